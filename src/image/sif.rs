@@ -1,0 +1,199 @@
+//! The Singularity Image Format, version 01 (pkg/sif of github.com/apptainer/sif): a header of 128 bytes, a table
+//! of descriptors of 585 bytes, and data objects wherever the descriptors say. Little endian, packed.
+
+use std::fmt;
+use std::fs::File;
+
+use super::{Error, field, read_array};
+
+/// At byte 32 of the file, behind the launch script.
+pub const MAGIC: &[u8; 10] = b"SIF_MAGIC\0";
+const HEADER: usize = 128;
+const DESCRIPTOR: usize = 585;
+/// The most descriptors that we read. Apptainer makes room for 48.
+const MAX_DESCRIPTORS: i64 = 4096;
+
+const DATA_PARTITION: i32 = 0x4004;
+const FS_SQUASHFS: i32 = 1;
+const FS_ENCRYPTED_SQUASHFS: i32 = 5;
+const FS_GOCRYPTFS_SQUASHFS: i32 = 6;
+const PART_PRIMARY_SYSTEM: i32 = 2;
+const PART_OVERLAY: i32 = 4;
+
+/// What is impossible in a header, or what we do not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Another version than 01.
+    Version(String),
+    /// A number of descriptors that no SIF has.
+    DescriptorCount(i64),
+    /// The table's size is not the number of descriptors times 585.
+    TableSize(i64),
+    /// An offset or size below zero.
+    Negative(&'static str, i64),
+    /// An offset and a size that pass 2^63.
+    Overflow(&'static str),
+    /// No primary system partition.
+    NoRoot,
+    /// More than one primary system partition.
+    TwoRoots,
+    /// A primary system partition with a filesystem other than squashfs.
+    Filesystem(i32),
+    /// An encrypted primary system partition.
+    Encrypted,
+    /// An image for another processor.
+    Architecture {
+        /// What the partition says.
+        image: String,
+        /// What the machine is.
+        machine: String,
+    },
+    /// A partition whose content would be missing inside.
+    Overlay,
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Sif(fault)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(out, "version {version:?}, only \"01\" is known"),
+            Self::DescriptorCount(count) => write!(out, "{count} descriptors, 1 to {MAX_DESCRIPTORS} are possible"),
+            Self::TableSize(size) => write!(out, "a descriptor table of {size} bytes does not fit its number of entries"),
+            Self::Negative(what, value) => write!(out, "{what} is {value}"),
+            Self::Overflow(what) => write!(out, "{what} ends past the largest possible file"),
+            Self::NoRoot => out.write_str("no primary system partition"),
+            Self::TwoRoots => out.write_str("more than one primary system partition"),
+            Self::Filesystem(id) => match filesystem_name(*id) {
+                Some(name) => write!(out, "the root filesystem is {name}, only squashfs is run"),
+                None => write!(out, "the root filesystem is of unknown type {id}"),
+            },
+            Self::Encrypted => out.write_str("the root filesystem is encrypted"),
+            Self::Architecture { image, machine } => write!(out, "made for {image}, this node is {machine}"),
+            Self::Overlay => out.write_str("it has an overlay partition, which is not supported yet"),
+        }
+    }
+}
+
+/// Offset and size, in bytes, of the only primary system partition, both inside the file.
+pub fn root_partition(file: &File, length: u64, architecture: &str) -> Result<(u64, u64), Error> {
+    let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
+    let version = field::<3>(&header, 42);
+    if version != *b"01\0" {
+        return Err(Fault::Version(printable(&version)).into());
+    }
+    let count = i64::from_le_bytes(field(&header, 88));
+    if !(1..=MAX_DESCRIPTORS).contains(&count) {
+        return Err(Fault::DescriptorCount(count).into());
+    }
+    let table_size = i64::from_le_bytes(field(&header, 104));
+    if table_size != count * DESCRIPTOR as i64 {
+        return Err(Fault::TableSize(table_size).into());
+    }
+    let table = extent("the descriptor table", i64::from_le_bytes(field(&header, 96)), table_size, length)?;
+
+    let mut root = None;
+    for index in 0..count.unsigned_abs() {
+        let at = table.0 + index * DESCRIPTOR as u64;
+        let descriptor: [u8; DESCRIPTOR] = read_array(file, at, length, "the descriptor table")?;
+        let used = descriptor[4] != 0;
+        if !used || i32::from_le_bytes(field(&descriptor, 0)) != DATA_PARTITION {
+            continue;
+        }
+        let partition = Partition::parse(&descriptor);
+        match partition.part {
+            PART_PRIMARY_SYSTEM if root.is_some() => return Err(Fault::TwoRoots.into()),
+            PART_PRIMARY_SYSTEM => root = Some(partition),
+            PART_OVERLAY => return Err(Fault::Overlay.into()),
+            _ => {}
+        }
+    }
+    root.ok_or(Fault::NoRoot)?.check(length, architecture)
+}
+
+struct Partition {
+    offset: i64,
+    size: i64,
+    filesystem: i32,
+    part: i32,
+    architecture: [u8; 3],
+}
+
+impl Partition {
+    fn parse(descriptor: &[u8; DESCRIPTOR]) -> Self {
+        Self {
+            offset: i64::from_le_bytes(field(descriptor, 17)),
+            size: i64::from_le_bytes(field(descriptor, 25)),
+            filesystem: i32::from_le_bytes(field(descriptor, 201)),
+            part: i32::from_le_bytes(field(descriptor, 205)),
+            architecture: field(descriptor, 209),
+        }
+    }
+
+    fn check(&self, length: u64, architecture: &str) -> Result<(u64, u64), Error> {
+        match self.filesystem {
+            FS_SQUASHFS => {}
+            FS_ENCRYPTED_SQUASHFS | FS_GOCRYPTFS_SQUASHFS => return Err(Fault::Encrypted.into()),
+            other => return Err(Fault::Filesystem(other).into()),
+        }
+        if architecture_name(self.architecture) != Some(architecture) {
+            let image = match architecture_name(self.architecture) {
+                Some(name) => name.to_owned(),
+                None => format!("the unknown architecture {:?}", printable(&self.architecture)),
+            };
+            return Err(Fault::Architecture { image, machine: architecture.to_owned() }.into());
+        }
+        extent("the root partition", self.offset, self.size, length)
+    }
+}
+
+/// An offset and a size as the file has them, as numbers that lie inside of it.
+fn extent(what: &'static str, offset: i64, size: i64, length: u64) -> Result<(u64, u64), Error> {
+    for value in [offset, size] {
+        if value < 0 {
+            return Err(Fault::Negative(what, value).into());
+        }
+    }
+    let end = offset.checked_add(size).ok_or(Fault::Overflow(what))?.unsigned_abs();
+    if end > length {
+        return Err(Error::Truncated { what, need: end, have: length });
+    }
+    Ok((offset.unsigned_abs(), size.unsigned_abs()))
+}
+
+/// Architecture codes of SIF, with the names that Rust has for them.
+fn architecture_name(code: [u8; 3]) -> Option<&'static str> {
+    Some(match &code {
+        b"01\0" => "x86",
+        b"02\0" => "x86_64",
+        b"03\0" => "arm",
+        b"04\0" => "aarch64",
+        b"05\0" => "powerpc64",
+        b"06\0" => "powerpc64le",
+        b"07\0" => "mips",
+        b"08\0" => "mipsel",
+        b"09\0" => "mips64",
+        b"10\0" => "mips64el",
+        b"11\0" => "s390x",
+        b"12\0" => "riscv64",
+        b"13\0" => "loongarch64",
+        _ => return None,
+    })
+}
+
+fn filesystem_name(id: i32) -> Option<&'static str> {
+    Some(match id {
+        2 => "ext3",
+        3 => "an archive",
+        4 => "raw data",
+        _ => return None,
+    })
+}
+
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+}

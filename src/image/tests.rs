@@ -1,0 +1,179 @@
+use super::*;
+use proptest::prelude::*;
+use std::io::Write;
+
+#[path = "../../tests/images/sif_writer.rs"]
+mod sif_writer;
+use sif_writer::{DATA, DESCRIPTOR, Part, TABLE, put, sif};
+
+/// The smallest superblock that says nothing impossible, padded to 4 KiB as mksquashfs does.
+fn squashfs() -> Vec<u8> {
+    let mut out = vec![0u8; 4096];
+    out[..4].copy_from_slice(b"hsqs");
+    out[4] = 1;
+    out[12..16].copy_from_slice(&131_072u32.to_le_bytes());
+    out[20] = 6;
+    out[22] = 17;
+    out[26] = 1;
+    out[28] = 4;
+    put(&mut out, 40, 4000);
+    for (at, start) in [(48, 300), (56, u64::MAX), (64, 96), (72, 200), (80, u64::MAX), (88, u64::MAX)] {
+        put(&mut out, at, start);
+    }
+    out
+}
+
+fn part(data: &[u8]) -> Part<'_> {
+    Part { filesystem: 1, kind: 2, architecture: *b"02\0", data }
+}
+
+fn look(bytes: &[u8]) -> Result<Image, Error> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    identify(&file, "x86_64")
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    look(bytes).unwrap_err().refuse("img.sif").line()
+}
+
+/// A good SIF after `change`, and what it is refused with.
+fn changed(change: impl Fn(&mut Vec<u8>)) -> String {
+    let filesystem = squashfs();
+    let mut bytes = sif(&[part(&filesystem)]);
+    change(&mut bytes);
+    refusal(&bytes)
+}
+
+#[test]
+fn a_sif_and_a_plain_squashfs_are_found() {
+    let filesystem = squashfs();
+    let found = look(&sif(&[part(&filesystem)])).unwrap();
+    assert_eq!(found.to_string(), format!("sif:squashfs+zstd offset={DATA} size=4096"));
+    assert_eq!(look(&filesystem).unwrap().to_string(), "file:squashfs+zstd offset=0 size=4096");
+}
+
+#[test]
+fn unused_and_other_descriptors_do_not_count() {
+    let filesystem = squashfs();
+    let mut bytes = sif(&[part(&filesystem), part(&filesystem)]);
+    bytes[TABLE + DESCRIPTOR + 4] = 0;
+    assert!(look(&bytes).is_ok());
+    bytes[TABLE + DESCRIPTOR + 4] = 1;
+    bytes[TABLE + DESCRIPTOR] = 5;
+    assert!(look(&bytes).is_ok());
+}
+
+#[test]
+fn what_is_no_image_is_said_so() {
+    for bytes in [&b""[..], b"#!/bin/sh\n", &[0; 64], &[0xff; 4096], &[b'x'; 63]] {
+        let line = "coracle: img.sif: not an image: it starts neither like a SIF nor like a squashfs [image-format]";
+        assert_eq!(refusal(bytes), line);
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let filesystem = squashfs();
+    let bytes = sif(&[part(&filesystem)]);
+    for length in [64, 127, 128, TABLE - 1, TABLE, TABLE + DESCRIPTOR - 1, TABLE + 8 * DESCRIPTOR, DATA, bytes.len() - 1] {
+        let line = refusal(&bytes[..length]);
+        assert!(line.contains("truncated: ") && line.contains(&format!("the file at byte {length} ")), "{length}: {line}");
+    }
+    assert!(refusal(&filesystem[..2000]).contains("truncated: the squashfs ends at byte 4000, the file at byte 2000"));
+    assert!(refusal(&filesystem[..80]).contains("does not start like a squashfs"));
+}
+
+#[test]
+fn impossible_headers_are_named() {
+    let cases: &[(usize, u64, &str)] = &[
+        (88, 0, "0 descriptors, 1 to 4096 are possible"),
+        (88, 1 << 40, "1099511627776 descriptors"),
+        (88, u64::MAX, "-1 descriptors"),
+        (96, u64::MAX, "the descriptor table is -1"),
+        (96, i64::MAX as u64, "the descriptor table ends past the largest possible file"),
+        (104, 585, "a descriptor table of 585 bytes does not fit"),
+        (TABLE + 17, u64::MAX, "the root partition is -1"),
+        (TABLE + 25, 1 << 63, "the root partition is -9223372036854775808"),
+        (TABLE + 25, i64::MAX as u64, "the root partition ends past the largest possible file"),
+        (TABLE + 25, 10_000_000, "truncated: the root partition ends at byte 10032768"),
+        (TABLE + 25, 95, "the root filesystem does not start like a squashfs"),
+        (TABLE + 17, 0, "the root filesystem does not start like a squashfs"),
+        (DATA + 40, 5000, "truncated: the squashfs ends at byte 37768"),
+        (DATA + 40, 3, "it says it is 3 bytes long, its place has 4096"),
+        (DATA + 40, u64::MAX, "it says it is 18446744073709551615 bytes long"),
+        (DATA + 64, 4000, "its inode table starts at byte 4000, behind its end"),
+        (DATA + 48, u64::MAX, "its id table starts at byte 18446744073709551615"),
+    ];
+    for (at, value, cause) in cases {
+        let line = changed(|bytes| put(bytes, *at, *value));
+        assert!(line.contains(cause) && line.ends_with("[image-format]"), "{at} {value}: {line}");
+    }
+}
+
+#[test]
+fn impossible_or_foreign_kinds_are_named() {
+    let filesystem = squashfs();
+    let with = |change: &dyn Fn(&mut Part<'_>)| {
+        let mut one = part(&filesystem);
+        change(&mut one);
+        refusal(&sif(&[one]))
+    };
+    assert!(with(&|part| part.filesystem = 2).contains("the root filesystem is ext3, only squashfs is run"));
+    assert!(with(&|part| part.filesystem = 77).contains("of unknown type 77"));
+    assert!(with(&|part| part.filesystem = 5).ends_with("the root filesystem is encrypted [image-encrypted]"));
+    assert!(with(&|part| part.filesystem = 6).ends_with("[image-encrypted]"));
+    assert!(with(&|part| part.architecture = *b"04\0").ends_with("made for aarch64, this node is x86_64 [image-arch]"));
+    assert!(with(&|part| part.kind = 3).contains("no primary system partition"));
+    assert!(refusal(&sif(&[])).contains("no primary system partition"));
+    assert!(refusal(&sif(&[part(&filesystem), part(&filesystem)])).contains("more than one primary system partition"));
+    let overlay = Part { kind: 4, ..part(&filesystem) };
+    assert!(refusal(&sif(&[part(&filesystem), overlay])).contains("overlay partition"));
+    assert!(changed(|bytes| bytes[42] = b'9').contains(r#"version "91", only "01" is known"#));
+    assert!(changed(|bytes| bytes[DATA + 28] = 3).contains("version 3.0, only 4.0 is known"));
+    assert!(changed(|bytes| bytes[DATA + 20] = 2).contains("compressed with lzma"));
+    assert!(changed(|bytes| bytes[DATA + 20] = 9).contains("unknown compressor 9"));
+    assert!(changed(|bytes| bytes[DATA + 22] = 16).contains("a block size of 131072 bytes"));
+    assert!(changed(|bytes| bytes[DATA + 22] = 60).contains("a block size"));
+    assert!(changed(|bytes| bytes[DATA + 4] = 0).contains("it has no inodes"));
+}
+
+#[test]
+fn a_tail_that_no_loop_device_has_is_named() {
+    let mut filesystem = squashfs();
+    filesystem.truncate(4000);
+    assert!(refusal(&filesystem).contains("does not end at a 512-byte border"));
+    assert_eq!((loop_size(0, 4000, 4000), loop_size(0, 4000, 8000), loop_size(1, 4096, 4097)), (3584, 4096, 4096));
+}
+
+#[test]
+fn the_digest_is_what_sha256sum_prints() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"abc").unwrap();
+    let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(digest::compute(&file).unwrap().to_string(), abc);
+}
+
+proptest! {
+    #[test]
+    fn no_header_makes_it_panic(changes in prop::collection::vec((0usize..DATA + 96, any::<u8>()), 1..40)) {
+        let filesystem = squashfs();
+        let mut bytes = sif(&[part(&filesystem)]);
+        for (at, value) in changes {
+            bytes[at] = value;
+        }
+        if let Ok(image) = look(&bytes) {
+            prop_assert!(image.offset + image.size <= bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn no_file_makes_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..5000), squash in any::<bool>()) {
+        if squash && bytes.len() > 4 {
+            bytes[..4].copy_from_slice(b"hsqs");
+        } else if bytes.len() > 42 {
+            bytes[32..42].copy_from_slice(b"SIF_MAGIC\0");
+        }
+        let _ = look(&bytes);
+    }
+}

@@ -1,0 +1,191 @@
+//! The one form of a refusal: what the user reads, and what the log keeps.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+/// The closed list of reasons for which a task does not start. docs/messages.md explains each to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An option or a variable is wrong.
+    Usage,
+    /// There is no such image.
+    ImageMissing,
+    /// The user may not read the image.
+    ImageUnreadable,
+    /// The path leads to something that can be no image: a folder, a FIFO, a device.
+    ImageType,
+    /// The file is no image, or a damaged one.
+    ImageFormat,
+    /// The image is for another processor.
+    ImageArch,
+    /// The image is encrypted.
+    ImageEncrypted,
+    /// The image is not the one whose digest was asked for.
+    Digest,
+    /// A bind cannot be made.
+    Bind,
+    /// The job's working directory cannot be had inside.
+    Workdir,
+    /// The site does not allow it.
+    Policy,
+    /// The site's configuration is wrong.
+    Config,
+    /// It took too long.
+    Timeout,
+    /// The node lacks something or a system call failed.
+    System,
+    /// A fault of Coracle's own.
+    Internal,
+}
+
+impl Kind {
+    /// Every kind, in the order of docs/messages.md.
+    pub const ALL: [Self; 15] = [
+        Self::Usage,
+        Self::ImageMissing,
+        Self::ImageUnreadable,
+        Self::ImageType,
+        Self::ImageFormat,
+        Self::ImageArch,
+        Self::ImageEncrypted,
+        Self::Digest,
+        Self::Bind,
+        Self::Workdir,
+        Self::Policy,
+        Self::Config,
+        Self::Timeout,
+        Self::System,
+        Self::Internal,
+    ];
+
+    /// The word in brackets at the end of a message; scripts may rely on it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::ImageMissing => "image-missing",
+            Self::ImageUnreadable => "image-unreadable",
+            Self::ImageType => "image-type",
+            Self::ImageFormat => "image-format",
+            Self::ImageArch => "image-arch",
+            Self::ImageEncrypted => "image-encrypted",
+            Self::Digest => "digest",
+            Self::Bind => "bind",
+            Self::Workdir => "workdir",
+            Self::Policy => "policy",
+            Self::Config => "config",
+            Self::Timeout => "timeout",
+            Self::System => "system",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The kind that [`Kind::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// Why a task does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The object as the user wrote it.
+    pub object: String,
+    /// What is wrong with it: lower case, no full stop.
+    pub cause: String,
+    /// The reason's name.
+    pub kind: Kind,
+    /// What to do, when that is known.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a hint.
+    pub fn new(kind: Kind, object: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { object: object.into(), cause: cause.into(), kind, hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A system call that failed while `object` was worked on.
+    pub fn system(object: impl Into<String>, error: &crate::sys::Error) -> Self {
+        Self::new(Kind::System, object, error.to_string())
+    }
+
+    /// `coracle: OBJECT: cause [kind]`, the line that every refusal has.
+    pub fn line(&self) -> String {
+        clean(&format!("coracle: {}: {} [{}]", self.object, self.cause, self.kind.word()))
+    }
+
+    /// `coracle: hint: …`, the line that some have.
+    pub fn hint_line(&self) -> Option<String> {
+        self.hint.as_ref().map(|hint| clean(&format!("coracle: hint: {hint}")))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.line())?;
+        if let Some(hint) = self.hint_line() {
+            write!(out, "\n{hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The longest line that we print, in bytes: a name of 4,095 bytes twice would bury the cause.
+const LINE: usize = 1000;
+
+/// Text that a user, an image or a file name had a part in, safe for a terminal and a log: one line, no
+/// control characters, bounded; what was cut out of its middle is marked.
+pub fn clean(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    if safe.len() <= LINE {
+        return safe;
+    }
+    let head = safe.floor_char_boundary(LINE / 2);
+    let tail = safe.ceil_char_boundary(safe.len() - LINE / 2);
+    format!("{}…{}", &safe[..head], &safe[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_and_at_most_one_hint() {
+        let refusal = Refusal::new(Kind::ImageMissing, "/img/a.sif", "no such file").hint("look again");
+        assert_eq!(refusal.to_string(), "coracle: /img/a.sif: no such file [image-missing]\ncoracle: hint: look again");
+    }
+
+    #[test]
+    fn control_characters_and_length_cannot_reach_a_terminal() {
+        let hostile = format!("/a\x1b[2J\n{}\u{202e}x", "y".repeat(5000));
+        let line = Refusal::new(Kind::Usage, hostile, "cause").line();
+        assert!(line.starts_with("coracle: /a\\u{1b}[2J\\n"), "{line}");
+        assert!(line.ends_with("\\u{202e}x: cause [usage]") && line.len() <= LINE + 3, "{line}");
+    }
+
+    #[test]
+    fn every_kind_is_found_by_its_word_and_documented() {
+        let manual = include_str!("../docs/messages.md");
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_word(kind.word()), Some(kind));
+            assert!(manual.contains(&format!("| `{}` |", kind.word())), "docs/messages.md lacks {}", kind.word());
+        }
+        assert_eq!(manual.matches("\n| `").count(), Kind::ALL.len(), "docs/messages.md explains a kind that is not there");
+    }
+}

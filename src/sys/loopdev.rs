@@ -1,0 +1,134 @@
+//! Loop devices (loop(4)): the kernel's squashfs needs a block device.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use super::{Error, Result, check, show};
+
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// How often a free device may be lost to somebody else before we give up: 128 tasks of other containers that
+/// start at the same moment each take one.
+const TRIES: u32 = 512;
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of linux/loop.h, since Linux 5.8.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// A read-only loop device over a part of a file. The kernel frees it with the last descriptor or mount.
+#[derive(Debug)]
+pub struct LoopDevice {
+    file: File,
+}
+
+impl LoopDevice {
+    /// Attaches `size` bytes of `image` from `offset` on, both in bytes.
+    ///
+    /// Between asking for a free device and taking it, somebody else may take it: then the next one is tried.
+    pub fn attach(image: impl AsFd, offset: u64, size: u64) -> Result<Self> {
+        let image = image.as_fd();
+        let control = open("/dev/loop-control".into())?;
+        for _ in 0..TRIES {
+            // SAFETY: LOOP_CTL_GET_FREE takes no argument and returns a number or -1.
+            let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+            let number = check(number.into(), || "ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)".into())?;
+            let device = PathBuf::from(format!("/dev/loop{number}"));
+            let file = match open(device) {
+                Ok(file) => file,
+                // The node appears a moment after the device where udev makes it; a device that is going away
+                // answers ENXIO.
+                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENXIO | Errno::EBUSY) => {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match configure(&file, image, offset, size) {
+                Ok(()) => return Ok(Self { file }),
+                Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EAGAIN | Errno::ENXIO) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(format!("ioctl(LOOP_CONFIGURE, {}) {TRIES} times", show(image)), Errno::EBUSY))
+    }
+
+    /// A path for the kernel's mount code that leads to this very device.
+    pub fn source(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+fn configure(device: &File, image: BorrowedFd<'_>, offset: u64, size: u64) -> Result<()> {
+    let config = LoopConfig {
+        fd: image.as_raw_fd().cast_unsigned(),
+        block_size: 0,
+        info: LoopInfo {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset,
+            sizelimit: size,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+            // Left empty: any user may read it through losetup.
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        },
+        reserved: [0; 8],
+    };
+    // SAFETY: LOOP_CONFIGURE reads one loop_config, which `config` is and which outlives the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    check(result.into(), || format!("ioctl({}, LOOP_CONFIGURE, {} offset={offset} size={size})", show(device), show(image)))?;
+    Ok(())
+}
+
+fn open(path: PathBuf) -> Result<File> {
+    File::open(&path).map_err(|cause| {
+        Error::new(format!("open({path:?})"), Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_have_the_kernels_sizes() {
+        assert_eq!(size_of::<LoopInfo>(), 232);
+        assert_eq!(size_of::<LoopConfig>(), 304);
+    }
+}

@@ -1,0 +1,90 @@
+//! The system call room: the only place of the library with `unsafe`.
+//!
+//! File descriptors go in borrowed and come out owned, and an error prints like a line of strace:
+//! `move_mount(7</img>, 9</proc>): EINVAL: Invalid argument`. That text is all that an admin can send us
+//! from a machine that we cannot see.
+
+mod environ;
+mod loopdev;
+mod mount;
+mod ns;
+mod path;
+mod privilege;
+mod process;
+mod shared;
+mod socket;
+#[cfg(feature = "spank")]
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, clippy::undocumented_unsafe_blocks)]
+pub mod spank {
+    //! Slurm's SPANK interface as bindgen reads it from `slurm/spank.h`.
+    include!(concat!(env!("OUT_DIR"), "/spank.rs"));
+}
+
+pub use environ::{get_env, set_env, unset_env};
+pub use loopdev::LoopDevice;
+pub use mount::{
+    Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
+    set_attributes,
+};
+pub use ns::{MountNamespace, enter_mount_namespace, unshare_mount_namespace};
+pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read_link_at};
+pub use privilege::{
+    Identity, become_user, drop_capabilities, set_no_new_privileges, set_undumpable, with_fs_identity,
+};
+pub use process::{Child, close_all_but, fork, reset_signals, spawn_reparented};
+pub use shared::SharedFlags;
+pub use socket::{Channel, Packet, Received};
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+
+/// A system call that failed: what was called, on what, and the kernel's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    call: String,
+    errno: Errno,
+}
+
+impl Error {
+    /// Records `call`, as strace would print it, with the errno it came back with.
+    pub fn new(call: impl Into<String>, errno: Errno) -> Self {
+        Self { call: call.into(), errno }
+    }
+
+    /// The current `errno` of this thread, for `call`.
+    fn last(call: impl Into<String>) -> Self {
+        Self::new(call, Errno::last())
+    }
+
+    /// The kernel's answer.
+    pub fn errno(&self) -> Errno {
+        self.errno
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {:?}: {}", self.call, self.errno, self.errno.desc())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What every call of this room answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Turns the `-1` of a raw call into an [`Error`]; `call` is only evaluated then.
+fn check(result: libc::c_long, call: impl FnOnce() -> String) -> Result<libc::c_long> {
+    if result < 0 { Err(Error::last(call())) } else { Ok(result) }
+}
+
+/// `7</run/img>`: a descriptor as strace -y shows it.
+fn show(fd: impl AsFd) -> String {
+    let fd = fd.as_fd();
+    match path::fd_path(fd) {
+        Ok(path) => format!("{}<{}>", fd.as_raw_fd(), path.display()),
+        Err(_) => fd.as_raw_fd().to_string(),
+    }
+}

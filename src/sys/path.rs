@@ -1,0 +1,78 @@
+//! Path look-ups that cannot be led astray (openat2(2)).
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+
+use super::{Error, Result, show};
+
+/// How [`open_in_root`] treats symbolic links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Any link ends the look-up with ELOOP.
+    NoLinks,
+    /// The last component is opened itself even if it is a link; any other link is ELOOP.
+    LastIsALink,
+}
+
+/// Opens `path` with `root` as its root directory; nothing outside of `root` can be reached.
+pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlag, lookup: Lookup) -> Result<OwnedFd> {
+    let root = root.as_fd();
+    let (flags, resolve) = match lookup {
+        Lookup::NoLinks => (flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
+        Lookup::LastIsALink => (flags | OFlag::O_NOFOLLOW | OFlag::O_PATH, ResolveFlag::RESOLVE_NO_MAGICLINKS),
+    };
+    openat2(root, path, flags, resolve | ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+/// Opens `path` below `directory`: no link, no `..` that leaves it, no absolute path.
+pub fn open_beneath(directory: impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    openat2(
+        directory,
+        path,
+        flags,
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+    )
+}
+
+/// Opens a path that a user named, as that user would: links are followed, magic links are not.
+///
+/// Never blocks on a FIFO and never becomes the controlling terminal.
+pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
+    let directory = directory.as_fd();
+    // openat2 refuses flags that open(2) would ignore, and O_PATH ignores all but a few.
+    let flags = if flags.contains(OFlag::O_PATH) {
+        flags & (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)
+    } else {
+        flags
+    };
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+    loop {
+        match nix::fcntl::openat2(directory, path, how) {
+            // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)).
+            Err(nix::errno::Errno::EAGAIN) => {}
+            Err(errno) => {
+                return Err(Error::new(format!("openat2({}, {path:?}, {flags:?}, {resolve:?})", show(directory)), errno));
+            }
+            Ok(fd) => return Ok(fd),
+        }
+    }
+}
+
+/// The target of the symbolic link that `link` is open on (O_PATH|O_NOFOLLOW).
+pub fn read_link_at(link: impl AsFd) -> Result<OsString> {
+    let link = link.as_fd();
+    nix::fcntl::readlinkat(link, OsStr::new(""))
+        .map_err(|errno| Error::new(format!("readlinkat({}, \"\")", show(link)), errno))
+}
+
+/// The path that the kernel has for `fd`, for messages and as a hint; never to be opened again unchecked.
+pub fn fd_path(fd: impl AsFd) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}

@@ -1,0 +1,146 @@
+//! Who this process is and what it may do (credentials(7), capabilities(7)).
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid};
+
+use super::{Error, Result, check};
+
+/// A user with all groups, as Slurm's step record has them. Never taken from names, images or the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+impl Identity {
+    fn group_ids(&self) -> Vec<Gid> {
+        self.groups.iter().copied().map(Gid::from_raw).collect()
+    }
+}
+
+/// Turns this process into `identity` for good, and reads back that it happened.
+///
+/// The process must have one thread: nix calls the C library's setters, which would change the others too.
+pub fn become_user(identity: &Identity) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    nix::unistd::setgroups(&identity.group_ids()).map_err(|errno| Error::new("setgroups()", errno))?;
+    nix::unistd::setresgid(gid, gid, gid).map_err(|errno| Error::new(format!("setresgid({gid})"), errno))?;
+    nix::unistd::setresuid(uid, uid, uid).map_err(|errno| Error::new(format!("setresuid({uid})"), errno))?;
+    let now = nix::unistd::getresuid().map_err(|errno| Error::new("getresuid()", errno))?;
+    if (now.real, now.effective, now.saved) != (uid, uid, uid) {
+        return Err(Error::new(format!("setresuid({uid}) had no effect"), Errno::EPERM));
+    }
+    Ok(())
+}
+
+/// Runs `work` with the filesystem ids and groups of `identity`: what it opens is opened with that user's rights.
+///
+/// The kernel takes CAP_DAC_OVERRIDE and its kin out of the effective set while fsuid is not 0
+/// (capabilities(7)). For root itself nothing changes. The process must have one thread.
+pub fn with_fs_identity<T>(identity: &Identity, work: impl FnOnce() -> T) -> Result<T> {
+    let groups = nix::unistd::getgroups().map_err(|errno| Error::new("getgroups()", errno))?;
+    nix::unistd::setgroups(&identity.group_ids()).map_err(|errno| Error::new("setgroups()", errno))?;
+    let back = Restore { uid: set_fs_uid(identity.uid), gid: set_fs_gid(identity.gid), groups };
+    if set_fs_uid(identity.uid) != identity.uid || set_fs_gid(identity.gid) != identity.gid {
+        return Err(Error::new(format!("setfsuid({}) had no effect", identity.uid), Errno::EPERM));
+    }
+    let answer = work();
+    drop(back);
+    Ok(answer)
+}
+
+/// Puts the filesystem ids back, also when the work panics.
+struct Restore {
+    uid: u32,
+    gid: u32,
+    groups: Vec<Gid>,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        set_fs_uid(self.uid);
+        set_fs_gid(self.gid);
+        // It was this process' own list a moment ago, so setting it again cannot be refused.
+        let _ = nix::unistd::setgroups(&self.groups);
+    }
+}
+
+/// setfsuid(2) cannot fail visibly: it answers the previous id, so a second call tells whether the first worked.
+fn set_fs_uid(uid: u32) -> u32 {
+    nix::unistd::setfsuid(Uid::from_raw(uid)).as_raw()
+}
+
+fn set_fs_gid(gid: u32) -> u32 {
+    nix::unistd::setfsgid(Gid::from_raw(gid)).as_raw()
+}
+
+/// Set-user-id bits and file capabilities have no effect from here on, in this process and its children
+/// (PR_SET_NO_NEW_PRIVS(2const)).
+pub fn set_no_new_privileges() -> Result<()> {
+    // SAFETY: this operation takes only integers.
+    let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    check(result.into(), || "prctl(PR_SET_NO_NEW_PRIVS)".into())?;
+    Ok(())
+}
+
+/// No other process of the same user may look into this one (PR_SET_DUMPABLE(2const)).
+pub fn set_undumpable() -> Result<()> {
+    // SAFETY: this operation takes only integers.
+    let result = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    check(result.into(), || "prctl(PR_SET_DUMPABLE)".into())?;
+    Ok(())
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Empties the bounding, ambient and inheritable sets, so that every set is empty after the next execve.
+///
+/// Permitted and effective stay: slurmstepd still has to change its ids, and setegid(2) needs CAP_SETGID. An
+/// execve as the user, or as root with an empty bounding set, leaves nothing of them (capabilities(7),
+/// "Transformation of capabilities during execve").
+pub fn drop_capabilities() -> Result<()> {
+    // SAFETY: this operation takes only integers.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    check(result.into(), || "prctl(PR_CAP_AMBIENT_CLEAR_ALL)".into())?;
+    for capability in 0..64 {
+        // SAFETY: this operation takes only integers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            // EINVAL: one more than the last capability of this kernel.
+            if Errno::last() == Errno::EINVAL && capability > 0 {
+                break;
+            }
+            return Err(Error::last(format!("prctl(PR_CAPBSET_DROP, {capability})")));
+        }
+    }
+    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 reads the header and fills two CapData, which is what is passed.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    check(result, || "capget()".into())?;
+    for word in &mut data {
+        word.inheritable = 0;
+    }
+    // SAFETY: version 3 reads the header and two CapData, which is what is passed.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check(result, || "capset(inheritable=0)".into())?;
+    Ok(())
+}

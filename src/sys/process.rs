@@ -1,0 +1,187 @@
+//! Child processes.
+
+use std::ffi::{CStr, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+use super::{Error, Result};
+
+/// A child of this process; killed when dropped, since nothing that we start may outlive its purpose.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+}
+
+impl Child {
+    /// Waits for the child to end. The status is the one of waitpid(2).
+    pub fn wait(self) -> Result<WaitStatus> {
+        let pid = self.pid;
+        std::mem::forget(self);
+        loop {
+            match waitpid(pid, None) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::new(format!("waitpid({pid})"), errno)),
+                Ok(status) => return Ok(status),
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // The child may have ended by itself, or hang in a file system for longer than we may wait: then the
+        // kernel, or our own parent, reaps it later.
+        let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Forks; `work` runs in the child, and what it answers is the child's exit status.
+///
+/// Refused (EBUSY) when the process has more than one thread: the child could then find a lock held for ever.
+pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0);
+    if threads != 1 {
+        return Err(Error::new(format!("fork() with {threads} threads"), Errno::EBUSY));
+    }
+    // SAFETY: the process has a single thread, as was just seen, so the child may use everything it inherits.
+    match unsafe { nix::unistd::fork() } {
+        Err(errno) => Err(Error::new("fork()", errno)),
+        Ok(ForkResult::Parent { child }) => Ok(Child { pid: child }),
+        Ok(ForkResult::Child) => {
+            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(125);
+            // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
+            unsafe { libc::_exit(status.into()) }
+        }
+    }
+}
+
+/// Closes every descriptor from `first` on (close_range(2)).
+pub fn close_all_but(first: u32) -> Result<()> {
+    // SAFETY: close_range takes integers; the caller owns no descriptor from `first` on yet.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    super::check(result, || format!("close_range({first}, ~0)"))?;
+    Ok(())
+}
+
+/// Gives every signal its default action and unblocks all: a parent's choice to ignore some survives execve(2).
+pub fn reset_signals() -> Result<()> {
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }
+            .map_err(|errno| Error::new(format!("signal({signal}, SIG_DFL)"), errno))?;
+    }
+    SigSet::empty().thread_set_mask().map_err(|errno| Error::new("sigprocmask(SIG_SETMASK, {})", errno))
+}
+
+/// The descriptor that a program started by [`spawn_reparented`] finds its channel at.
+const CHANNEL: libc::c_int = 3;
+/// Enough for a handful of system calls.
+const STACK: usize = 64 * 1024;
+
+/// What the two children share with the caller, whose memory they run in.
+struct Start<'a> {
+    program: &'a CStr,
+    arguments: Vec<*const libc::c_char>,
+    channel: libc::c_int,
+    null: libc::c_int,
+    inner_stack: *mut c_void,
+    errno: libc::c_int,
+}
+
+/// Starts `program` as nobody's child, with an empty environment, /dev/null as its standard streams and
+/// `channel` at descriptor 3; nothing else of this process stays open in it.
+///
+/// slurmstepd waits for any child, and one that is no task costs its step 100 ms: the middle process ends at
+/// once, and the program belongs to init. vfork (CLONE_VM|CLONE_VFORK) instead of fork: slurmstepd may be
+/// large, and a copy of its page tables is what takes the time (docs/decisions.md, "reparented by two vforks").
+/// All signals stay blocked across the execve; the program unblocks them (see [`reset_signals`]).
+pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd) -> Result<()> {
+    let null = std::fs::File::open("/dev/null")
+        .map_err(|cause| Error::new("open(\"/dev/null\")", Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO))))?;
+    let (channel, null) = (above_standard(channel.as_fd())?, above_standard(null.as_fd())?);
+    let mut stacks = [vec![0u8; STACK], vec![0u8; STACK]];
+    let [outer_stack, inner_stack] = stacks.each_mut().map(|stack| top(stack));
+    let mut argv: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let mut start = Start {
+        program,
+        arguments: argv,
+        channel: channel.as_raw_fd(),
+        null: null.as_raw_fd(),
+        inner_stack,
+        errno: 0,
+    };
+
+    // A handler of slurmstepd that ran in a child would run on our small stack and in shared memory.
+    let mut before = SigSet::empty();
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))
+        .map_err(|errno| Error::new("sigprocmask(SIG_BLOCK)", errno))?;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: `middle` only makes system calls. CLONE_VFORK keeps this thread stopped until the child has ended,
+    // so the child has `start` and its own stack to itself, and both outlive it.
+    let pid = unsafe { libc::clone(middle, outer_stack, flags, (&raw mut start).cast()) };
+    let cloned = Errno::last();
+    let restored = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    if pid < 0 {
+        return Err(Error::new("clone(CLONE_VM|CLONE_VFORK)", cloned));
+    }
+    Child { pid: Pid::from_raw(pid) }.wait()?;
+    restored.map_err(|errno| Error::new("sigprocmask(SIG_SETMASK)", errno))?;
+    if start.errno != 0 {
+        return Err(Error::new(format!("execve({program:?})"), Errno::from_raw(start.errno)));
+    }
+    Ok(())
+}
+
+/// A copy of `fd` that none of the dup2 calls in [`inner`] can hit.
+fn above_standard(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 1))
+        .map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", errno))?;
+    // SAFETY: fcntl has just made this descriptor.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(copy) })
+}
+
+/// The end of `stack`, aligned as every ABI wants it: stacks grow downwards on all that Slurm runs on.
+fn top(stack: &mut [u8]) -> *mut c_void {
+    let end = stack.as_mut_ptr_range().end;
+    end.wrapping_sub(end.addr() % 16).cast()
+}
+
+extern "C" fn middle(argument: *mut c_void) -> libc::c_int {
+    // SAFETY: `argument` is the Start of spawn_reparented, which waits until this process has ended. setsid,
+    // clone and _exit are system calls; `inner` runs on a stack of its own while this process is stopped.
+    unsafe {
+        let start = argument.cast::<Start>();
+        libc::setsid();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        if libc::clone(inner, (*start).inner_stack, flags, argument) < 0 {
+            (*start).errno = *libc::__errno_location();
+        }
+        libc::_exit(0)
+    }
+}
+
+extern "C" fn inner(argument: *mut c_void) -> libc::c_int {
+    // SAFETY: `argument` is the Start of spawn_reparented, alive until this process has called execve or _exit.
+    // Only async-signal-safe calls are made, and only the descriptor table of this child is changed.
+    unsafe {
+        let start = argument.cast::<Start>();
+        for standard in 0..CHANNEL {
+            libc::dup2((*start).null, standard);
+        }
+        if libc::dup2((*start).channel, CHANNEL) == CHANNEL
+            && libc::syscall(libc::SYS_close_range, CHANNEL + 1, u32::MAX, 0) == 0
+        {
+            let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+            libc::execve((*start).program.as_ptr(), (*start).arguments.as_ptr(), environment.as_ptr());
+        }
+        (*start).errno = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}

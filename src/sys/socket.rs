@@ -1,0 +1,167 @@
+//! Message sockets that carry descriptors (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
+    socketpair,
+};
+
+use super::{Error, Result};
+
+/// The longest packet, in bytes: a 32 KiB request, 65,536 group ids would not fit, 10,000 do.
+const PACKET: usize = 160 * 1024;
+/// The most descriptors in one packet.
+const DESCRIPTORS: usize = 4;
+
+/// One end of a socket pair that keeps message boundaries.
+#[derive(Debug)]
+pub struct Channel {
+    fd: OwnedFd,
+}
+
+/// What came in one message.
+#[derive(Debug)]
+pub struct Packet {
+    /// The bytes, never empty.
+    pub data: Vec<u8>,
+    /// The descriptors that came along, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// What waiting for a message ended with.
+#[derive(Debug)]
+pub enum Received {
+    /// A message.
+    Packet(Packet),
+    /// The other side has closed its last descriptor.
+    Closed,
+}
+
+impl Channel {
+    /// A connected pair, both close-on-exec.
+    pub fn pair() -> Result<(Self, Self)> {
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|errno| Error::new("socketpair(AF_UNIX, SOCK_SEQPACKET)", errno))?;
+        Ok((Self { fd: one }, Self { fd: other }))
+    }
+
+    /// Takes over a descriptor that was inherited; it is made close-on-exec.
+    pub fn inherit(fd: RawFd) -> Result<Self> {
+        let call = || format!("fcntl({fd}, F_SETFD, FD_CLOEXEC)");
+        // SAFETY: the caller names a descriptor that its parent left for it and that nothing else here owns; one
+        // that is not open is refused by the kernel on the next line.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let closed = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
+        if let Err(errno) = closed {
+            std::mem::forget(fd);
+            return Err(Error::new(call(), errno));
+        }
+        Ok(Self { fd })
+    }
+
+    /// Sends one message. EPIPE when the other side is gone; never a SIGPIPE.
+    pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+        let slice = [IoSlice::new(data)];
+        loop {
+            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &slice, control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::new(format!("sendmsg({} bytes, {} fds)", data.len(), raw.len()), errno)),
+            }
+        }
+    }
+
+    /// Waits until `deadline` for one message. ETIMEDOUT when none came.
+    pub fn receive(&self, deadline: Instant) -> Result<Received> {
+        self.wait(deadline)?;
+        let mut data = vec![0; PACKET];
+        let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS]);
+        let (length, flags, fds) = loop {
+            let mut slice = [IoSliceMut::new(&mut data)];
+            match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Ok(message) => {
+                    let mut fds = Vec::new();
+                    for item in message.cmsgs().map_err(|errno| Error::new("recvmsg() control", errno))? {
+                        if let ControlMessageOwned::ScmRights(raw) = item {
+                            // SAFETY: the kernel made these descriptors for this message, and nothing else owns them.
+                            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                        }
+                    }
+                    break (message.bytes, message.flags, fds);
+                }
+                Err(Errno::EINTR) => {}
+                // A peer that closes with unread messages resets the connection (unix(7)).
+                Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+                Err(errno) => return Err(Error::new("recvmsg()", errno)),
+            }
+        };
+        if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+            return Err(Error::new("recvmsg()", Errno::EMSGSIZE));
+        }
+        if length == 0 {
+            return Ok(Received::Closed);
+        }
+        data.truncate(length);
+        Ok(Received::Packet(Packet { data, fds }))
+    }
+
+    fn wait(&self, deadline: Instant) -> Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // One millisecond more than what is left, so that poll does not return early and spin.
+            let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+            let mut poll = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match nix::poll::poll(&mut poll, timeout) {
+                Ok(0) if Instant::now() >= deadline => return Err(Error::new("poll()", Errno::ETIMEDOUT)),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(Error::new("poll()", errno)),
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn a_message_keeps_its_bytes_and_its_descriptors() {
+        let (one, other) = Channel::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        one.send(b"hello", &[file.as_fd()]).unwrap();
+        let Received::Packet(packet) = other.receive(soon()).unwrap() else { panic!("closed") };
+        assert_eq!((packet.data.as_slice(), packet.fds.len()), (&b"hello"[..], 1));
+        let (sent, came) = (nix::sys::stat::fstat(&file).unwrap(), nix::sys::stat::fstat(&packet.fds[0]).unwrap());
+        assert_eq!((sent.st_dev, sent.st_ino), (came.st_dev, came.st_ino));
+    }
+
+    #[test]
+    fn a_closed_peer_is_told_apart_from_a_silent_one() {
+        let (one, other) = Channel::pair().unwrap();
+        let silent = other.receive(Instant::now()).unwrap_err();
+        assert_eq!(silent.errno(), Errno::ETIMEDOUT);
+        drop(one);
+        assert!(matches!(other.receive(soon()), Ok(Received::Closed)));
+        assert_eq!(other.send(b"x", &[]).unwrap_err().errno(), Errno::EPIPE);
+    }
+}

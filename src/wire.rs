@@ -1,0 +1,253 @@
+//! The messages between plugin and launcher, on one SOCK_SEQPACKET pair per step and node.
+//!
+//! In order: the plugin sends one [`Start`] (init_post_opt) and one [`Here`] (user_init); each task sends one
+//! [`Hello`], with its mount namespace as a descriptor, and gets one [`Answer`], with the container's. A message
+//! is `key=value` records with a NUL behind each: nothing that Slurm, an environment or a path holds can
+//! contain a NUL.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crate::report::{Kind, Refusal};
+use crate::request::Digest;
+use crate::sys::Identity;
+
+/// What Slurm says of the step; all of it comes from the step's own record, none from its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Job id.
+    pub job: u32,
+    /// Step id; the special ones as in slurm.h (batch 0xfffffffb, interactive 0xfffffffa).
+    pub step: u32,
+    /// Number of tasks on this node.
+    pub tasks: u32,
+    /// Whose job it is.
+    pub identity: Identity,
+    /// `SLURM_CORACLE_REQUEST`, unread.
+    pub request: OsString,
+    /// The folder of a batch step's script in slurmd's spool.
+    pub script_folder: Option<PathBuf>,
+}
+
+/// Where the step is, once slurmstepd has set it up as the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// The working directory (getcwd(3)).
+    pub directory: PathBuf,
+    /// The folder of the step's PMIx server.
+    pub pmix: Option<PathBuf>,
+}
+
+/// A task that is ready to enter; its mount namespace comes as a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The folder of the step's PMIx server, as the task's process has it.
+    pub pmix: Option<PathBuf>,
+}
+
+/// What the launcher says to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The container is ready; its mount namespace comes as a descriptor.
+    Enter {
+        /// The image file's digest, when it was computed.
+        digest: Option<Digest>,
+    },
+    /// The task must not start.
+    Refused(Refusal),
+}
+
+/// A message that is not one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(&'static str);
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(Kind::Internal, "plugin and launcher", format!("a message without a proper {}", malformed.0))
+            .hint("are both of the same release?")
+    }
+}
+
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn put(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.push(b'=');
+        self.0.extend(value.as_ref().as_bytes().iter().copied().filter(|byte| *byte != 0));
+        self.0.push(0);
+        self
+    }
+
+    fn put_if(self, key: &str, value: Option<impl AsRef<OsStr>>) -> Self {
+        match value {
+            Some(value) => self.put(key, value),
+            None => self,
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn get(&self, key: &str) -> Option<OsString> {
+        self.0.split(|byte| *byte == 0).find_map(|record| {
+            let value = record.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsString::from_vec(value.to_vec()))
+        })
+    }
+
+    fn need(&self, key: &'static str) -> Result<OsString, Malformed> {
+        self.get(key).ok_or(Malformed(key))
+    }
+
+    fn number(&self, key: &'static str) -> Result<u32, Malformed> {
+        self.need(key)?.to_str().and_then(|text| text.parse().ok()).ok_or(Malformed(key))
+    }
+
+    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, Malformed> {
+        match self.get(key).map(PathBuf::from) {
+            Some(path) if !path.is_absolute() => Err(Malformed(key)),
+            path => Ok(path),
+        }
+    }
+
+    fn text(&self, key: &'static str) -> Result<String, Malformed> {
+        self.need(key)?.into_string().map_err(|_| Malformed(key))
+    }
+}
+
+impl Start {
+    /// The message.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let groups: Vec<String> = self.identity.groups.iter().map(u32::to_string).collect();
+        Writer::default()
+            .put("job", self.job.to_string())
+            .put("step", self.step.to_string())
+            .put("tasks", self.tasks.to_string())
+            .put("uid", self.identity.uid.to_string())
+            .put("gid", self.identity.gid.to_string())
+            .put("groups", groups.join(","))
+            .put("request", &self.request)
+            .put_if("script_folder", self.script_folder.as_ref())
+            .0
+    }
+
+    /// Reads [`Start::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let reader = Reader(bytes);
+        let groups = reader.text("groups")?;
+        let groups = groups.split(',').filter(|group| !group.is_empty()).map(str::parse).collect::<Result<_, _>>();
+        Ok(Self {
+            job: reader.number("job")?,
+            step: reader.number("step")?,
+            tasks: reader.number("tasks")?,
+            identity: Identity {
+                uid: reader.number("uid")?,
+                gid: reader.number("gid")?,
+                groups: groups.map_err(|_| Malformed("groups"))?,
+            },
+            request: reader.need("request")?,
+            script_folder: reader.path("script_folder")?,
+        })
+    }
+}
+
+impl Here {
+    /// The message.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        Writer::default().put("directory", &self.directory).put_if("pmix", self.pmix.as_ref()).0
+    }
+
+    /// Reads [`Here::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let reader = Reader(bytes);
+        Ok(Self { directory: reader.path("directory")?.ok_or(Malformed("directory"))?, pmix: reader.path("pmix")? })
+    }
+}
+
+impl Hello {
+    /// The message.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        Writer::default().put("hello", "1").put_if("pmix", self.pmix.as_ref()).0
+    }
+
+    /// Reads [`Hello::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let reader = Reader(bytes);
+        reader.need("hello")?;
+        Ok(Self { pmix: reader.path("pmix")? })
+    }
+}
+
+impl Answer {
+    /// The message.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Enter { digest } => {
+                Writer::default().put("enter", "1").put_if("digest", digest.map(|digest| digest.to_string())).0
+            }
+            Self::Refused(refusal) => {
+                Writer::default()
+                    .put("kind", refusal.kind.word())
+                    .put("object", &refusal.object)
+                    .put("cause", &refusal.cause)
+                    .put_if("hint", refusal.hint.as_ref())
+                    .0
+            }
+        }
+    }
+
+    /// Reads [`Answer::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let reader = Reader(bytes);
+        if reader.get("enter").is_some() {
+            let digest = reader.get("digest").map(|text| Digest::parse(&text)).transpose();
+            return Ok(Self::Enter { digest: digest.map_err(|_| Malformed("digest"))? });
+        }
+        let kind = Kind::from_word(&reader.text("kind")?).ok_or(Malformed("kind"))?;
+        let mut refusal = Refusal::new(kind, reader.text("object")?, reader.text("cause")?);
+        refusal.hint = reader.get("hint").and_then(|hint| hint.into_string().ok());
+        Ok(Self::Refused(refusal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_journey() {
+        let start = Start {
+            job: 7,
+            step: 0xffff_fffb,
+            tasks: 16,
+            identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
+            request: "1:image=/a=b".into(),
+            script_folder: Some("/var/spool/slurmd/job00007".into()),
+        };
+        assert_eq!(Start::from_bytes(&start.to_bytes()), Ok(start));
+        let here = Here { directory: "/with\nnewline".into(), pmix: None };
+        assert_eq!(Here::from_bytes(&here.to_bytes()), Ok(here));
+        let hello = Hello { pmix: Some("/p".into()) };
+        assert_eq!(Hello::from_bytes(&hello.to_bytes()), Ok(hello));
+        for answer in [
+            Answer::Enter { digest: Some(Digest([7; 32])) },
+            Answer::Enter { digest: None },
+            Answer::Refused(Refusal::new(Kind::Policy, "o", "c").hint("h")),
+        ] {
+            assert_eq!(Answer::from_bytes(&answer.to_bytes()), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn a_message_that_lacks_something_is_refused() {
+        assert_eq!(Start::from_bytes(b"job=1\0step=x\0groups=\0"), Err(Malformed("step")));
+        assert_eq!(Here::from_bytes(b"directory=relative\0"), Err(Malformed("directory")));
+        assert_eq!(Hello::from_bytes(b"enter=1\0"), Err(Malformed("hello")));
+        assert_eq!(Answer::from_bytes(b"kind=nonsense\0"), Err(Malformed("kind")));
+    }
+}

@@ -1,0 +1,28 @@
+//! `mksif OUT SQUASHFS [--arch 04] [--fs N] [--kind N] [--twice] [--empty]`: a SIF around a squashfs, for tests and
+//! the demo; the options make wrong ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod sif_writer;
+
+use sif_writer::{Part, native, sif};
+
+fn main() {
+    let mut files = Vec::new();
+    let (mut filesystem, mut kind, mut architecture, mut count) = (1, 2, native(), 1);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().expect("the option wants a value");
+        match argument.as_str() {
+            "--arch" => architecture[..2].copy_from_slice(&value().as_bytes()[..2]),
+            "--fs" => filesystem = value().parse().expect("a number"),
+            "--kind" => kind = value().parse().expect("a number"),
+            "--twice" => count = 2,
+            "--empty" => count = 0,
+            _ => files.push(argument),
+        }
+    }
+    let [out, squashfs] = files.as_slice() else { panic!("usage: mksif OUT SQUASHFS [options]") };
+    let data = std::fs::read(squashfs).expect("the squashfs can be read");
+    let parts: Vec<Part<'_>> = (0..count).map(|_| Part { filesystem, kind, architecture, data: &data }).collect();
+    std::fs::write(out, sif(&parts)).expect("the SIF can be written");
+}
