@@ -25,4 +25,14 @@ pub mod sys;
 pub mod wire;
 
 #[cfg(feature = "launcher")]
+pub mod config;
+#[cfg(feature = "launcher")]
 pub mod image;
+#[cfg(feature = "launcher")]
+pub mod mpi;
+#[cfg(feature = "launcher")]
+pub mod plan;
+#[cfg(feature = "launcher")]
+pub mod policy;
+#[cfg(feature = "launcher")]
+pub mod view;

@@ -1,0 +1,400 @@
+//! coracle.yaml: what the site allows and adds. Only root's launcher reads it, and only if nobody but root could
+//! have written it.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::report::{Kind, Refusal};
+use crate::request::{self, Access};
+
+/// Where the file is when the plugin is not told otherwise (`config=PATH`).
+pub const PATH: &str = "/etc/coracle/coracle.yaml";
+/// The longest file that is read, in bytes.
+const MAX_LEN: u64 = 1 << 20;
+
+/// The site's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The form of this file; only 1 exists.
+    pub version: Version,
+    /// How images that no rule of `image_paths` covers are run. Without it they are not.
+    pub user_images: Option<UserImages>,
+    /// Folders whose images are trusted.
+    #[serde(default)]
+    pub image_paths: Vec<ImagePath>,
+    /// What every container of this site shows.
+    #[serde(default)]
+    pub binds: Vec<SiteBind>,
+    /// How long a container may take to be ready.
+    #[serde(default)]
+    pub start_timeout: StartTimeout,
+    /// Where the line about each step goes.
+    #[serde(default)]
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: Version,
+            user_images: None,
+            image_paths: Vec::new(),
+            binds: Vec::new(),
+            start_timeout: StartTimeout::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// The number 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Version;
+
+impl TryFrom<u64> for Version {
+    type Error = String;
+    fn try_from(number: u64) -> Result<Self, String> {
+        if number == 1 { Ok(Self) } else { Err(format!("`version` {number} is not known, only 1 is")) }
+    }
+}
+
+/// What happens to an image that its user can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum UserImages {
+    /// The kernel mounts it.
+    Kernel,
+    /// It is not run.
+    Deny,
+}
+
+impl TryFrom<String> for UserImages {
+    type Error = String;
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "kernel" => Ok(Self::Kernel),
+            "deny" => Ok(Self::Deny),
+            "fuse" => Err("`user_images` fuse is not supported by this release; kernel and deny are".into()),
+            other => Err(format!("`user_images` is kernel or deny, not {other:?}")),
+        }
+    }
+}
+
+/// A folder whose images are trusted, because only their owner can write them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePath {
+    /// The folder; images may lie anywhere below it.
+    pub path: Absolute,
+    /// Whose the image files must be: a user's name or number.
+    #[serde(default)]
+    pub owner: Owner,
+}
+
+/// A user, by name or number.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Owner {
+    /// A user id.
+    Number(u32),
+    /// A user's name.
+    Name(String),
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(0) => out.write_str("root"),
+            Self::Number(uid) => write!(out, "user {uid}"),
+            Self::Name(name) => out.write_str(name),
+        }
+    }
+}
+
+/// A folder or file of the node that every container shows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteBind {
+    /// Where it is on the node.
+    pub source: Absolute,
+    /// Where it appears inside; the same place if not said.
+    target: Option<Target>,
+    /// `ro` or `rw`.
+    #[serde(default)]
+    mode: Mode,
+    /// Whether a node that lacks it refuses to start containers.
+    #[serde(default = "yes")]
+    pub required: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl SiteBind {
+    /// Where it appears inside.
+    pub fn target(&self) -> &Path {
+        self.target.as_ref().map_or(&self.source.0, |target| &target.0)
+    }
+
+    /// Whether it can be written to.
+    pub fn access(&self) -> Access {
+        match self.mode {
+            Mode::Ro => Access::ReadOnly,
+            Mode::Rw => Access::ReadWrite,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Ro,
+    #[default]
+    Rw,
+}
+
+/// An absolute path of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PathBuf")]
+pub struct Absolute(pub PathBuf);
+
+impl TryFrom<PathBuf> for Absolute {
+    type Error = String;
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err(format!("{path:?} is not an absolute path")) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PathBuf")]
+struct Target(PathBuf);
+
+impl TryFrom<PathBuf> for Target {
+    type Error = String;
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        request::inside(&path).map(Self).map_err(|error| {
+            let refusal = Refusal::from(error);
+            format!("{:?}: {}", refusal.object, refusal.cause)
+        })
+    }
+}
+
+/// Seconds from 1 to 45.
+///
+/// scancel does not reach a task that waits for its container, and a step that does not end within
+/// UnkillableStepTimeout (slurm.conf(5), 60 s) drains the node: so the limit stays well below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct StartTimeout(pub Duration);
+
+impl Default for StartTimeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(20))
+    }
+}
+
+impl TryFrom<u64> for StartTimeout {
+    type Error = String;
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        match seconds {
+            1..=45 => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(format!("`start_timeout` is 1 to 45 seconds, not {seconds}")),
+        }
+    }
+}
+
+/// Where the line about each step goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
+    /// The journal where there is one, else syslog.
+    #[default]
+    Auto,
+    /// The journal (systemd-journald.service(8)).
+    Journal,
+    /// /dev/log (syslog(3)).
+    Syslog,
+    /// Nowhere.
+    None,
+}
+
+/// Why no container starts before an admin has looked.
+#[derive(Debug)]
+pub enum Error {
+    /// The file, or a folder on the way to it, could have been written by others than root.
+    Untrusted {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It cannot be read.
+    Read(PathBuf, io::Error),
+    /// It is not what it should be.
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line and column, from 1, where the parser knows them.
+        place: Option<(usize, usize)>,
+        /// The key and what is wrong with it.
+        cause: String,
+    },
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let hint = "no container starts on this node before the site's admin has mended it";
+        match error {
+            Error::Untrusted { path, why } => Self::new(Kind::Config, path.display().to_string(), why).hint(hint),
+            Error::Read(path, cause) => {
+                Self::new(Kind::Config, path.display().to_string(), format!("cannot be read: {cause}")).hint(hint)
+            }
+            Error::Content { path, place, cause } => {
+                let object = match place {
+                    Some((line, column)) => format!("{}:{line}:{column}", path.display()),
+                    None => path.display().to_string(),
+                };
+                Self::new(Kind::Config, object, cause).hint(hint)
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`. A file that is not there means the defaults; anything else that is wrong is an error.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        match read_trusted(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(Error::Read(_, cause)) if cause.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the text of a file that is called `path` in messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        serde_yaml::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            // The parser says the place behind its message; ours stands in front, as compilers have it.
+            let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
+            // Some errors come without a place, or with that of the whole file: then the key in the message tells.
+            let place = error.location().map(|place| (place.line(), place.column()));
+            let place = place.filter(|place| *place != (1, 1)).or_else(|| find_key(text, &cause)).or(place);
+            Error::Content { path: path.to_owned(), place, cause }
+        })
+    }
+}
+
+/// The place of the key that a message names in backquotes: some of the parser's errors come without one.
+fn find_key(text: &str, cause: &str) -> Option<(usize, usize)> {
+    let key = cause.split('`').nth(1)?;
+    text.lines().enumerate().find_map(|(index, line)| {
+        let start = line.len() - line.trim_start_matches([' ', '-']).len();
+        line[start..].strip_prefix(key)?.trim_start().starts_with(':').then_some((index + 1, start + 1))
+    })
+}
+
+/// Reads a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
+/// is writable by nobody else, and is no symbolic link.
+///
+/// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
+fn read_trusted(path: &Path) -> Result<String, Error> {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
+        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+        trusted(folder, &found, found.is_dir(), "a folder")?;
+    }
+    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    trusted(path, &found, found.is_file(), "a regular file")?;
+    let fault = |cause| Error::Read(path.to_owned(), cause);
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fault)?;
+    let mut text = String::new();
+    let length = file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(fault)?;
+    if length as u64 > MAX_LEN {
+        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
+    }
+    Ok(text)
+}
+
+fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {
+    let untrusted = |why| Err(Error::Untrusted { path: path.to_owned(), why });
+    if found.file_type().is_symlink() {
+        return untrusted(format!("a symbolic link where {wanted} is wanted"));
+    }
+    if !right_type {
+        return untrusted(format!("not {wanted}"));
+    }
+    if found.uid() != 0 {
+        return untrusted(format!("belongs to user {}, and must belong to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return untrusted(format!("writable by others than root (mode {:04o})", found.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Refusal::from(Config::parse(Path::new("c.yaml"), text).unwrap_err()).line()
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_valid() {
+        let text = include_str!("../slurm-conf-examples/coracle.yaml");
+        let config = Config::parse(Path::new("coracle.yaml"), text).unwrap();
+        let targets: Vec<_> = config.binds.iter().map(|bind| (bind.target().to_owned(), bind.required)).collect();
+        for path in ["/gpfs", "/scratch", "/work"] {
+            assert!(targets.contains(&(path.into(), false)), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_allow_nothing_of_the_users() {
+        let config = Config::parse(Path::new("c.yaml"), "version: 1\n").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!((config.user_images, config.image_paths.len()), (None, 0));
+    }
+
+    #[test]
+    fn faults_are_named_with_file_line_and_key() {
+        for (text, wanted) in [
+            ("version: 1\nuser_image: deny\n", "c.yaml:2:1: unknown field `user_image`, expected one of"),
+            ("version: 1\nuser_images: fuse\n", "c.yaml:2:1: `user_images` fuse is not supported"),
+            ("version: 1\nuser_images: yes\n", "c.yaml:2:1: `user_images` is kernel or deny, not \"yes\""),
+            ("version: 2\n", "c.yaml:1:1: `version` 2 is not known, only 1 is"),
+            ("user_images: deny\n", "c.yaml:1:1: missing field `version`"),
+            ("version: 1\nstart_timeout: 46\n", "c.yaml:2:1: `start_timeout` is 1 to 45 seconds, not 46"),
+            ("version: 1\nstart_timeout: soon\n", "c.yaml:2:16: start_timeout: invalid type: string \"soon\""),
+            ("version: 1\nbinds:\n- source: gpfs\n", "c.yaml:3:3: binds[0]: \"gpfs\" is not an absolute path"),
+            ("version: 1\nbinds:\n- source: /a\n  mode: wr\n", "c.yaml:4:9: binds[0].mode: unknown variant `wr`"),
+            ("version: 1\nbinds:\n- source: /a\n  target: /proc/x\n", "c.yaml:3:3: binds[0]: \"/proc/x\": nothing may"),
+            ("version: 1\nbinds:\n- source: /a\n  user: x\n", "c.yaml:4:3: binds[0]: unknown field `user`"),
+            ("version: 1\nversion: 1\n", "duplicate field `version`"),
+            ("version: 1\nimage_paths: /a\n", "c.yaml:2:14: image_paths: invalid type"),
+            ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),
+            ("version: [1\n", "c.yaml:1:10: version: invalid type"),
+            ("", "c.yaml:1:1: missing field `version`"),
+        ] {
+            let line = refusal(text);
+            assert!(line.contains(wanted) && line.ends_with("[config]"), "{text:?}: {line}");
+        }
+    }
+}

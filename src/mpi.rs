@@ -1,0 +1,25 @@
+//! What the MPI library of an image needs to see of the node to find its peers.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+/// The variable in which Slurm's PMIx plugin names the folder of the step's server (mpi/pmix, pmixp_common.h).
+pub const SERVER_FOLDER: &std::ffi::CStr = c"PMIX_SERVER_TMPDIR";
+
+/// munged's folder. PMIx' psec/munge, which a server may insist on, opens the socket in it.
+const MUNGE: &str = "/run/munge";
+
+/// A folder of the node that has to appear at its own path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// The path.
+    pub path: PathBuf,
+    /// Whether MPI cannot start without it.
+    pub required: bool,
+}
+
+/// The folders for a step with this PMIx server, if it has one.
+pub fn folders(server: Option<&Path>) -> Vec<Folder> {
+    let server = server.map(|path| Folder { path: path.to_owned(), required: true });
+    server.into_iter().chain([Folder { path: MUNGE.into(), required: false }]).collect()
+}

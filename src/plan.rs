@@ -1,0 +1,243 @@
+//! The steps that make a container, as plain data.
+//!
+//! A plan prints one line a step. That text is what tests compare and what an admin reads; the launcher's
+//! `apply` does what it says, in this order, and nothing else.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::image::Image;
+use crate::report::{Kind, Refusal};
+use crate::sys::Attributes;
+use crate::view::{Origin, Presence, Source, Want};
+
+/// Whether something is a folder or not: a folder can only be mounted on a folder, anything else on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A directory.
+    Folder,
+    /// Anything else.
+    File,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Folder => "folder",
+            Self::File => "file",
+        })
+    }
+}
+
+/// What the image has at the place where something should appear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// The place itself, with the image's symbolic links followed.
+    pub place: PathBuf,
+    /// What is there; nothing, if the image ends before.
+    pub found: Option<Shape>,
+    /// The first symbolic link on the way, if there was one.
+    pub link: Option<PathBuf>,
+}
+
+/// Why a place in the image cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A symbolic link that climbs above the image's root.
+    Escape(PathBuf),
+    /// More links than anybody means to have.
+    TooManyLinks,
+    /// A file where a folder should be.
+    NotAFolder(PathBuf),
+    /// The kernel could not tell.
+    Kernel(crate::sys::Error),
+}
+
+/// A want, with what it is on the node and where it would go in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// What should be visible.
+    pub want: Want,
+    /// What it is.
+    pub shape: Shape,
+    /// Where it would go.
+    pub sight: Result<Sight, Obstacle>,
+}
+
+/// Every step, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What is mounted as the root.
+    pub image: Image,
+    /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
+    pub layer: BTreeMap<PathBuf, Shape>,
+    /// What is mounted into it, parents before children.
+    pub mounts: Vec<Mount>,
+}
+
+/// One mount into the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The index of its sighting.
+    pub index: usize,
+    /// Where it comes from.
+    pub source: Source,
+    /// Where it goes.
+    pub place: PathBuf,
+    /// The flags of it and all below it.
+    pub attributes: Attributes,
+    /// It goes into a tree of the node, where the user may change names while we look: it is found with the
+    /// user's rights and follows no link.
+    pub nested: bool,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The image's /proc, /sys or /dev is no plain folder.
+    Kernel(PathBuf),
+    /// Two of the user's binds want the same place.
+    SamePlace(PathBuf),
+    /// A folder on a file, or a file on a folder.
+    Shape {
+        /// The place.
+        place: PathBuf,
+        /// What should go there.
+        wanted: Shape,
+        /// What the image has there.
+        found: Shape,
+    },
+    /// A symbolic link of the image leads into a tree of the node.
+    LeadsOut {
+        /// Where it should appear.
+        target: PathBuf,
+        /// The image's link.
+        link: PathBuf,
+        /// Where it leads.
+        place: PathBuf,
+    },
+    /// The place cannot be used.
+    Obstacle(PathBuf, Obstacle),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let bind = |path: &Path, cause: String| Self::new(Kind::Bind, path.display().to_string(), cause);
+        match error {
+            Error::Kernel(path) => {
+                Self::new(Kind::ImageFormat, path.display().to_string(), "in the image this must be a plain folder, or missing")
+            }
+            Error::SamePlace(path) => bind(&path, "two binds for the same place in the container".into()),
+            Error::Shape { place, wanted, found } => {
+                bind(&place, format!("the image has a {found} there, a {wanted} cannot be bound over it"))
+            }
+            Error::LeadsOut { target, link, place } => {
+                let (link, place) = (link.display(), place.display());
+                bind(&target, format!("the symbolic link {link} of the image leads out of it, to {place}"))
+            }
+            Error::Obstacle(target, Obstacle::Escape(link)) => {
+                bind(&target, format!("the symbolic link {} of the image leads out of it", link.display()))
+            }
+            Error::Obstacle(target, Obstacle::TooManyLinks) => {
+                bind(&target, "too many levels of symbolic links in the image".into())
+            }
+            Error::Obstacle(target, Obstacle::NotAFolder(place)) => {
+                bind(&target, format!("{} is a file in the image", place.display()))
+            }
+            Error::Obstacle(target, Obstacle::Kernel(error)) => bind(&target, error.to_string()),
+        }
+    }
+}
+
+impl Plan {
+    /// Puts everything in order, or says what contradicts what.
+    pub fn build(image: Image, sightings: &[Sighting]) -> Result<Self, Error> {
+        let mut chosen: BTreeMap<PathBuf, (usize, &Sighting, Sight)> = BTreeMap::new();
+        for (index, sighting) in sightings.iter().enumerate() {
+            let Some(sight) = usable(sighting)? else { continue };
+            match chosen.get(&sight.place).map(|(_, other, _)| other.want.origin) {
+                Some(Origin::User) if sighting.want.origin == Origin::User => {
+                    return Err(Error::SamePlace(sight.place));
+                }
+                Some(other) if other > sighting.want.origin => {}
+                _ => {
+                    chosen.insert(sight.place.clone(), (index, sighting, sight));
+                }
+            }
+        }
+        let mut layer = BTreeMap::new();
+        let mut mounts = Vec::new();
+        for (place, (index, sighting, sight)) in &chosen {
+            let nested = place.ancestors().skip(1).any(|above| chosen.contains_key(above));
+            match &sight.link {
+                // An image cannot choose where in the user's folders something is mounted.
+                Some(_) if nested && sighting.want.presence == Presence::IfThere => continue,
+                Some(link) if nested => {
+                    let (target, link) = (sighting.want.target.clone(), link.clone());
+                    return Err(Error::LeadsOut { target, link, place: place.clone() });
+                }
+                _ => {}
+            }
+            match sight.found {
+                _ if nested => {}
+                None => {
+                    layer.insert(place.clone(), sighting.shape);
+                }
+                Some(found) if found != sighting.shape => {
+                    return Err(Error::Shape { place: place.clone(), wanted: sighting.shape, found });
+                }
+                Some(_) => {}
+            }
+            mounts.push(Mount {
+                index: *index,
+                source: sighting.want.source.clone(),
+                place: place.clone(),
+                attributes: sighting.want.attributes(),
+                nested,
+            });
+        }
+        // A map of paths has every folder before what is below it.
+        Ok(Self { image, layer, mounts })
+    }
+}
+
+/// Where a want goes; nothing, if it is not needed after all.
+fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
+    let want = &sighting.want;
+    let sight = match &sighting.sight {
+        Ok(sight) => sight.clone(),
+        Err(_) if want.presence == Presence::IfThere => return Ok(None),
+        Err(obstacle) => return Err(Error::Obstacle(want.target.clone(), obstacle.clone())),
+    };
+    if want.origin == Origin::Kernel && (sight.link.is_some() || sight.found == Some(Shape::File)) {
+        return Err(Error::Kernel(want.target.clone()));
+    }
+    let images_own = want.presence == Presence::UnlessInImage && sight.found == Some(Shape::Folder);
+    Ok((!images_own).then_some(sight))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "image  {} ro,nosuid,nodev", self.image)?;
+        for (path, shape) in &self.layer {
+            writeln!(out, "layer  {shape:<6} {}", path.display())?;
+        }
+        for mount in &self.mounts {
+            let source = match &mount.source {
+                Source::Node(path) => path.display().to_string(),
+                Source::Passwd => "(passwd)".to_owned(),
+                Source::Group => "(group)".to_owned(),
+            };
+            let flags = mount.attributes;
+            let mut words = vec![if flags.read_only { "ro" } else { "rw" }];
+            words.extend(flags.no_suid.then_some("nosuid"));
+            words.extend(flags.no_dev.then_some("nodev"));
+            words.extend(flags.no_exec.then_some("noexec"));
+            words.extend(mount.nested.then_some("nested"));
+            writeln!(out, "mount  {source} -> {} {}", mount.place.display(), words.join(","))?;
+        }
+        writeln!(out, "enter  no_new_privs, no capabilities")
+    }
+}

@@ -1,0 +1,103 @@
+# Sourced by cluster: the root file system. It looks like the machine's, and what is written to it goes to memory.
+# shellcheck shell=bash disable=SC2154,SC2034
+
+enter_root() {
+	local root=$work/root cwd=$PWD dir
+	mount -t tmpfs -o mode=755 cluster "$work"
+	mkdir "$root" "$work/layers"
+	overlay / "$root"
+	# The overlay shows the machine's root file system only, not what else is mounted on it.
+	for dir in $(printf '%s\n' "$(mount_of "$here")" "$(mount_of "$cwd")" | sort -u); do
+		case $dir in
+		/ | /proc* | /sys* | /dev* | /run*) ;;
+		*) mkdir -p "$root$dir" && overlay "$dir" "$root$dir" ;;
+		esac
+	done
+	mount_kernel_folders "$root"
+	forget_coracle "$root"
+	[[ -z $install ]] || cp -a --no-preserve=ownership "$install/." "$root"
+
+	mkdir "$root/.outside"
+	cd "$root" || exit
+	pivot_root . .outside
+	cd /
+	umount --lazy /.outside
+	rmdir /.outside
+	[[ $(stat --file-system --format %T /) == overlayfs ]] || die "still on the machine's root file system"
+	# A mount made on the login node shows on every node, as a file server's would.
+	mount --make-rshared /
+	cd "$cwd" 2>/dev/null || cd /
+}
+
+mount_of() { # FILE
+	findmnt --noheadings --output TARGET --target "$1"
+}
+
+overlay() { # DIR TARGET
+	local layer
+	layer=$(mktemp -d "$work/layers/XXXXXX")
+	mkdir "$layer/upper" "$layer/work"
+	chmod --reference="$1" "$layer/upper"
+	mount -t overlay -o "lowerdir=$1,upperdir=$layer/upper,workdir=$layer/work" overlay "$2"
+}
+
+mount_kernel_folders() { # ROOT
+	local i controllers base
+	mount -t proc -o nosuid,nodev,noexec proc "$1/proc"
+	mount -t sysfs -o nosuid,nodev,noexec sysfs "$1/sys"
+	mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$1/run"
+
+	# A copy of /dev: devtmpfs is one for all, so a node made or a mode changed there would be the machine's.
+	# The kernel adds loop devices to devtmpfs only, hence some in reserve.
+	mount -t tmpfs -o mode=755,nosuid dev "$1/dev"
+	cp -a --one-file-system /dev/. "$1/dev"
+	for ((i = 0; i < 64; i++)); do
+		[[ -e $1/dev/loop$i ]] || mknod -m 660 "$1/dev/loop$i" b 7 "$i"
+	done
+	[[ ! -e $1/dev/fuse ]] || chmod 666 "$1/dev/fuse"
+	mkdir -p "$1/dev/pts" "$1/dev/shm"
+	mount --bind /dev/pts "$1/dev/pts"
+	mount -t tmpfs -o mode=1777,nosuid,nodev shm "$1/dev/shm"
+	if [[ -n $gpus ]]; then
+		for i in 0 1 2 3; do mknod -m 666 "$1/dev/nvidia$i" c 195 "$i"; done
+		mknod -m 666 "$1/dev/nvidiactl" c 195 255
+	fi
+
+	# slurmd wants to see cgroups even where it makes none.
+	mount -t tmpfs -o mode=755,nosuid,nodev,noexec cgroup "$1/sys/fs/cgroup"
+	while IFS=: read -r _ controllers _; do
+		base=${controllers#name=}
+		[[ -n $controllers && -e /sys/fs/cgroup/$base/cgroup.procs ]] || continue
+		mkdir "$1/sys/fs/cgroup/$base"
+		mount -t cgroup -o "nosuid,nodev,noexec,$controllers" cgroup "$1/sys/fs/cgroup/$base"
+	done </proc/self/cgroup
+}
+
+# What the machine itself has installed must not help a test, nor disturb it.
+forget_coracle() { # ROOT
+	rm -rf "$1/usr/bin/coracle" "$1/usr/lib/coracle" "$1/etc/coracle" "$1/var/lib/coracle"
+	rm -rf "$1/etc/slurm" "$1/etc/slurm-llnl"
+	mkdir -p "$1/etc/slurm/plugstack.conf.d"
+}
+
+add_people() {
+	local dir
+	echo 'passwd: files
+group: files
+shadow: files
+hosts: files' >/etc/nsswitch.conf
+	sed -i -E '/^(alice|bob):/d; /^[^:]*:[^:]*:200[12]:/d' /etc/passwd
+	sed -i -E '/^(alice|bob|proj):/d; /^[^:]*:[^:]*:(200[12]|3001):/d' /etc/group
+	echo 'alice:x:2001:2001::/home/alice:/bin/bash
+bob:x:2002:2002::/home/bob:/bin/bash' >>/etc/passwd
+	echo 'alice:x:2001:
+bob:x:2002:
+proj:x:3001:alice' >>/etc/group
+	for dir in alice:2001 bob:2002; do
+		mkdir -p "/home/${dir%:*}"
+		mount -t tmpfs -o "mode=700,uid=${dir#*:},gid=${dir#*:}" home "/home/${dir%:*}"
+	done
+	mkdir -p /scratch
+	mount -t tmpfs -o mode=1777 scratch /scratch
+	install -m 755 "$here/bin/as" "$here/bin/on-node" /usr/local/bin
+}
