@@ -1,1 +1,26 @@
-fn main(){}
+//! `coracle`: verifies images and builds the namespaces that tasks enter.
+//!
+//! slurmstepd's plugin starts `coracle prepare`, as root, with a request on descriptor 3. People start the other
+//! commands. [`stages`] is a whole run on one page.
+#![forbid(unsafe_code)]
+
+mod accounts;
+mod apply;
+mod command;
+mod exec;
+mod journal;
+mod prepare;
+mod proxy;
+mod stages;
+mod survey;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The plugin's launch is on the critical path of every step, and its arguments come from the plugin alone.
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(first) if first == "prepare" => prepare::main(arguments),
+        _ => command::main(),
+    }
+}

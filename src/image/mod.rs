@@ -133,14 +133,37 @@ impl Container {
             None
         }
     }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sif => "sif",
+            Self::Squashfs => "file",
+        }
+    }
+}
+
+impl Image {
+    /// The form in which an unprivileged process says what it found.
+    pub fn to_words(&self) -> String {
+        format!("{} {} {} {}", self.container.word(), self.offset, self.size, self.compression)
+    }
+
+    /// Reads [`Image::to_words`]. Whoever said it is not trusted: what does not lie in a file of `length` bytes is
+    /// nothing.
+    pub fn from_words(words: &str, length: u64) -> Option<Self> {
+        let mut words = words.split(' ');
+        let (container, offset, size, compression) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let container = [Container::Sif, Container::Squashfs].into_iter().find(|one| one.word() == container)?;
+        let (offset, size): (u64, u64) = (offset.parse().ok()?, size.parse().ok()?);
+        let inside = offset.checked_add(size).is_some_and(|end| end <= length) && words.next().is_none();
+        let compression = squashfs::Compression::from_word(compression)?;
+        inside.then_some(Self { container, offset, size, compression })
+    }
 }
 
 impl fmt::Display for Image {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let container = match self.container {
-            Container::Sif => "sif",
-            Container::Squashfs => "file",
-        };
+        let container = self.container.word();
         write!(out, "{container}:squashfs+{} offset={} size={}", self.compression, self.offset, self.size)
     }
 }

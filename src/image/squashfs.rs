@@ -26,6 +26,15 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    const ALL: [Self; 5] = [Self::Gzip, Self::Lzo, Self::Xz, Self::Lz4, Self::Zstd];
+
+    /// The compressor of that name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|compression| compression.to_string() == word)
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {

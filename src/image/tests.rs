@@ -54,6 +54,23 @@ fn a_sif_and_a_plain_squashfs_are_found() {
 }
 
 #[test]
+fn what_a_child_says_of_an_image_is_believed_only_inside_the_file() {
+    let image = look(&squashfs()).unwrap();
+    assert_eq!(Image::from_words(&image.to_words(), 4096), Some(image));
+    for (words, length) in [
+        (image.to_words(), 4095),
+        ("sif 18446744073709551615 1 zstd".into(), 4096),
+        ("sif 0 1 zstd more".into(), 4096),
+        ("sif 0 -1 zstd".into(), 4096),
+        ("ext4 0 1 zstd".into(), 4096),
+        ("sif 0 1 lzma".into(), 4096),
+        (String::new(), 4096),
+    ] {
+        assert_eq!(Image::from_words(&words, length), None, "{words}");
+    }
+}
+
+#[test]
 fn unused_and_other_descriptors_do_not_count() {
     let filesystem = squashfs();
     let mut bytes = sif(&[part(&filesystem), part(&filesystem)]);

@@ -119,8 +119,20 @@ impl FsContext {
             (Some(key), Some(value)) => format!("fsconfig({:?}, {key:?}, {value:?})", self.filesystem),
             (Some(key), None) => format!("fsconfig({:?}, {key:?})", self.filesystem),
             _ => format!("fsconfig({:?}, FSCONFIG_CMD_CREATE)", self.filesystem),
-        })?;
+        })
+        .map_err(|error| self.explain(error))?;
         Ok(())
+    }
+
+    /// Adds what the filesystem itself has to say: one message a read(2), ENODATA when there is none.
+    fn explain(&self, mut error: Error) -> Error {
+        let mut message = [0; 512];
+        while let Ok(length @ 1..) = nix::unistd::read(&self.fd, &mut message) {
+            // "e squashfs: …": the letter is the severity.
+            let text = String::from_utf8_lossy(&message[..length]);
+            error.call = format!("{} ({})", error.call, text.trim_end().trim_start_matches(['e', 'w', 'i']).trim());
+        }
+        error
     }
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-use super::{Error, Result};
+use super::{Channel, Error, Result};
 
 /// A child of this process; killed when dropped, since nothing that we start may outlive its purpose.
 #[derive(Debug)]
@@ -60,11 +60,30 @@ pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
     }
 }
 
-/// Closes every descriptor from `first` on (close_range(2)).
-pub fn close_all_but(first: u32) -> Result<()> {
-    // SAFETY: close_range takes integers; the caller owns no descriptor from `first` on yet.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
-    super::check(result, || format!("close_range({first}, ~0)"))?;
+/// Closes everything but the standard streams and `channel`, in a child that is to hold nothing else.
+///
+/// Values of the parent that own a descriptor are only copies here; `work` of [`fork`] ends in _exit(2), so none of
+/// them is dropped.
+pub fn keep_only(channel: Channel) -> Result<Channel> {
+    let fd = channel.as_fd().as_raw_fd();
+    // SAFETY: the numbers are plain integers. What dup2 and close_range close is, as said above, used by nobody in
+    // this child; `channel` is forgotten instead of closed twice.
+    let result = unsafe {
+        if fd != CHANNEL && libc::dup2(fd, CHANNEL) < 0 {
+            return Err(Error::last(format!("dup2({fd}, {CHANNEL})")));
+        }
+        libc::syscall(libc::SYS_close_range, CHANNEL + 1, u32::MAX, 0)
+    };
+    std::mem::forget(channel);
+    super::check(result, || format!("close_range({}, ~0)", CHANNEL + 1))?;
+    Channel::inherit(CHANNEL)
+}
+
+/// Ends this process when the one that forked it does (PR_SET_PDEATHSIG(2const)), so that it cannot be left behind.
+pub fn die_with_parent() -> Result<()> {
+    // SAFETY: this operation takes only integers.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    super::check(result.into(), || "prctl(PR_SET_PDEATHSIG)".into())?;
     Ok(())
 }
 
@@ -79,7 +98,7 @@ pub fn reset_signals() -> Result<()> {
 }
 
 /// The descriptor that a program started by [`spawn_reparented`] finds its channel at.
-const CHANNEL: libc::c_int = 3;
+pub const CHANNEL: libc::c_int = 3;
 /// Enough for a handful of system calls.
 const STACK: usize = 64 * 1024;
 

@@ -1,0 +1,67 @@
+//! The container's /etc/passwd and /etc/group: the image's, with the user's own lines.
+#![forbid(unsafe_code)]
+
+/// `image` without the entries that the added lines replace, and with those lines.
+///
+/// An entry is replaced when it has the name or the number of an added one: the first match counts, and an image
+/// that calls the user's number `ubuntu` would make `id` say so. Root's entry always stays the image's: its shell
+/// is one that the image has. `root` is root's line for an image that has none.
+pub fn merge(image: &str, added: &[String], root: &str) -> String {
+    let added: Vec<&String> = added.iter().filter(|line| !line.is_empty() && number(line) != Some("0")).collect();
+    let replaced = |line: &str| {
+        number(line) != Some("0") && added.iter().any(|new| name(new) == name(line) || number(new) == number(line))
+    };
+    let mut out = String::with_capacity(image.len() + 128);
+    for line in image.lines().filter(|line| !line.is_empty() && !replaced(line)) {
+        out.push_str(line);
+        out.push('\n');
+    }
+    if !image.lines().any(|line| number(line) == Some("0")) {
+        out.insert_str(0, root);
+    }
+    for line in added {
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+/// Root's line in the passwd of an image without one.
+pub const PASSWD_ROOT: &str = "root:x:0:0:root:/root:/bin/sh\n";
+/// Root's line in the group of an image without one.
+pub const GROUP_ROOT: &str = "root:x:0:\n";
+
+fn name(line: &str) -> Option<&str> {
+    line.split(':').next()
+}
+
+/// The third field of both files (passwd(5), group(5)).
+fn number(line: &str) -> Option<&str> {
+    line.split(':').nth(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "alice:x:2001:2001::/home/alice:/bin/bash";
+
+    #[test]
+    fn the_users_line_replaces_those_with_its_name_or_number() {
+        let image = "root:x:0:0:root:/root:/bin/ash\nubuntu:x:2001:2001::/home/ubuntu:/bin/sh\nalice:x:7:7::/:/bin/sh\nlp:x:7:7::/:/bin/sh";
+        let merged = merge(image, &[ALICE.to_owned()], PASSWD_ROOT);
+        assert_eq!(merged, format!("root:x:0:0:root:/root:/bin/ash\nlp:x:7:7::/:/bin/sh\n{ALICE}\n"));
+    }
+
+    #[test]
+    fn an_image_without_the_files_gets_root_and_the_user() {
+        assert_eq!(merge("", &[ALICE.to_owned()], PASSWD_ROOT), format!("{PASSWD_ROOT}{ALICE}\n"));
+        assert_eq!(merge("", &["proj:x:3001:".to_owned()], GROUP_ROOT), "root:x:0:\nproj:x:3001:\n");
+    }
+
+    #[test]
+    fn root_stays_the_images() {
+        let image = "root:x:0:0:root:/root:/bin/ash\n";
+        assert_eq!(merge(image, &["root:x:0:0:root:/root:/bin/bash".to_owned()], PASSWD_ROOT), image);
+    }
+}

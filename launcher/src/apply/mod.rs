@@ -1,0 +1,175 @@
+//! Executes a plan: one function for each of its steps, in their order.
+//!
+//! The kernel's rules decide the shape of this. A copy of a mount can only be made in the namespace that the
+//! mount is in, so all sources are copied first, detached. Before Linux 6.15 a detached mount can only be attached
+//! to one that is attached itself, so the image goes into the new namespace first and everything else onto it.
+//! Nothing is looked up by name as root once the image is there: every target is a descriptor.
+#![forbid(unsafe_code)]
+
+mod root;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use coracle::image::{self, Image};
+use coracle::plan::{Mount, Plan};
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Attributes, Identity, LoopDevice, Lookup, MountNamespace, MountPropagation};
+use coracle::view::Source;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::accounts;
+use crate::proxy::Account;
+
+/// The image on a block device. One superblock, however often it is mounted.
+#[derive(Debug)]
+pub struct Disk {
+    device: LoopDevice,
+}
+
+impl Disk {
+    /// Puts the image's part of `file` on a loop device.
+    pub fn attach(file: &File, image: &Image, name: &str) -> Result<Self, Refusal> {
+        let length = file.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, name, cause.to_string()))?.len();
+        let size = image::loop_size(image.offset, image.size, length);
+        let device = LoopDevice::attach(file, image.offset, size).map_err(|error| Refusal::system(name, &error))?;
+        Ok(Self { device })
+    }
+
+    /// A new mount of it, detached: read-only, no set-user-id, no devices.
+    pub fn mount(&self, name: &str) -> Result<OwnedFd, Refusal> {
+        let attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+        let mounted = sys::FsContext::open(c"squashfs").and_then(|context| {
+            context.string(c"source", &self.device.source())?;
+            context.flag(c"ro")?;
+            context.mount(attributes)
+        });
+        mounted.map_err(|error| match error.errno() {
+            Errno::ENODEV => Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs"),
+            Errno::EINVAL => Refusal::new(Kind::ImageFormat, name, format!("the kernel refuses it: {error}"))
+                .hint("it is damaged, or compressed in a way that this node's kernel does not know"),
+            _ => Refusal::new(Kind::ImageFormat, name, format!("cannot be mounted: {error}")),
+        })
+    }
+}
+
+/// Builds the container's namespace and returns to the caller's own.
+///
+/// `image` is a detached mount of the plan's image, `sources` has the descriptors of the sightings that the plan was
+/// made from.
+pub fn build(
+    plan: &Plan,
+    image: OwnedFd,
+    sources: &[Option<OwnedFd>],
+    account: &Account,
+    identity: &Identity,
+) -> Result<MountNamespace, Refusal> {
+    let system = |error: sys::Error| Refusal::system("building the container", &error);
+    let files = Files::of(plan, image.as_fd(), account)?;
+    let trees = plan.mounts.iter().map(|mount| copy(mount, sources)).collect::<Result<Vec<_>, _>>()?;
+
+    let home = MountNamespace::current().map_err(system)?;
+    sys::unshare_mount_namespace().map_err(system)?;
+    let built = (|| {
+        let namespace = MountNamespace::current().map_err(system)?;
+        sys::make_private().map_err(system)?;
+        let stage = root::Stage::attach().map_err(system)?;
+        let root = stage.root(plan, image)?;
+        for (mount, tree) in plan.mounts.iter().zip(trees) {
+            let tree = match (&mount.source, tree) {
+                (_, Some(tree)) => tree,
+                (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
+                (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
+            };
+            attach(root.as_fd(), mount, &tree, identity)?;
+        }
+        root::enter(root.as_fd()).map_err(system)?;
+        Ok(namespace)
+    })();
+    // The root of this process is the image now; nothing may be looked up before it is the node's again.
+    sys::enter_mount_namespace(&home).map_err(system)?;
+    built
+}
+
+/// A detached copy of what a mount shows; nothing for the files that we write ourselves.
+fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, Refusal> {
+    let Source::Node(path) = &mount.source else { return Ok(None) };
+    let failed = |error: sys::Error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string());
+    let source = sources.get(mount.index).and_then(Option::as_ref);
+    let source = source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
+    let tree = sys::clone_tree(source, true).map_err(failed)?;
+    sys::set_attributes(&tree, mount.attributes, MountPropagation::Slave).map_err(failed)?;
+    Ok(Some(tree))
+}
+
+/// Mounts `tree` at its place.
+fn attach(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, identity: &Identity) -> Result<(), Refusal> {
+    let shown = mount.place.display().to_string();
+    let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
+    let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks);
+    let target = if mount.nested {
+        sys::with_fs_identity(identity, find).map_err(failed)?.map_err(|error| {
+            let refusal = Refusal::new(Kind::Bind, shown.clone(), match error.errno() {
+                Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
+                Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
+                _ => error.to_string(),
+            });
+            refusal.hint("create it there first, or bind to another place")
+        })?
+    } else {
+        find().map_err(failed)?
+    };
+    sys::move_mount(tree, &target).map_err(|error| match error.errno() {
+        // The kernel's word for a folder on a file or the other way round.
+        Errno::ENOTDIR | Errno::EINVAL if mount.nested => {
+            Refusal::new(Kind::Bind, shown.clone(), format!("a folder cannot be bound over a file, nor a file over a folder: {error}"))
+        }
+        _ => failed(error),
+    })
+}
+
+/// The account files of the image, with the user in them.
+struct Files {
+    passwd: String,
+    group: String,
+}
+
+/// The longest account file of an image that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+impl Files {
+    fn of(plan: &Plan, image: BorrowedFd<'_>, account: &Account) -> Result<Self, Refusal> {
+        let read = |wanted: &Source| match plan.mounts.iter().find(|mount| mount.source == *wanted) {
+            Some(mount) if !plan.layer.contains_key(&mount.place) && !mount.nested => read_file(image, &mount.place),
+            _ => Ok(String::new()),
+        };
+        let passwd = std::slice::from_ref(&account.passwd);
+        Ok(Self {
+            passwd: accounts::merge(&read(&Source::Passwd)?, passwd, accounts::PASSWD_ROOT),
+            group: accounts::merge(&read(&Source::Group)?, &account.groups, accounts::GROUP_ROOT),
+        })
+    }
+}
+
+/// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.
+fn read_file(image: BorrowedFd<'_>, path: &Path) -> Result<String, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::ImageFormat, path.display().to_string(), cause);
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks).map(File::from);
+    let metadata = file.and_then(|file| {
+        file.metadata().map_err(|cause| sys::Error::new("fstat()", Errno::from_raw(cause.raw_os_error().unwrap_or(0))))
+    });
+    if !metadata.map_err(|error| refuse(error.to_string()))?.is_file() {
+        return Err(refuse("in the image this must be a regular file, or missing".into()));
+    }
+    let file = File::from(sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| refuse(error.to_string()))?);
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| refuse(format!("cannot be read from the image: {cause}")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refuse(format!("longer than {MAX_FILE} bytes in the image")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,153 @@
+//! The root of a container: the image, or an overlay of a few empty mount points over it.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use coracle::plan::{Plan, Shape};
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Attributes, FsContext, Lookup, MountPropagation};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+/// A small file system in memory, attached over the root of the new namespace, in which the container is put
+/// together. It goes out of sight when the container's root is entered.
+pub struct Stage {
+    tmpfs: OwnedFd,
+}
+
+const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+/// The most that mount points and account files may take of the node's memory.
+const SIZE: &str = "8m";
+
+impl Stage {
+    /// Attaches it.
+    pub fn attach() -> sys::Result<Self> {
+        let context = FsContext::open(c"tmpfs")?;
+        context.string(c"source", "coracle")?;
+        context.string(c"mode", "0755")?;
+        context.string(c"size", SIZE)?;
+        let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
+        let top = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        sys::move_mount(&tmpfs, &top)?;
+        for folder in ["image", "layer", "root"] {
+            make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
+        }
+        Ok(Self { tmpfs })
+    }
+
+    /// Attaches the image, and whatever it takes to have the plan's mount points, as the root-to-be.
+    pub fn root(&self, plan: &Plan, image: OwnedFd) -> Result<OwnedFd, Refusal> {
+        let system = |error: sys::Error| Refusal::system("the container's root", &error);
+        if plan.layer.is_empty() {
+            sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
+            return Ok(image);
+        }
+        sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
+        let layer = self.at("layer").map_err(system)?;
+        for (path, shape) in &plan.layer {
+            add(layer.as_fd(), image.as_fd(), path, *shape)
+                .map_err(|error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()))?;
+        }
+        let root = overlay(layer.as_fd(), image.as_fd()).map_err(|error| match error.errno() {
+            Errno::ENODEV => Refusal::system("the container's root", &error).hint("the kernel of this node has no overlay: modprobe overlay"),
+            _ => system(error),
+        })?;
+        sys::move_mount(&root, self.at("root").map_err(system)?).map_err(system)?;
+        Ok(root)
+    }
+
+    /// A detached mount of a file with this content.
+    pub fn file(&self, name: &str, content: &str, attributes: Attributes) -> sys::Result<OwnedFd> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let mode = Mode::from_bits_truncate(0o644);
+        let call = format!("openat(stage, {name:?}, O_CREAT)");
+        let fd = nix::fcntl::openat(&self.tmpfs, name, flags, mode).map_err(|errno| sys::Error::new(call.clone(), errno))?;
+        let mut file = File::from(fd);
+        file.write_all(content.as_bytes())
+            .map_err(|cause| sys::Error::new(call, Errno::from_raw(cause.raw_os_error().unwrap_or(0))))?;
+        let tree = sys::clone_tree(&file, false)?;
+        sys::set_attributes(&tree, attributes, MountPropagation::Private)?;
+        Ok(tree)
+    }
+
+    fn at(&self, name: &str) -> sys::Result<OwnedFd> {
+        sys::open_beneath(&self.tmpfs, Path::new(name), OFlag::O_PATH | OFlag::O_DIRECTORY)
+    }
+}
+
+/// Two read-only layers: no upper one, so nothing can be written by construction.
+///
+/// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
+/// that is attached works since 5.14.
+fn overlay(layer: BorrowedFd<'_>, image: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+    let context = FsContext::open(c"overlay")?;
+    context.string(c"source", "coracle")?;
+    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", layer.as_raw_fd(), image.as_raw_fd());
+    context.string(c"lowerdir", &lower)?;
+    context.mount(ONLY_READ)
+}
+
+/// Makes `path` in the layer, with the folders above it.
+///
+/// Where overlay merges a folder, it shows the upper one's mode and owner: so a folder that the image has, too, gets
+/// the image's.
+fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape) -> sys::Result<()> {
+    let mut so_far = PathBuf::new();
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    for name in relative.parent().unwrap_or(Path::new("")) {
+        so_far.push(name);
+        folder_like_the_images(layer, image, &so_far)?;
+    }
+    match shape {
+        Shape::Folder => folder_like_the_images(layer, image, relative),
+        Shape::File => {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            nix::fcntl::openat(layer, relative, flags, Mode::from_bits_truncate(0o644))
+                .map(drop)
+                .map_err(|errno| sys::Error::new(format!("openat(layer, {relative:?}, O_CREAT)"), errno))
+        }
+    }
+}
+
+fn folder_like_the_images(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path) -> sys::Result<()> {
+    let plain = Mode::from_bits_truncate(0o755);
+    let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {path:?})"), errno);
+    match make_folder(layer, path, plain) {
+        Err(error) if error.errno() == Errno::EEXIST => return Ok(()),
+        made => made?,
+    }
+    let original = match sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks) {
+        Ok(original) => original,
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let stat = nix::sys::stat::fstat(&original).map_err(|errno| wrong("fstat", errno))?;
+    let made = sys::open_beneath(layer, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into())).map_err(|errno| wrong("fchown", errno))?;
+    // Behind chown, which takes set-user-id bits away.
+    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode & 0o7777)).map_err(|errno| wrong("fchmod", errno))
+}
+
+fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
+    nix::sys::stat::mkdirat(at, path, mode).map_err(|errno| sys::Error::new(format!("mkdirat({path:?})"), errno))
+}
+
+/// Makes `root` the root of this namespace and lets go of everything else.
+///
+/// Where the node itself runs from the initial ramfs there is nothing to pivot away from (pivot_root(2)): then the
+/// container's root is stacked on top of it. Who enters the namespace starts at the top of that stack
+/// (setns(2) resets the root), and cannot take a mount away without CAP_SYS_ADMIN.
+pub fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
+    match sys::pivot_to(root) {
+        Ok(()) => sys::detach_old_root(),
+        Err(error) if error.errno() == Errno::EINVAL => {
+            let top = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+            sys::move_mount(root, &top)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,95 @@
+//! `coracle exec`: the path that a job takes, without Slurm, for trying and debugging. Root only.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use coracle::config::Config;
+use coracle::options::RawOptions;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Choice, Request};
+use coracle::sys::{self, Identity};
+use coracle::view::Surroundings;
+
+use crate::command::{Exec, REFUSED};
+use crate::proxy::Proxy;
+use crate::stages::{Clock, Run};
+
+/// The command was found but cannot be executed, as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command was not found.
+const NOT_FOUND: u8 = 127;
+
+/// Becomes the command inside the image, so that signals, status and terminal are its own.
+pub fn main(arguments: &Exec) -> ExitCode {
+    match enter(arguments) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(words)) => {
+            let cause = Command::new(&words[0]).args(&words[1..]).exec();
+            eprintln!("coracle: {}: {cause}", coracle::report::clean(&words[0].to_string_lossy()));
+            let found = cause.kind() != std::io::ErrorKind::NotFound;
+            ExitCode::from(if found { NOT_EXECUTABLE } else { NOT_FOUND })
+        }
+        Err(refusal) => {
+            eprintln!("{refusal}");
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// Enters the container; answers the command to become, or nothing when only the plan was asked for.
+fn enter(arguments: &Exec) -> Result<Option<Vec<OsString>>, Refusal> {
+    let usage = |object: &str, cause: &str| Refusal::new(Kind::Usage, object, cause);
+    if !nix::unistd::geteuid().is_root() {
+        return Err(usage("exec", "only root can do this").hint("in a job, use srun --container=IMAGE"));
+    }
+    let command = match arguments.command.as_slice() {
+        [] if !arguments.plan => return Err(usage("exec", "the command is missing").hint("coracle exec IMAGE COMMAND…")),
+        words => words.to_vec(),
+    };
+    let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+    let raw = RawOptions { image: None, binds: arguments.binds.clone(), digest: arguments.digest.clone() };
+    let Choice::Container(request) = Request::parse(&raw, &arguments.image, &directory)? else {
+        return Err(usage("none", "there is no container to enter"));
+    };
+    let identity = identity_of(arguments.user.as_deref())?;
+    let config = Config::load(&arguments.config)?;
+    let deadline = Instant::now() + config.start_timeout.0;
+    let mut run = Run { request, config, identity, clock: Clock::start() };
+    let proxy = Proxy::start(&run.identity, deadline)?;
+    let loaded = run.load(&proxy)?;
+    let home: Option<PathBuf> = loaded.account.home.clone();
+    let around = Surroundings { directory: &directory, home: home.as_deref(), script_folder: None, pmix: None };
+    let container = run.build(&proxy, &loaded, &around)?;
+    drop(proxy);
+    if arguments.plan {
+        print!("{}", container.plan);
+        return Ok(None);
+    }
+    let system = |error: sys::Error| Refusal::system("entering the container", &error);
+    sys::enter_mount_namespace(&container.namespace).map_err(system)?;
+    nix::unistd::chdir(&directory)
+        .map_err(|errno| Refusal::new(Kind::Workdir, directory.display().to_string(), errno.desc()))?;
+    sys::set_no_new_privileges().map_err(system)?;
+    sys::drop_capabilities().map_err(system)?;
+    sys::become_user(&run.identity).map_err(system)?;
+    Ok(Some(command))
+}
+
+/// The ids of `user`, or this process' own.
+fn identity_of(user: Option<&str>) -> Result<Identity, Refusal> {
+    let Some(name) = user else {
+        let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        return Ok(Identity { uid: 0, gid: nix::unistd::getgid().as_raw(), groups });
+    };
+    let unknown = || Refusal::new(Kind::Usage, name, "no such user");
+    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let text = CString::new(std::ffi::OsStr::new(name).as_bytes()).map_err(|_| unknown())?;
+    let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
+    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups })
+}

@@ -1,0 +1,325 @@
+//! A child with the user's ids that opens what the user named.
+//!
+//! Root never opens a path of the user's choice: a file that only root may read must stay closed, a file on a
+//! file system that squashes root must open, and a file system that does not answer must hang somebody who can be
+//! left behind. The child also reads the image's headers and looks up names (NSS), for the same reasons.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use coracle::image::{self, digest};
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Digest, ImageRef};
+use coracle::sys::{self, Channel, Child, Identity, Packet, Received};
+use coracle::wire::Answer;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// The child and the line to it. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    channel: Channel,
+    deadline: Instant,
+    _child: Child,
+}
+
+/// An image that the user may read, and what is in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// Open for reading.
+    pub file: File,
+    /// What of it is to be mounted.
+    pub image: image::Image,
+    /// Its digest, if that was asked for.
+    pub digest: Option<Digest>,
+}
+
+/// What the node knows of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// The line for /etc/passwd, without its end; empty if the node does not know the user.
+    pub passwd: String,
+    /// The home.
+    pub home: Option<PathBuf>,
+    /// The lines for /etc/group.
+    pub groups: Vec<String>,
+}
+
+/// The most that the child may use, in bytes: hashing and parsing need a fraction.
+const MEMORY: u64 = 1 << 30;
+
+mod ask {
+    pub const IMAGE: u8 = b'i';
+    pub const SOURCE: u8 = b's';
+    pub const BENEATH: u8 = b'b';
+    pub const ACCOUNT: u8 = b'a';
+    pub const UID: u8 = b'u';
+}
+mod reply {
+    pub const DONE: u8 = b'+';
+    pub const ERRNO: u8 = b'-';
+    pub const REFUSED: u8 = b'!';
+}
+
+impl Proxy {
+    /// Starts the child as `identity`. Each question waits no longer than `deadline`.
+    pub fn start(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
+        let failed = |error: sys::Error| Refusal::system("starting as the user", &error);
+        let (channel, theirs) = Channel::pair().map_err(failed)?;
+        let uid = identity.uid;
+        let child = sys::fork(|| match become_proxy(theirs, identity) {
+            Ok(channel) => serve(&channel, uid),
+            Err(_) => 1,
+        })
+        .map_err(failed)?;
+        Ok(Self { channel, deadline, _child: child })
+    }
+
+    /// Opens and identifies the image, and hashes it if `hash`.
+    pub fn open_image(&self, image: &ImageRef, hash: bool) -> Result<Opened, Refusal> {
+        let question = [&[ask::IMAGE, u8::from(hash)], image.path.as_os_str().as_bytes()].concat();
+        let what = image.to_string();
+        let reply = self.ask(&question, &[], &what)?;
+        let mut fds = reply.fds.into_iter();
+        let text = match reply.data.split_first() {
+            Some((&reply::DONE, text)) => text,
+            Some((&reply::REFUSED, answer)) => return Err(refused(answer).map_or_else(garbled, named(&what))),
+            _ => return Err(garbled(())),
+        };
+        let mut fields = text.split(|byte| *byte == 0).map(|field| std::str::from_utf8(field).unwrap_or(""));
+        let (words, digest) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        let digest = Some(digest).filter(|text| !text.is_empty()).map(|text| Digest::parse(OsStr::new(text)));
+        let digest = digest.transpose().map_err(|_| garbled(()))?;
+        let file = File::from(fds.next().ok_or_else(|| garbled(()))?);
+        let length = file.metadata().map_err(|_| garbled(()))?.len();
+        // The child has the user's ids: what it says is checked again, and what it passes is what is mounted.
+        let image = image::Image::from_words(words, length).ok_or_else(|| garbled(()))?;
+        Ok(Opened { file, image, digest })
+    }
+
+    /// Opens a folder or file of the node, as the user, for binding it.
+    pub fn open_source(&self, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
+        let question = [&[ask::SOURCE], path.as_os_str().as_bytes()].concat();
+        self.descriptor(&question, &[], &path.display().to_string())
+    }
+
+    /// Opens `path` below `folder` as the user, following nothing that leads out of it.
+    pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
+        let question = [&[ask::BENEATH], path.as_os_str().as_bytes()].concat();
+        self.descriptor(&question, &[folder], &path.display().to_string())
+    }
+
+    /// What the node's user database says of the user and of `groups`.
+    pub fn account(&self, groups: &[u32]) -> Result<Account, Refusal> {
+        let list: Vec<String> = groups.iter().map(u32::to_string).collect();
+        let question = [&[ask::ACCOUNT], list.join(",").as_bytes()].concat();
+        let reply = self.ask(&question, &[], "the user database")?;
+        let mut fields = reply.data.get(1..).unwrap_or_default().split(|byte| *byte == 0);
+        let mut field = || OsString::from_vec(fields.next().unwrap_or_default().to_vec());
+        let (passwd, home) = (field(), field());
+        let groups = std::iter::from_fn(|| Some(field()).filter(|line| !line.is_empty()));
+        Ok(Account {
+            passwd: passwd.to_string_lossy().into_owned(),
+            home: Some(PathBuf::from(home)).filter(|home| home.is_absolute()),
+            groups: groups.map(|line| line.to_string_lossy().into_owned()).collect(),
+        })
+    }
+
+    /// The number of a user that coracle.yaml names.
+    pub fn uid_of(&self, name: &str) -> Result<Option<u32>, Refusal> {
+        let reply = self.ask(&[&[ask::UID], name.as_bytes()].concat(), &[], "the user database")?;
+        let text = reply.data.get(1..).and_then(|text| std::str::from_utf8(text).ok());
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    fn descriptor(&self, question: &[u8], fds: &[BorrowedFd<'_>], what: &str) -> Result<Result<OwnedFd, Errno>, Refusal> {
+        let reply = self.ask(question, fds, what)?;
+        match (reply.data.split_first(), reply.fds.into_iter().next()) {
+            (Some((&reply::DONE, _)), Some(fd)) => Ok(Ok(fd)),
+            (Some((&reply::ERRNO, number)), None) => {
+                let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+                Ok(Err(Errno::from_raw(number.unwrap_or(libc_eio()))))
+            }
+            _ => Err(garbled(())),
+        }
+    }
+
+    fn ask(&self, question: &[u8], fds: &[BorrowedFd<'_>], what: &str) -> Result<Packet, Refusal> {
+        let system = |error: sys::Error| match error.errno() {
+            Errno::ETIMEDOUT => Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time"),
+            _ => Refusal::system(what, &error),
+        };
+        self.channel.send(question, fds).map_err(system)?;
+        match self.channel.receive(self.deadline).map_err(system)? {
+            Received::Packet(packet) => Ok(packet),
+            Received::Closed => Err(Refusal::new(Kind::Internal, what, "the process that opens files as the user has died")),
+        }
+    }
+}
+
+fn libc_eio() -> i32 {
+    Errno::EIO as i32
+}
+
+fn garbled(_: impl Sized) -> Refusal {
+    Refusal::new(Kind::Internal, "the process that opens files as the user", "gave an answer that makes no sense")
+}
+
+fn refused(answer: &[u8]) -> Result<Refusal, ()> {
+    match Answer::from_bytes(answer) {
+        Ok(Answer::Refused(refusal)) => Ok(refusal),
+        _ => Err(()),
+    }
+}
+
+/// The refusal under the name that the user typed.
+fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
+    move |refusal| Refusal { object: what.to_owned(), ..refusal }
+}
+
+fn become_proxy(channel: Channel, identity: &Identity) -> sys::Result<Channel> {
+    let channel = sys::keep_only(channel)?;
+    sys::become_user(identity)?;
+    sys::set_no_new_privileges()?;
+    sys::set_undumpable()?;
+    sys::die_with_parent()?;
+    // What cannot be limited here is limited by the deadline.
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, 0, 0);
+    Ok(channel)
+}
+
+fn serve(channel: &Channel, uid: u32) -> u8 {
+    let far = Instant::now() + std::time::Duration::from_secs(3600);
+    while let Ok(Received::Packet(packet)) = channel.receive(far) {
+        let Some((verb, rest)) = packet.data.split_first() else { return 1 };
+        let sent = match (*verb, rest) {
+            (ask::IMAGE, [hash, path @ ..]) => match image_of(Path::new(OsStr::from_bytes(path)), *hash != 0) {
+                Ok((file, text)) => send(channel, reply::DONE, &text, Some(file.as_fd())),
+                Err(refusal) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
+            },
+            (ask::SOURCE, path) => {
+                answer(channel, sys::open_untrusted(Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
+            }
+            (ask::BENEATH, path) => match packet.fds.first() {
+                Some(folder) => answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), OFlag::O_PATH)),
+                None => return 1,
+            },
+            (ask::ACCOUNT, groups) => send(channel, reply::DONE, &account_of(uid, groups), None),
+            (ask::UID, name) => {
+                let user = std::str::from_utf8(name).ok().and_then(|name| nix::unistd::User::from_name(name).ok()?);
+                send(channel, reply::DONE, user.map(|user| user.uid.to_string()).unwrap_or_default().as_bytes(), None)
+            }
+            _ => return 1,
+        };
+        if sent.is_err() {
+            return 1;
+        }
+    }
+    0
+}
+
+fn send(channel: &Channel, verb: u8, rest: &[u8], fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {
+    channel.send(&[&[verb], rest].concat(), fd.as_slice())
+}
+
+fn answer(channel: &Channel, result: sys::Result<OwnedFd>) -> sys::Result<()> {
+    match result {
+        Ok(fd) => send(channel, reply::DONE, &[], Some(fd.as_fd())),
+        Err(error) => send(channel, reply::ERRNO, (error.errno() as i32).to_string().as_bytes(), None),
+    }
+}
+
+/// Opens an image and looks at it. The refusal's object is filled in by whoever knows what the user typed.
+fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
+    let refuse = |kind, cause: String| Refusal::new(kind, "", cause);
+    // A FIFO, a device or a file of /proc is not opened to see what it is: O_PATH opens nothing.
+    let found = sys::open_untrusted(path, OFlag::O_PATH).map(File::from).map_err(|error| opening(path, &error))?;
+    let metadata = found.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
+    let kind = metadata.file_type();
+    if !kind.is_file() {
+        let name = [
+            (kind.is_dir(), "a folder"),
+            (kind.is_fifo(), "a FIFO"),
+            (kind.is_socket(), "a socket"),
+            (kind.is_char_device() || kind.is_block_device(), "a device"),
+        ];
+        let name = name.iter().find(|(is, _)| *is).map_or("no regular file", |(_, name)| name);
+        return Err(refuse(Kind::ImageType, format!("{name}, not an image file")));
+    }
+    let statfs = nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::ImageUnreadable, errno.desc().into()))?;
+    if PSEUDO.contains(&statfs.filesystem_type()) {
+        return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
+    }
+    let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| opening(path, &error))?;
+    let opened = file.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
+    if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
+        return Err(refuse(Kind::ImageType, "was replaced while it was being opened".into()));
+    }
+    let image = image::identify(&file, std::env::consts::ARCH).map_err(|error| error.refuse(""))?;
+    let digest = if hash {
+        let digest = digest::compute(&file).map_err(|cause| refuse(Kind::ImageUnreadable, format!("cannot be read: {cause}")))?;
+        digest.to_string()
+    } else {
+        String::new()
+    };
+    Ok((file, format!("{}\0{digest}", image.to_words()).into_bytes()))
+}
+
+/// File systems whose regular files are made up by the kernel (statfs(2)).
+const PSEUDO: &[nix::sys::statfs::FsType] = &[
+    nix::sys::statfs::PROC_SUPER_MAGIC,
+    nix::sys::statfs::SYSFS_MAGIC,
+    nix::sys::statfs::DEBUGFS_MAGIC,
+    nix::sys::statfs::TRACEFS_MAGIC,
+    nix::sys::statfs::CGROUP_SUPER_MAGIC,
+    nix::sys::statfs::CGROUP2_SUPER_MAGIC,
+    nix::sys::statfs::SECURITYFS_MAGIC,
+];
+
+fn opening(path: &Path, error: &sys::Error) -> Refusal {
+    let path = path.display();
+    match error.errno() {
+        Errno::ENOENT | Errno::ENOTDIR => Refusal::new(Kind::ImageMissing, "", "no such file on this node")
+            .hint(format!("looked for {path}; is that folder mounted on the compute nodes?")),
+        Errno::EACCES | Errno::EPERM => {
+            Refusal::new(Kind::ImageUnreadable, "", "you may not read it: permission denied on this node")
+        }
+        Errno::ELOOP => Refusal::new(Kind::ImageType, "", "the path leads through too many links, or through one of /proc"),
+        Errno::ENAMETOOLONG => Refusal::new(Kind::ImageMissing, "", "the path is too long"),
+        // open(2): O_NONBLOCK and a FIFO, a device without a driver, or a socket.
+        Errno::ENXIO | Errno::ENODEV => Refusal::new(Kind::ImageType, "", "a device or a socket, not an image file"),
+        _ => Refusal::new(Kind::ImageUnreadable, "", error.to_string()),
+    }
+}
+
+/// `passwd line NUL home NUL group line NUL group line …`
+fn account_of(uid: u32, groups: &[u8]) -> Vec<u8> {
+    let mut fields: Vec<Vec<u8>> = Vec::new();
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => {
+            let home = user.dir.into_os_string().into_vec();
+            let gecos = user.gecos.to_bytes();
+            let shell = user.shell.into_os_string().into_vec();
+            let ids = format!(":x:{uid}:{}:", user.gid);
+            fields.push([user.name.as_bytes(), ids.as_bytes(), gecos, b":", &home, b":", &shell].concat());
+            fields.push(home);
+        }
+        _ => fields.extend([Vec::new(), Vec::new()]),
+    }
+    for gid in std::str::from_utf8(groups).unwrap_or("").split(',').filter_map(|gid| gid.parse::<u32>().ok()) {
+        if let Ok(Some(group)) = nix::unistd::Group::from_gid(gid.into()) {
+            fields.push(format!("{}:x:{gid}:", group.name).into_bytes());
+        }
+    }
+    for field in &mut fields {
+        field.retain(|byte| !matches!(byte, 0 | b'\n'));
+    }
+    fields.join(&0)
+}

@@ -1,0 +1,193 @@
+//! A whole run on one page: request → config → image → verdict → view → plan → apply.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use coracle::config::{Config, Owner};
+use coracle::plan::{Plan, Shape, Sighting};
+use coracle::policy::{self, Provenance};
+use coracle::report::{Kind, Refusal};
+use coracle::request::Request;
+use coracle::sys::{self, Identity, MountNamespace};
+use coracle::view::{self, Origin, Presence, Source, Surroundings, Want};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+
+use crate::apply::{self, Disk};
+use crate::proxy::{Account, Opened, Proxy};
+use crate::survey;
+
+/// What a container is made from, and for whom.
+pub struct Run {
+    /// What was asked for.
+    pub request: Request,
+    /// The site's settings.
+    pub config: Config,
+    /// The user.
+    pub identity: Identity,
+    /// How long each phase took.
+    pub clock: Clock,
+}
+
+/// An image that was opened as the user, found good, allowed, and put on a block device.
+pub struct Loaded {
+    /// The open file and what is in it.
+    pub opened: Opened,
+    /// The rule of the policy that allowed it.
+    pub rule: String,
+    /// What the node knows of the user.
+    pub account: Account,
+    disk: Disk,
+}
+
+/// A container that tasks can enter.
+pub struct Container {
+    /// Its mount namespace.
+    pub namespace: MountNamespace,
+    /// What was done to make it.
+    pub plan: Plan,
+}
+
+impl Run {
+    /// Opens, verifies and judges the image, in that order, and attaches it.
+    pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
+        let name = self.request.image.to_string();
+        let opened = proxy.open_image(&self.request.image, self.request.digest.is_some())?;
+        self.clock.lap("open");
+        if let (Some(wanted), Some(found)) = (self.request.digest, opened.digest)
+            && wanted != found
+        {
+            return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
+        }
+        let provenance = self.provenance(proxy, &opened)?;
+        let grant = policy::judge(&self.config, &provenance).map_err(|denied| denied.refuse(&name))?;
+        let mut groups = vec![self.identity.gid];
+        groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
+        let account = proxy.account(&groups)?;
+        self.clock.lap("judge");
+        let disk = Disk::attach(&opened.file, &opened.image, &name)?;
+        Ok(Loaded { opened, rule: grant.rule, account, disk })
+    }
+
+    /// Below which trusted folder this very file lies, if below any.
+    fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
+        let name = self.request.image.to_string();
+        let unreadable = |cause: std::io::Error| Refusal::new(Kind::ImageUnreadable, &name, cause.to_string());
+        let file = opened.file.metadata().map_err(unreadable)?;
+        let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), below: None, wanted_owner: None };
+        let path = sys::fd_path(&opened.file).map_err(unreadable)?;
+        for (index, rule) in self.config.image_paths.iter().enumerate() {
+            // A trusted folder that this node does not have trusts nothing.
+            let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
+            let Ok(top) = sys::fd_path(&folder) else { continue };
+            // The path is only a hint of where to look; what counts is that the same inode is found there.
+            let Ok(relative) = path.strip_prefix(&top) else { continue };
+            let Ok(found) = proxy.open_beneath(folder.as_fd(), relative)? else { continue };
+            let same = nix::sys::stat::fstat(&found)
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino()));
+            if same {
+                let owner = match &rule.owner {
+                    Owner::Number(uid) => Some(*uid),
+                    Owner::Name(name) => proxy.uid_of(name)?,
+                };
+                provenance.below = Some(index);
+                provenance.wanted_owner = owner;
+                break;
+            }
+        }
+        Ok(provenance)
+    }
+
+    /// Builds a container in the caller's mount namespace from an image that was loaded.
+    pub fn build(&mut self, proxy: &Proxy, loaded: &Loaded, around: &Surroundings<'_>) -> Result<Container, Refusal> {
+        let name = self.request.image.to_string();
+        let image = loaded.disk.mount(&name)?;
+        self.clock.lap("mount");
+        let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), around)?;
+        self.clock.lap("plan");
+        let namespace = apply::build(&plan, image, &sources, &loaded.account, &self.identity)?;
+        self.clock.lap("build");
+        Ok(Container { namespace, plan })
+    }
+
+    fn plan(
+        &self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        image: std::os::fd::BorrowedFd<'_>,
+        around: &Surroundings<'_>,
+    ) -> Result<(Plan, Vec<Option<OwnedFd>>), Refusal> {
+        let (mut sightings, mut sources) = (Vec::new(), Vec::new());
+        for want in view::wants(&self.request, &self.config, around) {
+            let Some((shape, source)) = open(proxy, &want)? else { continue };
+            let sight = survey::look(image, &want.target);
+            sightings.push(Sighting { want, shape, sight });
+            sources.push(source);
+        }
+        let plan = Plan::build(loaded.opened.image, &sightings)?;
+        Ok((plan, sources))
+    }
+}
+
+/// Opens what a want shows; nothing where the node does not have it and need not.
+fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
+    let Source::Node(path) = &want.source else { return Ok(Some((Shape::File, None))) };
+    match proxy.open_source(path)? {
+        Ok(fd) => {
+            let mode = nix::sys::stat::fstat(&fd).map_err(|errno| missing(want, path, errno))?.st_mode;
+            let folder = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+            Ok(Some((if folder { Shape::Folder } else { Shape::File }, Some(fd))))
+        }
+        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
+        Err(_) if want.presence == Presence::IfThere => Ok(None),
+        Err(errno) => Err(missing(want, path, errno)),
+    }
+}
+
+fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
+    let cause = match errno {
+        Errno::ENOENT | Errno::ENOTDIR => "does not exist on this node".to_owned(),
+        Errno::EACCES => "you may not use it on this node: permission denied".to_owned(),
+        other => format!("cannot be opened on this node: {}", other.desc()),
+    };
+    let path = path.display().to_string();
+    match want.origin {
+        Origin::Workdir => Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir"),
+        Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
+        Origin::User => Refusal::new(Kind::Bind, path, cause),
+        _ => Refusal::new(Kind::System, path, cause),
+    }
+}
+
+/// How long each phase of a run took.
+pub struct Clock {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    /// Starts.
+    pub fn start() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+
+    /// Ends the phase `name`. A phase that comes again adds up.
+    pub fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        let took = now - self.last;
+        self.last = now;
+        match self.laps.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += took,
+            None => self.laps.push((name, took)),
+        }
+    }
+
+    /// `open=1.203 mount=0.300`, in milliseconds.
+    pub fn milliseconds(&self) -> Vec<(&'static str, String)> {
+        self.laps.iter().map(|(name, took)| (*name, format!("{:.3}", took.as_secs_f64() * 1000.0))).collect()
+    }
+}
