@@ -322,7 +322,8 @@ fn read_trusted(path: &Path) -> Result<String, Error> {
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
     trusted(path, &found, found.is_file(), "a regular file")?;
     let fault = |cause| Error::Read(path.to_owned(), cause);
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fault)?;
+    let file =
+        File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fault)?;
     let mut text = String::new();
     let length = file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(fault)?;
     if length as u64 > MAX_LEN {

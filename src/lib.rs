@@ -12,12 +12,19 @@
 #![cfg_attr(feature = "launcher", doc = "| [`policy`] | config and an image's provenance | [`policy::Grant`] |")]
 #![cfg_attr(feature = "launcher", doc = "| [`image`] | an open file | [`image::Image`]: what the kernel may mount |")]
 #![cfg_attr(feature = "launcher", doc = "| [`mpi`] | the step's PMIx server | what MPI needs to see |")]
-#![cfg_attr(feature = "launcher", doc = "| [`view`] | all of the above | [`view::Want`]: what should be visible where |")]
-#![cfg_attr(feature = "launcher", doc = "| [`plan`] | wants, and what the image has | [`plan::Plan`]: the steps, as data |")]
+#![cfg_attr(
+    feature = "launcher",
+    doc = "| [`view`] | all of the above | [`view::Want`]: what should be visible where |"
+)]
+#![cfg_attr(
+    feature = "launcher",
+    doc = "| [`plan`] | wants, and what the image has | [`plan::Plan`]: the steps, as data |"
+)]
 //!
 //! What executes a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
 //! anything is refused, and [`sys`] is the only room with `unsafe`.
 
+pub mod image;
 pub mod options;
 pub mod report;
 pub mod request;
@@ -26,8 +33,6 @@ pub mod wire;
 
 #[cfg(feature = "launcher")]
 pub mod config;
-#[cfg(feature = "launcher")]
-pub mod image;
 #[cfg(feature = "launcher")]
 pub mod mpi;
 #[cfg(feature = "launcher")]

@@ -126,9 +126,11 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let bind = |path: &Path, cause: String| Self::new(Kind::Bind, path.display().to_string(), cause);
         match error {
-            Error::Kernel(path) => {
-                Self::new(Kind::ImageFormat, path.display().to_string(), "in the image this must be a plain folder, or missing")
-            }
+            Error::Kernel(path) => Self::new(
+                Kind::ImageFormat,
+                path.display().to_string(),
+                "in the image this must be a plain folder, or missing",
+            ),
             Error::SamePlace(path) => bind(&path, "two binds for the same place in the container".into()),
             Error::Shape { place, wanted, found } => {
                 bind(&place, format!("the image has a {found} there, a {wanted} cannot be bound over it"))

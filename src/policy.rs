@@ -37,11 +37,15 @@ impl Denied {
     /// The refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         match self {
-            Self::UserImages => Refusal::new(Kind::Policy, image, "the site runs only images from its image_paths (user_images: deny)"),
-            Self::NoDefault => {
-                Refusal::new(Kind::Policy, image, "in none of the site's image_paths, and user_images is not set in coracle.yaml")
-                    .hint("the site's admin decides: user_images: kernel runs users' own images, deny refuses them")
+            Self::UserImages => {
+                Refusal::new(Kind::Policy, image, "the site runs only images from its image_paths (user_images: deny)")
             }
+            Self::NoDefault => Refusal::new(
+                Kind::Policy,
+                image,
+                "in none of the site's image_paths, and user_images is not set in coracle.yaml",
+            )
+            .hint("the site's admin decides: user_images: kernel runs users' own images, deny refuses them"),
         }
     }
 }
@@ -67,7 +71,8 @@ mod tests {
     #[test]
     fn the_table() {
         let site = |user_images| Config { user_images, ..Config::default() };
-        let file = |owner, mode, below: Option<usize>| Provenance { owner, mode, below, wanted_owner: below.map(|_| 0) };
+        let file =
+            |owner, mode, below: Option<usize>| Provenance { owner, mode, below, wanted_owner: below.map(|_| 0) };
         let rule = |index: usize| Ok(Grant { rule: format!("image_paths[{index}]") });
         let kernel = Ok(Grant { rule: "user_images=kernel".into() });
         for (user_images, image, verdict) in [

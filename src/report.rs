@@ -147,7 +147,9 @@ const LINE: usize = 1000;
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if character.is_control()
+            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
@@ -186,6 +188,10 @@ mod tests {
             assert_eq!(Kind::from_word(kind.word()), Some(kind));
             assert!(manual.contains(&format!("| `{}` |", kind.word())), "docs/messages.md lacks {}", kind.word());
         }
-        assert_eq!(manual.matches("\n| `").count(), Kind::ALL.len(), "docs/messages.md explains a kind that is not there");
+        assert_eq!(
+            manual.matches("\n| `").count(),
+            Kind::ALL.len(),
+            "docs/messages.md explains a kind that is not there"
+        );
     }
 }

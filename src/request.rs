@@ -149,9 +149,11 @@ impl From<Error> for Refusal {
             Error::TwoDigests(text) => {
                 Self::new(Kind::Usage, lossy(&text), "the digest behind @ and the one of --container-digest differ")
             }
-            Error::BindSyntax(text) => {
-                Self::new(Kind::Usage, lossy(&text), "not a bind: SRC[:DST[:ro|rw]] is wanted, several with commas between")
-            }
+            Error::BindSyntax(text) => Self::new(
+                Kind::Usage,
+                lossy(&text),
+                "not a bind: SRC[:DST[:ro|rw]] is wanted, several with commas between",
+            ),
             Error::BindTarget(path) => Self::new(
                 Kind::Usage,
                 path.display().to_string(),
@@ -163,9 +165,11 @@ impl From<Error> for Refusal {
             Error::TooManyBinds(count) => {
                 Self::new(Kind::Usage, "--container-bind", format!("{count} binds, at most {MAX_BINDS} are possible"))
             }
-            Error::TooLong(length) => {
-                Self::new(Kind::Usage, "--container", format!("the options take {length} bytes, at most {MAX_LEN} are possible"))
-            }
+            Error::TooLong(length) => Self::new(
+                Kind::Usage,
+                "--container",
+                format!("the options take {length} bytes, at most {MAX_LEN} are possible"),
+            ),
             Error::Garbled(what) => Self::new(Kind::Usage, "SLURM_CORACLE_REQUEST", format!("cannot be read: {what}"))
                 .hint("this variable is made by srun, sbatch and salloc; do not set it"),
         }

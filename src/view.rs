@@ -92,12 +92,7 @@ impl Want {
     pub fn attributes(&self) -> Attributes {
         let kernel = self.origin == Origin::Kernel;
         let dev = kernel && self.target == Path::new("/dev");
-        Attributes {
-            read_only: self.access == Access::ReadOnly,
-            no_suid: true,
-            no_dev: !dev,
-            no_exec: kernel && !dev,
-        }
+        Attributes { read_only: self.access == Access::ReadOnly, no_suid: true, no_dev: !dev, no_exec: kernel && !dev }
     }
 
     /// True when `path` is already visible through this one, at the same place as on the node.
@@ -146,9 +141,9 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
 
     let mut add = |path: &Path, access, presence, origin| {
         // What the user or the site has put at this place, or above it, stands for it.
-        let shown = wants.iter().any(|want| {
-            want.shows(path) || (want.origin >= Origin::Site(0) && path.starts_with(&want.target))
-        });
+        let shown = wants
+            .iter()
+            .any(|want| want.shows(path) || (want.origin >= Origin::Site(0) && path.starts_with(&want.target)));
         if !shown && crate::request::inside(path).is_ok() {
             wants.push(Want::node(path, access, presence, origin));
         }
@@ -177,7 +172,9 @@ mod tests {
 
     fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {
         let raw = RawOptions { binds: binds.iter().map(Into::into).collect(), ..RawOptions::default() };
-        let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new("/i.sif"), Path::new("/")) else { panic!() };
+        let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new("/i.sif"), Path::new("/")) else {
+            panic!()
+        };
         wants(&request, &Config::default(), around)
             .iter()
             .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::System))
@@ -186,12 +183,7 @@ mod tests {
     }
 
     fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
-        Surroundings {
-            directory: Path::new(directory),
-            home: Some(Path::new(home)),
-            script_folder: None,
-            pmix: None,
-        }
+        Surroundings { directory: Path::new(directory), home: Some(Path::new(home)), script_folder: None, pmix: None }
     }
 
     fn paths(shown: &[(String, Presence)]) -> Vec<&str> {
@@ -208,7 +200,10 @@ mod tests {
 
     #[test]
     fn the_users_bind_stands_for_a_working_directory_below_it() {
-        assert_eq!(paths(&shown(&["/data:/work"], &around("/work/run", "/home/a"))), ["/work", "/home/a", "/run/munge"]);
+        assert_eq!(
+            paths(&shown(&["/data:/work"], &around("/work/run", "/home/a"))),
+            ["/work", "/home/a", "/run/munge"]
+        );
     }
 
     #[test]

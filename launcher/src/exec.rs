@@ -48,7 +48,9 @@ fn enter(arguments: &Exec) -> Result<Option<Vec<OsString>>, Refusal> {
         return Err(usage("exec", "only root can do this").hint("in a job, use srun --container=IMAGE"));
     }
     let command = match arguments.command.as_slice() {
-        [] if !arguments.plan => return Err(usage("exec", "the command is missing").hint("coracle exec IMAGE COMMAND…")),
+        [] if !arguments.plan => {
+            return Err(usage("exec", "the command is missing").hint("coracle exec IMAGE COMMAND…"));
+        }
         words => words.to_vec(),
     };
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;

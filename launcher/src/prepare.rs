@@ -168,13 +168,7 @@ impl Server {
 
     /// Builds again where a task turns out to live in another mount namespace than slurmstepd
     /// (job_container/tmpfs), or its PMIx server was not known before.
-    fn fit(
-        &self,
-        run: &mut Run,
-        built: Built,
-        task: MountNamespace,
-        pmix: Option<PathBuf>,
-    ) -> Result<Built, Refusal> {
+    fn fit(&self, run: &mut Run, built: Built, task: MountNamespace, pmix: Option<PathBuf>) -> Result<Built, Refusal> {
         let system = |error: sys::Error| Refusal::system("the task's namespace", &error);
         let same = built.base.is(&task).map_err(system)? && (pmix.is_none() || pmix == built.here.pmix);
         if same {

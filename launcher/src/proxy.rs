@@ -138,7 +138,12 @@ impl Proxy {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    fn descriptor(&self, question: &[u8], fds: &[BorrowedFd<'_>], what: &str) -> Result<Result<OwnedFd, Errno>, Refusal> {
+    fn descriptor(
+        &self,
+        question: &[u8],
+        fds: &[BorrowedFd<'_>],
+        what: &str,
+    ) -> Result<Result<OwnedFd, Errno>, Refusal> {
         let reply = self.ask(question, fds, what)?;
         match (reply.data.split_first(), reply.fds.into_iter().next()) {
             (Some((&reply::DONE, _)), Some(fd)) => Ok(Ok(fd)),
@@ -152,13 +157,17 @@ impl Proxy {
 
     fn ask(&self, question: &[u8], fds: &[BorrowedFd<'_>], what: &str) -> Result<Packet, Refusal> {
         let system = |error: sys::Error| match error.errno() {
-            Errno::ETIMEDOUT => Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time"),
+            Errno::ETIMEDOUT => {
+                Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time")
+            }
             _ => Refusal::system(what, &error),
         };
         self.channel.send(question, fds).map_err(system)?;
         match self.channel.receive(self.deadline).map_err(system)? {
             Received::Packet(packet) => Ok(packet),
-            Received::Closed => Err(Refusal::new(Kind::Internal, what, "the process that opens files as the user has died")),
+            Received::Closed => {
+                Err(Refusal::new(Kind::Internal, what, "the process that opens files as the user has died"))
+            }
         }
     }
 }
@@ -208,7 +217,9 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                 answer(channel, sys::open_untrusted(Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
             }
             (ask::BENEATH, path) => match packet.fds.first() {
-                Some(folder) => answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), OFlag::O_PATH)),
+                Some(folder) => {
+                    answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
+                }
                 None => return 1,
             },
             (ask::ACCOUNT, groups) => send(channel, reply::DONE, &account_of(uid, groups), None),
@@ -253,7 +264,8 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
         let name = name.iter().find(|(is, _)| *is).map_or("no regular file", |(_, name)| name);
         return Err(refuse(Kind::ImageType, format!("{name}, not an image file")));
     }
-    let statfs = nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::ImageUnreadable, errno.desc().into()))?;
+    let statfs =
+        nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::ImageUnreadable, errno.desc().into()))?;
     if PSEUDO.contains(&statfs.filesystem_type()) {
         return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
     }
@@ -264,7 +276,8 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
     }
     let image = image::identify(&file, std::env::consts::ARCH).map_err(|error| error.refuse(""))?;
     let digest = if hash {
-        let digest = digest::compute(&file).map_err(|cause| refuse(Kind::ImageUnreadable, format!("cannot be read: {cause}")))?;
+        let digest = digest::compute(&file)
+            .map_err(|cause| refuse(Kind::ImageUnreadable, format!("cannot be read: {cause}")))?;
         digest.to_string()
     } else {
         String::new()
@@ -291,7 +304,9 @@ fn opening(path: &Path, error: &sys::Error) -> Refusal {
         Errno::EACCES | Errno::EPERM => {
             Refusal::new(Kind::ImageUnreadable, "", "you may not read it: permission denied on this node")
         }
-        Errno::ELOOP => Refusal::new(Kind::ImageType, "", "the path leads through too many links, or through one of /proc"),
+        Errno::ELOOP => {
+            Refusal::new(Kind::ImageType, "", "the path leads through too many links, or through one of /proc")
+        }
         Errno::ENAMETOOLONG => Refusal::new(Kind::ImageMissing, "", "the path is too long"),
         // open(2): O_NONBLOCK and a FIFO, a device without a driver, or a socket.
         Errno::ENXIO | Errno::ENODEV => Refusal::new(Kind::ImageType, "", "a device or a socket, not an image file"),

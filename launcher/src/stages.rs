@@ -156,7 +156,9 @@ fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
     };
     let path = path.display().to_string();
     match want.origin {
-        Origin::Workdir => Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir"),
+        Origin::Workdir => {
+            Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir")
+        }
         Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
         Origin::User => Refusal::new(Kind::Bind, path, cause),
         _ => Refusal::new(Kind::System, path, cause),

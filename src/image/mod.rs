@@ -4,6 +4,7 @@
 //! reads more than a few hundred kilobytes. It runs in an unprivileged process (the launcher's `proxy`).
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "launcher")]
 pub mod digest;
 pub mod sif;
 pub mod squashfs;
@@ -79,7 +80,9 @@ impl Error {
     pub fn refuse(&self, image: &str) -> Refusal {
         let refusal = Refusal::new(self.kind(), image, self.to_string());
         match self {
-            Self::Truncated { .. } => refusal.hint("was the copy of the image interrupted? compare its size with the original"),
+            Self::Truncated { .. } => {
+                refusal.hint("was the copy of the image interrupted? compare its size with the original")
+            }
             Self::Sif(sif::Fault::Encrypted) => refusal.hint("build the image without encryption"),
             Self::Unknown => refusal.hint("a SIF or squashfs file is wanted"),
             _ => refusal,

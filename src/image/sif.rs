@@ -63,7 +63,9 @@ impl fmt::Display for Fault {
         match self {
             Self::Version(version) => write!(out, "version {version:?}, only \"01\" is known"),
             Self::DescriptorCount(count) => write!(out, "{count} descriptors, 1 to {MAX_DESCRIPTORS} are possible"),
-            Self::TableSize(size) => write!(out, "a descriptor table of {size} bytes does not fit its number of entries"),
+            Self::TableSize(size) => {
+                write!(out, "a descriptor table of {size} bytes does not fit its number of entries")
+            }
             Self::Negative(what, value) => write!(out, "{what} is {value}"),
             Self::Overflow(what) => write!(out, "{what} ends past the largest possible file"),
             Self::NoRoot => out.write_str("no primary system partition"),

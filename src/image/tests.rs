@@ -93,9 +93,14 @@ fn what_is_no_image_is_said_so() {
 fn every_truncation_is_refused() {
     let filesystem = squashfs();
     let bytes = sif(&[part(&filesystem)]);
-    for length in [64, 127, 128, TABLE - 1, TABLE, TABLE + DESCRIPTOR - 1, TABLE + 8 * DESCRIPTOR, DATA, bytes.len() - 1] {
+    for length in
+        [64, 127, 128, TABLE - 1, TABLE, TABLE + DESCRIPTOR - 1, TABLE + 8 * DESCRIPTOR, DATA, bytes.len() - 1]
+    {
         let line = refusal(&bytes[..length]);
-        assert!(line.contains("truncated: ") && line.contains(&format!("the file at byte {length} ")), "{length}: {line}");
+        assert!(
+            line.contains("truncated: ") && line.contains(&format!("the file at byte {length} ")),
+            "{length}: {line}"
+        );
     }
     assert!(refusal(&filesystem[..2000]).contains("truncated: the squashfs ends at byte 4000, the file at byte 2000"));
     assert!(refusal(&filesystem[..80]).contains("does not start like a squashfs"));

@@ -42,7 +42,8 @@ fn a_digest_may_stand_behind_the_image_or_alone_but_not_twice_differently() {
     assert!(parse(&pinned, &[], Some(&format!("sha256:{HEX}"))).is_ok());
     let other = format!("sha256:{}", "0".repeat(64));
     assert!(refusal(&pinned, &[], Some(&other)).ends_with("the one of --container-digest differ [usage]"));
-    for wrong in ["", "sha256:", "md5:00", "sha256:zz", &format!("sha256:{HEX}00"), &format!("sha256:{}é", &HEX[2..])] {
+    for wrong in ["", "sha256:", "md5:00", "sha256:zz", &format!("sha256:{HEX}00"), &format!("sha256:{}é", &HEX[2..])]
+    {
         assert!(refusal("/i", &[], Some(wrong)).contains("not a digest"), "{wrong}");
     }
 }

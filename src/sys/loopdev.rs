@@ -112,7 +112,9 @@ fn configure(device: &File, image: BorrowedFd<'_>, offset: u64, size: u64) -> Re
     };
     // SAFETY: LOOP_CONFIGURE reads one loop_config, which `config` is and which outlives the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
-    check(result.into(), || format!("ioctl({}, LOOP_CONFIGURE, {} offset={offset} size={size})", show(device), show(image)))?;
+    check(result.into(), || {
+        format!("ioctl({}, LOOP_CONFIGURE, {} offset={offset} size={size})", show(device), show(image))
+    })?;
     Ok(())
 }
 

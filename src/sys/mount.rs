@@ -103,18 +103,15 @@ impl FsContext {
     pub fn mount(self, attributes: Attributes) -> Result<OwnedFd> {
         self.config(FSCONFIG_CMD_CREATE, None, None)?;
         // SAFETY: fsmount takes three integers and returns a new descriptor or -1.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes.bits())
-        };
+        let fd = unsafe { libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes.bits()) };
         Ok(owned(check(fd, || format!("fsmount({:?})", self.filesystem))?))
     }
 
     fn config(&self, command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>) -> Result<()> {
         let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
         // SAFETY: key and value are NUL-terminated or null, as each command wants them, and outlive the call.
-        let result = unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.fd.as_raw_fd(), command, pointer(key), pointer(value), 0)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_fsconfig, self.fd.as_raw_fd(), command, pointer(key), pointer(value), 0) };
         check(result, || match (key, value) {
             (Some(key), Some(value)) => format!("fsconfig({:?}, {key:?}, {value:?})", self.filesystem),
             (Some(key), None) => format!("fsconfig({:?}, {key:?})", self.filesystem),

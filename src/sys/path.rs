@@ -58,7 +58,10 @@ fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag
             // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)).
             Err(nix::errno::Errno::EAGAIN) => {}
             Err(errno) => {
-                return Err(Error::new(format!("openat2({}, {path:?}, {flags:?}, {resolve:?})", show(directory)), errno));
+                return Err(Error::new(
+                    format!("openat2({}, {path:?}, {flags:?}, {resolve:?})", show(directory)),
+                    errno,
+                ));
             }
             Ok(fd) => return Ok(fd),
         }

@@ -74,7 +74,9 @@ impl Channel {
             match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &slice, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::new(format!("sendmsg({} bytes, {} fds)", data.len(), raw.len()), errno)),
+                Err(errno) => {
+                    return Err(Error::new(format!("sendmsg({} bytes, {} fds)", data.len(), raw.len()), errno));
+                }
             }
         }
     }

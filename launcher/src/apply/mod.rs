@@ -16,7 +16,7 @@ use std::path::Path;
 use coracle::image::{self, Image};
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, Identity, LoopDevice, Lookup, MountNamespace, MountPropagation};
+use coracle::sys::{self, Attributes, Identity, Lookup, LoopDevice, MountNamespace, MountPropagation};
 use coracle::view::Source;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -33,7 +33,8 @@ pub struct Disk {
 impl Disk {
     /// Puts the image's part of `file` on a loop device.
     pub fn attach(file: &File, image: &Image, name: &str) -> Result<Self, Refusal> {
-        let length = file.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, name, cause.to_string()))?.len();
+        let length =
+            file.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, name, cause.to_string()))?.len();
         let size = image::loop_size(image.offset, image.size, length);
         let device = LoopDevice::attach(file, image.offset, size).map_err(|error| Refusal::system(name, &error))?;
         Ok(Self { device })
@@ -48,7 +49,9 @@ impl Disk {
             context.mount(attributes)
         });
         mounted.map_err(|error| match error.errno() {
-            Errno::ENODEV => Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs"),
+            Errno::ENODEV => {
+                Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
+            }
             Errno::EINVAL => Refusal::new(Kind::ImageFormat, name, format!("the kernel refuses it: {error}"))
                 .hint("it is damaged, or compressed in a way that this node's kernel does not know"),
             _ => Refusal::new(Kind::ImageFormat, name, format!("cannot be mounted: {error}")),
@@ -86,7 +89,7 @@ pub fn build(
             };
             attach(root.as_fd(), mount, &tree, identity)?;
         }
-        root::enter(root.as_fd()).map_err(system)?;
+        root::enter(root.as_fd(), &namespace)?;
         Ok(namespace)
     })();
     // The root of this process is the image now; nothing may be looked up before it is the node's again.
@@ -99,7 +102,8 @@ fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, R
     let Source::Node(path) = &mount.source else { return Ok(None) };
     let failed = |error: sys::Error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string());
     let source = sources.get(mount.index).and_then(Option::as_ref);
-    let source = source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
+    let source =
+        source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
     let tree = sys::clone_tree(source, true).map_err(failed)?;
     sys::set_attributes(&tree, mount.attributes, MountPropagation::Slave).map_err(failed)?;
     Ok(Some(tree))
@@ -112,11 +116,15 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, identity: &Identi
     let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks);
     let target = if mount.nested {
         sys::with_fs_identity(identity, find).map_err(failed)?.map_err(|error| {
-            let refusal = Refusal::new(Kind::Bind, shown.clone(), match error.errno() {
-                Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
-                Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
-                _ => error.to_string(),
-            });
+            let refusal = Refusal::new(
+                Kind::Bind,
+                shown.clone(),
+                match error.errno() {
+                    Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
+                    Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
+                    _ => error.to_string(),
+                },
+            );
             refusal.hint("create it there first, or bind to another place")
         })?
     } else {
@@ -124,9 +132,11 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, identity: &Identi
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
         // The kernel's word for a folder on a file or the other way round.
-        Errno::ENOTDIR | Errno::EINVAL if mount.nested => {
-            Refusal::new(Kind::Bind, shown.clone(), format!("a folder cannot be bound over a file, nor a file over a folder: {error}"))
-        }
+        Errno::ENOTDIR | Errno::EINVAL if mount.nested => Refusal::new(
+            Kind::Bind,
+            shown.clone(),
+            format!("a folder cannot be bound over a file, nor a file over a folder: {error}"),
+        ),
         _ => failed(error),
     })
 }
@@ -165,9 +175,12 @@ fn read_file(image: BorrowedFd<'_>, path: &Path) -> Result<String, Refusal> {
     if !metadata.map_err(|error| refuse(error.to_string()))?.is_file() {
         return Err(refuse("in the image this must be a regular file, or missing".into()));
     }
-    let file = File::from(sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| refuse(error.to_string()))?);
+    let file =
+        File::from(sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| refuse(error.to_string()))?);
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| refuse(format!("cannot be read from the image: {cause}")))?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| refuse(format!("cannot be read from the image: {cause}")))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(refuse(format!("longer than {MAX_FILE} bytes in the image")));
     }

@@ -8,18 +8,21 @@ use std::path::{Path, PathBuf};
 
 use coracle::plan::{Plan, Shape};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, FsContext, Lookup, MountPropagation};
+use coracle::sys::{self, Attributes, FsContext, Lookup, MountNamespace, MountPropagation};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-/// A small file system in memory, attached over the root of the new namespace, in which the container is put
-/// together. It goes out of sight when the container's root is entered.
+/// A small file system in memory, attached in the new namespace, in which the container is put together. It goes
+/// out of sight with the node's tree when the container's root is entered.
 pub struct Stage {
     tmpfs: OwnedFd,
 }
 
 const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+/// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
+/// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
+const PLACE: &str = "/sys";
 /// The most that mount points and account files may take of the node's memory.
 const SIZE: &str = "8m";
 
@@ -31,8 +34,8 @@ impl Stage {
         context.string(c"mode", "0755")?;
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
-        let top = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        sys::move_mount(&tmpfs, &top)?;
+        let place = sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        sys::move_mount(&tmpfs, &place)?;
         for folder in ["image", "layer", "root"] {
             make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
         }
@@ -53,7 +56,8 @@ impl Stage {
                 .map_err(|error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()))?;
         }
         let root = overlay(layer.as_fd(), image.as_fd()).map_err(|error| match error.errno() {
-            Errno::ENODEV => Refusal::system("the container's root", &error).hint("the kernel of this node has no overlay: modprobe overlay"),
+            Errno::ENODEV => Refusal::system("the container's root", &error)
+                .hint("the kernel of this node has no overlay: modprobe overlay"),
             _ => system(error),
         })?;
         sys::move_mount(&root, self.at("root").map_err(system)?).map_err(system)?;
@@ -65,7 +69,8 @@ impl Stage {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let mode = Mode::from_bits_truncate(0o644);
         let call = format!("openat(stage, {name:?}, O_CREAT)");
-        let fd = nix::fcntl::openat(&self.tmpfs, name, flags, mode).map_err(|errno| sys::Error::new(call.clone(), errno))?;
+        let fd =
+            nix::fcntl::openat(&self.tmpfs, name, flags, mode).map_err(|errno| sys::Error::new(call.clone(), errno))?;
         let mut file = File::from(fd);
         file.write_all(content.as_bytes())
             .map_err(|cause| sys::Error::new(call, Errno::from_raw(cause.raw_os_error().unwrap_or(0))))?;
@@ -127,21 +132,35 @@ fn folder_like_the_images(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &P
     };
     let stat = nix::sys::stat::fstat(&original).map_err(|errno| wrong("fstat", errno))?;
     let made = sys::open_beneath(layer, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-    nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into())).map_err(|errno| wrong("fchown", errno))?;
+    nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into()))
+        .map_err(|errno| wrong("fchown", errno))?;
     // Behind chown, which takes set-user-id bits away.
-    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode & 0o7777)).map_err(|errno| wrong("fchmod", errno))
+    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode & 0o7777))
+        .map_err(|errno| wrong("fchmod", errno))
 }
 
 fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
     nix::sys::stat::mkdirat(at, path, mode).map_err(|errno| sys::Error::new(format!("mkdirat({path:?})"), errno))
 }
 
-/// Makes `root` the root of this namespace and lets go of everything else.
-///
+/// Makes `root` the root of this namespace, lets go of everything else, and looks whether that is so: whoever
+/// enters `namespace` must find himself in `root`.
+pub fn enter(root: BorrowedFd<'_>, namespace: &MountNamespace) -> Result<(), Refusal> {
+    let system = |error: sys::Error| Refusal::system("entering the container's root", &error);
+    replace(root).map_err(system)?;
+    sys::enter_mount_namespace(namespace).map_err(system)?;
+    let top = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(system)?;
+    let key = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    match (key(root), key(top.as_fd())) {
+        (Ok(wanted), Ok(found)) if wanted == found => Ok(()),
+        _ => Err(Refusal::new(Kind::Internal, "the container's root", "is not where the tasks would start")),
+    }
+}
+
 /// Where the node itself runs from the initial ramfs there is nothing to pivot away from (pivot_root(2)): then the
 /// container's root is stacked on top of it. Who enters the namespace starts at the top of that stack
 /// (setns(2) resets the root), and cannot take a mount away without CAP_SYS_ADMIN.
-pub fn enter(root: BorrowedFd<'_>) -> sys::Result<()> {
+fn replace(root: BorrowedFd<'_>) -> sys::Result<()> {
     match sys::pivot_to(root) {
         Ok(()) => sys::detach_old_root(),
         Err(error) if error.errno() == Errno::EINVAL => {

@@ -1,0 +1,56 @@
+//! The arguments of the plugin's line in plugstack.conf.
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+
+use coracle::report::{Kind, Refusal};
+
+/// Where the launcher and the site's settings are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// `launcher=PATH`
+    pub launcher: CString,
+    /// `config=PATH`
+    pub config: CString,
+    /// `panic=HOOK`, for the tests of what a panic does.
+    #[cfg(feature = "inject-panic")]
+    pub panic: String,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            launcher: c"/usr/bin/coracle".into(),
+            config: c"/etc/coracle/coracle.yaml".into(),
+            #[cfg(feature = "inject-panic")]
+            panic: String::new(),
+        }
+    }
+}
+
+impl Arguments {
+    /// Reads `key=value` words; one that is not known is an error, since it may be a rule that would not hold.
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, Refusal> {
+        let mut arguments = Self::default();
+        for word in words {
+            let wrong = |cause: &str| {
+                Refusal::new(Kind::Config, format!("plugstack.conf: {}", String::from_utf8_lossy(word)), cause)
+                    .hint("known arguments: config=PATH launcher=PATH")
+            };
+            let at = word.iter().position(|byte| *byte == b'=').ok_or_else(|| wrong("not of the form key=value"))?;
+            let (key, value) = (&word[..at], &word[at + 1..]);
+            let path = || match value {
+                [b'/', ..] => CString::new(value).map_err(|_| wrong("a NUL in a path")),
+                _ => Err(wrong("an absolute path is wanted")),
+            };
+            match key {
+                b"launcher" => arguments.launcher = path()?,
+                b"config" => arguments.config = path()?,
+                #[cfg(feature = "inject-panic")]
+                b"panic" => arguments.panic = String::from_utf8_lossy(value).into_owned(),
+                _ => return Err(wrong("unknown argument")),
+            }
+        }
+        Ok(arguments)
+    }
+}

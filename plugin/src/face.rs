@@ -1,0 +1,366 @@
+//! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. All of the plugin's `unsafe`
+//! is here, and nothing else is.
+
+use std::ffi::{CStr, OsString, c_char, c_int, c_long, c_uint, c_void};
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStringExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use coracle::options::{Id, OPTIONS};
+use coracle::report::{Kind, Refusal};
+use coracle::sys::spank;
+
+use crate::arguments::Arguments;
+use crate::{stepd, submit};
+
+/// Slurm's name for the plugin, and what kind it is (plugin.h).
+#[unsafe(no_mangle)]
+pub static plugin_name: [u8; 8] = *b"coracle\0";
+#[unsafe(no_mangle)]
+pub static plugin_type: [u8; 6] = *b"spank\0";
+#[unsafe(no_mangle)]
+pub static spank_plugin_version: c_uint = 1;
+/// Slurm refuses a plugin whose release is not its own (plugin.c, _verify_syms). It reads this number after
+/// dlopen(3), so [`ANNOUNCE`] has had its turn; 0 stays refused.
+#[unsafe(no_mangle)]
+pub static plugin_version: AtomicU32 = AtomicU32::new(0);
+
+/// The releases that the tests have run on, as major and minor.
+const TESTED: &[(u32, u32)] = &[(22, 5)];
+/// The number in the upper half of slurm_api_version(3), for each of them (META, API_CURRENT).
+const API: &[(u32, (u32, u32))] = &[(38, (22, 5))];
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ANNOUNCE: extern "C" fn() = announce;
+
+extern "C" fn announce() {
+    let Some(version) = symbol(c"slurm_api_version") else { return };
+    // SAFETY: slurm.h has `long slurm_api_version(void)` in every release.
+    let version = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> c_long>(version) }();
+    let release = u32::try_from(version >> 16).ok().and_then(|api| API.iter().find(|(known, _)| *known == api));
+    if let Some((_, (major, minor))) = release.filter(|(_, release)| TESTED.contains(release)) {
+        plugin_version.store(major << 16 | minor << 8, Ordering::Relaxed);
+    }
+}
+
+/// A function that only some releases have, or that only some of Slurm's programs have. A reference to one that is
+/// missing would keep the whole plugin from loading: Rust links with BIND_NOW.
+fn symbol(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: `name` is NUL-terminated; RTLD_DEFAULT searches what is loaded and loads nothing.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+/// What a hook is called with.
+pub struct Spank<'a> {
+    handle: spank::spank_t,
+    hook: PhantomData<&'a ()>,
+}
+
+/// The program that the plugin is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// srun
+    Srun,
+    /// sbatch or salloc
+    Allocator,
+    /// slurmstepd
+    Stepd,
+    /// slurmd
+    Slurmd,
+    /// Anything else: no business of ours.
+    Other,
+}
+
+/// Which program this is.
+pub fn context() -> Context {
+    // SAFETY: spank_context takes nothing and may be called from any hook.
+    match unsafe { spank::spank_context() } {
+        spank::S_CTX_LOCAL => Context::Srun,
+        spank::S_CTX_ALLOCATOR => Context::Allocator,
+        spank::S_CTX_REMOTE => Context::Stepd,
+        spank::S_CTX_SLURMD => Context::Slurmd,
+        _ => Context::Other,
+    }
+}
+
+macro_rules! items {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $item:ident;)*) => {
+        $($(#[$doc])*
+        pub fn $name(&self) -> Option<$type> {
+            let mut value: $type = 0;
+            // SAFETY: spank.h documents this item as one pointer to this type.
+            let rc = unsafe { spank::spank_get_item(self.handle, spank::$item, &raw mut value) };
+            (rc == 0).then_some(value)
+        })*
+    };
+}
+
+impl Spank<'_> {
+    items! {
+        /// Job id.
+        job: u32 = S_JOB_ID;
+        /// Step id.
+        step: u32 = S_JOB_STEPID;
+        /// The job's user.
+        uid: libc::uid_t = S_JOB_UID;
+        /// The job's primary group.
+        gid: libc::gid_t = S_JOB_GID;
+        /// Number of nodes of the step.
+        nodes: u32 = S_JOB_NNODES;
+        /// Number of the step's tasks on this node.
+        local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
+        /// Number of this task on this node.
+        local_id: c_int = S_TASK_ID;
+    }
+
+    /// The job's supplementary groups.
+    pub fn groups(&self) -> Option<Vec<u32>> {
+        let (mut list, mut count): (*mut libc::gid_t, c_int) = (std::ptr::null_mut(), 0);
+        // SAFETY: spank.h documents this item as `gid_t **` and `int *`.
+        let rc = unsafe {
+            spank::spank_get_item(self.handle, spank::S_JOB_SUPPLEMENTARY_GIDS, &raw mut list, &raw mut count)
+        };
+        let count = usize::try_from(count).ok()?;
+        if rc != 0 || (list.is_null() && count > 0) {
+            return None;
+        }
+        if count == 0 {
+            return Some(Vec::new());
+        }
+        // SAFETY: Slurm owns an array of `count` ids that lives as long as the step.
+        Some(unsafe { std::slice::from_raw_parts(list, count) }.to_vec())
+    }
+
+    /// The first word of the step's command; of a batch step, the path of its script.
+    pub fn command(&self) -> Option<OsString> {
+        let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
+        // SAFETY: spank.h documents this item as `int *` and `char ***`.
+        let rc = unsafe { spank::spank_get_item(self.handle, spank::S_JOB_ARGV, &raw mut count, &raw mut words) };
+        if rc != 0 || count < 1 || words.is_null() {
+            return None;
+        }
+        // SAFETY: Slurm owns an array of `count` strings that lives as long as the step.
+        let first = unsafe { *words };
+        if first.is_null() {
+            return None;
+        }
+        // SAFETY: as above; the string is NUL-terminated.
+        Some(OsString::from_vec(unsafe { CStr::from_ptr(first) }.to_bytes().to_vec()))
+    }
+
+    /// A variable of the job's environment. One that is longer than `limit` bytes is cut there.
+    pub fn getenv(&self, name: &CStr, limit: usize) -> Option<OsString> {
+        let mut buffer = vec![0u8; limit + 1];
+        let length = c_int::try_from(buffer.len()).ok()?;
+        // SAFETY: `name` is NUL-terminated, and `buffer` has the length that is passed.
+        let rc = unsafe { spank::spank_getenv(self.handle, name.as_ptr(), buffer.as_mut_ptr().cast(), length) };
+        let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(limit);
+        // A value without room for its NUL answers ESPANK_NOSPACE, whose number differs between releases.
+        if rc != 0 && end < limit {
+            return None;
+        }
+        buffer.truncate(end);
+        Some(OsString::from_vec(buffer))
+    }
+
+    /// Sets a variable of the job's environment.
+    pub fn setenv(&self, name: &CStr, value: &CStr) {
+        // SAFETY: both are NUL-terminated and copied.
+        unsafe { spank::spank_setenv(self.handle, name.as_ptr(), value.as_ptr(), 1) };
+    }
+
+    /// Removes a variable of the job's environment.
+    pub fn unsetenv(&self, name: &CStr) {
+        // SAFETY: `name` is NUL-terminated.
+        unsafe { spank::spank_unsetenv(self.handle, name.as_ptr()) };
+    }
+
+    fn register_options(&self) {
+        for (index, option) in OPTIONS.iter().enumerate() {
+            let mut entry = spank::spank_option {
+                name: option.name.as_ptr().cast_mut(),
+                arginfo: option.value.as_ptr().cast_mut(),
+                usage: option.help.as_ptr().cast_mut(),
+                has_arg: 1,
+                val: c_int::try_from(index).unwrap_or(c_int::MAX),
+                cb: Some(option_given),
+            };
+            // SAFETY: Slurm copies the entry and its strings (plugstack.c, _spank_option_copy) and writes to neither.
+            unsafe { spank::spank_option_register(self.handle, &raw mut entry) };
+        }
+    }
+}
+
+/// Shows a refusal where the user looks: slurm_error(3) is the only thing that reaches a terminal.
+pub fn complain(refusal: &Refusal) {
+    for line in [Some(refusal.line()), refusal.hint_line()].into_iter().flatten() {
+        if let Ok(text) = std::ffi::CString::new(line) {
+            // SAFETY: "%s" takes one NUL-terminated string, which is passed.
+            unsafe { spank::slurm_error(c"%s".as_ptr(), text.as_ptr()) };
+        }
+    }
+}
+
+/// Ends all tasks of a step on all nodes. False when this Slurm has no such call.
+pub fn kill_step(job: u32, step: u32) -> bool {
+    let Some(kill) = symbol(c"slurm_kill_job_step") else { return false };
+    type Kill = extern "C" fn(u32, u32, u16, u16) -> c_int;
+    // SAFETY: slurm.h has (uint32_t, uint32_t, uint16_t) up to 23.11 and a uint16_t of flags behind them since. The
+    // C calling conventions of Slurm's platforms pass all four in registers, where a callee may ignore the last.
+    let kill = unsafe { std::mem::transmute::<*mut c_void, Kill>(kill) };
+    kill(job, step, u16::try_from(libc::SIGKILL).unwrap_or(9), 0) == 0
+}
+
+/// Ends this task.
+pub fn exit_task(status: c_int) -> ! {
+    // SAFETY: _exit ends the process at once; no exit handler of slurmstepd, whose copy this is, may run here.
+    unsafe { libc::_exit(status) }
+}
+
+/// What the plugin remembers between hooks.
+#[derive(Default)]
+pub struct State {
+    /// plugstack.conf's words.
+    pub arguments: Arguments,
+    /// In srun, sbatch and salloc.
+    pub submit: submit::State,
+    /// In slurmstepd and its tasks.
+    pub stepd: stepd::State,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// Slurm calls hooks one after the other, so nobody waits here. A panic that poisoned the lock has been recorded.
+fn state() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the body of a hook. Nothing unwinds into C: a panic becomes a refusal like any other.
+fn guard(
+    hook: &'static str,
+    body: impl FnOnce(&mut State) -> c_int,
+    panicked: impl FnOnce(&mut State, Refusal) -> c_int,
+) -> c_int {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut state = state();
+        let state = state.get_or_insert_default();
+        #[cfg(feature = "inject-panic")]
+        assert!(state.arguments.panic != hook, "asked for");
+        body(state)
+    }));
+    result.unwrap_or_else(|_| {
+        let fault = Refusal::new(Kind::Internal, format!("plugin, {hook}"), "panicked");
+        catch_unwind(AssertUnwindSafe(|| panicked(state().get_or_insert_default(), fault))).unwrap_or(-1)
+    })
+}
+
+/// Submit side: said at once, and the command ends.
+fn refuse(_: &mut State, fault: Refusal) -> c_int {
+    complain(&fault);
+    -1
+}
+
+/// Node side: said in task_init, where a refusal does no harm to the node.
+fn record(state: &mut State, fault: Refusal) -> c_int {
+    state.stepd.refuse(fault);
+    0
+}
+
+/// Chooses between the two by the program that this is.
+fn by_context(state: &mut State, fault: Refusal) -> c_int {
+    if context() == Context::Stepd { record(state, fault) } else { refuse(state, fault) }
+}
+
+macro_rules! hooks {
+    ($($name:ident, $body:expr, $panicked:expr;)*) => {
+        $(#[unsafe(no_mangle)]
+        pub extern "C" fn $name(handle: spank::spank_t, count: c_int, words: *mut *mut c_char) -> c_int {
+            let spank = Spank { handle, hook: PhantomData };
+            guard(stringify!($name), |state| $body(state, &spank, &Words { count, words }), $panicked)
+        })*
+    };
+}
+
+/// The words behind the plugin's name in plugstack.conf.
+struct Words {
+    count: c_int,
+    words: *mut *mut c_char,
+}
+
+impl Words {
+    fn bytes(&self) -> Vec<&[u8]> {
+        let count = usize::try_from(self.count).unwrap_or(0);
+        if self.words.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: Slurm passes `count` NUL-terminated strings that live as long as the hook.
+        (0..count).map(|index| unsafe { CStr::from_ptr(*self.words.add(index)) }.to_bytes()).collect()
+    }
+}
+
+hooks! {
+    slurm_spank_init, init, by_context;
+    slurm_spank_init_post_opt, init_post_opt, by_context;
+    slurm_spank_user_init, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::user_init(&mut state.stepd), record;
+    slurm_spank_task_init_privileged,
+        |state: &mut State, spank: &Spank<'_>, _: &Words| stepd::task_init_privileged(&mut state.stepd, spank), record;
+    slurm_spank_task_init,
+        |state: &mut State, spank: &Spank<'_>, _: &Words| stepd::task_init(&mut state.stepd, spank), stepd::task_panicked;
+    slurm_spank_task_post_fork,
+        |state: &mut State, _: &Spank<'_>, _: &Words| stepd::task_post_fork(&mut state.stepd), |_: &mut State, _| 0;
+    slurm_spank_task_exit,
+        |state: &mut State, _: &Spank<'_>, _: &Words| stepd::task_exit(&mut state.stepd), |_: &mut State, _| 0;
+    slurm_spank_exit, |state: &mut State, _: &Spank<'_>, _: &Words| { state.stepd = stepd::State::default(); 0 }, |_: &mut State, _| 0;
+}
+
+fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
+    // The default hook would write to whatever slurmstepd has as its standard error.
+    std::panic::set_hook(Box::new(|_| {}));
+    let context = context();
+    match Arguments::parse(words.bytes()) {
+        Ok(arguments) => state.arguments = arguments,
+        Err(fault) => return by_context(state, fault),
+    }
+    if matches!(context, Context::Srun | Context::Allocator | Context::Stepd) {
+        spank.register_options();
+    }
+    if matches!(context, Context::Srun | Context::Allocator) {
+        submit::init(&mut state.submit);
+    }
+    0
+}
+
+fn init_post_opt(state: &mut State, spank: &Spank<'_>, _: &Words) -> c_int {
+    match context() {
+        context @ (Context::Srun | Context::Allocator) => match submit::post_opt(&mut state.submit, context) {
+            Ok(()) => 0,
+            Err(fault) => refuse(state, fault),
+        },
+        Context::Stepd => {
+            stepd::init_post_opt(&mut state.stepd, &state.arguments, spank);
+            0
+        }
+        _ => 0,
+    }
+}
+
+/// An option was given. On the node they are ignored: what counts there is the request.
+extern "C" fn option_given(index: c_int, value: *const c_char, remote: c_int) -> c_int {
+    if remote != 0 {
+        return 0;
+    }
+    let take = |state: &mut State| {
+        let id: Option<Id> = usize::try_from(index).ok().and_then(|index| OPTIONS.get(index)).map(|option| option.id);
+        if let Some(id) = id.filter(|_| !value.is_null()) {
+            // SAFETY: Slurm passes the option's argument, NUL-terminated, and it lives as long as this call.
+            let text = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
+            state.submit.options.take(id, OsString::from_vec(text));
+        }
+        0
+    };
+    guard("option", take, refuse)
+}

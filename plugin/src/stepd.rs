@@ -1,0 +1,309 @@
+//! In slurmstepd and the tasks that it forks, in the order of Slurm's hooks.
+//!
+//! No hook before task_init fails: it records the cause and goes on as if nothing were wrong, and task_init, which
+//! runs as the user before anything of the user's does, reports it and ends the task.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, c_int};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use coracle::options::RawOptions;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Choice, Digest, MAX_LEN, Request};
+use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
+use coracle::wire::{Answer, Hello, Here, Start};
+
+use crate::arguments::Arguments;
+use crate::face::{self, Spank};
+use crate::submit::{REQUEST, STEPS};
+
+const CONTAINER: &CStr = c"SLURM_CONTAINER";
+/// Where Slurm's PMIx plugin says where its server is (mpi/pmix, pmixp_common.h).
+const PMIX_SERVER: &CStr = c"PMIX_SERVER_TMPDIR";
+/// Step ids of slurm.h.
+const EXTERN_STEP: u32 = 0xffff_fffc;
+const BATCH_STEP: u32 = 0xffff_fffb;
+
+/// A task that was refused, as docs/messages.md has it.
+const REFUSED: c_int = 125;
+/// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s); this is for a launcher
+/// that hangs. slurm.conf's UnkillableStepTimeout is 60 s.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// A task of this node was refused: the others of the step must not be left waiting for it.
+const FLAG_REFUSED: u32 = 1;
+/// The refusal was one task's own, so the others of its node run.
+const FLAG_ALONE: u32 = 2;
+/// The step has been ended.
+const FLAG_KILLED: u32 = 4;
+
+/// What is known of the step.
+#[derive(Default)]
+pub struct State {
+    /// A container was asked for.
+    wanted: bool,
+    /// Why no task may start.
+    cause: Option<Refusal>,
+    /// The cause is this task's own, and no other's.
+    alone: bool,
+    channel: Option<Channel>,
+    flags: Option<SharedFlags>,
+    image: Option<PathBuf>,
+    digest: Option<Digest>,
+    directory: Option<PathBuf>,
+    job: u32,
+    step: u32,
+    nodes: u32,
+    tasks: u32,
+    forked: u32,
+}
+
+impl State {
+    /// Records why no task may start; the first cause counts.
+    pub fn refuse(&mut self, cause: Refusal) {
+        self.wanted = true;
+        self.cause.get_or_insert(cause);
+    }
+}
+
+/// As root, before the step is set up: reads the request and starts the launcher, which then has the time in which
+/// slurmstepd does the rest.
+pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>) {
+    let step = spank.step().unwrap_or(EXTERN_STEP);
+    if step == EXTERN_STEP {
+        return;
+    }
+    let request = match request_of(spank) {
+        Ok(Some(request)) => request,
+        Ok(None) => {
+            // A plugin that could not read its own arguments must not stop steps that do not need it.
+            *state = State::default();
+            return;
+        }
+        Err(refusal) => {
+            state.refuse(refusal);
+            prepare_flags(state, spank, step);
+            return;
+        }
+    };
+    state.wanted = true;
+    state.image = Some(request.image.path.clone());
+    prepare_flags(state, spank, step);
+    if state.cause.is_none()
+        && let Err(refusal) = start(state, arguments, spank, &request)
+    {
+        state.refuse(refusal);
+    }
+    spank.unsetenv(CONTAINER);
+    spank.unsetenv(REQUEST);
+    if let Ok(form) = CString::new(request.to_env()) {
+        spank.setenv(STEPS, &form);
+    }
+}
+
+/// What the job's environment asks for. It is the user's, so all of it is checked again.
+fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, Refusal> {
+    if let Some(form) = spank.getenv(REQUEST, MAX_LEN + 1) {
+        return Ok(Some(Request::from_env(&form)?));
+    }
+    // A submit side without the plugin. With it, Slurm's variable does not reach a node.
+    let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else { return Ok(None) };
+    let directory = spank.getenv(c"PWD", MAX_LEN).map(PathBuf::from).filter(|path| path.is_absolute());
+    match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/")))? {
+        Choice::Container(request) => Ok(Some(request)),
+        Choice::Host => Ok(None),
+    }
+}
+
+fn prepare_flags(state: &mut State, spank: &Spank<'_>, step: u32) {
+    state.step = step;
+    state.job = spank.job().unwrap_or(0);
+    state.nodes = spank.nodes().unwrap_or(1);
+    state.tasks = spank.local_tasks().unwrap_or(1);
+    match SharedFlags::new() {
+        Ok(flags) => state.flags = Some(flags),
+        Err(error) => state.refuse(Refusal::system("slurmstepd", &error)),
+    }
+}
+
+fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, request: &Request) -> Result<(), Refusal> {
+    let unknown = |what: &str| Refusal::new(Kind::Internal, "slurmstepd", format!("does not say the step's {what}"));
+    let script = (state.step == BATCH_STEP).then(|| spank.command().map(PathBuf::from)).flatten();
+    let message = Start {
+        job: state.job,
+        step: state.step,
+        tasks: state.tasks,
+        identity: Identity {
+            uid: spank.uid().ok_or_else(|| unknown("user"))?,
+            gid: spank.gid().ok_or_else(|| unknown("group"))?,
+            groups: spank.groups().ok_or_else(|| unknown("groups"))?,
+        },
+        request: request.to_env().into(),
+        script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
+    };
+    let launcher = arguments.launcher.as_c_str();
+    let failed = |error: sys::Error| {
+        Refusal::system(launcher.to_string_lossy(), &error).hint("is Coracle's launcher installed on this node?")
+    };
+    let (ours, theirs) = Channel::pair().map_err(failed)?;
+    let words = [c"coracle", c"prepare", c"--config", arguments.config.as_c_str()];
+    sys::spawn_reparented(launcher, &words, &theirs).map_err(failed)?;
+    ours.send(&message.to_bytes(), &[]).map_err(failed)?;
+    state.channel = Some(ours);
+    Ok(())
+}
+
+/// As the user, in the working directory: that is known only now.
+pub fn user_init(state: &mut State) -> c_int {
+    let Some(channel) = state.channel.as_ref().filter(|_| state.cause.is_none()) else { return 0 };
+    match std::env::current_dir() {
+        Ok(directory) => {
+            let here = Here { directory: directory.clone(), pmix: sys::get_env(PMIX_SERVER).map(PathBuf::from) };
+            // A launcher that is gone shows when the tasks ask it.
+            let _ = channel.send(&here.to_bytes(), &[]);
+            state.directory = Some(directory);
+        }
+        Err(cause) => state.refuse(Refusal::new(Kind::Workdir, "the working directory", cause.to_string())),
+    }
+    0
+}
+
+/// In each task, as root: enters the container.
+pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
+    if !state.wanted || state.cause.is_some() {
+        return 0;
+    }
+    match enter(state) {
+        Ok(digest) => state.digest = digest,
+        Err((refusal, alone)) => {
+            state.alone = alone;
+            state.refuse(refusal);
+        }
+    }
+    // Nothing of ours may be open when Slurm changes to the user's directory.
+    state.channel = None;
+    0
+}
+
+/// Says hello, waits for the namespace, goes in, and gives up what root could do there. The flag says that a
+/// refusal is this task's own.
+fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
+    let system = |error: sys::Error| (Refusal::system("entering the container", &error), true);
+    let silent = || Refusal::new(Kind::Internal, "the launcher", "ended without an answer");
+    let channel = state.channel.as_ref().ok_or_else(|| (silent(), false))?;
+    let own = MountNamespace::current().map_err(system)?;
+    let hello = Hello { pmix: sys::get_env(PMIX_SERVER).map(PathBuf::from) };
+    channel.send(&hello.to_bytes(), &[own.as_fd()]).map_err(|_| (silent(), false))?;
+    let packet = match channel.receive(Instant::now() + PATIENCE) {
+        Ok(Received::Packet(packet)) => packet,
+        Ok(Received::Closed) => return Err((silent(), false)),
+        Err(_) => return Err((Refusal::new(Kind::Timeout, "the launcher", "did not answer in time"), false)),
+    };
+    let digest = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), false))? {
+        Answer::Enter { digest } => digest,
+        Answer::Refused(refusal) => return Err((refusal, false)),
+    };
+    let namespace = packet.fds.first().ok_or_else(|| (silent(), false))?;
+    sys::enter_mount_namespace(namespace).map_err(system)?;
+    sys::set_no_new_privileges().map_err(system)?;
+    sys::drop_capabilities().map_err(system)?;
+    Ok(digest)
+}
+
+/// In each task, as the user and in the container, before TaskProlog and the command.
+pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
+    if !state.wanted {
+        return 0;
+    }
+    if state.cause.is_none()
+        && let Err(refusal) = stand_in(state.directory.as_deref())
+    {
+        state.alone = true;
+        state.refuse(refusal);
+    }
+    if let Some(refusal) = state.cause.take() {
+        leave(state, spank.local_id(), &refusal);
+    }
+    let set = |name: &CStr, value: &OsStr| {
+        if let Ok(value) = CString::new(value.as_bytes()) {
+            spank.setenv(name, &value);
+        }
+    };
+    if let Some(image) = &state.image {
+        set(c"CORACLE_IMAGE", image.as_os_str());
+        set(c"CORACLE_NAME", image.file_stem().unwrap_or_default());
+    }
+    match state.digest {
+        Some(digest) => set(c"CORACLE_DIGEST", OsStr::new(&digest.to_string())),
+        None => spank.unsetenv(c"CORACLE_DIGEST"),
+    }
+    0
+}
+
+/// Makes sure that the task is where the step is. Slurm goes to / when it cannot go where the job wants to, and says
+/// so, but starts it there.
+fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
+    let Some(directory) = directory else {
+        return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
+    };
+    if std::env::current_dir().is_ok_and(|now| now == directory) {
+        return Ok(());
+    }
+    std::env::set_current_dir(directory).map_err(|cause| {
+        Refusal::new(
+            Kind::Workdir,
+            directory.display().to_string(),
+            format!("cannot be entered in the container: {cause}"),
+        )
+    })
+}
+
+/// Reports a refusal once for the node and ends this task.
+fn leave(state: &State, local_id: Option<c_int>, refusal: &Refusal) -> ! {
+    if let Some(flags) = &state.flags {
+        let first = !flags.raise(FLAG_REFUSED);
+        if state.alone {
+            flags.raise(FLAG_ALONE);
+        }
+        // Of a cause that is the node's, task 0 speaks; of one that is a task's own, the first that has it.
+        if (state.alone && first) || (!state.alone && local_id.unwrap_or(0) == 0) {
+            face::complain(refusal);
+        }
+    } else {
+        face::complain(refusal);
+    }
+    face::exit_task(REFUSED)
+}
+
+/// A panic in task_init itself: there is no later place to say it.
+pub fn task_panicked(state: &mut face::State, fault: Refusal) -> c_int {
+    if !state.stepd.wanted {
+        return 0;
+    }
+    leave(&state.stepd, None, &fault)
+}
+
+/// In slurmstepd, as root, once for each task that has been forked.
+pub fn task_post_fork(state: &mut State) -> c_int {
+    state.forked += 1;
+    if state.forked >= state.tasks {
+        // The launcher sees by it that no more tasks will come.
+        state.channel = None;
+    }
+    0
+}
+
+/// In slurmstepd, as root, once for each task that has ended: when this node refused, ends the step on all nodes,
+/// or ranks elsewhere would wait for it until the time limit.
+pub fn task_exit(state: &mut State) -> c_int {
+    let Some(flags) = &state.flags else { return 0 };
+    let others = state.nodes > 1 || flags.is_raised(FLAG_ALONE);
+    if flags.is_raised(FLAG_REFUSED) && others && !flags.raise(FLAG_KILLED) {
+        // Without the call, `srun -K` and KillOnBadExit do the same; with it there is nothing to set.
+        let _ = face::kill_step(state.job, state.step);
+    }
+    0
+}

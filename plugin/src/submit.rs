@@ -1,0 +1,118 @@
+//! In srun, sbatch and salloc: options become a request in the job's environment.
+//!
+//! Nothing here is a check that the node relies on. What is wrong for certain is refused now, before the job queues;
+//! a file that is missing here may well exist on the node.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use coracle::image::Container;
+use coracle::options::RawOptions;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Choice, Error, Request};
+use coracle::sys;
+use nix::fcntl::OFlag;
+
+use crate::face::Context;
+
+/// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
+/// every job that has it.
+const CONTAINER: &CStr = c"SLURM_CONTAINER";
+/// The request, from here to the nodes. The prefix makes it survive `--export=NONE`.
+pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
+/// The request that the steps of a job inherit, set for tasks by the node.
+pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
+
+/// What this command has been told.
+#[derive(Default)]
+pub struct State {
+    /// The options, as given.
+    pub options: RawOptions,
+    inherited: Option<OsString>,
+    /// What the components of a heterogeneous job before this one asked for.
+    before: Option<Option<String>>,
+}
+
+/// Before any option is parsed: takes what was inherited out of the way, so that what is there afterwards is what
+/// this very command was given.
+pub fn init(state: &mut State) {
+    state.inherited = sys::get_env(STEPS);
+    for name in [CONTAINER, REQUEST, STEPS] {
+        sys::unset_env(name);
+    }
+}
+
+/// After all options are parsed, once for each component of a heterogeneous job.
+pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
+    let fresh = sys::get_env(CONTAINER);
+    // Slurm sets it only where it is unset: the next component must find it so.
+    sys::unset_env(CONTAINER);
+    let request = choose(state, context, fresh.as_deref())?;
+    let form = request.as_ref().map(Request::to_env);
+    if let Some(before) = &state.before
+        && *before != form
+    {
+        return Err(Refusal::new(
+            Kind::Usage,
+            "--container",
+            "the components of a heterogeneous job must have the same image and options",
+        ));
+    }
+    if let Some(request) = &request {
+        first_look(request)?;
+    }
+    match &form {
+        Some(form) if !sys::set_env(REQUEST, OsStr::new(form)) => {
+            return Err(Refusal::new(Kind::System, "--container", "no memory for the environment"));
+        }
+        _ => {}
+    }
+    state.before = Some(form);
+    Ok(())
+}
+
+/// The request of this command, if it has one: the command line, else, for a step of a job, what the job has.
+fn choose(state: &State, context: Context, fresh: Option<&OsStr>) -> Result<Option<Request>, Refusal> {
+    let directory = std::env::current_dir()
+        .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
+    let mut options = state.options.clone();
+    let lone = options.lone_flag();
+    options.fill_from(sys::get_env);
+    match (fresh, &state.inherited) {
+        (Some(image), _) => match Request::parse(&options, image, &directory)? {
+            Choice::Container(request) => Ok(Some(request)),
+            Choice::Host => Ok(None),
+        },
+        (None, Some(inherited)) if context == Context::Srun => {
+            Ok(Some(Request::from_env(inherited)?.amend(&options, &directory)?))
+        }
+        (None, _) => match lone {
+            Some(flag) => Err(Error::WithoutImage(flag).into()),
+            None => Ok(None),
+        },
+    }
+}
+
+/// Refuses what can be opened here and is no image.
+fn first_look(request: &Request) -> Result<(), Refusal> {
+    let path: &Path = &request.image.path;
+    let refuse = |kind, cause: &str| Err(Refusal::new(kind, request.image.to_string(), cause));
+    // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
+    let Ok(found) = sys::open_untrusted(path, OFlag::O_PATH).map(File::from) else { return Ok(()) };
+    match found.metadata() {
+        Ok(metadata) if metadata.is_dir() => return refuse(Kind::ImageType, "a folder, not an image file"),
+        Ok(metadata) if !metadata.is_file() => return refuse(Kind::ImageType, "no regular file, so not an image file"),
+        Ok(_) => {}
+        Err(_) => return Ok(()),
+    }
+    let Ok(mut file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
+    let mut start = [0; 64];
+    match file.read_exact(&mut start) {
+        Ok(()) if Container::of(&start).is_some() => Ok(()),
+        Err(cause) if cause.kind() != std::io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(coracle::image::Error::Unknown.refuse(&request.image.to_string())),
+    }
+}
