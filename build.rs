@@ -37,6 +37,8 @@ fn spank() {
             std::process::exit(1);
         }
     };
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("spank.rs");
-    bindings.write_to_file(&out).expect("the bindings can be written to OUT_DIR");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("spank.rs");
+    if let Err(cause) = bindings.write_to_file(&out) {
+        println!("cargo::error={}: {cause}", out.display());
+    }
 }

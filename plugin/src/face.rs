@@ -113,8 +113,6 @@ impl Spank<'_> {
         nodes: u32 = S_JOB_NNODES;
         /// Number of the step's tasks on this node.
         local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
-        /// Number of this task on this node.
-        local_id: c_int = S_TASK_ID;
     }
 
     /// The job's supplementary groups.

@@ -225,7 +225,7 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
         state.refuse(refusal);
     }
     if let Some(refusal) = state.cause.take() {
-        leave(state, spank.local_id(), &refusal);
+        leave(state, &refusal);
     }
     let set = |name: &CStr, value: &OsStr| {
         if let Ok(value) = CString::new(value.as_bytes()) {
@@ -262,17 +262,13 @@ fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
 }
 
 /// Reports a refusal once for the node and ends this task.
-fn leave(state: &State, local_id: Option<c_int>, refusal: &Refusal) -> ! {
-    if let Some(flags) = &state.flags {
-        let first = !flags.raise(FLAG_REFUSED);
-        if state.alone {
-            flags.raise(FLAG_ALONE);
-        }
-        // Of a cause that is the node's, task 0 speaks; of one that is a task's own, the first that has it.
-        if (state.alone && first) || (!state.alone && local_id.unwrap_or(0) == 0) {
-            face::complain(refusal);
-        }
-    } else {
+fn leave(state: &State, refusal: &Refusal) -> ! {
+    // Without the shared page, which is as good as never, every task speaks.
+    let first = state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_REFUSED));
+    if let Some(flags) = state.flags.as_ref().filter(|_| state.alone) {
+        flags.raise(FLAG_ALONE);
+    }
+    if first {
         face::complain(refusal);
     }
     face::exit_task(REFUSED)
@@ -283,7 +279,7 @@ pub fn task_panicked(state: &mut face::State, fault: Refusal) -> c_int {
     if !state.stepd.wanted {
         return 0;
     }
-    leave(&state.stepd, None, &fault)
+    leave(&state.stepd, &fault)
 }
 
 /// In slurmstepd, as root, once for each task that has been forked.
@@ -302,8 +298,39 @@ pub fn task_exit(state: &mut State) -> c_int {
     let Some(flags) = &state.flags else { return 0 };
     let others = state.nodes > 1 || flags.is_raised(FLAG_ALONE);
     if flags.is_raised(FLAG_REFUSED) && others && !flags.raise(FLAG_KILLED) {
-        // Without the call, `srun -K` and KillOnBadExit do the same; with it there is nothing to set.
-        let _ = face::kill_step(state.job, state.step);
+        end_step(state.job, state.step);
     }
     0
+}
+
+/// When the step is told again to end, after it has been told once.
+const AGAIN: [Duration; 9] = {
+    let mut waits = [Duration::from_millis(100); 9];
+    let mut index = 1;
+    while index < waits.len() {
+        waits[index] = Duration::from_millis(100 << index);
+        index += 1;
+    }
+    waits
+};
+/// The sum of these, and the time for the calls.
+const AGAIN_LIMIT: Duration = Duration::from_secs(90);
+
+/// Ends the step on all nodes.
+///
+/// Once is not enough: Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so a
+/// task of another node that is between its fork and its execve misses it, starts, and waits for its peers for ever.
+/// It is told again until the controller no longer knows the step. Where the call does not exist, `srun -K` and
+/// KillOnBadExit do what they can.
+fn end_step(job: u32, step: u32) {
+    if face::kill_step(job, step) {
+        let _ = sys::in_background(AGAIN_LIMIT, || {
+            for wait in AGAIN {
+                std::thread::sleep(wait);
+                if !face::kill_step(job, step) {
+                    return;
+                }
+            }
+        });
+    }
 }

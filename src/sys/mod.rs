@@ -31,7 +31,7 @@ pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read
 pub use privilege::{
     Identity, become_user, drop_capabilities, set_no_new_privileges, set_undumpable, with_fs_identity,
 };
-pub use process::{CHANNEL, Child, die_with_parent, fork, keep_only, reset_signals, spawn_reparented};
+pub use process::{CHANNEL, Child, die_with_parent, fork, in_background, keep_only, reset_signals, spawn_reparented};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
 

@@ -60,6 +60,47 @@ pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
     }
 }
 
+/// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.
+const REPLACED: libc::c_int = 1024;
+
+/// Runs `work` as nobody's child, with /dev/null in place of every descriptor of this process, for at most `limit`.
+///
+/// For work that may be lost: the caller may have threads, so the copy can find a lock held for ever, and the alarm
+/// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
+/// would write into whatever got that number next.
+pub fn in_background(limit: std::time::Duration, work: impl FnOnce()) -> Result<()> {
+    let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
+    // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
+    // ends, so the copy belongs to init, and this process is left with nothing to wait for.
+    unsafe {
+        match libc::fork() {
+            -1 => return Err(Error::last("fork()")),
+            0 => {
+                if libc::fork() != 0 {
+                    libc::_exit(0);
+                }
+                libc::setsid();
+                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                libc::alarm(seconds);
+                let unblocked = SigSet::empty().thread_set_mask().is_ok();
+                let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+                let replace = |fd| libc::fcntl(fd, libc::F_GETFD) < 0 || libc::dup2(null, fd) == fd;
+                let above = REPLACED.cast_unsigned();
+                if unblocked
+                    && null >= 0
+                    && (0..REPLACED).all(replace)
+                    && libc::syscall(libc::SYS_close_range, above, u32::MAX, 0) == 0
+                {
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                }
+                libc::_exit(0);
+            }
+            middle => Child { pid: Pid::from_raw(middle) }.wait()?,
+        };
+    }
+    Ok(())
+}
+
 /// Closes everything but the standard streams and `channel`, in a child that is to hold nothing else.
 ///
 /// Values of the parent that own a descriptor are only copies here; `work` of [`fork`] ends in _exit(2), so none of

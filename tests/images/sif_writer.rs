@@ -40,14 +40,14 @@ pub fn sif(parts: &[Part<'_>]) -> Vec<u8> {
     put(&mut out, 96, TABLE as u64);
     put(&mut out, 104, (SLOTS * DESCRIPTOR) as u64);
     put(&mut out, 112, DATA as u64);
-    for (index, part) in parts.iter().enumerate() {
+    for ((index, id), part) in (0usize..).zip(1u32..).zip(parts) {
         let offset = out.len().next_multiple_of(4096);
         out.resize(offset, 0);
         out.extend_from_slice(part.data);
         let at = TABLE + index * DESCRIPTOR;
         out[at..at + 4].copy_from_slice(&0x4004i32.to_le_bytes());
         out[at + 4] = 1;
-        out[at + 5..at + 9].copy_from_slice(&(index as u32 + 1).to_le_bytes());
+        out[at + 5..at + 9].copy_from_slice(&id.to_le_bytes());
         out[at + 9..at + 13].copy_from_slice(&0xf000_0001u32.to_le_bytes());
         put(&mut out, at + 17, offset as u64);
         put(&mut out, at + 25, part.data.len() as u64);
