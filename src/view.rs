@@ -107,19 +107,6 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
     use Presence::{IfThere, Required, UnlessInImage};
 
     let mut wants = Vec::new();
-    for path in ["/proc", "/sys", "/dev"] {
-        wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
-    }
-    for path in ["/tmp", "/var/tmp"] {
-        wants.push(Want::node(path, ReadWrite, Required, Origin::System));
-    }
-    for path in ["/etc/hosts", "/etc/resolv.conf"] {
-        wants.push(Want::node(path, ReadOnly, IfThere, Origin::System));
-    }
-    for (source, path) in [(Source::Passwd, "/etc/passwd"), (Source::Group, "/etc/group")] {
-        let target = PathBuf::from(path);
-        wants.push(Want { source, target, access: ReadOnly, presence: Required, origin: Origin::System });
-    }
     for (index, bind) in config.binds.iter().enumerate() {
         wants.push(Want {
             source: Source::Node(bind.source.0.clone()),
@@ -138,12 +125,30 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
             origin: Origin::User,
         });
     }
+    // What the user or the site has put at a place, or above it, stands for what would be there.
+    let taken = |wants: &[Want], path: &Path| {
+        wants.iter().any(|want| want.origin >= Origin::Site(0) && path.starts_with(&want.target))
+    };
+
+    for path in ["/proc", "/sys", "/dev"] {
+        wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
+    }
+    let mut system = Vec::new();
+    for path in ["/tmp", "/var/tmp"] {
+        system.push(Want::node(path, ReadWrite, Required, Origin::System));
+    }
+    for path in ["/etc/hosts", "/etc/resolv.conf"] {
+        system.push(Want::node(path, ReadOnly, IfThere, Origin::System));
+    }
+    for (source, path) in [(Source::Passwd, "/etc/passwd"), (Source::Group, "/etc/group")] {
+        let target = PathBuf::from(path);
+        system.push(Want { source, target, access: ReadOnly, presence: Required, origin: Origin::System });
+    }
+    system.retain(|want| !taken(&wants, &want.target));
+    wants.append(&mut system);
 
     let mut add = |path: &Path, access, presence, origin| {
-        // What the user or the site has put at this place, or above it, stands for it.
-        let shown = wants
-            .iter()
-            .any(|want| want.shows(path) || (want.origin >= Origin::Site(0) && path.starts_with(&want.target)));
+        let shown = taken(&wants, path) || wants.iter().any(|want| want.shows(path));
         if !shown && crate::request::inside(path).is_ok() {
             wants.push(Want::node(path, access, presence, origin));
         }

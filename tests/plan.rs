@@ -1,0 +1,126 @@
+//! Golden plans: each file of tests/plans is a case, and the plan that it must give.
+//!
+//! Above the line of dashes: the request as it travels, where the step is, what the node lacks, what the image has.
+//! Below: the plan's text, or the refusal. CORACLE_BLESS=1 writes what came out, for reading the difference in git.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use coracle::config::Config;
+use coracle::image::{Container, Image, squashfs::Compression};
+use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting};
+use coracle::report::Refusal;
+use coracle::request::Request;
+use coracle::view::{Presence, Source, Surroundings, wants};
+
+const LINE: &str = "----\n";
+
+#[derive(Default)]
+struct Case {
+    one: BTreeMap<String, String>,
+    config: String,
+    /// Files of the node; everything else that is asked for is a folder there.
+    files: Vec<PathBuf>,
+    lacking: Vec<PathBuf>,
+    image: BTreeMap<PathBuf, String>,
+}
+
+impl Case {
+    fn parse(text: &str) -> Self {
+        let mut case = Self { config: "version: 1\n".into(), ..Self::default() };
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?}"));
+            match key {
+                "config" => case.config.push_str(&format!("{value}\n")),
+                "node-file" => case.files.push(value.into()),
+                "node-lacks" => case.lacking.push(value.into()),
+                "image-folder" | "image-file" => {
+                    case.image.insert(value.into(), key["image-".len()..].into());
+                }
+                "image-link" => {
+                    let (link, to) = value.split_once(" -> ").unwrap();
+                    case.image.insert(link.into(), format!("-> {to}"));
+                }
+                key => {
+                    case.one.insert(key.into(), value.into());
+                }
+            }
+        }
+        case
+    }
+
+    fn sight(&self, target: &Path) -> Result<Sight, Obstacle> {
+        for above in target.ancestors() {
+            match self.image.get(above).map(String::as_str) {
+                Some("-> out") => return Err(Obstacle::Escape(above.into())),
+                Some(link) if link.starts_with("-> ") => {
+                    let rest = target.strip_prefix(above).unwrap();
+                    let to = if rest.as_os_str().is_empty() {
+                        PathBuf::from(&link[3..])
+                    } else {
+                        Path::new(&link[3..]).join(rest)
+                    };
+                    let mut sight = self.sight(&to)?;
+                    sight.link = Some(above.into());
+                    return Ok(sight);
+                }
+                Some("file") if above != target => return Err(Obstacle::NotAFolder(above.into())),
+                _ => {}
+            }
+        }
+        let found = self.image.get(target).map(|shape| if shape == "file" { Shape::File } else { Shape::Folder });
+        Ok(Sight { place: target.into(), found, link: None })
+    }
+
+    fn run(&self) -> Result<Plan, Refusal> {
+        let path = |key: &str| self.one.get(key).map(Path::new);
+        let request = Request::from_env(OsStr::new(&self.one["request"]))?;
+        let config = Config::parse(Path::new("coracle.yaml"), &self.config)?;
+        let around = Surroundings {
+            directory: path("directory").unwrap(),
+            home: path("home"),
+            script_folder: path("script-folder"),
+            pmix: path("pmix"),
+        };
+        let mut sightings = Vec::new();
+        for want in wants(&request, &config, &around) {
+            let file = |path: &PathBuf| path.starts_with("/etc") || self.files.contains(path);
+            let shape = match &want.source {
+                Source::Node(path) if self.lacking.contains(path) => {
+                    assert_eq!(want.presence, Presence::IfThere, "{path:?} would be refused before there is a plan");
+                    continue;
+                }
+                Source::Node(path) if !file(path) => Shape::Folder,
+                _ => Shape::File,
+            };
+            let sight = self.sight(&want.target);
+            sightings.push(Sighting { want, shape, sight });
+        }
+        let image = Image { container: Container::Sif, offset: 4096, size: 8192, compression: Compression::Zstd };
+        Ok(Plan::build(image, &sightings)?)
+    }
+}
+
+#[test]
+fn every_case_gives_its_plan() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+    let mut cases = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (case, wanted) = text.split_once(LINE).unwrap_or((&text, ""));
+        let found = match Case::parse(case).run() {
+            Ok(plan) => plan.to_string(),
+            Err(refusal) => format!("{refusal}\n"),
+        };
+        if std::env::var_os("CORACLE_BLESS").is_some() {
+            std::fs::write(&file, format!("{case}{LINE}{found}")).unwrap();
+        } else {
+            assert_eq!(found, wanted, "{}", file.display());
+        }
+        cases += 1;
+    }
+    assert!(cases >= 8, "the cases are gone");
+}
