@@ -3,21 +3,66 @@ PREFIX     ?= /usr
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 CARGO      ?= cargo
-BUILD      := target/release
+# What tests install, and the images they run.
+STAGE      := target/stage
+IMAGES     := target/images
 
-.PHONY: help build install
+.PHONY: help deps build install images stage demo cluster check unit slurm test test-kernel bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-build: ## the plugin and the launcher, in target/release
-	$(CARGO) build --release --locked --package coracle-launcher
-	$(CARGO) build --release --locked --package spank_coracle
+deps: ## install what building and testing needs (the only target that installs; Debian 12 or Ubuntu, as root)
+	tests/deps
+
+build: ## the plugin and the launcher
+	$(CARGO) build --locked --release --package coracle-launcher
+	$(CARGO) build --locked --profile plugin --package spank_coracle
 
 install: build ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
-	install -D -m 0755 $(BUILD)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
-	install -D -m 0755 $(BUILD)/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
-	install -D -m 0644 slurm-conf-examples/plugstack.conf.d/coracle.conf \
-		$(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
+	install -D -m 0755 target/release/coracle $(DESTDIR)$(PREFIX)/bin/coracle
+	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
+	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
+	sed -e 's#/usr/lib/coracle#$(PREFIX)/lib/coracle#' slurm-conf-examples/plugstack.conf.d/coracle.conf \
+		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml || \
-		install -D -m 0644 slurm-conf-examples/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+		install -m 0644 slurm-conf-examples/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+
+stage: images
+	rm -rf $(STAGE)
+	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr SYSCONFDIR=/etc
+
+images:
+	$(CARGO) build --locked --example mksif
+	tests/images/make-images $(IMAGES) target/debug/examples/mksif
+
+demo: stage ## a three-node Slurm on this machine, and the main job on it, command by command (root)
+	tests/demo $(STAGE) $(IMAGES)
+
+cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed (root)
+	tests/cluster/cluster -i $(STAGE)
+
+check: ## formatting, lints, documentation, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	for package in coracle spank_coracle coracle-launcher; do \
+		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
+	$(CARGO) deny --log-level error check bans licenses sources
+
+unit: ## what needs no Slurm
+	$(CARGO) test --locked --workspace
+
+slurm: stage ## behaviour on a real three-node Slurm (root)
+	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so
+	tests/slurm/run $(STAGE) $(IMAGES)
+
+test: check unit slurm test-kernel ## everything
+
+test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
+	tests/kernel/run $(STAGE)/usr/bin/coracle $(IMAGES)
+
+bench: stage ## start-up times, interleaved with bare srun (root; minutes)
+	benches/start $(STAGE) $(IMAGES)
+
+clean: ## remove what was built
+	$(CARGO) clean

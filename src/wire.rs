@@ -29,6 +29,8 @@ pub struct Start {
     pub request: OsString,
     /// The folder of a batch step's script in slurmd's spool.
     pub script_folder: Option<PathBuf>,
+    /// Where the step will probably be: the job's `PWD`. [`Here`] says where it is.
+    pub directory: Option<PathBuf>,
 }
 
 /// Where the step is, once slurmstepd has set it up as the user.
@@ -133,6 +135,7 @@ impl Start {
             .put("groups", groups.join(","))
             .put("request", &self.request)
             .put_if("script_folder", self.script_folder.as_ref())
+            .put_if("directory", self.directory.as_ref())
             .0
     }
 
@@ -152,6 +155,7 @@ impl Start {
             },
             request: reader.need("request")?,
             script_folder: reader.path("script_folder")?,
+            directory: reader.path("directory")?,
         })
     }
 }
@@ -228,6 +232,7 @@ mod tests {
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
             request: "1:image=/a=b".into(),
             script_folder: Some("/var/spool/slurmd/job00007".into()),
+            directory: Some("/home/alice".into()),
         };
         assert_eq!(Start::from_bytes(&start.to_bytes()), Ok(start));
         let here = Here { directory: "/with\nnewline".into(), pmix: None };

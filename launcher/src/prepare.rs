@@ -118,10 +118,20 @@ impl Server {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
         let proxy = Proxy::start(&self.start.identity, deadline)?;
         let loaded = run.load(&proxy)?;
+        // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
+        // a guess does not matter.
+        let guess = self.start.directory.clone().map(|directory| Here { directory, pmix: None });
+        let ahead = guess.as_ref().and_then(|guess| {
+            let around = surroundings(guess, &loaded, &self.start);
+            run.build(&proxy, &loaded, &around).ok().map(|container| (container, run.wants(&around)))
+        });
         let Some(here) = self.where_it_is(deadline)? else { return Ok(None) };
         run.clock.lap("wait");
         let around = surroundings(&here, &loaded, &self.start);
-        let container = run.build(&proxy, &loaded, &around)?;
+        let container = match ahead {
+            Some((container, wants)) if wants == run.wants(&around) => container,
+            _ => run.build(&proxy, &loaded, &around)?,
+        };
         Ok(Some(Built { loaded, container, base, here }))
     }
 

@@ -102,6 +102,11 @@ impl Run {
         Ok(provenance)
     }
 
+    /// What should be visible to a step that is there.
+    pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
+        view::wants(&self.request, &self.config, around)
+    }
+
     /// Builds a container in the caller's mount namespace from an image that was loaded.
     pub fn build(&mut self, proxy: &Proxy, loaded: &Loaded, around: &Surroundings<'_>) -> Result<Container, Refusal> {
         let name = self.request.image.to_string();
@@ -122,7 +127,7 @@ impl Run {
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Vec<Option<OwnedFd>>), Refusal> {
         let (mut sightings, mut sources) = (Vec::new(), Vec::new());
-        for want in view::wants(&self.request, &self.config, around) {
+        for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
             let sight = survey::look(image, &want.target);
             sightings.push(Sighting { want, shape, sight });

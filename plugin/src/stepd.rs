@@ -111,11 +111,16 @@ fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, Refusal> {
     }
     // A submit side without the plugin. With it, Slurm's variable does not reach a node.
     let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else { return Ok(None) };
-    let directory = spank.getenv(c"PWD", MAX_LEN).map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = directory_of(spank);
     match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/")))? {
         Choice::Container(request) => Ok(Some(request)),
         Choice::Host => Ok(None),
     }
+}
+
+/// The job's `PWD`: where it probably is. With --chdir it is not.
+fn directory_of(spank: &Spank<'_>) -> Option<PathBuf> {
+    spank.getenv(c"PWD", MAX_LEN).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 fn prepare_flags(state: &mut State, spank: &Spank<'_>, step: u32) {
@@ -143,6 +148,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, request: &
         },
         request: request.to_env().into(),
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
+        directory: directory_of(spank),
     };
     let launcher = arguments.launcher.as_c_str();
     let failed = |error: sys::Error| {
