@@ -8,23 +8,20 @@
 //! | [`options`] | what srun, sbatch and salloc were given | [`options::RawOptions`] |
 //! | [`request`] | raw options | a checked [`request::Request`], and its form in the job's environment |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |
-#![cfg_attr(feature = "launcher", doc = "| [`config`] | coracle.yaml | [`config::Config`] |")]
-#![cfg_attr(feature = "launcher", doc = "| [`policy`] | config and an image's provenance | [`policy::Grant`] |")]
-#![cfg_attr(feature = "launcher", doc = "| [`image`] | an open file | [`image::Image`]: what the kernel may mount |")]
-#![cfg_attr(feature = "launcher", doc = "| [`mpi`] | the step's PMIx server | what MPI needs to see |")]
-#![cfg_attr(
-    feature = "launcher",
-    doc = "| [`view`] | all of the above | [`view::Want`]: what should be visible where |"
-)]
-#![cfg_attr(
-    feature = "launcher",
-    doc = "| [`plan`] | wants, and what the image has | [`plan::Plan`]: the steps, as data |"
-)]
+//! | `config` | coracle.yaml | `Config` |
+//! | `policy` | config, and where an image comes from | `Grant` |
+//! | [`image`] | an open file | [`image::Image`]: what the kernel may mount |
+//! | [`mpi`] | the step's PMIx server | what MPI needs to see |
+//! | `view` | all of the above | `Want`: what should be visible where |
+//! | `plan` | wants, and what the image has there | `Plan`: the steps, as data |
+//!
+//! The plugin gets only the rooms without the feature `launcher`: what parses YAML or hashes has no place there.
 //!
 //! What executes a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
 //! anything is refused, and [`sys`] is the only room with `unsafe`.
 
 pub mod image;
+pub mod mpi;
 pub mod options;
 pub mod report;
 pub mod request;
@@ -33,8 +30,6 @@ pub mod wire;
 
 #[cfg(feature = "launcher")]
 pub mod config;
-#[cfg(feature = "launcher")]
-pub mod mpi;
 #[cfg(feature = "launcher")]
 pub mod plan;
 #[cfg(feature = "launcher")]

@@ -15,6 +15,8 @@ use coracle::request::{Choice, Request};
 use coracle::sys::{self, Identity};
 use coracle::view::Surroundings;
 
+use nix::sys::stat::Mode;
+
 use crate::command::{Exec, REFUSED};
 use crate::proxy::Proxy;
 use crate::stages::{Clock, Run};
@@ -66,7 +68,9 @@ fn enter(arguments: &Exec) -> Result<Option<Vec<OsString>>, Refusal> {
     let loaded = run.load(&proxy)?;
     let home: Option<PathBuf> = loaded.account.home.clone();
     let around = Surroundings { directory: &directory, home: home.as_deref(), script_folder: None, pmix: None };
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let container = run.build(&proxy, &loaded, &around)?;
+    nix::sys::stat::umask(umask);
     drop(proxy);
     if arguments.plan {
         print!("{}", container.plan);

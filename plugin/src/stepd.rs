@@ -4,12 +4,13 @@
 //! runs as the user before anything of the user's does, reports it and ends the task.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int};
+use std::ffi::{CStr, CString, OsStr, OsString, c_int};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coracle::mpi::SERVER_FOLDER;
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Digest, MAX_LEN, Request};
@@ -18,11 +19,8 @@ use coracle::wire::{Answer, Hello, Here, Start};
 
 use crate::arguments::Arguments;
 use crate::face::{self, Spank};
-use crate::submit::{REQUEST, STEPS};
+use crate::submit::{CONTAINER, REQUEST, STEPS};
 
-const CONTAINER: &CStr = c"SLURM_CONTAINER";
-/// Where Slurm's PMIx plugin says where its server is (mpi/pmix, pmixp_common.h).
-const PMIX_SERVER: &CStr = c"PMIX_SERVER_TMPDIR";
 /// Step ids of slurm.h.
 const EXTERN_STEP: u32 = 0xffff_fffc;
 const BATCH_STEP: u32 = 0xffff_fffb;
@@ -76,45 +74,47 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     if step == EXTERN_STEP {
         return;
     }
-    let request = match request_of(spank) {
-        Ok(Some(request)) => request,
+    let (form, request) = match request_of(spank) {
+        Ok(Some(request)) => (OsString::from(request.to_env()), Some(request)),
         Ok(None) => {
             // A plugin that could not read its own arguments must not stop steps that do not need it.
             *state = State::default();
             return;
         }
-        Err(refusal) => {
+        Err((form, refusal)) => {
             state.refuse(refusal);
-            prepare_flags(state, spank, step);
-            return;
+            (form, None)
         }
     };
     state.wanted = true;
-    state.image = Some(request.image.path.clone());
+    state.image = request.map(|request| request.image.path);
     prepare_flags(state, spank, step);
-    if state.cause.is_none()
-        && let Err(refusal) = start(state, arguments, spank, &request)
-    {
+    // A request that cannot be read goes to the launcher, too: it is the one that writes the log.
+    if let Err(refusal) = start(state, arguments, spank, &form) {
         state.refuse(refusal);
     }
     spank.unsetenv(CONTAINER);
     spank.unsetenv(REQUEST);
-    if let Ok(form) = CString::new(request.to_env()) {
+    if state.image.is_some()
+        && let Ok(form) = CString::new(form.as_bytes())
+    {
         spank.setenv(STEPS, &form);
     }
 }
 
-/// What the job's environment asks for. It is the user's, so all of it is checked again.
-fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, Refusal> {
+/// What the job's environment asks for. It is the user's, so all of it is checked again; what cannot be read comes
+/// back with the reason.
+fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)> {
     if let Some(form) = spank.getenv(REQUEST, MAX_LEN + 1) {
-        return Ok(Some(Request::from_env(&form)?));
+        return Request::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     }
     // A submit side without the plugin. With it, Slurm's variable does not reach a node.
     let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else { return Ok(None) };
     let directory = directory_of(spank);
-    match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/")))? {
-        Choice::Container(request) => Ok(Some(request)),
-        Choice::Host => Ok(None),
+    match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/"))) {
+        Ok(Choice::Container(request)) => Ok(Some(request)),
+        Ok(Choice::Host) => Ok(None),
+        Err(error) => Err((image, error.into())),
     }
 }
 
@@ -134,7 +134,7 @@ fn prepare_flags(state: &mut State, spank: &Spank<'_>, step: u32) {
     }
 }
 
-fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, request: &Request) -> Result<(), Refusal> {
+fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {
     let unknown = |what: &str| Refusal::new(Kind::Internal, "slurmstepd", format!("does not say the step's {what}"));
     let script = (state.step == BATCH_STEP).then(|| spank.command().map(PathBuf::from)).flatten();
     let message = Start {
@@ -146,7 +146,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, request: &
             gid: spank.gid().ok_or_else(|| unknown("group"))?,
             groups: spank.groups().ok_or_else(|| unknown("groups"))?,
         },
-        request: request.to_env().into(),
+        request: form.to_owned(),
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
         directory: directory_of(spank),
     };
@@ -167,7 +167,7 @@ pub fn user_init(state: &mut State) -> c_int {
     let Some(channel) = state.channel.as_ref().filter(|_| state.cause.is_none()) else { return 0 };
     match std::env::current_dir() {
         Ok(directory) => {
-            let here = Here { directory: directory.clone(), pmix: sys::get_env(PMIX_SERVER).map(PathBuf::from) };
+            let here = Here { directory: directory.clone(), pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
             // A launcher that is gone shows when the tasks ask it.
             let _ = channel.send(&here.to_bytes(), &[]);
             state.directory = Some(directory);
@@ -201,7 +201,7 @@ fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
     let silent = || Refusal::new(Kind::Internal, "the launcher", "ended without an answer");
     let channel = state.channel.as_ref().ok_or_else(|| (silent(), false))?;
     let own = MountNamespace::current().map_err(system)?;
-    let hello = Hello { pmix: sys::get_env(PMIX_SERVER).map(PathBuf::from) };
+    let hello = Hello { pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
     channel.send(&hello.to_bytes(), &[own.as_fd()]).map_err(|_| (silent(), false))?;
     let packet = match channel.receive(Instant::now() + PATIENCE) {
         Ok(Received::Packet(packet)) => packet,

@@ -20,7 +20,7 @@ use crate::face::Context;
 
 /// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
 /// every job that has it.
-const CONTAINER: &CStr = c"SLURM_CONTAINER";
+pub const CONTAINER: &CStr = c"SLURM_CONTAINER";
 /// The request, from here to the nodes. The prefix makes it survive `--export=NONE`.
 pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
 /// The request that the steps of a job inherit, set for tasks by the node.
@@ -64,11 +64,12 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     if let Some(request) = &request {
         first_look(request)?;
     }
-    match &form {
-        Some(form) if !sys::set_env(REQUEST, OsStr::new(form)) => {
+    if let Some(form) = &form {
+        // salloc runs its command here: an srun in it is a step of the job like any other.
+        let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
+        if !names.iter().all(|name| sys::set_env(name, OsStr::new(form))) {
             return Err(Refusal::new(Kind::System, "--container", "no memory for the environment"));
         }
-        _ => {}
     }
     state.before = Some(form);
     Ok(())
