@@ -53,6 +53,8 @@ unit: ## what needs no Slurm
 	$(CARGO) test --locked --workspace
 
 slurm: stage ## behaviour on a real three-node Slurm (root)
+	$(CARGO) build --locked --package spank_coracle --features inject-panic
+	install -D target/debug/libspank_coracle.so $(IMAGES)/panic/spank_coracle.so
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 

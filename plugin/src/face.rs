@@ -268,7 +268,13 @@ fn record(state: &mut State, fault: Refusal) -> c_int {
     0
 }
 
-/// Chooses between the two by the program that this is.
+/// The same in a hook that comes after the one that reads the request.
+fn record_if_wanted(state: &mut State, fault: Refusal) -> c_int {
+    state.stepd.refuse_if_wanted(fault);
+    0
+}
+
+/// Chooses between saying and recording by the program that this is.
 fn by_context(state: &mut State, fault: Refusal) -> c_int {
     if context() == Context::Stepd { record(state, fault) } else { refuse(state, fault) }
 }
@@ -303,9 +309,9 @@ impl Words {
 hooks! {
     slurm_spank_init, init, by_context;
     slurm_spank_init_post_opt, init_post_opt, by_context;
-    slurm_spank_user_init, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::user_init(&mut state.stepd), record;
+    slurm_spank_user_init, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::user_init(&mut state.stepd), record_if_wanted;
     slurm_spank_task_init_privileged,
-        |state: &mut State, spank: &Spank<'_>, _: &Words| stepd::task_init_privileged(&mut state.stepd, spank), record;
+        |state: &mut State, spank: &Spank<'_>, _: &Words| stepd::task_init_privileged(&mut state.stepd, spank), record_if_wanted;
     slurm_spank_task_init,
         |state: &mut State, spank: &Spank<'_>, _: &Words| stepd::task_init(&mut state.stepd, spank), stepd::task_panicked;
     slurm_spank_task_post_fork,
@@ -323,6 +329,8 @@ fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
         Ok(arguments) => state.arguments = arguments,
         Err(fault) => return by_context(state, fault),
     }
+    #[cfg(feature = "inject-panic")]
+    assert!(state.arguments.panic != "slurm_spank_init", "asked for");
     if matches!(context, Context::Srun | Context::Allocator | Context::Stepd) {
         spank.register_options();
     }

@@ -64,6 +64,17 @@ impl State {
     pub fn refuse(&mut self, cause: Refusal) {
         self.wanted = true;
         self.cause.get_or_insert(cause);
+        // Without a page to share, each task would say it.
+        if self.flags.is_none() {
+            self.flags = SharedFlags::new().ok();
+        }
+    }
+
+    /// The same, of something that concerns only a step with a container.
+    pub fn refuse_if_wanted(&mut self, cause: Refusal) {
+        if self.wanted {
+            self.refuse(cause);
+        }
     }
 }
 

@@ -1,0 +1,52 @@
+# Run by bats once before the tests of a cluster: images where all nodes see them, and how the nodes are when all is well.
+# shellcheck shell=bash
+
+setup_suite() {
+	[[ -d ${CORACLE_IMAGES:-} ]] || { echo 'CORACLE_IMAGES: not set: start with tests/slurm/run' >&2; return 1; }
+	[[ -e /run/cluster/n1.pid ]] || { echo 'not in a test cluster: start with tests/slurm/run' >&2; return 1; }
+	export SUITE=/run/suite IMG=/scratch/img REAL
+	REAL=$(realpath "$BATS_TEST_DIRNAME/../../../shared/images" 2>/dev/null) || REAL=''
+	mkdir -p "$SUITE" "$IMG"
+	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/busybox-zstd.sqsh "$IMG"
+	chmod 755 "$IMG"
+	cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
+	cp -a /etc/slurm/plugstack.conf.d/coracle.conf "$SUITE/coracle.conf"
+	hostile_images
+	. "$BATS_TEST_DIRNAME/support.bash"
+	mounts_of_all >"$SUITE/mounts"
+}
+
+# Images that no honest person makes, on the tree of an honest one.
+hostile_images() {
+	local tree
+	tree=$(mktemp -d)
+	unsquashfs -quiet -no-progress -force -dest "$tree" "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
+	mkdir "$tree/devices" "$tree/plain"
+	ln -s ../../../tmp/coracle-x "$tree/escape"
+	ln -s /tmp/coracle-x "$tree/out"
+	ln -s loop "$tree/loop"
+	echo file >"$tree/file"
+	cp "$tree/bin/busybox" "$tree/bin/as-root"
+	cp "$tree/bin/busybox" "$tree/bin/as-root-group"
+	cp "$tree/bin/busybox" "$tree/bin/with-caps"
+	echo mine >"$tree/alices"
+	# The attribute security.capability of `setcap cap_setuid+ep` (capabilities(7), VFS_CAP_REVISION_2).
+	setfattr -n security.capability -v 0x0100000280000000000000000000000000000000 "$tree/bin/with-caps"
+	mksquashfs "$tree" "$IMG/hostile.sqsh" -noappend -quiet -no-progress -all-time 0 \
+		-p 'bin/as-root m 4755 0 0' -p 'bin/as-root-group m 2755 0 0' \
+		-p 'devices/null c 666 0 0 1 3' -p 'devices/mem c 666 0 0 1 1' \
+		-p 'alices m 666 2001 2001' >/dev/null
+
+	# One each whose /proc, /sys or /dev is not what it should be.
+	rm -rf "$tree/proc" && ln -s tmp "$tree/proc"
+	pack_wrong proc "$tree"
+	rm "$tree/proc" && mkdir "$tree/proc" && rm -rf "$tree/dev" && ln -s ../../tmp/coracle-x "$tree/dev"
+	pack_wrong dev "$tree"
+	rm "$tree/dev" && mkdir "$tree/dev" && rm -rf "$tree/sys" && echo >"$tree/sys"
+	pack_wrong sys "$tree"
+	rm -rf "$tree"
+}
+
+pack_wrong() { # NAME TREE
+	mksquashfs "$2" "$IMG/wrong-$1.sqsh" -noappend -quiet -no-progress -all-root -no-xattrs >/dev/null
+}

@@ -1,0 +1,244 @@
+# Loaded by each test file: running things as alice, and what must be true before and after every test.
+# shellcheck shell=bash disable=SC2034,SC2154
+
+# What every container shows of the image, and nothing else of the machine has.
+MARK='coracle test image'
+
+setup() {
+	cd /scratch || return
+	busybox=$IMG/busybox-zstd.sif
+	# A folder of alice's for this test, on all nodes.
+	dir=/scratch/t$BATS_SUITE_TEST_NUMBER
+	rm -rf "$dir"
+	install -d -o alice -g alice "$dir"
+	cd "$dir" || return
+}
+
+teardown() {
+	cleanup
+	restore
+	cd /scratch || return
+	rm -rf "$dir"
+	[[ -z $(squeue --noheader) ]] || scancel --user=alice 2>/dev/null || true
+	healthy
+}
+
+# What a test file has to put right; it may define its own.
+cleanup() { :; }
+
+restore() {
+	cmp -s "$SUITE/coracle.yaml" /etc/coracle/coracle.yaml && [[ ! -L /etc/coracle/coracle.yaml ]] || {
+		rm -rf /etc/coracle/coracle.yaml
+		cp -a "$SUITE/coracle.yaml" /etc/coracle/coracle.yaml
+	}
+	cmp -s "$SUITE/coracle.conf" /etc/slurm/plugstack.conf.d/coracle.conf ||
+		cp -a "$SUITE/coracle.conf" /etc/slurm/plugstack.conf.d/coracle.conf
+	chown root:root /etc/coracle /etc/coracle/coracle.yaml
+	chmod 755 /etc/coracle
+	chmod 644 /etc/coracle/coracle.yaml
+}
+
+alice() { # COMMAND...
+	as -d "$PWD" alice "$@"
+}
+
+# Fails the test, and says why.
+fail() { # TEXT...
+	printf '%s\n' "$@" >&2
+	return 1
+}
+
+# `run` as alice; the command has to end with 0.
+good() { # COMMAND...
+	run alice "$@"
+	((status == 0)) || fail "status $status of: $*" "$output"
+}
+
+# The output is exactly this.
+prints() { # TEXT
+	[[ $output == "$1" ]] || fail "wanted: $1" "found:  $output"
+}
+
+# The output has a line that is exactly this.
+has_line() { # TEXT
+	grep -qxF -- "$1" <<<"$output" || fail "no line: $1" "in: $output"
+}
+
+has() { # TEXT
+	[[ $output == *"$1"* ]] || fail "nowhere: $1" "in: $output"
+}
+
+has_not() { # TEXT
+	[[ $output != *"$1"* ]] || fail "should not be there: $1" "in: $output"
+}
+
+# Waits for something that another process does.
+eventually() { # COMMAND...
+	local end=$((SECONDS + 30))
+	until "$@"; do
+		((SECONDS < end)) || { fail "never came true: $*"; return; }
+		sleep 0.05
+	done
+}
+
+# What Slurm itself says when a step ends with an error or is ended.
+SLURMS_OWN='^(Submitted batch job [0-9]+|srun: error: n[0-9].*: tasks? [0-9,-]+: (Exited with exit code [0-9]+|Killed|Terminated)|srun: launch/slurm: .*|srun: Job step aborted.*|srun: Force Terminated .*|srun: (Terminating|job) .*|(srun|sbatch|salloc): error: spank: required plugin spank_coracle\.so: init_post_opt\(\) failed.*|(srun|sbatch|salloc): error: Plugin stack post-option processing failed\.?|slurmstepd(-n[0-9])?: error: \*\*\* (STEP|JOB) .*|srun: error: Timed out waiting for job step to complete|)$'
+OURS='^(slurmstepd(-n[0-9])?|srun|sbatch|salloc): error: coracle: '
+
+# TEXT and nothing else is our one line on the terminal, and one hint at most; the node is as before.
+# nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do.
+refused() { # KIND TEXT COMMAND...
+	local kind=$1 text=$2 lines hints others
+	shift 2
+	run alice "$@"
+	((status != 0)) || { fail "not refused: $*" "$output"; return; }
+	said "$kind" "$text" || { fail "status $status of: $*"; return; }
+	case $at in
+	node) ((status == 125)) || { fail "status $status, not 125, of: $*" "$output"; return; } ;;
+	submit) [[ $output != *slurmstepd* ]] || { fail 'the node refused, not the command' "$output"; return; } ;;
+	esac
+	healthy
+}
+
+# The text of $output is a refusal: one line a node, one hint at most, nothing else but Slurm's own.
+said() { # KIND TEXT
+	local lines hints others
+	lines=$(grep -E "$OURS" <<<"$output" | grep -vE "${OURS}hint: " || true)
+	hints=$(grep -cE "${OURS}hint: " <<<"$output" || true)
+	others=$(grep -vE "$OURS" <<<"$output" | grep -vE "$SLURMS_OWN" || true)
+	[[ $(grep -c . <<<"$lines") == "${nodes:-1}" ]] || { fail "not ${nodes:-1} line(s) of ours:" "$output"; return; }
+	((hints <= ${nodes:-1})) || { fail 'more than one hint:' "$output"; return; }
+	[[ -z $others ]] || { fail 'and this besides:' "$others" 'in:' "$output"; return; }
+	while IFS= read -r line; do
+		[[ $line == *": error: coracle: "*" [$kind]" ]] || { fail "not of kind [$kind]: $line"; return; }
+		[[ $line == *"$text"* ]] || { fail "wanted: $text" "found:  $line"; return; }
+	done <<<"$lines"
+}
+
+# The refusal of a batch job: in its output file, and the job has failed.
+refused_batch() { # KIND TEXT SBATCH-ARGUMENT...
+	local kind=$1 text=$2 job
+	shift 2
+	job=$(alice sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch itself refused: $*"; return; }
+	eventually ended "$job" || return
+	[[ $(job_field "$job" JobState) == FAILED ]] || { fail "not FAILED: $(job_field "$job" JobState)"; return; }
+	[[ $(job_field "$job" ExitCode) == 125:0 ]] || { fail "not 125: $(job_field "$job" ExitCode)"; return; }
+	output=$(<"$dir/batch.out")
+	said "$kind" "$text" && healthy
+}
+
+# A batch job that runs to its end; $output is what it wrote, $job its number.
+batch() { # SBATCH-ARGUMENT...
+	job=$(alice sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch: $*"; return; }
+	eventually ended "$job" || return
+	output=$(<"$dir/batch.out")
+	[[ $(job_field "$job" JobState) == COMPLETED ]] || fail "job is $(job_field "$job" JobState)" "$output"
+}
+
+# A script of alice's in the test's folder.
+script() { # NAME TEXT
+	printf '%s\n' '#!/bin/sh' "$2" >"$dir/$1"
+	chown alice:alice "$dir/$1"
+	chmod 755 "$dir/$1"
+}
+
+job_field() { # JOB FIELD
+	scontrol --oneliner show job "$1" | tr ' ' '\n' | sed -n "s/^$2=//p"
+}
+
+ended() { # JOB
+	[[ $(job_field "$1" JobState) =~ ^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)$ ]]
+}
+
+# Bytes written over a copy of an image.
+patched() { # FROM TO OFFSET BYTES-AS-PRINTF [OFFSET BYTES]...
+	local from=$1 to=$2
+	shift 2
+	cp "$from" "$to"
+	while (($#)); do
+		# shellcheck disable=SC2059
+		printf "$2" | dd of="$to" bs=1 seek="$1" conv=notrunc status=none
+		shift 2
+	done
+}
+
+# coracle.yaml with this text; restored after the test.
+configure() { # TEXT
+	printf '%s\n' "$1" >/etc/coracle/coracle.yaml
+}
+
+plugstack() { # ARGUMENTS
+	echo "required /usr/lib/coracle/spank_coracle.so $1" >/etc/slurm/plugstack.conf.d/coracle.conf
+}
+
+node_pid() { # NODE
+	cat "/run/cluster/$1.pid"
+}
+
+mounts_of() { # PID
+	cut -d' ' -f3- "/proc/$1/mountinfo"
+}
+
+mounts_of_all() {
+	local node
+	echo ctl
+	mounts_of $$
+	for node in n1 n2 n3; do
+		echo "$node"
+		mounts_of "$(node_pid "$node")"
+	done
+}
+
+# The loop devices on files of this cluster; another cluster's, or the machine's own, are not ours.
+loops() {
+	local ours
+	ours=" $(cut -d' ' -f3 /proc/self/mountinfo "/proc/$(node_pid n1)/mountinfo" "/proc/$(node_pid n2)/mountinfo" \
+		"/proc/$(node_pid n3)/mountinfo" | sort -u | tr '\n' ' ') "
+	losetup --list --noheadings --raw --output BACK-MAJ:MIN,NAME,BACK-FILE | while read -r device rest; do
+		# It is padded with blanks, which are escaped.
+		device=${device//\\x20/}
+		[[ $ours != *" $device "* ]] || echo "$rest"
+	done
+}
+
+no_loops() { [[ -z $(loops) ]]; }
+no_launcher() { ! pgrep -x coracle >/dev/null; }
+no_stepd() { ! pgrep -x slurmstepd >/dev/null; }
+no_tasks() { ! pgrep -u 2001,2002 >/dev/null; }
+same_mounts() { mounts_of_all | cmp -s - "$SUITE/mounts"; }
+nodes_well() { [[ -z $(sinfo --noheader --Node --states drain,down,fail,no_respond,unknown) ]]; }
+
+# Nothing of ours is left, and no node has been hurt. Waits for what ends by itself in a moment.
+healthy() {
+	local what node bad=''
+	if ! nodes_well; then
+		bad=$(sinfo --noheader --Node --format '%N %T %E' --partition main)
+		for node in n1 n2 n3; do scontrol update nodename="$node" state=resume 2>/dev/null; done
+		fail 'a node was hurt:' "$bad"
+		return
+	fi
+	for what in no_tasks no_stepd no_launcher no_loops same_mounts; do
+		eventually "$what" || bad+=" $what"
+	done
+	if [[ -n $bad ]]; then
+		fail "left behind: $(pgrep -la coracle; pgrep -la -u 2001,2002)" "$(loops)" \
+			"$(mounts_of_all | diff "$SUITE/mounts" -)"
+	fi
+}
+
+# What must be there for a test: where the tests must work, it is a failure that it is not.
+needs() { # TOOL...
+	local tool
+	for tool; do
+		type "$tool" >/dev/null 2>&1 && continue
+		[[ -z ${CORACLE_MUST_WORK:-} ]] || { fail "$tool is missing"; return; }
+		skip "$tool is missing"
+	done
+}
+
+# An image made by Apptainer; these lie beside the repository and may be absent.
+real() { # NAME
+	[[ -n $REAL && -e $REAL/$1 ]] || skip "$1 is not there: the images made by Apptainer lie beside the repository"
+	cp "$REAL/$1" "$dir/$1"
+	chmod 644 "$dir/$1"
+}
