@@ -61,7 +61,7 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 test: check unit slurm test-kernel ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
-	tests/kernel/run $(STAGE)/usr/bin/coracle $(IMAGES)
+	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)

@@ -51,8 +51,6 @@ pub enum Obstacle {
     TooManyLinks,
     /// A file where a folder should be.
     NotAFolder(PathBuf),
-    /// The kernel could not tell.
-    Kernel(crate::sys::Error),
 }
 
 /// A want, with what it is on the node and where it would go in the image.
@@ -148,7 +146,6 @@ impl From<Error> for Refusal {
             Error::Obstacle(target, Obstacle::NotAFolder(place)) => {
                 bind(&target, format!("{} is a file in the image", place.display()))
             }
-            Error::Obstacle(target, Obstacle::Kernel(error)) => bind(&target, error.to_string()),
         }
     }
 }

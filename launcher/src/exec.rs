@@ -26,15 +26,29 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
 
+/// What there is to do in a container that has been entered.
+struct Inside {
+    /// The command.
+    words: Vec<OsString>,
+    /// The home of the user that this process has become.
+    home: Option<PathBuf>,
+}
+
 /// Becomes the command inside the image, so that signals, status and terminal are its own.
 pub fn main(arguments: &Exec) -> ExitCode {
     match enter(arguments) {
         Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(words)) => {
-            let cause = Command::new(&words[0]).args(&words[1..]).exec();
-            eprintln!("coracle: {}: {cause}", coracle::report::clean(&words[0].to_string_lossy()));
-            let found = cause.kind() != std::io::ErrorKind::NotFound;
-            ExitCode::from(if found { NOT_EXECUTABLE } else { NOT_FOUND })
+        Ok(Some(Inside { words, home })) => {
+            let mut command = Command::new(&words[0]);
+            if let Some(home) = &home {
+                command.env("HOME", home);
+            }
+            let cause = command.args(&words[1..]).exec();
+            let missing = cause.kind() == std::io::ErrorKind::NotFound;
+            let errno = nix::errno::Errno::from_raw(cause.raw_os_error().unwrap_or_default());
+            let what = if missing { "no such command in the container" } else { errno.desc() };
+            eprintln!("{}", Refusal::new(Kind::Usage, words[0].to_string_lossy(), what));
+            ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
         }
         Err(refusal) => {
             eprintln!("{refusal}");
@@ -43,8 +57,8 @@ pub fn main(arguments: &Exec) -> ExitCode {
     }
 }
 
-/// Enters the container; answers the command to become, or nothing when only the plan was asked for.
-fn enter(arguments: &Exec) -> Result<Option<Vec<OsString>>, Refusal> {
+/// Enters the container; answers what to become, or nothing when only the plan was asked for.
+fn enter(arguments: &Exec) -> Result<Option<Inside>, Refusal> {
     let usage = |object: &str, cause: &str| Refusal::new(Kind::Usage, object, cause);
     if !nix::unistd::geteuid().is_root() {
         return Err(usage("exec", "only root can do this").hint("in a job, use srun --container=IMAGE"));
@@ -83,7 +97,7 @@ fn enter(arguments: &Exec) -> Result<Option<Vec<OsString>>, Refusal> {
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
     sys::become_user(&run.identity).map_err(system)?;
-    Ok(Some(command))
+    Ok(Some(Inside { words: command, home: home.filter(|_| arguments.user.is_some()) }))
 }
 
 /// The ids of `user`, or this process' own.

@@ -114,7 +114,7 @@ impl Run {
         self.clock.lap("mount");
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), around)?;
         self.clock.lap("plan");
-        let namespace = apply::build(&plan, image, &sources, &loaded.account, &self.identity)?;
+        let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
         self.clock.lap("build");
         Ok(Container { namespace, plan })
     }
@@ -126,10 +126,11 @@ impl Run {
         image: std::os::fd::BorrowedFd<'_>,
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Vec<Option<OwnedFd>>), Refusal> {
+        let name = self.request.image.to_string();
         let (mut sightings, mut sources) = (Vec::new(), Vec::new());
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
-            let sight = survey::look(image, &want.target);
+            let sight = survey::look(image, &want.target).map_err(|error| apply::damaged(&name, &error))?;
             sightings.push(Sighting { want, shape, sight });
             sources.push(source);
         }

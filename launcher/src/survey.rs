@@ -18,8 +18,9 @@ use nix::sys::stat::SFlag;
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Looks for `target`, an absolute path, in the tree that `root` is open on.
-pub fn look(root: BorrowedFd<'_>, target: &Path) -> Result<Sight, Obstacle> {
+/// Looks for `target`, an absolute path, in the tree that `root` is open on. The outer error is the image's: it
+/// cannot be read.
+pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Obstacle>> {
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
     // The folders from the root to `place`; what is missing has none.
@@ -30,18 +31,18 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> Result<Sight, Obstacle> {
     while let Some(name) = todo.pop_front() {
         if name == ".." {
             if !place.pop() {
-                return Err(Obstacle::Escape(first_link.unwrap_or(place)));
+                return Ok(Err(Obstacle::Escape(first_link.unwrap_or(place))));
             }
             // Below something that is missing there is nothing to go back from.
             if missing {
-                return Err(Obstacle::NotAFolder(place));
+                return Ok(Err(Obstacle::NotAFolder(place)));
             }
             folders.pop();
             found = Some(Shape::Folder);
             continue;
         }
         if found == Some(Shape::File) {
-            return Err(Obstacle::NotAFolder(place));
+            return Ok(Err(Obstacle::NotAFolder(place)));
         }
         let here = folders.last().map_or(root, AsFd::as_fd);
         place.push(&name);
@@ -54,9 +55,9 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> Result<Sight, Obstacle> {
                 (found, missing) = (None, true);
                 continue;
             }
-            Err(error) => return Err(Obstacle::Kernel(error)),
+            Err(error) => return Err(error),
         };
-        let mode = nix::sys::stat::fstat(&next).map_err(|errno| Obstacle::Kernel(sys::Error::new("fstat()", errno)))?;
+        let mode = nix::sys::stat::fstat(&next).map_err(|errno| sys::Error::new("fstat()", errno))?;
         match SFlag::from_bits_truncate(mode.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => {
                 folders.push(next);
@@ -65,11 +66,11 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> Result<Sight, Obstacle> {
             SFlag::S_IFLNK => {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(Obstacle::TooManyLinks);
+                    return Ok(Err(Obstacle::TooManyLinks));
                 }
                 first_link.get_or_insert_with(|| place.clone());
                 place.pop();
-                let to = PathBuf::from(sys::read_link_at(&next).map_err(Obstacle::Kernel)?);
+                let to = PathBuf::from(sys::read_link_at(&next)?);
                 if to.is_absolute() {
                     place = PathBuf::from("/");
                     folders.clear();
@@ -81,7 +82,7 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> Result<Sight, Obstacle> {
             _ => found = Some(Shape::File),
         }
     }
-    Ok(Sight { place, found, link: first_link })
+    Ok(Ok(Sight { place, found, link: first_link }))
 }
 
 /// The names of a path, with `..` and without `.` and `/`.
@@ -122,6 +123,7 @@ mod tests {
         let tree = tree();
         let root = fs::File::open(tree.path()).unwrap();
         look(root.as_fd(), Path::new(path))
+            .unwrap()
             .map(|sight| (sight.place.display().to_string(), sight.found, sight.link.is_some()))
     }
 

@@ -119,9 +119,7 @@ fn configure(device: &File, image: BorrowedFd<'_>, offset: u64, size: u64) -> Re
 }
 
 fn open(path: PathBuf) -> Result<File> {
-    File::open(&path).map_err(|cause| {
-        Error::new(format!("open({path:?})"), Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
-    })
+    File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))
 }
 
 #[cfg(test)]

@@ -53,6 +53,11 @@ impl Error {
         Self { call: call.into(), errno }
     }
 
+    /// A failure that came through the standard library; EIO where it has no number.
+    pub fn from_io(call: impl Into<String>, cause: &std::io::Error) -> Self {
+        Self::new(call, Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
     /// The current `errno` of this thread, for `call`.
     fn last(call: impl Into<String>) -> Self {
         Self::new(call, Errno::last())

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
 use super::{Error, Result};
@@ -18,9 +17,7 @@ impl MountNamespace {
     /// The one that the calling thread is in.
     pub fn current() -> Result<Self> {
         let path = "/proc/thread-self/ns/mnt";
-        let file = File::open(path).map_err(|cause| {
-            Error::new(format!("open({path:?})"), Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
-        })?;
+        let file = File::open(path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
         Ok(Self { fd: file.into() })
     }
 

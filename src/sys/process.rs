@@ -161,9 +161,7 @@ struct Start<'a> {
 /// large, and a copy of its page tables is what takes the time (docs/decisions.md, "reparented by two vforks").
 /// All signals stay blocked across the execve; the program unblocks them (see [`reset_signals`]).
 pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd) -> Result<()> {
-    let null = std::fs::File::open("/dev/null").map_err(|cause| {
-        Error::new("open(\"/dev/null\")", Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
-    })?;
+    let null = std::fs::File::open("/dev/null").map_err(|cause| Error::from_io("open(\"/dev/null\")", &cause))?;
     let (channel, null) = (above_standard(channel.as_fd())?, above_standard(null.as_fd())?);
     let mut stacks = [vec![0u8; STACK], vec![0u8; STACK]];
     let [outer_stack, inner_stack] = stacks.each_mut().map(|stack| top(stack));

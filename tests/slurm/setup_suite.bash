@@ -26,14 +26,14 @@ hostile_images() {
 	ln -s /tmp/coracle-x "$tree/out"
 	ln -s loop "$tree/loop"
 	echo file >"$tree/file"
-	cp "$tree/bin/busybox" "$tree/bin/as-root"
-	cp "$tree/bin/busybox" "$tree/bin/as-root-group"
-	cp "$tree/bin/busybox" "$tree/bin/with-caps"
+	cp "$tree/bin/busybox" "$tree/bin/busybox-as-root"
+	cp "$tree/bin/busybox" "$tree/bin/busybox-as-group"
+	cp "$tree/bin/busybox" "$tree/bin/busybox-with-caps"
 	echo mine >"$tree/alices"
 	# The attribute security.capability of `setcap cap_setuid+ep` (capabilities(7), VFS_CAP_REVISION_2).
-	setfattr -n security.capability -v 0x0100000280000000000000000000000000000000 "$tree/bin/with-caps"
+	setfattr -n security.capability -v 0x0100000280000000000000000000000000000000 "$tree/bin/busybox-with-caps"
 	mksquashfs "$tree" "$IMG/hostile.sqsh" -noappend -quiet -no-progress -all-time 0 \
-		-p 'bin/as-root m 4755 0 0' -p 'bin/as-root-group m 2755 0 0' \
+		-p 'bin/busybox-as-root m 4755 0 0' -p 'bin/busybox-as-group m 2755 0 0' \
 		-p 'devices/null c 666 0 0 1 3' -p 'devices/mem c 666 0 0 1 1' \
 		-p 'alices m 666 2001 2001' >/dev/null
 

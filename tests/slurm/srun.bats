@@ -215,7 +215,7 @@ real_image_runs() { # NAME
 }
 
 @test "srun ends its tasks when it is ended itself" {
-	alice srun -n2 --container="$busybox" sh -c "touch $dir/\$SLURM_PROCID; sleep 1000" 3>&- &
+	as -d "$dir" alice srun -n2 --container="$busybox" sh -c "touch $dir/\$SLURM_PROCID; sleep 1000" 3>&- &
 	eventually test -e "$dir/0" -a -e "$dir/1"
 	kill -TERM $!
 	wait $! || true

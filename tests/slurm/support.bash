@@ -88,7 +88,7 @@ OURS='^(slurmstepd(-n[0-9])?|srun|sbatch|salloc): error: coracle: '
 # TEXT and nothing else is our one line on the terminal, and one hint at most; the node is as before.
 # nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do.
 refused() { # KIND TEXT COMMAND...
-	local kind=$1 text=$2 lines hints others
+	local kind=$1 text=$2
 	shift 2
 	run alice "$@"
 	((status != 0)) || { fail "not refused: $*" "$output"; return; }
@@ -102,7 +102,7 @@ refused() { # KIND TEXT COMMAND...
 
 # The text of $output is a refusal: one line a node, one hint at most, nothing else but Slurm's own.
 said() { # KIND TEXT
-	local lines hints others
+	local kind=$1 text=$2 lines hints others line
 	lines=$(grep -E "$OURS" <<<"$output" | grep -vE "${OURS}hint: " || true)
 	hints=$(grep -cE "${OURS}hint: " <<<"$output" || true)
 	others=$(grep -vE "$OURS" <<<"$output" | grep -vE "$SLURMS_OWN" || true)
@@ -136,7 +136,7 @@ batch() { # SBATCH-ARGUMENT...
 }
 
 # A script of alice's in the test's folder.
-script() { # NAME TEXT
+job_script() { # NAME TEXT
 	printf '%s\n' '#!/bin/sh' "$2" >"$dir/$1"
 	chown alice:alice "$dir/$1"
 	chmod 755 "$dir/$1"

@@ -20,6 +20,7 @@ use coracle::sys::{self, Attributes, Identity, Lookup, LoopDevice, MountNamespac
 use coracle::view::Source;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
 
 use crate::accounts;
 use crate::proxy::Account;
@@ -36,7 +37,12 @@ impl Disk {
         let length =
             file.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, name, cause.to_string()))?.len();
         let size = image::loop_size(image.offset, image.size, length);
-        let device = LoopDevice::attach(file, image.offset, size).map_err(|error| Refusal::system(name, &error))?;
+        let device = LoopDevice::attach(file, image.offset, size).map_err(|error| match error.errno() {
+            Errno::ENOENT | Errno::ENODEV => {
+                Refusal::system(name, &error).hint("the kernel of this node has no loop devices: modprobe loop")
+            }
+            _ => Refusal::system(name, &error),
+        })?;
         Ok(Self { device })
     }
 
@@ -52,18 +58,23 @@ impl Disk {
             Errno::ENODEV => {
                 Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
             }
-            Errno::EINVAL => Refusal::new(Kind::ImageFormat, name, format!("the kernel refuses it: {error}"))
-                .hint("it is damaged, or compressed in a way that this node's kernel does not know"),
-            _ => Refusal::new(Kind::ImageFormat, name, format!("cannot be mounted: {error}")),
+            _ => damaged(name, &error),
         })
     }
 }
 
+/// The refusal of an image that the kernel cannot read.
+pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
+    Refusal::new(Kind::ImageFormat, name, format!("the kernel cannot read it: {error}"))
+        .hint("it is damaged, or compressed in a way that this node's kernel does not know")
+}
+
 /// Builds the container's namespace and returns to the caller's own.
 ///
-/// `image` is a detached mount of the plan's image, `sources` has the descriptors of the sightings that the plan was
+/// `name` is the image as the user typed it, `image` a detached mount of the plan's, and `sources` has the descriptors of the sightings that the plan was
 /// made from.
 pub fn build(
+    name: &str,
     plan: &Plan,
     image: OwnedFd,
     sources: &[Option<OwnedFd>],
@@ -71,7 +82,7 @@ pub fn build(
     identity: &Identity,
 ) -> Result<MountNamespace, Refusal> {
     let system = |error: sys::Error| Refusal::system("building the container", &error);
-    let files = Files::of(plan, image.as_fd(), account)?;
+    let files = Files::of(name, plan, image.as_fd(), account)?;
     let trees = plan.mounts.iter().map(|mount| copy(mount, sources)).collect::<Result<Vec<_>, _>>()?;
 
     let home = MountNamespace::current().map_err(system)?;
@@ -80,7 +91,7 @@ pub fn build(
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
         let stage = root::Stage::attach().map_err(system)?;
-        let root = stage.root(plan, image)?;
+        let root = stage.root(name, plan, image)?;
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
@@ -151,9 +162,11 @@ struct Files {
 const MAX_FILE: u64 = 1 << 20;
 
 impl Files {
-    fn of(plan: &Plan, image: BorrowedFd<'_>, account: &Account) -> Result<Self, Refusal> {
+    fn of(name: &str, plan: &Plan, image: BorrowedFd<'_>, account: &Account) -> Result<Self, Refusal> {
         let read = |wanted: &Source| match plan.mounts.iter().find(|mount| mount.source == *wanted) {
-            Some(mount) if !plan.layer.contains_key(&mount.place) && !mount.nested => read_file(image, &mount.place),
+            Some(mount) if !plan.layer.contains_key(&mount.place) && !mount.nested => {
+                read_file(name, image, &mount.place)
+            }
             _ => Ok(String::new()),
         };
         let passwd = std::slice::from_ref(&account.passwd);
@@ -165,24 +178,21 @@ impl Files {
 }
 
 /// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.
-fn read_file(image: BorrowedFd<'_>, path: &Path) -> Result<String, Refusal> {
-    let refuse = |cause: String| Refusal::new(Kind::ImageFormat, path.display().to_string(), cause);
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks).map(File::from);
-    let metadata = file.and_then(|file| {
-        file.metadata().map_err(|cause| sys::Error::new("fstat()", Errno::from_raw(cause.raw_os_error().unwrap_or(0))))
-    });
-    if !metadata.map_err(|error| refuse(error.to_string()))?.is_file() {
-        return Err(refuse("in the image this must be a regular file, or missing".into()));
+fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path) -> Result<String, Refusal> {
+    let broken = |error: &sys::Error| damaged(name, error);
+    let refuse = |cause: &str| Refusal::new(Kind::ImageFormat, name, format!("its {} {cause}", path.display()));
+    let found = sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks).map_err(|error| broken(&error))?;
+    let mode = nix::sys::stat::fstat(&found).map_err(|errno| broken(&sys::Error::new("fstat()", errno)))?.st_mode;
+    if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(refuse("must be a regular file, or missing"));
     }
-    let file =
-        File::from(sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| refuse(error.to_string()))?);
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| broken(&error))?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|cause| refuse(format!("cannot be read from the image: {cause}")))?;
+    let read = File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|cause| broken(&sys::Error::from_io(format!("read({path:?})"), &cause)))?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(refuse(format!("longer than {MAX_FILE} bytes in the image")));
+        return Err(refuse(&format!("is longer than {MAX_FILE} bytes")));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

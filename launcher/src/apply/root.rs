@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Attaches the image, and whatever it takes to have the plan's mount points, as the root-to-be.
-    pub fn root(&self, plan: &Plan, image: OwnedFd) -> Result<OwnedFd, Refusal> {
+    pub fn root(&self, name: &str, plan: &Plan, image: OwnedFd) -> Result<OwnedFd, Refusal> {
         let system = |error: sys::Error| Refusal::system("the container's root", &error);
         if plan.layer.is_empty() {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
@@ -52,8 +52,10 @@ impl Stage {
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
         for (path, shape) in &plan.layer {
-            add(layer.as_fd(), image.as_fd(), path, *shape)
-                .map_err(|error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()))?;
+            add(layer.as_fd(), image.as_fd(), path, *shape).map_err(|error| match error.errno() {
+                Errno::EIO | Errno::EUCLEAN => super::damaged(name, &error),
+                _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
+            })?;
         }
         let root = overlay(layer.as_fd(), image.as_fd()).map_err(|error| match error.errno() {
             Errno::ENODEV => Refusal::system("the container's root", &error)
@@ -72,8 +74,7 @@ impl Stage {
         let fd =
             nix::fcntl::openat(&self.tmpfs, name, flags, mode).map_err(|errno| sys::Error::new(call.clone(), errno))?;
         let mut file = File::from(fd);
-        file.write_all(content.as_bytes())
-            .map_err(|cause| sys::Error::new(call, Errno::from_raw(cause.raw_os_error().unwrap_or(0))))?;
+        file.write_all(content.as_bytes()).map_err(|cause| sys::Error::from_io(call, &cause))?;
         let tree = sys::clone_tree(&file, false)?;
         sys::set_attributes(&tree, attributes, MountPropagation::Private)?;
         Ok(tree)

@@ -1,0 +1,183 @@
+# What a task sees.
+load support
+
+@test "the root is the image's, and read-only for its owner too" {
+	good srun -n1 --container="$IMG/hostile.sqsh" sh -c 'cat /etc/image-only; ls -n /alices; (echo x >>/alices) 2>&1; (touch /new) 2>&1; (mkdir /etc/new) 2>&1; (rm /alices) 2>&1; true'
+	has_line "$MARK"
+	has 2001
+	[[ $(grep -c 'Read-only file system' <<<"$output") == 4 ]] || fail "$output"
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; (touch /x) 2>&1; (touch /etc/x) 2>&1; (touch /run/x) 2>&1; true'
+	[[ $(grep -c 'Read-only file system\|Permission denied' <<<"$output") == 3 ]] || fail "$output"
+}
+
+@test "every mount is nosuid, and nodev but for /dev" {
+	good srun -n1 --container="$busybox" cat /proc/self/mountinfo
+	local line
+	while read -r _ _ _ _ place options _; do
+		[[ ,$options, == *,nosuid,* ]] || fail "$place $options" || return
+		[[ ,$options, == *,nodev,* || $place == /dev || $place == /dev/pts ]] || fail "$place $options" || return
+	done <<<"$output"
+}
+
+@test "no mount of the container is one that its node would see" {
+	good srun -n1 --container="$busybox" cat /proc/self/mountinfo
+	has_not ' shared:'
+}
+
+@test "/proc, /sys, /dev, /dev/shm, /tmp and /var/tmp are the node's" {
+	for place in /tmp /var/tmp /dev/shm; do
+		on-node n1 sh -c "echo here >$place/coracle-view; chmod 644 $place/coracle-view"
+	done
+	good srun -n1 -w n1 --container="$busybox" sh -c 'cat /etc/image-only
+		for place in /tmp /var/tmp /dev/shm; do cat $place/coracle-view && echo mine >$place/coracle-mine; done
+		ls -d /proc/self /sys/kernel /dev/null; echo x >/dev/null && echo null; head -c 1 /dev/zero | wc -c'
+	has_line "$MARK"
+	[[ $(grep -cx here <<<"$output") == 3 ]] || fail "$output"
+	has_line /proc/self
+	has_line /sys/kernel
+	has_line null
+	for place in /tmp /var/tmp /dev/shm; do
+		on-node n1 grep -qx mine "$place/coracle-mine"
+		on-node n1 rm "$place/coracle-mine" "$place/coracle-view"
+	done
+}
+
+@test "the home is there and can be written to" {
+	rm -f /home/alice/from-inside
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; echo $HOME; cd && pwd && echo x >from-inside'
+	prints "$MARK
+/home/alice
+/home/alice"
+	[[ $(</home/alice/from-inside) == x ]]
+	rm /home/alice/from-inside
+}
+
+@test "another user's home is not there" {
+	good srun -n1 --container="$busybox" ls /home
+	prints alice
+}
+
+@test "the working directory is the one that the job was started in" {
+	mkdir -m 777 -p deep/er
+	cd deep/er
+	good srun -n1 --container="$busybox" sh -c 'pwd; cat /etc/image-only; echo x >made'
+	prints "$dir/deep/er"$'\n'"$MARK"
+	[[ $(<made) == x ]]
+	good srun -n1 --chdir="$dir" --container="$busybox" pwd
+	prints "$dir"
+	cd /home/alice
+	good srun -n1 --container="$busybox" pwd
+	prints /home/alice
+}
+
+@test "a working directory that the image lacks is made" {
+	local folder
+	for folder in /srv/coracle-new/a/b /coracle-top /usr/share/coracle-new /opt/coracle-new; do
+		install -d -m 777 "$folder"
+		echo data >"$folder/file"
+		good srun -n1 --chdir="$folder" --container="$busybox" sh -c 'pwd; cat file; cat /etc/image-only'
+		rm -r "$folder"
+		prints "$folder"$'\n'"data"$'\n'"$MARK"
+	done
+}
+
+@test "a working directory of the operating system's is the image's where it has one" {
+	good srun -n1 --chdir=/bin --container="$busybox" /bin/sh -c 'test -e busybox && test ! -e srun && cat /etc/image-only'
+	has_line "$MARK"
+	good srun -n1 --chdir=/etc --container="$busybox" sh -c 'pwd; cat image-only'
+	prints /etc$'\n'"$MARK"
+	good srun -n1 --chdir=/ --container="$busybox" sh -c 'pwd; cat etc/image-only'
+	prints /$'\n'"$MARK"
+}
+
+@test "a working directory that the user may not enter is never left for another one silently" {
+	install -d -o bob -m 700 private
+	run alice srun -n1 --chdir="$dir/private" --container="$busybox" pwd
+	# Slurm itself goes to /tmp, loudly, before anything of ours runs.
+	((status != 0)) || has "couldn't chdir to \`$dir/private'"
+}
+
+@test "a working directory that is not on the node is never left for another one silently" {
+	run alice srun -n1 --chdir=/no/such/folder --container="$busybox" pwd
+	((status != 0)) || has "couldn't chdir to \`/no/such/folder'"
+}
+
+@test "a working directory through a symbolic link of the node is reached" {
+	mkdir -m 777 real
+	ln -s real link
+	good srun -n1 --chdir="$dir/link" --container="$busybox" sh -c '/bin/busybox pwd; touch here; cat /etc/image-only'
+	has "$MARK"
+	[[ -e real/here ]]
+	ln -s "$dir/real" /home/alice/coracle-link
+	good srun -n1 --chdir=/home/alice/coracle-link --container="$busybox" sh -c 'touch there; cat /etc/image-only'
+	rm /home/alice/coracle-link
+	prints "$MARK"
+	[[ -e real/there ]]
+}
+
+@test "a working directory by way of /proc leads nowhere outside" {
+	local number
+	for number in 0 1 2 3 5 7 9 12 20 100; do
+		run alice srun -n1 --chdir="/proc/self/fd/$number" --container="$busybox" sh -c 'pwd; ls -d ../../../../../../bin/srun /usr/bin/srun'
+		has_not bin/srun$'\n'
+		[[ $output != *$'\n/usr/bin/srun' ]]
+	done
+}
+
+@test "climbing from the root and from process 1 leads nowhere outside" {
+	good srun -n1 --container="$busybox" sh -c 'cd ../../../../../..; cat etc/image-only; ls -d bin/busybox; ls /proc/1/root/ 2>&1 | grep -v denied; ls usr/bin/srun /../usr/bin/srun 2>&1 | grep -vi "no such"; true'
+	prints "$MARK"$'\n'"bin/busybox"
+}
+
+@test "hosts and resolv.conf are the node's" {
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; cat /etc/hosts'
+	prints "$MARK"$'\n'"$(</etc/hosts)"
+	if [[ -e /etc/resolv.conf ]]; then
+		good srun -n1 --container="$busybox" cat /etc/resolv.conf
+		prints "$(</etc/resolv.conf)"
+	fi
+}
+
+@test "munge's socket is there" {
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; test -S /run/munge/munge.socket.2 && echo socket'
+	prints "$MARK"$'\n'socket
+}
+
+@test "the image's own folder of programs is what PATH finds" {
+	good srun -n1 --container="$busybox" sh -c 'ls /usr/bin /usr/sbin 2>/dev/null; cat /etc/image-only'
+	prints "$MARK"
+}
+
+@test "what is mounted on the node later appears inside, and nothing goes back" {
+	install -d -m 777 late
+	alice srun -n1 -w n1 --container="$busybox" sh -c "touch $dir/in; until test -e $dir/late/arrived; do sleep 0.1; done; cat $dir/late/arrived; cat /etc/image-only" >out 2>&1 3>&- &
+	local step=$!
+	eventually test -e in
+	on-node n1 mount -t tmpfs late "$dir/late"
+	on-node n1 sh -c "echo from the node >$dir/late/arrived"
+	wait "$step" || { on-node n1 umount "$dir/late"; cat out; return 1; }
+	on-node n1 umount "$dir/late"
+	[[ $(<out) == "from the node"$'\n'"$MARK" ]] || fail "$(<out)"
+}
+
+@test "the site's binds are there, and one that the node lacks is left out" {
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; test -d /scratch && echo scratch; test -e /gpfs || echo none'
+	prints "$MARK"$'\n'"scratch"$'\n'none
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /etc\n  target: /site/etc\n  mode: ro\n- source: /scratch'
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; test -d /site/etc/slurm && echo site; (touch /site/etc/x) 2>&1; true'
+	has_line site
+	has 'Read-only file system'
+}
+
+@test "a required bind of the site that the node lacks is refused, with the key" {
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /no/such/site'
+	refused bind '/no/such/site: does not exist on this node (binds[0] of coracle.yaml)' srun -n1 --container="$busybox" true
+}
+
+@test "an image whose /proc, /dev or /sys is no plain folder is refused" {
+	local what
+	for what in proc dev sys; do
+		refused image-format "/$what: in the image this must be a plain folder, or missing" srun -n1 --container="$IMG/wrong-$what.sqsh" true
+	done
+	on-node n1 test ! -e /tmp/coracle-x
+}
