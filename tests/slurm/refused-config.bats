@@ -121,15 +121,26 @@ cleanup() {
 	refused policy "user_images is not set in coracle.yaml" srun -n1 --container="$busybox" true
 }
 
-@test "an argument of the plugin that is not known stops containers, and only those" {
+@test "a wrong argument of the plugin is refused by the command" {
 	plugstack 'polcy=strict'
-	refused config 'plugstack.conf: polcy=strict: unknown argument' srun -n2 --container="$busybox" true
-	good srun -n1 echo host
-	prints host
+	at=submit refused config 'plugstack.conf: polcy=strict: unknown argument' srun -n2 --container="$busybox" true
 	plugstack 'launcher=relative'
-	refused config 'plugstack.conf: launcher=relative: an absolute path is wanted' srun -n2 --container="$busybox" true
+	at=submit refused config 'plugstack.conf: launcher=relative: an absolute path is wanted' srun -n2 --container="$busybox" true
 	plugstack 'strict'
-	refused config 'plugstack.conf: strict: not of the form key=value' srun -n2 --container="$busybox" true
+	at=submit refused config 'plugstack.conf: strict: not of the form key=value' srun -n2 --container="$busybox" true
+}
+
+@test "a wrong argument of the plugin on the node stops containers, and only those" {
+	local contained bare
+	contained=$(alice sbatch --parsable -H -o "$dir/contained.out" --container="$busybox" --wrap 'echo started')
+	bare=$(alice sbatch --parsable -H -o "$dir/bare.out" --wrap 'echo host')
+	plugstack 'polcy=strict'
+	scontrol release "$contained" "$bare"
+	eventually ended "$contained"
+	eventually ended "$bare"
+	output=$(<contained.out)
+	said config 'plugstack.conf: polcy=strict: unknown argument'
+	[[ $(job_field "$contained" ExitCode) == 125:0 && $(<bare.out) == host ]]
 }
 
 @test "config=PATH is the file that counts" {

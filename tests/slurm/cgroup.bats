@@ -1,0 +1,79 @@
+# With proctrack/cgroup and task/affinity,task/cgroup; the cluster is started for it.
+load support
+
+@test "a task runs inside the image" {
+	good srun -N3 -n6 --container="$busybox" cat /etc/image-only
+	[[ $(grep -cx "$MARK" <<<"$output") == 6 ]] || fail "$output"
+}
+
+@test "a task is in the cgroups of its step, as a bare one" {
+	local list='cat /proc/self/cgroup | sed "s/[0-9][0-9]*/N/g"'
+	good srun -n1 sh -c "$list"
+	local bare=$output
+	has /slurm
+	good srun -n1 --container="$busybox" sh -c "$list; cat /etc/image-only"
+	prints "$bare"$'\n'"$MARK"
+}
+
+@test "a task is bound to the processors that a bare one is bound to" {
+	good srun -n1 -c2 grep Cpus_allowed_list /proc/self/status
+	local bare=$output
+	good srun -n1 -c2 --container="$busybox" grep Cpus_allowed_list /proc/self/status
+	prints "$bare"
+}
+
+@test "the launcher is in no cgroup of the step, which ends at once" {
+	good srun -N1 -n2 --container="$busybox" true
+	healthy
+	find /sys/fs/cgroup/freezer -path '*step_*' -name cgroup.procs -exec cat {} + >procs || true
+	[[ ! -s procs ]]
+}
+
+@test "a process that leaves its session ends with the step" {
+	good srun -n1 --container="$busybox" sh -c 'setsid sleep 1000 </dev/null >/dev/null 2>&1 & cat /etc/image-only'
+	prints "$MARK"
+	healthy
+}
+
+@test "a step in a container is suspended and goes on" {
+	good sbatch --parsable -o out --wrap "srun --container=$busybox sh -c 'touch $dir/in; until test -e $dir/go; do sleep 0.1; done; cat /etc/image-only'"
+	job=$output
+	eventually test -e in
+	scontrol suspend "$job"
+	[[ $(job_field "$job" JobState) == SUSPENDED ]]
+	scontrol resume "$job"
+	touch go
+	eventually ended "$job"
+	[[ $(<out) == "$MARK" ]]
+}
+
+@test "six ranks pass a message around by PMIx, and end together when a node refuses" {
+	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" /usr/bin/ring
+	has_line 'ring sum=15 ranks=6'
+	on-node n1 install -m 644 "$IMG/mpi.sif" /var/tmp/two.sif
+	on-node n3 install -m 644 "$IMG/mpi.sif" /var/tmp/two.sif
+	run alice srun -N3 -n6 --mpi=pmix --container=/var/tmp/two.sif /usr/bin/ring
+	on-node n1 rm /var/tmp/two.sif
+	on-node n3 rm /var/tmp/two.sif
+	((status == 125 || status == 137)) || fail "$status $output"
+	said image-missing '/var/tmp/two.sif: no such file on this node'
+	healthy
+}
+
+@test "a refusal is one line and hurts no node" {
+	nodes=3 at=node refused image-missing '/no/such.sif: no such file on this node' srun -N3 -n6 --container=/no/such.sif true
+	job_script job.sh true
+	refused_batch image-missing '/no/such.sif' --container=/no/such.sif job.sh
+}
+
+@test "the batch script and its steps, and a cancelled job, leave nothing" {
+	job_script job.sh 'cat /etc/image-only'
+	batch --container="$busybox" job.sh
+	prints "$MARK"
+	good sbatch --parsable -o /dev/null --container="$busybox" --wrap "touch $dir/in; sleep 1000"
+	job=$output
+	eventually test -e in
+	scancel "$job"
+	eventually ended "$job"
+	healthy
+}

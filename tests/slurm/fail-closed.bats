@@ -1,0 +1,130 @@
+# Whatever is broken: a task that asked for a container never runs on the bare node.
+load support
+
+HOST='echo ran on the host'
+
+@test "without the launcher" {
+	plugstack 'launcher=/no/such/coracle'
+	at=node refused system '/no/such/coracle: ' srun -n2 --container="$busybox" sh -c "$HOST"
+	job_script job.sh "$HOST"
+	refused_batch system '/no/such/coracle: ' --container="$busybox" job.sh
+	good srun -n1 sh -c "$HOST"
+	prints 'ran on the host'
+}
+
+@test "with a launcher that cannot be executed" {
+	install -m 644 /dev/null nothing
+	plugstack "launcher=$dir/nothing"
+	at=node refused system "$dir/nothing: " srun -n2 --container="$busybox" sh -c "$HOST"
+}
+
+@test "with a launcher that ends at once" {
+	plugstack 'launcher=/bin/false'
+	at=node refused internal 'the launcher: ended without an answer' srun -n2 --container="$busybox" sh -c "$HOST"
+	plugstack 'launcher=/bin/true'
+	at=node refused internal 'the launcher: ended without an answer' srun -n16 --container="$busybox" sh -c "$HOST"
+}
+
+@test "with a launcher that answers nonsense" {
+	install -m 755 /dev/stdin /usr/local/bin/coracle-nonsense <<<$'#!/bin/sh\nhead -c 100 /dev/urandom >&3'
+	plugstack 'launcher=/usr/local/bin/coracle-nonsense'
+	run alice srun -n2 --container="$busybox" sh -c "$HOST"
+	rm /usr/local/bin/coracle-nonsense
+	((status == 125)) || fail "$status $output"
+	said internal ''
+}
+
+# A file system of alice's that can be made to hang, and the launcher with it.
+cleanup() {
+	[[ -z ${fuse:-} ]] || { kill -CONT "$fuse"; kill "$fuse"; wait "$fuse" || true; fuse=''; } 2>/dev/null
+	! mountpoint -q "$dir/fuse" || umount --lazy "$dir/fuse"
+}
+
+@test "with a launcher that is killed while tasks wait" {
+	mkdir tree
+	cp "$busybox" tree/x.sif
+	mksquashfs tree fuse.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	install -d -o alice fuse
+	setpriv --reuid=alice --regid=alice --init-groups --inh-caps=+sys_admin --ambient-caps=+sys_admin \
+		squashfuse_ll -f fuse.sqsh fuse >/dev/null 2>&1 3>&- &
+	fuse=$!
+	eventually alice test -e fuse/x.sif
+	job=$(alice sbatch --parsable -H -o "$dir/batch.out" --container="$dir/fuse/x.sif" --wrap "$HOST")
+	kill -STOP "$fuse"
+	scontrol release "$job"
+	eventually pgrep -x coracle
+	kill -KILL $(pgrep -x coracle)
+	kill -CONT "$fuse"
+	eventually ended "$job"
+	output=$(<batch.out)
+	said internal 'the launcher: ended without an answer'
+	[[ $(job_field "$job" ExitCode) == 125:0 ]]
+}
+
+@test "with a request that nobody made: SLURM_CORACLE_REQUEST forged in many ways" {
+	local form
+	for form in garbage 1: 2:image=/x 1:image 1:image= 1:image=relative '1:image=/a;image=/b' '1:image=/a;bind=/x' '1:bind=/a:/b:rw' \
+		'1:image=/a;bind=/etc:/proc:rw' '1:image=/a;bind=/etc:/mnt/../x:rw' '1:image=/a;bind=/etc:/mnt:rwx' '1:image=/a;digest=sha256:0' \
+		'1:image=/a;as=%00' '1:image=/a%' '1:image=/a%0' '1:image=%zz' '%s%s%n' '1:image=%s%s%n' '1:nonsense=1;image=/a' $'1:image=/a\nb' \
+		$'\e[2J' $'1:image=\e]0;x\a' 'ü' $'\xff\xfe'; do
+		run alice env FORM="$form" sh -c "SLURM_CORACLE_REQUEST=\$FORM srun -n1 --export=ALL,SLURM_CORACLE_REQUEST=\"\$(printf %s \"\$FORM\" | tr ',' ' ')\" sh -c '$HOST'"
+		[[ $output != *'ran on the host'* ]] || fail "ran with $(printf %q "$form")" "$output" || return
+		((status == 125)) || fail "status $status with $(printf %q "$form")" "$output" || return
+		[[ $(grep -cE "${OURS}[^h]" <<<"$output") == 1 ]] || fail "not one line of ours with $(printf %q "$form")" "$output" || return
+		[[ $output != *$'\e'* ]] || fail "a control character of $(printf %q "$form")" || return
+	done
+	healthy
+}
+
+@test "with a request of a megabyte, and with an empty one" {
+	local big
+	# One string of the environment is at most 128 KiB (execve(2)).
+	big=$(head -c 100000 /dev/zero | tr '\0' x)
+	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=/$big" sh -c "$HOST"
+	((status == 125)) || fail "$status ${output:0:2000}"
+	said usage 'at most 32768 are possible'
+	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=" sh -c "$HOST"
+	((status == 125)) || fail "$status $output"
+	said usage 'SLURM_CORACLE_REQUEST'
+}
+
+@test "a forged request that is well made is one like any other: opened as the user, judged by the site" {
+	install -o bob -m 600 "$busybox" bobs.sif
+	refused image-unreadable 'bobs.sif: you may not read it' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$dir/bobs.sif" true
+	good srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$busybox" cat /etc/image-only
+	prints "$MARK"
+	configure $'version: 1\nuser_images: deny'
+	refused policy '(user_images: deny)' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$busybox" true
+}
+
+@test "SLURM_CONTAINER that reaches a node by --export is honoured, not ignored" {
+	good srun -n1 --export="ALL,SLURM_CONTAINER=$busybox" cat /etc/image-only
+	prints "$MARK"
+	refused image-missing '/no/such.sif: no such file' srun -n1 --export=ALL,SLURM_CONTAINER=/no/such.sif sh -c "$HOST"
+}
+
+@test "a name with control characters is one clean line" {
+	local name=$'bad\e[2J\nname.sif'
+	run alice srun -n1 --container="$dir/$name" true
+	((status != 0))
+	said image-missing 'bad\u{1b}[2J\nname.sif: no such file on this node'
+	has_not $'\e'
+	echo text >"$name"
+	chmod 644 "$name"
+	run alice srun -n1 --container="$dir/$name" true
+	said image-format 'bad\u{1b}[2J\nname.sif: not an image'
+	has_not $'\e'
+}
+
+@test "LD_PRELOAD and other variables of the job do nothing to the launcher" {
+	cat >evil.c <<-'C'
+	#include <stdio.h>
+	__attribute__((constructor)) static void loaded(void) { FILE *f = fopen("/tmp/coracle-evil", "a"); if (f) fclose(f); }
+	C
+	# The cluster has a command of its own that is called as.
+	PATH=/usr/bin:/bin gcc -shared -fPIC -o evil.so evil.c
+	chmod 755 evil.so
+	good srun -n1 -w n1 --export="ALL,LD_PRELOAD=$dir/evil.so,LD_AUDIT=$dir/evil.so,GCONV_PATH=$dir,LOCPATH=$dir,MALLOC_CHECK_=3,GLIBC_TUNABLES=x=y" --container="$busybox" cat /etc/image-only
+	has_line "$MARK"
+	on-node n1 test ! -e /tmp/coracle-evil
+}

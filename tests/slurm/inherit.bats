@@ -1,0 +1,94 @@
+# What the steps of a job take over from it.
+load support
+
+# A host's srun inside an image would have to be bound into it, so here a script on the host has the environment that
+# the node gives to the tasks of a contained step.
+environment_of_a_task() {
+	good srun -n1 --container="$busybox" "$@" sh -c 'echo "$SLURM_CORACLE_STEPS"'
+	steps=$output
+	[[ $steps == 1:* ]] || fail "$output"
+}
+
+@test "a contained step's environment names what inner steps inherit" {
+	environment_of_a_task
+	prints "1:image=$busybox;as=$busybox"
+}
+
+@test "an inner srun without --container runs in the image of its job" {
+	environment_of_a_task
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 cat /etc/image-only
+	prints "$MARK"
+}
+
+@test "an inner srun inherits the job's binds and digest" {
+	mkdir -m 777 data
+	touch data/found
+	environment_of_a_task --container-bind="$dir/data:/mnt/data"
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 ls /mnt/data /etc/image-only
+	has_line found
+	environment_of_a_task --container-digest="sha256:$(sha256sum "$busybox" | cut -d' ' -f1)"
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 sh -c 'cat /etc/image-only; echo $CORACLE_DIGEST'
+	has_line "$MARK"
+	has_line "sha256:$(sha256sum "$busybox" | cut -d' ' -f1)"
+}
+
+@test "a fresh --container wins over the inherited one, in all it says" {
+	mkdir -m 777 data
+	environment_of_a_task --container-bind="$dir/data:/mnt/data"
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 --container="$IMG/bare.sif" sh -c 'cat /image-only; test ! -e /mnt/data && echo no bind; echo $CORACLE_NAME'
+	prints $'coracle bare test image\nno bind\nbare'
+}
+
+@test "--container=none of an inner srun runs on the node" {
+	environment_of_a_task
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 --container=none sh -c 'test ! -e /etc/image-only && echo host; echo "<$SLURM_CORACLE_STEPS>"'
+	prints $'host\n<>'
+}
+
+@test "an inner srun's own binds and digest count" {
+	mkdir -m 777 data
+	touch data/found
+	environment_of_a_task
+	good env SLURM_CORACLE_STEPS="$steps" srun -n1 --container-bind="$dir/data:/mnt/data" ls /mnt/data /etc/image-only
+	has_line found
+	refused digest 'was asked for' env SLURM_CORACLE_STEPS="$steps" srun -n1 \
+		--container-digest=sha256:0000000000000000000000000000000000000000000000000000000000000000 true
+}
+
+@test "a new batch job inherits nothing" {
+	environment_of_a_task
+	job=$(alice env SLURM_CORACLE_STEPS="$steps" SLURM_CONTAINER="$busybox" SLURM_CORACLE_REQUEST="1:image=$busybox" \
+		sbatch --parsable -o "$dir/batch.out" --wrap 'test ! -e /etc/image-only && echo host')
+	eventually ended "$job"
+	[[ $(<batch.out) == host ]] || fail "$(<batch.out)"
+}
+
+@test "a step of a job on the host asks for an image of its own" {
+	job_script job.sh "test ! -e /etc/image-only && echo host
+srun -n1 --container=$busybox cat /etc/image-only
+srun -n1 --container=$IMG/bare.sif cat /image-only
+srun -n1 sh -c 'test ! -e /etc/image-only && echo host'"
+	batch job.sh
+	prints $'host\ncoracle test image\ncoracle bare test image\nhost'
+}
+
+@test "the exact value of --container is in no task's SLURM_CONTAINER, and the job's record has it" {
+	job_script job.sh "srun -n1 --container=$IMG/bare.sif sh -c 'echo \"<\$SLURM_CONTAINER> \$CORACLE_IMAGE\"'
+sed -n 's/.*Container=//p' /dev/null; scontrol show job \$SLURM_JOB_ID | sed -n 's/^ *Container=/record /p'"
+	batch job.sh
+	has_line "<> $IMG/bare.sif"
+}
+
+@test "an inherited request that is broken is refused, not ignored" {
+	at=submit refused usage 'SLURM_CORACLE_STEPS' env SLURM_CORACLE_STEPS=garbage srun -n1 true
+	at=submit refused usage 'SLURM_CORACLE_STEPS' env SLURM_CORACLE_STEPS= srun -n1 true
+}
+
+@test "srun inside an image, with Slurm bound into it, inherits the job's image" {
+	local libraries
+	job_script inner.sh 'cat /etc/image-only; srun -n1 cat /etc/image-only; srun -n1 --container=none sh -c "test ! -e /etc/image-only && echo host"'
+	libraries=/usr/lib,/usr/bin/srun,/etc/slurm,/usr/lib64:/lib64
+	[[ -d /usr/lib64 ]] || libraries=/usr/lib,/usr/bin/srun,/etc/slurm
+	batch --container="$IMG/mpi.sif" --container-bind="$libraries" inner.sh
+	prints $'coracle mpi test image\ncoracle mpi test image\nhost'
+}

@@ -1,0 +1,88 @@
+# With job_container/tmpfs each job has a /tmp of its own; the cluster is started for it.
+load support
+
+@test "a task sees the job's own /tmp and /dev/shm" {
+	on-node n1 touch /tmp/coracle-node
+	good srun -n2 -w n1 --container="$busybox" sh -c 'cat /etc/image-only; test ! -e /tmp/coracle-node && echo own; echo x >/tmp/coracle-mine.$SLURM_PROCID'
+	on-node n1 rm /tmp/coracle-node
+	[[ $(grep -cx "$MARK" <<<"$output") == 2 && $(grep -cx own <<<"$output") == 2 ]] || fail "$output"
+	on-node n1 test ! -e /tmp/coracle-mine.0
+}
+
+@test "contained and bare steps of a job share its /tmp" {
+	job_script job.sh "echo word >/tmp/coracle-word
+srun -n1 --container=$busybox sh -c 'cat /etc/image-only /tmp/coracle-word; echo back >/tmp/coracle-back'
+cat /tmp/coracle-back"
+	batch job.sh
+	prints "$MARK"$'\nword\nback'
+}
+
+@test "an image that sbcast left in the job's own /tmp runs" {
+	job_script job.sh "sbcast $IMG/bare.sif /tmp/cast.sif
+srun -N2 -n2 --container=/tmp/cast.sif cat /image-only"
+	batch -N2 job.sh
+	prints $'coracle bare test image\ncoracle bare test image'
+}
+
+@test "an image in the job's own /tmp wins over one of that name in the node's" {
+	on-node n1 install -m 644 "$busybox" /tmp/cast.sif
+	job_script job.sh "sbcast $IMG/bare.sif /tmp/cast.sif
+srun -n1 --container=/tmp/cast.sif cat /image-only"
+	batch -w n1 job.sh
+	on-node n1 rm /tmp/cast.sif
+	prints 'coracle bare test image'
+}
+
+@test "an image in the node's /tmp is not there for a job" {
+	on-node n1 install -m 644 "$busybox" /tmp/node.sif
+	run alice srun -n1 -w n1 --container=/tmp/node.sif cat /etc/image-only
+	on-node n1 rm /tmp/node.sif
+	((status == 125)) || fail "$status $output"
+	said image-missing '/tmp/node.sif: no such file on this node'
+}
+
+@test "a bind source and a working directory that are in the job's own /tmp only" {
+	job_script job.sh "mkdir /tmp/data /tmp/here; echo word >/tmp/data/file
+srun -n1 --container=$busybox --container-bind=/tmp/data:/mnt/data cat /etc/image-only /mnt/data/file
+srun -n1 --chdir=/tmp/here --container=$busybox sh -c 'pwd; cat /etc/image-only'"
+	batch -w n1 job.sh
+	prints "$MARK
+word
+/tmp/here
+$MARK"
+}
+
+@test "a batch script runs inside, and so does each of sixteen tasks, in one namespace" {
+	job_script job.sh 'cat /etc/image-only'
+	batch --container="$busybox" job.sh
+	prints "$MARK"
+	good srun -n16 -w n1 --container="$busybox" readlink /proc/self/ns/mnt
+	[[ $(sort -u <<<"$output" | wc -l) == 1 && $(wc -l <<<"$output") == 16 ]] || fail "$output"
+}
+
+@test "a working directory in the job's own /tmp" {
+	good srun -n1 --chdir=/tmp --container="$busybox" sh -c 'pwd; cat /etc/image-only'
+	prints $'/tmp\n'"$MARK"
+}
+
+@test "six ranks pass a message around by PMIx" {
+	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" /usr/bin/ring
+	has_line 'ring sum=15 ranks=6'
+	[[ $(grep -c ' in coracle mpi test image$' <<<"$output") == 6 ]]
+}
+
+@test "a refusal is one line and hurts no node" {
+	nodes=3 at=node refused image-missing '/no/such.sif: no such file on this node' srun -N3 -n6 --container=/no/such.sif true
+	head -c 100000 "$busybox" >cut.sif
+	chmod 644 cut.sif
+	at=node refused image-format 'cut.sif: truncated' srun -n2 --container="$dir/cut.sif" true
+}
+
+@test "nothing is left when a contained step is cancelled" {
+	good sbatch --parsable -o /dev/null --wrap "srun --container=$busybox sh -c 'touch $dir/in; sleep 1000'"
+	job=$output
+	eventually test -e in
+	scancel "$job"
+	eventually ended "$job"
+	healthy
+}
