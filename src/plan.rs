@@ -51,6 +51,8 @@ pub enum Obstacle {
     TooManyLinks,
     /// A file where a folder should be.
     NotAFolder(PathBuf),
+    /// A name of more than 255 bytes.
+    NameTooLong,
 }
 
 /// A want, with what it is on the node and where it would go in the image.
@@ -143,6 +145,7 @@ impl From<Error> for Refusal {
             Error::Obstacle(target, Obstacle::TooManyLinks) => {
                 bind(&target, "too many levels of symbolic links in the image".into())
             }
+            Error::Obstacle(target, Obstacle::NameTooLong) => bind(&target, "a name of more than 255 bytes".into()),
             Error::Obstacle(target, Obstacle::NotAFolder(place)) => {
                 bind(&target, format!("{} is a file in the image", place.display()))
             }
@@ -207,11 +210,22 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
     let want = &sighting.want;
     let sight = match &sighting.sight {
         Ok(sight) => sight.clone(),
+        Err(_) if want.origin == Origin::Kernel => return Err(Error::Kernel(want.target.clone())),
         Err(_) if want.presence == Presence::IfThere => return Ok(None),
         Err(obstacle) => return Err(Error::Obstacle(want.target.clone(), obstacle.clone())),
     };
     if want.origin == Origin::Kernel && (sight.link.is_some() || sight.found == Some(Shape::File)) {
         return Err(Error::Kernel(want.target.clone()));
+    }
+    // What the typed path may not be, a link of the image may not make of it.
+    if want.origin != Origin::Kernel && crate::request::inside(&sight.place).is_err() {
+        return match (want.presence, sight.link) {
+            (Presence::IfThere, _) => Ok(None),
+            (_, link) => {
+                let (target, link) = (want.target.clone(), link.unwrap_or_else(|| want.target.clone()));
+                Err(Error::LeadsOut { target, link, place: sight.place })
+            }
+        };
     }
     let images_own = want.presence == Presence::UnlessInImage && sight.found == Some(Shape::Folder);
     Ok((!images_own).then_some(sight))

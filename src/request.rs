@@ -246,7 +246,7 @@ impl Request {
     /// Reads [`Request::to_env`]'s form with all the checks of [`Request::parse`].
     pub fn from_env(text: &OsStr) -> Result<Self, Error> {
         if text.len() > MAX_LEN {
-            return Err(Error::TooLong(text.len()));
+            return Err(Error::Garbled("longer than 32768 bytes"));
         }
         let text = text.to_str().ok_or(Error::Garbled("not ASCII"))?;
         let fields = text.strip_prefix(FORM).ok_or(Error::Garbled("not of form 1"))?;
@@ -289,7 +289,8 @@ impl ImageRef {
         if scheme.is_some_and(|at| !bytes[..at].contains(&b'/')) || bytes.starts_with(b"store:") {
             return Err(Error::Scheme(name.to_owned()));
         }
-        Ok(Self { path: directory.join(name), typed: name.to_owned() })
+        // Without `.` in it; `..` stays, since what it means depends on links.
+        Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
     }
 
     /// The name without folders and ending, for `CORACLE_NAME`.

@@ -153,7 +153,8 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
             wants.push(Want::node(path, access, presence, origin));
         }
     };
-    if let Some(home) = around.home {
+    // A service account's home may be /bin: the image's is meant there.
+    if let Some(home) = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top))) {
         add(home, ReadWrite, IfThere, Origin::Home);
     }
     for folder in mpi::folders(around.pmix) {

@@ -1,6 +1,8 @@
 //! The container's /etc/passwd and /etc/group: the image's, with the user's own lines.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 /// `image` without the entries that the added lines replace, and with those lines.
 ///
 /// An entry is replaced when it has the name or the number of an added one: the first match counts, and an image
@@ -8,9 +10,10 @@
 /// is one that the image has. `root` is root's line for an image that has none.
 pub fn merge(image: &str, added: &[String], root: &str) -> String {
     let added: Vec<&String> = added.iter().filter(|line| !line.is_empty() && number(line) != Some("0")).collect();
-    let replaced = |line: &str| {
-        number(line) != Some("0") && added.iter().any(|new| name(new) == name(line) || number(new) == number(line))
-    };
+    let names: HashSet<_> = added.iter().map(|line| name(line)).collect();
+    let numbers: HashSet<_> = added.iter().map(|line| number(line)).collect();
+    let replaced =
+        |line: &str| number(line) != Some("0") && (names.contains(&name(line)) || numbers.contains(&number(line)));
     let mut out = String::with_capacity(image.len() + 128);
     for line in image.lines().filter(|line| !line.is_empty() && !replaced(line)) {
         out.push_str(line);

@@ -30,11 +30,18 @@ pub struct Entry<'a> {
     pub rule: Option<&'a str>,
     /// Why it was refused, if it was.
     pub refusal: Option<&'a Refusal>,
+    /// How many tasks have been let in.
+    pub answered: u32,
     /// How long each phase took.
     pub clock: Option<&'a Clock>,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// What is known before anything was done.
+    pub fn of(start: &'a Start, request: Option<&'a Request>) -> Self {
+        Self { start, request, digest: None, rule: None, refusal: None, answered: 0, clock: None }
+    }
+
     fn fields(&self) -> Vec<(&'static str, String)> {
         let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let image = self.request.map_or("-".into(), |request| request.image.path.display().to_string());
@@ -47,7 +54,7 @@ impl Entry<'_> {
             ("image", format!("{:?}", clean(&image))),
             ("digest", or_dash(self.digest.clone())),
             ("rule", or_dash(self.rule.map(str::to_owned))),
-            ("verdict", if self.refusal.is_some() { "refused" } else { "started" }.to_owned()),
+            ("verdict", self.verdict().to_owned()),
         ];
         if let Some(refusal) = self.refusal {
             fields.push(("cause", format!("{:?}", refusal.line())));
@@ -56,6 +63,15 @@ impl Entry<'_> {
             fields.push((phase, format!("{milliseconds}ms")));
         }
         fields
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (self.refusal, self.answered) {
+            (Some(_), _) => "refused",
+            // The step was ended before any task came.
+            (None, 0) => "abandoned",
+            (None, _) => "started",
+        }
     }
 
     /// Writes it where the site wants it. A log that is not there stops no job.

@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use coracle::config::{Config, Log, StartTimeout};
+use coracle::config::{Config, Log};
 use coracle::report::{Kind, Refusal};
 use coracle::request::Request;
 use coracle::sys::{self, Channel, MountNamespace, Received};
@@ -36,7 +36,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
         Ok((channel, Some(start))) => {
-            Server { channel, start, config: Err(config) }.serve();
+            Server { channel, start, path: config }.serve();
             ExitCode::SUCCESS
         }
         // A person has typed this, or slurmstepd has died.
@@ -53,6 +53,10 @@ fn sanitize() -> sys::Result<Channel> {
     sys::reset_signals()?;
     let channel = Channel::inherit(sys::CHANNEL)?;
     sys::set_undumpable()?;
+    // slurmstepd has the user's groups by now, and what we make would have them, too.
+    let root = nix::unistd::Gid::from_raw(0);
+    nix::unistd::setgroups(&[]).map_err(|errno| sys::Error::new("setgroups([])", errno))?;
+    nix::unistd::setresgid(root, root, root).map_err(|errno| sys::Error::new("setresgid(0)", errno))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     nix::unistd::chdir("/").map_err(|errno| sys::Error::new("chdir(\"/\")", errno))?;
     // Absent where the kernel was built without it; nothing depends on it.
@@ -70,79 +74,96 @@ fn first_word(channel: &Channel) -> sys::Result<Option<Start>> {
 struct Server {
     channel: Channel,
     start: Start,
-    /// The settings once they are read, before that the path of their file.
-    config: Result<Config, PathBuf>,
+    /// The file of the settings.
+    path: PathBuf,
 }
 
-/// A container and what it was built from and for: another task may need another.
+/// What there is for the tasks that have not come yet.
+struct Outcome {
+    /// The container, or why there is none.
+    built: Result<Built, Refusal>,
+    /// The namespace in which this was found out: in another, the same paths may lead elsewhere.
+    base: MountNamespace,
+    /// Where the step is, if slurmstepd has said it.
+    here: Option<Here>,
+}
+
+/// A container, and what it was built from.
 struct Built {
     loaded: Loaded,
     container: Container,
-    base: MountNamespace,
-    here: Here,
 }
 
 impl Server {
-    fn serve(mut self) {
-        let mut run = None;
-        let outcome = self.begin(&mut run);
-        let log = self.config.as_ref().map_or(Log::Auto, |config| config.log);
-        let built = match outcome {
-            Ok(Some(built)) => Ok(built),
-            // slurmstepd gave the step up before there was anything to do.
-            Ok(None) => return,
-            Err(refusal) => Err(refusal),
+    fn serve(self) {
+        let request = Request::from_env(&self.start.request);
+        let config = Config::load(&self.path);
+        let log = config.as_ref().map_or(Log::Auto, |config| config.log);
+        let mut entry = Entry::of(&self.start, request.as_ref().ok());
+        let run = match (&request, config) {
+            (_, Err(error)) => Err(error.into()),
+            (Err(error), _) => Err(error.clone().into()),
+            (Ok(request), Ok(config)) => {
+                let (request, identity) = (request.clone(), self.start.identity.clone());
+                Ok(Run { request, config, identity, clock: Clock::start() })
+            }
         };
-        let built = self.answer_all(run.as_mut(), built);
-        let loaded = built.as_ref().ok().map(|built| &built.loaded);
-        Entry {
-            start: &self.start,
-            request: run.as_ref().map(|run| &run.request),
-            digest: loaded.and_then(|loaded| loaded.opened.digest).map(|digest| digest.to_string()),
-            rule: loaded.map(|loaded| loaded.rule.as_str()),
-            refusal: built.as_ref().err(),
-            clock: run.as_ref().map(|run| &run.clock),
+        match run {
+            Ok(mut run) => {
+                let outcome = self.begin(&mut run).and_then(|outcome| self.answer_all(&mut run, outcome));
+                match &outcome {
+                    Ok((built, answered)) => {
+                        entry.answered = *answered;
+                        entry.digest = built.loaded.opened.digest.map(|digest| digest.to_string());
+                        entry.rule = Some(built.loaded.rule.as_str());
+                    }
+                    Err(refusal) => entry.refusal = Some(refusal),
+                }
+                entry.clock = Some(&run.clock);
+                entry.write(log);
+            }
+            Err(refusal) => {
+                self.refuse_all(&refusal);
+                entry.refusal = Some(&refusal);
+                entry.write(log);
+            }
         }
-        .write(log);
     }
 
-    /// Everything that can be done before the first task arrives.
-    fn begin(&mut self, slot: &mut Option<Run>) -> Result<Option<Built>, Refusal> {
-        let clock = Clock::start();
-        let path = self.config.as_ref().err().cloned().unwrap_or_default();
-        let config = Config::load(&path)?;
-        self.config = Ok(config.clone());
-        let request = Request::from_env(&self.start.request)?;
-        let run = slot.insert(Run { request, config, identity: self.start.identity.clone(), clock });
-        let deadline = self.deadline();
+    /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
+    /// only what keeps tasks from being answered at all.
+    fn begin(&self, run: &mut Run) -> Result<Outcome, Refusal> {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
+        let mut here = None;
+        let built = self.build_ahead(run, &mut here);
+        Ok(Outcome { built, base, here })
+    }
+
+    fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
+        let deadline = Instant::now() + run.config.start_timeout.0;
         let proxy = Proxy::start(&self.start.identity, deadline)?;
         let loaded = run.load(&proxy)?;
         // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
         // a guess does not matter.
-        let guess = self.start.directory.clone().map(|directory| Here { directory, pmix: None });
+        let guess = self.guess();
         let ahead = guess.as_ref().and_then(|guess| {
             let around = surroundings(guess, &loaded, &self.start);
             run.build(&proxy, &loaded, &around).ok().map(|container| (container, run.wants(&around)))
         });
-        let Some(here) = self.where_it_is(deadline)? else { return Ok(None) };
+        let here = slot.insert(self.where_it_is(deadline)?);
         run.clock.lap("wait");
-        let around = surroundings(&here, &loaded, &self.start);
+        let around = surroundings(here, &loaded, &self.start);
         let container = match ahead {
             Some((container, wants)) if wants == run.wants(&around) => container,
             _ => run.build(&proxy, &loaded, &around)?,
         };
-        Ok(Some(Built { loaded, container, base, here }))
+        Ok(Built { loaded, container })
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.config.as_ref().map_or(StartTimeout::default(), |config| config.start_timeout).0
-    }
-
-    fn where_it_is(&self, deadline: Instant) -> Result<Option<Here>, Refusal> {
+    fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
         match self.channel.receive(deadline) {
-            Ok(Received::Packet(packet)) => Ok(Some(Here::from_bytes(&packet.data)?)),
-            Ok(Received::Closed) => Ok(None),
+            Ok(Received::Packet(packet)) => Ok(Here::from_bytes(&packet.data)?),
+            Ok(Received::Closed) => Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up")),
             Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => {
                 Err(Refusal::new(Kind::Timeout, "slurmstepd", "did not set up the step in time"))
             }
@@ -150,53 +171,93 @@ impl Server {
         }
     }
 
-    /// Answers every task. All of them are answered even when one is gone: a socket that is closed while a
-    /// greeting lies unread resets the tasks that still wait (unix(7)).
-    fn answer_all(&self, mut run: Option<&mut Run>, mut built: Result<Built, Refusal>) -> Result<Built, Refusal> {
-        let end = Instant::now() + STRAGGLERS;
-        let mut answered = 0;
-        while answered < self.start.tasks {
-            let Ok(Received::Packet(packet)) = self.channel.receive(end) else { break };
-            let Ok(hello) = Hello::from_bytes(&packet.data) else { continue };
-            if let (Some(run), Some(task)) = (run.as_deref_mut(), packet.fds.into_iter().next()) {
-                built = built.and_then(|built| self.fit(run, built, MountNamespace::from_fd(task), hello.pmix));
+    /// Answers every task, and says how many got in. All of them are answered even when one is gone: a socket that is
+    /// closed while a greeting lies unread resets the tasks that still wait (unix(7)).
+    fn answer_all(&self, run: &mut Run, mut outcome: Outcome) -> Result<(Built, u32), Refusal> {
+        let mut entered = 0;
+        self.each_task(|hello, task| {
+            if let Some(task) = task {
+                self.fit(run, &mut outcome, task, hello.pmix)?;
             }
-            let sent = match &built {
+            match &outcome.built {
                 Ok(built) => {
-                    let digest = built.loaded.opened.digest;
-                    self.channel.send(&Answer::Enter { digest }.to_bytes(), &[built.container.namespace.as_fd()])
+                    let answer = Answer::Enter { digest: built.loaded.opened.digest };
+                    self.answer(&answer, &[built.container.namespace.as_fd()])?;
+                    entered += 1;
+                    Ok(())
                 }
-                Err(refusal) => self.channel.send(&Answer::Refused(refusal.clone()).to_bytes(), &[]),
-            };
-            answered += 1;
-            if sent.is_err() {
-                break;
+                Err(refusal) => Err(refusal.clone()),
+            }
+        });
+        outcome.built.map(|built| (built, entered))
+    }
+
+    fn refuse_all(&self, refusal: &Refusal) {
+        self.each_task(|_, _| Err(refusal.clone()));
+    }
+
+    /// Waits for each task of this node; a task whose greeting ends with a refusal is told so.
+    fn each_task(&self, mut greet: impl FnMut(Hello, Option<MountNamespace>) -> Result<(), Refusal>) {
+        let end = Instant::now() + STRAGGLERS;
+        let mut greeted = 0;
+        while greeted < self.start.tasks {
+            let Ok(Received::Packet(packet)) = self.channel.receive(end) else { return };
+            // Where the step is, said after the launcher had given up waiting for it.
+            let Ok(hello) = Hello::from_bytes(&packet.data) else { continue };
+            greeted += 1;
+            let task = packet.fds.into_iter().next().map(MountNamespace::from_fd);
+            if let Err(refusal) = greet(hello, task)
+                && self.answer(&Answer::Refused(refusal), &[]).is_err()
+            {
+                return;
             }
         }
-        built
+    }
+
+    fn answer(&self, answer: &Answer, fds: &[BorrowedFd<'_>]) -> Result<(), Refusal> {
+        let deadline = Instant::now() + FIRST_WORD;
+        self.channel.send(&answer.to_bytes(), fds, deadline).map_err(|error| Refusal::system("a task", &error))
     }
 
     /// Builds again where a task turns out to live in another mount namespace than slurmstepd
-    /// (job_container/tmpfs), or its PMIx server was not known before.
-    fn fit(&self, run: &mut Run, built: Built, task: MountNamespace, pmix: Option<PathBuf>) -> Result<Built, Refusal> {
+    /// (job_container/tmpfs), or its PMIx server was not known before. An image that was not there may be, in the
+    /// job's own /tmp.
+    fn fit(
+        &self,
+        run: &mut Run,
+        outcome: &mut Outcome,
+        task: MountNamespace,
+        pmix: Option<PathBuf>,
+    ) -> Result<(), Refusal> {
         let system = |error: sys::Error| Refusal::system("the task's namespace", &error);
-        let same = built.base.is(&task).map_err(system)? && (pmix.is_none() || pmix == built.here.pmix);
-        if same {
-            return Ok(built);
+        let Some(here) = outcome.here.clone().or_else(|| self.guess()) else { return Ok(()) };
+        let known = pmix.is_none() || pmix == here.pmix;
+        if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
+            return Ok(());
         }
         let own = MountNamespace::current().map_err(system)?;
         sys::enter_mount_namespace(&task).map_err(system)?;
-        let again = (|| {
-            let proxy = Proxy::start(&self.start.identity, self.deadline())?;
-            let here = Here { directory: built.here.directory, pmix: pmix.or(built.here.pmix) };
-            // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
-            let same = still_the_same(&proxy, run, &built.loaded)?;
-            let loaded = if same { built.loaded } else { run.load(&proxy)? };
-            let container = run.build(&proxy, &loaded, &surroundings(&here, &loaded, &self.start))?;
-            Ok(Built { loaded, container, base: task, here })
-        })();
-        sys::enter_mount_namespace(&own).map_err(system)?;
-        again
+        let here = Here { directory: here.directory, pmix: pmix.or(here.pmix) };
+        let moving = Err(Refusal::new(Kind::Internal, "the container", "is being built again"));
+        let before = std::mem::replace(&mut outcome.built, moving).ok();
+        let built = self.build_there(run, before, &here);
+        *outcome = Outcome { built, base: task, here: Some(here) };
+        sys::enter_mount_namespace(&own).map_err(system)
+    }
+
+    fn guess(&self) -> Option<Here> {
+        self.start.directory.clone().map(|directory| Here { directory, pmix: None })
+    }
+
+    fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
+        let proxy = Proxy::start(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
+        // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
+        let loaded = match before {
+            Some(before) if still_the_same(&proxy, run, &before.loaded)? => before.loaded,
+            _ => run.load(&proxy)?,
+        };
+        let container = run.build(&proxy, &loaded, &surroundings(here, &loaded, &self.start))?;
+        Ok(Built { loaded, container })
     }
 }
 
@@ -212,11 +273,10 @@ fn surroundings<'a>(here: &'a Here, loaded: &'a Loaded, start: &'a Start) -> Sur
 /// True when the image's path leads to the very file that was loaded, unchanged.
 fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
     let path: &Path = &run.request.image.path;
-    let Ok(found) = proxy.open_source(path)? else { return Ok(false) };
-    let stat = |fd: &OwnedFd| nix::sys::stat::fstat(fd).ok();
-    let loaded = nix::sys::stat::fstat(&loaded.opened.file).ok();
-    let key = |stat: Option<nix::sys::stat::FileStat>| {
+    let Ok((found, _)) = proxy.open_source(path)? else { return Ok(false) };
+    let key = |fd: BorrowedFd<'_>| {
+        let stat = nix::sys::stat::fstat(fd).ok();
         stat.map(|stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec))
     };
-    Ok(key(stat(&found)).is_some() && key(stat(&found)) == key(loaded))
+    Ok(key(found.as_fd()).is_some() && key(found.as_fd()) == key(loaded.opened.file.as_fd()))
 }

@@ -5,27 +5,32 @@
 //! left behind. The child also reads the image's headers and looks up names (NSS), for the same reasons.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coracle::image::{self, digest};
+use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Digest, ImageRef};
 use coracle::sys::{self, Channel, Child, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
 
 /// The child and the line to it. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     channel: Channel,
     deadline: Instant,
+    /// A question was left without its answer: one that comes later would be taken for the next question's.
+    broken: Cell<bool>,
     _child: Child,
 }
 
@@ -34,6 +39,8 @@ pub struct Proxy {
 pub struct Opened {
     /// Open for reading.
     pub file: File,
+    /// How long it is, in bytes.
+    pub length: u64,
     /// What of it is to be mounted.
     pub image: image::Image,
     /// Its digest, if that was asked for.
@@ -51,6 +58,10 @@ pub struct Account {
     pub groups: Vec<String>,
 }
 
+/// The child outlives no step's start by much, whatever becomes of its parent.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// The most that is said of a user's groups, in bytes: somebody with thousands gets the first of them.
+const GROUPS: usize = 64 * 1024;
 /// The most that the child may use, in bytes: hashing and parsing need a fraction.
 const MEMORY: u64 = 1 << 30;
 
@@ -78,7 +89,7 @@ impl Proxy {
             Err(_) => 1,
         })
         .map_err(failed)?;
-        Ok(Self { channel, deadline, _child: child })
+        Ok(Self { channel, deadline, broken: Cell::new(false), _child: child })
     }
 
     /// Opens and identifies the image, and hashes it if `hash`.
@@ -96,23 +107,25 @@ impl Proxy {
         let (words, digest) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
         let digest = Some(digest).filter(|text| !text.is_empty()).map(|text| Digest::parse(OsStr::new(text)));
         let digest = digest.transpose().map_err(|_| garbled(()))?;
+        let length = fields.next().and_then(|text| text.parse().ok()).ok_or_else(|| garbled(()))?;
         let file = File::from(fds.next().ok_or_else(|| garbled(()))?);
-        let length = file.metadata().map_err(|_| garbled(()))?.len();
-        // The child has the user's ids: what it says is checked again, and what it passes is what is mounted.
+        // A file system that a user runs shows root nothing (fuse(4), allow_other), so the length is the child's word;
+        // a wrong one makes a loop device that is too short or reads zeros.
         let image = image::Image::from_words(words, length).ok_or_else(|| garbled(()))?;
-        Ok(Opened { file, image, digest })
+        Ok(Opened { file, length, image, digest })
     }
 
     /// Opens a folder or file of the node, as the user, for binding it.
-    pub fn open_source(&self, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
+    pub fn open_source(&self, path: &Path) -> Result<Result<(OwnedFd, Shape), Errno>, Refusal> {
         let question = [&[ask::SOURCE], path.as_os_str().as_bytes()].concat();
-        self.descriptor(&question, &[], &path.display().to_string())
+        let found = self.descriptor(&question, &[], &path.display().to_string())?;
+        Ok(found.map(|(fd, word)| (fd, if word == b"folder" { Shape::Folder } else { Shape::File })))
     }
 
     /// Opens `path` below `folder` as the user, following nothing that leads out of it.
     pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
         let question = [&[ask::BENEATH], path.as_os_str().as_bytes()].concat();
-        self.descriptor(&question, &[folder], &path.display().to_string())
+        Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| fd))
     }
 
     /// What the node's user database says of the user and of `groups`.
@@ -143,13 +156,13 @@ impl Proxy {
         question: &[u8],
         fds: &[BorrowedFd<'_>],
         what: &str,
-    ) -> Result<Result<OwnedFd, Errno>, Refusal> {
+    ) -> Result<Result<(OwnedFd, Vec<u8>), Errno>, Refusal> {
         let reply = self.ask(question, fds, what)?;
         match (reply.data.split_first(), reply.fds.into_iter().next()) {
-            (Some((&reply::DONE, _)), Some(fd)) => Ok(Ok(fd)),
+            (Some((&reply::DONE, word)), Some(fd)) => Ok(Ok((fd, word.to_vec()))),
             (Some((&reply::ERRNO, number)), None) => {
                 let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
-                Ok(Err(Errno::from_raw(number.unwrap_or(libc_eio()))))
+                Ok(Err(number.map_or(Errno::EIO, Errno::from_raw)))
             }
             _ => Err(garbled(())),
         }
@@ -162,18 +175,21 @@ impl Proxy {
             }
             _ => Refusal::system(what, &error),
         };
-        self.channel.send(question, fds).map_err(system)?;
-        match self.channel.receive(self.deadline).map_err(system)? {
-            Received::Packet(packet) => Ok(packet),
+        let late = sys::Error::new("asking", Errno::ETIMEDOUT);
+        let answer = match self.broken.replace(true) {
+            true => Err(late),
+            false => self.channel.send(question, fds, self.deadline).and_then(|()| self.channel.receive(self.deadline)),
+        };
+        match answer.map_err(system)? {
+            Received::Packet(packet) => {
+                self.broken.set(false);
+                Ok(packet)
+            }
             Received::Closed => {
                 Err(Refusal::new(Kind::Internal, what, "the process that opens files as the user has died"))
             }
         }
     }
-}
-
-fn libc_eio() -> i32 {
-    Errno::EIO as i32
 }
 
 fn garbled(_: impl Sized) -> Refusal {
@@ -205,7 +221,7 @@ fn become_proxy(channel: Channel, identity: &Identity) -> sys::Result<Channel> {
 }
 
 fn serve(channel: &Channel, uid: u32) -> u8 {
-    let far = Instant::now() + std::time::Duration::from_secs(3600);
+    let far = Instant::now() + PATIENCE;
     while let Ok(Received::Packet(packet)) = channel.receive(far) {
         let Some((verb, rest)) = packet.data.split_first() else { return 1 };
         let sent = match (*verb, rest) {
@@ -237,12 +253,16 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
 }
 
 fn send(channel: &Channel, verb: u8, rest: &[u8], fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {
-    channel.send(&[&[verb], rest].concat(), fd.as_slice())
+    channel.send(&[&[verb], rest].concat(), fd.as_slice(), Instant::now() + PATIENCE)
 }
 
 fn answer(channel: &Channel, result: sys::Result<OwnedFd>) -> sys::Result<()> {
     match result {
-        Ok(fd) => send(channel, reply::DONE, &[], Some(fd.as_fd())),
+        Ok(fd) => {
+            let mode = nix::sys::stat::fstat(&fd).map_or(0, |stat| stat.st_mode);
+            let folder = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+            send(channel, reply::DONE, if folder { b"folder" } else { b"file" }, Some(fd.as_fd()))
+        }
         Err(error) => send(channel, reply::ERRNO, (error.errno() as i32).to_string().as_bytes(), None),
     }
 }
@@ -282,7 +302,7 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
     } else {
         String::new()
     };
-    Ok((file, format!("{}\0{digest}", image.to_words()).into_bytes()))
+    Ok((file, format!("{}\0{digest}\0{}", image.to_words(), opened.len()).into_bytes()))
 }
 
 /// File systems whose regular files are made up by the kernel (statfs(2)).
@@ -329,6 +349,9 @@ fn account_of(uid: u32, groups: &[u8]) -> Vec<u8> {
         _ => fields.extend([Vec::new(), Vec::new()]),
     }
     for gid in std::str::from_utf8(groups).unwrap_or("").split(',').filter_map(|gid| gid.parse::<u32>().ok()) {
+        if fields.iter().map(Vec::len).sum::<usize>() > GROUPS {
+            break;
+        }
         if let Ok(Some(group)) = nix::unistd::Group::from_gid(gid.into()) {
             fields.push(format!("{}:x:{gid}:", group.name).into_bytes());
         }

@@ -15,7 +15,6 @@ use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Origin, Presence, Source, Surroundings, Want};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::SFlag;
 
 use crate::apply::{self, Disk};
 use crate::proxy::{Account, Opened, Proxy};
@@ -69,17 +68,16 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(&opened.file, &opened.image, &name)?;
+        let disk = Disk::attach(&opened.file, opened.length, &opened.image, &name)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
     /// Below which trusted folder this very file lies, if below any.
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
-        let name = self.request.image.to_string();
-        let unreadable = |cause: std::io::Error| Refusal::new(Kind::ImageUnreadable, &name, cause.to_string());
-        let file = opened.file.metadata().map_err(unreadable)?;
-        let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), below: None, wanted_owner: None };
-        let path = sys::fd_path(&opened.file).map_err(unreadable)?;
+        // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
+        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None };
+        let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
+        let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
@@ -143,11 +141,7 @@ impl Run {
 fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
     let Source::Node(path) = &want.source else { return Ok(Some((Shape::File, None))) };
     match proxy.open_source(path)? {
-        Ok(fd) => {
-            let mode = nix::sys::stat::fstat(&fd).map_err(|errno| missing(want, path, errno))?.st_mode;
-            let folder = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-            Ok(Some((if folder { Shape::Folder } else { Shape::File }, Some(fd))))
-        }
+        Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
         Err(_) if want.presence == Presence::IfThere => Ok(None),
         Err(errno) => Err(missing(want, path, errno)),

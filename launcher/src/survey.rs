@@ -29,6 +29,9 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Ob
     let (mut first_link, mut links) = (None, 0);
 
     while let Some(name) = todo.pop_front() {
+        if found == Some(Shape::File) {
+            return Ok(Err(Obstacle::NotAFolder(place)));
+        }
         if name == ".." {
             if !place.pop() {
                 return Ok(Err(Obstacle::Escape(first_link.unwrap_or(place))));
@@ -41,9 +44,6 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Ob
             found = Some(Shape::Folder);
             continue;
         }
-        if found == Some(Shape::File) {
-            return Ok(Err(Obstacle::NotAFolder(place)));
-        }
         let here = folders.last().map_or(root, AsFd::as_fd);
         place.push(&name);
         if missing {
@@ -55,6 +55,7 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Ob
                 (found, missing) = (None, true);
                 continue;
             }
+            Err(error) if error.errno() == Errno::ENAMETOOLONG => return Ok(Err(Obstacle::NameTooLong)),
             Err(error) => return Err(error),
         };
         let mode = nix::sys::stat::fstat(&next).map_err(|errno| sys::Error::new("fstat()", errno))?;
@@ -112,6 +113,7 @@ mod tests {
             ("../usr/lib", "up"),
             ("../../etc", "usr/out"),
             ("loop", "loop"),
+            ("usr/file/../lib", "odd"),
             ("../run/systemd/stub", "usr/dangling"),
         ] {
             symlink(to, tree.path().join(link)).unwrap();
@@ -137,6 +139,8 @@ mod tests {
         assert_eq!(seen("/usr/dangling"), ok("/run/systemd/stub", None, true));
         assert_eq!(seen("/new/deep"), ok("/new/deep", None, false));
         assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen("/odd"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen(&format!("/{}", "a".repeat(300))), Err(Obstacle::NameTooLong));
         assert_eq!(seen("/loop"), Err(Obstacle::TooManyLinks));
         assert_eq!(seen("/usr/out"), Err(Obstacle::Escape("/usr/out".into())));
         assert_eq!(seen("/up"), Err(Obstacle::Escape("/up".into())));

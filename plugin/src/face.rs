@@ -213,6 +213,17 @@ pub fn kill_step(job: u32, step: u32) -> bool {
     kill(job, step, u16::try_from(libc::SIGKILL).unwrap_or(9), 0) == 0
 }
 
+/// Whether an option of Slurm's own was given to this srun, sbatch or salloc. False where the release does not say:
+/// `opt` and the function are in all of them since 20.11, but no promise.
+pub fn option_is_set(name: &CStr) -> bool {
+    let (Some(options), Some(is_set)) = (symbol(c"opt"), symbol(c"slurm_option_isset")) else { return false };
+    type IsSet = extern "C" fn(*mut c_void, *const c_char) -> bool;
+    // SAFETY: slurm_opt.h has `bool slurm_option_isset(slurm_opt_t *opt, const char *name)` in every release since
+    // 20.11, and `opt` is the program's own slurm_opt_t.
+    let is_set = unsafe { std::mem::transmute::<*mut c_void, IsSet>(is_set) };
+    is_set(options, name.as_ptr())
+}
+
 /// Ends this task.
 pub fn exit_task(status: c_int) -> ! {
     // SAFETY: _exit ends the process at once; no exit handler of slurmstepd, whose copy this is, may run here.

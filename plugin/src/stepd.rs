@@ -27,6 +27,10 @@ const BATCH_STEP: u32 = 0xffff_fffb;
 
 /// A task that was refused, as docs/messages.md has it.
 const REFUSED: c_int = 125;
+/// Where slurmstepd goes when it cannot go where the job wants to be (slurmd/slurmstepd/mgr.c).
+const FALLBACK: &str = "/tmp";
+/// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
+const MAX_COMPONENTS: u32 = 128;
 /// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s); this is for a launcher
 /// that hangs. slurm.conf's UnkillableStepTimeout is 60 s.
 const PATIENCE: Duration = Duration::from_secs(50);
@@ -37,12 +41,18 @@ const FLAG_REFUSED: u32 = 1;
 const FLAG_ALONE: u32 = 2;
 /// The step has been ended.
 const FLAG_KILLED: u32 = 4;
+/// A task of this node is in its container, and may wait for the others.
+const FLAG_ENTERED: u32 = 8;
 
 /// What is known of the step.
 #[derive(Default)]
 pub struct State {
+    /// The job's environment has been read.
+    read: bool,
     /// A container was asked for.
     wanted: bool,
+    /// This task is in it.
+    entered: bool,
     /// Why no task may start.
     cause: Option<Refusal>,
     /// The cause is this task's own, and no other's.
@@ -57,6 +67,10 @@ pub struct State {
     nodes: u32,
     tasks: u32,
     forked: u32,
+    /// The job's user, as whom the step is ended.
+    identity: Option<Identity>,
+    /// The jobs of a heterogeneous step's components; empty for others.
+    components: Vec<u32>,
 }
 
 impl State {
@@ -81,15 +95,20 @@ impl State {
 /// As root, before the step is set up: reads the request and starts the launcher, which then has the time in which
 /// slurmstepd does the rest.
 pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>) {
-    let step = spank.step().unwrap_or(EXTERN_STEP);
-    if step == EXTERN_STEP {
+    let step = spank.step();
+    if step == Some(EXTERN_STEP) {
         return;
     }
+    let step = step.unwrap_or_default();
     let (form, request) = match request_of(spank) {
         Ok(Some(request)) => (OsString::from(request.to_env()), Some(request)),
         Ok(None) => {
             // A plugin that could not read its own arguments must not stop steps that do not need it.
-            *state = State::default();
+            *state = State { read: true, ..State::default() };
+            if step == BATCH_STEP {
+                // Of the job in which sbatch was called.
+                spank.unsetenv(STEPS);
+            }
             return;
         }
         Err((form, refusal)) => {
@@ -97,6 +116,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
             (form, None)
         }
     };
+    state.read = true;
     state.wanted = true;
     state.image = request.map(|request| request.image.path);
     prepare_flags(state, spank, step);
@@ -120,12 +140,23 @@ fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)>
         return Request::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     }
     // A submit side without the plugin. With it, Slurm's variable does not reach a node.
-    let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else { return Ok(None) };
+    let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else {
+        return inherited(spank);
+    };
     let directory = directory_of(spank);
     match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/"))) {
         Ok(Choice::Container(request)) => Ok(Some(request)),
         Ok(Choice::Host) => Ok(None),
         Err(error) => Err((image, error.into())),
+    }
+}
+
+/// What a step has from its job. An srun with the plugin has made a request of it, or taken it away for `none`: if it
+/// is still there, the srun was one without, such as an image may bring along.
+fn inherited(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)> {
+    match spank.getenv(STEPS, MAX_LEN + 1).filter(|_| spank.step() != Some(BATCH_STEP)) {
+        Some(form) => Request::from_env(&form).map(Some).map_err(|error| (form, error.into())),
+        None => Ok(None),
     }
 }
 
@@ -139,10 +170,25 @@ fn prepare_flags(state: &mut State, spank: &Spank<'_>, step: u32) {
     state.job = spank.job().unwrap_or(0);
     state.nodes = spank.nodes().unwrap_or(1);
     state.tasks = spank.local_tasks().unwrap_or(1);
+    state.components = components(spank);
+    if let (Some(uid), Some(gid), Some(groups)) = (spank.uid(), spank.gid(), spank.groups()) {
+        state.identity = Some(Identity { uid, gid, groups });
+    }
     match SharedFlags::new() {
         Ok(flags) => state.flags = Some(flags),
         Err(error) => state.refuse(Refusal::system("slurmstepd", &error)),
     }
+}
+
+/// The jobs of the components of a heterogeneous step, from the job's environment: only the user's own jobs can be
+/// ended with them (see [`end_step`]).
+fn components(spank: &Spank<'_>) -> Vec<u32> {
+    let number = |name: String| {
+        let name = CString::new(name).ok()?;
+        spank.getenv(&name, 16)?.to_str()?.parse::<u32>().ok()
+    };
+    let count = number("SLURM_HET_SIZE".into()).unwrap_or(0).min(MAX_COMPONENTS);
+    (0..count).filter_map(|index| number(format!("SLURM_JOB_ID_HET_GROUP_{index}"))).collect()
 }
 
 fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {
@@ -152,11 +198,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         job: state.job,
         step: state.step,
         tasks: state.tasks,
-        identity: Identity {
-            uid: spank.uid().ok_or_else(|| unknown("user"))?,
-            gid: spank.gid().ok_or_else(|| unknown("group"))?,
-            groups: spank.groups().ok_or_else(|| unknown("groups"))?,
-        },
+        identity: state.identity.clone().ok_or_else(|| unknown("user and groups"))?,
         request: form.to_owned(),
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
         directory: directory_of(spank),
@@ -168,7 +210,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
     let (ours, theirs) = Channel::pair().map_err(failed)?;
     let words = [c"coracle", c"prepare", c"--config", arguments.config.as_c_str()];
     sys::spawn_reparented(launcher, &words, &theirs).map_err(failed)?;
-    ours.send(&message.to_bytes(), &[]).map_err(failed)?;
+    ours.send(&message.to_bytes(), &[], Instant::now() + PATIENCE).map_err(failed)?;
     state.channel = Some(ours);
     Ok(())
 }
@@ -180,7 +222,7 @@ pub fn user_init(state: &mut State) -> c_int {
         Ok(directory) => {
             let here = Here { directory: directory.clone(), pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
             // A launcher that is gone shows when the tasks ask it.
-            let _ = channel.send(&here.to_bytes(), &[]);
+            let _ = channel.send(&here.to_bytes(), &[], Instant::now() + PATIENCE);
             state.directory = Some(directory);
         }
         Err(cause) => state.refuse(Refusal::new(Kind::Workdir, "the working directory", cause.to_string())),
@@ -194,7 +236,13 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
         return 0;
     }
     match enter(state) {
-        Ok(digest) => state.digest = digest,
+        Ok(digest) => {
+            state.digest = digest;
+            state.entered = true;
+            if let Some(flags) = &state.flags {
+                flags.raise(FLAG_ENTERED);
+            }
+        }
         Err((refusal, alone)) => {
             state.alone = alone;
             state.refuse(refusal);
@@ -209,21 +257,22 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
 /// refusal is this task's own.
 fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
     let system = |error: sys::Error| (Refusal::system("entering the container", &error), true);
-    let silent = || Refusal::new(Kind::Internal, "the launcher", "ended without an answer");
-    let channel = state.channel.as_ref().ok_or_else(|| (silent(), false))?;
+    let silent = || (Refusal::new(Kind::Internal, "the launcher", "ended without an answer"), true);
+    let deadline = Instant::now() + PATIENCE;
+    let channel = state.channel.as_ref().ok_or_else(silent)?;
     let own = MountNamespace::current().map_err(system)?;
     let hello = Hello { pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
-    channel.send(&hello.to_bytes(), &[own.as_fd()]).map_err(|_| (silent(), false))?;
-    let packet = match channel.receive(Instant::now() + PATIENCE) {
+    channel.send(&hello.to_bytes(), &[own.as_fd()], deadline).map_err(|_| silent())?;
+    let packet = match channel.receive(deadline) {
         Ok(Received::Packet(packet)) => packet,
-        Ok(Received::Closed) => return Err((silent(), false)),
-        Err(_) => return Err((Refusal::new(Kind::Timeout, "the launcher", "did not answer in time"), false)),
+        Ok(Received::Closed) => return Err(silent()),
+        Err(_) => return Err((Refusal::new(Kind::Timeout, "the launcher", "did not answer in time"), true)),
     };
-    let digest = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), false))? {
+    let digest = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), true))? {
         Answer::Enter { digest } => digest,
         Answer::Refused(refusal) => return Err((refusal, false)),
     };
-    let namespace = packet.fds.first().ok_or_else(|| (silent(), false))?;
+    let namespace = packet.fds.first().ok_or_else(silent)?;
     sys::enter_mount_namespace(namespace).map_err(system)?;
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
@@ -232,8 +281,19 @@ fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
 
 /// In each task, as the user and in the container, before TaskProlog and the command.
 pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
+    if !state.read {
+        // A plugin before this one failed in init_post_opt with a positive number: Slurm then skips ours, and goes on.
+        match request_of(spank) {
+            Ok(None) => return 0,
+            _ => state.refuse(skipped("init_post_opt")),
+        }
+    }
     if !state.wanted {
         return 0;
+    }
+    if state.cause.is_none() && !state.entered {
+        state.alone = true;
+        state.refuse(skipped("task_init_privileged"));
     }
     if state.cause.is_none()
         && let Err(refusal) = stand_in(state.directory.as_deref())
@@ -260,13 +320,22 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     0
 }
 
+fn skipped(hook: &str) -> Refusal {
+    Refusal::new(Kind::Internal, "plugin", format!("Slurm has not called its {hook}"))
+        .hint("does another plugin before it in plugstack.conf fail there?")
+}
+
 /// Makes sure that the task is where the step is. Slurm goes to / when it cannot go where the job wants to, and says
 /// so, but starts it there.
 fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
     let Some(directory) = directory else {
         return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
     };
-    if std::env::current_dir().is_ok_and(|now| now == directory) {
+    let now = std::env::current_dir().ok();
+    // slurmstepd has gone to its own fallback because the folder is only in the job's private tree
+    // (job_container/tmpfs), and the task has found it there.
+    let found = directory == Path::new(FALLBACK) && now.as_deref().is_some_and(|now| now != Path::new("/"));
+    if found || now.as_deref() == Some(directory) {
         return Ok(());
     }
     std::env::set_current_dir(directory).map_err(|cause| {
@@ -313,41 +382,50 @@ pub fn task_post_fork(state: &mut State) -> c_int {
 /// or ranks elsewhere would wait for it until the time limit.
 pub fn task_exit(state: &mut State) -> c_int {
     let Some(flags) = &state.flags else { return 0 };
-    let others = state.nodes > 1 || flags.is_raised(FLAG_ALONE);
+    let here = flags.is_raised(FLAG_ALONE) || flags.is_raised(FLAG_ENTERED);
+    let others = here || state.nodes > 1 || !state.components.is_empty();
     if flags.is_raised(FLAG_REFUSED) && others && !flags.raise(FLAG_KILLED) {
-        end_step(state.job, state.step);
+        end_step(state);
     }
     0
 }
 
-/// When the step is told again to end, after it has been told once.
-const AGAIN: [Duration; 9] = {
-    let mut waits = [Duration::from_millis(100); 9];
+/// When the step is told to end: at once, and again.
+const TELL: [Duration; 10] = {
+    let mut waits = [Duration::ZERO; 10];
     let mut index = 1;
     while index < waits.len() {
-        waits[index] = Duration::from_millis(100 << index);
+        waits[index] = Duration::from_millis(50 << index);
         index += 1;
     }
     waits
 };
 /// The sum of these, and the time for the calls.
-const AGAIN_LIMIT: Duration = Duration::from_secs(90);
+const TELL_LIMIT: Duration = Duration::from_secs(90);
 
 /// Ends the step on all nodes.
 ///
 /// Once is not enough: Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so a
 /// task of another node that is between its fork and its execve misses it, starts, and waits for its peers for ever.
-/// It is told again until the controller no longer knows the step. Where the call does not exist, `srun -K` and
-/// KillOnBadExit do what they can.
-fn end_step(job: u32, step: u32) {
-    if face::kill_step(job, step) {
-        let _ = sys::in_background(AGAIN_LIMIT, || {
-            for wait in AGAIN {
-                std::thread::sleep(wait);
-                if !face::kill_step(job, step) {
-                    return;
-                }
+/// It is told again until the controller no longer knows the step. As the job's user, who may end his own steps and
+/// no others; and beside slurmstepd, which must not wait for a controller that is slow. Where the call does not
+/// exist, `srun -K` and KillOnBadExit do what they can.
+fn end_step(state: &State) {
+    let Some(identity) = &state.identity else { return };
+    let jobs = if state.components.is_empty() { vec![state.job] } else { state.components.clone() };
+    let _ = sys::in_background(TELL_LIMIT, || {
+        if sys::become_user(identity).is_err() {
+            return;
+        }
+        let mut failed = 0;
+        for wait in TELL {
+            std::thread::sleep(wait);
+            let known = jobs.iter().filter(|job| face::kill_step(**job, state.step)).count();
+            // A controller that did not answer is asked again; one that no longer knows the step twice is right.
+            failed = if known == 0 { failed + 1 } else { 0 };
+            if failed == 2 {
+                return;
             }
-        });
-    }
+        }
+    });
 }

@@ -16,7 +16,7 @@ use coracle::request::{Choice, Error, Request};
 use coracle::sys;
 use nix::fcntl::OFlag;
 
-use crate::face::Context;
+use crate::face::{self, Context};
 
 /// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
 /// every job that has it.
@@ -48,6 +48,14 @@ pub fn init(state: &mut State) {
 /// After all options are parsed, once for each component of a heterogeneous job.
 pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     let fresh = sys::get_env(CONTAINER);
+    if context == Context::Allocator
+        && fresh.as_deref().is_some_and(|image| image != "none")
+        && face::option_is_set(c"export-file")
+    {
+        // The job's whole environment comes from that file: the request would be lost, and the job run on the node.
+        return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
+            .hint("put what is in the file into the script, or use --export"));
+    }
     // Slurm sets it only where it is unset: the next component must find it so.
     sys::unset_env(CONTAINER);
     let request = choose(state, context, fresh.as_deref())?;
@@ -88,7 +96,9 @@ fn choose(state: &State, context: Context, fresh: Option<&OsStr>) -> Result<Opti
             Choice::Host => Ok(None),
         },
         (None, Some(inherited)) if context == Context::Srun => {
-            Ok(Some(Request::from_env(inherited)?.amend(&options, &directory)?))
+            let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
+            let inherited = Request::from_env(inherited).map_err(|error| named(error.into()))?;
+            Ok(Some(inherited.amend(&options, &directory)?))
         }
         (None, _) => match lone {
             Some(flag) => Err(Error::WithoutImage(flag).into()),
@@ -106,8 +116,9 @@ fn first_look(request: &Request) -> Result<(), Refusal> {
     match found.metadata() {
         Ok(metadata) if metadata.is_dir() => return refuse(Kind::ImageType, "a folder, not an image file"),
         Ok(metadata) if !metadata.is_file() => return refuse(Kind::ImageType, "no regular file, so not an image file"),
-        Ok(_) => {}
-        Err(_) => return Ok(()),
+        Ok(metadata) if metadata.len() > 0 => {}
+        // Files of /proc have no length; the node says what is wrong with them.
+        _ => return Ok(()),
     }
     let Ok(mut file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
     let mut start = [0; 64];

@@ -98,7 +98,8 @@ impl fmt::Display for Error {
             Self::Truncated { what, need, have } => {
                 write!(out, "truncated: {what} ends at byte {need}, the file at byte {have}")
             }
-            Self::Sif(fault) => write!(out, "damaged SIF: {fault}"),
+            Self::Sif(fault) if fault.is_damage() => write!(out, "damaged SIF: {fault}"),
+            Self::Sif(fault) => fault.fmt(out),
             Self::Squashfs(fault) => write!(out, "damaged squashfs: {fault}"),
         }
     }

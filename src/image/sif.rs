@@ -52,6 +52,13 @@ pub enum Fault {
     Overlay,
 }
 
+impl Fault {
+    /// True of what no writer of SIF files makes; the rest is sound, but not for us or for this node.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Filesystem(_) | Self::Encrypted | Self::Architecture { .. } | Self::Overlay)
+    }
+}
+
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         Self::Sif(fault)

@@ -30,7 +30,7 @@ fn a_relative_image_is_taken_from_the_working_directory() {
     assert_eq!(request("/x/b.sif", &[]).image.path, Path::new("/x/b.sif"));
     assert_eq!(request("/x/b.sif", &[]).image.stem(), "b");
     assert_eq!(parse("none", &[], None), Ok(Choice::Host));
-    assert_eq!(request("./none", &[]).image.path, Path::new("/home/alice/./none"));
+    assert_eq!(request("./none", &[]).image.path, Path::new("/home/alice/none"));
 }
 
 #[test]

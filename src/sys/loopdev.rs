@@ -58,6 +58,7 @@ impl LoopDevice {
     pub fn attach(image: impl AsFd, offset: u64, size: u64) -> Result<Self> {
         let image = image.as_fd();
         let control = open("/dev/loop-control".into())?;
+        let mut last = None;
         for _ in 0..TRIES {
             // SAFETY: LOOP_CTL_GET_FREE takes no argument and returns a number or -1.
             let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
@@ -69,17 +70,20 @@ impl LoopDevice {
                 // answers ENXIO.
                 Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENXIO | Errno::EBUSY) => {
                     std::thread::sleep(std::time::Duration::from_millis(1));
+                    last = Some(error);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             match configure(&file, image, offset, size) {
                 Ok(()) => return Ok(Self { file }),
-                Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EAGAIN | Errno::ENXIO) => {}
+                Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EAGAIN | Errno::ENXIO) => {
+                    last = Some(error)
+                }
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(format!("ioctl(LOOP_CONFIGURE, {}) {TRIES} times", show(image)), Errno::EBUSY))
+        Err(last.unwrap_or_else(|| Error::new(format!("ioctl(LOOP_CONFIGURE, {})", show(image)), Errno::EBUSY)))
     }
 
     /// A path for the kernel's mount code that leads to this very device.
@@ -102,7 +106,7 @@ fn configure(device: &File, image: BorrowedFd<'_>, offset: u64, size: u64) -> Re
             encrypt_type: 0,
             encrypt_key_size: 0,
             flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
-            // Left empty: any user may read it through losetup.
+            // For losetup only, and of 64 bytes: sysfs has the whole path.
             file_name: [0; 64],
             crypt_name: [0; 64],
             encrypt_key: [0; 32],

@@ -44,6 +44,9 @@ pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
+/// How often a look-up that was disturbed is tried again.
+const TRIES: u32 = 128;
+
 fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
     let directory = directory.as_fd();
     // openat2 refuses flags that open(2) would ignore, and O_PATH ignores all but a few.
@@ -53,10 +56,13 @@ fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag
         flags
     };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+    let mut tries = 0;
     loop {
+        tries += 1;
         match nix::fcntl::openat2(directory, path, how) {
-            // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)).
-            Err(nix::errno::Errno::EAGAIN) => {}
+            // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)). It is also
+            // what a file under somebody's write lease answers, for as long as he likes.
+            Err(nix::errno::Errno::EAGAIN) if tries < TRIES => {}
             Err(errno) => {
                 return Err(Error::new(
                     format!("openat2({}, {path:?}, {flags:?}, {resolve:?})", show(directory)),

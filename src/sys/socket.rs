@@ -13,7 +13,7 @@ use nix::sys::socket::{
 
 use super::{Error, Result};
 
-/// The longest packet, in bytes: a 32 KiB request, 65,536 group ids would not fit, 10,000 do.
+/// The longest packet, in bytes: a request of 32 KiB and 10,000 group ids fit.
 const PACKET: usize = 160 * 1024;
 /// The most descriptors in one packet.
 const DESCRIPTORS: usize = 4;
@@ -64,16 +64,18 @@ impl Channel {
         Ok(Self { fd })
     }
 
-    /// Sends one message. EPIPE when the other side is gone; never a SIGPIPE.
-    pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// Sends one message, waiting until `deadline` for room. EPIPE when the other side is gone; never a SIGPIPE.
+    pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
         let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
         let slice = [IoSlice::new(data)];
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         loop {
-            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &slice, control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &slice, control, flags, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT, deadline)?,
                 Err(errno) => {
                     return Err(Error::new(format!("sendmsg({} bytes, {} fds)", data.len(), raw.len()), errno));
                 }
@@ -82,13 +84,17 @@ impl Channel {
     }
 
     /// Waits until `deadline` for one message. ETIMEDOUT when none came.
+    ///
+    /// All tasks of a node share one end: poll(2) wakes them all for each message, and one of them gets it. So nobody
+    /// may wait in recvmsg itself.
     pub fn receive(&self, deadline: Instant) -> Result<Received> {
-        self.wait(deadline)?;
         let mut data = vec![0; PACKET];
         let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
         let (length, flags, fds) = loop {
+            self.wait(PollFlags::POLLIN, deadline)?;
             let mut slice = [IoSliceMut::new(&mut data)];
-            match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+            match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), flags) {
                 Ok(message) => {
                     let mut fds = Vec::new();
                     for item in message.cmsgs().map_err(|errno| Error::new("recvmsg() control", errno))? {
@@ -99,7 +105,7 @@ impl Channel {
                     }
                     break (message.bytes, message.flags, fds);
                 }
-                Err(Errno::EINTR) => {}
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
                 // A peer that closes with unread messages resets the connection (unix(7)).
                 Err(Errno::ECONNRESET) => return Ok(Received::Closed),
                 Err(errno) => return Err(Error::new("recvmsg()", errno)),
@@ -115,12 +121,12 @@ impl Channel {
         Ok(Received::Packet(Packet { data, fds }))
     }
 
-    fn wait(&self, deadline: Instant) -> Result<()> {
+    fn wait(&self, what: PollFlags, deadline: Instant) -> Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // One millisecond more than what is left, so that poll does not return early and spin.
             let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
-            let mut poll = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            let mut poll = [PollFd::new(self.fd.as_fd(), what)];
             match nix::poll::poll(&mut poll, timeout) {
                 Ok(0) if Instant::now() >= deadline => return Err(Error::new("poll()", Errno::ETIMEDOUT)),
                 Ok(0) | Err(Errno::EINTR) => {}
@@ -150,11 +156,25 @@ mod tests {
     fn a_message_keeps_its_bytes_and_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
-        one.send(b"hello", &[file.as_fd()]).unwrap();
+        one.send(b"hello", &[file.as_fd()], soon()).unwrap();
         let Received::Packet(packet) = other.receive(soon()).unwrap() else { panic!("closed") };
         assert_eq!((packet.data.as_slice(), packet.fds.len()), (&b"hello"[..], 1));
         let (sent, came) = (nix::sys::stat::fstat(&file).unwrap(), nix::sys::stat::fstat(&packet.fds[0]).unwrap());
         assert_eq!((sent.st_dev, sent.st_ino), (came.st_dev, came.st_ino));
+    }
+
+    #[test]
+    fn two_readers_of_one_message_and_a_full_socket_keep_their_deadlines() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(b"x", &[], soon()).unwrap();
+        let brief = || Instant::now() + Duration::from_millis(50);
+        let ends = std::thread::scope(|scope| {
+            let readers = [scope.spawn(|| other.receive(brief())), scope.spawn(|| other.receive(brief()))];
+            readers.map(|reader| reader.join().unwrap().map_err(|error| error.errno()))
+        });
+        assert_eq!(ends.iter().filter(|end| matches!(end, Err(Errno::ETIMEDOUT))).count(), 1, "{ends:?}");
+        let full = (0..100_000).find_map(|_| one.send(&[0; 1000], &[], brief()).err());
+        assert_eq!(full.map(|error| error.errno()), Some(Errno::ETIMEDOUT));
     }
 
     #[test]
@@ -164,6 +184,6 @@ mod tests {
         assert_eq!(silent.errno(), Errno::ETIMEDOUT);
         drop(one);
         assert!(matches!(other.receive(soon()), Ok(Received::Closed)));
-        assert_eq!(other.send(b"x", &[]).unwrap_err().errno(), Errno::EPIPE);
+        assert_eq!(other.send(b"x", &[], soon()).unwrap_err().errno(), Errno::EPIPE);
     }
 }

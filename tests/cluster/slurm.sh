@@ -81,11 +81,11 @@ configure_slurm() {
 start_slurm() {
 	local i cpus first
 	slurmctld 2>/var/log/slurm/start.log || fail_with_log slurmctld /var/log/slurm/{start,slurmctld}.log
-	# Linux 6.18 refuses (EINVAL) to bind the file of a mount namespace that was made on a lower CPU than ours.
-	# A real node's is the first of all, so ours are made on the first CPU; then they may run anywhere.
+	# Linux 6.18 refuses (EINVAL) to bind the file of a mount namespace whose number is lower than ours. Each CPU deals
+	# out numbers of its own, so ours are made where they are lowest now; then they may run anywhere.
 	cpus=$(taskset -cp $$)
 	cpus=${cpus##*: }
-	first=${cpus%%[-,]*}
+	first=$(cpu_of_lowest_namespace)
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
@@ -93,6 +93,16 @@ start_slurm() {
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done
+}
+
+cpu_of_lowest_namespace() {
+	local cpu last
+	last=$(($(nproc --all) - 1))
+	for cpu in $(seq 0 "$last"); do
+		# NS_GET_MNTNS_ID of ioctl_nsfs(2); 0 where the kernel does not know it, and then any CPU will do.
+		taskset -c "$cpu" unshare --mount perl -e 'open my $ns, "<", "/proc/self/ns/mnt"; my $id = pack "Q", 0;
+			ioctl $ns, 0x8008b705, $id; print unpack("Q", $id), " $ARGV[0]\n"' "$cpu" 2>/dev/null || true
+	done | sort -n | awk 'NR == 1 { print $2 }'
 }
 
 await_nodes() {

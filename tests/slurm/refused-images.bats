@@ -222,7 +222,7 @@ MINUS='\377\377\377\377\377\377\377\377'
 	wrong image-format 'damaged SIF: the root partition is -1' 4121 "$MINUS"
 	wrong image-format 'truncated: the root partition ends at byte' 4113 '\000\000\000\000\001'
 	wrong image-format 'truncated: the root partition ends at byte' 4121 '\000\000\000\000\001'
-	wrong image-format 'damaged squashfs' 4113 '\001\200'
+	wrong image-format 'damaged squashfs' 4113 '\000\170'
 	wrong image-format 'damaged squashfs' 4121 '\140\000\000\000\000'
 	wrong image-format 'damaged squashfs' 4121 '\000\000\000\000\000'
 }

@@ -32,10 +32,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Puts the image's part of `file` on a loop device.
-    pub fn attach(file: &File, image: &Image, name: &str) -> Result<Self, Refusal> {
-        let length =
-            file.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, name, cause.to_string()))?.len();
+    /// Puts the image's part of `file`, which is `length` bytes long, on a loop device.
+    pub fn attach(file: &File, length: u64, image: &Image, name: &str) -> Result<Self, Refusal> {
         let size = image::loop_size(image.offset, image.size, length);
         let device = LoopDevice::attach(file, image.offset, size).map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENODEV => {
@@ -58,6 +56,7 @@ impl Disk {
             Errno::ENODEV => {
                 Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
             }
+            Errno::ENOMEM | Errno::EPERM | Errno::EMFILE | Errno::ENFILE => Refusal::system(name, &error),
             _ => damaged(name, &error),
         })
     }
