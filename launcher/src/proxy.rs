@@ -71,6 +71,7 @@ mod ask {
     pub const BENEATH: u8 = b'b';
     pub const ACCOUNT: u8 = b'a';
     pub const UID: u8 = b'u';
+    pub const LOOP: u8 = b'l';
 }
 mod reply {
     pub const DONE: u8 = b'+';
@@ -151,6 +152,18 @@ impl Proxy {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
+    /// Puts the image that was opened last behind `device`.
+    pub fn configure_loop(&self, device: BorrowedFd<'_>, offset: u64, size: u64) -> sys::Result<()> {
+        let question = [&[ask::LOOP][..], format!("{offset} {size}").as_bytes()].concat();
+        let failed = |errno| sys::Error::new(format!("ioctl(LOOP_CONFIGURE, offset={offset} size={size})"), errno);
+        let reply = self.ask(&question, &[device], "the image").map_err(|_| failed(Errno::ETIMEDOUT))?;
+        match reply.data.split_first() {
+            Some((&reply::DONE, _)) => Ok(()),
+            Some((_, number)) => Err(failed(errno_of(number))),
+            None => Err(failed(Errno::EIO)),
+        }
+    }
+
     fn descriptor(
         &self,
         question: &[u8],
@@ -160,10 +173,7 @@ impl Proxy {
         let reply = self.ask(question, fds, what)?;
         match (reply.data.split_first(), reply.fds.into_iter().next()) {
             (Some((&reply::DONE, word)), Some(fd)) => Ok(Ok((fd, word.to_vec()))),
-            (Some((&reply::ERRNO, number)), None) => {
-                let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
-                Ok(Err(number.map_or(Errno::EIO, Errno::from_raw)))
-            }
+            (Some((&reply::ERRNO, number)), None) => Ok(Err(errno_of(number))),
             _ => Err(garbled(())),
         }
     }
@@ -190,6 +200,11 @@ impl Proxy {
             }
         }
     }
+}
+
+fn errno_of(number: &[u8]) -> Errno {
+    let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+    number.map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn garbled(_: impl Sized) -> Refusal {
@@ -222,11 +237,16 @@ fn become_proxy(channel: Channel, identity: &Identity) -> sys::Result<Channel> {
 
 fn serve(channel: &Channel, uid: u32) -> u8 {
     let far = Instant::now() + PATIENCE;
+    let mut image: Option<File> = None;
     while let Ok(Received::Packet(packet)) = channel.receive(far) {
         let Some((verb, rest)) = packet.data.split_first() else { return 1 };
         let sent = match (*verb, rest) {
             (ask::IMAGE, [hash, path @ ..]) => match image_of(Path::new(OsStr::from_bytes(path)), *hash != 0) {
-                Ok((file, text)) => send(channel, reply::DONE, &text, Some(file.as_fd())),
+                Ok((file, text)) => {
+                    let sent = send(channel, reply::DONE, &text, Some(file.as_fd()));
+                    image = Some(file);
+                    sent
+                }
                 Err(refusal) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
             },
             (ask::SOURCE, path) => {
@@ -237,6 +257,13 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                     answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
                 }
                 None => return 1,
+            },
+            (ask::LOOP, numbers) => match (packet.fds.first(), &image) {
+                (Some(device), Some(image)) => match configure(device.as_fd(), image, numbers) {
+                    Ok(()) => send(channel, reply::DONE, &[], None),
+                    Err(errno) => send(channel, reply::ERRNO, (errno as i32).to_string().as_bytes(), None),
+                },
+                _ => return 1,
             },
             (ask::ACCOUNT, groups) => send(channel, reply::DONE, &account_of(uid, groups), None),
             (ask::UID, name) => {
@@ -265,6 +292,14 @@ fn answer(channel: &Channel, result: sys::Result<OwnedFd>) -> sys::Result<()> {
         }
         Err(error) => send(channel, reply::ERRNO, (error.errno() as i32).to_string().as_bytes(), None),
     }
+}
+
+/// `numbers` is an offset and a size.
+fn configure(device: BorrowedFd<'_>, image: &File, numbers: &[u8]) -> Result<(), Errno> {
+    let (offset, size) =
+        std::str::from_utf8(numbers).ok().and_then(|text| text.split_once(' ')).ok_or(Errno::EINVAL)?;
+    let number = |text: &str| text.parse().map_err(|_| Errno::EINVAL);
+    sys::configure_loop(device, image.as_fd(), number(offset)?, number(size)?).map_err(|error| error.errno())
 }
 
 /// Opens an image and looks at it. The refusal's object is filled in by whoever knows what the user typed.

@@ -68,7 +68,7 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(&opened.file, opened.length, &opened.image, &name)?;
+        let disk = Disk::attach(proxy, &opened, &name)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 

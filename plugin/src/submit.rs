@@ -116,9 +116,8 @@ fn first_look(request: &Request) -> Result<(), Refusal> {
     match found.metadata() {
         Ok(metadata) if metadata.is_dir() => return refuse(Kind::ImageType, "a folder, not an image file"),
         Ok(metadata) if !metadata.is_file() => return refuse(Kind::ImageType, "no regular file, so not an image file"),
-        Ok(metadata) if metadata.len() > 0 => {}
-        // Files of /proc have no length; the node says what is wrong with them.
-        _ => return Ok(()),
+        Ok(_) => {}
+        Err(_) => return Ok(()),
     }
     let Ok(mut file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
     let mut start = [0; 64];

@@ -57,6 +57,11 @@ impl LoopDevice {
     /// Between asking for a free device and taking it, somebody else may take it: then the next one is tried.
     pub fn attach(image: impl AsFd, offset: u64, size: u64) -> Result<Self> {
         let image = image.as_fd();
+        Self::attach_by(|device| configure_loop(device, image, offset, size))
+    }
+
+    /// Takes a free device; `configure` is what calls [`configure_loop`] on it, here or in another process.
+    pub fn attach_by(configure: impl Fn(BorrowedFd<'_>) -> Result<()>) -> Result<Self> {
         let control = open("/dev/loop-control".into())?;
         let mut last = None;
         for _ in 0..TRIES {
@@ -75,7 +80,7 @@ impl LoopDevice {
                 }
                 Err(error) => return Err(error),
             };
-            match configure(&file, image, offset, size) {
+            match configure(file.as_fd()) {
                 Ok(()) => return Ok(Self { file }),
                 Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EAGAIN | Errno::ENXIO) => {
                     last = Some(error)
@@ -83,7 +88,7 @@ impl LoopDevice {
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::new(format!("ioctl(LOOP_CONFIGURE, {})", show(image)), Errno::EBUSY)))
+        Err(last.unwrap_or_else(|| Error::new("ioctl(LOOP_CONFIGURE)", Errno::EBUSY)))
     }
 
     /// A path for the kernel's mount code that leads to this very device.
@@ -92,7 +97,9 @@ impl LoopDevice {
     }
 }
 
-fn configure(device: &File, image: BorrowedFd<'_>, offset: u64, size: u64) -> Result<()> {
+/// Puts `size` bytes of `image` from `offset` on behind a loop device that is open for reading (loop(4),
+/// LOOP_CONFIGURE). EBUSY when somebody else has taken it.
+pub fn configure_loop(device: BorrowedFd<'_>, image: BorrowedFd<'_>, offset: u64, size: u64) -> Result<()> {
     let config = LoopConfig {
         fd: image.as_raw_fd().cast_unsigned(),
         block_size: 0,

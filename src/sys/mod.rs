@@ -21,7 +21,7 @@ pub mod spank {
 }
 
 pub use environ::{get_env, set_env, unset_env};
-pub use loopdev::LoopDevice;
+pub use loopdev::{LoopDevice, configure_loop};
 pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
     set_attributes,

@@ -82,7 +82,7 @@ cleanup() {
 	big=$(head -c 100000 /dev/zero | tr '\0' x)
 	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=/$big" sh -c "$HOST"
 	((status == 125)) || fail "$status ${output:0:2000}"
-	said usage 'at most 32768 are possible'
+	said usage 'longer than 32768 bytes'
 	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=" sh -c "$HOST"
 	((status == 125)) || fail "$status $output"
 	said usage 'SLURM_CORACLE_REQUEST'

@@ -46,8 +46,10 @@ srun -n1 --container=/tmp/cast.sif cat /image-only"
 srun -n1 --container=$busybox --container-bind=/tmp/data:/mnt/data cat /etc/image-only /mnt/data/file
 srun -n1 --chdir=/tmp/here --container=$busybox sh -c 'pwd; cat /etc/image-only'"
 	batch -w n1 job.sh
+	# slurmstepd itself is not in the job's namespace when it goes to the working directory, and says so.
 	prints "$MARK
 word
+slurmstepd-n1: error: couldn't chdir to \`/tmp/here': No such file or directory: going to /tmp instead
 /tmp/here
 $MARK"
 }

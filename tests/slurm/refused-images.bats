@@ -189,7 +189,7 @@ MINUS='\377\377\377\377\377\377\377\377'
 	cp "$busybox" wrong.sif
 	dd if="$busybox" of=wrong.sif bs=1 skip=4096 seek=$((4096 + 585)) count=585 conv=notrunc status=none
 	printf '\004' | dd of=wrong.sif bs=1 seek=$((4096 + 585 + 205)) conv=notrunc status=none
-	on_node image-format 'wrong.sif: damaged SIF: it has an overlay partition' "$dir/wrong.sif"
+	on_node image-format 'wrong.sif: it has an overlay partition' "$dir/wrong.sif"
 }
 
 @test "a SIF with another filesystem, or an unknown one" {

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use coracle::image::{self, Image};
+use coracle::image;
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, Identity, Lookup, LoopDevice, MountNamespace, MountPropagation};
@@ -23,7 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::accounts;
-use crate::proxy::Account;
+use crate::proxy::{Account, Opened, Proxy};
 
 /// The image on a block device. One superblock, however often it is mounted.
 #[derive(Debug)]
@@ -32,10 +32,20 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Puts the image's part of `file`, which is `length` bytes long, on a loop device.
-    pub fn attach(file: &File, length: u64, image: &Image, name: &str) -> Result<Self, Refusal> {
+    /// Puts the image that `proxy` has opened on a loop device.
+    ///
+    /// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
+    /// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
+    /// judged is the one that is mounted, whatever the proxy may say.
+    pub fn attach(proxy: &Proxy, opened: &Opened, name: &str) -> Result<Self, Refusal> {
+        let (image, length) = (&opened.image, opened.length);
         let size = image::loop_size(image.offset, image.size, length);
-        let device = LoopDevice::attach(file, image.offset, size).map_err(|error| match error.errno() {
+        let attached = if opened.file.metadata().is_ok() {
+            LoopDevice::attach(&opened.file, image.offset, size)
+        } else {
+            LoopDevice::attach_by(|device| proxy.configure_loop(device, image.offset, size))
+        };
+        let device = attached.map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENODEV => {
                 Refusal::system(name, &error).hint("the kernel of this node has no loop devices: modprobe loop")
             }
