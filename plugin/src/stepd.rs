@@ -188,7 +188,10 @@ fn components(spank: &Spank<'_>) -> Vec<u32> {
         spank.getenv(&name, 16)?.to_str()?.parse::<u32>().ok()
     };
     let count = number("SLURM_HET_SIZE".into()).unwrap_or(0).min(MAX_COMPONENTS);
-    (0..count).filter_map(|index| number(format!("SLURM_JOB_ID_HET_GROUP_{index}"))).collect()
+    // srun of 22.05 still has the older of the two names.
+    let component =
+        |index| ["HET", "PACK"].iter().find_map(|word| number(format!("SLURM_JOB_ID_{word}_GROUP_{index}")));
+    (0..count).filter_map(component).collect()
 }
 
 fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {

@@ -128,3 +128,57 @@ cleanup() {
 	has_line "$MARK"
 	on-node n1 test ! -e /tmp/coracle-evil
 }
+
+# A file that sbatch takes the job's whole environment from would lose the request.
+@test "sbatch refuses --export-file together with --container" {
+	printf 'PATH=/bin:/usr/bin\0' >environment
+	printf '#!/bin/sh\ncat /etc/image-only\n' >job.sh
+	at=submit refused usage '--export-file: cannot be used together with --container' \
+		sbatch --export-file="$dir/environment" --container="$busybox" job.sh
+}
+
+# A SPANK plugin that is no friend of ours: one of its hooks answers 1, and Slurm then skips those behind it.
+rude_plugin() { # HOOK
+	cat >rude.c <<-C
+		#include <slurm/spank.h>
+		SPANK_PLUGIN(rude, 1)
+		int $1(spank_t spank, int count, char **words) { return spank_remote(spank) == 1 ? 1 : 0; }
+	C
+	PATH=/usr/bin:$PATH gcc -shared -fPIC -o /usr/lib/rude.so rude.c
+	{ echo 'required /usr/lib/rude.so'; cat "$SUITE/coracle.conf"; } >/etc/slurm/plugstack.conf.d/coracle.conf
+}
+
+@test "another plugin that keeps ours from its init_post_opt does not lead to the node" {
+	rude_plugin slurm_spank_init_post_opt
+	run alice srun -n2 --container="$busybox" sh -c "$HOST"
+	((status == 125)) || fail "$status $output"
+	has 'coracle: plugin: Slurm has not called its init_post_opt [internal]'
+	has_not 'ran on the host'
+	healthy
+}
+
+@test "another plugin that keeps ours from its task_init_privileged does not lead to the node" {
+	rude_plugin slurm_spank_task_init_privileged
+	run alice srun -n2 --container="$busybox" sh -c "$HOST"
+	((status == 125)) || fail "$status $output"
+	has 'coracle: plugin: Slurm has not called its task_init_privileged [internal]'
+	has_not 'ran on the host'
+	healthy
+}
+
+@test "an srun without the plugin, inside a job with a container, runs its step in it all the same" {
+	sed '/^PlugStackConfig/d' /etc/slurm/slurm.conf >bare.conf
+	echo 'PlugStackConfig=/dev/null' >>bare.conf
+	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=1:image=$busybox" srun -n1 cat /etc/image-only
+	has_line "$MARK"
+}
+
+@test "a component of a heterogeneous step that refuses ends the others" {
+	on-node n1 cp "$busybox" /var/tmp/het.sif
+	run alice timeout 60 srun -w n1 -n1 --container=/var/tmp/het.sif sleep 300 : \
+		-w n2 -n1 --container=/var/tmp/het.sif sleep 300
+	on-node n1 rm /var/tmp/het.sif
+	((status != 0 && status != 124)) || fail "$status $output"
+	has '/var/tmp/het.sif: no such file on this node [image-missing]'
+	eventually no_tasks
+}
