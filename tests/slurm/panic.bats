@@ -4,15 +4,16 @@
 load support
 
 cleanup() {
-	rm -f /etc/slurm/bare.conf
+	rm -rf /etc/slurm/bare.conf /usr/lib/panic
 }
 
 # The client has no plugin: it is the node's that is tried.
 CLIENT=(env SLURM_CONF=/etc/slurm/bare.conf srun)
 
 panics_in() { # HOOK
-	local so=$CORACLE_IMAGES/panic/spank_coracle.so
-	[[ -e $so ]] || fail "$so: make slurm builds it"
+	local so=/usr/lib/panic/spank_coracle.so
+	# Nodes have a /tmp and a /var/tmp of their own, and this may be a clone below one of them.
+	install -D "$CORACLE_IMAGES/panic/spank_coracle.so" "$so" || fail 'make slurm builds it'
 	echo "required $so panic=slurm_spank_$1" >/etc/slurm/plugstack.conf.d/coracle.conf
 	sed '/^PlugStackConfig/d' /etc/slurm/slurm.conf >/etc/slurm/bare.conf
 	echo 'PlugStackConfig=/dev/null' >>/etc/slurm/bare.conf
