@@ -58,8 +58,6 @@ impl Spec {
 /// What was typed, unread: nothing here has been checked, and no file has been looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawOptions {
-    /// `--container`
-    pub image: Option<OsString>,
     /// Each `--container-bind`.
     pub binds: Vec<OsString>,
     /// `--container-digest`

@@ -346,7 +346,7 @@ pub fn inside(path: &Path) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// `path` without `.`, and with `a/..` taken out where that is all there is to it.
+/// `path` without `.`; nothing, if it has a `..`, whose meaning depends on links.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut out = PathBuf::new();
     for component in path.components() {

@@ -70,7 +70,7 @@ fn enter(arguments: &Exec) -> Result<Option<Inside>, Refusal> {
         words => words.to_vec(),
     };
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-    let raw = RawOptions { image: None, binds: arguments.binds.clone(), digest: arguments.digest.clone() };
+    let raw = RawOptions { binds: arguments.binds.clone(), digest: arguments.digest.clone() };
     let Choice::Container(request) = Request::parse(&raw, &arguments.image, &directory)? else {
         return Err(usage("none", "there is no container to enter"));
     };

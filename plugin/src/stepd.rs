@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Digest, MAX_LEN, Request};
+use coracle::request::{Choice, Digest, ImageRef, MAX_LEN, Request};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
 use coracle::wire::{Answer, Hello, Here, Start};
 
@@ -59,7 +59,7 @@ pub struct State {
     alone: bool,
     channel: Option<Channel>,
     flags: Option<SharedFlags>,
-    image: Option<PathBuf>,
+    image: Option<ImageRef>,
     digest: Option<Digest>,
     directory: Option<PathBuf>,
     job: u32,
@@ -118,7 +118,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     };
     state.read = true;
     state.wanted = true;
-    state.image = request.map(|request| request.image.path);
+    state.image = request.map(|request| request.image);
     prepare_flags(state, spank, step);
     // A request that cannot be read goes to the launcher, too: it is the one that writes the log.
     if let Err(refusal) = start(state, arguments, spank, &form) {
@@ -313,8 +313,8 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
         }
     };
     if let Some(image) = &state.image {
-        set(c"CORACLE_IMAGE", image.as_os_str());
-        set(c"CORACLE_NAME", image.file_stem().unwrap_or_default());
+        set(c"CORACLE_IMAGE", image.path.as_os_str());
+        set(c"CORACLE_NAME", image.stem());
     }
     match state.digest {
         Some(digest) => set(c"CORACLE_DIGEST", OsStr::new(&digest.to_string())),

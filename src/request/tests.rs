@@ -2,11 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn parse(image: &str, binds: &[&str], digest: Option<&str>) -> Result<Choice, Error> {
-    let raw = RawOptions {
-        image: None,
-        binds: binds.iter().map(OsString::from).collect(),
-        digest: digest.map(OsString::from),
-    };
+    let raw = RawOptions { binds: binds.iter().map(OsString::from).collect(), digest: digest.map(OsString::from) };
     Request::parse(&raw, OsStr::new(image), Path::new("/home/alice"))
 }
 
@@ -141,7 +137,7 @@ proptest! {
 
     #[test]
     fn no_option_makes_it_panic(text in "[/a.:,@ ]{0,40}") {
-        let raw = RawOptions { binds: vec![text.clone().into()], digest: None, image: None };
+        let raw = RawOptions { binds: vec![text.clone().into()], digest: None };
         if let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new(&text), Path::new("/d")) {
             prop_assert!(request.binds.iter().all(|bind| inside(&bind.target).is_ok()));
         }
