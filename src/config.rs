@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::options::{Id, OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
-use crate::request::{self, Access};
+use crate::request::{self, Access, Settings, Size};
 
 /// Where the file is when the plugin is not told otherwise (`config=PATH`).
 pub const PATH: &str = "/etc/coracle/coracle.yaml";
@@ -39,6 +40,12 @@ pub struct Config {
     /// Where the line about each step goes.
     #[serde(default)]
     pub log: Log,
+    /// What containers get of `options::OPTIONS` when nobody asks for anything else.
+    #[serde(default)]
+    pub options: SiteOptions,
+    /// The most that a writable container may keep in memory on each node, and what it gets without a size.
+    #[serde(default)]
+    pub writable_limit: Limit,
 }
 
 impl Default for Config {
@@ -50,6 +57,8 @@ impl Default for Config {
             binds: Vec::new(),
             start_timeout: StartTimeout::default(),
             log: Log::default(),
+            options: SiteOptions::default(),
+            writable_limit: Limit::default(),
         }
     }
 }
@@ -231,6 +240,64 @@ pub enum Log {
     Syslog,
     /// Nowhere.
     None,
+}
+
+/// Defaults for options, under the words that stand behind `--container-`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
+#[serde(try_from = "std::collections::BTreeMap<String, SiteValue>")]
+pub struct SiteOptions(pub Settings);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SiteValue {
+    Flag(bool),
+    Number(u64),
+    Text(String),
+    List(Vec<String>),
+}
+
+/// Of these the site has its say elsewhere, or none: an image's digest is the user's own claim.
+const NOT_FOR_SITES: &[Id] = &[Id::Bind, Id::Digest, Id::Overlay];
+
+impl TryFrom<std::collections::BTreeMap<String, SiteValue>> for SiteOptions {
+    type Error = String;
+    fn try_from(map: std::collections::BTreeMap<String, SiteValue>) -> Result<Self, String> {
+        let mut raw = RawOptions::default();
+        for (key, value) in map {
+            let spec = OPTIONS.iter().find(|spec| spec.key == key && !NOT_FOR_SITES.contains(&spec.id));
+            let spec = spec.ok_or_else(|| format!("unknown option `{key}`"))?;
+            let values = match value {
+                SiteValue::Flag(flag) => vec![if flag { "yes" } else { "no" }.to_owned()],
+                SiteValue::Number(number) => vec![number.to_string()],
+                SiteValue::Text(text) => vec![text],
+                SiteValue::List(list) if spec.repeats => list,
+                SiteValue::List(_) => return Err(format!("`{key}` takes one value, not a list")),
+            };
+            values.into_iter().for_each(|value| raw.take(spec, value.into()));
+        }
+        Settings::parse(&raw, Path::new("/")).map(Self).map_err(|error| {
+            let refusal = Refusal::from(error);
+            format!("{:?}: {}", refusal.object, refusal.cause)
+        })
+    }
+}
+
+/// A number of bytes, 1 GiB if not said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Limit(pub Size);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(Size(1 << 30))
+    }
+}
+
+impl TryFrom<String> for Limit {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Size::parse(text.as_ref()).map(Self).map_err(|error| format!("{text:?}: {}", Refusal::from(error).cause))
+    }
 }
 
 /// Why no container starts before an admin has looked.

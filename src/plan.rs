@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::Config;
 use crate::image::Image;
 use crate::report::{Kind, Refusal};
+use crate::request::{PRIVATE, Settings, Writable};
 use crate::sys::Attributes;
 use crate::view::{Origin, Presence, Source, Want};
 
@@ -73,8 +75,31 @@ pub struct Plan {
     pub image: Image,
     /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
     pub layer: BTreeMap<PathBuf, Shape>,
+    /// Where writes into the image go; without it the root is read-only.
+    pub upper: Option<Upper>,
     /// What is mounted into it, parents before children.
     pub mounts: Vec<Mount>,
+}
+
+/// Where writes into the image go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upper {
+    /// Into memory, at most so many bytes.
+    Memory(u64),
+    /// Into this folder of the node.
+    Folder(PathBuf),
+}
+
+impl Upper {
+    /// What was asked for, within the site's limit.
+    pub fn of(settings: &Settings, config: &Config) -> Option<Self> {
+        let limit = config.writable_limit.0;
+        match (&settings.overlay, settings.writable) {
+            (Some(folder), _) => Some(Self::Folder(folder.clone())),
+            (None, Some(Writable::Memory(size))) => Some(Self::Memory(size.map_or(limit, |size| size.min(limit)).0)),
+            (None, _) => None,
+        }
+    }
 }
 
 /// One mount into the container.
@@ -155,7 +180,7 @@ impl From<Error> for Refusal {
 
 impl Plan {
     /// Puts everything in order, or says what contradicts what.
-    pub fn build(image: Image, sightings: &[Sighting]) -> Result<Self, Error> {
+    pub fn build(image: Image, upper: Option<Upper>, sightings: &[Sighting]) -> Result<Self, Error> {
         let mut chosen: BTreeMap<PathBuf, (usize, &Sighting, Sight)> = BTreeMap::new();
         for (index, sighting) in sightings.iter().enumerate() {
             let Some(sight) = usable(sighting)? else { continue };
@@ -172,8 +197,12 @@ impl Plan {
         let mut layer = BTreeMap::new();
         let mut mounts = Vec::new();
         for (place, (index, sighting, sight)) in &chosen {
-            let nested = place.ancestors().skip(1).any(|above| chosen.contains_key(above));
+            let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
+            let nested = above.is_some();
+            let in_ours = above.is_some_and(|(_, above, _)| above.want.origin == Origin::Private);
             match &sight.link {
+                // Our own folder, which has no links, and nobody else's.
+                Some(_) if in_ours => {}
                 // An image cannot choose where in the user's folders something is mounted.
                 Some(_) if nested && sighting.want.presence == Presence::IfThere => continue,
                 Some(link) if nested => {
@@ -201,7 +230,7 @@ impl Plan {
             });
         }
         // A map of paths has every folder before what is below it.
-        Ok(Self { image, layer, mounts })
+        Ok(Self { image, layer, upper, mounts })
     }
 }
 
@@ -218,7 +247,8 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
         return Err(Error::Kernel(want.target.clone()));
     }
     // What the typed path may not be, a link of the image may not make of it.
-    if want.origin != Origin::Kernel && crate::request::inside(&sight.place).is_err() {
+    let ours = want.origin == Origin::Private && sight.place.starts_with(PRIVATE);
+    if want.origin != Origin::Kernel && !ours && crate::request::inside(&sight.place).is_err() {
         return match (want.presence, sight.link) {
             (Presence::IfThere, _) => Ok(None),
             (_, link) => {
@@ -234,6 +264,11 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
 impl fmt::Display for Plan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "image  {} ro,nosuid,nodev", self.image)?;
+        match &self.upper {
+            None => {}
+            Some(Upper::Memory(size)) => writeln!(out, "upper  (memory) size={size}")?,
+            Some(Upper::Folder(path)) => writeln!(out, "upper  {}", path.display())?,
+        }
         for (path, shape) in &self.layer {
             writeln!(out, "layer  {shape:<6} {}", path.display())?;
         }
@@ -242,6 +277,9 @@ impl fmt::Display for Plan {
                 Source::Node(path) => path.display().to_string(),
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
+                Source::Memory(None) => "(memory)".to_owned(),
+                Source::Memory(Some(size)) => format!("(memory size={})", size.0),
+                Source::Made(_) => "(coracle)".to_owned(),
             };
             let flags = mount.attributes;
             let mut words = vec![if flags.read_only { "ro" } else { "rw" }];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::mpi;
-use crate::request::{Access, Request};
+use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
 
 /// One thing that should be visible inside.
@@ -32,6 +32,21 @@ pub enum Source {
     Passwd,
     /// The image's /etc/group with the lines of the user's groups.
     Group,
+    /// An empty folder in memory, with its limit.
+    Memory(Option<Size>),
+    /// A folder that is made for this container.
+    Made(Vec<Entry>),
+}
+
+/// One entry of a folder that is made, by its path in it. Folders come before what is in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A folder.
+    Folder(PathBuf),
+    /// A file with this content; without any, something is mounted on it.
+    File(PathBuf, String),
+    /// A symbolic link and where it leads.
+    Link(PathBuf, PathBuf),
 }
 
 /// What happens when the node does not have it, or the image does.
@@ -56,8 +71,10 @@ pub enum Origin {
     Home,
     /// The working directory of the job.
     Workdir,
-    /// The batch script, the PMIx server, munge.
+    /// The batch script, the PMIx server, munge, the client's configuration and plugins.
     Slurm,
+    /// What is Coracle's own inside.
+    Private,
     /// `binds` of coracle.yaml, by index.
     Site(usize),
     /// `--container-bind`
@@ -75,7 +92,29 @@ pub struct Surroundings<'a> {
     pub script_folder: Option<&'a Path>,
     /// The folder of the PMIx server.
     pub pmix: Option<&'a Path>,
+    /// Single files that the job refers to: a task prolog, the X server's cookie.
+    pub files: &'a [PathBuf],
+    /// What the commands of Slurm need inside, if they are to work there.
+    pub client: Option<&'a Client>,
+    /// The program of ours that runs inside, for those commands and for entry points.
+    pub helper: &'a Path,
 }
+
+/// What the commands of Slurm need inside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Client {
+    /// Folders and files of the node and where they appear, read-only.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// The commands.
+    pub commands: Vec<String>,
+    /// How a command is started, for the program that stands for it.
+    pub launch: String,
+}
+
+/// Where our program appears inside.
+pub const HELPER: &str = "/run/coracle/inside";
+/// Where the commands of Slurm appear inside.
+pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 
 /// Folders that belong to the operating system: there the image's own is meant, not the node's.
 const OWN: &[&str] = &["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
@@ -102,7 +141,7 @@ impl Want {
 }
 
 /// Everything that should be visible, in no particular order.
-pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> Vec<Want> {
+pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) -> Vec<Want> {
     use Access::{ReadOnly, ReadWrite};
     use Presence::{IfThere, Required, UnlessInImage};
 
@@ -116,14 +155,13 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
             origin: Origin::Site(index),
         });
     }
-    for bind in &request.binds {
-        wants.push(Want {
-            source: Source::Node(bind.source.clone()),
-            target: bind.target.clone(),
-            access: bind.access,
-            presence: Required,
-            origin: Origin::User,
-        });
+    for bind in &settings.binds {
+        let source = match &bind.source {
+            BindSource::Node(path) => Source::Node(path.clone()),
+            BindSource::Memory(size) => Source::Memory(*size),
+        };
+        let (target, access) = (bind.target.clone(), bind.access);
+        wants.push(Want { source, target, access, presence: Required, origin: Origin::User });
     }
     // What the user or the site has put at a place, or above it, stands for what would be there.
     let taken = |wants: &[Want], path: &Path| {
@@ -154,7 +192,8 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
         }
     };
     // A service account's home may be /bin: the image's is meant there.
-    if let Some(home) = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top))) {
+    let home = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top)));
+    if let Some(home) = home.filter(|_| settings.home.unwrap_or(true)) {
         add(home, ReadWrite, IfThere, Origin::Home);
     }
     for folder in mpi::folders(around.pmix) {
@@ -165,23 +204,74 @@ pub fn wants(request: &Request, config: &Config, around: &Surroundings<'_>) -> V
     }
     let images_own = OWN.iter().any(|top| around.directory.starts_with(top))
         || TOPS.iter().any(|top| around.directory == Path::new(top));
-    add(around.directory, ReadWrite, if images_own { UnlessInImage } else { Required }, Origin::Workdir);
+    let presence = match settings.workdir {
+        Some(_) => IfThere,
+        None if images_own => UnlessInImage,
+        None => Required,
+    };
+    add(around.directory, ReadWrite, presence, Origin::Workdir);
+    for file in around.files {
+        add(file, ReadOnly, IfThere, Origin::Slurm);
+    }
+    if around.client.is_some() || settings.entrypoint == Some(true) {
+        wants.extend(private(around));
+    }
+    wants
+}
+
+/// The folder that is Coracle's own inside, and what is mounted below it and for it.
+fn private(around: &Surroundings<'_>) -> Vec<Want> {
+    let own = |path: &Path| path.strip_prefix(PRIVATE).map(Path::to_owned).unwrap_or_default();
+    let node = |source: &Path, target: &Path| {
+        let ours = target.starts_with(PRIVATE);
+        // What an image has in the way of Slurm's own folders breaks its commands, and not the job.
+        let presence = if ours { Presence::Required } else { Presence::IfThere };
+        let origin = if ours { Origin::Private } else { Origin::Slurm };
+        let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
+        Want { source, target, access: Access::ReadOnly, presence, origin }
+    };
+    let mut wants = vec![node(around.helper, Path::new(HELPER))];
+    let mut entries = vec![Entry::File(own(Path::new(HELPER)), String::new())];
+    if let Some(client) = around.client {
+        let commands = own(Path::new(COMMANDS));
+        entries.extend(commands.parent().map(|slurm| Entry::Folder(slurm.to_owned())));
+        entries.push(Entry::File(commands.with_file_name("launch"), client.launch.clone()));
+        entries.push(Entry::Folder(commands.clone()));
+        entries.extend(client.commands.iter().map(|name| Entry::Link(commands.join(name), HELPER.into())));
+        for (source, target) in &client.binds {
+            // The mount points that lie in our folder are made with it, each after what is above it.
+            if let Ok(inside) = target.strip_prefix(PRIVATE) {
+                let mut above: Vec<_> = inside.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+                above.reverse();
+                entries.extend(above.into_iter().map(|path| Entry::Folder(path.to_owned())));
+            }
+            wants.push(node(source, target));
+        }
+    }
+    let (source, target) = (Source::Made(entries), PRIVATE.into());
+    wants.push(Want {
+        source,
+        target,
+        access: Access::ReadOnly,
+        presence: Presence::Required,
+        origin: Origin::Private,
+    });
     wants
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::RawOptions;
-    use crate::request::Choice;
+    use crate::request::Request;
     use std::ffi::OsStr;
 
+    fn settings(fields: &str) -> Settings {
+        Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
+    }
+
     fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {
-        let raw = RawOptions { binds: binds.iter().map(Into::into).collect(), ..RawOptions::default() };
-        let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new("/i.sif"), Path::new("/")) else {
-            panic!()
-        };
-        wants(&request, &Config::default(), around)
+        let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
+        wants(&settings(&fields), &Config::default(), around)
             .iter()
             .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::System))
             .map(|want| (want.target.display().to_string(), want.presence))
@@ -189,7 +279,15 @@ mod tests {
     }
 
     fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
-        Surroundings { directory: Path::new(directory), home: Some(Path::new(home)), script_folder: None, pmix: None }
+        Surroundings {
+            directory: Path::new(directory),
+            home: Some(Path::new(home)),
+            script_folder: None,
+            pmix: None,
+            files: &[],
+            client: None,
+            helper: Path::new("/usr/lib/coracle/coracle-inside"),
+        }
     }
 
     fn paths(shown: &[(String, Presence)]) -> Vec<&str> {
@@ -200,7 +298,7 @@ mod tests {
     fn what_is_visible_anyway_is_not_bound_again() {
         assert_eq!(paths(&shown(&[], &around("/home/a/x", "/home/a"))), ["/home/a", "/run/munge"]);
         assert_eq!(paths(&shown(&[], &around("/tmp/x", "/tmp/home"))), ["/run/munge"]);
-        assert_eq!(paths(&shown(&["/home"], &around("/home/a/x", "/home/a"))), ["/home", "/run/munge"]);
+        assert_eq!(paths(&shown(&["/home:/home"], &around("/home/a/x", "/home/a"))), ["/home", "/run/munge"]);
         assert_eq!(paths(&shown(&[], &around("/dev/shm/x", "/"))), ["/run/munge"]);
     }
 
@@ -228,15 +326,42 @@ mod tests {
 
     #[test]
     fn only_dev_has_device_nodes() {
-        for want in wants(
-            &Request::from_env(OsStr::new("1:image=/i;bind=/a:/b:ro")).unwrap(),
-            &Config::default(),
-            &around("/w", "/h"),
-        ) {
+        for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around("/w", "/h")) {
             let flags = want.attributes();
             assert!(flags.no_suid, "{want:?}");
             assert_eq!(flags.no_dev, want.target != Path::new("/dev"), "{want:?}");
             assert_eq!(flags.read_only, want.access == Access::ReadOnly);
         }
+    }
+
+    #[test]
+    fn a_home_that_is_not_wanted_is_not_shown_but_a_working_directory_in_it_is() {
+        let shown = |directory| -> Vec<PathBuf> {
+            let wants = wants(&settings(";home=no"), &Config::default(), &around(directory, "/home/a"));
+            wants
+                .into_iter()
+                .filter(|want| want.origin == Origin::Workdir || want.origin == Origin::Home)
+                .map(|want| want.target)
+                .collect()
+        };
+        assert_eq!(shown("/scratch/x"), [PathBuf::from("/scratch/x")]);
+        assert_eq!(shown("/home/a/x"), [PathBuf::from("/home/a/x")]);
+    }
+
+    #[test]
+    fn our_folder_is_there_only_when_something_in_it_is_needed() {
+        let client = Client {
+            binds: vec![("/usr".into(), "/run/coracle/host/usr".into()), ("/etc/slurm".into(), "/etc/slurm".into())],
+            commands: vec!["srun".into()],
+            launch: "loader=/x\n".into(),
+        };
+        let ours = |fields, client| -> Vec<PathBuf> {
+            let around = Surroundings { client, ..around("/w", "/h") };
+            let wants = wants(&settings(fields), &Config::default(), &around);
+            wants.into_iter().filter(|want| want.origin == Origin::Private).map(|want| want.target).collect()
+        };
+        assert!(ours("", None).is_empty());
+        assert_eq!(ours(";entrypoint=yes", None), [PathBuf::from(HELPER), PRIVATE.into()]);
+        assert_eq!(ours("", Some(&client)), [HELPER, "/run/coracle/host/usr", PRIVATE].map(PathBuf::from));
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
 use coracle::image::{Container, Image, squashfs::Compression};
-use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting};
+use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
-use coracle::view::{Presence, Source, Surroundings, wants};
+use coracle::view::{Client, Presence, Source, Surroundings, wants};
 
 const LINE: &str = "----\n";
 
@@ -78,28 +78,42 @@ impl Case {
         let path = |key: &str| self.one.get(key).map(Path::new);
         let request = Request::from_env(OsStr::new(&self.one["request"]))?;
         let config = Config::parse(Path::new("coracle.yaml"), &self.config)?;
+        let client = Client {
+            binds: vec![("/usr".into(), "/run/coracle/host/usr".into()), ("/etc/slurm".into(), "/etc/slurm".into())],
+            commands: vec!["srun".into()],
+            launch: String::new(),
+        };
         let around = Surroundings {
             directory: path("directory").unwrap(),
             home: path("home"),
             script_folder: path("script-folder"),
             pmix: path("pmix"),
+            files: &[],
+            client: request.commands.then_some(&client),
+            helper: Path::new("/usr/lib/coracle/coracle-inside"),
         };
         let mut sightings = Vec::new();
-        for want in wants(&request, &config, &around) {
-            let file = |path: &PathBuf| path.starts_with("/etc") || self.files.contains(path);
+        for want in wants(&request.settings, &config, &around) {
+            let file = |path: &PathBuf| {
+                path.starts_with("/etc/hosts")
+                    || path.starts_with("/etc/resolv.conf")
+                    || path == around.helper
+                    || self.files.contains(path)
+            };
             let shape = match &want.source {
                 Source::Node(path) if self.lacking.contains(path) => {
                     assert_eq!(want.presence, Presence::IfThere, "{path:?} would be refused before there is a plan");
                     continue;
                 }
-                Source::Node(path) if !file(path) => Shape::Folder,
-                _ => Shape::File,
+                Source::Node(path) if file(path) => Shape::File,
+                Source::Passwd | Source::Group => Shape::File,
+                _ => Shape::Folder,
             };
             let sight = self.sight(&want.target);
             sightings.push(Sighting { want, shape, sight });
         }
         let image = Image { container: Container::Sif, offset: 4096, size: 8192, compression: Compression::Zstd };
-        Ok(Plan::build(image, &sightings)?)
+        Ok(Plan::build(image, Upper::of(&request.settings, &config), &sightings)?)
     }
 }
 

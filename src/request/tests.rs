@@ -1,9 +1,35 @@
 use super::*;
+use crate::options::{Id, Spec};
+use crate::report::Refusal;
 use proptest::prelude::*;
+use std::os::unix::ffi::OsStringExt;
+
+fn raw(options: &[(Id, &str)]) -> RawOptions {
+    let mut raw = RawOptions::default();
+    for (id, value) in options {
+        raw.take(Spec::of(*id).unwrap(), value.into());
+    }
+    raw
+}
+
+fn with(image: &str, options: &[(Id, &str)]) -> Result<Choice, Error> {
+    Request::parse(&raw(options), OsStr::new(image), Path::new("/home/alice"))
+}
 
 fn parse(image: &str, binds: &[&str], digest: Option<&str>) -> Result<Choice, Error> {
-    let raw = RawOptions { binds: binds.iter().map(OsString::from).collect(), digest: digest.map(OsString::from) };
-    Request::parse(&raw, OsStr::new(image), Path::new("/home/alice"))
+    let binds = binds.iter().map(|bind| (Id::Bind, *bind));
+    with(image, &binds.chain(digest.map(|digest| (Id::Digest, digest))).collect::<Vec<_>>())
+}
+
+fn settings(options: &[(Id, &str)]) -> Settings {
+    match with("/i", options) {
+        Ok(Choice::Container(request)) => request.settings,
+        other => panic!("{options:?}: {other:?}"),
+    }
+}
+
+fn wrong(id: Id, value: &str) -> String {
+    Refusal::from(with("/i", &[(id, value)]).unwrap_err()).line()
 }
 
 fn request(image: &str, binds: &[&str]) -> Request {
@@ -21,20 +47,20 @@ const HEX: &str = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abc
 
 #[test]
 fn a_relative_image_is_taken_from_the_working_directory() {
-    assert_eq!(request("img.sif", &[]).image.path, Path::new("/home/alice/img.sif"));
-    assert_eq!(request("a/b.sif", &[]).image.path, Path::new("/home/alice/a/b.sif"));
-    assert_eq!(request("/x/b.sif", &[]).image.path, Path::new("/x/b.sif"));
-    assert_eq!(request("/x/b.sif", &[]).image.stem(), "b");
+    assert_eq!(request("img.sif", &[]).image().unwrap().path, Path::new("/home/alice/img.sif"));
+    assert_eq!(request("a/b.sif", &[]).image().unwrap().path, Path::new("/home/alice/a/b.sif"));
+    assert_eq!(request("/x/b.sif", &[]).image().unwrap().path, Path::new("/x/b.sif"));
+    assert_eq!(request("/x/b.sif", &[]).image().unwrap().stem(), "b");
     assert_eq!(parse("none", &[], None), Ok(Choice::Host));
-    assert_eq!(request("./none", &[]).image.path, Path::new("/home/alice/none"));
+    assert_eq!(request("./none", &[]).image().unwrap().path, Path::new("/home/alice/none"));
 }
 
 #[test]
 fn a_digest_may_stand_behind_the_image_or_alone_but_not_twice_differently() {
     let pinned = format!("/i.sif@sha256:{HEX}");
     let Ok(Choice::Container(one)) = parse(&pinned, &[], None) else { panic!() };
-    assert_eq!(one.image.path, Path::new("/i.sif"));
-    assert_eq!(one.digest.unwrap().to_string(), format!("sha256:{}", HEX.to_lowercase()));
+    assert_eq!(one.image().unwrap().path, Path::new("/i.sif"));
+    assert_eq!(one.settings.digest.unwrap().to_string(), format!("sha256:{}", HEX.to_lowercase()));
     assert!(parse(&pinned, &[], Some(&format!("sha256:{HEX}"))).is_ok());
     let other = format!("sha256:{}", "0".repeat(64));
     assert!(refusal(&pinned, &[], Some(&other)).ends_with("the one of --container-digest differ [usage]"));
@@ -46,21 +72,34 @@ fn a_digest_may_stand_behind_the_image_or_alone_but_not_twice_differently() {
 
 #[test]
 fn binds_have_one_to_three_parts() {
-    let binds = request("/i", &["/a,/b:/c", "d:/e:ro"]).binds;
+    let binds = request("/i", &["/a,/b:/c", "d:/e:ro", "tmpfs:/t,tmpfs:/u:4m,./tmpfs:/v"]).settings.binds;
     let shown: Vec<String> =
         binds.iter().map(|bind| format!("{:?} {:?} {}", bind.source, bind.target, bind.access.word())).collect();
-    assert_eq!(shown, [r#""/a" "/a" rw"#, r#""/b" "/c" rw"#, r#""/home/alice/d" "/e" ro"#]);
+    let node = |path: &str, rest: &str| format!("Node({path:?}) {rest}");
+    assert_eq!(
+        shown,
+        [
+            node("/a", r#""/a" rw"#),
+            node("/b", r#""/c" rw"#),
+            node("/home/alice/d", r#""/e" ro"#),
+            r#"Memory(None) "/t" rw"#.to_owned(),
+            format!(r#"Memory(Some(Size({}))) "/u" rw"#, 4 << 20),
+            node("/home/alice/./tmpfs", r#""/v" rw"#),
+        ]
+    );
 }
 
 #[test]
 fn wrong_binds_are_named() {
-    for wrong in ["", ":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,,/b", "/a,"] {
+    for wrong in ["", ":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,,/b", "/a,", "tmpfs"] {
         assert!(refusal("/i", &[wrong], None).contains("not a bind: SRC[:DST[:ro|rw]] is wanted"), "{wrong:?}");
     }
     for wrong in ["/a:b", "/a:/b/../c", "/a:/b/./c", "../x", "/a:."] {
         assert!(refusal("/i", &[wrong], None).contains("must be absolute and have no . or .."), "{wrong:?}");
     }
-    for wrong in ["/a:/", "/a:///", "/a:/proc", "/a:/proc/self", "/dev", "/a:/sys//kernel", "/dev/shm"] {
+    for wrong in
+        ["/a:/", "/a:///", "/a:/proc", "/a:/proc/self", "/dev", "/a:/sys//kernel", "/dev/shm", "/a:/run/coracle/x"]
+    {
         assert!(refusal("/i", &[wrong], None).contains("nothing may be bound over"), "{wrong:?}");
     }
     let many = vec!["/a"; MAX_BINDS + 1];
@@ -75,14 +114,82 @@ fn what_no_node_resolves_is_refused() {
     for wrong in ["docker://alpine", "oras://x/y", "store:x"] {
         assert!(refusal(wrong, &[], None).contains("not fetched when a job starts"), "{wrong}");
     }
-    assert_eq!(request("/odd://name", &[]).image.path, Path::new("/odd://name"));
+    assert_eq!(request("/odd://name", &[]).image().unwrap().path, Path::new("/odd://name"));
+}
+
+#[test]
+fn each_option_says_what_it_wants() {
+    assert!(wrong(Id::Workdir, "sub").contains("sub: a path inside the container must be absolute"));
+    assert!(wrong(Id::Home, "maybe").contains("--container-home: yes or no is wanted, not \"maybe\""));
+    assert!(wrong(Id::Scope, "step").contains("step: not a scope: script, steps or all"));
+    for size in ["", "g", "-1", "1x", "1", "4095", "99999999t", "1.5g"] {
+        let said = if size == "1" { "1".into() } else { wrong(Id::Writable, size) };
+        assert!(size == "1" || said.contains("not a size"), "{size}: {said}");
+    }
+    assert!(wrong(Id::Overlay, "").contains("not a folder for --container-overlay"));
+    for item in ["", "A-B=1", "1A", "A,", "=x", "A B"] {
+        assert!(wrong(Id::Env, item).contains("not a variable: NAME, NAME* or NAME=VALUE"), "{item}");
+    }
+    for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST", "SLURM_CORACLE_X=1"] {
+        assert!(wrong(Id::Env, item).contains("set by Coracle alone"), "{item}");
+    }
+    let both = with("/i", &[(Id::Writable, "1g"), (Id::Overlay, "/o")]).unwrap_err();
+    assert_eq!(both, Error::WritableTwice);
+}
+
+#[test]
+fn each_option_is_read() {
+    let settings = settings(&[
+        (Id::Env, r"A,B*,C=x\,y,D=\\,E="),
+        (Id::Writable, "512m"),
+        (Id::Workdir, "/w//x"),
+        (Id::Scope, "script"),
+        (Id::CleanEnv, "yes"),
+        (Id::Entrypoint, "no"),
+    ]);
+    let text: Vec<_> = settings.env.iter().map(|variable| variable.to_text().into_string().unwrap()).collect();
+    assert_eq!(text, ["A", "B*", "C=x,y", r"D=\", "E="]);
+    assert_eq!(settings.writable, Some(Writable::Memory(Some(Size(512 << 20)))));
+    assert_eq!(settings.workdir, Some("/w/x".into()));
+    assert_eq!(
+        (settings.scope, settings.clean_env, settings.entrypoint),
+        (Some(Scope::Script), Some(true), Some(false))
+    );
+}
+
+#[test]
+fn a_step_can_be_joined_and_nothing_of_it_changed() {
+    let step = |text: &str| match with(text, &[]) {
+        Ok(Choice::Container(request)) => request.to_env(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(step("step"), "1:step=any");
+    assert_eq!(step("step:7"), "1:step=7");
+    assert_eq!(step("step:batch"), "1:step=batch");
+    assert_eq!(step("./step"), "1:image=/home/alice/step;as=./step");
+    assert_eq!(step("steps.sif"), "1:image=/home/alice/steps.sif;as=steps.sif");
+    for wrong in ["step:", "step:x", "step:any", "step:extern", "step:-1"] {
+        assert!(refusal(wrong, &[], None).contains("not a step"), "{wrong}");
+    }
+    assert!(refusal("step:0", &["/a"], None).contains("were decided when that step started"));
+    assert!(with("step", &[(Id::Env, "A=1"), (Id::Workdir, "/tmp")]).is_ok());
+}
+
+#[test]
+fn what_is_open_is_taken_from_elsewhere_and_variables_add_up() {
+    let mine = settings(&[(Id::Home, "no"), (Id::Env, "A=mine"), (Id::Overlay, "/o")]);
+    let sites = settings(&[(Id::Home, "yes"), (Id::Env, "A=site,B"), (Id::Writable, "1g"), (Id::Scope, "steps")]);
+    let both = mine.or(sites);
+    assert_eq!((both.home, both.scope, both.writable), (Some(false), Some(Scope::Steps), None));
+    let text: Vec<_> = both.env.iter().map(|variable| variable.to_text().into_string().unwrap()).collect();
+    assert_eq!(text, ["A=site", "B", "A=mine"]);
 }
 
 #[test]
 fn an_inherited_image_takes_new_binds() {
-    let raw = RawOptions { binds: vec!["/new".into()], ..RawOptions::default() };
-    let amended = request("/i", &["/old"]).amend(&raw, Path::new("/")).unwrap();
-    assert_eq!((amended.image.path.as_path(), amended.binds[0].source.as_path()), (Path::new("/i"), Path::new("/new")));
+    let amended =
+        request("/i", &["/old"]).amend(&raw(&[(Id::Bind, "/new"), (Id::Home, "no")]), Path::new("/")).unwrap();
+    assert_eq!(amended.to_env(), "1:image=/i;as=/i;bind=/new:/new:rw;home=no");
 }
 
 #[test]
@@ -105,6 +212,12 @@ fn a_forged_environment_form_is_refused() {
         ("1:image=/a;bind=/b:/c", "a bind without three parts"),
         ("1:image=/a;bind=/b:/c:xx", "a bind's access"),
         ("1:image=/a;root=yes", "an unknown or repeated field"),
+        ("1:image=/a;home=maybe", "neither yes nor no"),
+        ("1:image=/a;home=yes;home=no", "an unknown or repeated field"),
+        ("1:image=/a;step=0", "an image and a step"),
+        ("1:step=extern", "a step"),
+        ("1:step=4294967292", "a step"),
+        ("1:image=/a;tmpfs=/b", "a tmpfs without two parts"),
     ] {
         let line = Refusal::from(Request::from_env(OsStr::new(forged)).unwrap_err()).line();
         assert_eq!(line, format!("coracle: SLURM_CORACLE_REQUEST: cannot be read: {why} [usage]"));
@@ -123,8 +236,22 @@ fn any_path() -> impl Strategy<Value = OsString> {
 proptest! {
     #[test]
     fn every_request_survives_the_journey(image in any_path(), source in any_path(), name in "[a-z]{1,9}") {
-        let bind = Bind::checked(source.into(), format!("/{name}").into(), Access::ReadOnly).unwrap();
-        let sent = Request { image: ImageRef { path: image.clone().into(), typed: image }, binds: vec![bind], digest: None };
+        let bind = Bind::checked(BindSource::Node(source.clone().into()), format!("/{name}").into(), Access::ReadOnly);
+        let memory = Bind::checked(BindSource::Memory(Some(Size(8192))), "/m".into(), Access::ReadWrite);
+        let settings = Settings {
+            binds: vec![bind.unwrap(), memory.unwrap()],
+            digest: Some(Digest([3; 32])),
+            workdir: Some(format!("/w/{name}").into()),
+            home: Some(false),
+            env: vec![Variable::Keep("A*".into()), Variable::Set("B".into(), source.clone())],
+            clean_env: Some(true),
+            writable: None,
+            overlay: Some(source.into()),
+            entrypoint: Some(true),
+            scope: Some(Scope::Steps),
+        };
+        let what = What::Image(ImageRef { path: image.clone().into(), typed: image });
+        let sent = Request { what, commands: true, settings };
         let text = sent.to_env();
         prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
         prop_assert_eq!(Request::from_env(OsStr::new(&text)), Ok(sent));
@@ -137,9 +264,14 @@ proptest! {
 
     #[test]
     fn no_option_makes_it_panic(text in "[/a.:,@ ]{0,40}") {
-        let raw = RawOptions { binds: vec![text.clone().into()], digest: None };
+        for id in [Id::Bind, Id::Env, Id::Workdir, Id::Writable, Id::Overlay] {
+            if let Ok(Choice::Container(request)) = with(&text, &[(id, &text)]) {
+                prop_assert!(request.settings.binds.iter().all(|bind| inside(&bind.target).is_ok()));
+            }
+        }
+        let raw = raw(&[(Id::Bind, &text)]);
         if let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new(&text), Path::new("/d")) {
-            prop_assert!(request.binds.iter().all(|bind| inside(&bind.target).is_ok()));
+            prop_assert!(request.settings.binds.iter().all(|bind| inside(&bind.target).is_ok()));
         }
     }
 }

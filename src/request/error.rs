@@ -1,0 +1,113 @@
+//! What is wrong with what was typed.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use super::{MAX_BINDS, MAX_LEN, PRIVATE};
+use crate::report::{Kind, Refusal};
+
+/// What is wrong with what was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// `--container=` with nothing behind it.
+    NoImage,
+    /// A scheme such as `docker://` that no node resolves.
+    Scheme(OsString),
+    /// `step:` and no step behind it.
+    Step(OsString),
+    /// An option that needs an image, and none was asked for.
+    WithoutImage(String),
+    /// Not `sha256:` and 64 hexadecimal digits.
+    Digest(OsString),
+    /// `IMAGE@sha256:…` and `--container-digest` name different ones.
+    TwoDigests(OsString),
+    /// Not `SRC[:DST[:ro|rw]]`.
+    BindSyntax(OsString),
+    /// A path inside the container that is not absolute, or has `.` or `..` in it.
+    BindTarget(PathBuf),
+    /// A path inside the container that belongs to the system.
+    ReservedTarget(PathBuf),
+    /// More than [`MAX_BINDS`].
+    TooManyBinds(usize),
+    /// Not a number of bytes.
+    Size(OsString),
+    /// An option that takes yes or no, and got something else.
+    YesOrNo(String, OsString),
+    /// Not script, steps or all.
+    Scope(OsString),
+    /// Not a variable of the environment.
+    Variable(OsString),
+    /// A variable that only Coracle sets.
+    OurVariable(OsString),
+    /// Not a folder for an overlay.
+    Overlay(OsString),
+    /// A writable container in memory and in a folder.
+    WritableTwice,
+    /// What cannot be changed of a container that runs.
+    MadeAlready,
+    /// Longer than [`MAX_LEN`].
+    TooLong(usize),
+    /// `SLURM_CORACLE_REQUEST` is not something that the submit side writes.
+    Garbled(&'static str),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
+        let usage = |object: String, cause: &str| Self::new(Kind::Usage, object, cause);
+        match error {
+            Error::NoImage => usage("--container".into(), "the name of an image is missing"),
+            Error::Scheme(text) => usage(lossy(&text), "images are not fetched when a job starts")
+                .hint("make a file of it first, for instance: apptainer pull img.sif docker://…"),
+            Error::Step(text) => {
+                usage(lossy(&text), "not a step: step:NUMBER, step:batch or step:interactive is wanted")
+                    .hint("an image of that name is ./NAME")
+            }
+            Error::WithoutImage(flag) => {
+                usage(flag, "no image was asked for").hint("add --container=IMAGE, or leave this option out")
+            }
+            Error::Digest(text) => usage(lossy(&text), "not a digest: sha256: and 64 hexadecimal digits are wanted"),
+            Error::TwoDigests(text) => {
+                usage(lossy(&text), "the digest behind @ and the one of --container-digest differ")
+            }
+            Error::BindSyntax(text) => usage(
+                lossy(&text),
+                "not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between",
+            ),
+            Error::BindTarget(path) => usage(
+                path.display().to_string(),
+                "a path inside the container must be absolute and have no . or .. in it",
+            ),
+            Error::ReservedTarget(path) => Self::new(
+                Kind::Bind,
+                path.display().to_string(),
+                format!("nothing may be bound over /, /proc, /sys, /dev and {PRIVATE}"),
+            ),
+            Error::TooManyBinds(count) => {
+                usage("--container-bind".into(), &format!("{count} binds, at most {MAX_BINDS} are possible"))
+            }
+            Error::Size(text) => usage(lossy(&text), "not a size: a number with k, m or g behind it, at least 4k"),
+            Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
+            Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
+            Error::Variable(text) => {
+                usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
+            }
+            Error::OurVariable(name) => usage(lossy(&name), "this variable is set by Coracle alone"),
+            Error::Overlay(text) => usage(lossy(&text), "not a folder for --container-overlay"),
+            Error::WritableTwice => usage(
+                "--container-overlay".into(),
+                "cannot be used together with --container-writable, which keeps nothing",
+            ),
+            Error::MadeAlready => usage(
+                "--container=step".into(),
+                "binds, digest, home, and what can be written were decided when that step started",
+            ),
+            Error::TooLong(length) => {
+                usage("--container".into(), &format!("the options take {length} bytes, at most {MAX_LEN} are possible"))
+            }
+            Error::Garbled(what) => usage("SLURM_CORACLE_REQUEST".into(), &format!("cannot be read: {what}"))
+                .hint("this variable is made by srun, sbatch and salloc; do not set it"),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Percent-encoding (RFC 3986, 2.1), so that any bytes travel in the environment.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::Error;
+
+/// Encodes all but letters, digits and `/._@+~-`, so that `:;=` can separate.
+pub fn escape(text: &OsStr) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'@' | b'+' | b'~' | b'-' => {
+                out.push(char::from(*byte));
+            }
+            _ => out.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    out
+}
+
+/// Reads what [`escape`] wrote. A NUL is refused: nothing that we encode can hold one.
+pub fn unescape(text: &str) -> Result<OsString, Error> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (pair, tail) = rest.split_at_checked(2).ok_or(Error::Garbled("a cut escape"))?;
+        match hex_byte(pair).ok_or(Error::Garbled("a wrong escape"))? {
+            0 => return Err(Error::Garbled("a NUL byte")),
+            byte => bytes.push(byte),
+        }
+        rest = tail;
+    }
+    Ok(OsString::from_vec(bytes))
+}
+
+pub(super) fn hex_byte(pair: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match pair {
+        [high, low] => Some(digit(*high)? * 16 + digit(*low)?),
+        _ => None,
+    }
+}

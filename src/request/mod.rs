@@ -1,0 +1,267 @@
+//! What a user asked for, checked: the image, or the step to join, and everything beside it.
+//!
+//! A request is made at the submit side and travels to the nodes in `SLURM_CORACLE_REQUEST`, in the job's own
+//! environment, which its user can set to anything. So reading it there checks everything again, and there is
+//! no way to a [`Request`] that leaves a check out.
+#![forbid(unsafe_code)]
+
+mod bind;
+mod digest;
+mod error;
+pub mod escape;
+mod settings;
+mod variable;
+
+pub use bind::{Access, Bind, BindSource, PRIVATE, inside};
+pub use digest::Digest;
+pub use error::Error;
+pub use settings::{Scope, Settings, Size, Writable};
+pub use variable::Variable;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::options::RawOptions;
+use escape::{escape, unescape};
+
+/// The longest request in the environment, in bytes. Slurm limits the environment as a whole; this leaves room.
+pub const MAX_LEN: usize = 32 * 1024;
+/// The most binds of one request.
+pub const MAX_BINDS: usize = 128;
+/// The prefix that says which form the rest has.
+const FORM: &str = "1:";
+
+/// What a container is to be made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What tasks enter.
+    pub what: What,
+    /// Whether Slurm's own commands must work inside, as in a shell that somebody works in. A job script has them
+    /// always.
+    pub commands: bool,
+    /// Everything beside it.
+    pub settings: Settings,
+}
+
+/// What tasks enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A new container of this image.
+    Image(ImageRef),
+    /// The container of a step of the same job that runs on the node.
+    Step(StepRef),
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRef {
+    /// The absolute path; whether it names an image is seen on the node.
+    pub path: PathBuf,
+    /// What the user typed, for messages.
+    pub typed: OsString,
+}
+
+/// A running step of the same job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepRef {
+    /// Its id as in slurm.h; without one, the job script or else the lowest step that has a container.
+    pub id: Option<u32>,
+}
+
+/// What an image option says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// Run in this container.
+    Container(Request),
+    /// `--container=none`: run on the node itself, whatever was inherited.
+    Host,
+}
+
+impl Request {
+    /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
+    pub fn parse(raw: &RawOptions, image: &OsStr, directory: &Path) -> Result<Choice, Error> {
+        if image == "none" {
+            return Ok(Choice::Host);
+        }
+        let mut settings = Settings::parse(raw, directory)?;
+        if let Some(step) = StepRef::parse(image)? {
+            return Self { what: What::Step(step), commands: false, settings }.checked().map(Choice::Container);
+        }
+        let (name, pinned) = digest::split(image)?;
+        match (pinned, settings.digest) {
+            (Some(pinned), Some(asked)) if pinned != asked => return Err(Error::TwoDigests(image.to_owned())),
+            (pinned, asked) => settings.digest = pinned.or(asked),
+        }
+        let what = What::Image(ImageRef::parse(name, directory)?);
+        Self { what, commands: false, settings }.checked().map(Choice::Container)
+    }
+
+    /// Adds what was typed beside an image that was inherited.
+    pub fn amend(self, raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
+        Self { settings: Settings::parse(raw, directory)?.or(self.settings), ..self }.checked()
+    }
+
+    /// The image, unless a step is to be joined.
+    pub fn image(&self) -> Option<&ImageRef> {
+        match &self.what {
+            What::Image(image) => Some(image),
+            What::Step(_) => None,
+        }
+    }
+
+    /// What every way to a request ends with.
+    fn checked(mut self) -> Result<Self, Error> {
+        self.settings = self.settings.checked()?;
+        if let What::Step(_) = self.what {
+            let settings = &self.settings;
+            // What a container is made of was decided when it was made.
+            let made = !settings.binds.is_empty()
+                || settings.digest.is_some()
+                || settings.home.is_some()
+                || settings.writable.is_some()
+                || settings.overlay.is_some();
+            if made {
+                return Err(Error::MadeAlready);
+            }
+        }
+        let length = self.to_env().len();
+        if length > MAX_LEN {
+            return Err(Error::TooLong(length));
+        }
+        Ok(self)
+    }
+
+    /// The form in `SLURM_CORACLE_REQUEST`: `1:image=…;as=…;bind=SRC:DST:rw;digest=…`, printable ASCII.
+    pub fn to_env(&self) -> String {
+        let what = match &self.what {
+            What::Image(image) => {
+                format!("image={};as={}", escape(image.path.as_os_str()), escape(&image.typed))
+            }
+            What::Step(step) => format!("step={}", step.word()),
+        };
+        let commands = if self.commands { ";commands=yes" } else { "" };
+        format!("{FORM}{what}{commands}{}", self.settings.fields())
+    }
+
+    /// Reads [`Request::to_env`]'s form with all the checks of [`Request::parse`].
+    pub fn from_env(text: &OsStr) -> Result<Self, Error> {
+        if text.len() > MAX_LEN {
+            return Err(Error::Garbled("longer than 32768 bytes"));
+        }
+        let text = text.to_str().ok_or(Error::Garbled("not ASCII"))?;
+        let fields = text.strip_prefix(FORM).ok_or(Error::Garbled("not of form 1"))?;
+        let (mut image, mut typed, mut step, mut commands) = (None, None, None, false);
+        let mut settings = Settings::default();
+        for field in fields.split(';') {
+            let (key, value) = field.split_once('=').ok_or(Error::Garbled("a field without a value"))?;
+            match key {
+                "image" if image.is_none() => image = Some(unescape(value)?),
+                "as" if typed.is_none() => typed = Some(unescape(value)?),
+                "step" if step.is_none() => step = Some(StepRef::from_word(value).ok_or(Error::Garbled("a step"))?),
+                "commands" if value == "yes" => commands = true,
+                _ if settings.take(key, value)? => {}
+                _ => return Err(Error::Garbled("an unknown or repeated field")),
+            }
+        }
+        let what = match (image.map(PathBuf::from), step) {
+            (Some(_), Some(_)) => return Err(Error::Garbled("an image and a step")),
+            (None, Some(step)) => What::Step(step),
+            (None, None) => return Err(Error::Garbled("no image")),
+            (Some(path), None) if !path.is_absolute() => {
+                return Err(Error::Garbled("an image path that is not absolute"));
+            }
+            (Some(path), None) => {
+                let typed = typed.unwrap_or_else(|| path.clone().into_os_string());
+                What::Image(ImageRef { path, typed })
+            }
+        };
+        Self { what, commands, settings }.checked()
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(image) => image.fmt(out),
+            Self::Step(step) => step.fmt(out),
+        }
+    }
+}
+
+impl ImageRef {
+    fn parse(name: &OsStr, directory: &Path) -> Result<Self, Error> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() {
+            return Err(Error::NoImage);
+        }
+        let scheme = bytes.windows(3).position(|window| window == b"://");
+        if scheme.is_some_and(|at| !bytes[..at].contains(&b'/')) || bytes.starts_with(b"store:") {
+            return Err(Error::Scheme(name.to_owned()));
+        }
+        // Without `.` in it; `..` stays, since what it means depends on links.
+        Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
+    }
+
+    /// The name without folders and ending, for `CORACLE_NAME`.
+    pub fn stem(&self) -> &OsStr {
+        self.path.file_stem().unwrap_or(self.path.as_os_str())
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.typed.to_string_lossy())
+    }
+}
+
+/// Step ids of slurm.h that have names.
+const NAMED_STEPS: [(&str, u32); 2] = [("batch", 0xffff_fffb), ("interactive", 0xffff_fffa)];
+/// The largest id of an ordinary step (slurm.h, SLURM_MAX_NORMAL_STEP_ID).
+const MAX_STEP: u32 = 0xffff_fff0;
+
+/// A step id as Slurm shows it: a number, `batch`, `interactive`.
+pub fn step_name(id: u32) -> String {
+    NAMED_STEPS.iter().find(|(_, known)| *known == id).map_or_else(|| id.to_string(), |(name, _)| (*name).to_owned())
+}
+
+impl StepRef {
+    /// Reads `step` or `step:ID`; nothing, if it is the name of an image.
+    fn parse(text: &OsStr) -> Result<Option<Self>, Error> {
+        match text.to_str().and_then(|text| text.strip_prefix("step")) {
+            Some("") => Ok(Some(Self { id: None })),
+            Some(rest) if rest.starts_with(':') => match Self::from_word(&rest[1..]) {
+                Some(Self { id: Some(id) }) => Ok(Some(Self { id: Some(id) })),
+                _ => Err(Error::Step(text.to_owned())),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        let named = NAMED_STEPS.iter().find(|(name, _)| *name == word).map(|(_, id)| *id);
+        let number = || word.parse().ok().filter(|id| *id <= MAX_STEP);
+        match word {
+            "any" => Some(Self { id: None }),
+            _ => named.or_else(number).map(|id| Self { id: Some(id) }),
+        }
+    }
+
+    /// A number, `batch`, `interactive` or `any`.
+    fn word(self) -> String {
+        self.id.map_or_else(|| "any".to_owned(), step_name)
+    }
+}
+
+impl fmt::Display for StepRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            None => out.write_str("step"),
+            Some(id) => write!(out, "step:{}", step_name(id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Everything that can be asked for beside an image. What is left open is the site's, or the default.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::bind::plain_absolute;
+use super::escape::{escape, unescape};
+use super::{Bind, Digest, Error, MAX_BINDS, Variable};
+use crate::options::{Id, RawOptions};
+
+/// What was asked for, or left open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The user's own binds, in the order given.
+    pub binds: Vec<Bind>,
+    /// The digest that the image file must have.
+    pub digest: Option<Digest>,
+    /// Where tasks start: an absolute path inside.
+    pub workdir: Option<PathBuf>,
+    /// Whether the home is visible.
+    pub home: Option<bool>,
+    /// Variables that pass or are set, in the order given: the last one counts.
+    pub env: Vec<Variable>,
+    /// Whether the host's variables stay outside.
+    pub clean_env: Option<bool>,
+    /// Whether tasks may write into the image, in memory.
+    pub writable: Option<Writable>,
+    /// Where changes to the image are kept: an absolute path of the node.
+    pub overlay: Option<PathBuf>,
+    /// Whether the image's entry point runs the command.
+    pub entrypoint: Option<bool>,
+    /// What of a job runs inside.
+    pub scope: Option<Scope>,
+}
+
+/// Whether tasks may write into the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writable {
+    /// No.
+    Off,
+    /// Yes, up to a limit on each node; without one, the site's.
+    Memory(Option<Size>),
+}
+
+/// A number of bytes, at least one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// Reads a number with `k`, `m`, `g` or `t` behind it, or none of them.
+    pub fn parse(text: &OsStr) -> Result<Self, Error> {
+        let wrong = || Error::Size(text.to_owned());
+        let text = text.to_str().ok_or_else(wrong)?;
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" => 0,
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            "t" => 40,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let bytes = number.checked_mul(1 << shift).filter(|bytes| (4096..1 << 50).contains(bytes)).ok_or_else(wrong)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What of a job runs inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The job script, or salloc's shell.
+    Script,
+    /// The steps.
+    Steps,
+    /// Both.
+    All,
+}
+
+impl Scope {
+    const ALL: [(Self, &'static str); 3] = [(Self::Script, "script"), (Self::Steps, "steps"), (Self::All, "all")];
+
+    /// `script`, `steps` or `all`.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(scope, _)| *scope == self).map_or("all", |(_, word)| word)
+    }
+
+    fn parse(text: &OsStr) -> Result<Self, Error> {
+        let found = Self::ALL.iter().find(|(_, word)| text == *word);
+        found.map(|(scope, _)| *scope).ok_or_else(|| Error::Scope(text.to_owned()))
+    }
+}
+
+const YES: &[&str] = &["yes", "true", "on", "1"];
+const NO: &[&str] = &["no", "false", "off", "0"];
+
+fn yes_or_no(flag: impl FnOnce() -> String, text: &OsStr) -> Result<bool, Error> {
+    match text {
+        text if YES.iter().any(|word| text == *word) => Ok(true),
+        text if NO.iter().any(|word| text == *word) => Ok(false),
+        other => Err(Error::YesOrNo(flag(), other.to_owned())),
+    }
+}
+
+impl Settings {
+    /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
+    pub fn parse(raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
+        use std::os::unix::ffi::OsStrExt;
+        let flag = |id| raw.value(id).map(|text| yes_or_no(|| raw.flag(id), text)).transpose();
+        let binds = raw.values(Id::Bind).flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+        let env: Vec<_> = raw.values(Id::Env).map(Variable::parse_list).collect::<Result<_, _>>()?;
+        Self {
+            binds: binds.map(|text| Bind::parse(OsStr::from_bytes(text), directory)).collect::<Result<_, _>>()?,
+            digest: raw.value(Id::Digest).map(Digest::parse).transpose()?,
+            workdir: raw.value(Id::Workdir).map(|text| plain_absolute(Path::new(text))).transpose()?,
+            home: flag(Id::Home)?,
+            env: env.into_iter().flatten().collect(),
+            clean_env: flag(Id::CleanEnv)?,
+            writable: raw.value(Id::Writable).map(writable).transpose()?,
+            overlay: raw.value(Id::Overlay).map(|text| overlay(text, directory)).transpose()?,
+            entrypoint: flag(Id::Entrypoint)?,
+            scope: raw.value(Id::Scope).map(Scope::parse).transpose()?,
+        }
+        .checked()
+    }
+
+    /// These, and where they leave something open, the others: what a job had, or what the site wants. Variables of
+    /// both count, these last.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let or = |these: Vec<Bind>, others| if these.is_empty() { others } else { these };
+        // To write into memory and to write into a folder are two answers to one question.
+        let answered = self.writable.is_some() || self.overlay.is_some();
+        Self {
+            binds: or(self.binds, other.binds),
+            digest: self.digest.or(other.digest),
+            workdir: self.workdir.or(other.workdir),
+            home: self.home.or(other.home),
+            env: other.env.into_iter().chain(self.env).collect(),
+            clean_env: self.clean_env.or(other.clean_env),
+            writable: if answered { self.writable } else { other.writable },
+            overlay: if answered { self.overlay } else { other.overlay },
+            entrypoint: self.entrypoint.or(other.entrypoint),
+            scope: self.scope.or(other.scope),
+        }
+    }
+
+    pub(super) fn checked(self) -> Result<Self, Error> {
+        if self.binds.len() > MAX_BINDS {
+            return Err(Error::TooManyBinds(self.binds.len()));
+        }
+        if matches!(self.writable, Some(Writable::Memory(_))) && self.overlay.is_some() {
+            return Err(Error::WritableTwice);
+        }
+        Ok(self)
+    }
+
+    /// The fields of the request's form, each with a `;` in front.
+    pub(super) fn fields(&self) -> String {
+        let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
+        let mut fields: Vec<String> = self.binds.iter().map(Bind::field).collect();
+        let mut add = |key: &str, value: Option<String>| fields.extend(value.map(|value| format!("{key}={value}")));
+        add("digest", self.digest.map(|digest| escape(OsStr::new(&digest.to_string()))));
+        add("workdir", self.workdir.as_ref().map(|path| escape(path.as_os_str())));
+        add("home", self.home.map(yes));
+        self.env.iter().for_each(|variable| add("env", Some(escape(&variable.to_text()))));
+        add("clean", self.clean_env.map(yes));
+        add(
+            "writable",
+            self.writable.map(|writable| match writable {
+                Writable::Off => "no".to_owned(),
+                Writable::Memory(None) => "yes".to_owned(),
+                Writable::Memory(Some(size)) => size.0.to_string(),
+            }),
+        );
+        add("overlay", self.overlay.as_ref().map(|path| escape(path.as_os_str())));
+        add("entrypoint", self.entrypoint.map(yes));
+        add("scope", self.scope.map(|scope| scope.word().to_owned()));
+        fields.iter().fold(String::new(), |text, field| text + ";" + field)
+    }
+
+    /// Takes one field of the request's form; false when it is none of these, or a second one.
+    pub(super) fn take(&mut self, key: &str, value: &str) -> Result<bool, Error> {
+        let flag = || match value {
+            "yes" => Ok(Some(true)),
+            "no" => Ok(Some(false)),
+            _ => Err(Error::Garbled("neither yes nor no")),
+        };
+        match key {
+            "bind" => self.binds.push(Bind::from_field(value)?),
+            "tmpfs" => self.binds.push(Bind::from_tmpfs_field(value)?),
+            "digest" if self.digest.is_none() => self.digest = Some(Digest::parse(&unescape(value)?)?),
+            "workdir" if self.workdir.is_none() => {
+                self.workdir = Some(plain_absolute(Path::new(&unescape(value)?))?);
+            }
+            "home" if self.home.is_none() => self.home = flag()?,
+            "env" => self.env.push(Variable::parse(&unescape(value)?)?),
+            "clean" if self.clean_env.is_none() => self.clean_env = flag()?,
+            "writable" if self.writable.is_none() => self.writable = Some(writable(OsStr::new(value))?),
+            "overlay" if self.overlay.is_none() => self.overlay = Some(overlay(&unescape(value)?, Path::new(""))?),
+            "entrypoint" if self.entrypoint.is_none() => self.entrypoint = flag()?,
+            "scope" if self.scope.is_none() => self.scope = Some(Scope::parse(OsStr::new(value))?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn writable(text: &OsStr) -> Result<Writable, Error> {
+    match yes_or_no(String::new, text) {
+        Ok(true) => Ok(Writable::Memory(None)),
+        Ok(false) => Ok(Writable::Off),
+        Err(_) => Size::parse(text).map(Some).map(Writable::Memory),
+    }
+}
+
+fn overlay(text: &OsStr, directory: &Path) -> Result<PathBuf, Error> {
+    let path = directory.join(text);
+    if text.is_empty() || !path.is_absolute() { Err(Error::Overlay(text.to_owned())) } else { Ok(path) }
+}

@@ -1,0 +1,77 @@
+//! `--container-env`: variables that pass or are set.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::Error;
+
+/// One item of `--container-env`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Variable {
+    /// The host's value of this variable passes; with a `*` at its end, of all that begin so.
+    Keep(OsString),
+    /// The variable gets this value.
+    Set(OsString, OsString),
+}
+
+/// What nobody but Coracle sets.
+const OURS: &[&str] = &["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST"];
+/// What carries requests from one command to the next.
+const TRAVELS: &str = "SLURM_CORACLE_";
+
+impl Variable {
+    /// Reads a list such as `HOME_OF,OMP_*,MODE=fast`; a backslash before a comma makes it part of the value.
+    pub fn parse_list(text: &OsStr) -> Result<Vec<Self>, Error> {
+        let mut items = vec![Vec::new()];
+        let mut bytes = text.as_bytes().iter().peekable();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' if bytes.peek() == Some(&&b',') => items.last_mut().into_iter().for_each(|item| item.push(b',')),
+                b'\\' if bytes.peek() == Some(&&b'\\') => {
+                    items.last_mut().into_iter().for_each(|item| item.push(b'\\'));
+                }
+                b',' => {
+                    items.push(Vec::new());
+                    continue;
+                }
+                other => {
+                    items.last_mut().into_iter().for_each(|item| item.push(*other));
+                    continue;
+                }
+            }
+            bytes.next();
+        }
+        items.into_iter().map(|item| Self::parse(&OsString::from_vec(item))).collect()
+    }
+
+    /// Reads one item: `NAME`, `NAME*` or `NAME=VALUE`.
+    pub fn parse(item: &OsStr) -> Result<Self, Error> {
+        let wrong = || Error::Variable(item.to_owned());
+        let bytes = item.as_bytes();
+        let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
+            None => (bytes.strip_suffix(b"*").unwrap_or(bytes), None),
+        };
+        let starred = value.is_none() && bytes.ends_with(b"*");
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        if (name.is_empty() && !starred) || !name.iter().all(plain) || name.first().is_some_and(u8::is_ascii_digit) {
+            return Err(wrong());
+        }
+        if OURS.iter().any(|ours| name == ours.as_bytes()) || name.starts_with(TRAVELS.as_bytes()) {
+            return Err(Error::OurVariable(OsStr::from_bytes(name).to_owned()));
+        }
+        Ok(match value {
+            Some(value) => Self::Set(OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()),
+            None => Self::Keep(item.to_owned()),
+        })
+    }
+
+    /// The item as [`Variable::parse`] reads it.
+    pub fn to_text(&self) -> OsString {
+        match self {
+            Self::Keep(name) => name.clone(),
+            Self::Set(name, value) => [name.as_os_str(), OsStr::new("="), value.as_os_str()].into_iter().collect(),
+        }
+    }
+}
