@@ -20,6 +20,7 @@
 //! What executes a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
 //! anything is refused, and [`sys`] is the only room with `unsafe`.
 
+pub mod env;
 pub mod image;
 pub mod mpi;
 pub mod options;

@@ -111,6 +111,8 @@ pub struct Client {
     pub launch: String,
 }
 
+/// The name under which it runs an entry point.
+pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
 /// Where our program appears inside.
 pub const HELPER: &str = "/run/coracle/inside";
 /// Where the commands of Slurm appear inside.
@@ -231,7 +233,8 @@ fn private(around: &Surroundings<'_>) -> Vec<Want> {
         Want { source, target, access: Access::ReadOnly, presence, origin }
     };
     let mut wants = vec![node(around.helper, Path::new(HELPER))];
-    let mut entries = vec![Entry::File(own(Path::new(HELPER)), String::new())];
+    let entry = own(Path::new(ENTRYPOINT));
+    let mut entries = vec![Entry::File(own(Path::new(HELPER)), String::new()), Entry::Link(entry, HELPER.into())];
     if let Some(client) = around.client {
         let commands = own(Path::new(COMMANDS));
         entries.extend(commands.parent().map(|slurm| Entry::Folder(slurm.to_owned())));

@@ -1,9 +1,9 @@
 //! The messages between plugin and launcher, on one SOCK_SEQPACKET pair per step and node.
 //!
-//! In order: the plugin sends one [`Start`] (init_post_opt) and one [`Here`] (user_init); each task sends one
-//! [`Hello`], with its mount namespace as a descriptor, and gets one [`Answer`], with the container's. A message
-//! is `key=value` records with a NUL behind each: nothing that Slurm, an environment or a path holds can
-//! contain a NUL.
+//! In order: the plugin sends one [`Start`] (init_post_opt), with the job's environment in a file in memory, and one
+//! [`Here`] (user_init); each task sends one [`Hello`], with its mount namespace as a descriptor, and gets one
+//! [`Answer`], with the container's and a file that says how its environment changes. A message is `key=value` records
+//! with a NUL behind each: nothing that Slurm, an environment or a path holds can contain a NUL.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use crate::report::{Kind, Refusal};
-use crate::request::Digest;
+use crate::request::step_name;
 use crate::sys::Identity;
 
 /// What Slurm says of the step; all of it comes from the step's own record, none from its environment.
@@ -21,6 +21,8 @@ pub struct Start {
     pub job: u32,
     /// Step id; the special ones as in slurm.h (batch 0xfffffffb, interactive 0xfffffffa).
     pub step: u32,
+    /// slurmstepd's process id.
+    pub daemon: u32,
     /// Number of tasks on this node.
     pub tasks: u32,
     /// Whose job it is.
@@ -31,6 +33,8 @@ pub struct Start {
     pub script_folder: Option<PathBuf>,
     /// Where the step will probably be: the job's `PWD`. [`Here`] says where it is.
     pub directory: Option<PathBuf>,
+    /// Slurm's own configuration file, as slurmd told slurmstepd.
+    pub slurm_conf: Option<PathBuf>,
 }
 
 /// Where the step is, once slurmstepd has set it up as the user.
@@ -52,11 +56,18 @@ pub struct Hello {
 /// What the launcher says to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The container is ready; its mount namespace comes as a descriptor.
+    /// The container is ready. Its mount namespace comes as a descriptor, and behind it the file of changes to the
+    /// task's environment ([`crate::env::Change`]).
     Enter {
-        /// The image file's digest, when it was computed.
-        digest: Option<Digest>,
+        /// What the user should know though nothing is refused.
+        notes: Vec<String>,
+        /// Where the task starts, if not where the job is.
+        workdir: Option<PathBuf>,
+        /// Whether the image's entry point runs the command.
+        entrypoint: bool,
     },
+    /// The site's scope leaves this step on the node. The file of changes to the environment comes as a descriptor.
+    Outside,
     /// The task must not start.
     Refused(Refusal),
 }
@@ -95,11 +106,15 @@ impl Writer {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn get(&self, key: &str) -> Option<OsString> {
-        self.0.split(|byte| *byte == 0).find_map(|record| {
+    fn all(&self, key: &str) -> impl Iterator<Item = OsString> {
+        self.0.split(|byte| *byte == 0).filter_map(move |record| {
             let value = record.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
             Some(OsString::from_vec(value.to_vec()))
         })
+    }
+
+    fn get(&self, key: &str) -> Option<OsString> {
+        self.all(key).next()
     }
 
     fn need(&self, key: &'static str) -> Result<OsString, Malformed> {
@@ -123,12 +138,18 @@ impl Reader<'_> {
 }
 
 impl Start {
+    /// Whether this is a job script, or the shell of salloc.
+    pub fn is_script(&self) -> bool {
+        ["batch", "interactive"].contains(&step_name(self.step).as_str())
+    }
+
     /// The message.
     pub fn to_bytes(&self) -> Vec<u8> {
         let groups: Vec<String> = self.identity.groups.iter().map(u32::to_string).collect();
         Writer::default()
             .put("job", self.job.to_string())
             .put("step", self.step.to_string())
+            .put("daemon", self.daemon.to_string())
             .put("tasks", self.tasks.to_string())
             .put("uid", self.identity.uid.to_string())
             .put("gid", self.identity.gid.to_string())
@@ -136,6 +157,7 @@ impl Start {
             .put("request", &self.request)
             .put_if("script_folder", self.script_folder.as_ref())
             .put_if("directory", self.directory.as_ref())
+            .put_if("slurm_conf", self.slurm_conf.as_ref())
             .0
     }
 
@@ -147,6 +169,7 @@ impl Start {
         Ok(Self {
             job: reader.number("job")?,
             step: reader.number("step")?,
+            daemon: reader.number("daemon")?,
             tasks: reader.number("tasks")?,
             identity: Identity {
                 uid: reader.number("uid")?,
@@ -156,6 +179,7 @@ impl Start {
             request: reader.need("request")?,
             script_folder: reader.path("script_folder")?,
             directory: reader.path("directory")?,
+            slurm_conf: reader.path("slurm_conf")?,
         })
     }
 }
@@ -191,9 +215,12 @@ impl Answer {
     /// The message.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Enter { digest } => {
-                Writer::default().put("enter", "1").put_if("digest", digest.map(|digest| digest.to_string())).0
+            Self::Enter { notes, workdir, entrypoint } => {
+                let writer = Writer::default().put("enter", "1").put_if("workdir", workdir.as_ref());
+                let writer = writer.put("entrypoint", if *entrypoint { "1" } else { "0" });
+                notes.iter().fold(writer, |writer, note| writer.put("note", note)).0
             }
+            Self::Outside => Writer::default().put("outside", "1").0,
             Self::Refused(refusal) => {
                 Writer::default()
                     .put("kind", refusal.kind.word())
@@ -209,8 +236,12 @@ impl Answer {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let reader = Reader(bytes);
         if reader.get("enter").is_some() {
-            let digest = reader.get("digest").map(|text| Digest::parse(&text)).transpose();
-            return Ok(Self::Enter { digest: digest.map_err(|_| Malformed("digest"))? });
+            let notes = reader.all("note").map(|note| note.to_string_lossy().into_owned()).collect();
+            let entrypoint = reader.number("entrypoint")? != 0;
+            return Ok(Self::Enter { notes, workdir: reader.path("workdir")?, entrypoint });
+        }
+        if reader.get("outside").is_some() {
+            return Ok(Self::Outside);
         }
         let kind = Kind::from_word(&reader.text("kind")?).ok_or(Malformed("kind"))?;
         let mut refusal = Refusal::new(kind, reader.text("object")?, reader.text("cause")?);
@@ -228,11 +259,13 @@ mod tests {
         let start = Start {
             job: 7,
             step: 0xffff_fffb,
+            daemon: 4711,
             tasks: 16,
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
             request: "1:image=/a=b".into(),
             script_folder: Some("/var/spool/slurmd/job00007".into()),
             directory: Some("/home/alice".into()),
+            slurm_conf: Some("/etc/slurm/slurm.conf".into()),
         };
         assert_eq!(Start::from_bytes(&start.to_bytes()), Ok(start));
         let here = Here { directory: "/with\nnewline".into(), pmix: None };
@@ -240,8 +273,9 @@ mod tests {
         let hello = Hello { pmix: Some("/p".into()) };
         assert_eq!(Hello::from_bytes(&hello.to_bytes()), Ok(hello));
         for answer in [
-            Answer::Enter { digest: Some(Digest([7; 32])) },
-            Answer::Enter { digest: None },
+            Answer::Enter { notes: vec!["a".into(), "b".into()], workdir: Some("/w".into()), entrypoint: true },
+            Answer::Enter { notes: vec![], workdir: None, entrypoint: false },
+            Answer::Outside,
             Answer::Refused(Refusal::new(Kind::Policy, "o", "c").hint("h")),
         ] {
             assert_eq!(Answer::from_bytes(&answer.to_bytes()), Ok(answer));

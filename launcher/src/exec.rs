@@ -9,15 +9,16 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use coracle::config::Config;
-use coracle::options::RawOptions;
+use coracle::options::{Id, RawOptions, Spec};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request};
+use coracle::request::{Choice, Request, What};
 use coracle::sys::{self, Identity};
-use coracle::view::Surroundings;
+use coracle::wire::Here;
 
 use nix::sys::stat::Mode;
 
 use crate::command::{Exec, REFUSED};
+use crate::place;
 use crate::proxy::Proxy;
 use crate::stages::{Clock, Run};
 
@@ -70,20 +71,30 @@ fn enter(arguments: &Exec) -> Result<Option<Inside>, Refusal> {
         words => words.to_vec(),
     };
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-    let raw = RawOptions { binds: arguments.binds.clone(), digest: arguments.digest.clone() };
+    let mut raw = RawOptions::default();
+    let given = arguments.binds.iter().map(|bind| (Id::Bind, bind));
+    for (id, value) in given.chain(arguments.digest.iter().map(|digest| (Id::Digest, digest))) {
+        Spec::of(id).iter().for_each(|spec| raw.take(spec, value.clone()));
+    }
     let Choice::Container(request) = Request::parse(&raw, &arguments.image, &directory)? else {
         return Err(usage("none", "there is no container to enter"));
+    };
+    let What::Image(image) = request.what else {
+        return Err(usage("step", "only a job can join a step"));
     };
     let identity = identity_of(arguments.user.as_deref())?;
     let config = Config::load(&arguments.config)?;
     let deadline = Instant::now() + config.start_timeout.0;
-    let mut run = Run { request, config, identity, clock: Clock::start() };
+    let settings = request.settings.or(config.options.0.clone());
+    let clock = Clock::start();
+    let (client, helper, files) = (None, place::helper(), Vec::new());
+    let mut run = Run { image, settings, client, helper, files, environment: Vec::new(), config, identity, clock };
     let proxy = Proxy::start(&run.identity, deadline)?;
     let loaded = run.load(&proxy)?;
     let home: Option<PathBuf> = loaded.account.home.clone();
-    let around = Surroundings { directory: &directory, home: home.as_deref(), script_folder: None, pmix: None };
+    let here = Here { directory: directory.clone(), pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let container = run.build(&proxy, &loaded, &around)?;
+    let container = run.build(&proxy, &loaded, &here, None)?;
     nix::sys::stat::umask(umask);
     drop(proxy);
     if arguments.plan {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use coracle::config::Log;
 use coracle::report::{Refusal, clean};
-use coracle::request::Request;
+use coracle::request::{Request, step_name};
 use coracle::wire::Start;
 
 use crate::stages::Clock;
@@ -44,11 +44,14 @@ impl<'a> Entry<'a> {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let image = self.request.map_or("-".into(), |request| request.image.path.display().to_string());
+        let image = self.request.map_or("-".into(), |request| match request.image() {
+            Some(image) => image.path.display().to_string(),
+            None => request.what.to_string(),
+        });
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let mut fields = vec![
             ("job", self.start.job.to_string()),
-            ("step", step(self.start.step)),
+            ("step", step_name(self.start.step)),
             ("node", node),
             ("uid", self.start.identity.uid.to_string()),
             ("image", format!("{:?}", clean(&image))),
@@ -108,13 +111,4 @@ fn send(socket: &str, message: &[u8]) -> std::io::Result<()> {
     // A logger that does not read must not hold up a job.
     datagram.set_nonblocking(true)?;
     datagram.send_to(message, socket).map(drop)
-}
-
-/// Step ids as Slurm shows them (slurm.h, SLURM_BATCH_SCRIPT and its neighbours).
-fn step(id: u32) -> String {
-    match id {
-        0xffff_fffb => "batch".into(),
-        0xffff_fffa => "interactive".into(),
-        id => id.to_string(),
-    }
 }

@@ -8,11 +8,14 @@ mod accounts;
 mod apply;
 mod command;
 mod exec;
+mod join;
 mod journal;
+mod place;
 mod prepare;
 mod proxy;
 mod stages;
 mod survey;
+mod variables;
 
 use std::process::ExitCode;
 

@@ -11,19 +11,24 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Log};
+use coracle::env::Pair;
 use coracle::report::{Kind, Refusal};
-use coracle::request::Request;
-use coracle::sys::{self, Channel, MountNamespace, Received};
-use coracle::view::Surroundings;
+use coracle::request::{Request, Scope, Settings, What};
+use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
+use crate::join;
 use crate::journal::Entry;
+use crate::place;
 use crate::proxy::Proxy;
-use crate::stages::{Clock, Container, Loaded, Run};
+use crate::stages::{Clock, Loaded, Run};
+use crate::variables::{self, Variables};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
+/// The longest environment of a job, in bytes: slurmctld takes no longer one.
+const MAX_ENVIRONMENT: usize = 16 << 20;
 /// How long tasks may take to arrive once slurmstepd has begun. It closes the line when it has no more of them.
 const STRAGGLERS: Duration = Duration::from_secs(600);
 
@@ -35,8 +40,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         _ => PathBuf::from(coracle::config::PATH),
     };
     match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
-        Ok((channel, Some(start))) => {
-            Server { channel, start, path: config }.serve();
+        Ok((channel, Some((start, environment)))) => {
+            Server { channel, start, environment, path: config }.serve();
             ExitCode::SUCCESS
         }
         // A person has typed this, or slurmstepd has died.
@@ -64,18 +69,29 @@ fn sanitize() -> sys::Result<Channel> {
     Ok(channel)
 }
 
-fn first_word(channel: &Channel) -> sys::Result<Option<Start>> {
-    match channel.receive(Instant::now() + FIRST_WORD)? {
-        Received::Packet(packet) => Ok(Start::from_bytes(&packet.data).ok()),
-        Received::Closed => Ok(None),
-    }
+/// What the step is, and the job's environment.
+fn first_word(channel: &Channel) -> sys::Result<Option<(Start, Vec<Pair>)>> {
+    let Received::Packet(Packet { data, fds }) = channel.receive(Instant::now() + FIRST_WORD)? else { return Ok(None) };
+    let (Ok(start), Some(environment)) = (Start::from_bytes(&data), fds.first()) else { return Ok(None) };
+    Ok(Some((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?))))
 }
 
 struct Server {
     channel: Channel,
     start: Start,
+    environment: Vec<Pair>,
     /// The file of the settings.
     path: PathBuf,
+}
+
+/// What the tasks of a step get.
+enum Errand {
+    /// A container of an image.
+    Container(Box<Run>),
+    /// The container of a running step.
+    Join(Box<Run>, Option<u32>),
+    /// Nothing: the site's scope leaves them on the node.
+    Outside,
 }
 
 /// What there is for the tasks that have not come yet.
@@ -90,8 +106,17 @@ struct Outcome {
 
 /// A container, and what it was built from.
 struct Built {
-    loaded: Loaded,
-    container: Container,
+    namespace: MountNamespace,
+    variables: Variables,
+    /// Nothing, if a running step was joined.
+    loaded: Option<Loaded>,
+}
+
+impl Built {
+    fn answer(&self, settings: &Settings) -> Answer {
+        let Variables { notes, entrypoint, .. } = &self.variables;
+        Answer::Enter { notes: notes.clone(), workdir: settings.workdir.clone(), entrypoint: *entrypoint }
+    }
 }
 
 impl Server {
@@ -100,34 +125,86 @@ impl Server {
         let config = Config::load(&self.path);
         let log = config.as_ref().map_or(Log::Auto, |config| config.log);
         let mut entry = Entry::of(&self.start, request.as_ref().ok());
-        let run = match (&request, config) {
+        let errand = match (request.clone(), config) {
             (_, Err(error)) => Err(error.into()),
-            (Err(error), _) => Err(error.clone().into()),
-            (Ok(request), Ok(config)) => {
-                let (request, identity) = (request.clone(), self.start.identity.clone());
-                Ok(Run { request, config, identity, clock: Clock::start() })
-            }
+            (Err(error), _) => Err(error.into()),
+            (Ok(request), Ok(config)) => self.errand(request, config),
         };
-        match run {
-            Ok(mut run) => {
+        match errand {
+            Ok(Errand::Container(mut run)) => {
                 let outcome = self.begin(&mut run).and_then(|outcome| self.answer_all(&mut run, outcome));
-                match &outcome {
-                    Ok((built, answered)) => {
-                        entry.answered = *answered;
-                        entry.digest = built.loaded.opened.digest.map(|digest| digest.to_string());
-                        entry.rule = Some(built.loaded.rule.as_str());
-                    }
-                    Err(refusal) => entry.refusal = Some(refusal),
-                }
-                entry.clock = Some(&run.clock);
-                entry.write(log);
+                self.write_down(&mut entry, &outcome, &run, log);
             }
+            Ok(Errand::Join(mut run, step)) => {
+                let outcome = self.join(&mut run, step).and_then(|outcome| self.answer_all(&mut run, outcome));
+                self.write_down(&mut entry, &outcome, &run, log);
+            }
+            Ok(Errand::Outside) => match variables::outside(&self.environment) {
+                Ok(changes) => self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()])),
+                Err(refusal) => self.refuse_all(&refusal),
+            },
             Err(refusal) => {
                 self.refuse_all(&refusal);
                 entry.refusal = Some(&refusal);
                 entry.write(log);
             }
         }
+    }
+
+    fn write_down<'a>(
+        &self,
+        entry: &mut Entry<'a>,
+        outcome: &'a Result<(Built, u32), Refusal>,
+        run: &'a Run,
+        log: Log,
+    ) {
+        match outcome {
+            Ok((built, answered)) => {
+                entry.answered = *answered;
+                let loaded = built.loaded.as_ref();
+                entry.digest = loaded.and_then(|loaded| loaded.opened.digest).map(|digest| digest.to_string());
+                entry.rule = Some(loaded.map_or("step", |loaded| loaded.rule.as_str()));
+            }
+            Err(refusal) => entry.refusal = Some(refusal),
+        }
+        entry.clock = Some(&run.clock);
+        entry.write(log);
+    }
+
+    fn errand(&self, request: Request, config: Config) -> Result<Errand, Refusal> {
+        let script = self.start.is_script();
+        let settings = request.settings.or(config.options.0.clone());
+        match settings.scope {
+            Some(Scope::Steps) if script => return Ok(Errand::Outside),
+            Some(Scope::Script) if !script && request.inherited => return Ok(Errand::Outside),
+            _ => {}
+        }
+        let (image, step) = match request.what {
+            What::Image(image) => (image, None),
+            What::Step(step) => (join::stands_for(step), Some(step.id)),
+        };
+        let run = Box::new(Run {
+            image,
+            settings,
+            client: None,
+            helper: place::helper(),
+            files: self.files(),
+            environment: self.environment.clone(),
+            config,
+            identity: self.start.identity.clone(),
+            clock: Clock::start(),
+        });
+        Ok(match step {
+            None => Errand::Container(run),
+            Some(step) => Errand::Join(run, step),
+        })
+    }
+
+    /// Single files of the node that a job refers to in its environment.
+    fn files(&self) -> Vec<PathBuf> {
+        let cookie =
+            self.environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path));
+        cookie.into_iter().filter(|path| path.is_absolute()).collect()
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
@@ -139,6 +216,18 @@ impl Server {
         Ok(Outcome { built, base, here })
     }
 
+    /// The container of a step that runs.
+    fn join(&self, run: &mut Run, step: Option<u32>) -> Result<Outcome, Refusal> {
+        let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
+        let built = join::find(&self.start, step).and_then(|found| {
+            run.clock.lap("find");
+            run.image = found.image;
+            let variables = run.variables(None, &found.namespace)?;
+            Ok(Built { namespace: found.namespace, variables, loaded: None })
+        });
+        Ok(Outcome { built, base, here: None })
+    }
+
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
         let proxy = Proxy::start(&self.start.identity, deadline)?;
@@ -146,18 +235,26 @@ impl Server {
         // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
         // a guess does not matter.
         let guess = self.guess();
+        let script = self.start.script_folder.as_deref();
         let ahead = guess.as_ref().and_then(|guess| {
-            let around = surroundings(guess, &loaded, &self.start);
-            run.build(&proxy, &loaded, &around).ok().map(|container| (container, run.wants(&around)))
+            let around = run.surroundings(guess, &loaded, script);
+            let wants = run.wants(&around);
+            let container = run.build(&proxy, &loaded, guess, script).ok()?;
+            let variables = run.variables(Some(&loaded.opened), &container.namespace);
+            Some((container, variables, wants))
         });
         let here = slot.insert(self.where_it_is(deadline)?);
         run.clock.lap("wait");
-        let around = surroundings(here, &loaded, &self.start);
-        let container = match ahead {
-            Some((container, wants)) if wants == run.wants(&around) => container,
-            _ => run.build(&proxy, &loaded, &around)?,
+        let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
+        let (container, variables) = match ahead {
+            Some((container, variables, wants)) if same(&wants) => (container, variables?),
+            _ => {
+                let container = run.build(&proxy, &loaded, here, script)?;
+                let variables = run.variables(Some(&loaded.opened), &container.namespace)?;
+                (container, variables)
+            }
         };
-        Ok(Built { loaded, container })
+        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
     }
 
     fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
@@ -181,8 +278,8 @@ impl Server {
             }
             match &outcome.built {
                 Ok(built) => {
-                    let answer = Answer::Enter { digest: built.loaded.opened.digest };
-                    self.answer(&answer, &[built.container.namespace.as_fd()])?;
+                    let fds = [built.namespace.as_fd(), built.variables.changes.as_fd()];
+                    self.answer(&built.answer(&run.settings), &fds)?;
                     entered += 1;
                     Ok(())
                 }
@@ -230,7 +327,8 @@ impl Server {
         pmix: Option<PathBuf>,
     ) -> Result<(), Refusal> {
         let system = |error: sys::Error| Refusal::system("the task's namespace", &error);
-        let Some(here) = outcome.here.clone().or_else(|| self.guess()) else { return Ok(()) };
+        let joined = outcome.built.as_ref().is_ok_and(|built| built.loaded.is_none());
+        let Some(here) = outcome.here.clone().or_else(|| self.guess()).filter(|_| !joined) else { return Ok(()) };
         let known = pmix.is_none() || pmix == here.pmix;
         if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
             return Ok(());
@@ -252,27 +350,24 @@ impl Server {
     fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
         let proxy = Proxy::start(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
-        let loaded = match before {
-            Some(before) if still_the_same(&proxy, run, &before.loaded)? => before.loaded,
-            _ => run.load(&proxy)?,
+        let (loaded, variables) = match before {
+            Some(Built { loaded: Some(loaded), variables, .. }) if still_the_same(&proxy, run, &loaded)? => {
+                (loaded, Some(variables))
+            }
+            _ => (run.load(&proxy)?, None),
         };
-        let container = run.build(&proxy, &loaded, &surroundings(here, &loaded, &self.start))?;
-        Ok(Built { loaded, container })
-    }
-}
-
-fn surroundings<'a>(here: &'a Here, loaded: &'a Loaded, start: &'a Start) -> Surroundings<'a> {
-    Surroundings {
-        directory: &here.directory,
-        home: loaded.account.home.as_deref(),
-        script_folder: start.script_folder.as_deref(),
-        pmix: here.pmix.as_deref(),
+        let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
+        let variables = match variables {
+            Some(variables) => variables,
+            None => run.variables(Some(&loaded.opened), &container.namespace)?,
+        };
+        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
     }
 }
 
 /// True when the image's path leads to the very file that was loaded, unchanged.
 fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
-    let path: &Path = &run.request.image.path;
+    let path: &Path = &run.image.path;
     let Ok((found, _)) = proxy.open_source(path)? else { return Ok(false) };
     let key = |fd: BorrowedFd<'_>| {
         let stat = nix::sys::stat::fstat(fd).ok();

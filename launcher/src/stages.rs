@@ -3,27 +3,40 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Owner};
-use coracle::plan::{Plan, Shape, Sighting};
+use coracle::env::{Pair, Rules};
+use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Provenance};
 use coracle::report::{Kind, Refusal};
-use coracle::request::Request;
+use coracle::request::{ImageRef, Settings};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::{self, Origin, Presence, Source, Surroundings, Want};
+use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
+use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::apply::{self, Disk};
+use crate::apply::{self, Disk, Sources};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::survey;
+use crate::variables::{self, Variables};
 
 /// What a container is made from, and for whom.
 pub struct Run {
-    /// What was asked for.
-    pub request: Request,
+    /// The image.
+    pub image: ImageRef,
+    /// Everything that was asked for beside it, or is the site's default.
+    pub settings: Settings,
+    /// What Slurm's commands need inside, if they are to work there.
+    pub client: Option<Client>,
+    /// Our program that runs inside.
+    pub helper: PathBuf,
+    /// Single files that the job refers to.
+    pub files: Vec<PathBuf>,
+    /// The job's environment on the node.
+    pub environment: Vec<Pair>,
     /// The site's settings.
     pub config: Config,
     /// The user.
@@ -54,10 +67,10 @@ pub struct Container {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it.
     pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
-        let name = self.request.image.to_string();
-        let opened = proxy.open_image(&self.request.image, self.request.digest.is_some())?;
+        let name = self.image.to_string();
+        let opened = proxy.open_image(&self.image, self.settings.digest.is_some())?;
         self.clock.lap("open");
-        if let (Some(wanted), Some(found)) = (self.request.digest, opened.digest)
+        if let (Some(wanted), Some(found)) = (self.settings.digest, opened.digest)
             && wanted != found
         {
             return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
@@ -100,17 +113,42 @@ impl Run {
         Ok(provenance)
     }
 
+    /// What of the step decides what it sees.
+    pub fn surroundings<'a>(
+        &'a self,
+        here: &'a Here,
+        loaded: &'a Loaded,
+        script_folder: Option<&'a Path>,
+    ) -> Surroundings<'a> {
+        Surroundings {
+            directory: &here.directory,
+            home: loaded.account.home.as_deref(),
+            script_folder,
+            pmix: here.pmix.as_deref(),
+            files: &self.files,
+            client: self.client.as_ref(),
+            helper: &self.helper,
+        }
+    }
+
     /// What should be visible to a step that is there.
     pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
-        view::wants(&self.request, &self.config, around)
+        view::wants(&self.settings, &self.config, around)
     }
 
     /// Builds a container in the caller's mount namespace from an image that was loaded.
-    pub fn build(&mut self, proxy: &Proxy, loaded: &Loaded, around: &Surroundings<'_>) -> Result<Container, Refusal> {
-        let name = self.request.image.to_string();
+    pub fn build(
+        &mut self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        here: &Here,
+        script_folder: Option<&Path>,
+    ) -> Result<Container, Refusal> {
+        let name = self.image.to_string();
         let image = loaded.disk.mount(&name)?;
         self.clock.lap("mount");
-        let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), around)?;
+        let (plan, sources) =
+            self.plan(proxy, loaded, image.as_fd(), &self.surroundings(here, loaded, script_folder))?;
         self.clock.lap("plan");
         let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
         self.clock.lap("build");
@@ -123,23 +161,56 @@ impl Run {
         loaded: &Loaded,
         image: std::os::fd::BorrowedFd<'_>,
         around: &Surroundings<'_>,
-    ) -> Result<(Plan, Vec<Option<OwnedFd>>), Refusal> {
-        let name = self.request.image.to_string();
-        let (mut sightings, mut sources) = (Vec::new(), Vec::new());
+    ) -> Result<(Plan, Sources), Refusal> {
+        let name = self.image.to_string();
+        let (mut sightings, mut sources) = (Vec::new(), Sources::default());
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
             let sight = survey::look(image, &want.target).map_err(|error| apply::damaged(&name, &error))?;
             sightings.push(Sighting { want, shape, sight });
-            sources.push(source);
+            sources.sightings.push(source);
         }
-        let plan = Plan::build(loaded.opened.image, &sightings)?;
+        let upper = Upper::of(&self.settings, &self.config);
+        if let Some(Upper::Folder(path)) = &upper {
+            sources.upper = Some(open_upper(proxy, path)?);
+        }
+        let plan = Plan::build(loaded.opened.image, upper, &sightings)?;
         Ok((plan, sources))
+    }
+
+    /// What the tasks of this container find in their environment.
+    pub fn variables(&mut self, opened: Option<&Opened>, namespace: &MountNamespace) -> Result<Variables, Refusal> {
+        let rules = Rules {
+            clean: self.settings.clean_env.unwrap_or(false),
+            already_inside: false,
+            site: Vec::new(),
+            user: self.settings.env.clone(),
+            image: self.image.path.clone().into(),
+            name: self.image.stem().to_owned(),
+            digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
+        };
+        let question = variables::Question {
+            host: &self.environment,
+            rules,
+            shown: self.image.to_string(),
+            id: self.image.path.clone().into(),
+            commands: self.client.is_some(),
+            entrypoint: self.settings.entrypoint.unwrap_or(false),
+            helper: &self.helper,
+        };
+        let found = variables::find_out(&question, namespace, &self.identity);
+        self.clock.lap("environment");
+        found
     }
 }
 
 /// Opens what a want shows; nothing where the node does not have it and need not.
 fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
-    let Source::Node(path) = &want.source else { return Ok(Some((Shape::File, None))) };
+    let path = match &want.source {
+        Source::Node(path) => path,
+        Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
+        Source::Memory(_) | Source::Made(_) => return Ok(Some((Shape::Folder, None))),
+    };
     match proxy.open_source(path)? {
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
@@ -148,12 +219,26 @@ fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, 
     }
 }
 
-fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
-    let cause = match errno {
+/// Opens the folder that an overlay is to write into.
+fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
+    match proxy.open_source(path)? {
+        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
+        Err(errno) => Err(refuse(unusable(errno))),
+    }
+}
+
+fn unusable(errno: Errno) -> String {
+    match errno {
         Errno::ENOENT | Errno::ENOTDIR => "does not exist on this node".to_owned(),
         Errno::EACCES => "you may not use it on this node: permission denied".to_owned(),
         other => format!("cannot be opened on this node: {}", other.desc()),
-    };
+    }
+}
+
+fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
+    let cause = unusable(errno);
     let path = path.display().to_string();
     match want.origin {
         Origin::Workdir => {

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 
+use coracle::options::Naming;
 use coracle::report::{Kind, Refusal};
 
 /// Where the launcher and the site's settings are.
@@ -12,6 +13,8 @@ pub struct Arguments {
     pub launcher: CString,
     /// `config=PATH`
     pub config: CString,
+    /// `options=long`: another plugin has the names that begin with `--container-`.
+    pub naming: Naming,
     /// `panic=HOOK`, for the tests of what a panic does.
     #[cfg(feature = "inject-panic")]
     pub panic: String,
@@ -22,6 +25,7 @@ impl Default for Arguments {
         Self {
             launcher: c"/usr/bin/coracle".into(),
             config: c"/etc/coracle/coracle.yaml".into(),
+            naming: Naming::Container,
             #[cfg(feature = "inject-panic")]
             panic: String::new(),
         }
@@ -35,7 +39,7 @@ impl Arguments {
         for word in words {
             let wrong = |cause: &str| {
                 Refusal::new(Kind::Config, format!("plugstack.conf: {}", String::from_utf8_lossy(word)), cause)
-                    .hint("known arguments: config=PATH launcher=PATH")
+                    .hint("known arguments: config=PATH launcher=PATH options=short|long")
             };
             let at = word.iter().position(|byte| *byte == b'=').ok_or_else(|| wrong("not of the form key=value"))?;
             let (key, value) = (&word[..at], &word[at + 1..]);
@@ -46,6 +50,13 @@ impl Arguments {
             match key {
                 b"launcher" => arguments.launcher = path()?,
                 b"config" => arguments.config = path()?,
+                b"options" => {
+                    arguments.naming = match value {
+                        b"short" => Naming::Container,
+                        b"long" => Naming::Coracle,
+                        _ => return Err(wrong("short or long is wanted")),
+                    }
+                }
                 #[cfg(feature = "inject-panic")]
                 b"panic" => arguments.panic = String::from_utf8_lossy(value).into_owned(),
                 _ => return Err(wrong("unknown argument")),

@@ -1,15 +1,15 @@
 //! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. All of the plugin's `unsafe`
 //! is here, and nothing else is.
 
-use std::ffi::{CStr, OsString, c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_long, c_uint, c_void};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use coracle::options::{Id, OPTIONS};
-use coracle::report::{Kind, Refusal};
+use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec};
+use coracle::report::{Kind, Refusal, clean};
 use coracle::sys::spank;
 
 use crate::arguments::Arguments;
@@ -150,6 +150,45 @@ impl Spank<'_> {
         Some(OsString::from_vec(unsafe { CStr::from_ptr(first) }.to_bytes().to_vec()))
     }
 
+    /// Makes `program` the first word of the step's command, and answers what that was. Slurm looks the word up after
+    /// the task hooks (task.c, exec_task), in this process alone.
+    ///
+    /// Tasks of --multi-prog have commands of their own, which this does not change.
+    pub fn replace_command(&self, program: CString) -> Option<OsString> {
+        let before = self.command()?;
+        let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
+        // SAFETY: spank.h documents this item as `int *` and `char ***`.
+        let rc = unsafe { spank::spank_get_item(self.handle, spank::S_JOB_ARGV, &raw mut count, &raw mut words) };
+        if rc != 0 || count < 1 || words.is_null() {
+            return None;
+        }
+        // SAFETY: `command` has just seen that the array has a first word. This process is the task's own copy of
+        // slurmstepd, which becomes the command and frees no word before; the new one is never freed.
+        unsafe { *words = program.into_raw() };
+        Some(before)
+    }
+
+    /// The job's environment, each variable with a NUL behind it.
+    pub fn environment(&self) -> Vec<u8> {
+        let mut variables: *mut *mut c_char = std::ptr::null_mut();
+        // SAFETY: spank.h documents this item as `char ***`.
+        let rc = unsafe { spank::spank_get_item(self.handle, spank::S_JOB_ENV, &raw mut variables) };
+        let mut bytes = Vec::new();
+        if rc != 0 || variables.is_null() {
+            return bytes;
+        }
+        for index in 0.. {
+            // SAFETY: Slurm owns a NULL-terminated array of strings, and changes it only between hooks.
+            let variable = unsafe { *variables.add(index) };
+            if variable.is_null() {
+                break;
+            }
+            // SAFETY: as above; each string is NUL-terminated.
+            bytes.extend_from_slice(unsafe { CStr::from_ptr(variable) }.to_bytes_with_nul());
+        }
+        bytes
+    }
+
     /// A variable of the job's environment. One that is longer than `limit` bytes is cut there.
     pub fn getenv(&self, name: &CStr, limit: usize) -> Option<OsString> {
         let mut buffer = vec![0u8; limit + 1];
@@ -177,13 +216,19 @@ impl Spank<'_> {
         unsafe { spank::spank_unsetenv(self.handle, name.as_ptr()) };
     }
 
-    fn register_options(&self) {
+    fn register_options(&self, naming: Naming) {
         for (index, option) in OPTIONS.iter().enumerate() {
+            // The numbers of getopt_long(3).
+            let (has_arg, value) = match option.argument {
+                Argument::Flag(_) => (0, None),
+                Argument::Value(value) => (1, Some(value)),
+                Argument::Maybe(value, _) => (2, Some(value)),
+            };
             let mut entry = spank::spank_option {
-                name: option.name.as_ptr().cast_mut(),
-                arginfo: option.value.as_ptr().cast_mut(),
+                name: option.name_in(naming).as_ptr().cast_mut(),
+                arginfo: value.map_or(std::ptr::null_mut(), |value| value.as_ptr().cast_mut()),
                 usage: option.help.as_ptr().cast_mut(),
-                has_arg: 1,
+                has_arg,
                 val: c_int::try_from(index).unwrap_or(c_int::MAX),
                 cb: Some(option_given),
             };
@@ -193,13 +238,21 @@ impl Spank<'_> {
     }
 }
 
-/// Shows a refusal where the user looks: slurm_error(3) is the only thing that reaches a terminal.
+/// Shows a refusal where the user looks.
 pub fn complain(refusal: &Refusal) {
-    for line in [Some(refusal.line()), refusal.hint_line()].into_iter().flatten() {
-        if let Ok(text) = std::ffi::CString::new(line) {
-            // SAFETY: "%s" takes one NUL-terminated string, which is passed.
-            unsafe { spank::slurm_error(c"%s".as_ptr(), text.as_ptr()) };
-        }
+    [Some(refusal.line()), refusal.hint_line()].iter().flatten().for_each(|line| say(line));
+}
+
+/// Shows something that is no refusal.
+pub fn note(text: &str) {
+    say(&clean(&format!("coracle: note: {text}")));
+}
+
+/// slurm_error(3) is the only thing that reaches a terminal.
+fn say(line: &str) {
+    if let Ok(text) = CString::new(line) {
+        // SAFETY: "%s" takes one NUL-terminated string, which is passed.
+        unsafe { spank::slurm_error(c"%s".as_ptr(), text.as_ptr()) };
     }
 }
 
@@ -222,6 +275,25 @@ pub fn option_is_set(name: &CStr) -> bool {
     // 20.11, and `opt` is the program's own slurm_opt_t.
     let is_set = unsafe { std::mem::transmute::<*mut c_void, IsSet>(is_set) };
     is_set(options, name.as_ptr())
+}
+
+/// The value of an option of Slurm's own, as text. Nothing where it was not given, or the release does not say.
+pub fn option_value(name: &CStr) -> Option<OsString> {
+    if !option_is_set(name) {
+        return None;
+    }
+    let (options, get) = (symbol(c"opt")?, symbol(c"slurm_option_get")?);
+    type Get = extern "C" fn(*mut c_void, *const c_char) -> *mut c_char;
+    // SAFETY: slurm_opt.h has `char *slurm_option_get(slurm_opt_t *opt, const char *name)` in every release since
+    // 20.11, and `opt` is the program's own slurm_opt_t.
+    let get = unsafe { std::mem::transmute::<*mut c_void, Get>(get) };
+    let text = get(options, name.as_ptr());
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the answer is a NUL-terminated string of our own. It is left to the end of this command: only Slurm's
+    // xfree, which is no public symbol, could free it.
+    Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
 }
 
 /// Ends this task.
@@ -343,9 +415,10 @@ fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
     #[cfg(feature = "inject-panic")]
     assert!(state.arguments.panic != "slurm_spank_init", "asked for");
     if matches!(context, Context::Srun | Context::Allocator | Context::Stepd) {
-        spank.register_options();
+        spank.register_options(state.arguments.naming);
     }
     if matches!(context, Context::Srun | Context::Allocator) {
+        state.submit.options = RawOptions::named(state.arguments.naming);
         submit::init(&mut state.submit);
     }
     0
@@ -371,11 +444,15 @@ extern "C" fn option_given(index: c_int, value: *const c_char, remote: c_int) ->
         return 0;
     }
     let take = |state: &mut State| {
-        let id: Option<Id> = usize::try_from(index).ok().and_then(|index| OPTIONS.get(index)).map(|option| option.id);
-        if let Some(id) = id.filter(|_| !value.is_null()) {
+        let spec: Option<&Spec> = usize::try_from(index).ok().and_then(|index| OPTIONS.get(index));
+        let text = if value.is_null() {
+            spec.and_then(Spec::implied).map(OsString::from)
+        } else {
             // SAFETY: Slurm passes the option's argument, NUL-terminated, and it lives as long as this call.
-            let text = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
-            state.submit.options.take(id, OsString::from_vec(text));
+            Some(OsString::from_vec(unsafe { CStr::from_ptr(value) }.to_bytes().to_vec()))
+        };
+        if let (Some(spec), Some(text)) = (spec, text) {
+            state.submit.options.take(spec, text);
         }
         0
     };

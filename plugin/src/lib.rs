@@ -10,5 +10,6 @@
 
 mod arguments;
 mod face;
+mod het;
 mod stepd;
 mod submit;

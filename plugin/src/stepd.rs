@@ -10,30 +10,39 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Digest, ImageRef, MAX_LEN, Request};
+use coracle::request::{Choice, MAX_LEN, Request, Scope};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
 use coracle::wire::{Answer, Hello, Here, Start};
 
 use crate::arguments::Arguments;
 use crate::face::{self, Spank};
+use crate::het;
 use crate::submit::{CONTAINER, REQUEST, STEPS};
 
 /// Step ids of slurm.h.
 const EXTERN_STEP: u32 = 0xffff_fffc;
 const BATCH_STEP: u32 = 0xffff_fffb;
+const INTERACTIVE_STEP: u32 = 0xffff_fffa;
 
 /// A task that was refused, as docs/messages.md has it.
 const REFUSED: c_int = 125;
 /// Where slurmstepd goes when it cannot go where the job wants to be (slurmd/slurmstepd/mgr.c).
 const FALLBACK: &str = "/tmp";
-/// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
-const MAX_COMPONENTS: u32 = 128;
-/// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s); this is for a launcher
-/// that hangs. slurm.conf's UnkillableStepTimeout is 60 s.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s, and 60 s for the image's
+/// scripts); this is for a launcher that hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What a task that waits is called, so that scancel reaches it: see [`sys::under_name`].
+const WAITING: &CStr = c"coracle-wait";
+/// The longest list of changes to an environment, in bytes.
+const MAX_CHANGES: usize = 4 << 20;
+/// Our program inside, by the name under which it runs an entry point.
+const ENTRYPOINT: &CStr = c"/run/coracle/entrypoint";
+/// What it finds the command's first word in.
+const COMMAND: &CStr = c"SLURM_CORACLE_COMMAND";
 
 /// A task of this node was refused: the others of the step must not be left waiting for it.
 const FLAG_REFUSED: u32 = 1;
@@ -43,6 +52,8 @@ const FLAG_ALONE: u32 = 2;
 const FLAG_KILLED: u32 = 4;
 /// A task of this node is in its container, and may wait for the others.
 const FLAG_ENTERED: u32 = 8;
+/// What the user should know has been said.
+const FLAG_NOTED: u32 = 16;
 
 /// What is known of the step.
 #[derive(Default)]
@@ -51,16 +62,14 @@ pub struct State {
     read: bool,
     /// A container was asked for.
     wanted: bool,
-    /// This task is in it.
-    entered: bool,
+    /// What the launcher said to this task, once it has.
+    place: Option<Place>,
     /// Why no task may start.
     cause: Option<Refusal>,
     /// The cause is this task's own, and no other's.
     alone: bool,
     channel: Option<Channel>,
     flags: Option<SharedFlags>,
-    image: Option<ImageRef>,
-    digest: Option<Digest>,
     directory: Option<PathBuf>,
     job: u32,
     step: u32,
@@ -92,6 +101,20 @@ impl State {
     }
 }
 
+/// Where a task is to run.
+struct Place {
+    /// What is different in its environment.
+    changes: Vec<Change>,
+    /// What the user should know.
+    notes: Vec<String>,
+    /// Where it starts, if not where the job is.
+    workdir: Option<PathBuf>,
+    /// Whether the image's entry point runs the command.
+    entrypoint: bool,
+    /// In the container, or on the node.
+    inside: bool,
+}
+
 /// As root, before the step is set up: reads the request and starts the launcher, which then has the time in which
 /// slurmstepd does the rest.
 pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>) {
@@ -117,26 +140,43 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
         }
     };
     state.read = true;
+    let passes_on = request.as_ref().is_some_and(|request| request.settings.scope != Some(Scope::Script));
+    let script = step == BATCH_STEP || step == INTERACTIVE_STEP;
+    if script && request.as_ref().is_some_and(|request| request.settings.scope == Some(Scope::Steps)) {
+        pass_on(spank, Some(&form));
+        return;
+    }
     state.wanted = true;
-    state.image = request.map(|request| request.image);
     prepare_flags(state, spank, step);
+    pass_on(spank, passes_on.then_some(&form));
     // A request that cannot be read goes to the launcher, too: it is the one that writes the log.
     if let Err(refusal) = start(state, arguments, spank, &form) {
         state.refuse(refusal);
     }
+}
+
+/// Leaves what the steps of this job inherit in the environment of this one's tasks, and nothing that is stale.
+fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     spank.unsetenv(CONTAINER);
     spank.unsetenv(REQUEST);
-    if state.image.is_some()
-        && let Ok(form) = CString::new(form.as_bytes())
-    {
-        spank.setenv(STEPS, &form);
+    for group in 0..u32::try_from(components(spank).len()).unwrap_or(0) {
+        spank.unsetenv(&het::of_group(REQUEST, group));
+    }
+    match form.and_then(|form| CString::new(form.as_bytes()).ok()) {
+        Some(form) => spank.setenv(STEPS, &form),
+        None => spank.unsetenv(STEPS),
     }
 }
 
 /// What the job's environment asks for. It is the user's, so all of it is checked again; what cannot be read comes
 /// back with the reason.
 fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)> {
-    if let Some(form) = spank.getenv(REQUEST, MAX_LEN + 1) {
+    let group = own_group(spank);
+    let of_group = |name: &CStr| group.and_then(|group| spank.getenv(&het::of_group(name, group), MAX_LEN + 1));
+    if of_group(REQUEST).is_some_and(|form| form == het::NODE) {
+        return Ok(None);
+    }
+    if let Some(form) = of_group(REQUEST).or_else(|| spank.getenv(REQUEST, MAX_LEN + 1)) {
         return Request::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     }
     // A submit side without the plugin. With it, Slurm's variable does not reach a node.
@@ -187,11 +227,15 @@ fn components(spank: &Spank<'_>) -> Vec<u32> {
         let name = CString::new(name).ok()?;
         spank.getenv(&name, 16)?.to_str()?.parse::<u32>().ok()
     };
-    let count = number("SLURM_HET_SIZE".into()).unwrap_or(0).min(MAX_COMPONENTS);
-    // srun of 22.05 still has the older of the two names.
-    let component =
-        |index| ["HET", "PACK"].iter().find_map(|word| number(format!("SLURM_JOB_ID_{word}_GROUP_{index}")));
-    (0..count).filter_map(component).collect()
+    let count = number("SLURM_HET_SIZE".into()).unwrap_or(0).min(het::MAX_COMPONENTS);
+    (0..count).filter_map(|group| het::id_names(group).into_iter().find_map(number)).collect()
+}
+
+/// Which component of a heterogeneous job this step belongs to.
+fn own_group(spank: &Spank<'_>) -> Option<u32> {
+    let own = spank.job()?;
+    let index = components(spank).iter().position(|job| *job == own)?;
+    u32::try_from(index).ok()
 }
 
 fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {
@@ -200,11 +244,13 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
     let message = Start {
         job: state.job,
         step: state.step,
+        daemon: std::process::id(),
         tasks: state.tasks,
         identity: state.identity.clone().ok_or_else(|| unknown("user and groups"))?,
         request: form.to_owned(),
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
         directory: directory_of(spank),
+        slurm_conf: sys::get_env(c"SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute()),
     };
     let launcher = arguments.launcher.as_c_str();
     let failed = |error: sys::Error| {
@@ -212,8 +258,9 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
     };
     let (ours, theirs) = Channel::pair().map_err(failed)?;
     let words = [c"coracle", c"prepare", c"--config", arguments.config.as_c_str()];
+    let environment = sys::memory_file(&spank.environment()).map_err(failed)?;
     sys::spawn_reparented(launcher, &words, &theirs).map_err(failed)?;
-    ours.send(&message.to_bytes(), &[], Instant::now() + PATIENCE).map_err(failed)?;
+    ours.send(&message.to_bytes(), &[environment.as_fd()], Instant::now() + PATIENCE).map_err(failed)?;
     state.channel = Some(ours);
     Ok(())
 }
@@ -238,10 +285,9 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
     if !state.wanted || state.cause.is_some() {
         return 0;
     }
-    match enter(state) {
-        Ok(digest) => {
-            state.digest = digest;
-            state.entered = true;
+    match sys::under_name(WAITING, || enter(state)) {
+        Ok(place) => {
+            state.place = Some(place);
             if let Some(flags) = &state.flags {
                 flags.raise(FLAG_ENTERED);
             }
@@ -258,7 +304,7 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
 
 /// Says hello, waits for the namespace, goes in, and gives up what root could do there. The flag says that a
 /// refusal is this task's own.
-fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
+fn enter(state: &State) -> Result<Place, (Refusal, bool)> {
     let system = |error: sys::Error| (Refusal::system("entering the container", &error), true);
     let silent = || (Refusal::new(Kind::Internal, "the launcher", "ended without an answer"), true);
     let deadline = Instant::now() + PATIENCE;
@@ -271,15 +317,26 @@ fn enter(state: &State) -> Result<Option<Digest>, (Refusal, bool)> {
         Ok(Received::Closed) => return Err(silent()),
         Err(_) => return Err((Refusal::new(Kind::Timeout, "the launcher", "did not answer in time"), true)),
     };
-    let digest = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), true))? {
-        Answer::Enter { digest } => digest,
+    let mut place = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), true))? {
+        Answer::Enter { notes, workdir, entrypoint } => {
+            Place { changes: Vec::new(), notes, workdir, entrypoint, inside: true }
+        }
+        Answer::Outside => {
+            Place { changes: Vec::new(), notes: Vec::new(), workdir: None, entrypoint: false, inside: false }
+        }
         Answer::Refused(refusal) => return Err((refusal, false)),
     };
-    let namespace = packet.fds.first().ok_or_else(silent)?;
-    sys::enter_mount_namespace(namespace).map_err(system)?;
-    sys::set_no_new_privileges().map_err(system)?;
-    sys::drop_capabilities().map_err(system)?;
-    Ok(digest)
+    let mut fds = packet.fds.iter();
+    if place.inside {
+        sys::enter_mount_namespace(fds.next().ok_or_else(silent)?).map_err(system)?;
+    }
+    let changes = sys::read_whole(fds.next().ok_or_else(silent)?, MAX_CHANGES).map_err(system)?;
+    place.changes = Change::from_bytes(&changes).ok_or_else(silent)?;
+    if place.inside {
+        sys::set_no_new_privileges().map_err(system)?;
+        sys::drop_capabilities().map_err(system)?;
+    }
+    Ok(place)
 }
 
 /// In each task, as the user and in the container, before TaskProlog and the command.
@@ -294,33 +351,56 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     if !state.wanted {
         return 0;
     }
-    if state.cause.is_none() && !state.entered {
-        state.alone = true;
-        state.refuse(skipped("task_init_privileged"));
-    }
-    if state.cause.is_none()
-        && let Err(refusal) = stand_in(state.directory.as_deref())
-    {
-        state.alone = true;
-        state.refuse(refusal);
-    }
-    if let Some(refusal) = state.cause.take() {
-        leave(state, &refusal);
-    }
-    let set = |name: &CStr, value: &OsStr| {
-        if let Ok(value) = CString::new(value.as_bytes()) {
-            spank.setenv(name, &value);
+    let settled = match (state.cause.take(), state.place.take()) {
+        (Some(cause), _) => Err(cause),
+        (None, None) => {
+            state.alone = true;
+            Err(skipped("task_init_privileged"))
+        }
+        (None, Some(place)) => {
+            let settled = settle(state, spank, &place);
+            state.alone = settled.is_err();
+            settled
         }
     };
-    if let Some(image) = &state.image {
-        set(c"CORACLE_IMAGE", image.path.as_os_str());
-        set(c"CORACLE_NAME", image.stem());
-    }
-    match state.digest {
-        Some(digest) => set(c"CORACLE_DIGEST", OsStr::new(&digest.to_string())),
-        None => spank.unsetenv(c"CORACLE_DIGEST"),
+    if let Err(refusal) = settled {
+        leave(state, &refusal);
     }
     0
+}
+
+/// What is left to do for a task that is where it should be.
+fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal> {
+    let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
+    if !place.notes.is_empty() && state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_NOTED)) {
+        place.notes.iter().for_each(|note| face::note(note));
+    }
+    for change in &place.changes {
+        match change {
+            Change::Set(name, value) => {
+                if let (Some(name), Some(value)) = (text(name), text(value)) {
+                    spank.setenv(&name, &value);
+                }
+            }
+            Change::Unset(name) => text(name).iter().for_each(|name| spank.unsetenv(name)),
+        }
+    }
+    if !place.inside {
+        return Ok(());
+    }
+    match &place.workdir {
+        Some(workdir) => {
+            go_to(workdir)?;
+            text(workdir.as_os_str()).iter().for_each(|workdir| spank.setenv(c"PWD", workdir));
+        }
+        None => stand_in(state.directory.as_deref())?,
+    }
+    if place.entrypoint {
+        let command = spank.replace_command(ENTRYPOINT.into()).and_then(|command| text(&command));
+        let command = command.ok_or_else(|| Refusal::new(Kind::Internal, "slurmstepd", "did not say the command"))?;
+        spank.setenv(COMMAND, &command);
+    }
+    Ok(())
 }
 
 fn skipped(hook: &str) -> Refusal {
@@ -341,6 +421,10 @@ fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
     if found || now.as_deref() == Some(directory) {
         return Ok(());
     }
+    go_to(directory)
+}
+
+fn go_to(directory: &Path) -> Result<(), Refusal> {
     std::env::set_current_dir(directory).map_err(|cause| {
         Refusal::new(
             Kind::Workdir,

@@ -4,19 +4,22 @@
 //! a file that is missing here may well exist on the node.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use coracle::env::{Change, Record};
 use coracle::image::Container;
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Error, Request};
+use coracle::request::{Choice, Error, ImageRef, Request, Scope};
 use coracle::sys;
 use nix::fcntl::OFlag;
 
 use crate::face::{self, Context};
+use crate::het::{self, Decided, Inherited};
 
 /// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
 /// every job that has it.
@@ -26,23 +29,37 @@ pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
 /// The request that the steps of a job inherit, set for tasks by the node.
 pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
 
+/// What an image changed of the environment that this command has, if it was started in a container.
+pub const OUTER: &CStr = c"SLURM_CORACLE_OUTER";
+/// What a container says of itself, and what is not true outside of it.
+const ITSELF: [&CStr; 3] = [c"CORACLE_IMAGE", c"CORACLE_NAME", c"CORACLE_DIGEST"];
+/// What our program inside has put aside so that the node's loader does not see it.
+const PUT_ASIDE: [(&CStr, &CStr); 2] =
+    [(c"SLURM_CORACLE_LD_PRELOAD", c"LD_PRELOAD"), (c"SLURM_CORACLE_LD_AUDIT", c"LD_AUDIT")];
+
 /// What this command has been told.
 #[derive(Default)]
 pub struct State {
     /// The options, as given.
     pub options: RawOptions,
-    inherited: Option<OsString>,
-    /// What the components of a heterogeneous job before this one asked for.
-    before: Option<Option<String>>,
+    inherited: Inherited,
+    /// What has been decided for the components so far.
+    decided: Vec<Decided>,
+    /// How many times this command has come to the end of its options.
+    calls: u32,
 }
 
 /// Before any option is parsed: takes what was inherited out of the way, so that what is there afterwards is what
 /// this very command was given.
 pub fn init(state: &mut State) {
-    state.inherited = sys::get_env(STEPS);
-    for name in [CONTAINER, REQUEST, STEPS] {
-        sys::unset_env(name);
+    for (aside, name) in PUT_ASIDE {
+        if let Some(value) = sys::get_env(aside) {
+            sys::set_env(name, &value);
+            sys::unset_env(aside);
+        }
     }
+    state.inherited = Inherited::take();
+    sys::unset_env(CONTAINER);
 }
 
 /// After all options are parsed, once for each component of a heterogeneous job.
@@ -58,59 +75,93 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     }
     // Slurm sets it only where it is unset: the next component must find it so.
     sys::unset_env(CONTAINER);
-    let request = choose(state, context, fresh.as_deref())?;
-    let form = request.as_ref().map(Request::to_env);
-    if let Some(before) = &state.before
-        && *before != form
-    {
-        return Err(Refusal::new(
-            Kind::Usage,
-            "--container",
-            "the components of a heterogeneous job must have the same image and options",
-        ));
-    }
-    if let Some(request) = &request {
-        first_look(request)?;
-    }
-    if let Some(form) = &form {
-        // salloc runs its command here: an srun in it is a step of the job like any other.
-        let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
-        if !names.iter().all(|name| sys::set_env(name, OsStr::new(form))) {
-            return Err(Refusal::new(Kind::System, "--container", "no memory for the environment"));
+    let groups = het::groups(context, state.calls);
+    state.calls += 1;
+    for group in groups {
+        let mut request = choose(state, context, fresh.as_deref(), group)?;
+        if let Some(request) = &mut request {
+            request.commands |= context == Context::Srun && face::option_is_set(c"pty");
+            check(request)?;
         }
+        state.decided.push(Decided { group, form: request.as_ref().map(Request::to_env) });
     }
-    state.before = Some(form);
+    // salloc runs its command here: an srun in it is a step of the job like any other.
+    let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
+    het::publish(&state.decided, names)?;
+    if state.decided.iter().all(|decided| decided.form.is_none()) {
+        leave_the_container();
+    }
     Ok(())
 }
 
+/// Gives a command whose job runs on the node the environment that the node had, before a container changed it.
+fn leave_the_container() {
+    let Some(record) = sys::get_env(OUTER).and_then(|text| Record::from_env(&text)) else { return };
+    let name = |name: &OsStr| CString::new(name.as_bytes()).ok();
+    for change in record.undo(|variable| name(variable).and_then(|name| sys::get_env(&name))) {
+        match (name(change.name()), change) {
+            (Some(name), Change::Set(_, value)) => {
+                sys::set_env(&name, &value);
+            }
+            (Some(name), Change::Unset(_)) => sys::unset_env(&name),
+            (None, _) => {}
+        }
+    }
+    ITSELF.iter().chain([&OUTER]).for_each(|name| sys::unset_env(name));
+}
+
 /// The request of this command, if it has one: the command line, else, for a step of a job, what the job has.
-fn choose(state: &State, context: Context, fresh: Option<&OsStr>) -> Result<Option<Request>, Refusal> {
+fn choose(
+    state: &State,
+    context: Context,
+    fresh: Option<&OsStr>,
+    group: Option<u32>,
+) -> Result<Option<Request>, Refusal> {
     let directory = std::env::current_dir()
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.options.clone();
     let lone = options.lone_flag();
     options.fill_from(sys::get_env);
-    match (fresh, &state.inherited) {
-        (Some(image), _) => match Request::parse(&options, image, &directory)? {
+    // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
+    let repeated = context == Context::Srun && face::option_is_set(c"interactive");
+    let inherited = match context {
+        Context::Srun if fresh.is_none() || repeated => state.inherited.request(group)?,
+        _ => None,
+    };
+    match (fresh, inherited) {
+        (_, Some(inherited)) if inherited.settings.scope == Some(Scope::Script) && !repeated => Ok(None),
+        (_, Some(inherited)) => {
+            let mut request = inherited.amend(&options, &directory)?;
+            request.inherited = true;
+            Ok(Some(request))
+        }
+        (Some(image), None) => match Request::parse(&options, image, &directory)? {
             Choice::Container(request) => Ok(Some(request)),
             Choice::Host => Ok(None),
         },
-        (None, Some(inherited)) if context == Context::Srun => {
-            let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
-            let inherited = Request::from_env(inherited).map_err(|error| named(error.into()))?;
-            Ok(Some(inherited.amend(&options, &directory)?))
-        }
-        (None, _) => match lone {
+        (None, None) => match lone {
             Some(flag) => Err(Error::WithoutImage(flag).into()),
             None => Ok(None),
         },
     }
 }
 
+/// Refuses what is wrong for certain.
+fn check(request: &Request) -> Result<(), Refusal> {
+    if request.settings.entrypoint == Some(true) && face::option_is_set(c"multi-prog") {
+        return Err(Refusal::new(Kind::Usage, "--container-entrypoint", "cannot be used together with --multi-prog")
+            .hint("name the entry point in the file of programs"));
+    }
+    match request.image() {
+        Some(image) => first_look(image),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what can be opened here and is no image.
-fn first_look(request: &Request) -> Result<(), Refusal> {
-    let path: &Path = &request.image.path;
-    let refuse = |kind, cause: &str| Err(Refusal::new(kind, request.image.to_string(), cause));
+fn first_look(image: &ImageRef) -> Result<(), Refusal> {
+    let path: &Path = &image.path;
+    let refuse = |kind, cause: &str| Err(Refusal::new(kind, image.to_string(), cause));
     // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
     let Ok(found) = sys::open_untrusted(path, OFlag::O_PATH).map(File::from) else { return Ok(()) };
     match found.metadata() {
@@ -124,6 +175,6 @@ fn first_look(request: &Request) -> Result<(), Refusal> {
     match file.read_exact(&mut start) {
         Ok(()) if Container::of(&start).is_some() => Ok(()),
         Err(cause) if cause.kind() != std::io::ErrorKind::UnexpectedEof => Ok(()),
-        _ => Err(coracle::image::Error::Unknown.refuse(&request.image.to_string())),
+        _ => Err(coracle::image::Error::Unknown.refuse(&image.to_string())),
     }
 }

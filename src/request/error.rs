@@ -38,7 +38,7 @@ pub enum Error {
     Scope(OsString),
     /// Not a variable of the environment.
     Variable(OsString),
-    /// A variable that only Coracle sets.
+    /// A variable that only Slurm or Coracle sets.
     OurVariable(OsString),
     /// Not a folder for an overlay.
     Overlay(OsString),
@@ -93,7 +93,7 @@ impl From<Error> for Refusal {
             Error::Variable(text) => {
                 usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
             }
-            Error::OurVariable(name) => usage(lossy(&name), "this variable is set by Coracle alone"),
+            Error::OurVariable(name) => usage(lossy(&name), "Slurm and Coracle set this variable, and nobody else"),
             Error::Overlay(text) => usage(lossy(&text), "not a folder for --container-overlay"),
             Error::WritableTwice => usage(
                 "--container-overlay".into(),

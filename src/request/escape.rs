@@ -11,13 +11,15 @@ pub fn escape(text: &OsStr) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.as_bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'@' | b'+' | b'~' | b'-' => {
-                out.push(char::from(*byte));
-            }
+            byte if plain(*byte) => out.push(char::from(*byte)),
             _ => out.push_str(&format!("%{byte:02x}")),
         }
     }
     out
+}
+
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._@+~-".contains(&byte)
 }
 
 /// Reads what [`escape`] wrote. A NUL is refused: nothing that we encode can hold one.
@@ -26,9 +28,13 @@ pub fn unescape(text: &str) -> Result<OsString, Error> {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
+        match *first {
+            b'%' => {}
+            byte if plain(byte) => {
+                bytes.push(byte);
+                continue;
+            }
+            _ => return Err(Error::Garbled("a character that is not escaped")),
         }
         let (pair, tail) = rest.split_at_checked(2).ok_or(Error::Garbled("a cut escape"))?;
         match hex_byte(pair).ok_or(Error::Garbled("a wrong escape"))? {

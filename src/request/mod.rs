@@ -41,6 +41,8 @@ pub struct Request {
     /// Whether Slurm's own commands must work inside, as in a shell that somebody works in. A job script has them
     /// always.
     pub commands: bool,
+    /// The step got it from its job, and did not ask itself.
+    pub inherited: bool,
     /// Everything beside it.
     pub settings: Settings,
 }
@@ -87,7 +89,7 @@ impl Request {
         }
         let mut settings = Settings::parse(raw, directory)?;
         if let Some(step) = StepRef::parse(image)? {
-            return Self { what: What::Step(step), commands: false, settings }.checked().map(Choice::Container);
+            return Self::fresh(What::Step(step), settings).checked().map(Choice::Container);
         }
         let (name, pinned) = digest::split(image)?;
         match (pinned, settings.digest) {
@@ -95,7 +97,11 @@ impl Request {
             (pinned, asked) => settings.digest = pinned.or(asked),
         }
         let what = What::Image(ImageRef::parse(name, directory)?);
-        Self { what, commands: false, settings }.checked().map(Choice::Container)
+        Self::fresh(what, settings).checked().map(Choice::Container)
+    }
+
+    fn fresh(what: What, settings: Settings) -> Self {
+        Self { what, commands: false, inherited: false, settings }
     }
 
     /// Adds what was typed beside an image that was inherited.
@@ -142,7 +148,8 @@ impl Request {
             What::Step(step) => format!("step={}", step.word()),
         };
         let commands = if self.commands { ";commands=yes" } else { "" };
-        format!("{FORM}{what}{commands}{}", self.settings.fields())
+        let inherited = if self.inherited { ";inherited=yes" } else { "" };
+        format!("{FORM}{what}{commands}{inherited}{}", self.settings.fields())
     }
 
     /// Reads [`Request::to_env`]'s form with all the checks of [`Request::parse`].
@@ -152,7 +159,7 @@ impl Request {
         }
         let text = text.to_str().ok_or(Error::Garbled("not ASCII"))?;
         let fields = text.strip_prefix(FORM).ok_or(Error::Garbled("not of form 1"))?;
-        let (mut image, mut typed, mut step, mut commands) = (None, None, None, false);
+        let (mut image, mut typed, mut step, mut commands, mut inherited) = (None, None, None, false, false);
         let mut settings = Settings::default();
         for field in fields.split(';') {
             let (key, value) = field.split_once('=').ok_or(Error::Garbled("a field without a value"))?;
@@ -161,6 +168,7 @@ impl Request {
                 "as" if typed.is_none() => typed = Some(unescape(value)?),
                 "step" if step.is_none() => step = Some(StepRef::from_word(value).ok_or(Error::Garbled("a step"))?),
                 "commands" if value == "yes" => commands = true,
+                "inherited" if value == "yes" => inherited = true,
                 _ if settings.take(key, value)? => {}
                 _ => return Err(Error::Garbled("an unknown or repeated field")),
             }
@@ -177,7 +185,7 @@ impl Request {
                 What::Image(ImageRef { path, typed })
             }
         };
-        Self { what, commands, settings }.checked()
+        Self { what, commands, inherited, settings }.checked()
     }
 }
 

@@ -130,8 +130,8 @@ fn each_option_says_what_it_wants() {
     for item in ["", "A-B=1", "1A", "A,", "=x", "A B"] {
         assert!(wrong(Id::Env, item).contains("not a variable: NAME, NAME* or NAME=VALUE"), "{item}");
     }
-    for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST", "SLURM_CORACLE_X=1"] {
-        assert!(wrong(Id::Env, item).contains("set by Coracle alone"), "{item}");
+    for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST=", "PMIX_RANK=1", "SLURMD_X=1"] {
+        assert!(wrong(Id::Env, item).contains("Slurm and Coracle set this variable"), "{item}");
     }
     let both = with("/i", &[(Id::Writable, "1g"), (Id::Overlay, "/o")]).unwrap_err();
     assert_eq!(both, Error::WritableTwice);
@@ -251,7 +251,7 @@ proptest! {
             scope: Some(Scope::Steps),
         };
         let what = What::Image(ImageRef { path: image.clone().into(), typed: image });
-        let sent = Request { what, commands: true, settings };
+        let sent = Request { what, commands: true, inherited: true, settings };
         let text = sent.to_env();
         prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
         prop_assert_eq!(Request::from_env(OsStr::new(&text)), Ok(sent));

@@ -15,10 +15,8 @@ pub enum Variable {
     Set(OsString, OsString),
 }
 
-/// What nobody but Coracle sets.
-const OURS: &[&str] = &["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST"];
-/// What carries requests from one command to the next.
-const TRAVELS: &str = "SLURM_CORACLE_";
+/// What is a fact of Slurm's, of its PMI or of Coracle's own, by the beginnings of the names.
+pub const FACTS: [&str; 4] = ["SLURM_", "SLURMD_", "PMI", "CORACLE_"];
 
 impl Variable {
     /// Reads a list such as `HOME_OF,OMP_*,MODE=fast`; a backslash before a comma makes it part of the value.
@@ -58,7 +56,7 @@ impl Variable {
         if (name.is_empty() && !starred) || !name.iter().all(plain) || name.first().is_some_and(u8::is_ascii_digit) {
             return Err(wrong());
         }
-        if OURS.iter().any(|ours| name == ours.as_bytes()) || name.starts_with(TRAVELS.as_bytes()) {
+        if value.is_some() && FACTS.iter().any(|fact| name.starts_with(fact.as_bytes())) {
             return Err(Error::OurVariable(OsStr::from_bytes(name).to_owned()));
         }
         Ok(match value {

@@ -1,11 +1,15 @@
 //! Mount namespaces (mount_namespaces(7)).
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 
-use super::{Error, Result};
+use super::{Error, Result, check, show};
+
+/// `_IO(0xb7, 0x1)` of linux/nsfs.h.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
 
 /// A mount namespace, held by its file under /proc. It lives as long as the descriptor does.
 #[derive(Debug)]
@@ -19,6 +23,30 @@ impl MountNamespace {
         let path = "/proc/thread-self/ns/mnt";
         let file = File::open(path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
         Ok(Self { fd: file.into() })
+    }
+
+    /// The one of a process, whose folder in /proc is open. Nothing, if a user made it: only a namespace that belongs
+    /// to the user namespace that we are in was made by somebody who had CAP_SYS_ADMIN there (ioctl_nsfs(2),
+    /// NS_GET_USERNS).
+    pub fn of_process(process: impl AsFd) -> Result<Option<Self>> {
+        let process = process.as_fd();
+        // A link of /proc that leads nowhere by name: only plain openat(2) follows it.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(process, "ns/mnt", flags, nix::sys::stat::Mode::empty())
+            .map_err(|errno| Error::new(format!("openat({}, \"ns/mnt\")", show(process)), errno))?;
+        // SAFETY: NS_GET_USERNS takes no argument and returns a new descriptor or -1.
+        let owner = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS) };
+        let owner = match check(owner.into(), || "ioctl(ns/mnt, NS_GET_USERNS)".into()) {
+            // SAFETY: the call has just made this descriptor.
+            Ok(owner) => unsafe { OwnedFd::from_raw_fd(owner as libc::c_int) },
+            // The owner is no ancestor of ours, so certainly not we.
+            Err(error) if error.errno() == nix::errno::Errno::EPERM => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let own = "/proc/self/ns/user";
+        let own = File::open(own).map_err(|cause| Error::from_io(format!("open({own:?})"), &cause))?;
+        let ours = Self { fd: owner }.is(&Self { fd: own.into() })?;
+        Ok(ours.then_some(Self { fd }))
     }
 
     /// Takes a descriptor that came over a socket. That it is a mount namespace is checked by setns(2) itself.

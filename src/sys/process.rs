@@ -60,6 +60,26 @@ pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
     }
 }
 
+/// Like [`fork`], in a process namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one
+/// ends, or this process does, all that it has started ends with it. Needs CAP_SYS_ADMIN.
+pub fn fork_contained(work: impl FnOnce() -> u8) -> Result<Child> {
+    fork(|| {
+        // The middle process is the one that is killed, so the first one of the namespace has to follow it.
+        let started = die_with_parent().and_then(|()| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID)
+                .map_err(|errno| Error::new("unshare(CLONE_NEWPID)", errno))?;
+            fork(|| match die_with_parent() {
+                Ok(()) => work(),
+                Err(_) => 1,
+            })
+        });
+        match started.and_then(Child::wait) {
+            Ok(WaitStatus::Exited(_, status)) => u8::try_from(status).unwrap_or(1),
+            _ => 1,
+        }
+    })
+}
+
 /// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.
 const REPLACED: libc::c_int = 1024;
 
@@ -126,6 +146,23 @@ pub fn die_with_parent() -> Result<()> {
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     super::check(result.into(), || "prctl(PR_SET_PDEATHSIG)".into())?;
     Ok(())
+}
+
+/// Runs `work` while this thread goes by another name (PR_SET_NAME(2const)): Slurm sends no signal to a process that
+/// is still called slurmstepd (proctrack/linuxproc), so a task that waits under that name could not be cancelled.
+pub fn under_name<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
+    let before = std::fs::read("/proc/thread-self/comm").ok();
+    let rename = |name: &CStr| {
+        // SAFETY: PR_SET_NAME reads a NUL-terminated string of which it takes 15 bytes. It cannot fail.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    };
+    rename(name);
+    let answer = work();
+    let before = before.map(|name| name.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(name));
+    if let Some(before) = before.and_then(|name| std::ffi::CString::new(name).ok()) {
+        rename(&before);
+    }
+    answer
 }
 
 /// Gives every signal its default action and unblocks all: a parent's choice to ignore some survives execve(2).

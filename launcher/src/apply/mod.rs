@@ -78,21 +78,29 @@ pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")
 }
 
+/// What was opened for a plan.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// One for each sighting; nothing for what is made here.
+    pub sightings: Vec<Option<OwnedFd>>,
+    /// The folder that the overlay writes into.
+    pub upper: Option<OwnedFd>,
+}
+
 /// Builds the container's namespace and returns to the caller's own.
 ///
-/// `name` is the image as the user typed it, `image` a detached mount of the plan's, and `sources` has the descriptors of the sightings that the plan was
-/// made from.
+/// `name` is the image as the user typed it, `image` a detached mount of the plan's, and `sources` is what was opened for it.
 pub fn build(
     name: &str,
     plan: &Plan,
     image: OwnedFd,
-    sources: &[Option<OwnedFd>],
+    sources: &Sources,
     account: &Account,
     identity: &Identity,
 ) -> Result<MountNamespace, Refusal> {
     let system = |error: sys::Error| Refusal::system("building the container", &error);
     let files = Files::of(name, plan, image.as_fd(), account)?;
-    let trees = plan.mounts.iter().map(|mount| copy(mount, sources)).collect::<Result<Vec<_>, _>>()?;
+    let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
 
     let home = MountNamespace::current().map_err(system)?;
     sys::unshare_mount_namespace().map_err(system)?;
@@ -100,11 +108,16 @@ pub fn build(
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
         let stage = root::Stage::attach().map_err(system)?;
-        let root = stage.root(name, plan, image)?;
+        let root = stage.root(name, plan, image, sources.upper.as_ref(), identity)?;
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
                 (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
+                (Source::Made(entries), None) => stage.folder("coracle", entries, mount.attributes).map_err(system)?,
+                (Source::Memory(size), None) => {
+                    let size = size.map(|size| size.0);
+                    root::memory(size, "0755", mount.attributes, Some(identity)).map_err(system)?
+                }
                 (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
             };
             attach(root.as_fd(), mount, &tree, identity)?;

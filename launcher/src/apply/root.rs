@@ -6,9 +6,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use coracle::plan::{Plan, Shape};
+use coracle::plan::{Plan, Shape, Upper};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, FsContext, Lookup, MountNamespace, MountPropagation};
+use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace, MountPropagation};
+use coracle::view::Entry;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -20,6 +21,7 @@ pub struct Stage {
 }
 
 const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
 /// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
 /// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
 const PLACE: &str = "/sys";
@@ -36,45 +38,95 @@ impl Stage {
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
         let place = sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         sys::move_mount(&tmpfs, &place)?;
-        for folder in ["image", "layer", "root"] {
+        for folder in ["image", "layer", "upper", "root"] {
             make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
         }
         Ok(Self { tmpfs })
     }
 
-    /// Attaches the image, and whatever it takes to have the plan's mount points, as the root-to-be.
-    pub fn root(&self, name: &str, plan: &Plan, image: OwnedFd) -> Result<OwnedFd, Refusal> {
+    /// Attaches the image, and whatever it takes to have the plan's mount points and to write, as the root-to-be.
+    ///
+    /// `folder` is open on the plan's upper folder, if it has one.
+    pub fn root(
+        &self,
+        name: &str,
+        plan: &Plan,
+        image: OwnedFd,
+        folder: Option<&OwnedFd>,
+        identity: &Identity,
+    ) -> Result<OwnedFd, Refusal> {
         let system = |error: sys::Error| Refusal::system("the container's root", &error);
-        if plan.layer.is_empty() {
+        if plan.layer.is_empty() && plan.upper.is_none() {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
             return Ok(image);
         }
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
+        // The topmost folder that overlay merges gives the root its mode.
         for (path, shape) in &plan.layer {
             add(layer.as_fd(), image.as_fd(), path, *shape).map_err(|error| match error.errno() {
                 Errno::EIO | Errno::EUCLEAN => super::damaged(name, &error),
                 _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
             })?;
         }
-        let root = overlay(layer.as_fd(), image.as_fd()).map_err(|error| match error.errno() {
-            Errno::ENODEV => Refusal::system("the container's root", &error)
-                .hint("the kernel of this node has no overlay: modprobe overlay"),
-            _ => system(error),
-        })?;
+        let lower: Vec<BorrowedFd<'_>> =
+            [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(plan.layer.is_empty())).collect();
+        let root = match (&plan.upper, folder) {
+            (None, _) => overlay(&lower).map_err(|error| without_overlay(error, "the container's root"))?,
+            (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity)?,
+            (Some(Upper::Folder(path)), Some(folder)) => kept(&lower, path, folder, identity)?,
+            (Some(Upper::Folder(path)), None) => {
+                return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
+            }
+        };
         sys::move_mount(&root, self.at("root").map_err(system)?).map_err(system)?;
         Ok(root)
     }
 
+    /// An overlay that writes into memory. Its top folder is the user's: new ones can be made there.
+    fn writable(&self, lower: &[BorrowedFd<'_>], size: u64, identity: &Identity) -> Result<OwnedFd, Refusal> {
+        let made = (|| {
+            let memory = memory(Some(size), "0755", READ_AND_WRITE, None)?;
+            sys::move_mount(&memory, self.at("upper")?)?;
+            let [upper, work] = ["upper", "work"].map(|name| {
+                make_folder(memory.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
+                sys::open_beneath(&memory, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+            });
+            let (upper, work) = (upper?, work?);
+            nix::unistd::fchown(&upper, Some(identity.uid.into()), Some(identity.gid.into()))
+                .map_err(|errno| sys::Error::new("fchown(upper)", errno))?;
+            let context = overlay_context(lower)?;
+            write_into(&context, &upper, &work)?;
+            context.mount(READ_AND_WRITE)
+        })();
+        made.map_err(|error| without_overlay(error, "--container-writable"))
+    }
+
+    /// A detached mount of a folder with these entries.
+    pub fn folder(&self, name: &str, entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
+        let mode = Mode::from_bits_truncate(0o755);
+        make_folder(self.tmpfs.as_fd(), Path::new(name), mode)?;
+        let top = self.at(name)?;
+        for entry in entries {
+            match entry {
+                // A folder above two mount points is named twice.
+                Entry::Folder(path) => match make_folder(top.as_fd(), path, mode) {
+                    Err(error) if error.errno() != Errno::EEXIST => return Err(error),
+                    _ => {}
+                },
+                Entry::File(path, content) => drop(write(top.as_fd(), path, content)?),
+                Entry::Link(path, target) => nix::unistd::symlinkat(target, &top, path)
+                    .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {path:?})"), errno))?,
+            }
+        }
+        let tree = sys::clone_tree(&top, false)?;
+        sys::set_attributes(&tree, attributes, MountPropagation::Private)?;
+        Ok(tree)
+    }
+
     /// A detached mount of a file with this content.
     pub fn file(&self, name: &str, content: &str, attributes: Attributes) -> sys::Result<OwnedFd> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let mode = Mode::from_bits_truncate(0o644);
-        let call = format!("openat(stage, {name:?}, O_CREAT)");
-        let fd =
-            nix::fcntl::openat(&self.tmpfs, name, flags, mode).map_err(|errno| sys::Error::new(call.clone(), errno))?;
-        let mut file = File::from(fd);
-        file.write_all(content.as_bytes()).map_err(|cause| sys::Error::from_io(call, &cause))?;
+        let file = write(self.tmpfs.as_fd(), Path::new(name), content)?;
         let tree = sys::clone_tree(&file, false)?;
         sys::set_attributes(&tree, attributes, MountPropagation::Private)?;
         Ok(tree)
@@ -85,16 +137,98 @@ impl Stage {
     }
 }
 
-/// Two read-only layers: no upper one, so nothing can be written by construction.
-///
+/// Makes a file with this content.
+fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let call = format!("openat(stage, {path:?}, O_CREAT)");
+    let fd = nix::fcntl::openat(at, path, flags, Mode::from_bits_truncate(0o644))
+        .map_err(|errno| sys::Error::new(call.clone(), errno))?;
+    let mut file = File::from(fd);
+    file.write_all(content.as_bytes()).map_err(|cause| sys::Error::from_io(call, &cause))?;
+    Ok(file)
+}
+
+/// An empty file system in memory, detached.
+pub fn memory(size: Option<u64>, mode: &str, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
+    let context = FsContext::open(c"tmpfs")?;
+    context.string(c"source", "coracle")?;
+    context.string(c"mode", mode)?;
+    if let Some(size) = size {
+        context.string(c"size", &size.to_string())?;
+    }
+    if let Some(owner) = owner {
+        context.string(c"uid", &owner.uid.to_string())?;
+        context.string(c"gid", &owner.gid.to_string())?;
+    }
+    context.mount(attributes)
+}
+
+/// Read-only layers, the first on top: no upper one, so nothing can be written by construction.
+fn overlay(lower: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
+    // Overlay wants two lower layers where it has no upper one.
+    overlay_context(lower)?.mount(ONLY_READ)
+}
+
 /// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
 /// that is attached works since 5.14.
-fn overlay(layer: BorrowedFd<'_>, image: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+fn overlay_context(lower: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
     let context = FsContext::open(c"overlay")?;
     context.string(c"source", "coracle")?;
-    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", layer.as_raw_fd(), image.as_raw_fd());
-    context.string(c"lowerdir", &lower)?;
-    context.mount(ONLY_READ)
+    let lower: Vec<String> = lower.iter().map(|layer| by_descriptor(layer)).collect();
+    context.string(c"lowerdir", &lower.join(":"))?;
+    Ok(context)
+}
+
+fn by_descriptor(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
+    context.string(c"upperdir", &by_descriptor(upper))?;
+    context.string(c"workdir", &by_descriptor(work))
+}
+
+fn without_overlay(error: sys::Error, what: &str) -> Refusal {
+    match error.errno() {
+        Errno::ENODEV => Refusal::system(what, &error).hint("the kernel of this node has no overlay: modprobe overlay"),
+        _ => Refusal::system(what, &error),
+    }
+}
+
+/// An overlay that writes into a folder of the user's.
+///
+/// The kernel works on the upper layer with the rights of whoever made the mount: so it is made with the user's file
+/// system ids, and what the user may not do there by himself, the overlay may not either. `index` lets the kernel
+/// refuse a folder that another overlay of this node writes to.
+fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
+    let shown = path.display().to_string();
+    let made = sys::with_fs_identity(identity, || {
+        let [upper, work] = ["upper", "work"].map(|name| {
+            match make_folder(folder.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
+                Err(error) if error.errno() != Errno::EEXIST => return Err(error),
+                _ => {}
+            }
+            sys::open_beneath(folder, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+        });
+        let (upper, work) = (upper?, work?);
+        let context = overlay_context(lower)?;
+        write_into(&context, &upper, &work)?;
+        context.string(c"index", "on")?;
+        context.mount(READ_AND_WRITE)
+    });
+    made.and_then(|made| made).map_err(|error| match error.errno() {
+        Errno::ENODEV => without_overlay(error, "--container-overlay"),
+        Errno::EBUSY => Refusal::new(Kind::Bind, shown, "is written to by another container on this node")
+            .hint("give each step that runs at the same time a folder of its own"),
+        Errno::EACCES | Errno::EPERM => {
+            Refusal::new(Kind::Bind, shown, "cannot be used as an overlay: permission denied").hint("it must be yours")
+        }
+        Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
+            Refusal::new(Kind::Bind, shown, format!("its file system cannot keep an overlay: {error}"))
+                .hint("use a folder on a disk of the node")
+        }
+        _ => Refusal::new(Kind::Bind, shown, error.to_string()),
+    })
 }
 
 /// Makes `path` in the layer, with the folders above it.

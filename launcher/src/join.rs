@@ -1,0 +1,134 @@
+//! The container of a step that runs: where its tasks are, a new one may go.
+//!
+//! Nothing is kept for this. slurmstepd of the step is found among the node's processes: it is root's, runs the same
+//! program as the slurmstepd that we serve, and calls itself `slurmstepd: [JOB.STEP]`, which no user's process can do.
+//! Its children are the tasks.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use coracle::report::{Kind, Refusal};
+use coracle::request::{ImageRef, StepRef, step_name};
+use coracle::sys::{self, MountNamespace};
+use coracle::wire::Start;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::variables;
+
+/// A step's container.
+pub struct Found {
+    /// Where its tasks are.
+    pub namespace: MountNamespace,
+    /// Its image, as the tasks have it in their environment.
+    pub image: ImageRef,
+}
+
+/// The image while it is not known which one it is.
+pub fn stands_for(step: StepRef) -> ImageRef {
+    let typed = OsString::from(step.to_string());
+    ImageRef { path: PathBuf::from(&typed), typed }
+}
+
+/// A task's process, held open: its number may be somebody else's in the next moment.
+struct Process {
+    folder: OwnedFd,
+}
+
+impl Process {
+    fn open(pid: i32) -> Option<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let path = format!("/proc/{pid}");
+        nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(|folder| Self { folder })
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let fd = sys::open_beneath(&self.folder, Path::new(name), OFlag::O_RDONLY).ok()?;
+        let mut bytes = Vec::new();
+        File::from(fd).take(1 << 20).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// A number of `status` (proc_pid_status(5)): the first behind `key:`.
+    fn number(&self, key: &str) -> Option<u32> {
+        let text = String::from_utf8(self.read("status")?).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// The program that it runs.
+    fn program(&self) -> Option<(u64, u64)> {
+        let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        File::from(fd).metadata().ok().map(|found| (found.dev(), found.ino()))
+    }
+}
+
+/// All processes of the node.
+fn processes() -> Vec<(i32, Process)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, Process::open(pid)?))).collect()
+}
+
+/// The container of a step of the same job; without a number, the job script's, or else that of the lowest step.
+pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
+    let name = |step: u32| format!("{}.{}", start.job, step_name(step));
+    let shown = wanted.map_or_else(|| format!("job {}", start.job), |step| format!("step {}", name(step)));
+    let ours = i32::try_from(start.daemon).ok().and_then(Process::open).and_then(|process| process.program());
+    let program = ours.ok_or_else(|| Refusal::new(Kind::System, &shown, "slurmstepd has died"))?;
+    let all = processes();
+    let mut daemons: Vec<(u32, i32)> = all
+        .iter()
+        .filter_map(|(pid, process)| Some((step_of(process, start.job, program)?, *pid)))
+        .filter(|(step, _)| *step != start.step && wanted.is_none_or(|wanted| wanted == *step))
+        .collect();
+    // The special steps have the largest numbers, and the job script comes first.
+    daemons.sort_by_key(|(step, _)| (*step < LOWEST_NAMED, *step));
+    let own = MountNamespace::current().map_err(|error| Refusal::system(&shown, &error))?;
+    for (_, daemon) in &daemons {
+        for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
+            if task.number("Uid") != Some(start.identity.uid) {
+                continue;
+            }
+            let Ok(Some(namespace)) = MountNamespace::of_process(&task.folder) else { continue };
+            let variables = variables::pairs(&task.read("environ").unwrap_or_default());
+            let image = variables.iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value.clone());
+            // Where slurmstepd itself is, there is no container, only the node or the job's own /tmp.
+            if let (Some(image), false) = (image, own.is(&namespace).unwrap_or(true)) {
+                let path = PathBuf::from(&image);
+                return Ok(Found { namespace, image: ImageRef { path, typed: image } });
+            }
+        }
+    }
+    let cause = match (daemons.is_empty(), wanted) {
+        (true, Some(_)) => "does not run on this node",
+        (true, None) => "has no other step on this node",
+        (false, _) => "has no container on this node",
+    };
+    Err(Refusal::new(Kind::Usage, shown, cause).hint("squeue --steps --jobs=JOB shows the steps and their nodes"))
+}
+
+/// The lowest of slurm.h's special step ids.
+const LOWEST_NAMED: u32 = 0xffff_fff0;
+
+/// The step of `job` whose slurmstepd this process is.
+fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
+    let command = process.read("cmdline")?;
+    let title = command.split(|byte| *byte == 0).next()?;
+    let title = OsStr::from_bytes(title).to_str()?;
+    let inside = title.strip_prefix("slurmstepd: [")?.split(']').next()?;
+    let (of_job, step) = inside.split_once('.')?;
+    let daemon = process.number("Uid") == Some(0) && process.program() == Some(program);
+    if !daemon || of_job.parse() != Ok(job) {
+        return None;
+    }
+    let named = ["batch", "interactive"].iter().zip([0xffff_fffb_u32, 0xffff_fffa]);
+    let named = named.into_iter().find(|(name, _)| **name == step).map(|(_, id)| id);
+    named.or_else(|| step.parse().ok())
+}

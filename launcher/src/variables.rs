@@ -1,0 +1,320 @@
+//! The environment of a step's tasks, found out once for the node.
+//!
+//! What an image says of its environment is read, and where it has to be run, run, by a child that is the user inside
+//! the container. What comes back is the user's own doing: root only hands it on.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use coracle::env::{Change, Environment, OUTER, Pair, Record, Rules, script};
+use coracle::report::{Kind, Refusal};
+use coracle::request::escape::escape;
+use coracle::sys::{self, Channel, Identity, MountNamespace, Received};
+use coracle::view::COMMANDS;
+use coracle::wire::Answer;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::sys::resource::{Resource, setrlimit};
+
+/// How long an image's scripts may take, as with Apptainer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest environment, in bytes: execve(2) takes a quarter of the stack, 2 MiB as a rule, and at most 6 MiB.
+pub const MAX_LEN: usize = 4 << 20;
+/// The most that scripts of an image may use, in bytes.
+const MEMORY: u64 = 2 << 30;
+
+/// The environment scripts of a SIF.
+const SCRIPTS: &str = "/.singularity.d/env";
+/// A SIF's entry point.
+const RUNSCRIPT: &str = "/.singularity.d/runscript";
+/// The entry point that enroot writes, and the variables beside it.
+const ENROOT_RC: &str = "/etc/rc";
+const ENROOT_ENVIRONMENT: &str = "/etc/environment";
+/// The shell of an image.
+const SHELL: &str = "/bin/sh";
+/// Where the entry point's words are for our program inside.
+const ENTRYPOINT: &str = "SLURM_CORACLE_ENTRYPOINT";
+
+/// What has to be known to make an environment.
+pub struct Question<'a> {
+    /// The job's environment on the node.
+    pub host: &'a [Pair],
+    /// What was asked of it.
+    pub rules: Rules,
+    /// What the user calls the image, for messages.
+    pub shown: String,
+    /// What tells this image from others.
+    pub id: OsString,
+    /// Whether Slurm's commands are inside.
+    pub commands: bool,
+    /// Whether the image's entry point is wanted.
+    pub entrypoint: bool,
+    /// Our program that says its environment.
+    pub helper: &'a Path,
+}
+
+/// An environment for tasks.
+#[derive(Debug)]
+pub struct Variables {
+    /// [`Change`]s from the job's environment, in a file in memory.
+    pub changes: OwnedFd,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// Whether the image has the entry point that was wanted.
+    pub entrypoint: bool,
+    /// Each variable with its origin, a line each.
+    pub listing: OwnedFd,
+}
+
+/// Reads a job's environment as the plugin sends it: `NAME=VALUE`, each with a NUL behind it.
+pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
+    let pair = |variable: &[u8]| {
+        let at = variable.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
+        Some((OsString::from_vec(variable[..at].to_vec()), OsString::from_vec(variable[at + 1..].to_vec())))
+    };
+    bytes.split(|byte| *byte == 0).filter_map(pair).collect()
+}
+
+/// What a step on the node gets whose job script is in a container: the environment that the node had.
+pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
+    let get = |name: &OsStr| host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
+    let mut changes = record.map(|record| record.undo(get)).unwrap_or_default();
+    let ours = ["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST", OUTER];
+    changes.extend(ours.iter().map(|name| Change::Unset(name.into())));
+    sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
+}
+
+fn system(error: sys::Error) -> Refusal {
+    Refusal::system("the container's environment", &error)
+}
+
+/// Makes the environment in `namespace`, as `identity`.
+pub fn find_out(
+    question: &Question<'_>,
+    namespace: &MountNamespace,
+    identity: &Identity,
+) -> Result<Variables, Refusal> {
+    let deadline = Instant::now() + PATIENCE;
+    let helper = File::open(question.helper).map_err(|cause| {
+        let cause = sys::Error::from_io(format!("open({:?})", question.helper), &cause);
+        Refusal::system(question.helper.display().to_string(), &cause).hint("is Coracle installed as a whole?")
+    })?;
+    let (ours, theirs) = Channel::pair().map_err(system)?;
+    // A script may leave processes behind, and no cgroup of the job's is around it: its process namespace ends with
+    // the child, and all that is in it.
+    let _child = sys::fork_contained(move || {
+        let answered = become_the_user(namespace, identity).map_err(system).and_then(|()| work(question, &helper));
+        let sent = match answered {
+            Ok(found) => {
+                let enter = Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint };
+                theirs.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
+            }
+            Err(refusal) => theirs.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
+        };
+        u8::from(sent.is_err())
+    })
+    .map_err(system)?;
+    let dead = || Refusal::new(Kind::Internal, "the container's environment", "the process that makes it has died");
+    let packet = match ours.receive(deadline) {
+        Ok(Received::Packet(packet)) => packet,
+        Ok(Received::Closed) => return Err(dead()),
+        Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => {
+            let limit = PATIENCE.as_secs();
+            let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
+            return Err(Refusal::new(Kind::Timeout, &question.shown, cause));
+        }
+        Err(error) => return Err(system(error)),
+    };
+    match Answer::from_bytes(&packet.data)? {
+        Answer::Refused(refusal) => Err(refusal),
+        Answer::Enter { notes, entrypoint, .. } => {
+            let mut fds = packet.fds.into_iter();
+            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(dead()) };
+            Ok(Variables { changes, notes, entrypoint, listing })
+        }
+        Answer::Outside => Err(dead()),
+    }
+}
+
+fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
+    sys::enter_mount_namespace(namespace)?;
+    sys::set_no_new_privileges()?;
+    sys::drop_capabilities()?;
+    sys::become_user(identity)?;
+    // Behind the change of ids, which takes both back.
+    sys::die_with_parent()?;
+    sys::set_undumpable()?;
+    for (what, limit) in [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, MAX_LEN as u64)] {
+        setrlimit(what, limit, limit).map_err(|errno| sys::Error::new("setrlimit()", errno))?;
+    }
+    Ok(())
+}
+
+/// In the child: reads, evaluates, and lets the image's shell do what is left.
+fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
+    let mut rules = question.rules.clone();
+    let get = |name: &OsStr| question.host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
+    rules.already_inside = record.as_ref().is_some_and(|record| record.id() == question.id);
+    let host = match record.filter(|_| !rules.already_inside) {
+        Some(record) => undone(question.host, &record.undo(get)),
+        None => question.host.to_vec(),
+    };
+    let mut environment = Environment::start(&host, &rules);
+    let mut notes = Vec::new();
+    if !rules.already_inside {
+        match scripts() {
+            Some(files) => source(question, &files, &mut environment, helper, &mut notes)?,
+            None => read(Path::new(ENROOT_ENVIRONMENT)).iter().for_each(|text| environment.environment_file(text)),
+        }
+    }
+    environment.finish(&host, &rules);
+    if !rules.already_inside {
+        let outer = Record::of(&question.id, &host, &environment).to_env();
+        environment.put(OUTER, outer.into());
+    }
+    let first = |path: &OsStr| path.as_bytes().split(|byte| *byte == b':').next() == Some(COMMANDS.as_bytes());
+    if question.commands && !environment.get("PATH").is_some_and(|path| first(&path.value)) {
+        environment.prepend_path(COMMANDS);
+    }
+    let words = entrypoint().filter(|_| question.entrypoint);
+    if let Some(words) = &words {
+        let words: Vec<String> = words.iter().map(|word| escape(OsStr::new(word))).collect();
+        environment.put(ENTRYPOINT, words.join(" ").into());
+    }
+    let changes = Change::to_bytes(&environment.changes(question.host));
+    if changes.len() > MAX_LEN {
+        return Err(Refusal::new(Kind::System, &question.shown, "its environment is longer than any program can have"));
+    }
+    let listing: Vec<String> = environment
+        .iter()
+        .map(|(name, variable)| {
+            let line = format!("{}={}", name.to_string_lossy(), variable.value.to_string_lossy());
+            format!("{}  ({})\n", coracle::report::clean(&line), variable.origin)
+        })
+        .collect();
+    Ok(Variables {
+        changes: sys::memory_file(&changes).map_err(system)?,
+        notes,
+        entrypoint: words.is_some(),
+        listing: sys::memory_file(listing.concat().as_bytes()).map_err(system)?,
+    })
+}
+
+/// `host` with these changes.
+fn undone(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
+    let untouched = |(name, _): &&Pair| !changes.iter().any(|change| change.name() == name);
+    let set = changes.iter().filter_map(|change| match change {
+        Change::Set(name, value) => Some((name.clone(), value.clone())),
+        Change::Unset(_) => None,
+    });
+    host.iter().filter(untouched).cloned().chain(set).collect()
+}
+
+/// The environment scripts in the order in which they are sourced; nothing, if the image is not of that kind.
+fn scripts() -> Option<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(SCRIPTS).ok()?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.as_os_str().as_bytes().ends_with(b".sh") && path.is_file())
+        .collect();
+    files.sort();
+    Some(files)
+}
+
+/// A file of the image, unless it is longer than any that is meant to be read.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+    let mut text = Vec::new();
+    let limit = script::MAX_SCRIPT as u64;
+    let length = file.take(limit + 1).read_to_end(&mut text).ok()? as u64;
+    (length <= limit).then_some(text)
+}
+
+/// Sources the scripts: the plain ones here, and from the first on that is not, the rest in the image's shell.
+fn source(
+    question: &Question<'_>,
+    files: &[PathBuf],
+    environment: &mut Environment,
+    helper: &File,
+    notes: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let mut rest = files.iter();
+    while let Some(file) = rest.as_slice().first() {
+        let name = file.to_string_lossy();
+        let text = read(file)
+            .ok_or_else(|| Refusal::new(Kind::ImageFormat, &question.shown, format!("its {name} cannot be read")))?;
+        match script::evaluate(&name, &text, environment) {
+            Ok(()) => {}
+            Err(_) if Path::new(SHELL).exists() => return in_a_shell(question, rest.as_slice(), environment, helper),
+            Err(fault) => notes.push(format!(
+                "{}: {name}: line {}: {:?} is not a plain export, and the image has no {SHELL} to run it: \
+                 what this file sets is missing",
+                question.shown, fault.line, fault.text
+            )),
+        }
+        rest.next();
+    }
+    Ok(())
+}
+
+/// Lets the image's own shell source `files` and takes its environment over.
+fn in_a_shell(
+    question: &Question<'_>,
+    files: &[PathBuf],
+    environment: &mut Environment,
+    helper: &File,
+) -> Result<(), Refusal> {
+    let failed = |cause: String| Refusal::new(Kind::ImageFormat, &question.shown, cause);
+    let names: Vec<_> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    let said = nix::sys::memfd::memfd_create(c"environment", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+        .map_err(|errno| system(sys::Error::new("memfd_create()", errno)))?;
+    let mut said = File::from(said);
+    nix::fcntl::fcntl(helper, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map_err(|errno| system(sys::Error::new("fcntl(F_SETFD)", errno)))?;
+    // What scripts print is nothing that a task has said.
+    let mut script = environment.shell_prelude();
+    script.extend_from_slice(b"\nexec 3>&1 >/dev/null 2>&1\nfor CORACLE_FILE do . \"$CORACLE_FILE\"; done\n");
+    script.extend_from_slice(format!("exec /proc/self/fd/{} environment >&3\n", helper.as_raw_fd()).as_bytes());
+    let output = said.try_clone().map_err(|cause| failed(cause.to_string()))?;
+    let status = Command::new(SHELL)
+        .arg("-c")
+        .arg(OsString::from_vec(script))
+        .arg(SHELL)
+        .args(files)
+        .env_clear()
+        .envs(environment.exported())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(Stdio::null())
+        .status()
+        .map_err(|cause| failed(format!("its {SHELL} cannot be started: {cause}")))?;
+    let mut bytes = Vec::new();
+    said.rewind().and_then(|()| said.read_to_end(&mut bytes)).map_err(|cause| failed(cause.to_string()))?;
+    if !status.success() || bytes.last() != Some(&0) {
+        let how = match status.code() {
+            Some(code) => format!("ended the shell with status {code}"),
+            None => format!("ended the shell: {status}"),
+        };
+        return Err(failed(format!("its environment scripts ({}) {how}", names.join(" "))));
+    }
+    environment.take_over(&pairs(&bytes), names.first().map_or(SCRIPTS, String::as_str));
+    Ok(())
+}
+
+/// The words of the image's entry point, if it has one.
+fn entrypoint() -> Option<Vec<&'static str>> {
+    if Path::new(RUNSCRIPT).exists() {
+        return Some(vec![RUNSCRIPT]);
+    }
+    Path::new(ENROOT_RC).is_file().then_some(vec![SHELL, ENROOT_RC])
+}

@@ -1,0 +1,168 @@
+//! Heterogeneous jobs: each component has a request of its own, and all of them travel in one environment.
+//!
+//! A component is known by its number, as in Slurm's own `SLURM_JOB_ID_HET_GROUP_1`. Where the components agree there
+//! is only the plain variable.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use coracle::options::RawOptions;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Choice, Request};
+use coracle::sys;
+
+use crate::face::{self, Context};
+use crate::submit::{REQUEST, STEPS};
+
+/// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
+pub const MAX_COMPONENTS: u32 = 128;
+
+/// What was decided for one component.
+pub struct Decided {
+    /// Its number; none of a job that is not heterogeneous.
+    pub group: Option<u32>,
+    /// The request; none for the node itself.
+    pub form: Option<String>,
+}
+
+/// The variable `name` of one component.
+pub fn of_group(name: &CStr, group: u32) -> CString {
+    let text = format!("{}_HET_GROUP_{group}", name.to_string_lossy());
+    CString::new(text).unwrap_or_default()
+}
+
+/// The two names that Slurm has for the job id of a component; srun of 22.05 still has the older one.
+pub fn id_names(group: u32) -> [String; 2] {
+    ["HET", "PACK"].map(|word| format!("SLURM_JOB_ID_{word}_GROUP_{group}"))
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    CString::new(name).ok().and_then(|name| sys::get_env(&name))
+}
+
+fn is_het() -> bool {
+    variable("SLURM_HET_SIZE").is_some_and(|size| size.to_str().and_then(|size| size.parse().ok()) > Some(1))
+}
+
+/// The components that this command, at the end of its options for the time number `call`, speaks of.
+pub fn groups(context: Context, call: u32) -> Vec<Option<u32>> {
+    if context == Context::Allocator {
+        return vec![Some(call)];
+    }
+    if !is_het() {
+        return vec![None];
+    }
+    // srun(1), --het-group: numbers and ranges; without it, the first component for the first command, and so on.
+    let text = face::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
+    let mut groups = Vec::new();
+    for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            groups.extend((first..=last.min(MAX_COMPONENTS)).map(Some));
+        }
+    }
+    if groups.is_empty() { vec![Some(call)] } else { groups }
+}
+
+/// Puts what was decided into the environment, under each of `names`.
+pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
+    let full = || Refusal::new(Kind::System, "--container", "no memory for the environment");
+    let set = |name: &CStr, form: Option<&str>| match form {
+        Some(form) => sys::set_env(name, OsStr::new(form)).then_some(()).ok_or_else(full),
+        None => {
+            sys::unset_env(name);
+            Ok(())
+        }
+    };
+    let last = decided.last().and_then(|decided| decided.form.as_deref());
+    let agreed = decided.iter().all(|decided| decided.form.as_deref() == last);
+    for name in names {
+        // sbatch copies the environment after each component: what is in the plain variable then is that one's own.
+        set(name, last)?;
+        for decided in decided.iter().filter(|_| !agreed) {
+            if let Some(group) = decided.group {
+                set(&of_group(name, group), Some(decided.form.as_deref().unwrap_or(NODE)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stands for the node itself where another component has a request.
+pub const NODE: &str = "none";
+
+/// What the job has for its steps.
+#[derive(Default)]
+pub struct Inherited {
+    plain: Option<OsString>,
+    groups: Vec<(u32, OsString)>,
+}
+
+impl Inherited {
+    /// Takes it out of this process' environment.
+    pub fn take() -> Self {
+        let mut inherited = Self { plain: sys::get_env(STEPS), groups: Vec::new() };
+        for name in [REQUEST, STEPS] {
+            sys::unset_env(name);
+        }
+        for group in 0..MAX_COMPONENTS {
+            if let Some(form) = sys::get_env(&of_group(STEPS, group)) {
+                inherited.groups.push((group, form));
+            }
+            for name in [REQUEST, STEPS] {
+                sys::unset_env(&of_group(name, group));
+            }
+        }
+        inherited
+    }
+
+    /// What a step of this component gets from its job.
+    pub fn request(&self, group: Option<u32>) -> Result<Option<Request>, Refusal> {
+        let read = |form: &OsStr| {
+            let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
+            Request::from_env(form).map(Some).map_err(|error| named(error.into()))
+        };
+        let own = group.and_then(|group| self.groups.iter().find(|(known, _)| *known == group));
+        match (own, &self.plain, group) {
+            (Some((_, form)), _, _) if form == NODE => Ok(None),
+            (Some((_, form)), _, _) => read(form),
+            // sbatch has given each component's environment to that component only, and the script has the first's.
+            (None, plain, Some(group @ 1..)) if is_het() && variable("SLURM_JOB_ID").is_some() => {
+                let plain = plain.as_deref().map(read).transpose()?.flatten();
+                of_controller(group, plain)
+            }
+            (None, Some(form), _) => read(form),
+            (None, None, _) => Ok(None),
+        }
+    }
+}
+
+/// What the controller knows of a component's image; all of `first`, the request of the first component, if it is the
+/// same image.
+fn of_controller(group: u32, first: Option<Request>) -> Result<Option<Request>, Refusal> {
+    let unknown = |cause: &str| Refusal::new(Kind::System, format!("component {group} of the job"), cause);
+    let id = id_names(group).iter().find_map(|name| variable(name));
+    let id = id.ok_or_else(|| unknown("its job id is not known"))?;
+    let output = Command::new("scontrol").args(["--oneliner", "show", "job"]).arg(&id).stderr(Stdio::null()).output();
+    let output = output.map_err(|cause| unknown(&format!("scontrol cannot be started: {cause}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || !text.starts_with("JobId=") {
+        return Err(unknown("scontrol does not say which image it has"));
+    }
+    let image = text.split_once(" Container=").map(|(_, rest)| rest.split(" ").next().unwrap_or(rest).trim_end());
+    let Some(image) = image.filter(|image| !image.is_empty() && *image != "(null)" && *image != NODE) else {
+        return Ok(None);
+    };
+    if let Some(first) = first
+        && first.image().is_some_and(|known| known.typed == image)
+    {
+        return Ok(Some(first));
+    }
+    let directory = variable("SLURM_SUBMIT_DIR").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    match Request::parse(&RawOptions::default(), OsStr::new(image), &directory)? {
+        Choice::Container(request) => Ok(Some(request)),
+        Choice::Host => Ok(None),
+    }
+}

@@ -1,0 +1,127 @@
+//! The difference between two environments, and its form between launcher and plugin.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The longest message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
+const MAX_LEN: usize = 6 * 1024 * 1024;
+
+/// What is done to one variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It gets this value.
+    Set(OsString, OsString),
+    /// It goes.
+    Unset(OsString),
+}
+
+impl Change {
+    /// The variable.
+    pub fn name(&self) -> &OsStr {
+        match self {
+            Self::Set(name, _) | Self::Unset(name) => name,
+        }
+    }
+
+    /// `+NAME=VALUE` or `-NAME` for each, with a NUL behind. What no environment can hold (a NUL, a name that is
+    /// empty or has a `=`) is left out.
+    pub fn to_bytes(changes: &[Self]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for change in changes {
+            match change {
+                Self::Set(name, value) if is_name(name.as_bytes()) && !value.as_bytes().contains(&0) => {
+                    bytes.push(b'+');
+                    bytes.extend_from_slice(name.as_bytes());
+                    bytes.push(b'=');
+                    bytes.extend_from_slice(value.as_bytes());
+                    bytes.push(0);
+                }
+                Self::Unset(name) if is_name(name.as_bytes()) => {
+                    bytes.push(b'-');
+                    bytes.extend_from_slice(name.as_bytes());
+                    bytes.push(0);
+                }
+                Self::Set(..) | Self::Unset(_) => {}
+            }
+        }
+        bytes
+    }
+
+    /// Reads [`Change::to_bytes`]; nothing, if a single record is not as that writes it, or all are longer than 6 MiB.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Vec<Self>> {
+        if bytes.is_empty() {
+            return Some(Vec::new());
+        }
+        if bytes.len() > MAX_LEN {
+            return None;
+        }
+        bytes.strip_suffix(&[0])?.split(|byte| *byte == 0).map(Self::read).collect()
+    }
+
+    fn read(record: &[u8]) -> Option<Self> {
+        let (kind, rest) = record.split_first()?;
+        let owned = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        match kind {
+            b'+' => {
+                let equals = rest.iter().position(|byte| *byte == b'=')?;
+                let (name, value) = (rest.get(..equals)?, rest.get(equals.checked_add(1)?..)?);
+                is_name(name).then(|| Self::Set(owned(name), owned(value)))
+            }
+            b'-' => is_name(rest).then(|| Self::Unset(owned(rest))),
+            _ => None,
+        }
+    }
+}
+
+/// Whether setenv(3) takes it.
+pub(super) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.contains(&b'=') && !name.contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_message_is_refused_as_a_whole() {
+        for bytes in
+            [b"+A=1".as_slice(), b"\0", b"+=1\0", b"+A\0", b"-A=1\0", b"-\0", b"A=1\0", b"+A=1\0\0", b"+A=1\0?"]
+        {
+            assert_eq!(Change::from_bytes(bytes), None, "{}", String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(Change::from_bytes(&vec![b'-'; MAX_LEN + 1]), None);
+    }
+
+    #[test]
+    fn what_no_environment_holds_is_left_out() {
+        let changes = [
+            Change::Set("A\0".into(), "1".into()),
+            Change::Set("A".into(), "1\0+B=2".into()),
+            Change::Unset("A=B".into()),
+            Change::Unset("".into()),
+            Change::Set("BASH_FUNC_x%%".into(), "() { :\n}".into()),
+        ];
+        assert_eq!(Change::from_bytes(&Change::to_bytes(&changes)), Some(changes[4..].to_vec()));
+    }
+
+    proptest! {
+        #[test]
+        fn changes_survive_the_journey(pairs in prop::collection::vec(("[^=\\x00]{1,9}", prop::option::of("[^\\x00]{0,30}")), 0..9)) {
+            let changes: Vec<Change> = pairs.into_iter().map(|(name, value)| match value {
+                Some(value) => Change::Set(name.into(), value.into()),
+                None => Change::Unset(name.into()),
+            }).collect();
+            prop_assert_eq!(Change::from_bytes(&Change::to_bytes(&changes)), Some(changes));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(prop::sample::select(b"+-=A\0\xff".as_slice()), 0..40)) {
+            if let Some(changes) = Change::from_bytes(&bytes) {
+                prop_assert_eq!(Change::to_bytes(&changes), bytes);
+            }
+        }
+    }
+}

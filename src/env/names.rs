@@ -1,0 +1,94 @@
+//! What the name of a variable says of it.
+#![forbid(unsafe_code)]
+
+/// Whether a shell could assign it: `[A-Za-z_][A-Za-z0-9_]*` (POSIX.1-2017, 3.235). Exported bash functions
+/// (`BASH_FUNC_x%%`) are not; they pass unchanged.
+pub fn is_proper(name: &[u8]) -> bool {
+    let first = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+    name.first().is_some_and(first) && name.iter().all(|byte| first(byte) || byte.is_ascii_digit())
+}
+
+/// Slurm's facts about job and task, and ours. Values that differ from task to task are among them, and an
+/// environment is made once for all tasks of a node.
+pub fn is_slurms(name: &[u8]) -> bool {
+    ["SLURM_", "SLURMD_", "PMI", "CORACLE_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// What an image never changes: Slurm's facts, who the user is, and the language the user reads.
+pub fn is_protected(name: &[u8]) -> bool {
+    is_slurms(name)
+        || matches!(name, b"HOME" | b"USER" | b"LOGNAME" | b"LANG" | b"LANGUAGE")
+        || name.starts_with(b"LC_")
+}
+
+/// What passes with `clean`: what is protected, and what Slurm's gres plugins, the terminal and the network need. Not
+/// the `CORACLE_CONTAINER_…` that gave the options of this step.
+pub fn passes_clean(name: &[u8]) -> bool {
+    (is_protected(name) && !name.starts_with(b"CORACLE_"))
+        || matches!(
+            name,
+            b"TZ"
+                | b"TERM"
+                | b"SHELL"
+                | b"PWD"
+                | b"TMPDIR"
+                | b"DISPLAY"
+                | b"XAUTHORITY"
+                | b"CUDA_VISIBLE_DEVICES"
+                | b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+                | b"ROCR_VISIBLE_DEVICES"
+                | b"HIP_VISIBLE_DEVICES"
+                | b"ZE_AFFINITY_MASK"
+                | b"GPU_DEVICE_ORDINAL"
+                | b"OMPI_MCA_btl_openib_if_include"
+        )
+        || name.ends_with(b"_proxy")
+        || name.ends_with(b"_PROXY")
+}
+
+/// What speaks of files of the node to the dynamic loader (ld.so(8)), which would look for them in the image.
+pub const LOADER: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
+
+/// What says of a task that it is in an Apptainer container, which this is not: the submitter sat in one.
+pub fn tells_of_apptainer(name: &[u8]) -> bool {
+    let rest = name.strip_prefix(b"APPTAINER_").or_else(|| name.strip_prefix(b"SINGULARITY_"));
+    rest.is_some_and(|rest| matches!(rest, b"APPNAME" | b"COMMAND" | b"CONTAINER" | b"ENVIRONMENT" | b"NAME"))
+}
+
+/// What a shell sets for itself, so that no environment says what a script would see, or what changes how it reads.
+pub fn is_the_shells(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"_" | b"IFS"
+            | b"PWD"
+            | b"OLDPWD"
+            | b"SHLVL"
+            | b"PPID"
+            | b"OPTIND"
+            | b"OPTARG"
+            | b"OPTERR"
+            | b"UID"
+            | b"EUID"
+            | b"GROUPS"
+            | b"LINENO"
+            | b"RANDOM"
+            | b"SRANDOM"
+            | b"SECONDS"
+            | b"EPOCHSECONDS"
+            | b"EPOCHREALTIME"
+            | b"HOSTNAME"
+            | b"HOSTTYPE"
+            | b"MACHTYPE"
+            | b"OSTYPE"
+            | b"HISTCMD"
+            | b"DIRSTACK"
+            | b"FUNCNAME"
+            | b"PIPESTATUS"
+            | b"SHELLOPTS"
+            | b"POSIXLY_CORRECT"
+            | b"PS2"
+            | b"PS4"
+            | b"FUNCNEST"
+    ) || name.starts_with(b"BASH")
+        || name.starts_with(b"COMP_")
+}

@@ -1,0 +1,149 @@
+//! What a container did to the environment, so that a step started inside of it gets the host's again.
+//!
+//! A step that asks for another image, or for `none`, is started by a task that lives in the first image's
+//! environment, and srun sends that along. [`OUTER`] says what to take back. It is the user's like any other
+//! variable: reading it is strict, and nothing is done to a variable that no longer has the container's value.
+//!
+//! A container within a container is made from the environment that [`Record::undo`] gives back, and so is its record;
+//! only the [`Change`]s for the task are to be made from what the task has.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::change::is_name;
+use super::{Change, names};
+#[cfg(feature = "launcher")]
+use super::{Environment, Origin, Pair, environment::first_of_each};
+use crate::request::escape::{escape, unescape};
+
+/// Where the record is kept.
+pub const OUTER: &str = "SLURM_CORACLE_OUTER";
+
+/// The longest record in bytes.
+const MAX_LEN: usize = 16 * 1024;
+/// The prefix that says which form the rest has.
+const FORM: &str = "1:";
+
+/// What is taken back whoever set it: it speaks of files of the image.
+#[cfg(feature = "launcher")]
+const FIRST: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
+
+/// What a container's image did to variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    id: OsString,
+    /// By name, in the order in which they are written.
+    entries: Vec<(OsString, Entry)>,
+}
+
+/// A variable inside and before; nothing where it was unset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    inside: Option<OsString>,
+    before: Option<OsString>,
+}
+
+impl Record {
+    /// What `environment` is other than `host` for the sake of the image `id`. What the user set with
+    /// `--container-env` or `APPTAINERENV_` stays with the user, but for what has to do with files of the image:
+    /// `PATH`, `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT`.
+    #[cfg(feature = "launcher")]
+    pub fn of(id: &OsStr, host: &[Pair], environment: &Environment) -> Self {
+        let host = first_of_each(host);
+        let mut entries = Vec::new();
+        let mut note = |name: &OsStr| {
+            let inside = environment.get(name).map(|variable| variable.value.clone());
+            let before = host.get(name).map(|value| (*value).to_owned());
+            if inside != before && !names::is_slurms(name.as_bytes()) && is_name(name.as_bytes()) {
+                entries.push((name.to_owned(), Entry { inside, before }));
+            }
+        };
+        FIRST.iter().for_each(|name| note(OsStr::new(name)));
+        for (name, variable) in environment.iter() {
+            let users = matches!(variable.origin, Origin::Option | Origin::Prefixed);
+            if !users && !is_first(name) {
+                note(name);
+            }
+        }
+        for name in host.keys() {
+            if environment.get(name).is_none() && !is_first(name) {
+                note(name);
+            }
+        }
+        Self { id: id.to_owned(), entries }
+    }
+
+    /// The image that this is about, as the caller of [`Record::of`] named it.
+    pub fn id(&self) -> &OsStr {
+        &self.id
+    }
+
+    /// `1:ID;NAME=INSIDE,BEFORE;…` in printable ASCII, each value as `+VALUE` or as `-` for none. At most 16 KiB:
+    /// entries that no longer fit are left out, so what has to be taken back stands in front.
+    pub fn to_env(&self) -> String {
+        let mut text = format!("{FORM}{}", escape(&self.id));
+        let side =
+            |value: &Option<OsString>| value.as_ref().map_or("-".to_owned(), |value| format!("+{}", escape(value)));
+        for (name, entry) in &self.entries {
+            // An escaped value is at least as long, so that what cannot fit is not escaped at all.
+            let length = |value: &Option<OsString>| value.as_ref().map_or(0, |value| value.len());
+            if length(&entry.inside).saturating_add(length(&entry.before)) > MAX_LEN {
+                continue;
+            }
+            let field = format!(";{}={},{}", escape(name), side(&entry.inside), side(&entry.before));
+            if text.len().saturating_add(field.len()) <= MAX_LEN {
+                text.push_str(&field);
+            }
+        }
+        text
+    }
+
+    /// Reads [`Record::to_env`]; nothing, if it is not as that writes it.
+    pub fn from_env(text: &OsStr) -> Option<Self> {
+        if text.len() > MAX_LEN {
+            return None;
+        }
+        let mut fields = text.to_str()?.strip_prefix(FORM)?.split(';');
+        let id = unescape(fields.next()?).ok()?;
+        let mut entries = Vec::new();
+        let mut seen = BTreeMap::new();
+        for field in fields {
+            let (name, values) = field.split_once('=')?;
+            let (inside, before) = values.split_once(',')?;
+            let name = unescape(name).ok()?;
+            let entry = Entry { inside: read_side(inside)?, before: read_side(before)? };
+            let taken = seen.insert(name.clone(), ()).is_some();
+            if taken || !is_name(name.as_bytes()) || names::is_slurms(name.as_bytes()) {
+                return None;
+            }
+            entries.push((name, entry));
+        }
+        Some(Self { id, entries })
+    }
+
+    /// What gives the host's values back to an environment in which `get` looks variables up. A variable that has been
+    /// changed since stays.
+    pub fn undo(&self, get: impl Fn(&OsStr) -> Option<OsString>) -> Vec<Change> {
+        let unchanged = self.entries.iter().filter(|(name, entry)| get(name) == entry.inside);
+        unchanged
+            .map(|(name, entry)| match &entry.before {
+                Some(value) => Change::Set(name.clone(), value.clone()),
+                None => Change::Unset(name.clone()),
+            })
+            .collect()
+    }
+}
+
+#[cfg(feature = "launcher")]
+fn is_first(name: &OsStr) -> bool {
+    FIRST.iter().any(|first| name == *first)
+}
+
+fn read_side(text: &str) -> Option<Option<OsString>> {
+    match text.strip_prefix('+') {
+        Some(value) => unescape(value).ok().map(Some),
+        None => (text == "-").then_some(None),
+    }
+}

@@ -1,0 +1,44 @@
+//! Files in memory, for what is too long for a message (memfd_create(2)).
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag};
+use nix::sys::memfd::MFdFlags;
+
+use super::{Error, Result};
+
+/// A file in memory with this content, which nobody can change any more.
+pub fn memory_file(content: &[u8]) -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = nix::sys::memfd::memfd_create(c"coracle", flags).map_err(|errno| Error::new("memfd_create()", errno))?;
+    let mut file = File::from(fd);
+    file.write_all(content).map_err(|cause| Error::from_io("write(memfd)", &cause))?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    nix::fcntl::fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno))?;
+    Ok(file.into())
+}
+
+/// All of a file, from its start, wherever its position is: descriptors that were sent share one. EFBIG when it is
+/// longer than `limit` bytes.
+pub fn read_whole(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
+    let file = file.as_fd().try_clone_to_owned().map_err(|cause| Error::from_io("dup()", &cause))?;
+    let file = File::from(file);
+    let mut content = vec![0; limit.saturating_add(1)];
+    let mut length = 0;
+    loop {
+        let at = length as u64;
+        match file.read_at(&mut content[length..], at).map_err(|cause| Error::from_io("pread()", &cause))? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    if length > limit {
+        return Err(Error::new("pread()", Errno::EFBIG));
+    }
+    content.truncate(length);
+    Ok(content)
+}
