@@ -25,6 +25,10 @@ pub const CONTAINER: &CStr = c"SLURM_CONTAINER";
 pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
 /// The request that the steps of a job inherit, set for tasks by the node.
 pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
+/// Variables of the loader (ld.so(8)) that would have put the image's code into this command, and where
+/// `coracle-inside` has left them for the tasks.
+const ASIDE: [(&CStr, &CStr); 2] =
+    [(c"LD_PRELOAD", c"SLURM_CORACLE_LD_PRELOAD"), (c"LD_AUDIT", c"SLURM_CORACLE_LD_AUDIT")];
 
 /// What this command has been told.
 #[derive(Default)]
@@ -42,6 +46,12 @@ pub fn init(state: &mut State) {
     state.inherited = sys::get_env(STEPS);
     for name in [CONTAINER, REQUEST, STEPS] {
         sys::unset_env(name);
+    }
+    for (name, aside) in ASIDE {
+        if let Some(value) = sys::get_env(aside) {
+            sys::set_env(name, &value);
+            sys::unset_env(aside);
+        }
     }
 }
 
