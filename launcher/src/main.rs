@@ -11,6 +11,9 @@ mod exec;
 mod journal;
 mod prepare;
 mod proxy;
+// Nothing calls it before the view does.
+#[allow(dead_code)]
+mod slurm_client;
 mod stages;
 mod survey;
 
