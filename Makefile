@@ -15,13 +15,16 @@ help: ## this list
 deps: ## install what building and testing needs (the only target that installs; Debian 12 or Ubuntu, as root)
 	tests/deps
 
-build: ## the plugin and the launcher
-	$(CARGO) build --locked --release --package coracle-launcher
+build: ## the plugin, the launcher and what runs inside of images
+	$(CARGO) build --locked --release --package coracle-launcher --bin coracle
+	$(CARGO) rustc --locked --profile plugin --package coracle-launcher --bin coracle-inside -- \
+		-C target-feature=+crt-static
 	$(CARGO) build --locked --profile plugin --package spank_coracle
 
 install: build ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
 	install -D -m 0755 target/release/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
+	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(PREFIX)/lib/coracle/coracle-inside
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
 	sed -e 's#/usr/lib/coracle#$(PREFIX)/lib/coracle#' slurm-conf-examples/plugstack.conf.d/coracle.conf \
 		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::options::{Id, OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
@@ -34,6 +36,9 @@ pub struct Config {
     /// What every container of this site shows.
     #[serde(default)]
     pub binds: Vec<SiteBind>,
+    /// The node's Slurm commands, made visible in every container.
+    #[serde(default)]
+    pub slurm_client: SlurmClient,
     /// How long a container may take to be ready.
     #[serde(default)]
     pub start_timeout: StartTimeout,
@@ -55,6 +60,7 @@ impl Default for Config {
             user_images: None,
             image_paths: Vec::new(),
             binds: Vec::new(),
+            slurm_client: SlurmClient::default(),
             start_timeout: StartTimeout::default(),
             log: Log::default(),
             options: SiteOptions::default(),
@@ -201,6 +207,66 @@ impl TryFrom<PathBuf> for Target {
             format!("{:?}: {}", refusal.object, refusal.cause)
         })
     }
+}
+
+/// Whether jobs can call srun, sbatch, squeue … of the node inside of their images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlurmClient {
+    /// They can; what is not said here is looked for.
+    Shown(ClientPaths),
+    /// They cannot: `none`.
+    None,
+}
+
+impl Default for SlurmClient {
+    fn default() -> Self {
+        Self::Shown(ClientPaths::default())
+    }
+}
+
+impl<'de> Deserialize<'de> for SlurmClient {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A derived untagged enum would forget which key was wrong.
+        struct WordOrKeys;
+
+        impl<'de> Visitor<'de> for WordOrKeys {
+            type Value = SlurmClient;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("none, or the keys bin, conf, plugins and libraries")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<SlurmClient, E> {
+                if word == "none" {
+                    Ok(SlurmClient::None)
+                } else {
+                    Err(E::custom(format!("none or keys are expected, not {word:?}")))
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SlurmClient, A::Error> {
+                ClientPaths::deserialize(MapAccessDeserializer::new(map)).map(SlurmClient::Shown)
+            }
+        }
+
+        deserializer.deserialize_any(WordOrKeys)
+    }
+}
+
+/// Where the node has its Slurm commands and what they need.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientPaths {
+    /// The folder of srun.
+    pub bin: Option<Absolute>,
+    /// The folder of slurm.conf.
+    pub conf: Option<Absolute>,
+    /// The folders of Slurm's plugins (PluginDir of slurm.conf(5)).
+    #[serde(default)]
+    pub plugins: Vec<Absolute>,
+    /// More folders with libraries that the commands need.
+    #[serde(default)]
+    pub libraries: Vec<Absolute>,
 }
 
 /// Seconds from 1 to 45.
@@ -442,6 +508,17 @@ mod tests {
     }
 
     #[test]
+    fn the_slurm_commands_are_shown_unless_the_site_says_none() {
+        let client = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().slurm_client;
+        assert_eq!(client("version: 1\n"), SlurmClient::Shown(ClientPaths::default()));
+        assert_eq!(client("version: 1\nslurm_client: none\n"), SlurmClient::None);
+        let text = "version: 1\nslurm_client:\n  bin: /opt/slurm/bin\n  plugins: [/opt/slurm/lib/slurm]\n";
+        let SlurmClient::Shown(paths) = client(text) else { panic!() };
+        assert_eq!(paths.bin, Some(Absolute("/opt/slurm/bin".into())));
+        assert_eq!((paths.plugins.len(), paths.conf, paths.libraries.len()), (1, None, 0));
+    }
+
+    #[test]
     fn faults_are_named_with_file_line_and_key() {
         for (text, wanted) in [
             ("version: 1\nuser_image: deny\n", "c.yaml:2:1: unknown field `user_image`, expected one of"),
@@ -457,6 +534,10 @@ mod tests {
             ("version: 1\nbinds:\n- source: /a\n  user: x\n", "c.yaml:4:3: binds[0]: unknown field `user`"),
             ("version: 1\nversion: 1\n", "duplicate field `version`"),
             ("version: 1\nimage_paths: /a\n", "c.yaml:2:14: image_paths: invalid type"),
+            ("version: 1\nslurm_client: off\n", "c.yaml:2:15: slurm_client: none or keys are expected, not \"off\""),
+            ("version: 1\nslurm_client: 1\n", "slurm_client: invalid type: integer `1`, expected none, or the keys"),
+            ("version: 1\nslurm_client:\n  bin: bin\n", "slurm_client: \"bin\" is not an absolute path"),
+            ("version: 1\nslurm_client:\n  lib: /x\n", "c.yaml:3:3: slurm_client: unknown field `lib`"),
             ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),
             ("version: [1\n", "c.yaml:1:10: version: invalid type"),
             ("", "c.yaml:1:1: missing field `version`"),

@@ -204,7 +204,7 @@ impl Plan {
                 // Our own folder, which has no links, and nobody else's.
                 Some(_) if in_ours => {}
                 // An image cannot choose where in the user's folders something is mounted.
-                Some(_) if nested && sighting.want.presence == Presence::IfThere => continue,
+                Some(_) if nested && sighting.want.presence.optional() => continue,
                 Some(link) if nested => {
                     let (target, link) = (sighting.want.target.clone(), link.clone());
                     return Err(Error::LeadsOut { target, link, place: place.clone() });
@@ -216,6 +216,8 @@ impl Plan {
                 None => {
                     layer.insert(place.clone(), sighting.shape);
                 }
+                // What an image has in the way of something that may be missing stays.
+                Some(found) if found != sighting.shape && sighting.want.presence.optional() => continue,
                 Some(found) if found != sighting.shape => {
                     return Err(Error::Shape { place: place.clone(), wanted: sighting.shape, found });
                 }
@@ -240,7 +242,7 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
     let sight = match &sighting.sight {
         Ok(sight) => sight.clone(),
         Err(_) if want.origin == Origin::Kernel => return Err(Error::Kernel(want.target.clone())),
-        Err(_) if want.presence == Presence::IfThere => return Ok(None),
+        Err(_) if want.presence.optional() => return Ok(None),
         Err(obstacle) => return Err(Error::Obstacle(want.target.clone(), obstacle.clone())),
     };
     if want.origin == Origin::Kernel && (sight.link.is_some() || sight.found == Some(Shape::File)) {
@@ -250,14 +252,18 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
     let ours = want.origin == Origin::Private && sight.place.starts_with(PRIVATE);
     if want.origin != Origin::Kernel && !ours && crate::request::inside(&sight.place).is_err() {
         return match (want.presence, sight.link) {
-            (Presence::IfThere, _) => Ok(None),
+            (Presence::IfThere | Presence::IfMissing, _) => Ok(None),
             (_, link) => {
                 let (target, link) = (want.target.clone(), link.unwrap_or_else(|| want.target.clone()));
                 Err(Error::LeadsOut { target, link, place: sight.place })
             }
         };
     }
-    let images_own = want.presence == Presence::UnlessInImage && sight.found == Some(Shape::Folder);
+    let images_own = match want.presence {
+        Presence::UnlessInImage => sight.found == Some(Shape::Folder),
+        Presence::IfMissing => sight.found.is_some(),
+        Presence::Required | Presence::IfThere => false,
+    };
     Ok((!images_own).then_some(sight))
 }
 

@@ -58,6 +58,15 @@ pub enum Presence {
     IfThere,
     /// Required, but the image's own folder of that name is just as good.
     UnlessInImage,
+    /// It is left out where the node does not have it, or the image does.
+    IfMissing,
+}
+
+impl Presence {
+    /// Whether a container can do without it.
+    pub fn optional(self) -> bool {
+        matches!(self, Self::IfThere | Self::IfMissing)
+    }
 }
 
 /// Who wants it. Where two want the same place, the later in this list gets it.
@@ -100,17 +109,41 @@ pub struct Surroundings<'a> {
     pub helper: &'a Path,
 }
 
-/// What the commands of Slurm need inside.
+/// What the commands of Slurm need inside, and how they are started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Client {
-    /// Folders and files of the node and where they appear, read-only.
-    pub binds: Vec<(PathBuf, PathBuf)>,
-    /// The commands.
-    pub commands: Vec<String>,
-    /// How a command is started, for the program that stands for it.
+    /// What is mounted, all of it read-only, in no particular order.
+    pub binds: Vec<ClientBind>,
+    /// Symbolic links that are made, below [`PRIVATE`].
+    pub links: Vec<ClientLink>,
+    /// The text of [`LAUNCH`].
     pub launch: String,
 }
 
+/// A folder or file of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientBind {
+    /// Where it is on the node, without symbolic links.
+    pub source: PathBuf,
+    /// Where it appears inside.
+    pub target: PathBuf,
+    /// It is left out when the image has something at `target`.
+    pub unless_in_image: bool,
+}
+
+/// A symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientLink {
+    /// Where it is inside.
+    pub place: PathBuf,
+    /// Where it leads.
+    pub target: PathBuf,
+}
+
+/// Where a container shows the node's folders of programs and libraries.
+pub const HOST: &str = "/run/coracle/host";
+/// Where `coracle-inside` reads [`Client::launch`].
+pub const LAUNCH: &str = "/run/coracle/slurm/launch";
 /// The name under which it runs an entry point.
 pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
 /// Where our program appears inside.
@@ -223,43 +256,58 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
 
 /// The folder that is Coracle's own inside, and what is mounted below it and for it.
 fn private(around: &Surroundings<'_>) -> Vec<Want> {
-    let own = |path: &Path| path.strip_prefix(PRIVATE).map(Path::to_owned).unwrap_or_default();
-    let node = |source: &Path, target: &Path| {
-        let ours = target.starts_with(PRIVATE);
-        // What an image has in the way of Slurm's own folders breaks its commands, and not the job.
-        let presence = if ours { Presence::Required } else { Presence::IfThere };
-        let origin = if ours { Origin::Private } else { Origin::Slurm };
+    let node = |source: &Path, target: &Path, presence| {
+        let origin = if target.starts_with(PRIVATE) { Origin::Private } else { Origin::Slurm };
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
         Want { source, target, access: Access::ReadOnly, presence, origin }
     };
-    let mut wants = vec![node(around.helper, Path::new(HELPER))];
-    let entry = own(Path::new(ENTRYPOINT));
-    let mut entries = vec![Entry::File(own(Path::new(HELPER)), String::new()), Entry::Link(entry, HELPER.into())];
+    let mut wants = vec![node(around.helper, Path::new(HELPER), Presence::Required)];
+    let mut entries = Entries::default();
+    entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
+    entries.add(ENTRYPOINT.as_ref(), |path| Entry::Link(path, HELPER.into()));
     if let Some(client) = around.client {
-        let commands = own(Path::new(COMMANDS));
-        entries.extend(commands.parent().map(|slurm| Entry::Folder(slurm.to_owned())));
-        entries.push(Entry::File(commands.with_file_name("launch"), client.launch.clone()));
-        entries.push(Entry::Folder(commands.clone()));
-        entries.extend(client.commands.iter().map(|name| Entry::Link(commands.join(name), HELPER.into())));
-        for (source, target) in &client.binds {
-            // The mount points that lie in our folder are made with it, each after what is above it.
-            if let Ok(inside) = target.strip_prefix(PRIVATE) {
-                let mut above: Vec<_> = inside.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
-                above.reverse();
-                entries.extend(above.into_iter().map(|path| Entry::Folder(path.to_owned())));
-            }
-            wants.push(node(source, target));
+        entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
+        for link in &client.links {
+            entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
+        }
+        for bind in &client.binds {
+            entries.add(&bind.target, Entry::Folder);
+            let presence = match (bind.target.starts_with(PRIVATE), bind.unless_in_image) {
+                (true, _) => Presence::Required,
+                (false, true) => Presence::IfMissing,
+                // What an image has in the way of Slurm's own folders breaks its commands, and not the job.
+                (false, false) => Presence::IfThere,
+            };
+            wants.push(node(&bind.source, &bind.target, presence));
         }
     }
-    let (source, target) = (Source::Made(entries), PRIVATE.into());
-    wants.push(Want {
-        source,
-        target,
-        access: Access::ReadOnly,
-        presence: Presence::Required,
-        origin: Origin::Private,
-    });
+    let (source, target) = (Source::Made(entries.0), PRIVATE.into());
+    let presence = Presence::Required;
+    wants.push(Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
     wants
+}
+
+/// The entries of our own folder, each after what is above it.
+#[derive(Default)]
+struct Entries(Vec<Entry>);
+
+impl Entries {
+    /// Adds one at `path`, with the folders on the way; nothing, if it lies elsewhere.
+    fn add(&mut self, path: &Path, entry: impl FnOnce(PathBuf) -> Entry) {
+        let Ok(inside) = path.strip_prefix(PRIVATE) else { return };
+        let mut so_far = PathBuf::new();
+        for name in inside.parent().into_iter().flatten() {
+            so_far.push(name);
+            self.push(Entry::Folder(so_far.clone()));
+        }
+        self.push(entry(inside.to_owned()));
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if !self.0.contains(&entry) {
+            self.0.push(entry);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -354,8 +402,14 @@ mod tests {
     #[test]
     fn our_folder_is_there_only_when_something_in_it_is_needed() {
         let client = Client {
-            binds: vec![("/usr".into(), "/run/coracle/host/usr".into()), ("/etc/slurm".into(), "/etc/slurm".into())],
-            commands: vec!["srun".into()],
+            binds: [("/usr", "/run/coracle/host/usr"), ("/etc/slurm", "/etc/slurm")]
+                .map(|(source, target)| ClientBind {
+                    source: source.into(),
+                    target: target.into(),
+                    unless_in_image: false,
+                })
+                .into(),
+            links: vec![ClientLink { place: "/run/coracle/slurm/bin/srun".into(), target: HELPER.into() }],
             launch: "loader=/x\n".into(),
         };
         let ours = |fields, client| -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use coracle::image::{Container, Image, squashfs::Compression};
 use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
-use coracle::view::{Client, Presence, Source, Surroundings, wants};
+use coracle::view::{Client, ClientBind, Presence, Source, Surroundings, wants};
 
 const LINE: &str = "----\n";
 
@@ -79,8 +79,14 @@ impl Case {
         let request = Request::from_env(OsStr::new(&self.one["request"]))?;
         let config = Config::parse(Path::new("coracle.yaml"), &self.config)?;
         let client = Client {
-            binds: vec![("/usr".into(), "/run/coracle/host/usr".into()), ("/etc/slurm".into(), "/etc/slurm".into())],
-            commands: vec!["srun".into()],
+            binds: [("/usr", "/run/coracle/host/usr"), ("/etc/slurm", "/etc/slurm")]
+                .map(|(source, target)| ClientBind {
+                    source: source.into(),
+                    target: target.into(),
+                    unless_in_image: false,
+                })
+                .into(),
+            links: Vec::new(),
             launch: String::new(),
         };
         let around = Surroundings {

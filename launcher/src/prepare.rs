@@ -15,6 +15,7 @@ use coracle::env::Pair;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Request, Scope, Settings, What};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
+use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
@@ -22,6 +23,7 @@ use crate::join;
 use crate::journal::Entry;
 use crate::place;
 use crate::proxy::Proxy;
+use crate::slurm_client;
 use crate::stages::{Clock, Loaded, Run};
 use crate::variables::{self, Variables};
 
@@ -183,12 +185,17 @@ impl Server {
             What::Image(image) => (image, None),
             What::Step(step) => (join::stands_for(step), Some(step.id)),
         };
+        let told = self.start.slurm_conf.as_deref();
+        let client = match script || request.commands {
+            true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
+            false => None,
+        };
         let run = Box::new(Run {
             image,
             settings,
-            client: None,
+            client,
             helper: place::helper(),
-            files: self.files(),
+            files: self.files(&config),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),

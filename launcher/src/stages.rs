@@ -214,7 +214,7 @@ fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, 
     match proxy.open_source(path)? {
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
-        Err(_) if want.presence == Presence::IfThere => Ok(None),
+        Err(_) if want.presence.optional() => Ok(None),
         Err(errno) => Err(missing(want, path, errno)),
     }
 }

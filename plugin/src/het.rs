@@ -162,7 +162,7 @@ fn of_controller(group: u32, first: Option<Request>) -> Result<Option<Request>, 
     }
     let directory = variable("SLURM_SUBMIT_DIR").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     match Request::parse(&RawOptions::default(), OsStr::new(image), &directory)? {
-        Choice::Container(request) => Ok(Some(request)),
+        Choice::Container(request) => Ok(Some(*request)),
         Choice::Host => Ok(None),
     }
 }

@@ -185,7 +185,7 @@ fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)>
     };
     let directory = directory_of(spank);
     match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/"))) {
-        Ok(Choice::Container(request)) => Ok(Some(request)),
+        Ok(Choice::Container(request)) => Ok(Some(*request)),
         Ok(Choice::Host) => Ok(None),
         Err(error) => Err((image, error.into())),
     }

@@ -28,15 +28,15 @@ pub const CONTAINER: &CStr = c"SLURM_CONTAINER";
 pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
 /// The request that the steps of a job inherit, set for tasks by the node.
 pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
+/// Variables of the loader (ld.so(8)) that would have put the image's code into this command, and where
+/// `coracle-inside` has left them for the tasks.
+const ASIDE: [(&CStr, &CStr); 2] =
+    [(c"LD_PRELOAD", c"SLURM_CORACLE_LD_PRELOAD"), (c"LD_AUDIT", c"SLURM_CORACLE_LD_AUDIT")];
 
 /// What an image changed of the environment that this command has, if it was started in a container.
 pub const OUTER: &CStr = c"SLURM_CORACLE_OUTER";
 /// What a container says of itself, and what is not true outside of it.
 const ITSELF: [&CStr; 3] = [c"CORACLE_IMAGE", c"CORACLE_NAME", c"CORACLE_DIGEST"];
-/// What our program inside has put aside so that the node's loader does not see it.
-const PUT_ASIDE: [(&CStr, &CStr); 2] =
-    [(c"SLURM_CORACLE_LD_PRELOAD", c"LD_PRELOAD"), (c"SLURM_CORACLE_LD_AUDIT", c"LD_AUDIT")];
-
 /// What this command has been told.
 #[derive(Default)]
 pub struct State {
@@ -52,14 +52,14 @@ pub struct State {
 /// Before any option is parsed: takes what was inherited out of the way, so that what is there afterwards is what
 /// this very command was given.
 pub fn init(state: &mut State) {
-    for (aside, name) in PUT_ASIDE {
+    state.inherited = Inherited::take();
+    sys::unset_env(CONTAINER);
+    for (name, aside) in ASIDE {
         if let Some(value) = sys::get_env(aside) {
             sys::set_env(name, &value);
             sys::unset_env(aside);
         }
     }
-    state.inherited = Inherited::take();
-    sys::unset_env(CONTAINER);
 }
 
 /// After all options are parsed, once for each component of a heterogeneous job.
@@ -136,7 +136,7 @@ fn choose(
             Ok(Some(request))
         }
         (Some(image), None) => match Request::parse(&options, image, &directory)? {
-            Choice::Container(request) => Ok(Some(request)),
+            Choice::Container(request) => Ok(Some(*request)),
             Choice::Host => Ok(None),
         },
         (None, None) => match lone {

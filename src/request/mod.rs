@@ -76,7 +76,7 @@ pub struct StepRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// Run in this container.
-    Container(Request),
+    Container(Box<Request>),
     /// `--container=none`: run on the node itself, whatever was inherited.
     Host,
 }
@@ -89,7 +89,7 @@ impl Request {
         }
         let mut settings = Settings::parse(raw, directory)?;
         if let Some(step) = StepRef::parse(image)? {
-            return Self::fresh(What::Step(step), settings).checked().map(Choice::Container);
+            return Self::fresh(What::Step(step), settings).checked().map(Box::new).map(Choice::Container);
         }
         let (name, pinned) = digest::split(image)?;
         match (pinned, settings.digest) {
@@ -97,7 +97,7 @@ impl Request {
             (pinned, asked) => settings.digest = pinned.or(asked),
         }
         let what = What::Image(ImageRef::parse(name, directory)?);
-        Self::fresh(what, settings).checked().map(Choice::Container)
+        Self::fresh(what, settings).checked().map(Box::new).map(Choice::Container)
     }
 
     fn fresh(what: What, settings: Settings) -> Self {

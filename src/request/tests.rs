@@ -34,7 +34,7 @@ fn wrong(id: Id, value: &str) -> String {
 
 fn request(image: &str, binds: &[&str]) -> Request {
     match parse(image, binds, None) {
-        Ok(Choice::Container(request)) => request,
+        Ok(Choice::Container(request)) => *request,
         other => panic!("{image} {binds:?}: {other:?}"),
     }
 }

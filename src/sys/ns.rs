@@ -38,7 +38,7 @@ impl MountNamespace {
         let owner = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS) };
         let owner = match check(owner.into(), || "ioctl(ns/mnt, NS_GET_USERNS)".into()) {
             // SAFETY: the call has just made this descriptor.
-            Ok(owner) => unsafe { OwnedFd::from_raw_fd(owner as libc::c_int) },
+            Ok(_) => unsafe { OwnedFd::from_raw_fd(owner) },
             // The owner is no ancestor of ours, so certainly not we.
             Err(error) if error.errno() == nix::errno::Errno::EPERM => return Ok(None),
             Err(error) => return Err(error),

@@ -1,0 +1,129 @@
+//! The node's file system, or a tree that stands for it.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+
+/// A slurm.conf of ten thousand lines is well below, in bytes.
+const MAX_LEN: u64 = 4 << 20;
+
+/// Paths are the node's, absolute; `root` stands in front of them.
+pub struct Node<'a> {
+    root: &'a Path,
+}
+
+impl<'a> Node<'a> {
+    /// The node below `root`, which is "/" but in tests and has no symbolic link in it.
+    pub fn new(root: &'a Path) -> Self {
+        Self { root }
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Where `path` really is; nothing if it is not there.
+    pub fn real(&self, path: &Path) -> Option<PathBuf> {
+        let real = fs::canonicalize(self.at(path)).ok()?;
+        Some(Path::new("/").join(real.strip_prefix(self.root).ok()?))
+    }
+
+    /// Where the folder `path` really is.
+    pub fn real_folder(&self, path: &Path) -> Option<PathBuf> {
+        self.real(path).filter(|real| self.at(real).is_dir())
+    }
+
+    /// Whether something is there, links followed.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.at(path).exists()
+    }
+
+    /// Whether `path` itself is a folder and no link to one.
+    pub fn is_plain_folder(&self, path: &Path) -> bool {
+        fs::symlink_metadata(self.at(path)).is_ok_and(|found| found.is_dir())
+    }
+
+    /// Where the symbolic link `path` points.
+    pub fn link(&self, path: &Path) -> Option<PathBuf> {
+        fs::read_link(self.at(path)).ok()
+    }
+
+    /// A regular file; a FIFO is not waited for.
+    pub fn open(&self, path: &Path) -> Option<File> {
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(self.at(path)).ok()?;
+        file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
+    }
+
+    /// The bytes of a regular file, if they are not too many.
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let file = self.open(path)?;
+        let expected = usize::try_from(file.metadata().ok()?.len().min(MAX_LEN)).ok()?;
+        // One more than the file has, or the end is only found after the buffer has doubled.
+        let mut bytes = Vec::with_capacity(expected.saturating_add(1));
+        let length = file.take(MAX_LEN).read_to_end(&mut bytes).ok()?;
+        u64::try_from(length).is_ok_and(|length| length < MAX_LEN).then_some(bytes)
+    }
+
+    /// The same as text.
+    pub fn text(&self, path: &Path) -> Option<String> {
+        self.bytes(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The names in a folder.
+    pub fn names(&self, folder: &Path) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.at(folder)) else { return Vec::new() };
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    }
+
+    /// The files that `pattern` matches, sorted; `*` only in its last name, which is where plugstack.conf has it.
+    pub fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
+        let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
+            return Vec::new();
+        };
+        if !name.contains('*') {
+            return vec![pattern.to_owned()];
+        }
+        let mut names = self.names(folder);
+        // glob(7): a leading dot is not matched by `*`.
+        names.retain(|found| (!found.starts_with('.') || name.starts_with('.')) && matches(name, found));
+        names.sort();
+        names.iter().map(|name| folder.join(name)).collect()
+    }
+}
+
+/// Whether `name` is `pattern`, in which each `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    let Some((middle, end)) = rest.rsplit_once('*') else { return name.ends_with(rest) };
+    // Taking each part as early as possible leaves most for those behind it.
+    let mut name = name;
+    for part in middle.split('*') {
+        let Some((_, behind)) = name.split_once(part) else { return false };
+        name = behind;
+    }
+    name.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_text() {
+        for (pattern, yes, no) in [
+            ("*.conf", "a.conf", "a.conf~"),
+            ("a*", "a", "b"),
+            ("*", "x", ""),
+            ("a*b*c", "a-b-b-c", "a-c-b"),
+            ("*aa*a", "aaa", "aa"),
+        ] {
+            assert!(matches(pattern, yes), "{pattern} {yes}");
+            assert!(no.is_empty() || !matches(pattern, no), "{pattern} {no}");
+        }
+    }
+}
