@@ -13,8 +13,6 @@ mod journal;
 mod place;
 mod prepare;
 mod proxy;
-// Nothing calls it before the view does.
-#[allow(dead_code)]
 mod slurm_client;
 mod stages;
 mod survey;

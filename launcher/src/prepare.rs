@@ -207,11 +207,13 @@ impl Server {
         })
     }
 
-    /// Single files of the node that a job refers to in its environment.
-    fn files(&self) -> Vec<PathBuf> {
-        let cookie =
-            self.environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path));
-        cookie.into_iter().filter(|path| path.is_absolute()).collect()
+    /// Single files of the node that Slurm or the job's environment refers to.
+    fn files(&self, config: &Config) -> Vec<PathBuf> {
+        let cookie = self.environment.iter().find(|(name, _)| name == "XAUTHORITY");
+        let cookie = cookie.map(|(_, path)| PathBuf::from(path));
+        let told = self.start.slurm_conf.as_deref();
+        let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
+        cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is

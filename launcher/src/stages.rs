@@ -13,7 +13,7 @@ use coracle::policy::{self, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
+use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
