@@ -176,13 +176,13 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
         }
     }
     environment.finish(&host, &rules);
-    if !rules.already_inside {
-        let outer = Record::of(&question.id, &host, &environment).to_env();
-        environment.put(OUTER, outer.into());
-    }
     let first = |path: &OsStr| path.as_bytes().split(|byte| *byte == b':').next() == Some(COMMANDS.as_bytes());
     if question.commands && !environment.get("PATH").is_some_and(|path| first(&path.value)) {
         environment.prepend_path(COMMANDS);
+    }
+    if !rules.already_inside {
+        let outer = Record::of(&question.id, &host, &environment).to_env();
+        environment.put(OUTER, outer.into());
     }
     let words = entrypoint().filter(|_| question.entrypoint);
     if let Some(words) = &words {
