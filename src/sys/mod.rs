@@ -5,6 +5,7 @@
 //! from a machine that we cannot see.
 
 mod environ;
+mod fuse;
 mod loopdev;
 mod mount;
 mod ns;
@@ -21,6 +22,7 @@ pub mod spank {
 }
 
 pub use environ::{get_env, set_env, unset_env};
+pub use fuse::{FuseAbort, FuseDevice};
 pub use loopdev::{LoopDevice, configure_loop};
 pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
@@ -31,7 +33,10 @@ pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read
 pub use privilege::{
     Identity, become_user, drop_capabilities, set_no_new_privileges, set_undumpable, with_fs_identity,
 };
-pub use process::{CHANNEL, Child, die_with_parent, fork, in_background, keep_only, reset_signals, spawn_reparented};
+pub use process::{
+    CHANNEL, Child, close_others, die_with_parent, fork, ignore_signals, in_background, keep_only, reset_signals,
+    spawn_reparented,
+};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
 
