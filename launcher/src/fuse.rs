@@ -82,6 +82,7 @@ impl Program {
         };
         let device = FuseDevice::open().map_err(system)?;
         let tree = device.mount(identity, NAME).map_err(system)?;
+        let held = tree.try_clone().map_err(|cause| system(sys::Error::from_io("dup(the image's mount)", &cause)))?;
         let mut abort = FuseAbort::of(&tree).map_err(system)?;
         let (ours, theirs) = Channel::pair().map_err(system)?;
         let child = sys::fork(|| {
@@ -99,7 +100,7 @@ impl Program {
             }
         })
         .map_err(system)?;
-        Ok((tree, Watch { child, channel: ours }))
+        Ok((tree, Watch { child, channel: ours, _tree: held }))
     }
 
     /// Becomes squashfuse_ll. It has the user's rights and no more, an empty environment, and of our descriptors only
@@ -155,6 +156,8 @@ impl Program {
 pub struct Watch {
     child: Child,
     channel: Channel,
+    /// The mount, which must not end before it is known why its use did.
+    _tree: OwnedFd,
 }
 
 /// Exit statuses of the process that watches: all was well as far as it knows, the deadline came, the server died.
@@ -188,6 +191,8 @@ impl Watch {
 
 /// Waits until the container is built, or its builder is no more; breaks the mount when that takes too long.
 fn watch(channel: &Channel, abort: &mut FuseAbort, server: Pid, deadline: Instant) -> u8 {
+    // Whoever kills everything called coracle must not kill what lets the builder die.
+    let _ = nix::sys::prctl::set_name(c"coracle-watch");
     match channel.receive(deadline) {
         Ok(Received::Closed) => FINE,
         Ok(Received::Packet(_)) => {

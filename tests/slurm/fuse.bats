@@ -11,7 +11,9 @@ cleanup() {
 	rm -rf /opt/fuse /opt/images
 }
 
-no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
+squashfuse() { pgrep -x squashfuse_ll >/dev/null; }
+no_squashfuse() { ! squashfuse; }
+no_watch() { ! pgrep -x coracle-watch >/dev/null; }
 
 # A step that waits for $dir/go, once COUNT tasks of it are there.
 start_waiting() { # COUNT SRUN-ARGUMENT...
@@ -77,6 +79,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	finish
 	[[ $(grep -cx "$MARK" out) == 48 ]] || fail "$(<out)"
 	eventually no_squashfuse
+	eventually no_watch
 	healthy
 }
 
@@ -86,6 +89,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	((status == 0)) || fail "$output"
 	has 'squashfs+zstd'
 	eventually no_squashfuse
+	eventually no_watch
 }
 
 @test "SIF and squashfs, with every compression, run" {
@@ -103,6 +107,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	has_line 'ring sum=15 ranks=6'
 	[[ $(grep -c ' in coracle mpi test image$' <<<"$output") == 6 ]] || fail "$output"
 	eventually no_squashfuse
+	eventually no_watch
 }
 
 @test "a batch job and its steps run" {
@@ -113,6 +118,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	batch --wrap "srun -n1 --container=$busybox cat /etc/image-only; srun -n1 --container=$busybox cat /etc/image-only"
 	prints "$MARK"$'\n'"$MARK"
 	eventually no_squashfuse
+	eventually no_watch
 }
 
 @test "set-user-id programs, file capabilities and devices give nothing, and modes count" {
@@ -142,8 +148,8 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	install -d /opt/images
 	install -m 644 "$busybox" /opt/images/good.sif
 	start_waiting 1 -n1 --container=/opt/images/good.sif
-	no_squashfuse || fail "$(ps ax)"
-	[[ $(loops | wc -l) == 1 ]] || fail "$(loops)"
+	! squashfuse
+	losetup --list --noheadings --output BACK-FILE | grep -qx /opt/images/good.sif || fail "$(losetup)"
 	finish
 	[[ $(<out) == "$MARK" ]]
 }
@@ -161,6 +167,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	scancel --user=alice
 	wait "$step" || true
 	eventually no_squashfuse
+	eventually no_watch
 	healthy
 }
 
@@ -176,6 +183,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	wait "$step" || true
 	[[ $(grep -cx "$MARK" out) == 2 ]] || fail "$(<out)"
 	eventually no_squashfuse
+	eventually no_watch
 	healthy
 }
 
@@ -183,15 +191,17 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	fuse
 	refused bind '/no/such: does not exist on this node' srun -n2 --container-bind=/no/such:/mnt --container="$busybox" true
 	eventually no_squashfuse
+	eventually no_watch
 }
 
 @test "slurmstepd killed: the tasks go on, and squashfuse_ll ends with them" {
 	fuse
 	start_waiting 2 -n2 --container="$busybox"
 	kill -KILL $(pgrep -x slurmstepd)
-	! no_squashfuse
+	squashfuse
 	touch go
 	eventually no_squashfuse
+	eventually no_watch
 	kill -KILL $(pgrep -x srun)
 	scancel --user=alice
 	wait "$step" || true
@@ -214,6 +224,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	instead "$SILENT" 'start_timeout: 2'
 	at=node refused timeout "$busybox: squashfuse_ll, which reads it as you, did not answer in time" srun -n2 --container="$busybox" true
 	eventually no_squashfuse
+	eventually no_watch
 	pgrep -u alice && fail "$(ps ax)"
 	true
 }
@@ -233,9 +244,10 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	alice srun -n2 --container="$busybox" true >out 2>&1 3>&- &
 	step=$!
 	eventually pgrep -x coracle
-	eventually pgrep -u alice python3
+	eventually squashfuse
 	pkill -KILL -x coracle
 	wait "$step" && fail "$(<out)"
+	eventually no_watch
 	healthy
 }
 
