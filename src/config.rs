@@ -30,6 +30,8 @@ pub struct Config {
     pub version: Version,
     /// How images that no rule of `image_paths` covers are run. Without it they are not.
     pub user_images: Option<UserImages>,
+    /// Where squashfuse_ll is, if it is not where packages put it.
+    pub squashfuse: Option<Squashfuse>,
     /// Folders whose images are trusted.
     #[serde(default)]
     pub image_paths: Vec<ImagePath>,
@@ -58,6 +60,7 @@ impl Default for Config {
         Self {
             version: Version,
             user_images: None,
+            squashfuse: None,
             image_paths: Vec::new(),
             binds: Vec::new(),
             slurm_client: SlurmClient::default(),
@@ -87,6 +90,8 @@ impl TryFrom<u64> for Version {
 pub enum UserImages {
     /// The kernel mounts it.
     Kernel,
+    /// A process of the user's reads it, and the kernel asks that process (fuse(4)).
+    Fuse,
     /// It is not run.
     Deny,
 }
@@ -97,8 +102,8 @@ impl TryFrom<String> for UserImages {
         match word.as_str() {
             "kernel" => Ok(Self::Kernel),
             "deny" => Ok(Self::Deny),
-            "fuse" => Err("`user_images` fuse is not supported by this release; kernel and deny are".into()),
-            other => Err(format!("`user_images` is kernel or deny, not {other:?}")),
+            "fuse" => Ok(Self::Fuse),
+            other => Err(format!("`user_images` is kernel, fuse or deny, not {other:?}")),
         }
     }
 }
@@ -192,6 +197,18 @@ impl TryFrom<PathBuf> for Absolute {
     type Error = String;
     fn try_from(path: PathBuf) -> Result<Self, String> {
         if path.is_absolute() { Ok(Self(path)) } else { Err(format!("{path:?} is not an absolute path")) }
+    }
+}
+
+/// The path of this node's squashfuse_ll.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PathBuf")]
+pub struct Squashfuse(pub PathBuf);
+
+impl TryFrom<PathBuf> for Squashfuse {
+    type Error = String;
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err(format!("`squashfuse` is an absolute path, not {path:?}")) }
     }
 }
 
@@ -441,11 +458,24 @@ fn find_key(text: &str, cause: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// Reads a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
+/// Reads a file that nobody but root can have written.
+fn read_trusted(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let length = open_trusted(path)?
+        .take(MAX_LEN + 1)
+        .read_to_string(&mut text)
+        .map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    if length as u64 > MAX_LEN {
+        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
+    }
+    Ok(text)
+}
+
+/// Opens a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
 /// is writable by nobody else, and is no symbolic link.
 ///
 /// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
-fn read_trusted(path: &Path) -> Result<String, Error> {
+pub fn open_trusted(path: &Path) -> Result<File, Error> {
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
     folders.reverse();
     for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -454,15 +484,11 @@ fn read_trusted(path: &Path) -> Result<String, Error> {
     }
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
     trusted(path, &found, found.is_file(), "a regular file")?;
-    let fault = |cause| Error::Read(path.to_owned(), cause);
-    let file =
-        File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(fault)?;
-    let mut text = String::new();
-    let length = file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(fault)?;
-    if length as u64 > MAX_LEN {
-        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
-    }
-    Ok(text)
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|cause| Error::Read(path.to_owned(), cause))
 }
 
 fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {
@@ -522,8 +548,8 @@ mod tests {
     fn faults_are_named_with_file_line_and_key() {
         for (text, wanted) in [
             ("version: 1\nuser_image: deny\n", "c.yaml:2:1: unknown field `user_image`, expected one of"),
-            ("version: 1\nuser_images: fuse\n", "c.yaml:2:1: `user_images` fuse is not supported"),
-            ("version: 1\nuser_images: yes\n", "c.yaml:2:1: `user_images` is kernel or deny, not \"yes\""),
+            ("version: 1\nuser_images: yes\n", "c.yaml:2:1: `user_images` is kernel, fuse or deny, not \"yes\""),
+            ("version: 1\nsquashfuse: bin/x\n", "c.yaml:2:1: `squashfuse` is an absolute path, not \"bin/x\""),
             ("version: 2\n", "c.yaml:1:1: `version` 2 is not known, only 1 is"),
             ("user_images: deny\n", "c.yaml:1:1: missing field `version`"),
             ("version: 1\nstart_timeout: 46\n", "c.yaml:2:1: `start_timeout` is 1 to 45 seconds, not 46"),

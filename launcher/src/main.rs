@@ -8,6 +8,7 @@ mod accounts;
 mod apply;
 mod command;
 mod exec;
+mod fuse;
 mod join;
 mod journal;
 mod place;

@@ -93,6 +93,11 @@ impl Proxy {
         Ok(Self { channel, deadline, broken: Cell::new(false), _child: child })
     }
 
+    /// When whoever waits for the container gives it up.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Opens and identifies the image, and hashes it if `hash`.
     pub fn open_image(&self, image: &ImageRef, hash: bool) -> Result<Opened, Refusal> {
         let question = [&[ask::IMAGE, u8::from(hash)], image.path.as_os_str().as_bytes()].concat();

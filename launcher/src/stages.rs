@@ -45,7 +45,7 @@ pub struct Run {
     pub clock: Clock,
 }
 
-/// An image that was opened as the user, found good, allowed, and put on a block device.
+/// An image that was opened as the user, found good, allowed, and made ready for mounting.
 pub struct Loaded {
     /// The open file and what is in it.
     pub opened: Opened,
@@ -81,7 +81,7 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &name)?;
+        let disk = Disk::attach(proxy, &opened, &name, grant.reader, &self.config)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
@@ -145,10 +145,26 @@ impl Run {
         script_folder: Option<&Path>,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        let image = loaded.disk.mount(&name)?;
+        let (image, watch) = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
         self.clock.lap("mount");
-        let (plan, sources) =
-            self.plan(proxy, loaded, image.as_fd(), &self.surroundings(here, loaded, script_folder))?;
+        let built = self.build_on(proxy, loaded, here, script_folder, image);
+        match watch {
+            Some(watch) => watch.finish(&name, built),
+            None => built,
+        }
+    }
+
+    fn build_on(
+        &mut self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        here: &Here,
+        script_folder: Option<&Path>,
+        image: OwnedFd,
+    ) -> Result<Container, Refusal> {
+        let name = self.image.to_string();
+        let around = self.surroundings(here, loaded, script_folder);
+        let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;
         self.clock.lap("plan");
         let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
         self.clock.lap("build");

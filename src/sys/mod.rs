@@ -5,6 +5,7 @@
 //! from a machine that we cannot see.
 
 mod environ;
+mod fuse;
 mod loopdev;
 mod memory;
 mod mount;
@@ -22,6 +23,7 @@ pub mod spank {
 }
 
 pub use environ::{get_env, set_env, unset_env};
+pub use fuse::{FuseAbort, FuseDevice};
 pub use loopdev::{LoopDevice, configure_loop};
 pub use memory::{memory_file, read_whole};
 pub use mount::{
@@ -34,8 +36,8 @@ pub use privilege::{
     Identity, become_user, drop_capabilities, set_no_new_privileges, set_undumpable, with_fs_identity,
 };
 pub use process::{
-    CHANNEL, Child, die_with_parent, fork, fork_contained, in_background, keep_only, reset_signals, spawn_reparented,
-    under_name,
+    CHANNEL, Child, close_others, die_with_parent, fork, fork_contained, ignore_signals, in_background, keep_only,
+    reset_signals, spawn_reparented, under_name,
 };
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};

@@ -17,6 +17,13 @@ pub struct Child {
 }
 
 impl Child {
+    /// Leaves the child to itself: init is its parent as soon as this process has ended.
+    pub fn release(self) -> Pid {
+        let pid = self.pid;
+        std::mem::forget(self);
+        pid
+    }
+
     /// Waits for the child to end. The status is the one of waitpid(2).
     pub fn wait(self) -> Result<WaitStatus> {
         let pid = self.pid;
@@ -138,6 +145,24 @@ pub fn keep_only(channel: Channel) -> Result<Channel> {
     std::mem::forget(channel);
     super::check(result, || format!("close_range({}, ~0)", CHANNEL + 1))?;
     Channel::inherit(CHANNEL)
+}
+
+/// Closes everything but the standard streams and `kept`, in a child that is to hold nothing else; see [`keep_only`]
+/// for whose they were.
+pub fn close_others(kept: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).filter(|fd| *fd > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for last in kept.into_iter().map(|fd| fd - 1).chain([u32::MAX]) {
+        // Neighbours have nothing to close between them.
+        if last >= first {
+            // SAFETY: the numbers are plain integers, and no value of this child uses what they name.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            super::check(result, || format!("close_range({first}, {last})"))?;
+        }
+        first = first.max(last.saturating_add(2));
+    }
+    Ok(())
 }
 
 /// Ends this process when the one that forked it does (PR_SET_PDEATHSIG(2const)), so that it cannot be left behind.
@@ -274,4 +299,28 @@ extern "C" fn inner(argument: *mut c_void) -> libc::c_int {
         (*start).errno = *libc::__errno_location();
         libc::_exit(127)
     }
+}
+
+/// The signals that say that the process itself has gone wrong, or that a child has ended.
+const OWN_FAULTS: [Signal; 8] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGABRT,
+    Signal::SIGCHLD,
+];
+
+/// Ignores every signal that somebody else would send, across execve(2): only SIGKILL ends this process, only SIGSTOP
+/// stops it.
+pub fn ignore_signals() -> Result<()> {
+    let fixed = |signal| matches!(signal, Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCONT);
+    for signal in Signal::iterator().filter(|signal| !fixed(*signal) && !OWN_FAULTS.contains(signal)) {
+        // SAFETY: an ignored signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }
+            .map_err(|errno| Error::new(format!("signal({signal}, SIG_IGN)"), errno))?;
+    }
+    Ok(())
 }

@@ -77,3 +77,23 @@ load support
 	eventually ended "$job"
 	healthy
 }
+
+# Where squashfuse_ll is while it runs: the job's, not the step's.
+freezers() { find /sys/fs/cgroup/freezer -path '*/slurm*/job_*' -type d | sort; }
+as_before() { [[ $(freezers) == "$before" ]]; }
+
+@test "an image that squashfuse_ll reads: the step ends at once, and neither a process nor a cgroup stays" {
+	before=$(freezers)
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	good srun -N3 -n6 --container="$busybox" cat /etc/image-only
+	[[ $(grep -cx "$MARK" <<<"$output") == 6 ]] || fail "$output"
+	healthy
+	eventually as_before || fail "$(freezers)"
+	good sbatch --parsable -o /dev/null --container="$busybox" --wrap "touch $dir/in; sleep 1000"
+	job=$output
+	eventually test -e in
+	scancel "$job"
+	eventually ended "$job"
+	healthy
+	eventually as_before || fail "$(freezers)"
+}

@@ -88,3 +88,12 @@ $MARK"
 	eventually ended "$job"
 	healthy
 }
+
+@test "an image in the job's own /tmp runs where squashfuse_ll reads it, by one process" {
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	job_script job.sh "sbcast $IMG/bare.sif /tmp/cast.sif
+srun -n2 --container=/tmp/cast.sif cat /image-only
+srun -n1 --container=$busybox sh -c 'sleep 0.3; ps | grep -c [s]quashfuse_ll'"
+	batch -w n1 -n2 job.sh
+	prints $'coracle bare test image\ncoracle bare test image\n1'
+}

@@ -12,9 +12,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
+use coracle::config::Config;
 use coracle::image;
 use coracle::plan::{Mount, Plan};
+use coracle::policy::Reader;
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, Identity, Lookup, LoopDevice, MountNamespace, MountPropagation};
 use coracle::view::Source;
@@ -23,53 +26,86 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::accounts;
+use crate::fuse::{Program, Watch};
 use crate::proxy::{Account, Opened, Proxy};
 
-/// The image on a block device. One superblock, however often it is mounted.
+/// Where the kernel gets the image from.
 #[derive(Debug)]
-pub struct Disk {
-    device: LoopDevice,
+pub enum Disk {
+    /// A block device. One superblock, however often it is mounted.
+    Loop(LoopDevice),
+    /// A process of the user's, one for each mount.
+    Fuse(Program),
 }
 
 impl Disk {
-    /// Puts the image that `proxy` has opened on a loop device.
-    ///
-    /// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
-    /// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
-    /// judged is the one that is mounted, whatever the proxy may say.
-    pub fn attach(proxy: &Proxy, opened: &Opened, name: &str) -> Result<Self, Refusal> {
-        let (image, length) = (&opened.image, opened.length);
-        let size = image::loop_size(image.offset, image.size, length);
-        let attached = if opened.file.metadata().is_ok() {
-            LoopDevice::attach(&opened.file, image.offset, size)
-        } else {
-            LoopDevice::attach_by(|device| proxy.configure_loop(device, image.offset, size))
-        };
-        let device = attached.map_err(|error| match error.errno() {
-            Errno::ENOENT | Errno::ENODEV => {
-                Refusal::system(name, &error).hint("the kernel of this node has no loop devices: modprobe loop")
-            }
-            _ => Refusal::system(name, &error),
-        })?;
-        Ok(Self { device })
+    /// Makes the image that `proxy` has opened ready for mounting.
+    pub fn attach(
+        proxy: &Proxy,
+        opened: &Opened,
+        name: &str,
+        reader: Reader,
+        config: &Config,
+    ) -> Result<Self, Refusal> {
+        match reader {
+            Reader::Kernel => attach_loop(proxy, opened, name).map(Self::Loop),
+            Reader::Fuse => Program::find(config).map(Self::Fuse),
+        }
     }
 
-    /// A new mount of it, detached: read-only, no set-user-id, no devices.
-    pub fn mount(&self, name: &str) -> Result<OwnedFd, Refusal> {
-        let attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
-        let mounted = sys::FsContext::open(c"squashfs").and_then(|context| {
-            context.string(c"source", &self.device.source())?;
-            context.flag(c"ro")?;
-            context.mount(attributes)
-        });
-        mounted.map_err(|error| match error.errno() {
-            Errno::ENODEV => {
-                Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
+    /// A new mount of it, detached: read-only, no set-user-id, no devices. Who uses one that comes with a watch tells
+    /// the watch.
+    pub fn mount(
+        &self,
+        name: &str,
+        opened: &Opened,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<(OwnedFd, Option<Watch>), Refusal> {
+        match self {
+            Self::Loop(device) => mount_squashfs(device, name).map(|tree| (tree, None)),
+            Self::Fuse(program) => {
+                program.mount(name, opened, identity, deadline).map(|(tree, watch)| (tree, Some(watch)))
             }
-            Errno::ENOMEM | Errno::EPERM | Errno::EMFILE | Errno::ENFILE => Refusal::system(name, &error),
-            _ => damaged(name, &error),
-        })
+        }
     }
+}
+
+/// Puts the image that `proxy` has opened on a loop device.
+///
+/// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
+/// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
+/// judged is the one that is mounted, whatever the proxy may say.
+fn attach_loop(proxy: &Proxy, opened: &Opened, name: &str) -> Result<LoopDevice, Refusal> {
+    let (image, length) = (&opened.image, opened.length);
+    let size = image::loop_size(image.offset, image.size, length);
+    let attached = if opened.file.metadata().is_ok() {
+        LoopDevice::attach(&opened.file, image.offset, size)
+    } else {
+        LoopDevice::attach_by(|device| proxy.configure_loop(device, image.offset, size))
+    };
+    attached.map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ENODEV => {
+            Refusal::system(name, &error).hint("the kernel of this node has no loop devices: modprobe loop")
+        }
+        _ => Refusal::system(name, &error),
+    })
+}
+
+fn mount_squashfs(device: &LoopDevice, name: &str) -> Result<OwnedFd, Refusal> {
+    let attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+    let mounted = sys::FsContext::open(c"squashfs").and_then(|context| {
+        context.string(c"source", &device.source())?;
+        context.flag(c"ro")?;
+        context.mount(attributes)
+    });
+    mounted.map_err(|error| match error.errno() {
+        Errno::ENODEV => {
+            Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
+        }
+        Errno::ENOMEM | Errno::EPERM | Errno::EMFILE | Errno::ENFILE => Refusal::system(name, &error),
+        _ => damaged(name, &error),
+    })
 }
 
 /// The refusal of an image that the kernel cannot read.

@@ -1,0 +1,103 @@
+//! Filesystems that a process of the user's serves (fuse(4)).
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+
+use super::{Attributes, Error, FsContext, Identity, Result, check, open_beneath, show};
+
+/// The character device behind every FUSE filesystem.
+const DEVICE: &str = "/dev/fuse";
+
+/// One end of a FUSE connection: whoever reads the requests from it is the filesystem. The connection breaks when the
+/// last descriptor of it is closed.
+#[derive(Debug)]
+pub struct FuseDevice {
+    file: File,
+}
+
+impl FuseDevice {
+    /// Opens a new one. ENOENT, ENODEV, ENXIO: the kernel has no FUSE, or its module is not loaded.
+    pub fn open() -> Result<Self> {
+        let file = File::options().read(true).write(true).open(DEVICE);
+        file.map(|file| Self { file }).map_err(|cause| Error::from_io(format!("open({DEVICE:?}, O_RDWR)"), &cause))
+    }
+
+    /// A detached mount of what the process behind this end will serve as `identity`: read-only, no set-user-id, no
+    /// devices, seen by everybody with the modes that it has, checked by the kernel.
+    ///
+    /// Nothing here waits for that process. `kind` is what mount tables say behind `fuse.`.
+    pub fn mount(&self, identity: &Identity, kind: &str) -> Result<OwnedFd> {
+        let context = FsContext::open(c"fuse")?;
+        context.string(c"source", "coracle")?;
+        context.string(c"subtype", kind)?;
+        // The kernel takes this number as text only (fs/fuse/inode.c, fsparam_fd); `rootmode` is octal.
+        context.string(c"fd", &self.file.as_raw_fd().to_string())?;
+        context.string(c"rootmode", "40000")?;
+        context.string(c"user_id", &identity.uid.to_string())?;
+        context.string(c"group_id", &identity.gid.to_string())?;
+        // Without it root itself may not look at it, and so could not build on it.
+        context.flag(c"allow_other")?;
+        context.flag(c"default_permissions")?;
+        context.flag(c"ro")?;
+        context.mount(Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false })
+    }
+}
+
+impl AsFd for FuseDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The means to break a FUSE connection, whoever holds its other end.
+#[derive(Debug)]
+pub struct FuseAbort {
+    file: File,
+}
+
+impl FuseAbort {
+    /// Finds that of the connection behind `mount`.
+    ///
+    /// A request that the other end has taken and does not answer keeps its caller in a sleep that even SIGKILL does
+    /// not end (fs/fuse/dev.c, request_wait_answer), and killing the process at the other end does not help where it
+    /// has given the descriptor away. The kernel's own way out is a filesystem of its own, fusectl.
+    pub fn of(mount: impl AsFd) -> Result<Self> {
+        let number = connection(mount.as_fd())?;
+        let all = FsContext::open(c"fusectl")?.mount(Attributes {
+            read_only: false,
+            no_suid: true,
+            no_dev: true,
+            no_exec: true,
+        })?;
+        let path = PathBuf::from(number.to_string()).join("abort");
+        Ok(Self { file: open_beneath(&all, &path, OFlag::O_WRONLY)?.into() })
+    }
+
+    /// Breaks it: every request that waits, and every later one, fails with ENOTCONN or ECONNABORTED.
+    pub fn abort(&mut self) -> Result<()> {
+        self.file.write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
+    }
+}
+
+impl AsFd for FuseAbort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A connection's number: the minor device number of its superblock (fs/fuse/control.c).
+///
+/// Asked for in a way that the filesystem itself need not answer (statx(2), AT_STATX_DONT_SYNC).
+fn connection(mount: BorrowedFd<'_>) -> Result<u32> {
+    // SAFETY: statx is a structure of integers, for which zeros are valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: the path is an empty NUL-terminated string, so the descriptor itself is meant, and `found` is filled in.
+    let result = unsafe { libc::statx(mount.as_raw_fd(), c"".as_ptr(), flags, 0, &raw mut found) };
+    check(result.into(), || format!("statx({}, AT_STATX_DONT_SYNC)", show(mount)))?;
+    Ok(found.stx_dev_minor)
+}
