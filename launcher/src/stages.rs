@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Owner};
+use coracle::image::Image;
 use coracle::plan::{Plan, Shape, Sighting};
-use coracle::policy::{self, Provenance};
+use coracle::policy::{self, Form, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::Request;
 use coracle::sys::{self, Identity, MountNamespace};
@@ -16,7 +17,7 @@ use coracle::view::{self, Origin, Presence, Source, Surroundings, Want};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::apply::{self, Disk};
+use crate::apply::{self, Disk, Rights};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::survey;
 
@@ -68,14 +69,15 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &name)?;
+        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &name)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
     /// Below which trusted folder this very file lies, if below any.
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
-        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None };
+        let form = form(&opened.image);
+        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form };
         let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
@@ -108,7 +110,7 @@ impl Run {
     /// Builds a container in the caller's mount namespace from an image that was loaded.
     pub fn build(&mut self, proxy: &Proxy, loaded: &Loaded, around: &Surroundings<'_>) -> Result<Container, Refusal> {
         let name = self.request.image.to_string();
-        let image = loaded.disk.mount(&name)?;
+        let image = loaded.disk.mount(&name, &self.identity)?;
         self.clock.lap("mount");
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), around)?;
         self.clock.lap("plan");
@@ -125,15 +127,25 @@ impl Run {
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Vec<Option<OwnedFd>>), Refusal> {
         let name = self.request.image.to_string();
+        let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut sightings, mut sources) = (Vec::new(), Vec::new());
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
-            let sight = survey::look(image, &want.target).map_err(|error| apply::damaged(&name, &error))?;
+            let sight = rights.during(|| survey::look(image, &want.target));
+            let sight = sight.map_err(|error| apply::damaged(&name, &error))?;
             sightings.push(Sighting { want, shape, sight });
             sources.push(source);
         }
-        let plan = Plan::build(loaded.opened.image, &sightings)?;
+        let plan = Plan::build(loaded.opened.image.clone(), &sightings)?;
         Ok((plan, sources))
+    }
+}
+
+fn form(image: &Image) -> Form {
+    match image {
+        image if image.is_directory() => Form::Directory,
+        image if image.has_ext3() => Form::FileWithExt3,
+        _ => Form::File,
     }
 }
 

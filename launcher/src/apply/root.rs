@@ -13,13 +13,16 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use super::Rights;
+
 /// A small file system in memory, attached in the new namespace, in which the container is put together. It goes
 /// out of sight with the node's tree when the container's root is entered.
 pub struct Stage {
     tmpfs: OwnedFd,
 }
 
-const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+/// Of everything that shows the image.
+pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
 /// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
 /// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
 const PLACE: &str = "/sys";
@@ -34,8 +37,7 @@ impl Stage {
         context.string(c"mode", "0755")?;
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
-        let place = sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        sys::move_mount(&tmpfs, &place)?;
+        sys::move_mount(&tmpfs, place()?)?;
         for folder in ["image", "layer", "root"] {
             make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
         }
@@ -43,7 +45,7 @@ impl Stage {
     }
 
     /// Attaches the image, and whatever it takes to have the plan's mount points, as the root-to-be.
-    pub fn root(&self, name: &str, plan: &Plan, image: OwnedFd) -> Result<OwnedFd, Refusal> {
+    pub fn root(&self, name: &str, plan: &Plan, image: OwnedFd, rights: Rights<'_>) -> Result<OwnedFd, Refusal> {
         let system = |error: sys::Error| Refusal::system("the container's root", &error);
         if plan.layer.is_empty() {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
@@ -52,16 +54,15 @@ impl Stage {
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
         for (path, shape) in &plan.layer {
-            add(layer.as_fd(), image.as_fd(), path, *shape).map_err(|error| match error.errno() {
-                Errno::EIO | Errno::EUCLEAN => super::damaged(name, &error),
+            add(layer.as_fd(), image.as_fd(), path, *shape, rights).map_err(|error| match error.errno() {
+                Errno::EIO | Errno::EUCLEAN | Errno::EACCES => super::damaged(name, &error),
                 _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
             })?;
         }
-        let root = overlay(layer.as_fd(), image.as_fd()).map_err(|error| match error.errno() {
-            Errno::ENODEV => Refusal::system("the container's root", &error)
-                .hint("the kernel of this node has no overlay: modprobe overlay"),
-            _ => system(error),
-        })?;
+        // An overlay reads its layers with the rights of whoever mounted it.
+        let root = rights
+            .during(|| overlay(&[layer.as_fd(), image.as_fd()]))
+            .map_err(|error| overlay_refused("the container's root", &error))?;
         sys::move_mount(&root, self.at("root").map_err(system)?).map_err(system)?;
         Ok(root)
     }
@@ -85,31 +86,45 @@ impl Stage {
     }
 }
 
-/// Two read-only layers: no upper one, so nothing can be written by construction.
+/// Where things are attached that only have to be attached somewhere.
+pub fn place() -> sys::Result<OwnedFd> {
+    sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+/// Read-only layers, the topmost first: no upper one, so nothing can be written by construction.
 ///
 /// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
-/// that is attached works since 5.14.
-fn overlay(layer: BorrowedFd<'_>, image: BorrowedFd<'_>) -> sys::Result<OwnedFd> {
+/// that is attached works since 5.14. The option may have 255 bytes (fsconfig(2)), which is room for a dozen.
+pub fn overlay(layers: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"overlay")?;
     context.string(c"source", "coracle")?;
-    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", layer.as_raw_fd(), image.as_raw_fd());
-    context.string(c"lowerdir", &lower)?;
+    let paths: Vec<String> = layers.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+    context.string(c"lowerdir", &paths.join(":"))?;
     context.mount(ONLY_READ)
+}
+
+/// The refusal of `name`, for which the kernel makes no overlay.
+pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
+    let refusal = Refusal::system(name, error);
+    match error.errno() {
+        Errno::ENODEV => refusal.hint("the kernel of this node has no overlay: modprobe overlay"),
+        _ => refusal,
+    }
 }
 
 /// Makes `path` in the layer, with the folders above it.
 ///
 /// Where overlay merges a folder, it shows the upper one's mode and owner: so a folder that the image has, too, gets
 /// the image's.
-fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape) -> sys::Result<()> {
+fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
     let mut so_far = PathBuf::new();
     let relative = path.strip_prefix("/").unwrap_or(path);
     for name in relative.parent().unwrap_or(Path::new("")) {
         so_far.push(name);
-        folder_like_the_images(layer, image, &so_far)?;
+        folder_like_the_images(layer, image, &so_far, rights)?;
     }
     match shape {
-        Shape::Folder => folder_like_the_images(layer, image, relative),
+        Shape::Folder => folder_like_the_images(layer, image, relative, rights),
         Shape::File => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             nix::fcntl::openat(layer, relative, flags, Mode::from_bits_truncate(0o644))
@@ -119,14 +134,20 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape) 
     }
 }
 
-fn folder_like_the_images(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path) -> sys::Result<()> {
+fn folder_like_the_images(
+    layer: BorrowedFd<'_>,
+    image: BorrowedFd<'_>,
+    path: &Path,
+    rights: Rights<'_>,
+) -> sys::Result<()> {
     let plain = Mode::from_bits_truncate(0o755);
     let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {path:?})"), errno);
     match make_folder(layer, path, plain) {
         Err(error) if error.errno() == Errno::EEXIST => return Ok(()),
         made => made?,
     }
-    let original = match sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks) {
+    let found = rights.during(|| sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks));
+    let original = match found {
         Ok(original) => original,
         Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
         Err(error) => return Err(error),

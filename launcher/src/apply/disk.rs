@@ -1,0 +1,229 @@
+//! From an image that may run to one detached mount of it.
+//!
+//! A squashfs needs a loop device. An erofs is mounted from its file where the kernel can (Linux 6.12). A directory is a
+//! copy of its mount. Several filesystems of one image become one: an overlay of them all, read-only.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use coracle::image::{self, Filesystem, Image, Layer};
+use coracle::policy::Grant;
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, FsContext, Identity, LoopDevice, MountNamespace, MountPropagation};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::damaged;
+use super::root::{self, ONLY_READ};
+use crate::proxy::{Opened, Proxy};
+
+/// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
+#[derive(Debug)]
+pub struct Disk {
+    layers: Vec<Source>,
+}
+
+/// Where the kernel reads one filesystem, or one tree, from.
+#[derive(Debug)]
+enum Source {
+    Loop(LoopDevice, Filesystem),
+    /// An erofs file.
+    File(OwnedFd),
+    Directory(OwnedFd),
+}
+
+/// Whose rights count when root looks something up in an image.
+#[derive(Debug, Clone, Copy)]
+pub enum Rights<'a> {
+    /// Root's: the image is a filesystem of its own.
+    Root,
+    /// The user's: the image is a directory of the node, on a file system that may know users and not root.
+    User(&'a Identity),
+}
+
+impl<'a> Rights<'a> {
+    /// Those that `image` wants.
+    pub fn of(image: &Image, identity: &'a Identity) -> Self {
+        if image.is_directory() { Self::User(identity) } else { Self::Root }
+    }
+
+    /// Does `work` with them.
+    pub fn during<T>(self, work: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
+        match self {
+            Self::Root => work(),
+            Self::User(identity) => sys::with_fs_identity(identity, work)?,
+        }
+    }
+}
+
+impl Disk {
+    /// Gets the image that `proxy` has opened ready for mounting.
+    pub fn attach(
+        proxy: &Proxy,
+        opened: &Opened,
+        grant: &Grant,
+        identity: &Identity,
+        name: &str,
+    ) -> Result<Self, Refusal> {
+        let file = || {
+            let copy = opened.file.as_fd().try_clone_to_owned();
+            copy.map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause)))
+        };
+        if opened.image.is_directory() {
+            return Ok(Self { layers: vec![Source::Directory(file()?)] });
+        }
+        let mut layers = Vec::new();
+        for layer in &opened.image.layers {
+            layers.push(match layer.filesystem {
+                Filesystem::Erofs if from_file(name, opened.file.as_fd(), grant, identity)? => Source::File(file()?),
+                filesystem => Source::Loop(attach_loop(proxy, opened, layer, name)?, filesystem),
+            });
+        }
+        Ok(Self { layers })
+    }
+
+    /// A new mount of it, detached: read-only, no set-user-id, no devices.
+    pub fn mount(&self, name: &str, identity: &Identity) -> Result<OwnedFd, Refusal> {
+        let mut trees = self.layers.iter().map(|layer| layer.mount(name, identity)).collect::<Result<Vec<_>, _>>()?;
+        match (trees.len(), trees.pop()) {
+            (1, Some(tree)) => Ok(tree),
+            (_, Some(top)) => {
+                trees.push(top);
+                self.merge(name, &trees)
+            }
+            (_, None) => Err(Refusal::new(Kind::Internal, name, "an image without a filesystem")),
+        }
+    }
+
+    /// Makes one tree of several, each above those before it.
+    ///
+    /// The kernel takes as layers only what is attached in the caller's namespace (clone_private_mount), so this happens
+    /// in one of its own. The overlay has copies of its layers and outlives it.
+    fn merge(&self, name: &str, trees: &[OwnedFd]) -> Result<OwnedFd, Refusal> {
+        let system = |error: sys::Error| Refusal::system(name, &error);
+        let home = MountNamespace::current().map_err(system)?;
+        sys::unshare_mount_namespace().map_err(system)?;
+        let merged = (|| {
+            sys::make_private().map_err(system)?;
+            let place = root::place().map_err(system)?;
+            let mut tops = Vec::new();
+            for (layer, tree) in self.layers.iter().zip(trees) {
+                sys::move_mount(tree, &place).map_err(system)?;
+                tops.insert(0, layer.top(name, tree)?);
+            }
+            let tops: Vec<BorrowedFd<'_>> = tops.iter().map(AsFd::as_fd).collect();
+            root::overlay(&tops).map_err(|error| root::overlay_refused(name, &error))
+        })();
+        sys::enter_mount_namespace(&home).map_err(system)?;
+        merged
+    }
+}
+
+impl Source {
+    fn mount(&self, name: &str, identity: &Identity) -> Result<OwnedFd, Refusal> {
+        let mounted = match self {
+            Self::Loop(device, Filesystem::Squashfs(_)) => mount_filesystem(c"squashfs", &device.source(), false),
+            Self::Loop(device, Filesystem::Erofs) => mount_filesystem(c"erofs", &device.source(), false),
+            Self::Loop(device, Filesystem::Ext3) => mount_filesystem(c"ext4", &device.source(), true),
+            Self::File(file) => mount_erofs_file(file.as_fd(), identity),
+            Self::Directory(folder) => sys::clone_tree(folder, false).and_then(|tree| {
+                sys::set_attributes(&tree, ONLY_READ, MountPropagation::Private)?;
+                Ok(tree)
+            }),
+        };
+        mounted.map_err(|error| self.refuse(name, &error))
+    }
+
+    fn refuse(&self, name: &str, error: &sys::Error) -> Refusal {
+        let module = match self {
+            Self::Loop(_, Filesystem::Squashfs(_)) => "squashfs",
+            Self::Loop(_, Filesystem::Ext3) => "ext4",
+            Self::Loop(_, Filesystem::Erofs) | Self::File(_) => "erofs",
+            Self::Directory(_) => return Refusal::system(name, error),
+        };
+        match error.errno() {
+            Errno::ENODEV => no_module(name, error, module),
+            Errno::ENOMEM | Errno::EPERM | Errno::EACCES | Errno::EMFILE | Errno::ENFILE => {
+                Refusal::system(name, error)
+            }
+            _ => damaged(name, error),
+        }
+    }
+
+    /// Where in its mount the tree starts.
+    fn top(&self, name: &str, tree: &OwnedFd) -> Result<OwnedFd, Refusal> {
+        match self {
+            // What `apptainer overlay create` makes has the folders upper and work of an overlay.
+            Self::Loop(_, Filesystem::Ext3) => {
+                sys::open_beneath(tree, Path::new("upper"), OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|error| {
+                    Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no folder upper: {error}"))
+                })
+            }
+            _ => tree.try_clone().map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause))),
+        }
+    }
+}
+
+/// Puts one filesystem of the image on a loop device.
+///
+/// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
+/// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
+/// judged is the one that is mounted, whatever the proxy may say.
+fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
+    let size = image::loop_size(layer.offset, layer.size, opened.length);
+    let attached = if opened.file.metadata().is_ok() {
+        LoopDevice::attach(&opened.file, layer.offset, size)
+    } else {
+        LoopDevice::attach_by(|device| proxy.configure_loop(device, layer.offset, size))
+    };
+    attached.map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ENODEV => no_module(name, &error, "loop"),
+        _ => Refusal::system(name, &error),
+    })
+}
+
+fn no_module(name: &str, error: &sys::Error, module: &str) -> Refusal {
+    Refusal::system(name, error).hint(format!("the kernel of this node has no {module}: modprobe {module}"))
+}
+
+/// `source` is a block device. `journal` says that the filesystem may have one, which is not to be replayed.
+fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: bool) -> sys::Result<OwnedFd> {
+    let context = FsContext::open(filesystem)?;
+    context.string(c"source", source)?;
+    context.flag(c"ro")?;
+    if journal {
+        context.flag(c"noload")?;
+        // The superblock may ask for a panic.
+        context.string(c"errors", "remount-ro")?;
+    }
+    context.mount(ONLY_READ)
+}
+
+/// Whether the kernel can mount an erofs from its file; if not, it goes on a loop device.
+///
+/// On a loop device, an erofs that is changed after it was looked at can name any block device of the node as a part of
+/// itself, and Linux 6.0 to 6.3 open it as root (erofs_init_device). So that way is only for images that nobody but
+/// the site can change.
+fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identity) -> Result<bool, Refusal> {
+    // A filesystem in a file of an overlay, with our overlay above it, would be one too many for the kernel
+    // (FILESYSTEM_MAX_STACK_DEPTH).
+    let stacked = nix::sys::statfs::fstatfs(file)
+        .is_ok_and(|statfs| statfs.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC);
+    if stacked && grant.trusted {
+        return Ok(false);
+    }
+    match mount_erofs_file(file, identity) {
+        Err(error) if error.errno() == Errno::ENOTBLK && grant.trusted => Ok(false),
+        Err(error) if error.errno() == Errno::ENOTBLK => Err(Refusal::system(name, &error)
+            .hint("this node's kernel mounts erofs only from a device (before Linux 6.12), and users' own images not so: use squashfs")),
+        // What else is wrong is said when it is mounted to be used.
+        _ => Ok(true),
+    }
+}
+
+/// With the user's rights: the kernel opens the file again by that path, and whatever else the superblock may name.
+fn mount_erofs_file(file: BorrowedFd<'_>, identity: &Identity) -> sys::Result<OwnedFd> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    sys::with_fs_identity(identity, || mount_filesystem(c"erofs", &source, false))?
+}
