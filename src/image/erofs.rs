@@ -6,7 +6,7 @@ use std::fs::File;
 use super::{Error, Filesystem, Layer, field, read_array};
 
 /// Where the superblock is, in bytes.
-pub const SUPERBLOCK_AT: u64 = 1024;
+pub const SUPERBLOCK_AT: usize = 1024;
 /// How it starts, little-endian.
 pub const MAGIC: &[u8; 4] = &0xe0f5_e1e2_u32.to_le_bytes();
 const SUPERBLOCK: usize = 128;
@@ -20,8 +20,6 @@ pub enum Fault {
     BlockBits(u8),
     /// No inode at all, or no block at all.
     Empty,
-    /// More blocks than any file has.
-    Overflow,
     /// Its data lies elsewhere, too.
     Devices,
 }
@@ -44,7 +42,6 @@ impl fmt::Display for Fault {
         match self {
             Self::BlockBits(bits) => write!(out, "a block size of 2^{bits} bytes"),
             Self::Empty => out.write_str("it has no inodes"),
-            Self::Overflow => out.write_str("it ends past the largest possible file"),
             Self::Devices => out.write_str("an erofs with parts in other files, which is not run"),
         }
     }
@@ -55,7 +52,7 @@ impl fmt::Display for Fault {
 ///
 /// One that names other devices is refused here: some kernels (6.0 to 6.3) open the paths that it has for them, as root.
 pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
-    let block: [u8; SUPERBLOCK] = read_array(file, SUPERBLOCK_AT, length, "the erofs superblock")?;
+    let block: [u8; SUPERBLOCK] = read_array(file, SUPERBLOCK_AT as u64, length, "the erofs superblock")?;
     let word = |at| u32::from_le_bytes(field(&block, at));
     let features = word(80);
     // The feature bit of the device table means something else, too: this number alone tells.
@@ -71,7 +68,8 @@ pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
     if blocks == 0 || u64::from_le_bytes(field(&block, 16)) == 0 {
         return Err(Fault::Empty.into());
     }
-    let need = blocks.checked_mul(1 << bits).ok_or(Fault::Overflow)?;
+    // At most 48 bits and 16 more.
+    let need = blocks << bits;
     if need > length {
         return Err(Error::Truncated { what: "the erofs", need, have: length });
     }

@@ -153,7 +153,7 @@ pub fn identify(file: &File, architecture: &str) -> Result<Image, Error> {
 }
 
 /// As many bytes of a file as [`Container::of`] wants to see.
-pub const START: usize = erofs::SUPERBLOCK_AT as usize + erofs::MAGIC.len();
+pub const START: usize = erofs::SUPERBLOCK_AT + erofs::MAGIC.len();
 
 impl Container {
     /// What a file is, from its first [`START`] bytes, or all of them if there are fewer. The submit side uses this to
@@ -162,7 +162,7 @@ impl Container {
         let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
         if has(sif::MAGIC_AT, sif::MAGIC) {
             Some(Self::Sif)
-        } else if has(0, squashfs::MAGIC) || has(erofs::SUPERBLOCK_AT as usize, erofs::MAGIC) {
+        } else if has(0, squashfs::MAGIC) || has(erofs::SUPERBLOCK_AT, erofs::MAGIC) {
             Some(Self::File)
         } else {
             None
