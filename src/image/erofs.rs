@@ -10,8 +10,6 @@ pub const SUPERBLOCK_AT: usize = 1024;
 /// How it starts, little-endian.
 pub const MAGIC: &[u8; 4] = &0xe0f5_e1e2_u32.to_le_bytes();
 const SUPERBLOCK: usize = 128;
-/// EROFS_FEATURE_INCOMPAT_48BIT: the number of blocks has 16 bits more, at byte 14.
-const WIDE: u32 = 0x80;
 
 /// What is impossible in a superblock, or what we do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +48,9 @@ impl fmt::Display for Fault {
 /// The erofs that a file of `length` bytes is, if its superblock is sound. Features that this node's kernel lacks are
 /// for the kernel to refuse.
 ///
-/// One that names other devices is refused here: some kernels (6.0 to 6.3) open the paths that it has for them, as root.
+/// One that names other devices is refused: kernels before 6.4 may open what it names, as root.
 pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
     let block: [u8; SUPERBLOCK] = read_array(file, SUPERBLOCK_AT as u64, length, "the erofs superblock")?;
-    let word = |at| u32::from_le_bytes(field(&block, at));
-    let features = word(80);
     // The feature bit of the device table means something else, too: this number alone tells.
     if u16::from_le_bytes(field(&block, 86)) != 0 {
         return Err(Fault::Devices.into());
@@ -63,12 +59,12 @@ pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
     if !(9..=16).contains(&bits) {
         return Err(Fault::BlockBits(bits).into());
     }
-    let more = if features & WIDE != 0 { u16::from_le_bytes(field(&block, 14)) } else { 0 };
-    let blocks = u64::from(word(36)) | u64::from(more) << 32;
+    // With 48-bit addresses there are 16 bits more, in a place that sometimes means something else. A file of more than
+    // 2^32 blocks that was cut is left to the kernel.
+    let blocks = u64::from(u32::from_le_bytes(field(&block, 36)));
     if blocks == 0 || u64::from_le_bytes(field(&block, 16)) == 0 {
         return Err(Fault::Empty.into());
     }
-    // At most 48 bits and 16 more.
     let need = blocks << bits;
     if need > length {
         return Err(Error::Truncated { what: "the erofs", need, have: length });

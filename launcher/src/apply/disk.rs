@@ -200,26 +200,27 @@ fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: 
     context.mount(ONLY_READ)
 }
 
-/// Whether the kernel can mount an erofs from its file; if not, it goes on a loop device.
+/// Whether the kernel mounts this erofs from its file; if not, it goes on a loop device.
 ///
 /// On a loop device, an erofs that is changed after it was looked at can name any block device of the node as a part of
-/// itself, and Linux 6.0 to 6.3 open it as root (erofs_init_device). So that way is only for images that nobody but
-/// the site can change.
+/// itself, and Linux before 6.4 may open that as root (erofs_init_device; later kernels look for all parts in the
+/// file itself). There that way is only for images that nobody but the site can change.
 fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identity) -> Result<bool, Refusal> {
-    // A filesystem in a file of an overlay, with our overlay above it, would be one too many for the kernel
-    // (FILESYSTEM_MAX_STACK_DEPTH).
-    let stacked = nix::sys::statfs::fstatfs(file)
-        .is_ok_and(|statfs| statfs.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC);
-    if stacked && grant.trusted {
-        return Ok(false);
-    }
     match mount_erofs_file(file, identity) {
-        Err(error) if error.errno() == Errno::ENOTBLK && grant.trusted => Ok(false),
+        // An older kernel, or a file system whose files it cannot read so: tmpfs, overlay.
+        Err(error) if error.errno() == Errno::ENOTBLK && (grant.trusted || kernel() >= (6, 4)) => Ok(false),
         Err(error) if error.errno() == Errno::ENOTBLK => Err(Refusal::system(name, &error)
-            .hint("this node's kernel mounts erofs only from a device (before Linux 6.12), and users' own images not so: use squashfs")),
+            .hint("before Linux 6.4 an erofs runs only from the site's image_paths; use a squashfs")),
         // What else is wrong is said when it is mounted to be used.
         _ => Ok(true),
     }
+}
+
+/// Major and minor number of the running kernel; nothing is older than 0.0.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// With the user's rights: the kernel opens the file again by that path, and whatever else the superblock may name.
