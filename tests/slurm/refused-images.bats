@@ -109,7 +109,7 @@ on_node_of_three() {
 @test "a SIF that is cut, at each border of its headers" {
 	local length
 	# The header, its table of eight descriptors, the first descriptor's end, the data, its superblock, and short of the end.
-	for length in 64 100 127; do
+	for length in 42 64 100 127; do
 		cut_at "$length" 'truncated: the SIF header ends at byte 128' || return
 	done
 	for length in 128 129 4095 4096 4097 4680 4681 8775; do
@@ -130,7 +130,7 @@ cut_at() { # LENGTH TEXT
 
 @test "a SIF that is cut before its magic is no image" {
 	local length
-	for length in 1 32 41 63; do
+	for length in 1 32 41; do
 		head -c "$length" "$busybox" >"cut$length.sif"
 		chmod 644 "cut$length.sif"
 		at=submit refused image-format "cut$length.sif: not an image" srun -n1 --container="$dir/cut$length.sif" true || return
