@@ -35,6 +35,9 @@ pub struct Config {
     /// Folders whose images are trusted.
     #[serde(default)]
     pub image_paths: Vec<ImagePath>,
+    /// Whether a directory of the node's may be an image.
+    #[serde(default)]
+    pub directories: Directories,
     /// What every container of this site shows.
     #[serde(default)]
     pub binds: Vec<SiteBind>,
@@ -62,6 +65,7 @@ impl Default for Config {
             user_images: None,
             squashfuse: None,
             image_paths: Vec::new(),
+            directories: Directories::default(),
             binds: Vec::new(),
             slurm_client: SlurmClient::default(),
             start_timeout: StartTimeout::default(),
@@ -104,6 +108,28 @@ impl TryFrom<String> for UserImages {
             "deny" => Ok(Self::Deny),
             "fuse" => Ok(Self::Fuse),
             other => Err(format!("`user_images` is kernel, fuse or deny, not {other:?}")),
+        }
+    }
+}
+
+/// Whether a directory of the node's may be an image. What `user_images` and `image_paths` say holds besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(try_from = "String")]
+pub enum Directories {
+    /// No.
+    #[default]
+    Deny,
+    /// Yes.
+    Allow,
+}
+
+impl TryFrom<String> for Directories {
+    type Error = String;
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "deny" => Ok(Self::Deny),
+            "allow" => Ok(Self::Allow),
+            other => Err(format!("`directories` is deny or allow, not {other:?}")),
         }
     }
 }
@@ -531,6 +557,7 @@ mod tests {
         let config = Config::parse(Path::new("c.yaml"), "version: 1\n").unwrap();
         assert_eq!(config, Config::default());
         assert_eq!((config.user_images, config.image_paths.len()), (None, 0));
+        assert_eq!(config.directories, Directories::Deny);
     }
 
     #[test]
@@ -550,6 +577,7 @@ mod tests {
             ("version: 1\nuser_image: deny\n", "c.yaml:2:1: unknown field `user_image`, expected one of"),
             ("version: 1\nuser_images: yes\n", "c.yaml:2:1: `user_images` is kernel, fuse or deny, not \"yes\""),
             ("version: 1\nsquashfuse: bin/x\n", "c.yaml:2:1: `squashfuse` is an absolute path, not \"bin/x\""),
+            ("version: 1\ndirectories: yes\n", "c.yaml:2:1: `directories` is deny or allow, not \"yes\""),
             ("version: 2\n", "c.yaml:1:1: `version` 2 is not known, only 1 is"),
             ("user_images: deny\n", "c.yaml:1:1: missing field `version`"),
             ("version: 1\nstart_timeout: 46\n", "c.yaml:2:1: `start_timeout` is 1 to 45 seconds, not 46"),

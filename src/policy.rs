@@ -1,7 +1,7 @@
 //! May this image run here? A pure function of the site's settings and of what is known about the open file.
 #![forbid(unsafe_code)]
 
-use crate::config::{Config, UserImages};
+use crate::config::{Config, Directories, UserImages};
 use crate::report::{Kind, Refusal};
 
 /// What is known about an image file, all of it seen on the open descriptor.
@@ -15,6 +15,19 @@ pub struct Provenance {
     pub below: Option<usize>,
     /// Whom that rule wants as the owner.
     pub wanted_owner: Option<u32>,
+    /// What the kernel would be asked to show.
+    pub form: Form,
+}
+
+/// What an image is, as far as the verdict depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A file with filesystems that are made to be mounted from anybody's hands, or nearly.
+    File,
+    /// A file with an ext3 in it.
+    FileWithExt3,
+    /// A tree of the node's; owner and mode are those of its top.
+    Directory,
 }
 
 /// Who reads an image while it runs.
@@ -33,6 +46,8 @@ pub struct Grant {
     pub rule: String,
     /// Who may read it.
     pub reader: Reader,
+    /// Nobody but the owner whom the site trusts can change the image.
+    pub trusted: bool,
 }
 
 /// Why an image may not run.
@@ -42,6 +57,10 @@ pub enum Denied {
     UserImages,
     /// `user_images` is not set.
     NoDefault,
+    /// `directories: deny`
+    Directories,
+    /// An ext3 that its user can change.
+    Ext3,
 }
 
 impl Denied {
@@ -57,6 +76,16 @@ impl Denied {
                 "in none of the site's image_paths, and user_images is not set in coracle.yaml",
             )
             .hint("the site's admin decides: user_images: kernel or fuse runs users' own images, deny refuses them"),
+            Self::Directories => {
+                Refusal::new(Kind::Policy, image, "a directory, and the site runs only image files (directories: deny)")
+                    .hint("make a squashfs of it: mksquashfs DIRECTORY IMAGE.sqsh")
+            }
+            Self::Ext3 => Refusal::new(
+                Kind::Policy,
+                image,
+                "its overlay partition is an ext3, which is mounted only for images of the site's image_paths",
+            )
+            .hint("use --container-overlay, or make the overlay partition a squashfs"),
         }
     }
 }
@@ -65,12 +94,19 @@ impl Denied {
 pub fn judge(config: &Config, image: &Provenance) -> Result<Grant, Denied> {
     // Below a trusted folder, but a file that its owner shares or that is somebody else's, counts as a user's own.
     let trusted = image.wanted_owner == Some(image.owner) && image.mode & 0o022 == 0;
-    if let Some(index) = image.below.filter(|_| trusted) {
-        return Ok(Grant { rule: format!("image_paths[{index}]"), reader: Reader::Kernel });
+    let directory = image.form == Form::Directory;
+    if directory && config.directories == Directories::Deny {
+        return Err(Denied::Directories);
     }
+    let rule = |rule: String| if directory { format!("{rule},directories=allow") } else { rule };
+    if let Some(index) = image.below.filter(|_| trusted) {
+        return Ok(Grant { rule: rule(format!("image_paths[{index}]")), reader: Reader::Kernel, trusted: true });
+    }
+    let own = |word: &str, reader| Ok(Grant { rule: rule(format!("user_images={word}")), reader, trusted: false });
     match config.user_images {
-        Some(UserImages::Kernel) => Ok(Grant { rule: "user_images=kernel".into(), reader: Reader::Kernel }),
-        Some(UserImages::Fuse) => Ok(Grant { rule: "user_images=fuse".into(), reader: Reader::Fuse }),
+        Some(UserImages::Kernel | UserImages::Fuse) if image.form == Form::FileWithExt3 => Err(Denied::Ext3),
+        Some(UserImages::Kernel) => own("kernel", Reader::Kernel),
+        Some(UserImages::Fuse) => own("fuse", Reader::Fuse),
         Some(UserImages::Deny) => Err(Denied::UserImages),
         None => Err(Denied::NoDefault),
     }
@@ -80,14 +116,38 @@ pub fn judge(config: &Config, image: &Provenance) -> Result<Grant, Denied> {
 mod tests {
     use super::*;
 
+    fn file(owner: u32, mode: u32, below: Option<usize>) -> Provenance {
+        Provenance { owner, mode, below, wanted_owner: below.map(|_| 0), form: Form::File }
+    }
+
+    #[test]
+    fn directories_and_ext3_need_more_than_a_file() {
+        let with = |user_images, directories| Config { user_images, directories, ..Config::default() };
+        let verdict = |config: &Config, form, image| judge(config, &Provenance { form, ..image });
+        let (own, sites) = (file(2001, 0o40_755, None), file(0, 0o40_755, Some(1)));
+        let kernel = with(Some(UserImages::Kernel), Directories::Deny);
+        assert_eq!(verdict(&kernel, Form::Directory, own), Err(Denied::Directories));
+        assert_eq!(verdict(&kernel, Form::Directory, sites), Err(Denied::Directories));
+        assert_eq!(verdict(&kernel, Form::FileWithExt3, own), Err(Denied::Ext3));
+        assert!(verdict(&kernel, Form::FileWithExt3, sites).unwrap().trusted);
+        let allow = with(Some(UserImages::Kernel), Directories::Allow);
+        let rule = "user_images=kernel,directories=allow".into();
+        assert_eq!(verdict(&allow, Form::Directory, own), Ok(Grant { rule, reader: Reader::Kernel, trusted: false }));
+        let strict = with(Some(UserImages::Deny), Directories::Allow);
+        assert_eq!(verdict(&strict, Form::Directory, own), Err(Denied::UserImages));
+        let rule = "image_paths[1],directories=allow".into();
+        assert_eq!(verdict(&strict, Form::Directory, sites), Ok(Grant { rule, reader: Reader::Kernel, trusted: true }));
+        assert_eq!(verdict(&strict, Form::FileWithExt3, own), Err(Denied::UserImages));
+    }
+
     #[test]
     fn the_table() {
         let site = |user_images| Config { user_images, ..Config::default() };
-        let file =
-            |owner, mode, below: Option<usize>| Provenance { owner, mode, below, wanted_owner: below.map(|_| 0) };
-        let rule = |index: usize| Ok(Grant { rule: format!("image_paths[{index}]"), reader: Reader::Kernel });
-        let kernel = Ok(Grant { rule: "user_images=kernel".into(), reader: Reader::Kernel });
-        let fuse = Ok(Grant { rule: "user_images=fuse".into(), reader: Reader::Fuse });
+        let rule =
+            |index: usize| Ok(Grant { rule: format!("image_paths[{index}]"), reader: Reader::Kernel, trusted: true });
+        let own = |word: &str, reader| Ok(Grant { rule: format!("user_images={word}"), reader, trusted: false });
+        let kernel = own("kernel", Reader::Kernel);
+        let fuse = own("fuse", Reader::Fuse);
         for (user_images, image, verdict) in [
             (None, file(0, 0o100_644, Some(3)), rule(3)),
             (Some(UserImages::Deny), file(0, 0o100_644, Some(0)), rule(0)),
@@ -110,5 +170,7 @@ mod tests {
     fn a_refusal_names_the_key() {
         assert!(Denied::NoDefault.refuse("a.sif").line().contains("user_images is not set"));
         assert!(Denied::UserImages.refuse("a.sif").line().contains("(user_images: deny)"));
+        assert!(Denied::Directories.refuse("/tree").line().contains("(directories: deny)"));
+        assert!(Denied::Ext3.refuse("a.sif").line().contains("image_paths"));
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
-use coracle::image::{Container, Image, squashfs::Compression};
+use coracle::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
 use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
@@ -118,7 +118,8 @@ impl Case {
             let sight = self.sight(&want.target);
             sightings.push(Sighting { want, shape, sight });
         }
-        let image = Image { container: Container::Sif, offset: 4096, size: 8192, compression: Compression::Zstd };
+        let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };
+        let image = Image { container: Container::Sif, layers: vec![root] };
         Ok(Plan::build(image, Upper::of(&request.settings, &config), &sightings)?)
     }
 }

@@ -26,7 +26,6 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::proxy::Opened;
 
 /// Its name, in process lists and mount tables.
 const NAME: &str = "squashfuse_ll";
@@ -71,7 +70,8 @@ impl Program {
     pub fn mount(
         &self,
         name: &str,
-        opened: &Opened,
+        image: &File,
+        offset: u64,
         identity: &Identity,
         deadline: Instant,
     ) -> Result<(OwnedFd, Watch), Refusal> {
@@ -86,12 +86,12 @@ impl Program {
         let mut abort = FuseAbort::of(&tree).map_err(system)?;
         let (ours, theirs) = Channel::pair().map_err(system)?;
         let child = sys::fork(|| {
-            let serve = || match self.serve(&device, &opened.file, opened.image.offset, identity) {
+            let serve = || match self.serve(&device, image, offset, identity) {
                 Ok(never) => match never {},
                 Err(_) => 127,
             };
             // The mount itself must not stay open here, nor its other end but in the process that serves it.
-            let server = sys::close_others(&[theirs.as_fd(), abort.as_fd(), device.as_fd(), opened.file.as_fd()])
+            let server = sys::close_others(&[theirs.as_fd(), abort.as_fd(), device.as_fd(), image.as_fd()])
                 .and_then(|()| sys::fork(serve))
                 .map(Child::release);
             match server.and_then(|pid| sys::close_others(&[theirs.as_fd(), abort.as_fd()]).map(|()| pid)) {

@@ -376,6 +376,10 @@ impl Server {
 
 /// True when the image's path leads to the very file that was loaded, unchanged.
 fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
+    // A directory can only be copied in the namespace that its mount is in.
+    if loaded.opened.image.is_directory() {
+        return Ok(false);
+    }
     let path: &Path = &run.image.path;
     let Ok((found, _)) = proxy.open_source(path)? else { return Ok(false) };
     let key = |fd: BorrowedFd<'_>| {

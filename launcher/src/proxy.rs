@@ -37,9 +37,9 @@ pub struct Proxy {
 /// An image that the user may read, and what is in it.
 #[derive(Debug)]
 pub struct Opened {
-    /// Open for reading.
+    /// Open for reading; a directory only as a place (O_PATH).
     pub file: File,
-    /// How long it is, in bytes.
+    /// How long the file is, in bytes.
     pub length: u64,
     /// What of it is to be mounted.
     pub image: image::Image,
@@ -314,9 +314,8 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
     let found = sys::open_untrusted(path, OFlag::O_PATH).map(File::from).map_err(|error| opening(path, &error))?;
     let metadata = found.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
     let kind = metadata.file_type();
-    if !kind.is_file() {
+    if !kind.is_file() && !kind.is_dir() {
         let name = [
-            (kind.is_dir(), "a folder"),
             (kind.is_fifo(), "a FIFO"),
             (kind.is_socket(), "a socket"),
             (kind.is_char_device() || kind.is_block_device(), "a device"),
@@ -328,6 +327,14 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
         nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::ImageUnreadable, errno.desc().into()))?;
     if PSEUDO.contains(&statfs.filesystem_type()) {
         return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
+    }
+    if kind.is_dir() {
+        if hash {
+            return Err(refuse(Kind::Digest, "a directory, which has no digest".into()));
+        }
+        // O_PATH asks for no right on the directory itself; looking up "." does.
+        sys::open_beneath(&found, Path::new("."), OFlag::O_PATH).map_err(|error| opening(path, &error))?;
+        return Ok((found, format!("{}\0\x000", image::Image::directory().to_words()).into_bytes()));
     }
     let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| opening(path, &error))?;
     let opened = file.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;

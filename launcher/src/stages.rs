@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
+use coracle::image::Image;
 use coracle::plan::{Plan, Shape, Sighting, Upper};
-use coracle::policy::{self, Provenance};
+use coracle::policy::{self, Form, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
 use coracle::sys::{self, Identity, MountNamespace};
@@ -18,7 +19,7 @@ use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::apply::{self, Disk, Sources};
+use crate::apply::{self, Disk, Rights, Sources};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::survey;
 use crate::variables::{self, Variables};
@@ -81,14 +82,15 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &name, grant.reader, &self.config)?;
+        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
     /// Below which trusted folder this very file lies, if below any.
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
-        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None };
+        let form = form(&opened.image);
+        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form };
         let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
@@ -145,13 +147,10 @@ impl Run {
         script_folder: Option<&Path>,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        let (image, watch) = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let (image, watches) = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
         self.clock.lap("mount");
         let built = self.build_on(proxy, loaded, here, script_folder, image);
-        match watch {
-            Some(watch) => watch.finish(&name, built),
-            None => built,
-        }
+        watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
     }
 
     fn build_on(
@@ -179,10 +178,12 @@ impl Run {
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Sources), Refusal> {
         let name = self.image.to_string();
+        let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut sightings, mut sources) = (Vec::new(), Sources::default());
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
-            let sight = survey::look(image, &want.target).map_err(|error| apply::damaged(&name, &error))?;
+            let sight = rights.during(|| survey::look(image, &want.target));
+            let sight = sight.map_err(|error| apply::damaged(&name, &error))?;
             sightings.push(Sighting { want, shape, sight });
             sources.sightings.push(source);
         }
@@ -190,7 +191,7 @@ impl Run {
         if let Some(Upper::Folder(path)) = &upper {
             sources.upper = Some(open_upper(proxy, path)?);
         }
-        let plan = Plan::build(loaded.opened.image, upper, &sightings)?;
+        let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
         Ok((plan, sources))
     }
 
@@ -217,6 +218,14 @@ impl Run {
         let found = variables::find_out(&question, namespace, &self.identity);
         self.clock.lap("environment");
         found
+    }
+}
+
+fn form(image: &Image) -> Form {
+    match image {
+        image if image.is_directory() => Form::Directory,
+        image if image.has_ext3() => Form::FileWithExt3,
+        _ => Form::File,
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use coracle::env::{Change, Record};
-use coracle::image::Container;
+use coracle::image::{self, Container};
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, Request, Scope};
@@ -159,22 +159,22 @@ fn check(request: &Request) -> Result<(), Refusal> {
 }
 
 /// Refuses what can be opened here and is no image.
-fn first_look(image: &ImageRef) -> Result<(), Refusal> {
-    let path: &Path = &image.path;
-    let refuse = |kind, cause: &str| Err(Refusal::new(kind, image.to_string(), cause));
+fn first_look(wanted: &ImageRef) -> Result<(), Refusal> {
+    let path: &Path = &wanted.path;
+    let refuse = |kind, cause: &str| Err(Refusal::new(kind, wanted.to_string(), cause));
     // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
     let Ok(found) = sys::open_untrusted(path, OFlag::O_PATH).map(File::from) else { return Ok(()) };
     match found.metadata() {
-        Ok(metadata) if metadata.is_dir() => return refuse(Kind::ImageType, "a folder, not an image file"),
+        // Whether a directory may be an image is the node's to say.
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
         Ok(metadata) if !metadata.is_file() => return refuse(Kind::ImageType, "no regular file, so not an image file"),
         Ok(_) => {}
         Err(_) => return Ok(()),
     }
-    let Ok(mut file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
-    let mut start = [0; 64];
-    match file.read_exact(&mut start) {
-        Ok(()) if Container::of(&start).is_some() => Ok(()),
-        Err(cause) if cause.kind() != std::io::ErrorKind::UnexpectedEof => Ok(()),
-        _ => Err(coracle::image::Error::Unknown.refuse(&image.to_string())),
+    let Ok(file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
+    let mut start = Vec::with_capacity(image::START);
+    match file.take(image::START as u64).read_to_end(&mut start) {
+        Ok(_) if Container::of(&start).is_none() => Err(image::Error::Unknown.refuse(&wanted.to_string())),
+        _ => Ok(()),
     }
 }

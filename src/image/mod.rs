@@ -6,42 +6,63 @@
 
 #[cfg(feature = "launcher")]
 pub mod digest;
+pub mod erofs;
 pub mod sif;
 pub mod squashfs;
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use crate::report::{Kind, Refusal};
 
-/// What of a file the kernel is to mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the kernel is to mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// How the file is made.
+    /// How the image is made.
     pub container: Container,
-    /// Where the filesystem starts, in bytes.
+    /// The filesystems in the file: the root's, then each that lies above those before it. A directory has none.
+    pub layers: Vec<Layer>,
+}
+
+/// A filesystem in an image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Which one.
+    pub filesystem: Filesystem,
+    /// Where it starts, in bytes.
     pub offset: u64,
     /// How long it is, in bytes.
     pub size: u64,
-    /// How the squashfs is compressed.
-    pub compression: squashfs::Compression,
 }
 
-/// How an image file is made.
+/// A filesystem that the kernel mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filesystem {
+    /// squashfs, and how it is compressed.
+    Squashfs(squashfs::Compression),
+    /// erofs
+    Erofs,
+    /// ext3, with the layer's tree in a folder `upper`, as `apptainer overlay create` makes it.
+    Ext3,
+}
+
+/// How an image is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// The Singularity Image Format, version 01.
     Sif,
-    /// A squashfs and nothing else.
-    Squashfs,
+    /// A file with one filesystem and nothing else.
+    File,
+    /// A tree of the node's: no file at all.
+    Directory,
 }
 
 /// Why a file is no image that we run.
 #[derive(Debug)]
 pub enum Error {
-    /// Neither SIF nor squashfs.
+    /// Neither SIF nor squashfs nor erofs.
     Unknown,
     /// The file cannot be read.
     Read(io::Error),
@@ -58,6 +79,10 @@ pub enum Error {
     Sif(sif::Fault),
     /// The squashfs superblock says something impossible.
     Squashfs(squashfs::Fault),
+    /// The erofs superblock says something impossible.
+    Erofs(erofs::Fault),
+    /// An overlay partition of a SIF, by its number from 1, is no good.
+    Overlay(usize, Box<Error>),
 }
 
 impl From<io::Error> for Error {
@@ -72,6 +97,7 @@ impl Error {
             Self::Sif(sif::Fault::Encrypted) => Kind::ImageEncrypted,
             Self::Sif(sif::Fault::Architecture { .. }) => Kind::ImageArch,
             Self::Read(_) => Kind::ImageUnreadable,
+            Self::Overlay(_, cause) => cause.kind(),
             _ => Kind::ImageFormat,
         }
     }
@@ -84,7 +110,7 @@ impl Error {
                 refusal.hint("was the copy of the image interrupted? compare its size with the original")
             }
             Self::Sif(sif::Fault::Encrypted) => refusal.hint("build the image without encryption"),
-            Self::Unknown => refusal.hint("a SIF or squashfs file is wanted"),
+            Self::Unknown => refusal.hint("a SIF, squashfs or erofs file is wanted"),
             _ => refusal,
         }
     }
@@ -93,7 +119,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => out.write_str("not an image: it starts neither like a SIF nor like a squashfs"),
+            Self::Unknown => out.write_str("not an image: it starts neither like a SIF nor like a squashfs or erofs"),
             Self::Read(cause) => write!(out, "cannot be read: {cause}"),
             Self::Truncated { what, need, have } => {
                 write!(out, "truncated: {what} ends at byte {need}, the file at byte {have}")
@@ -101,38 +127,43 @@ impl fmt::Display for Error {
             Self::Sif(fault) if fault.is_damage() => write!(out, "damaged SIF: {fault}"),
             Self::Sif(fault) => fault.fmt(out),
             Self::Squashfs(fault) => write!(out, "damaged squashfs: {fault}"),
+            Self::Erofs(fault) if fault.is_damage() => write!(out, "damaged erofs: {fault}"),
+            Self::Erofs(fault) => fault.fmt(out),
+            Self::Overlay(number, cause) => write!(out, "overlay partition {number}: {cause}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-/// Finds the root filesystem in `file`, for a machine of `architecture` (as in [`std::env::consts::ARCH`]).
+/// Finds the filesystems in `file`, for a machine of `architecture` (as in [`std::env::consts::ARCH`]).
 pub fn identify(file: &File, architecture: &str) -> Result<Image, Error> {
     let length = file.metadata()?.len();
-    let start: [u8; 64] = match read_array(file, 0, length, "the first header") {
-        Err(Error::Truncated { .. }) => return Err(Error::Unknown),
-        read => read?,
+    let mut start = Vec::with_capacity(START);
+    let mut reader = file;
+    reader.seek(SeekFrom::Start(0))?;
+    reader.take(START as u64).read_to_end(&mut start)?;
+    let container = Container::of(&start).ok_or(Error::Unknown)?;
+    let layers = match container {
+        Container::Sif => sif::layers(file, length, architecture)?,
+        _ if start.starts_with(squashfs::MAGIC) => vec![squashfs::layer(file, 0, length, length)?],
+        _ => vec![erofs::layer(file, length)?],
     };
-    let (container, offset, size) = match Container::of(&start) {
-        Some(Container::Squashfs) => (Container::Squashfs, 0, length),
-        Some(Container::Sif) => {
-            let (offset, size) = sif::root_partition(file, length, architecture)?;
-            (Container::Sif, offset, size)
-        }
-        None => return Err(Error::Unknown),
-    };
-    let superblock = squashfs::Superblock::read(file, offset, size, length)?;
-    Ok(Image { container, offset, size, compression: superblock.compression })
+    Ok(Image { container, layers })
 }
 
+/// As many bytes of a file as [`Container::of`] wants to see.
+pub const START: usize = erofs::SUPERBLOCK_AT + erofs::MAGIC.len();
+
 impl Container {
-    /// What a file is, from its first 64 bytes. The submit side uses this to refuse early.
-    pub fn of(start: &[u8; 64]) -> Option<Self> {
-        if start[32..42] == *sif::MAGIC {
+    /// What a file is, from its first [`START`] bytes, or all of them if there are fewer. The submit side uses this to
+    /// refuse early.
+    pub fn of(start: &[u8]) -> Option<Self> {
+        let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
+        if has(sif::MAGIC_AT, sif::MAGIC) {
             Some(Self::Sif)
-        } else if start[..4] == *squashfs::MAGIC {
-            Some(Self::Squashfs)
+        } else if has(0, squashfs::MAGIC) || has(erofs::SUPERBLOCK_AT, erofs::MAGIC) {
+            Some(Self::File)
         } else {
             None
         }
@@ -141,34 +172,99 @@ impl Container {
     fn word(self) -> &'static str {
         match self {
             Self::Sif => "sif",
-            Self::Squashfs => "file",
+            Self::File => "file",
+            Self::Directory => "directory",
+        }
+    }
+}
+
+impl Filesystem {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "erofs" => Some(Self::Erofs),
+            "ext3" => Some(Self::Ext3),
+            compression => squashfs::Compression::from_word(compression).map(Self::Squashfs),
+        }
+    }
+
+    fn word(self) -> String {
+        match self {
+            Self::Squashfs(compression) => compression.to_string(),
+            Self::Erofs => "erofs".into(),
+            Self::Ext3 => "ext3".into(),
+        }
+    }
+}
+
+impl fmt::Display for Filesystem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Squashfs(compression) => write!(out, "squashfs+{compression}"),
+            Self::Erofs | Self::Ext3 => out.write_str(&self.word()),
         }
     }
 }
 
 impl Image {
+    /// A tree of the node's.
+    pub fn directory() -> Self {
+        Self { container: Container::Directory, layers: Vec::new() }
+    }
+
+    /// True of such a tree.
+    pub fn is_directory(&self) -> bool {
+        self.container == Container::Directory
+    }
+
+    /// True of an image with a filesystem that is no good in the hands of users: the kernel's ext4 code is not made for
+    /// crafted images (CVE-2022-1184, CVE-2023-30549).
+    pub fn has_ext3(&self) -> bool {
+        self.layers.iter().any(|layer| layer.filesystem == Filesystem::Ext3)
+    }
+
     /// The form in which an unprivileged process says what it found.
     pub fn to_words(&self) -> String {
-        format!("{} {} {} {}", self.container.word(), self.offset, self.size, self.compression)
+        let mut words = self.container.word().to_owned();
+        for Layer { filesystem, offset, size } in &self.layers {
+            words.push_str(&format!(" {offset} {size} {}", filesystem.word()));
+        }
+        words
     }
 
     /// Reads [`Image::to_words`]. Whoever said it is not trusted: what does not lie in a file of `length` bytes is
     /// nothing.
     pub fn from_words(words: &str, length: u64) -> Option<Self> {
-        let mut words = words.split(' ');
-        let (container, offset, size, compression) = (words.next()?, words.next()?, words.next()?, words.next()?);
-        let container = [Container::Sif, Container::Squashfs].into_iter().find(|one| one.word() == container)?;
+        let words: Vec<&str> = words.split(' ').collect();
+        let (container, rest) = words.split_first()?;
+        let mut containers = [Container::Sif, Container::File, Container::Directory].into_iter();
+        let container = containers.find(|one| one.word() == *container)?;
+        let layers = rest.chunks(3).map(|words| Layer::from_words(words, length)).collect::<Option<Vec<_>>>()?;
+        let possible = match container {
+            Container::Sif => 1..=1 + sif::MAX_OVERLAYS,
+            Container::File => 1..=1,
+            Container::Directory => 0..=0,
+        };
+        possible.contains(&layers.len()).then_some(Self { container, layers })
+    }
+}
+
+impl Layer {
+    fn from_words(words: &[&str], length: u64) -> Option<Self> {
+        let [offset, size, filesystem] = words else { return None };
         let (offset, size): (u64, u64) = (offset.parse().ok()?, size.parse().ok()?);
-        let inside = offset.checked_add(size).is_some_and(|end| end <= length) && words.next().is_none();
-        let compression = squashfs::Compression::from_word(compression)?;
-        inside.then_some(Self { container, offset, size, compression })
+        let inside = offset.checked_add(size).is_some_and(|end| end <= length);
+        let filesystem = Filesystem::from_word(filesystem)?;
+        inside.then_some(Self { filesystem, offset, size })
     }
 }
 
 impl fmt::Display for Image {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let container = self.container.word();
-        write!(out, "{container}:squashfs+{} offset={} size={}", self.compression, self.offset, self.size)
+        out.write_str(self.container.word())?;
+        for (index, Layer { filesystem, offset, size }) in self.layers.iter().enumerate() {
+            write!(out, "{}{filesystem} offset={offset} size={size}", if index == 0 { ":" } else { " + " })?;
+        }
+        Ok(())
     }
 }
 

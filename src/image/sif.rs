@@ -4,10 +4,16 @@
 use std::fmt;
 use std::fs::File;
 
-use super::{Error, field, read_array};
+use super::{Error, Filesystem, Layer, field, read_array, squashfs};
 
-/// At byte 32 of the file, behind the launch script.
+/// Where the magic is, behind the launch script.
+pub const MAGIC_AT: usize = 32;
+/// What every SIF has there.
 pub const MAGIC: &[u8; 10] = b"SIF_MAGIC\0";
+/// The most overlay partitions that are read: their paths must fit into one mount option of 256 bytes.
+pub const MAX_OVERLAYS: usize = 8;
+/// The longest data object that [`object`] answers, in bytes.
+pub const MAX_OBJECT: u64 = 1 << 20;
 const HEADER: usize = 128;
 const DESCRIPTOR: usize = 585;
 /// The most descriptors that we read. Apptainer makes room for 48.
@@ -15,10 +21,16 @@ const MAX_DESCRIPTORS: i64 = 4096;
 
 const DATA_PARTITION: i32 = 0x4004;
 const FS_SQUASHFS: i32 = 1;
+const FS_EXT3: i32 = 2;
 const FS_ENCRYPTED_SQUASHFS: i32 = 5;
 const FS_GOCRYPTFS_SQUASHFS: i32 = 6;
 const PART_PRIMARY_SYSTEM: i32 = 2;
 const PART_OVERLAY: i32 = 4;
+/// Set in every group number; without the rest, no group.
+const GROUP_MASK: u32 = 0xf000_0000;
+/// ext2, ext3 and ext4 (Documentation/filesystems/ext4/super.rst, s_magic).
+const EXT_MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
+const EXT_MAGIC_AT: u64 = 1024 + 0x38;
 
 /// What is impossible in a header, or what we do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,14 +60,27 @@ pub enum Fault {
         /// What the machine is.
         machine: String,
     },
-    /// A partition whose content would be missing inside.
-    Overlay,
+    /// An overlay partition with another filesystem than squashfs or ext3.
+    OverlayFilesystem(i32),
+    /// An overlay partition that says it is ext3 and does not start so.
+    NotExt3,
+    /// More overlay partitions than are read.
+    TooManyOverlays,
+    /// A data object that is longer than [`MAX_OBJECT`].
+    LongObject(u64),
 }
 
 impl Fault {
     /// True of what no writer of SIF files makes; the rest is sound, but not for us or for this node.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::Filesystem(_) | Self::Encrypted | Self::Architecture { .. } | Self::Overlay)
+        !matches!(
+            self,
+            Self::Filesystem(_)
+                | Self::Encrypted
+                | Self::Architecture { .. }
+                | Self::OverlayFilesystem(_)
+                | Self::TooManyOverlays
+        )
     }
 }
 
@@ -83,13 +108,69 @@ impl fmt::Display for Fault {
             },
             Self::Encrypted => out.write_str("the root filesystem is encrypted"),
             Self::Architecture { image, machine } => write!(out, "made for {image}, this node is {machine}"),
-            Self::Overlay => out.write_str("it has an overlay partition, which is not supported yet"),
+            Self::OverlayFilesystem(id) => match filesystem_name(*id) {
+                Some(name) => write!(out, "{name}, only squashfs and ext3 are read"),
+                None => write!(out, "of unknown type {id}, only squashfs and ext3 are read"),
+            },
+            Self::NotExt3 => out.write_str("it does not start like an ext3"),
+            Self::TooManyOverlays => write!(out, "it has more than {MAX_OVERLAYS} overlay partitions"),
+            Self::LongObject(size) => write!(out, "a data object of {size} bytes, {MAX_OBJECT} are possible"),
         }
     }
 }
 
-/// Offset and size, in bytes, of the only primary system partition, both inside the file.
-pub fn root_partition(file: &File, length: u64, architecture: &str) -> Result<(u64, u64), Error> {
+/// The only primary system partition, then the overlay partitions that belong to it, in the order of the table: that
+/// is how Apptainer stacks them.
+pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>, Error> {
+    let mut root: Option<Partition> = None;
+    let mut overlays = Vec::new();
+    for descriptor in descriptors(file, length)? {
+        let descriptor = descriptor?;
+        if data_type(&descriptor) != DATA_PARTITION {
+            continue;
+        }
+        let partition = Partition::parse(&descriptor);
+        match partition.part {
+            PART_PRIMARY_SYSTEM if root.is_some() => return Err(Fault::TwoRoots.into()),
+            PART_PRIMARY_SYSTEM => root = Some(partition),
+            PART_OVERLAY => overlays.push(partition),
+            _ => {}
+        }
+    }
+    let root = root.ok_or(Fault::NoRoot)?;
+    // Those of other groups belong to something else; a root without a group takes all.
+    overlays.retain(|overlay| root.group == 0 || overlay.group == root.group);
+    if overlays.len() > MAX_OVERLAYS {
+        return Err(Fault::TooManyOverlays.into());
+    }
+    let mut layers = vec![root.root(file, length, architecture)?];
+    for (index, overlay) in overlays.iter().enumerate() {
+        let layer = overlay.overlay(file, length);
+        layers.push(layer.map_err(|cause| Error::Overlay(index + 1, Box::new(cause)))?);
+    }
+    Ok(layers)
+}
+
+/// Offset and size, in bytes, of the first data object of that type and name; nothing, if there is none.
+///
+/// What it says is the image's own word: nothing here looks at signatures.
+pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
+    for descriptor in descriptors(file, length)? {
+        let descriptor = descriptor?;
+        if data_type(&descriptor) != datatype || printable(&field::<128>(&descriptor, 73)) != name {
+            continue;
+        }
+        let found = place(&descriptor, "a data object", length)?;
+        if found.1 > MAX_OBJECT {
+            return Err(Fault::LongObject(found.1).into());
+        }
+        return Ok(Some(found));
+    }
+    Ok(None)
+}
+
+/// The descriptors that are in use.
+fn descriptors(file: &File, length: u64) -> Result<impl Iterator<Item = Result<[u8; DESCRIPTOR], Error>>, Error> {
     let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
     let version = field::<3>(&header, 42);
     if version != *b"01\0" {
@@ -104,27 +185,22 @@ pub fn root_partition(file: &File, length: u64, architecture: &str) -> Result<(u
         return Err(Fault::TableSize(table_size).into());
     }
     let table = extent("the descriptor table", i64::from_le_bytes(field(&header, 96)), table_size, length)?;
+    let read = move |index| read_array(file, table.0 + index * DESCRIPTOR as u64, length, "the descriptor table");
+    let used = |descriptor: &Result<[u8; DESCRIPTOR], Error>| !matches!(descriptor, Ok(bytes) if bytes[4] == 0);
+    Ok((0..count.unsigned_abs()).map(read).filter(used))
+}
 
-    let mut root = None;
-    for index in 0..count.unsigned_abs() {
-        let at = table.0 + index * DESCRIPTOR as u64;
-        let descriptor: [u8; DESCRIPTOR] = read_array(file, at, length, "the descriptor table")?;
-        let used = descriptor[4] != 0;
-        if !used || i32::from_le_bytes(field(&descriptor, 0)) != DATA_PARTITION {
-            continue;
-        }
-        let partition = Partition::parse(&descriptor);
-        match partition.part {
-            PART_PRIMARY_SYSTEM if root.is_some() => return Err(Fault::TwoRoots.into()),
-            PART_PRIMARY_SYSTEM => root = Some(partition),
-            PART_OVERLAY => return Err(Fault::Overlay.into()),
-            _ => {}
-        }
-    }
-    root.ok_or(Fault::NoRoot)?.check(length, architecture)
+fn data_type(descriptor: &[u8; DESCRIPTOR]) -> i32 {
+    i32::from_le_bytes(field(descriptor, 0))
+}
+
+/// Where the object of a descriptor lies.
+fn place(descriptor: &[u8; DESCRIPTOR], what: &'static str, length: u64) -> Result<(u64, u64), Error> {
+    extent(what, i64::from_le_bytes(field(descriptor, 17)), i64::from_le_bytes(field(descriptor, 25)), length)
 }
 
 struct Partition {
+    group: u32,
     offset: i64,
     size: i64,
     filesystem: i32,
@@ -135,6 +211,7 @@ struct Partition {
 impl Partition {
     fn parse(descriptor: &[u8; DESCRIPTOR]) -> Self {
         Self {
+            group: u32::from_le_bytes(field(descriptor, 9)) & !GROUP_MASK,
             offset: i64::from_le_bytes(field(descriptor, 17)),
             size: i64::from_le_bytes(field(descriptor, 25)),
             filesystem: i32::from_le_bytes(field(descriptor, 201)),
@@ -143,7 +220,7 @@ impl Partition {
         }
     }
 
-    fn check(&self, length: u64, architecture: &str) -> Result<(u64, u64), Error> {
+    fn root(&self, file: &File, length: u64, architecture: &str) -> Result<Layer, Error> {
         match self.filesystem {
             FS_SQUASHFS => {}
             FS_ENCRYPTED_SQUASHFS | FS_GOCRYPTFS_SQUASHFS => return Err(Fault::Encrypted.into()),
@@ -156,7 +233,23 @@ impl Partition {
             };
             return Err(Fault::Architecture { image, machine: architecture.to_owned() }.into());
         }
-        extent("the root partition", self.offset, self.size, length)
+        let (offset, size) = extent("the root partition", self.offset, self.size, length)?;
+        squashfs::layer(file, offset, size, length)
+    }
+
+    fn overlay(&self, file: &File, length: u64) -> Result<Layer, Error> {
+        let (offset, size) = extent("the partition", self.offset, self.size, length)?;
+        match self.filesystem {
+            FS_SQUASHFS => squashfs::layer(file, offset, size, length),
+            FS_EXT3 => {
+                let magic_at = offset.saturating_add(EXT_MAGIC_AT);
+                if size < EXT_MAGIC_AT + 2 || read_array(file, magic_at, length, "the partition")? != EXT_MAGIC {
+                    return Err(Fault::NotExt3.into());
+                }
+                Ok(Layer { filesystem: Filesystem::Ext3, offset, size })
+            }
+            other => Err(Fault::OverlayFilesystem(other).into()),
+        }
     }
 }
 
@@ -199,6 +292,7 @@ fn filesystem_name(id: i32) -> Option<&'static str> {
         2 => "ext3",
         3 => "an archive",
         4 => "raw data",
+        5 | 6 => "encrypted squashfs",
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 
-use super::{Error, field, read_array};
+use super::{Error, Filesystem, Layer, field, read_array};
 
 /// "hsqs", the first bytes of a little-endian squashfs.
 pub const MAGIC: &[u8; 4] = b"hsqs";
@@ -82,7 +82,7 @@ impl From<Fault> for Error {
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotSquashfs => out.write_str("the root filesystem does not start like a squashfs"),
+            Self::NotSquashfs => out.write_str("it does not start like one"),
             Self::Version(major, minor) => write!(out, "version {major}.{minor}, only 4.0 is known"),
             Self::Compression(2) => out.write_str("compressed with lzma, which the kernel does not read"),
             Self::Compression(id) => write!(out, "unknown compressor {id}"),
@@ -93,6 +93,12 @@ impl fmt::Display for Fault {
             Self::Unpadded => out.write_str("it does not end at a 512-byte border and the file ends with it"),
         }
     }
+}
+
+/// The squashfs in `size` bytes from `offset` on, if its superblock is sound, in a file of `length` bytes.
+pub fn layer(file: &File, offset: u64, size: u64, length: u64) -> Result<Layer, Error> {
+    let superblock = Superblock::read(file, offset, size, length)?;
+    Ok(Layer { filesystem: Filesystem::Squashfs(superblock.compression), offset, size })
 }
 
 /// What we keep of a superblock.

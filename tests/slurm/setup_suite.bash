@@ -7,7 +7,8 @@ setup_suite() {
 	export SUITE=/run/suite IMG=/scratch/img REAL
 	REAL=$(realpath "$BATS_TEST_DIRNAME/../../../shared/images" 2>/dev/null) || REAL=''
 	mkdir -p "$SUITE" "$IMG"
-	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/busybox-zstd.sqsh "$IMG"
+	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/*.erofs "$CORACLE_IMAGES"/busybox-zstd.sqsh "$IMG"
+	cp -a "$CORACLE_IMAGES"/tree "$IMG"
 	chmod 755 "$IMG"
 	cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
 	cp -a /etc/slurm/plugstack.conf.d/coracle.conf "$SUITE/coracle.conf"

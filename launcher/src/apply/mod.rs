@@ -6,110 +6,33 @@
 //! Nothing is looked up by name as root once the image is there: every target is a descriptor.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod root;
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
 
-use coracle::config::Config;
-use coracle::image;
 use coracle::plan::{Mount, Plan};
-use coracle::policy::Reader;
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, Identity, Lookup, LoopDevice, MountNamespace, MountPropagation};
+use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
 use coracle::view::Source;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::accounts;
-use crate::fuse::{Program, Watch};
-use crate::proxy::{Account, Opened, Proxy};
+use crate::proxy::Account;
 
-/// Where the kernel gets the image from.
-#[derive(Debug)]
-pub enum Disk {
-    /// A block device. One superblock, however often it is mounted.
-    Loop(LoopDevice),
-    /// A process of the user's, one for each mount.
-    Fuse(Program),
-}
-
-impl Disk {
-    /// Makes the image that `proxy` has opened ready for mounting.
-    pub fn attach(
-        proxy: &Proxy,
-        opened: &Opened,
-        name: &str,
-        reader: Reader,
-        config: &Config,
-    ) -> Result<Self, Refusal> {
-        match reader {
-            Reader::Kernel => attach_loop(proxy, opened, name).map(Self::Loop),
-            Reader::Fuse => Program::find(config).map(Self::Fuse),
-        }
-    }
-
-    /// A new mount of it, detached: read-only, no set-user-id, no devices. Who uses one that comes with a watch tells
-    /// the watch.
-    pub fn mount(
-        &self,
-        name: &str,
-        opened: &Opened,
-        identity: &Identity,
-        deadline: Instant,
-    ) -> Result<(OwnedFd, Option<Watch>), Refusal> {
-        match self {
-            Self::Loop(device) => mount_squashfs(device, name).map(|tree| (tree, None)),
-            Self::Fuse(program) => {
-                program.mount(name, opened, identity, deadline).map(|(tree, watch)| (tree, Some(watch)))
-            }
-        }
-    }
-}
-
-/// Puts the image that `proxy` has opened on a loop device.
-///
-/// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
-/// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
-/// judged is the one that is mounted, whatever the proxy may say.
-fn attach_loop(proxy: &Proxy, opened: &Opened, name: &str) -> Result<LoopDevice, Refusal> {
-    let (image, length) = (&opened.image, opened.length);
-    let size = image::loop_size(image.offset, image.size, length);
-    let attached = if opened.file.metadata().is_ok() {
-        LoopDevice::attach(&opened.file, image.offset, size)
-    } else {
-        LoopDevice::attach_by(|device| proxy.configure_loop(device, image.offset, size))
-    };
-    attached.map_err(|error| match error.errno() {
-        Errno::ENOENT | Errno::ENODEV => {
-            Refusal::system(name, &error).hint("the kernel of this node has no loop devices: modprobe loop")
-        }
-        _ => Refusal::system(name, &error),
-    })
-}
-
-fn mount_squashfs(device: &LoopDevice, name: &str) -> Result<OwnedFd, Refusal> {
-    let attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
-    let mounted = sys::FsContext::open(c"squashfs").and_then(|context| {
-        context.string(c"source", &device.source())?;
-        context.flag(c"ro")?;
-        context.mount(attributes)
-    });
-    mounted.map_err(|error| match error.errno() {
-        Errno::ENODEV => {
-            Refusal::system(name, &error).hint("the kernel of this node has no squashfs: modprobe squashfs")
-        }
-        Errno::ENOMEM | Errno::EPERM | Errno::EMFILE | Errno::ENFILE => Refusal::system(name, &error),
-        _ => damaged(name, &error),
-    })
-}
+pub use disk::{Disk, Rights};
 
 /// The refusal of an image that the kernel cannot read.
 pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
+    // Only a directory has rights of its own.
+    if matches!(error.errno(), Errno::EACCES | Errno::EPERM) {
+        return Refusal::new(Kind::ImageUnreadable, name, format!("a part of it is not for you: {error}"));
+    }
     Refusal::new(Kind::ImageFormat, name, format!("the kernel cannot read it: {error}"))
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")
 }
@@ -135,7 +58,8 @@ pub fn build(
     identity: &Identity,
 ) -> Result<MountNamespace, Refusal> {
     let system = |error: sys::Error| Refusal::system("building the container", &error);
-    let files = Files::of(name, plan, image.as_fd(), account)?;
+    let rights = Rights::of(&plan.image, identity);
+    let files = Files::of(name, plan, image.as_fd(), account, rights)?;
     let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
 
     let home = MountNamespace::current().map_err(system)?;
@@ -156,7 +80,7 @@ pub fn build(
                 }
                 (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
             };
-            attach(root.as_fd(), mount, &tree, identity)?;
+            attach(root.as_fd(), mount, &tree, identity, rights)?;
         }
         root::enter(root.as_fd(), &namespace)?;
         Ok(namespace)
@@ -179,7 +103,13 @@ fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, R
 }
 
 /// Mounts `tree` at its place.
-fn attach(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, identity: &Identity) -> Result<(), Refusal> {
+fn attach(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    tree: &OwnedFd,
+    identity: &Identity,
+    rights: Rights<'_>,
+) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
     let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks);
@@ -197,7 +127,7 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd, identity: &Identi
             refusal.hint("create it there first, or bind to another place")
         })?
     } else {
-        find().map_err(failed)?
+        rights.during(find).map_err(failed)?
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
         // The kernel's word for a folder on a file or the other way round.
@@ -220,10 +150,16 @@ struct Files {
 const MAX_FILE: u64 = 1 << 20;
 
 impl Files {
-    fn of(name: &str, plan: &Plan, image: BorrowedFd<'_>, account: &Account) -> Result<Self, Refusal> {
+    fn of(
+        name: &str,
+        plan: &Plan,
+        image: BorrowedFd<'_>,
+        account: &Account,
+        rights: Rights<'_>,
+    ) -> Result<Self, Refusal> {
         let read = |wanted: &Source| match plan.mounts.iter().find(|mount| mount.source == *wanted) {
             Some(mount) if !plan.layer.contains_key(&mount.place) && !mount.nested => {
-                read_file(name, image, &mount.place)
+                read_file(name, image, &mount.place, rights)
             }
             _ => Ok(String::new()),
         };
@@ -236,16 +172,19 @@ impl Files {
 }
 
 /// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.
-fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path) -> Result<String, Refusal> {
+fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>) -> Result<String, Refusal> {
     let broken = |error: &sys::Error| damaged(name, error);
     let refuse = |cause: &str| Refusal::new(Kind::ImageFormat, name, format!("its {} {cause}", path.display()));
-    let found = sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks).map_err(|error| broken(&error))?;
+    let open = |flags| {
+        let opened = rights.during(|| sys::open_in_root(image, path, flags, Lookup::NoLinks));
+        opened.map_err(|error| broken(&error))
+    };
+    let found = open(OFlag::O_PATH)?;
     let mode = nix::sys::stat::fstat(&found).map_err(|errno| broken(&sys::Error::new("fstat()", errno)))?.st_mode;
     if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(refuse("must be a regular file, or missing"));
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = sys::open_in_root(image, path, flags, Lookup::NoLinks).map_err(|error| broken(&error))?;
+    let file = open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
     let mut bytes = Vec::new();
     let read = File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes);
     read.map_err(|cause| broken(&sys::Error::from_io(format!("read({path:?})"), &cause)))?;

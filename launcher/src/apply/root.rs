@@ -14,13 +14,16 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use super::Rights;
+
 /// A small file system in memory, attached in the new namespace, in which the container is put together. It goes
 /// out of sight with the node's tree when the container's root is entered.
 pub struct Stage {
     tmpfs: OwnedFd,
 }
 
-const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+/// Of everything that shows the image.
+pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
 const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
 /// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
 /// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
@@ -36,8 +39,7 @@ impl Stage {
         context.string(c"mode", "0755")?;
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
-        let place = sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        sys::move_mount(&tmpfs, &place)?;
+        sys::move_mount(&tmpfs, place()?)?;
         for folder in ["image", "layer", "upper", "root"] {
             make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
         }
@@ -55,6 +57,7 @@ impl Stage {
         folder: Option<&OwnedFd>,
         identity: &Identity,
     ) -> Result<OwnedFd, Refusal> {
+        let rights = Rights::of(&plan.image, identity);
         let system = |error: sys::Error| Refusal::system("the container's root", &error);
         if plan.layer.is_empty() && plan.upper.is_none() {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
@@ -64,16 +67,19 @@ impl Stage {
         let layer = self.at("layer").map_err(system)?;
         // The topmost folder that overlay merges gives the root its mode.
         for (path, shape) in &plan.layer {
-            add(layer.as_fd(), image.as_fd(), path, *shape).map_err(|error| match error.errno() {
-                Errno::EIO | Errno::EUCLEAN => super::damaged(name, &error),
+            add(layer.as_fd(), image.as_fd(), path, *shape, rights).map_err(|error| match error.errno() {
+                Errno::EIO | Errno::EUCLEAN | Errno::EACCES => super::damaged(name, &error),
                 _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
             })?;
         }
         let lower: Vec<BorrowedFd<'_>> =
             [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(plan.layer.is_empty())).collect();
+        // An overlay reads its layers with the rights of whoever mounted it.
         let root = match (&plan.upper, folder) {
-            (None, _) => overlay(&lower).map_err(|error| without_overlay(error, "the container's root"))?,
-            (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity)?,
+            (None, _) => {
+                rights.during(|| overlay(&lower)).map_err(|error| overlay_refused("the container's root", &error))?
+            }
+            (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity, rights)?,
             (Some(Upper::Folder(path)), Some(folder)) => kept(&lower, path, folder, identity)?,
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
@@ -84,7 +90,13 @@ impl Stage {
     }
 
     /// An overlay that writes into memory. Its top folder is the user's: new ones can be made there.
-    fn writable(&self, lower: &[BorrowedFd<'_>], size: u64, identity: &Identity) -> Result<OwnedFd, Refusal> {
+    fn writable(
+        &self,
+        lower: &[BorrowedFd<'_>],
+        size: u64,
+        identity: &Identity,
+        rights: Rights<'_>,
+    ) -> Result<OwnedFd, Refusal> {
         let made = (|| {
             let memory = memory(Some(size), "0755", READ_AND_WRITE, None)?;
             sys::move_mount(&memory, self.at("upper")?)?;
@@ -95,11 +107,13 @@ impl Stage {
             let (upper, work) = (upper?, work?);
             nix::unistd::fchown(&upper, Some(identity.uid.into()), Some(identity.gid.into()))
                 .map_err(|errno| sys::Error::new("fchown(upper)", errno))?;
-            let context = overlay_context(lower)?;
-            write_into(&context, &upper, &work)?;
-            context.mount(READ_AND_WRITE)
+            rights.during(|| {
+                let context = overlay_context(lower)?;
+                write_into(&context, &upper, &work)?;
+                context.mount(READ_AND_WRITE)
+            })
         })();
-        made.map_err(|error| without_overlay(error, "--container-writable"))
+        made.map_err(|error| overlay_refused("--container-writable", &error))
     }
 
     /// A detached mount of a folder with these entries.
@@ -163,22 +177,6 @@ pub fn memory(size: Option<u64>, mode: &str, attributes: Attributes, owner: Opti
     context.mount(attributes)
 }
 
-/// Read-only layers, the first on top: no upper one, so nothing can be written by construction.
-fn overlay(lower: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
-    // Overlay wants two lower layers where it has no upper one.
-    overlay_context(lower)?.mount(ONLY_READ)
-}
-
-/// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
-/// that is attached works since 5.14.
-fn overlay_context(lower: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
-    let context = FsContext::open(c"overlay")?;
-    context.string(c"source", "coracle")?;
-    let lower: Vec<String> = lower.iter().map(|layer| by_descriptor(layer)).collect();
-    context.string(c"lowerdir", &lower.join(":"))?;
-    Ok(context)
-}
-
 fn by_descriptor(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
@@ -186,13 +184,6 @@ fn by_descriptor(fd: &impl AsRawFd) -> String {
 fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
     context.string(c"upperdir", &by_descriptor(upper))?;
     context.string(c"workdir", &by_descriptor(work))
-}
-
-fn without_overlay(error: sys::Error, what: &str) -> Refusal {
-    match error.errno() {
-        Errno::ENODEV => Refusal::system(what, &error).hint("the kernel of this node has no overlay: modprobe overlay"),
-        _ => Refusal::system(what, &error),
-    }
 }
 
 /// An overlay that writes into a folder of the user's.
@@ -217,7 +208,7 @@ fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Iden
         context.mount(READ_AND_WRITE)
     });
     made.and_then(|made| made).map_err(|error| match error.errno() {
-        Errno::ENODEV => without_overlay(error, "--container-overlay"),
+        Errno::ENODEV => overlay_refused("--container-overlay", &error),
         Errno::EBUSY => Refusal::new(Kind::Bind, shown, "is written to by another container on this node")
             .hint("give each step that runs at the same time a folder of its own"),
         Errno::EACCES | Errno::EPERM => {
@@ -231,19 +222,49 @@ fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Iden
     })
 }
 
+/// Where things are attached that only have to be attached somewhere.
+pub fn place() -> sys::Result<OwnedFd> {
+    sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+/// Read-only layers, the topmost first: no upper one, so nothing can be written by construction.
+///
+/// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
+/// that is attached works since 5.14. The option may have 255 bytes (fsconfig(2)), which is room for a dozen.
+pub fn overlay(layers: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
+    overlay_context(layers)?.mount(ONLY_READ)
+}
+
+fn overlay_context(layers: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
+    let context = FsContext::open(c"overlay")?;
+    context.string(c"source", "coracle")?;
+    let paths: Vec<String> = layers.iter().map(by_descriptor).collect();
+    context.string(c"lowerdir", &paths.join(":"))?;
+    Ok(context)
+}
+
+/// The refusal of `name`, for which the kernel makes no overlay.
+pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
+    let refusal = Refusal::system(name, error);
+    match error.errno() {
+        Errno::ENODEV => refusal.hint("the kernel of this node has no overlay: modprobe overlay"),
+        _ => refusal,
+    }
+}
+
 /// Makes `path` in the layer, with the folders above it.
 ///
 /// Where overlay merges a folder, it shows the upper one's mode and owner: so a folder that the image has, too, gets
 /// the image's.
-fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape) -> sys::Result<()> {
+fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
     let mut so_far = PathBuf::new();
     let relative = path.strip_prefix("/").unwrap_or(path);
     for name in relative.parent().unwrap_or(Path::new("")) {
         so_far.push(name);
-        folder_like_the_images(layer, image, &so_far)?;
+        folder_like_the_images(layer, image, &so_far, rights)?;
     }
     match shape {
-        Shape::Folder => folder_like_the_images(layer, image, relative),
+        Shape::Folder => folder_like_the_images(layer, image, relative, rights),
         Shape::File => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             nix::fcntl::openat(layer, relative, flags, Mode::from_bits_truncate(0o644))
@@ -253,14 +274,20 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape) 
     }
 }
 
-fn folder_like_the_images(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path) -> sys::Result<()> {
+fn folder_like_the_images(
+    layer: BorrowedFd<'_>,
+    image: BorrowedFd<'_>,
+    path: &Path,
+    rights: Rights<'_>,
+) -> sys::Result<()> {
     let plain = Mode::from_bits_truncate(0o755);
     let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {path:?})"), errno);
     match make_folder(layer, path, plain) {
         Err(error) if error.errno() == Errno::EEXIST => return Ok(()),
         made => made?,
     }
-    let original = match sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks) {
+    let found = rights.during(|| sys::open_in_root(image, path, OFlag::O_PATH, Lookup::NoLinks));
+    let original = match found {
         Ok(original) => original,
         Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
         Err(error) => return Err(error),

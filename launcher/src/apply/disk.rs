@@ -1,0 +1,277 @@
+//! From an image that may run to one detached mount of it.
+//!
+//! A squashfs needs a loop device. An erofs is mounted from its file where the kernel can (Linux 6.12). A directory is a
+//! copy of its mount. Several filesystems of one image become one: an overlay of them all, read-only.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use coracle::config::Config;
+use coracle::image::{self, Filesystem, Image, Layer};
+use coracle::policy::{Grant, Reader};
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, FsContext, Identity, LoopDevice, MountNamespace, MountPropagation};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::damaged;
+use super::root::{self, ONLY_READ};
+use crate::fuse::{Program, Watch};
+use crate::proxy::{Opened, Proxy};
+
+/// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
+#[derive(Debug)]
+pub struct Disk {
+    layers: Vec<Source>,
+}
+
+/// Where the kernel reads one filesystem, or one tree, from.
+#[derive(Debug)]
+enum Source {
+    Loop(LoopDevice, Filesystem),
+    /// A squashfs, from this byte of the file on, that a process of the user's reads; one for each mount.
+    Fuse(Program, u64),
+    /// An erofs file.
+    File(OwnedFd),
+    Directory(OwnedFd),
+}
+
+/// Whose rights count when root looks something up in an image.
+#[derive(Debug, Clone, Copy)]
+pub enum Rights<'a> {
+    /// Root's: the image is a filesystem of its own.
+    Root,
+    /// The user's: the image is a directory of the node, on a file system that may know users and not root.
+    User(&'a Identity),
+}
+
+impl<'a> Rights<'a> {
+    /// Those that `image` wants.
+    pub fn of(image: &Image, identity: &'a Identity) -> Self {
+        if image.is_directory() { Self::User(identity) } else { Self::Root }
+    }
+
+    /// Does `work` with them.
+    pub fn during<T>(self, work: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
+        match self {
+            Self::Root => work(),
+            Self::User(identity) => sys::with_fs_identity(identity, work)?,
+        }
+    }
+}
+
+impl Disk {
+    /// Gets the image that `proxy` has opened ready for mounting.
+    pub fn attach(
+        proxy: &Proxy,
+        opened: &Opened,
+        grant: &Grant,
+        identity: &Identity,
+        config: &Config,
+        name: &str,
+    ) -> Result<Self, Refusal> {
+        let file = || {
+            let copy = opened.file.as_fd().try_clone_to_owned();
+            copy.map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause)))
+        };
+        if opened.image.is_directory() {
+            return Ok(Self { layers: vec![Source::Directory(file()?)] });
+        }
+        let mut layers = Vec::new();
+        for layer in &opened.image.layers {
+            layers.push(match layer.filesystem {
+                Filesystem::Squashfs(_) if grant.reader == Reader::Fuse => {
+                    Source::Fuse(Program::find(config)?, layer.offset)
+                }
+                _ if grant.reader == Reader::Fuse => return Err(only_squashfs(name)),
+                Filesystem::Erofs if from_file(name, opened.file.as_fd(), grant, identity)? => Source::File(file()?),
+                filesystem => Source::Loop(attach_loop(proxy, opened, layer, name)?, filesystem),
+            });
+        }
+        Ok(Self { layers })
+    }
+
+    /// A new mount of it, detached: read-only, no set-user-id, no devices.
+    ///
+    /// Who uses a mount that comes with watches tells each of them what came of it.
+    pub fn mount(
+        &self,
+        name: &str,
+        opened: &Opened,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<(OwnedFd, Vec<Watch>), Refusal> {
+        let (mut trees, mut watches) = (Vec::new(), Vec::new());
+        for layer in &self.layers {
+            let (tree, watch) = layer.mount(name, opened, identity, deadline)?;
+            trees.push(tree);
+            watches.extend(watch);
+        }
+        let merged = match (trees.len(), trees.pop()) {
+            (1, Some(tree)) => return Ok((tree, watches)),
+            (_, Some(top)) => {
+                trees.push(top);
+                self.merge(name, &trees)
+            }
+            (_, None) => Err(Refusal::new(Kind::Internal, name, "an image without a filesystem")),
+        };
+        match merged {
+            Ok(tree) => Ok((tree, watches)),
+            Err(refusal) => {
+                Err(watches.into_iter().fold(refusal, |refusal, watch| match watch.finish::<()>(name, Err(refusal)) {
+                    Err(refusal) => refusal,
+                    Ok(()) => Refusal::new(Kind::Internal, name, "was mounted and was not"),
+                }))
+            }
+        }
+    }
+
+    /// Makes one tree of several, each above those before it.
+    ///
+    /// The kernel takes as layers only what is attached in the caller's namespace (clone_private_mount), so this happens
+    /// in one of its own. The overlay has copies of its layers and outlives it.
+    fn merge(&self, name: &str, trees: &[OwnedFd]) -> Result<OwnedFd, Refusal> {
+        let system = |error: sys::Error| Refusal::system(name, &error);
+        let home = MountNamespace::current().map_err(system)?;
+        sys::unshare_mount_namespace().map_err(system)?;
+        let merged = (|| {
+            sys::make_private().map_err(system)?;
+            let place = root::place().map_err(system)?;
+            let mut tops = Vec::new();
+            for (layer, tree) in self.layers.iter().zip(trees) {
+                sys::move_mount(tree, &place).map_err(system)?;
+                tops.insert(0, layer.top(name, tree)?);
+            }
+            let tops: Vec<BorrowedFd<'_>> = tops.iter().map(AsFd::as_fd).collect();
+            root::overlay(&tops).map_err(|error| root::overlay_refused(name, &error))
+        })();
+        sys::enter_mount_namespace(&home).map_err(system)?;
+        merged
+    }
+}
+
+impl Source {
+    fn mount(
+        &self,
+        name: &str,
+        opened: &Opened,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<(OwnedFd, Option<Watch>), Refusal> {
+        let mounted = match self {
+            Self::Fuse(program, offset) => {
+                let (tree, watch) = program.mount(name, &opened.file, *offset, identity, deadline)?;
+                return Ok((tree, Some(watch)));
+            }
+            Self::Loop(device, Filesystem::Squashfs(_)) => mount_filesystem(c"squashfs", &device.source(), false),
+            Self::Loop(device, Filesystem::Erofs) => mount_filesystem(c"erofs", &device.source(), false),
+            Self::Loop(device, Filesystem::Ext3) => mount_filesystem(c"ext4", &device.source(), true),
+            Self::File(file) => mount_erofs_file(file.as_fd(), identity),
+            Self::Directory(folder) => sys::clone_tree(folder, false).and_then(|tree| {
+                sys::set_attributes(&tree, ONLY_READ, MountPropagation::Private)?;
+                Ok(tree)
+            }),
+        };
+        mounted.map(|tree| (tree, None)).map_err(|error| self.refuse(name, &error))
+    }
+
+    fn refuse(&self, name: &str, error: &sys::Error) -> Refusal {
+        let module = match self {
+            Self::Loop(_, Filesystem::Squashfs(_)) | Self::Fuse(..) => "squashfs",
+            Self::Loop(_, Filesystem::Ext3) => "ext4",
+            Self::Loop(_, Filesystem::Erofs) | Self::File(_) => "erofs",
+            Self::Directory(_) => return Refusal::system(name, error),
+        };
+        match error.errno() {
+            Errno::ENODEV => no_module(name, error, module),
+            Errno::ENOMEM | Errno::EPERM | Errno::EACCES | Errno::EMFILE | Errno::ENFILE => {
+                Refusal::system(name, error)
+            }
+            _ => damaged(name, error),
+        }
+    }
+
+    /// Where in its mount the tree starts.
+    fn top(&self, name: &str, tree: &OwnedFd) -> Result<OwnedFd, Refusal> {
+        match self {
+            // What `apptainer overlay create` makes has the folders upper and work of an overlay.
+            Self::Loop(_, Filesystem::Ext3) => {
+                sys::open_beneath(tree, Path::new("upper"), OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|error| {
+                    Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no folder upper: {error}"))
+                })
+            }
+            _ => tree.try_clone().map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause))),
+        }
+    }
+}
+
+/// Puts one filesystem of the image on a loop device.
+///
+/// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
+/// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
+/// judged is the one that is mounted, whatever the proxy may say.
+fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
+    let size = image::loop_size(layer.offset, layer.size, opened.length);
+    let attached = if opened.file.metadata().is_ok() {
+        LoopDevice::attach(&opened.file, layer.offset, size)
+    } else {
+        LoopDevice::attach_by(|device| proxy.configure_loop(device, layer.offset, size))
+    };
+    attached.map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ENODEV => no_module(name, &error, "loop"),
+        _ => Refusal::system(name, &error),
+    })
+}
+
+fn only_squashfs(name: &str) -> Refusal {
+    Refusal::new(Kind::Policy, name, "an erofs, and the site reads users' images with squashfuse (user_images: fuse)")
+        .hint("make a squashfs of it")
+}
+
+fn no_module(name: &str, error: &sys::Error, module: &str) -> Refusal {
+    Refusal::system(name, error).hint(format!("the kernel of this node has no {module}: modprobe {module}"))
+}
+
+/// `source` is a block device. `journal` says that the filesystem may have one, which is not to be replayed.
+fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: bool) -> sys::Result<OwnedFd> {
+    let context = FsContext::open(filesystem)?;
+    context.string(c"source", source)?;
+    context.flag(c"ro")?;
+    if journal {
+        context.flag(c"noload")?;
+        // The superblock may ask for a panic.
+        context.string(c"errors", "remount-ro")?;
+    }
+    context.mount(ONLY_READ)
+}
+
+/// Whether the kernel mounts this erofs from its file; if not, it goes on a loop device.
+///
+/// On a loop device, an erofs that is changed after it was looked at can name any block device of the node as a part of
+/// itself, and Linux before 6.4 may open that as root (erofs_init_device; later kernels look for all parts in the
+/// file itself). There that way is only for images that nobody but the site can change.
+fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identity) -> Result<bool, Refusal> {
+    match mount_erofs_file(file, identity) {
+        // An older kernel, or a file system whose files it cannot read so: tmpfs, overlay.
+        Err(error) if error.errno() == Errno::ENOTBLK && (grant.trusted || kernel() >= (6, 4)) => Ok(false),
+        Err(error) if error.errno() == Errno::ENOTBLK => Err(Refusal::system(name, &error)
+            .hint("before Linux 6.4 an erofs runs only from the site's image_paths; use a squashfs")),
+        // What else is wrong is said when it is mounted to be used.
+        _ => Ok(true),
+    }
+}
+
+/// Major and minor number of the running kernel; nothing is older than 0.0.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// With the user's rights: the kernel opens the file again by that path, and whatever else the superblock may name.
+fn mount_erofs_file(file: BorrowedFd<'_>, identity: &Identity) -> sys::Result<OwnedFd> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    sys::with_fs_identity(identity, || mount_filesystem(c"erofs", &source, false))?
+}
