@@ -26,7 +26,6 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-
 /// Its name, in process lists and mount tables.
 const NAME: &str = "squashfuse_ll";
 /// Where it is looked for when coracle.yaml does not say: where packages put it, and where a site may.

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
@@ -139,18 +139,19 @@ impl Inherited {
     }
 }
 
+/// More than scontrol says of any job, in bytes.
+const MAX_SAID: u64 = 1 << 20;
+
 /// What the controller knows of a component's image; all of `first`, the request of the first component, if it is the
 /// same image.
 fn of_controller(group: u32, first: Option<Request>) -> Result<Option<Request>, Refusal> {
     let unknown = |cause: &str| Refusal::new(Kind::System, format!("component {group} of the job"), cause);
     let id = id_names(group).iter().find_map(|name| variable(name));
-    let id = id.ok_or_else(|| unknown("its job id is not known"))?;
-    let output = Command::new("scontrol").args(["--oneliner", "show", "job"]).arg(&id).stderr(Stdio::null()).output();
-    let output = output.map_err(|cause| unknown(&format!("scontrol cannot be started: {cause}")))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() || !text.starts_with("JobId=") {
-        return Err(unknown("scontrol does not say which image it has"));
-    }
+    let id = id.and_then(|id| CString::new(id.as_bytes()).ok()).ok_or_else(|| unknown("its job id is not known"))?;
+    let words = [c"scontrol", c"--oneliner", c"show", c"job", &id];
+    let said = sys::output_of(words[0], &words, MAX_SAID);
+    let said = said.map_err(|error| unknown(&format!("scontrol does not say which image it has: {error}")))?;
+    let text = String::from_utf8_lossy(&said);
     let image = text.split_once(" Container=").map(|(_, rest)| rest.split(" ").next().unwrap_or(rest).trim_end());
     let Some(image) = image.filter(|image| !image.is_empty() && *image != "(null)" && *image != NODE) else {
         return Ok(None);

@@ -6,10 +6,12 @@
 
 mod environ;
 mod fuse;
+mod idmap;
 mod loopdev;
 mod memory;
 mod mount;
 mod ns;
+mod output;
 mod path;
 mod privilege;
 mod process;
@@ -24,6 +26,7 @@ pub mod spank {
 
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{FuseAbort, FuseDevice};
+pub use idmap::swap_root_and;
 pub use loopdev::{LoopDevice, configure_loop};
 pub use memory::{memory_file, read_whole};
 pub use mount::{
@@ -31,6 +34,7 @@ pub use mount::{
     set_attributes,
 };
 pub use ns::{MountNamespace, enter_mount_namespace, unshare_mount_namespace};
+pub use output::output_of;
 pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{
     Identity, become_user, drop_capabilities, set_no_new_privileges, set_undumpable, with_fs_identity,

@@ -17,6 +17,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Its process id, which is its own until it has been waited for.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Leaves the child to itself: init is its parent as soon as this process has ended.
     pub fn release(self) -> Pid {
         let pid = self.pid;

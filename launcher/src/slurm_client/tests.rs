@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;

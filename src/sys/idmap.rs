@@ -1,0 +1,105 @@
+//! Mounts that show other owners than the filesystem has (mount_setattr(2), MOUNT_ATTR_IDMAP).
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::{Channel, Error, Identity, Received, Result, check, show};
+
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// `struct mount_attr` of linux/mount.h, MOUNT_ATTR_SIZE_VER0.
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Shows in the detached mount `tree` what is root's as the user's, and the other way round; all other owners as they
+/// are. EINVAL: the filesystem cannot do that (squashfs before Linux 6.2, erofs before 5.19, overlay), or the kernel.
+///
+/// Never for a mount of something that the node has, too: the user would become the owner of root's files.
+pub fn swap_root_and(identity: &Identity, tree: impl AsFd) -> Result<()> {
+    let tree = tree.as_fd();
+    let namespace = user_namespace(&swapped(identity.uid), &swapped(identity.gid))?;
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: `attr` is a MOUNT_ATTR_SIZE_VER0 structure that outlives the call; its size is passed with it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result, || format!("mount_setattr({}, MOUNT_ATTR_IDMAP)", show(tree)))?;
+    Ok(())
+}
+
+/// The lines of a map (user_namespaces(7)): number on disk, number shown, how many.
+fn swapped(id: u32) -> String {
+    let last = u32::MAX - 1;
+    let mut lines = Vec::new();
+    let mut line = |from: u32, to: u32, count: u32| {
+        if count > 0 {
+            lines.push(format!("{from} {to} {count}"));
+        }
+    };
+    if id == 0 {
+        line(0, 0, last);
+    } else {
+        line(0, id, 1);
+        line(1, 1, id - 1);
+        line(id, 0, 1);
+        line(id.saturating_add(1), id.saturating_add(1), last.saturating_sub(id));
+    }
+    lines.join("\n")
+}
+
+/// A user namespace that exists for its maps only: nobody is in it once this has returned.
+fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let (ours, theirs) = Channel::pair()?;
+    let child = super::fork(move || {
+        let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+        let said = theirs.send(&[u8::from(made.is_ok())], &[], deadline);
+        // Until the maps are written and the namespace is held.
+        let _ = theirs.receive(deadline);
+        u8::from(said.is_err())
+    })?;
+    let refused = || Error::new("unshare(CLONE_NEWUSER)", nix::errno::Errno::EPERM);
+    match ours.receive(deadline)? {
+        Received::Packet(packet) if packet.data == [1] => {}
+        _ => return Err(refused()),
+    }
+    let folder = format!("/proc/{}", child.id());
+    for (name, map) in [("uid_map", uids), ("gid_map", gids)] {
+        let path = format!("{folder}/{name}");
+        std::fs::write(&path, map).map_err(|cause| Error::from_io(format!("write({path:?})"), &cause))?;
+    }
+    let path = format!("{folder}/ns/user");
+    let namespace = File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
+    drop(ours);
+    let _ = child.wait();
+    Ok(namespace.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_user_change_places_and_nobody_else() {
+        assert_eq!(swapped(0), format!("0 0 {}", u32::MAX - 1));
+        assert_eq!(swapped(1), format!("0 1 1\n1 0 1\n2 2 {}", u32::MAX - 2));
+        assert_eq!(swapped(2001), format!("0 2001 1\n1 1 2000\n2001 0 1\n2002 2002 {}", u32::MAX - 2002));
+    }
+}
