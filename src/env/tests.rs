@@ -1,4 +1,5 @@
 //! The table of the module's documentation, row by row, and the way back.
+#![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

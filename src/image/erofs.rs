@@ -1,4 +1,5 @@
 //! The superblock of erofs (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::File;

@@ -1,4 +1,5 @@
 //! The evaluator, beside shells.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
