@@ -23,6 +23,8 @@ pub struct Start {
     pub step: u32,
     /// slurmstepd's process id.
     pub daemon: u32,
+    /// Number of nodes of the step.
+    pub nodes: u32,
     /// Number of tasks on this node.
     pub tasks: u32,
     /// Whose job it is.
@@ -150,6 +152,7 @@ impl Start {
             .put("job", self.job.to_string())
             .put("step", self.step.to_string())
             .put("daemon", self.daemon.to_string())
+            .put("nodes", self.nodes.to_string())
             .put("tasks", self.tasks.to_string())
             .put("uid", self.identity.uid.to_string())
             .put("gid", self.identity.gid.to_string())
@@ -170,6 +173,7 @@ impl Start {
             job: reader.number("job")?,
             step: reader.number("step")?,
             daemon: reader.number("daemon")?,
+            nodes: reader.number("nodes")?,
             tasks: reader.number("tasks")?,
             identity: Identity {
                 uid: reader.number("uid")?,
@@ -260,6 +264,7 @@ mod tests {
             job: 7,
             step: 0xffff_fffb,
             daemon: 4711,
+            nodes: 3,
             tasks: 16,
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
             request: "1:image=/a=b".into(),

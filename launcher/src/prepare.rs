@@ -186,7 +186,10 @@ impl Server {
             What::Step(step) => (join::stands_for(step), Some(step.id)),
         };
         let told = self.start.slurm_conf.as_deref();
-        let client = match script || request.commands {
+        // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
+        // between each of them and the image.
+        let single = self.start.nodes == 1 && self.start.tasks == 1;
+        let client = match script || single || request.commands {
             true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
             false => None,
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
-use coracle::image::Image;
+use coracle::image::{Container as Wrapping, Image};
 use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Form, Provenance};
 use coracle::report::{Kind, Refusal};
@@ -214,6 +214,7 @@ impl Run {
             commands: self.client.is_some(),
             entrypoint: self.settings.entrypoint.unwrap_or(false),
             helper: &self.helper,
+            sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
         };
         let found = variables::find_out(&question, namespace, &self.identity);
         self.clock.lap("environment");

@@ -9,11 +9,13 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle::env::{Change, Environment, OUTER, Pair, Record, Rules, script};
+use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::escape;
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received};
@@ -36,6 +38,9 @@ const RUNSCRIPT: &str = "/.singularity.d/runscript";
 /// The entry point that enroot writes, and the variables beside it.
 const ENROOT_RC: &str = "/etc/rc";
 const ENROOT_ENVIRONMENT: &str = "/etc/environment";
+/// The configuration of an OCI image in a SIF made of it: a data object of type JSON.
+const OCI_CONFIG: &str = "oci-config.json";
+const GENERIC_JSON: i32 = 0x4006;
 /// The shell of an image.
 const SHELL: &str = "/bin/sh";
 /// Where the entry point's words are for our program inside.
@@ -57,6 +62,8 @@ pub struct Question<'a> {
     pub entrypoint: bool,
     /// Our program that says its environment.
     pub helper: &'a Path,
+    /// The open image, if it is a SIF.
+    pub sif: Option<&'a File>,
 }
 
 /// An environment for tasks.
@@ -169,10 +176,19 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
     };
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
+    let files = scripts();
+    // What converts an OCI image to a SIF writes scripts; where it has not, there is only the configuration.
+    let config = match (&files, question.sif) {
+        (None, Some(file)) => oci_config(file, &question.shown)?,
+        _ => None,
+    };
     if !rules.already_inside {
-        match scripts() {
-            Some(files) => source(question, &files, &mut environment, helper, &mut notes)?,
-            None => read(Path::new(ENROOT_ENVIRONMENT)).iter().for_each(|text| environment.environment_file(text)),
+        match (files, &config) {
+            (Some(files), _) => source(question, &files, &mut environment, helper, &mut notes)?,
+            (None, Some(config)) => environment.oci_env(&config.env),
+            (None, None) => {
+                read(Path::new(ENROOT_ENVIRONMENT)).iter().for_each(|text| environment.environment_file(text));
+            }
         }
     }
     environment.finish(&host, &rules);
@@ -184,9 +200,11 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
         let outer = Record::of(&question.id, &host, &environment).to_env();
         environment.put(OUTER, outer.into());
     }
-    let words = entrypoint().filter(|_| question.entrypoint);
+    let words = entrypoint(config).filter(|_| question.entrypoint);
     if let Some(words) = &words {
-        let words: Vec<String> = words.iter().map(|word| escape(OsStr::new(word))).collect();
+        // An empty word would vanish between two blanks.
+        let encoded = |word: &String| if word.is_empty() { "%".to_owned() } else { escape(OsStr::new(word)) };
+        let words: Vec<String> = words.iter().map(encoded).collect();
         environment.put(ENTRYPOINT, words.join(" ").into());
     }
     let changes = Change::to_bytes(&environment.changes(question.host));
@@ -311,10 +329,78 @@ fn in_a_shell(
     Ok(())
 }
 
-/// The words of the image's entry point, if it has one.
-fn entrypoint() -> Option<Vec<&'static str>> {
-    if Path::new(RUNSCRIPT).exists() {
-        return Some(vec![RUNSCRIPT]);
+/// What an OCI image says of itself (image-spec, config.md).
+#[derive(Debug, Default)]
+struct OciConfig {
+    env: Vec<String>,
+    entrypoint: Vec<String>,
+}
+
+/// The configuration among a SIF's data objects, if there is one.
+fn oci_config(file: &File, shown: &str) -> Result<Option<OciConfig>, Refusal> {
+    let broken = |cause: String| Refusal::new(Kind::ImageFormat, shown, format!("its {OCI_CONFIG} {cause}"));
+    let length = file.metadata().map_err(|cause| broken(cause.to_string()))?.len();
+    let found = sif::object(file, length, GENERIC_JSON, OCI_CONFIG).map_err(|error| error.refuse(shown))?;
+    let Some((offset, size)) = found else { return Ok(None) };
+    let mut text = vec![0; usize::try_from(size).map_err(|_| broken("is too long".into()))?];
+    file.read_exact_at(&mut text, offset).map_err(|cause| broken(format!("cannot be read: {cause}")))?;
+    parse_config(&text).map(Some).map_err(|error| broken(format!("is no JSON of an OCI image: {error}")))
+}
+
+/// The configuration alone, as Apptainer writes it, or the whole image's with it under `config`.
+fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let config = value.get("config").filter(|inner| inner.is_object()).unwrap_or(&value);
+    let list = |name: &str| match config.get(name) {
+        // Go writes a list without elements as null.
+        None | Some(serde_json::Value::Null) => Ok(Vec::new()),
+        Some(list) => {
+            let words = list.as_array().map(|list| list.iter().map(|word| word.as_str().map(str::to_owned)).collect());
+            words.flatten().ok_or_else(|| format!("{name} is no list of strings"))
+        }
+    };
+    match config.is_object() {
+        true => Ok(OciConfig { env: list("Env")?, entrypoint: list("Entrypoint")? }),
+        false => Err("not an object".into()),
     }
-    Path::new(ENROOT_RC).is_file().then_some(vec![SHELL, ENROOT_RC])
+}
+
+/// The words of the image's entry point, if it has one.
+fn entrypoint(config: Option<OciConfig>) -> Option<Vec<String>> {
+    if Path::new(RUNSCRIPT).exists() {
+        return Some(vec![RUNSCRIPT.to_owned()]);
+    }
+    if let Some(config) = config.filter(|config| !config.entrypoint.is_empty()) {
+        return Some(config.entrypoint);
+    }
+    Path::new(ENROOT_RC).is_file().then(|| vec![SHELL.to_owned(), ENROOT_RC.to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oci_configuration_is_read_alone_or_within_its_image() {
+        for text in [
+            r#"{"Env":["A=1","B=x y"],"Entrypoint":["/bin/echo","entry"],"Cmd":["c"],"User":"1000"}"#,
+            r#"{"architecture":"amd64","config":{"Env":["A=1","B=x y"],"Entrypoint":["/bin/echo","entry"]}}"#,
+        ] {
+            let config = parse_config(text.as_bytes()).unwrap();
+            assert_eq!(config.env, ["A=1", "B=x y"]);
+            assert_eq!(entrypoint(Some(config)), Some(vec!["/bin/echo".to_owned(), "entry".to_owned()]));
+        }
+        let empty = parse_config(br#"{"Env":null,"Entrypoint":null}"#).unwrap();
+        assert!(empty.env.is_empty() && empty.entrypoint.is_empty());
+        for wrong in ["", "[]", r#"{"Env":"A=1"}"#, r#"{"config":{"Entrypoint":[1]}}"#] {
+            assert!(parse_config(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_jobs_environment_is_taken_apart_at_the_first_equals_sign() {
+        let found = pairs(b"A=1\0B==\0=x\0C\0D=\0");
+        let shown: Vec<_> = found.iter().map(|(name, value)| format!("{name:?} {value:?}")).collect();
+        assert_eq!(shown, [r#""A" "1""#, r#""B" "=""#, r#""D" """#]);
+    }
 }

@@ -153,7 +153,7 @@ cleanup() {
 @test "the node's folders are read-only inside, also for who may write them" {
 	good srun -n1 --container="$bare" sh -c 'grep " /run/coracle/host/usr " /proc/self/mountinfo'
 	[[ $output == *' /run/coracle/host/usr ro,nosuid,nodev'* ]] || fail "$output"
-	run srun -n1 --container="$bare" sh -c 'touch /run/coracle/host/usr/mine /run/coracle/slurm/mine'
+	run alice srun -n1 --container="$bare" sh -c 'touch /run/coracle/host/usr/mine /run/coracle/slurm/mine'
 	[[ $(grep -c 'Read-only file system' <<<"$output") == 2 && ! -e /usr/mine ]] || fail "$output"
 }
 
