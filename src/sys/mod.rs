@@ -4,6 +4,7 @@
 //! `move_mount(7</img>, 9</proc>): EINVAL: Invalid argument`. That text is all that an admin can send us
 //! from a machine that we cannot see.
 
+mod cgroup;
 mod environ;
 mod fuse;
 mod idmap;
@@ -24,6 +25,7 @@ pub mod spank {
     include!(concat!(env!("OUT_DIR"), "/spank.rs"));
 }
 
+pub use cgroup::Cgroups;
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{FuseAbort, FuseDevice};
 pub use idmap::swap_root_and;

@@ -66,6 +66,15 @@ load support
 	refused_batch image-missing '/no/such.sif' --container=/no/such.sif job.sh
 }
 
+@test "a refused step leaves no control group of its job" {
+	nodes=3 at=node refused image-missing '/no/such.sif' srun -N3 -n6 --container=/no/such.sif true
+	eventually no_job_groups
+}
+
+no_job_groups() {
+	[[ -z $(find /sys/fs/cgroup/*/slurm_n* -name 'job_*' 2>/dev/null) ]]
+}
+
 @test "the batch script and its steps, and a cancelled job, leave nothing" {
 	job_script job.sh 'cat /etc/image-only'
 	batch --container="$busybox" job.sh

@@ -93,7 +93,7 @@ cat /etc/image-only"
 	echo text >text.sif
 	chmod 644 text.sif
 	at=submit refused image-format 'text.sif: not an image' sbatch --container=text.sif job.sh
-	at=submit refused image-type '/etc: a folder' sbatch --container=/etc job.sh
+	at=submit refused image-type '/dev/null: no regular file' sbatch --container=/dev/null job.sh
 }
 
 @test "sbatch refuses wrong options before the job queues" {

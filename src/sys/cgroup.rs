@@ -1,0 +1,105 @@
+//! Which control groups a process is in, and how it gets into others (cgroups(7)).
+
+use std::path::{Path, PathBuf};
+
+use super::{Error, Result};
+
+/// The folders of a process' control groups: one for each hierarchy of version 1, and that of version 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroups {
+    folders: Vec<Folder>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Folder {
+    mounted: PathBuf,
+    below: PathBuf,
+}
+
+impl Cgroups {
+    /// Those of a process.
+    pub fn of(pid: i32) -> Result<Self> {
+        let read = |path: String| {
+            std::fs::read_to_string(&path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause))
+        };
+        Ok(Self::parse(&read(format!("/proc/{pid}/cgroup"))?, &read("/proc/self/mountinfo".into())?))
+    }
+
+    /// `groups` is /proc/PID/cgroup, `mounts` a mountinfo.
+    fn parse(groups: &str, mounts: &str) -> Self {
+        let folders = groups.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            mounts.lines().find_map(|mount| folder(controllers, Path::new(path), mount))
+        });
+        Self { folders: folders.collect() }
+    }
+
+    /// Puts a process into all of these groups. The first that does not take it is the error; the others have it.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        self.folders.iter().map(|folder| join(&folder.mounted.join(&folder.below), pid)).fold(Ok(()), Result::and)
+    }
+
+    /// Puts a process at the top of those hierarchies of version 1 in which it is in a job's group. A group with a
+    /// process in it cannot be removed, and that of a job is when the job ends.
+    pub fn leave_job(&self, pid: i32) -> Result<()> {
+        let of_job = |folder: &&Folder| {
+            folder.below.iter().any(|name| name.to_string_lossy().starts_with("job_"))
+                && !folder.mounted.join("cgroup.controllers").exists()
+        };
+        self.folders.iter().filter(of_job).map(|folder| join(&folder.mounted, pid)).fold(Ok(()), Result::and)
+    }
+}
+
+fn join(folder: &Path, pid: i32) -> Result<()> {
+    let file = folder.join("cgroup.procs");
+    std::fs::write(&file, pid.to_string()).map_err(|cause| Error::from_io(format!("write({file:?}, {pid})"), &cause))
+}
+
+/// Where a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if it is.
+fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
+    let (before, after) = mount.split_once(" - ")?;
+    let mut before = before.split(' ').skip(3);
+    let (root, mounted) = (before.next()?, before.next()?);
+    let mut after = after.split(' ');
+    let (kind, options) = (after.next()?, after.nth(1)?);
+    let same = match kind {
+        "cgroup2" => controllers.is_empty(),
+        "cgroup" => {
+            !controllers.is_empty() && controllers.split(',').all(|one| options.split(',').any(|option| option == one))
+        }
+        _ => false,
+    };
+    // Of a container runtime's own making: only a part of the hierarchy is seen.
+    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).ok()?;
+    same.then(|| Folder { mounted: mounted.into(), below: below.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "30 24 0:27 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro\n\
+        31 30 0:28 / /sys/fs/cgroup/freezer rw,nosuid shared:9 - cgroup cgroup rw,freezer\n\
+        32 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct\n\
+        33 30 0:30 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn each_hierarchy_is_found_where_it_is_mounted() {
+        let groups = "5:freezer:/slurm_n1/uid_1/job_2/step_0\n4:cpu,cpuacct:/\n3:pids:/x\n0::/system.slice\n";
+        let found: Vec<_> =
+            Cgroups::parse(groups, MOUNTS).folders.iter().map(|folder| folder.mounted.join(&folder.below)).collect();
+        let wanted = [
+            "/sys/fs/cgroup/freezer/slurm_n1/uid_1/job_2/step_0",
+            "/sys/fs/cgroup/cpu,cpuacct/",
+            "/sys/fs/cgroup/unified/system.slice",
+        ];
+        assert_eq!(found, wanted.map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_is_no_cgroup_file_says_nothing() {
+        assert!(Cgroups::parse("garbage\n:\n0:\n", MOUNTS).folders.is_empty());
+        assert!(Cgroups::parse("0::/a\n", "short line\n- -\n").folders.is_empty());
+    }
+}
