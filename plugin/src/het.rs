@@ -21,8 +21,8 @@ pub const MAX_COMPONENTS: u32 = 128;
 
 /// What was decided for one component.
 pub struct Decided {
-    /// Its number; none of a job that is not heterogeneous.
-    pub group: Option<u32>,
+    /// Its number; 0 of a job that is not heterogeneous.
+    pub group: u32,
     /// The request; none for the node itself.
     pub form: Option<String>,
 }
@@ -47,12 +47,10 @@ fn is_het() -> bool {
 }
 
 /// The components that this command, at the end of its options for the time number `call`, speaks of.
-pub fn groups(context: Context, call: u32) -> Vec<Option<u32>> {
-    if context == Context::Allocator {
-        return vec![Some(call)];
-    }
-    if !is_het() {
-        return vec![None];
+pub fn groups(context: Context, call: u32) -> Vec<u32> {
+    // An srun outside of a job makes a heterogeneous one of what stands between its colons.
+    if context == Context::Allocator || !is_het() {
+        return vec![call];
     }
     // srun(1), --het-group: numbers and ranges; without it, the first component for the first command, and so on.
     let text = face::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
@@ -60,10 +58,10 @@ pub fn groups(context: Context, call: u32) -> Vec<Option<u32>> {
     for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
-            groups.extend((first..=last.min(MAX_COMPONENTS)).map(Some));
+            groups.extend((first..=last.min(MAX_COMPONENTS)));
         }
     }
-    if groups.is_empty() { vec![Some(call)] } else { groups }
+    if groups.is_empty() { vec![call] } else { groups }
 }
 
 /// Puts what was decided into the environment, under each of `names`.
@@ -82,9 +80,7 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
         // sbatch copies the environment after each component: what is in the plain variable then is that one's own.
         set(name, last)?;
         for decided in decided.iter().filter(|_| !agreed) {
-            if let Some(group) = decided.group {
-                set(&of_group(name, group), Some(decided.form.as_deref().unwrap_or(NODE)))?;
-            }
+            set(&of_group(name, decided.group), Some(decided.form.as_deref().unwrap_or(NODE)))?;
         }
     }
     Ok(())
@@ -119,17 +115,17 @@ impl Inherited {
     }
 
     /// What a step of this component gets from its job.
-    pub fn request(&self, group: Option<u32>) -> Result<Option<Request>, Refusal> {
+    pub fn request(&self, group: u32) -> Result<Option<Request>, Refusal> {
         let read = |form: &OsStr| {
             let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
             Request::from_env(form).map(Some).map_err(|error| named(error.into()))
         };
-        let own = group.and_then(|group| self.groups.iter().find(|(known, _)| *known == group));
+        let own = self.groups.iter().find(|(known, _)| *known == group);
         match (own, &self.plain, group) {
             (Some((_, form)), _, _) if form == NODE => Ok(None),
             (Some((_, form)), _, _) => read(form),
             // sbatch has given each component's environment to that component only, and the script has the first's.
-            (None, plain, Some(group @ 1..)) if is_het() && variable("SLURM_JOB_ID").is_some() => {
+            (None, plain, group @ 1..) if is_het() && variable("SLURM_JOB_ID").is_some() => {
                 let plain = plain.as_deref().map(read).transpose()?.flatten();
                 of_controller(group, plain)
             }

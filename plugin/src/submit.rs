@@ -111,12 +111,7 @@ fn leave_the_container() {
 }
 
 /// The request of this command, if it has one: the command line, else, for a step of a job, what the job has.
-fn choose(
-    state: &State,
-    context: Context,
-    fresh: Option<&OsStr>,
-    group: Option<u32>,
-) -> Result<Option<Request>, Refusal> {
+fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) -> Result<Option<Request>, Refusal> {
     let directory = std::env::current_dir()
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.options.clone();

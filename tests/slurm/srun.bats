@@ -82,14 +82,16 @@ real_image_runs() { # NAME
 	has_not SLURM_CONTAINER
 }
 
-@test "the environment is that of a step without a container, and three variables of ours" {
+@test "the environment is that of a step without a container, but for PATH and four variables of ours" {
 	local only="^(SLURM_(JOB_?ID|STEP_?ID|JOB_NAME|TASK_PID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT|JOB_START_TIME|JOB_END_TIME)|_|SHLVL|PWD)="
 	good srun -n1 env
 	grep -vE "$only" <<<"$output" | sort >bare
 	good srun -n1 --container="$busybox" env
 	grep -vE "$only" <<<"$output" | sort >contained
 	run diff bare contained
-	[[ $(grep -c '^[<>]' <<<"$output") == 3 ]] || fail "$output"
+	[[ $(grep -c '^[<>]' <<<"$output") == 6 ]] || fail "$output"
+	has '> PATH=/run/coracle/slurm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+	has '> SLURM_CORACLE_OUTER=1:'
 	has_line "> CORACLE_IMAGE=$busybox"
 	has_line "> CORACLE_NAME=busybox-zstd"
 	has "> SLURM_CORACLE_STEPS=1:"
@@ -155,11 +157,12 @@ real_image_runs() { # NAME
 	prints host
 }
 
-@test "two different images in one heterogeneous job are refused by name" {
-	at=submit refused usage '--container: the components of a heterogeneous job must have the same image' \
-		srun -n1 --container="$busybox" true : -n1 --container="$IMG/bare.sif" true
-	at=submit refused usage '--container: the components of a heterogeneous job must have the same image' \
-		srun -n1 true : -n1 --container="$busybox" true
+@test "each component of a heterogeneous srun has its own image, or none" {
+	local say='cat /etc/image-only /image-only 2>/dev/null || echo on the node'
+	good srun -Q -n1 --container="$busybox" sh -c "$say" : -n1 --container="$IMG/bare.sif" sh -c "$say"
+	[[ $(sort <<<"$output") == "$(printf '%s\n' 'coracle bare test image' "$MARK" | sort)" ]] || fail "$output"
+	good srun -Q -n1 sh -c "$say" : -n1 --container="$busybox" sh -c "$say"
+	[[ $(sort <<<"$output") == "$(printf '%s\n' 'on the node' "$MARK" | sort)" ]] || fail "$output"
 }
 
 @test "one image in all components of a heterogeneous job is run" {
