@@ -58,7 +58,7 @@ pub fn groups(context: Context, call: u32) -> Vec<u32> {
     for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
-            groups.extend((first..=last.min(MAX_COMPONENTS)));
+            groups.extend(first..=last.min(MAX_COMPONENTS));
         }
     }
     if groups.is_empty() { vec![call] } else { groups }
