@@ -277,11 +277,9 @@ pub fn option_is_set(name: &CStr) -> bool {
     is_set(options, name.as_ptr())
 }
 
-/// The value of an option of Slurm's own, as text. Nothing where it was not given, or the release does not say.
+/// The value of an option of Slurm's own, as text; srun may have filled it in itself. Nothing where there is none, or
+/// the release does not say.
 pub fn option_value(name: &CStr) -> Option<OsString> {
-    if !option_is_set(name) {
-        return None;
-    }
     let (options, get) = (symbol(c"opt")?, symbol(c"slurm_option_get")?);
     type Get = extern "C" fn(*mut c_void, *const c_char) -> *mut c_char;
     // SAFETY: slurm_opt.h has `char *slurm_option_get(slurm_opt_t *opt, const char *name)` in every release since

@@ -52,7 +52,8 @@ pub fn groups(context: Context, call: u32) -> Vec<u32> {
     if context == Context::Allocator || !is_het() {
         return vec![call];
     }
-    // srun(1), --het-group: numbers and ranges; without it, the first component for the first command, and so on.
+    // srun(1), --het-group: numbers and ranges, or the one that srun has come to. Without it, the first component for
+    // the first command, and so on.
     let text = face::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
     let mut groups = Vec::new();
     for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {

@@ -87,8 +87,9 @@ fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     }
     let path = format!("{folder}/ns/user");
     let namespace = File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
-    drop(ours);
-    let _ = child.wait();
+    // It holds a copy of our end, so closing that would not tell it.
+    ours.send(&[1], &[], deadline)?;
+    child.wait()?;
     Ok(namespace.into())
 }
 
