@@ -283,8 +283,7 @@ impl fmt::Display for Plan {
                 Source::Node(path) => path.display().to_string(),
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
-                Source::Memory(None) => "(memory)".to_owned(),
-                Source::Memory(Some(size)) => format!("(memory size={})", size.0),
+                Source::Memory(size) => format!("(memory size={})", size.0),
                 Source::Made(_) => "(coracle)".to_owned(),
             };
             let flags = mount.attributes;

@@ -32,8 +32,8 @@ pub enum Source {
     Passwd,
     /// The image's /etc/group with the lines of the user's groups.
     Group,
-    /// An empty folder in memory, with its limit.
-    Memory(Option<Size>),
+    /// An empty folder in memory, of at most this size.
+    Memory(Size),
     /// A folder that is made for this container.
     Made(Vec<Entry>),
 }
@@ -190,10 +190,11 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
             origin: Origin::Site(index),
         });
     }
+    let limit = config.writable_limit.0;
     for bind in &settings.binds {
         let source = match &bind.source {
             BindSource::Node(path) => Source::Node(path.clone()),
-            BindSource::Memory(size) => Source::Memory(*size),
+            BindSource::Memory(size) => Source::Memory(size.map_or(limit, |size| size.min(limit))),
         };
         let (target, access) = (bind.target.clone(), bind.access);
         wants.push(Want { source, target, access, presence: Required, origin: Origin::User });

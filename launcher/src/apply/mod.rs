@@ -75,8 +75,7 @@ pub fn build(
                 (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
                 (Source::Made(entries), None) => stage.folder("coracle", entries, mount.attributes).map_err(system)?,
                 (Source::Memory(size), None) => {
-                    let size = size.map(|size| size.0);
-                    root::memory(size, "0755", mount.attributes, Some(identity)).map_err(system)?
+                    root::memory(size.0, mount.attributes, Some(identity)).map_err(system)?
                 }
                 (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
             };

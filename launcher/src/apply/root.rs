@@ -102,7 +102,7 @@ impl Stage {
         rights: Rights<'_>,
     ) -> Result<OwnedFd, Refusal> {
         let made = (|| {
-            let memory = memory(Some(size), "0755", READ_AND_WRITE, None)?;
+            let memory = memory(size, READ_AND_WRITE, None)?;
             sys::move_mount(&memory, self.at("upper")?)?;
             let [upper, work] = ["upper", "work"].map(|name| {
                 make_folder(memory.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
@@ -166,14 +166,12 @@ fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
     Ok(file)
 }
 
-/// An empty file system in memory, detached.
-pub fn memory(size: Option<u64>, mode: &str, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
+/// An empty file system in memory, detached; root's unless `owner` is said.
+pub fn memory(size: u64, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
     context.string(c"source", "coracle")?;
-    context.string(c"mode", mode)?;
-    if let Some(size) = size {
-        context.string(c"size", &size.to_string())?;
-    }
+    context.string(c"mode", "0755")?;
+    context.string(c"size", &size.to_string())?;
     if let Some(owner) = owner {
         context.string(c"uid", &owner.uid.to_string())?;
         context.string(c"gid", &owner.gid.to_string())?;
