@@ -88,10 +88,17 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     // salloc runs its command here: an srun in it is a step of the job like any other.
     let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
     het::publish(&state.decided, names)?;
-    if state.decided.iter().all(|decided| decided.form.is_none()) {
+    // salloc's own shell stays where it is; the steps that it starts come here again.
+    if state.decided.iter().all(|decided| decided.form.is_none()) && !is_salloc() {
         leave_the_container();
     }
     Ok(())
+}
+
+/// SPANK tells sbatch and salloc apart by nothing.
+fn is_salloc() -> bool {
+    let program = std::env::args_os().next().unwrap_or_default();
+    Path::new(&program).file_name() == Some(OsStr::new("salloc"))
 }
 
 /// Gives a command whose job runs on the node the environment that the node had, before a container changed it.
