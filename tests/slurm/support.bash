@@ -174,6 +174,19 @@ plugstack() { # ARGUMENTS
 	echo "required /usr/lib/coracle/spank_coracle.so $1" >/etc/slurm/plugstack.conf.d/coracle.conf
 }
 
+# More lines for slurm.conf, until slurm_conf_as_before: in setup_file and teardown_file. A slurmd has read them a little
+# later than the controller.
+slurm_conf() { # LINE...
+	[[ -e $SUITE/slurm.conf ]] || cp -a /etc/slurm/slurm.conf "$SUITE/slurm.conf"
+	{ cat "$SUITE/slurm.conf"; printf '%s\n' "$@"; } >/etc/slurm/slurm.conf
+	scontrol reconfigure
+}
+
+slurm_conf_as_before() {
+	cp -a "$SUITE/slurm.conf" /etc/slurm/slurm.conf
+	scontrol reconfigure
+}
+
 node_pid() { # NODE
 	cat "/run/cluster/$1.pid"
 }
