@@ -130,9 +130,9 @@ refused_batch() { # KIND TEXT SBATCH-ARGUMENT...
 	said "$kind" "$text" && healthy
 }
 
-# A batch job that runs to its end; $output is what it wrote, $job its number.
+# A batch job that runs to its end; $output is what it wrote, $job its number. sbatch has the variables=(NAME=VALUE...).
 batch() { # SBATCH-ARGUMENT...
-	job=$(alice sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch: $*"; return; }
+	job=$(alice env "${variables[@]}" sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch: $*"; return; }
 	eventually ended "$job" || return
 	output=$(<"$dir/batch.out")
 	[[ $(job_field "$job" JobState) == COMPLETED ]] || fail "job is $(job_field "$job" JobState)" "$output"
