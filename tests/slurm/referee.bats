@@ -277,11 +277,16 @@ signalled() { # SIGNAL
 	found '33 101'
 	found 'status 9'
 	resized() {
-		in_terminal 33x101 await=first resize=44x120 await=WINCH send='\n' -- -n1 --pty \
-			sh -c 'trap "echo WINCH; stty size" WINCH; stty size; echo first; until read line; do :; done; stty size'
+		# srun tells the task its size once at the start, sooner or later.
+		in_terminal 33x101 await=first resize=44x120 'await=WINCH 44 120' -- -n1 --pty \
+			sh -c 'trap "echo WINCH \$(stty size)" WINCH; echo first; until test "$(stty size)" = "44 120"; do sleep 0.1; done; sleep 0.5' >screen
+		local status=$?
+		grep -v 'WINCH 33 101' screen | sort -u
+		rm screen
+		return "$status"
 	}
 	agree resized
-	found '44 120'
+	found 'WINCH 44 120'
 	killed() { in_terminal 33x101 -- -n1 --pty sh -c 'kill -TERM $$'; }
 	agree killed
 	found 'status 143'
