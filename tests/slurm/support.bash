@@ -130,9 +130,9 @@ refused_batch() { # KIND TEXT SBATCH-ARGUMENT...
 	said "$kind" "$text" && healthy
 }
 
-# A batch job that runs to its end; $output is what it wrote, $job its number.
+# A batch job that runs to its end; $output is what it wrote, $job its number. sbatch has the variables=(NAME=VALUE...).
 batch() { # SBATCH-ARGUMENT...
-	job=$(alice sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch: $*"; return; }
+	job=$(alice env "${variables[@]}" sbatch --parsable -o "$dir/batch.out" "$@") || { fail "sbatch: $*"; return; }
 	eventually ended "$job" || return
 	output=$(<"$dir/batch.out")
 	[[ $(job_field "$job" JobState) == COMPLETED ]] || fail "job is $(job_field "$job" JobState)" "$output"
@@ -172,6 +172,19 @@ configure() { # TEXT
 
 plugstack() { # ARGUMENTS
 	echo "required /usr/lib/coracle/spank_coracle.so $1" >/etc/slurm/plugstack.conf.d/coracle.conf
+}
+
+# More lines for slurm.conf, until slurm_conf_as_before: in setup_file and teardown_file. A slurmd has read them a little
+# later than the controller.
+slurm_conf() { # LINE...
+	[[ -e $SUITE/slurm.conf ]] || cp -a /etc/slurm/slurm.conf "$SUITE/slurm.conf"
+	{ cat "$SUITE/slurm.conf"; printf '%s\n' "$@"; } >/etc/slurm/slurm.conf
+	scontrol reconfigure
+}
+
+slurm_conf_as_before() {
+	cp -a "$SUITE/slurm.conf" /etc/slurm/slurm.conf
+	scontrol reconfigure
 }
 
 node_pid() { # NODE

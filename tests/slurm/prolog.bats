@@ -1,0 +1,151 @@
+# TaskProlog and --task-prolog, TaskEpilog and --task-epilog: docs/admin.md says where they run.
+load support
+
+FOLDER=/etc/slurm/prolog.d
+
+setup_file() {
+	mkdir -p "$FOLDER"
+	script task-prolog 'echo print known'
+	script task-epilog :
+	slurm_conf TaskProlog="$FOLDER/task-prolog" TaskEpilog="$FOLDER/task-epilog"
+	# The nodes read their configuration a little later than the controller.
+	local node
+	for node in n1 n2 n3; do eventually known "$node"; done
+}
+
+known() { # NODE
+	[[ $(as -d /scratch alice srun -n1 -w "$1" true) == known ]]
+}
+
+teardown_file() {
+	slurm_conf_as_before
+	rm -rf "$FOLDER"
+}
+
+# One of the site's scripts.
+script() { # NAME TEXT
+	printf '%s\n' '#!/bin/sh' "$2" >"$FOLDER/$1"
+	chmod 755 "$FOLDER/$1"
+}
+
+cleanup() {
+	script task-prolog :
+	script task-epilog :
+}
+
+# What docs/admin.md tells sites to do.
+bind_folder() {
+	awk -v folder="$FOLDER" '{ print } /^binds:/ { print "- source: " folder; print "  mode: ro" }' "$SUITE/coracle.yaml" \
+		>/etc/coracle/coracle.yaml
+}
+
+WHERE='if test -e /etc/image-only; then where=inside; else where=host; fi'
+
+@test "TaskProlog runs inside the container when its folder is bound, and export, unset and print count" {
+	bind_folder
+	script task-prolog "$WHERE
+echo print prolog \$where \$SLURM_SCRIPT_CONTEXT \$SLURM_PROCID
+echo export WORD=two words
+echo unset LANG"
+	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; echo "<$WORD> <${LANG-unset}>"'
+	prints "prolog inside prolog_task 0"$'\n'"$MARK"$'\n<two words> <unset>'
+}
+
+@test "TaskProlog runs once for each task, and for a batch script" {
+	bind_folder
+	script task-prolog "$WHERE
+echo print \$where \$SLURM_PROCID"
+	good srun -N2 -n4 --container="$busybox" true
+	for i in 0 1 2 3; do has_line "inside $i"; done
+	job_script job.sh 'cat /etc/image-only'
+	batch --container="$busybox" job.sh
+	prints "inside 0"$'\n'"$MARK"
+}
+
+@test "TaskProlog of a step without a container runs on the node" {
+	script task-prolog "$WHERE
+echo print prolog \$where"
+	good srun -n1 true
+	prints 'prolog host'
+}
+
+@test "a TaskProlog that fails ends its task, which does not start" {
+	bind_folder
+	script task-prolog 'exit 3'
+	run alice srun -n1 --container="$busybox" echo started
+	((status == 3)) || fail "status $status"
+	has 'TaskProlog failed status=3'
+	has_not started
+	local contained
+	contained=$(grep -v '^srun' <<<"$output")
+	run alice srun -n1 echo started
+	[[ $(grep -v '^srun' <<<"$output") == "$contained" ]] || fail "bare: $output" "contained: $contained"
+}
+
+@test "a TaskProlog that the container does not show ends the task" {
+	script task-prolog 'echo print prolog'
+	run alice srun -n1 --container="$busybox" echo started
+	((status != 0)) || fail "$output"
+	has 'TaskProlog failed'
+	has_not started
+}
+
+@test "a TaskProlog whose interpreter the image lacks ends the task" {
+	bind_folder
+	printf '#!/bin/bash\necho print prolog\n' >"$FOLDER/task-prolog"
+	run alice srun -n1 --container="$busybox" echo started
+	((status != 0)) || fail "$output"
+	has_not started
+}
+
+@test "--task-prolog from the home folder runs inside, after TaskProlog" {
+	bind_folder
+	script task-prolog 'echo print site; echo export WORD=site'
+	printf '%s\n' '#!/bin/sh' "$WHERE" 'echo print user $where $WORD $HOME' 'echo export WORD=user' >/home/alice/task-prolog
+	chmod 755 /home/alice/task-prolog
+	good srun -n1 --task-prolog=/home/alice/task-prolog --container="$busybox" sh -c 'cat /etc/image-only; echo "<$WORD>"'
+	rm /home/alice/task-prolog
+	prints $'site\nuser inside site /home/alice\n'"$MARK"$'\n<user>'
+}
+
+@test "--task-prolog that fails ends its task" {
+	bind_folder
+	job_script prolog.sh 'exit 4'
+	run alice srun -n1 --task-prolog="$dir/prolog.sh" --container="$busybox" echo started
+	((status == 4)) || fail "status $status"
+	has '--task-prolog failed status=4'
+	has_not started
+}
+
+@test "TaskEpilog and --task-epilog run on the node, as the user, with or without a container" {
+	bind_folder
+	local text="$WHERE
+echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
+	script task-epilog "{ $text; } >>$dir/site"
+	job_script epilog.sh "{ $text; } >>$dir/user"
+	good srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	cat "$dir"/site "$dir"/user >contained
+	rm "$dir"/site "$dir"/user
+	good srun -n1 --task-epilog="$dir/epilog.sh" true
+	cat "$dir"/site "$dir"/user >bare
+	[[ $(<contained) == $'host 2001 epilog_task no image\nhost 2001 epilog_task no image' ]] || fail "$(<contained)"
+	diff bare contained
+}
+
+@test "a TaskEpilog that fails does not change the exit status of the step" {
+	bind_folder
+	script task-epilog 'exit 5'
+	good srun -n1 --container="$busybox" cat /etc/image-only
+	has_line "$MARK"
+	# Slurm prints wait(2)'s status: 256 times the exit status.
+	has_line 'slurmstepd-n1: error: --task-epilog failed status=1280'
+}
+
+@test "TaskEpilog runs after a task that was refused or killed, too" {
+	bind_folder
+	script task-epilog "echo epilog >>$dir/site"
+	at=node refused image-missing '/no/such.sif: no such file on this node' srun -n1 --container=/no/such.sif true
+	[[ $(<site) == epilog ]]
+	run alice srun -n1 --container="$busybox" sh -c 'kill -KILL $$'
+	[[ $(<site) == $'epilog\nepilog' ]]
+}
