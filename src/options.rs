@@ -304,6 +304,11 @@ impl RawOptions {
         self.values(id).next()
     }
 
+    /// How they are called.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
     /// True when nothing was typed.
     pub fn is_empty(&self) -> bool {
         self.given.is_empty()

@@ -40,8 +40,10 @@ const ITSELF: [&CStr; 3] = [c"CORACLE_IMAGE", c"CORACLE_NAME", c"CORACLE_DIGEST"
 /// What this command has been told.
 #[derive(Default)]
 pub struct State {
-    /// The options, as given.
+    /// The options of the component that is being read, as given.
     pub options: RawOptions,
+    /// Those of the one before: a component that gives none has the same, as it has the same `--container`.
+    before: RawOptions,
     inherited: Inherited,
     /// What has been decided for the components so far.
     decided: Vec<Decided>,
@@ -75,6 +77,11 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     }
     // Slurm sets it only where it is unset: the next component must find it so.
     sys::unset_env(CONTAINER);
+    let fresh_options = std::mem::take(&mut state.options);
+    state.options = RawOptions::named(fresh_options.naming());
+    if !fresh_options.is_empty() || state.calls == 0 {
+        state.before = fresh_options;
+    }
     let groups = het::groups(context, state.calls);
     state.calls += 1;
     for group in groups {
@@ -121,7 +128,7 @@ fn leave_the_container() {
 fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) -> Result<Option<Request>, Refusal> {
     let directory = std::env::current_dir()
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
-    let mut options = state.options.clone();
+    let mut options = state.before.clone();
     let lone = options.lone_flag();
     options.fill_from(sys::get_env);
     // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.

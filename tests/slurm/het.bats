@@ -80,5 +80,6 @@ srun -l -n1 --het-group=0 --container=$busybox sh -c '$WHICH' : -n1 --het-group=
 }
 
 @test "one component's file that is no image is refused before the job queues" {
-	at=submit refused image-type '/etc: a folder' srun -n1 --container="$busybox" true : -n1 --container=/etc true
+	at=submit refused image-type '/dev/null: no regular file' \
+		srun -n1 --container="$busybox" true : -n1 --container=/dev/null true
 }

@@ -158,7 +158,7 @@ real_image_runs() { # NAME
 }
 
 @test "each component of a heterogeneous srun has its own image, or none" {
-	local say='cat /etc/image-only /image-only 2>/dev/null || echo on the node'
+	local say='cat /etc/image-only 2>/dev/null || cat /image-only 2>/dev/null || echo on the node'
 	good srun -Q -n1 --container="$busybox" sh -c "$say" : -n1 --container="$IMG/bare.sif" sh -c "$say"
 	[[ $(sort <<<"$output") == "$(printf '%s\n' 'coracle bare test image' "$MARK" | sort)" ]] || fail "$output"
 	good srun -Q -n1 sh -c "$say" : -n1 --container="$busybox" sh -c "$say"
