@@ -24,7 +24,7 @@ use crate::journal::Entry;
 use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client;
-use crate::stages::{Clock, Loaded, Run};
+use crate::stages::{self, Authority, Clock, Loaded, Run};
 use crate::variables::{self, Variables};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
@@ -195,25 +195,17 @@ impl Server {
             settings,
             client,
             helper: place::helper(),
-            files: self.files(&config),
+            files: stages::files(&config, &self.environment, told),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),
+            authority: Authority::Root,
             clock: Clock::start(),
         });
         Ok(match step {
             None => Errand::Container(run),
             Some(step) => Errand::Join(run, step),
         })
-    }
-
-    /// Single files of the node that Slurm or the job's environment refers to.
-    fn files(&self, config: &Config) -> Vec<PathBuf> {
-        let cookie = self.environment.iter().find(|(name, _)| name == "XAUTHORITY");
-        let cookie = cookie.map(|(_, path)| PathBuf::from(path));
-        let told = self.start.slurm_conf.as_deref();
-        let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
-        cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
