@@ -52,7 +52,7 @@ pub fn fill_as_apptainer(raw: &mut RawOptions, variable: impl Fn(&str) -> Option
 }
 
 impl Order<'_> {
-    /// What there is to do, and where. From here on, somebody who is not root is in a user namespace of his own.
+    /// What there is to do, and where.
     pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
         let Choice::Container(request) = Request::parse(&self.raw, self.image, &directory)? else {
@@ -63,9 +63,6 @@ impl Order<'_> {
         };
         let (identity, authority) = whose(self.user)?;
         let config = load(self.config, authority)?;
-        if authority == Authority::Own {
-            userns::enter()?;
-        }
         let settings = request.settings.or(config.options.0.clone());
         let run = Run {
             image,
@@ -80,6 +77,15 @@ impl Order<'_> {
             clock: Clock::start(),
         };
         Ok((run, directory))
+    }
+}
+
+/// Gets somebody who is not root the rights that it takes to make a container, in a user namespace of his own. Files of
+/// others show no owner there, and what was opened before is in another mount namespace.
+pub fn empower(run: &Run) -> Result<(), Refusal> {
+    match run.authority {
+        Authority::Root => Ok(()),
+        Authority::Own => userns::enter(),
     }
 }
 

@@ -87,6 +87,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let raw = options(common, errand);
     let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
+    alone::empower(&run)?;
     let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
     let loaded = run.load(&proxy)?;
     alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 
 use crate::alone::{self, Order};
 use crate::command::Explain;
-use crate::proxy::Proxy;
+use crate::proxy::{Opened, Proxy};
 use crate::slurm_client;
 use crate::stages::{self, Authority};
 use crate::variables;
@@ -35,8 +35,9 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if given.script {
         run.client = slurm_client::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }
-    let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let opened = run.open(&proxy)?;
+    let deadline = Instant::now() + run.config.start_timeout.0;
+    let mut proxy = Proxy::start(&run.identity, deadline)?;
+    let mut opened = run.open(&proxy)?;
     println!("image   {}", clean(&run.image.path.display().to_string()));
     if opened.image.is_directory() {
         println!("holds   {}", opened.image);
@@ -54,7 +55,14 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     println!("policy  allowed by {}, read {reader}", verdict.rule);
     let grant = match run.authority {
         Authority::Root => verdict,
-        Authority::Own => run.judge_own(&opened)?,
+        Authority::Own => {
+            alone::empower(&run)?;
+            proxy = Proxy::start(&run.identity, deadline)?;
+            // It has been hashed, if that was asked for.
+            run.settings.digest = None;
+            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
+            run.judge_own(&opened)?
+        }
     };
     let loaded = run.attach(&proxy, opened, grant)?;
     alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());

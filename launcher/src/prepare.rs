@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Log};
 use coracle::env::Pair;
+use coracle::plan::Plan;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Request, Scope, Settings, What};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
@@ -24,7 +25,7 @@ use crate::journal::Entry;
 use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client;
-use crate::stages::{self, Authority, Clock, Loaded, Run};
+use crate::stages::{self, Authority, Clock, Container, Loaded, Run};
 use crate::variables::{self, Variables};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
@@ -112,6 +113,8 @@ struct Built {
     variables: Variables,
     /// Nothing, if a running step was joined.
     loaded: Option<Loaded>,
+    /// What was done to make it; nothing, if a running step was joined.
+    plan: Option<Plan>,
 }
 
 impl Built {
@@ -165,6 +168,7 @@ impl Server {
                 entry.answered = *answered;
                 let loaded = built.loaded.as_ref();
                 entry.digest = loaded.and_then(|loaded| loaded.opened.digest).map(|digest| digest.to_string());
+                entry.plan = built.plan.as_ref().filter(|_| run.config.log_plan.0);
                 entry.rule = Some(loaded.map_or("step", |loaded| loaded.rule.as_str()));
             }
             Err(refusal) => entry.refusal = Some(refusal),
@@ -224,7 +228,7 @@ impl Server {
             run.clock.lap("find");
             run.image = found.image;
             let variables = run.variables(None, &found.namespace)?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None })
+            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None })
         });
         Ok(Outcome { built, base, here: None })
     }
@@ -255,7 +259,8 @@ impl Server {
                 (container, variables)
             }
         };
-        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 
     fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
@@ -362,7 +367,8 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace)?,
         };
-        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 }
 
