@@ -50,6 +50,9 @@ pub struct Config {
     /// Where the line about each step goes.
     #[serde(default)]
     pub log: Log,
+    /// Whether the lines of each step's plan are written beside it.
+    #[serde(default)]
+    pub log_plan: LogPlan,
     /// What containers get of `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
@@ -70,6 +73,7 @@ impl Default for Config {
             slurm_client: SlurmClient::default(),
             start_timeout: StartTimeout::default(),
             log: Log::default(),
+            log_plan: LogPlan::default(),
             options: SiteOptions::default(),
             writable_limit: Limit::default(),
         }
@@ -351,6 +355,24 @@ pub enum Log {
     None,
 }
 
+/// `yes` or `no`: whether the plan of each step is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(try_from = "SiteValue")]
+pub struct LogPlan(pub bool);
+
+impl TryFrom<SiteValue> for LogPlan {
+    type Error = String;
+    fn try_from(value: SiteValue) -> Result<Self, String> {
+        // YAML 1.2 has yes and no as words, and true and false as answers.
+        match value {
+            SiteValue::Flag(answer) => Ok(Self(answer)),
+            SiteValue::Text(word) if word == "yes" => Ok(Self(true)),
+            SiteValue::Text(word) if word == "no" => Ok(Self(false)),
+            _ => Err("`log_plan` is yes or no".into()),
+        }
+    }
+}
+
 /// Defaults for options, under the words that stand behind `--container-`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(try_from = "std::collections::BTreeMap<String, SiteValue>")]
@@ -561,6 +583,16 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_logged_when_the_site_says_so_in_one_of_yamls_ways() {
+        let log_plan = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().log_plan.0;
+        for (text, wanted) in
+            [("", false), ("log_plan: yes\n", true), ("log_plan: true\n", true), ("log_plan: no\n", false)]
+        {
+            assert_eq!(log_plan(&format!("version: 1\n{text}")), wanted, "{text}");
+        }
+    }
+
+    #[test]
     fn the_slurm_commands_are_shown_unless_the_site_says_none() {
         let client = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().slurm_client;
         assert_eq!(client("version: 1\n"), SlurmClient::Shown(ClientPaths::default()));
@@ -592,6 +624,7 @@ mod tests {
             ("version: 1\nslurm_client: 1\n", "slurm_client: invalid type: integer `1`, expected none, or the keys"),
             ("version: 1\nslurm_client:\n  bin: bin\n", "slurm_client: \"bin\" is not an absolute path"),
             ("version: 1\nslurm_client:\n  lib: /x\n", "c.yaml:3:3: slurm_client: unknown field `lib`"),
+            ("version: 1\nlog_plan: maybe\n", "c.yaml:2:1: `log_plan` is yes or no"),
             ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),
             ("version: [1\n", "c.yaml:1:10: version: invalid type"),
             ("", "c.yaml:1:1: missing field `version`"),

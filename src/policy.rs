@@ -37,6 +37,8 @@ pub enum Reader {
     Kernel,
     /// A process of the user's, for the kernel (fuse(4)).
     Fuse,
+    /// The same in a user namespace of the user's own (user_namespaces(7)), where nobody has more rights than he.
+    Own,
 }
 
 /// That an image may run, how, and why.
@@ -61,6 +63,8 @@ pub enum Denied {
     Directories,
     /// An ext3 that its user can change.
     Ext3,
+    /// An ext3, and nobody there whom the kernel would let mount it.
+    OwnExt3,
 }
 
 impl Denied {
@@ -86,6 +90,10 @@ impl Denied {
                 "its overlay partition is an ext3, which is mounted only for images of the site's image_paths",
             )
             .hint("use --container-overlay, or make the overlay partition a squashfs"),
+            Self::OwnExt3 => {
+                Refusal::new(Kind::Policy, image, "its overlay partition is an ext3, which only root can mount")
+                    .hint("run it in a job, if it is one of the site's image_paths, or make the partition a squashfs")
+            }
         }
     }
 }
@@ -109,6 +117,14 @@ pub fn judge(config: &Config, image: &Provenance) -> Result<Grant, Denied> {
         Some(UserImages::Fuse) => own("fuse", Reader::Fuse),
         Some(UserImages::Deny) => Err(Denied::UserImages),
         None => Err(Denied::NoDefault),
+    }
+}
+
+/// What a user may run with no other rights than his own. The site has no say in it: he could run any other tool.
+pub fn own(form: Form) -> Result<Grant, Denied> {
+    match form {
+        Form::FileWithExt3 => Err(Denied::OwnExt3),
+        Form::File | Form::Directory => Ok(Grant { rule: "own rights".into(), reader: Reader::Own, trusted: false }),
     }
 }
 
@@ -138,6 +154,14 @@ mod tests {
         let rule = "image_paths[1],directories=allow".into();
         assert_eq!(verdict(&strict, Form::Directory, sites), Ok(Grant { rule, reader: Reader::Kernel, trusted: true }));
         assert_eq!(verdict(&strict, Form::FileWithExt3, own), Err(Denied::UserImages));
+    }
+
+    #[test]
+    fn with_his_own_rights_a_user_runs_what_needs_no_others() {
+        let grant = Grant { rule: "own rights".into(), reader: Reader::Own, trusted: false };
+        assert_eq!((own(Form::File), own(Form::Directory)), (Ok(grant.clone()), Ok(grant)));
+        let line = own(Form::FileWithExt3).unwrap_err().refuse("a.sif").line();
+        assert_eq!(line, "coracle: a.sif: its overlay partition is an ext3, which only root can mount [policy]");
     }
 
     #[test]

@@ -1,126 +1,146 @@
-//! `coracle exec`: the path that a job takes, without Slurm, for trying and debugging. Root only.
+//! `coracle exec`, `run` and `shell`: the path that a job takes, without Slurm.
+//!
+//! Root does as a job's launcher does, for himself or somebody else. Everybody else does it in a user namespace of his
+//! own, with no more rights than he has anyway.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use coracle::config::Config;
+use coracle::env::Pair;
 use coracle::options::{Id, RawOptions, Spec};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request, What};
-use coracle::sys::{self, Identity};
+use coracle::sys;
 use coracle::wire::Here;
 
 use nix::sys::stat::Mode;
 
-use crate::command::{Exec, REFUSED};
-use crate::place;
+use crate::alone::{self, Order};
+use crate::command::{Common, Exec, Run, Shell};
 use crate::proxy::Proxy;
-use crate::stages::{Clock, Run};
+use crate::variables;
 
 /// The command was found but cannot be executed, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
+/// Shells of an image, the best first.
+const SHELLS: [&[&str]; 2] = [&["/bin/bash", "--norc"], &["/bin/sh"]];
+
+/// What to do inside.
+enum Errand<'a> {
+    Command(&'a [OsString]),
+    /// The image's entry point, with these arguments.
+    EntryPoint(&'a [OsString]),
+    Shell,
+    /// Nothing: only the plan is asked for.
+    Plan,
+}
 
 /// What there is to do in a container that has been entered.
 struct Inside {
-    /// The command.
     words: Vec<OsString>,
-    /// The home of the user that this process has become.
-    home: Option<PathBuf>,
+    environment: Vec<Pair>,
+}
+
+/// Runs a command.
+pub fn exec(given: &Exec) -> Result<ExitCode, Refusal> {
+    let missing = |what: &str| {
+        Refusal::new(Kind::Usage, "exec", format!("the {what} is missing")).hint("coracle exec IMAGE COMMAND…")
+    };
+    let image = given.image.as_ref().ok_or_else(|| missing("image"))?;
+    match given.command.as_slice() {
+        _ if given.plan => become_it(&given.common, image, Errand::Plan),
+        [] => Err(missing("command")),
+        words => become_it(&given.common, image, Errand::Command(words)),
+    }
+}
+
+/// Runs the image's entry point.
+pub fn run(given: &Run) -> Result<ExitCode, Refusal> {
+    become_it(&given.common, &given.image, Errand::EntryPoint(&given.arguments))
+}
+
+/// Opens a shell.
+pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
+    become_it(&given.common, &given.image, Errand::Shell)
 }
 
 /// Becomes the command inside the image, so that signals, status and terminal are its own.
-pub fn main(arguments: &Exec) -> ExitCode {
-    match enter(arguments) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(Inside { words, home })) => {
-            let mut command = Command::new(&words[0]);
-            if let Some(home) = &home {
-                command.env("HOME", home);
-            }
-            let cause = command.args(&words[1..]).exec();
-            let missing = cause.kind() == std::io::ErrorKind::NotFound;
-            let errno = nix::errno::Errno::from_raw(cause.raw_os_error().unwrap_or_default());
-            let what = if missing { "no such command in the container" } else { errno.desc() };
-            eprintln!("{}", Refusal::new(Kind::Usage, words[0].to_string_lossy(), what));
-            ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
-        }
-        Err(refusal) => {
-            eprintln!("{refusal}");
-            ExitCode::from(REFUSED)
-        }
-    }
+fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<ExitCode, Refusal> {
+    common.check()?;
+    let Some(Inside { words, environment }) = enter(common, image, &errand)? else { return Ok(ExitCode::SUCCESS) };
+    let Some((program, arguments)) = words.split_first() else { return Ok(ExitCode::SUCCESS) };
+    let cause = Command::new(program).args(arguments).env_clear().envs(environment).exec();
+    let missing = cause.kind() == std::io::ErrorKind::NotFound;
+    let errno = nix::errno::Errno::from_raw(cause.raw_os_error().unwrap_or_default());
+    let what = if missing { "no such command in the container" } else { errno.desc() };
+    eprintln!("{}", Refusal::new(Kind::Usage, program.to_string_lossy(), what));
+    Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))
 }
 
 /// Enters the container; answers what to become, or nothing when only the plan was asked for.
-fn enter(arguments: &Exec) -> Result<Option<Inside>, Refusal> {
-    let usage = |object: &str, cause: &str| Refusal::new(Kind::Usage, object, cause);
-    if !nix::unistd::geteuid().is_root() {
-        return Err(usage("exec", "only root can do this").hint("in a job, use srun --container=IMAGE"));
-    }
-    let command = match arguments.command.as_slice() {
-        [] if !arguments.plan => {
-            return Err(usage("exec", "the command is missing").hint("coracle exec IMAGE COMMAND…"));
-        }
-        words => words.to_vec(),
-    };
-    let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-    let mut raw = RawOptions::default();
-    let given = arguments.binds.iter().map(|bind| (Id::Bind, bind));
-    for (id, value) in given.chain(arguments.digest.iter().map(|digest| (Id::Digest, digest))) {
-        Spec::of(id).iter().for_each(|spec| raw.take(spec, value.clone()));
-    }
-    let Choice::Container(request) = Request::parse(&raw, &arguments.image, &directory)? else {
-        return Err(usage("none", "there is no container to enter"));
-    };
-    let What::Image(image) = request.what else {
-        return Err(usage("step", "only a job can join a step"));
-    };
-    let identity = identity_of(arguments.user.as_deref())?;
-    let config = Config::load(&arguments.config)?;
-    let deadline = Instant::now() + config.start_timeout.0;
-    let settings = request.settings.or(config.options.0.clone());
-    let clock = Clock::start();
-    let (client, helper, files) = (None, place::helper(), Vec::new());
-    let mut run = Run { image, settings, client, helper, files, environment: Vec::new(), config, identity, clock };
-    let proxy = Proxy::start(&run.identity, deadline)?;
+fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
+    let raw = options(common, errand);
+    let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
+    let (mut run, directory) = order.prepare()?;
+    alone::empower(&run)?;
+    let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
     let loaded = run.load(&proxy)?;
-    let home: Option<PathBuf> = loaded.account.home.clone();
-    let here = Here { directory: directory.clone(), pmix: None };
+    alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
+    let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let container = run.build(&proxy, &loaded, &here, None)?;
     nix::sys::stat::umask(umask);
-    drop(proxy);
-    if arguments.plan {
+    if let Errand::Plan = errand {
         print!("{}", container.plan);
         return Ok(None);
     }
+    let found = run.variables(Some(&loaded.opened), &container.namespace)?;
+    let mut environment = found.applied_to(&run.environment)?;
+    found.notes.iter().for_each(|note| eprintln!("coracle: {note}"));
+    proxy.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;
-    nix::unistd::chdir(&directory)
-        .map_err(|errno| Refusal::new(Kind::Workdir, directory.display().to_string(), errno.desc()))?;
+    let start = run.settings.workdir.as_ref().unwrap_or(&here.directory);
+    nix::unistd::chdir(start)
+        .map_err(|errno| Refusal::new(Kind::Workdir, start.display().to_string(), errno.desc()))?;
+    if run.settings.workdir.is_some() {
+        environment.retain(|(name, _)| name != "PWD");
+        environment.push(("PWD".into(), start.into()));
+    }
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
     sys::become_user(&run.identity).map_err(system)?;
-    Ok(Some(Inside { words: command, home: home.filter(|_| arguments.user.is_some()) }))
+    let mut words = if found.entrypoint { variables::take_entrypoint(&mut environment)? } else { Vec::new() };
+    match errand {
+        Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
+        // Its own words; a shell is wanted, whatever the image would start.
+        Errand::Shell => words = shell_of_the_image(),
+        Errand::Plan => {}
+    }
+    if words.is_empty() {
+        return Err(Refusal::new(Kind::Usage, run.image.to_string(), "the image has no entry point")
+            .hint("coracle exec IMAGE COMMAND… runs a command, coracle shell IMAGE opens a shell"));
+    }
+    Ok(Some(Inside { words, environment }))
 }
 
-/// The ids of `user`, or this process' own.
-fn identity_of(user: Option<&str>) -> Result<Identity, Refusal> {
-    let Some(name) = user else {
-        let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
-        return Ok(Identity { uid: 0, gid: nix::unistd::getgid().as_raw(), groups });
-    };
-    let unknown = || Refusal::new(Kind::Usage, name, "no such user");
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
-    let text = CString::new(std::ffi::OsStr::new(name).as_bytes()).map_err(|_| unknown())?;
-    let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
-    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
-    Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups })
+/// What was asked for, in all its places.
+fn options(common: &Common, errand: &Errand<'_>) -> RawOptions {
+    let mut raw = common.options.0.clone();
+    alone::fill(&mut raw);
+    alone::fill_as_apptainer(&mut raw, |name| std::env::var_os(name));
+    if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
+        raw.take(spec, "yes".into());
+    }
+    raw
+}
+
+fn shell_of_the_image() -> Vec<OsString> {
+    let there = SHELLS.into_iter().find(|words| words.first().is_some_and(|program| Path::new(program).exists()));
+    there.unwrap_or(&["/bin/sh"]).iter().map(OsString::from).collect()
 }

@@ -6,6 +6,9 @@
 //!
 //! Until the container is built, root looks into a filesystem that its user can stop at will, and waits there in a
 //! way that no signal ends. So a second process watches the time, and breaks the connection.
+//!
+//! In a user namespace of the user's own, all of this is the user's: there the second process only kills squashfuse_ll
+//! in time, which ends the connection unless the user himself wants it to hang.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -17,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coracle::config::{self, Config, Squashfuse};
+use coracle::policy::Reader;
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Channel, Child, FuseAbort, FuseDevice, Identity, Received};
 use nix::errno::Errno;
@@ -37,30 +41,44 @@ const LAST_BREATH: u32 = 50;
 #[derive(Debug)]
 pub struct Program {
     path: CString,
+    /// Whether the connection can be broken from here: the kernel shows the means to root alone (fusectl).
+    breakable: bool,
 }
 
 impl Program {
-    /// Finds it, and makes sure that nobody but root can have written it.
-    pub fn find(config: &Config) -> Result<Self, Refusal> {
+    /// Finds it, and makes sure that nobody but root can have written it. Who runs it with his own rights only would
+    /// see no owners in his user namespace, and has nothing to lose.
+    pub fn find(config: &Config, reader: Reader) -> Result<Self, Refusal> {
         let places: Vec<PathBuf> = match &config.squashfuse {
             Some(Squashfuse(path)) => vec![path.clone()],
             None => PLACES.iter().map(PathBuf::from).collect(),
         };
         for place in &places {
+            if reader == Reader::Own {
+                if place.is_file() {
+                    return Self::at(place, reader);
+                }
+                continue;
+            }
             match config::open_trusted(place) {
-                Ok(_) => return Self::at(place),
+                Ok(_) => return Self::at(place, reader),
                 Err(config::Error::Read(_, cause)) if cause.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let first = places.first().map(|place| place.display().to_string()).unwrap_or_default();
-        Err(Refusal::new(Kind::System, first, "not found on this node, and user_images: fuse needs it")
+        let who = match reader {
+            Reader::Own => "whoever is not root",
+            Reader::Fuse | Reader::Kernel => "user_images: fuse",
+        };
+        Err(Refusal::new(Kind::System, first, format!("not found on this node, and {who} needs it"))
             .hint("install the package squashfuse, or say in coracle.yaml where it is: squashfuse: PATH"))
     }
 
-    fn at(place: &Path) -> Result<Self, Refusal> {
+    fn at(place: &Path, reader: Reader) -> Result<Self, Refusal> {
         let wrong = |_| Refusal::new(Kind::Config, place.display().to_string(), "a path with a NUL");
-        Ok(Self { path: CString::new(place.as_os_str().as_bytes()).map_err(wrong)? })
+        let path = CString::new(place.as_os_str().as_bytes()).map_err(wrong)?;
+        Ok(Self { path, breakable: reader != Reader::Own })
     }
 
     /// Starts it for the image that the user calls `name`, and answers the mount, which belongs to no namespace yet.
@@ -75,14 +93,19 @@ impl Program {
         deadline: Instant,
     ) -> Result<(OwnedFd, Watch), Refusal> {
         let system = |error: sys::Error| {
-            let missing = matches!(error.errno(), Errno::ENOENT | Errno::ENODEV | Errno::ENXIO);
             let refusal = Refusal::system(name, &error);
-            if missing { refusal.hint("the kernel of this node has no FUSE: modprobe fuse") } else { refusal }
+            match error.errno() {
+                Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+                    refusal.hint("the kernel of this node has no FUSE: modprobe fuse")
+                }
+                Errno::EACCES => refusal.hint("the site's admin decides who may use /dev/fuse; usually everybody may"),
+                _ => refusal,
+            }
         };
         let device = FuseDevice::open().map_err(system)?;
         let tree = device.mount(identity, NAME).map_err(system)?;
         let held = tree.try_clone().map_err(|cause| system(sys::Error::from_io("dup(the image's mount)", &cause)))?;
-        let mut abort = FuseAbort::of(&tree).map_err(system)?;
+        let mut abort = self.breakable.then(|| FuseAbort::of(&tree)).transpose().map_err(system)?;
         let (ours, theirs) = Channel::pair().map_err(system)?;
         let child = sys::fork(|| {
             let serve = || match self.serve(&device, image, offset, identity) {
@@ -90,11 +113,12 @@ impl Program {
                 Err(_) => 127,
             };
             // The mount itself must not stay open here, nor its other end but in the process that serves it.
-            let server = sys::close_others(&[theirs.as_fd(), abort.as_fd(), device.as_fd(), image.as_fd()])
+            let kept: Vec<_> = [theirs.as_fd()].into_iter().chain(abort.as_ref().map(AsFd::as_fd)).collect();
+            let server = sys::close_others(&[&kept[..], &[device.as_fd(), image.as_fd()]].concat())
                 .and_then(|()| sys::fork(serve))
                 .map(Child::release);
-            match server.and_then(|pid| sys::close_others(&[theirs.as_fd(), abort.as_fd()]).map(|()| pid)) {
-                Ok(pid) => watch(&theirs, &mut abort, pid, deadline),
+            match server.and_then(|pid| sys::close_others(&kept).map(|()| pid)) {
+                Ok(pid) => watch(&theirs, abort.as_mut(), pid, deadline),
                 Err(_) => GONE,
             }
         })
@@ -189,7 +213,7 @@ impl Watch {
 }
 
 /// Waits until the container is built, or its builder is no more; breaks the mount when that takes too long.
-fn watch(channel: &Channel, abort: &mut FuseAbort, server: Pid, deadline: Instant) -> u8 {
+fn watch(channel: &Channel, abort: Option<&mut FuseAbort>, server: Pid, deadline: Instant) -> u8 {
     // Whoever kills everything called coracle must not kill what lets the builder die.
     let _ = nix::sys::prctl::set_name(c"coracle-watch");
     match channel.receive(deadline) {
@@ -204,7 +228,9 @@ fn watch(channel: &Channel, abort: &mut FuseAbort, server: Pid, deadline: Instan
         Err(_) => {
             // One that was stopped would not notice that it is over.
             let _ = nix::sys::signal::kill(server, Signal::SIGKILL);
-            let _ = abort.abort();
+            if let Some(abort) = abort {
+                let _ = abort.abort();
+            }
             LATE
         }
     }

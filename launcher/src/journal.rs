@@ -1,10 +1,13 @@
-//! One line for each step and node: who ran what, and whether it was allowed.
+//! One line for each step and node: who ran what, and whether it was allowed. Behind it, if the site wants that, the
+//! plan that was carried out, a line each.
 #![forbid(unsafe_code)]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use coracle::config::Log;
+use coracle::plan::Plan;
 use coracle::report::{Refusal, clean};
 use coracle::request::{Request, step_name};
 use coracle::wire::Start;
@@ -15,6 +18,8 @@ use crate::stages::Clock;
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// syslog's (syslog(3)).
 const SYSLOG: &str = "/dev/log";
+/// How long a logger may take with one line.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Facility daemon, severity informational (RFC 5424, 6.2.1).
 const PRIORITY: &str = "30";
 
@@ -34,31 +39,36 @@ pub struct Entry<'a> {
     pub answered: u32,
     /// How long each phase took.
     pub clock: Option<&'a Clock>,
+    /// What was done, if that is to be logged.
+    pub plan: Option<&'a Plan>,
 }
 
 impl<'a> Entry<'a> {
     /// What is known before anything was done.
     pub fn of(start: &'a Start, request: Option<&'a Request>) -> Self {
-        Self { start, request, digest: None, rule: None, refusal: None, answered: 0, clock: None }
+        Self { start, request, digest: None, rule: None, refusal: None, answered: 0, clock: None, plan: None }
+    }
+
+    /// What tells this step on this node from all others.
+    fn place(&self) -> Vec<(&'static str, String)> {
+        let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        vec![("job", self.start.job.to_string()), ("step", step_name(self.start.step)), ("node", node)]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let image = self.request.map_or("-".into(), |request| match request.image() {
             Some(image) => image.path.display().to_string(),
             None => request.what.to_string(),
         });
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-        let mut fields = vec![
-            ("job", self.start.job.to_string()),
-            ("step", step_name(self.start.step)),
-            ("node", node),
+        let mut fields = self.place();
+        fields.extend([
             ("uid", self.start.identity.uid.to_string()),
             ("image", format!("{:?}", clean(&image))),
             ("digest", or_dash(self.digest.clone())),
             ("rule", or_dash(self.rule.map(str::to_owned))),
             ("verdict", self.verdict().to_owned()),
-        ];
+        ]);
         if let Some(refusal) = self.refusal {
             fields.push(("cause", format!("{:?}", refusal.line())));
         }
@@ -77,38 +87,51 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The lines of the plan, each with its place in front.
+    fn plan(&self) -> Vec<Vec<(&'static str, String)>> {
+        let text = self.plan.map(ToString::to_string).unwrap_or_default();
+        let line = |line: &str| self.place().into_iter().chain([("plan", format!("{:?}", clean(line)))]).collect();
+        text.lines().map(line).collect()
+    }
+
     /// Writes it where the site wants it. A log that is not there stops no job.
     pub fn write(&self, log: Log) {
         let journal = Path::new(JOURNAL).exists();
-        let _ = match log {
-            Log::None => Ok(()),
-            Log::Journal => self.to_journal(),
-            Log::Auto if journal => self.to_journal(),
-            Log::Auto | Log::Syslog => self.to_syslog(),
-        };
-    }
-
-    fn line(&self) -> String {
-        let words: Vec<String> = self.fields().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        words.join(" ")
-    }
-
-    fn to_journal(&self) -> std::io::Result<()> {
-        let mut message = format!("PRIORITY=6\nSYSLOG_IDENTIFIER=coracle\nMESSAGE={}\n", self.line());
-        for (key, value) in self.fields() {
-            message.push_str(&format!("CORACLE_{}={value}\n", key.to_uppercase()));
+        for fields in std::iter::once(self.fields()).chain(self.plan()) {
+            let sent = match log {
+                Log::None => Ok(()),
+                Log::Journal => to_journal(&fields),
+                Log::Auto if journal => to_journal(&fields),
+                Log::Auto | Log::Syslog => to_syslog(&fields),
+            };
+            if sent.is_err() {
+                return;
+            }
         }
-        send(JOURNAL, message.as_bytes())
     }
+}
 
-    fn to_syslog(&self) -> std::io::Result<()> {
-        send(SYSLOG, format!("<{PRIORITY}>coracle[{}]: {}", std::process::id(), self.line()).as_bytes())
+fn line(fields: &[(&'static str, String)]) -> String {
+    let words: Vec<String> = fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    words.join(" ")
+}
+
+fn to_journal(fields: &[(&'static str, String)]) -> std::io::Result<()> {
+    let mut message = format!("PRIORITY=6\nSYSLOG_IDENTIFIER=coracle\nMESSAGE={}\n", line(fields));
+    for (key, value) in fields {
+        message.push_str(&format!("CORACLE_{}={value}\n", key.to_uppercase()));
     }
+    send(JOURNAL, message.as_bytes())
+}
+
+fn to_syslog(fields: &[(&'static str, String)]) -> std::io::Result<()> {
+    send(SYSLOG, format!("<{PRIORITY}>coracle[{}]: {}", std::process::id(), line(fields)).as_bytes())
 }
 
 fn send(socket: &str, message: &[u8]) -> std::io::Result<()> {
     let datagram = UnixDatagram::unbound()?;
-    // A logger that does not read must not hold up a job.
-    datagram.set_nonblocking(true)?;
+    // A socket takes ten datagrams as a rule (net.unix.max_dgram_qlen), and a plan has more lines; but a logger that does
+    // not read must not keep us.
+    datagram.set_write_timeout(Some(PATIENCE))?;
     datagram.send_to(message, socket).map(drop)
 }

@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod alone;
 mod apply;
+mod attach;
 mod command;
 mod exec;
+mod explain;
 mod fuse;
 mod join;
 mod journal;
@@ -17,6 +20,7 @@ mod proxy;
 mod slurm_client;
 mod stages;
 mod survey;
+mod userns;
 mod variables;
 
 use std::process::ExitCode;

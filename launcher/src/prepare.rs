@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Log};
 use coracle::env::Pair;
+use coracle::plan::Plan;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Request, Scope, Settings, What};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
@@ -24,7 +25,7 @@ use crate::journal::Entry;
 use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client;
-use crate::stages::{Clock, Loaded, Run};
+use crate::stages::{self, Authority, Clock, Container, Loaded, Run};
 use crate::variables::{self, Variables};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
@@ -112,6 +113,8 @@ struct Built {
     variables: Variables,
     /// Nothing, if a running step was joined.
     loaded: Option<Loaded>,
+    /// What was done to make it; nothing, if a running step was joined.
+    plan: Option<Plan>,
 }
 
 impl Built {
@@ -165,6 +168,7 @@ impl Server {
                 entry.answered = *answered;
                 let loaded = built.loaded.as_ref();
                 entry.digest = loaded.and_then(|loaded| loaded.opened.digest).map(|digest| digest.to_string());
+                entry.plan = built.plan.as_ref().filter(|_| run.config.log_plan.0);
                 entry.rule = Some(loaded.map_or("step", |loaded| loaded.rule.as_str()));
             }
             Err(refusal) => entry.refusal = Some(refusal),
@@ -198,25 +202,17 @@ impl Server {
             settings,
             client,
             helper: place::helper(),
-            files: self.files(&config),
+            files: stages::files(&config, &self.environment, told),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),
+            authority: Authority::Root,
             clock: Clock::start(),
         });
         Ok(match step {
             None => Errand::Container(run),
             Some(step) => Errand::Join(run, step),
         })
-    }
-
-    /// Single files of the node that Slurm or the job's environment refers to.
-    fn files(&self, config: &Config) -> Vec<PathBuf> {
-        let cookie = self.environment.iter().find(|(name, _)| name == "XAUTHORITY");
-        let cookie = cookie.map(|(_, path)| PathBuf::from(path));
-        let told = self.start.slurm_conf.as_deref();
-        let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
-        cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
@@ -235,7 +231,7 @@ impl Server {
             run.clock.lap("find");
             run.image = found.image;
             let variables = run.variables(None, &found.namespace)?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None })
+            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None })
         });
         Ok(Outcome { built, base, here: None })
     }
@@ -266,7 +262,8 @@ impl Server {
                 (container, variables)
             }
         };
-        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 
     fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
@@ -373,7 +370,8 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace)?,
         };
-        Ok(Built { namespace: container.namespace, variables, loaded: Some(loaded) })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Proxy {
     deadline: Instant,
     /// A question was left without its answer: one that comes later would be taken for the next question's.
     broken: Cell<bool>,
-    _child: Child,
+    child: Child,
 }
 
 /// An image that the user may read, and what is in it.
@@ -60,6 +60,8 @@ pub struct Account {
 
 /// The child outlives no step's start by much, whatever becomes of its parent.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long the child may take to be gone when it has been killed.
+const PARTING: Duration = Duration::from_millis(100);
 /// The most that is said of a user's groups, in bytes: somebody with thousands gets the first of them.
 const GROUPS: usize = 64 * 1024;
 /// The most that the child may use, in bytes: hashing and parsing need a fraction.
@@ -90,7 +92,12 @@ impl Proxy {
             Err(_) => 1,
         })
         .map_err(failed)?;
-        Ok(Self { channel, deadline, broken: Cell::new(false), _child: child })
+        Ok(Self { channel, deadline, broken: Cell::new(false), child })
+    }
+
+    /// Ends the child, and waits for that: nothing of ours is to be left in a process that becomes another program.
+    pub fn end(self) {
+        self.child.end(PARTING);
     }
 
     /// When whoever waits for the container gives it up.

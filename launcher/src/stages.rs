@@ -10,7 +10,7 @@ use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::plan::{Plan, Shape, Sighting, Upper};
-use coracle::policy::{self, Form, Provenance};
+use coracle::policy::{self, Form, Grant, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
 use coracle::sys::{self, Identity, MountNamespace};
@@ -21,6 +21,7 @@ use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::proxy::{Account, Opened, Proxy};
+use crate::slurm_client;
 use crate::survey;
 use crate::variables::{self, Variables};
 
@@ -42,8 +43,19 @@ pub struct Run {
     pub config: Config,
     /// The user.
     pub identity: Identity,
+    /// With whose rights it is made.
+    pub authority: Authority,
     /// How long each phase took.
     pub clock: Clock,
+}
+
+/// With whose rights a container is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// Root's, for the user: so the site's policy decides.
+    Root,
+    /// The user's own, in a user namespace.
+    Own,
 }
 
 /// An image that was opened as the user, found good, allowed, and made ready for mounting.
@@ -68,6 +80,16 @@ pub struct Container {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it.
     pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
+        let opened = self.open(proxy)?;
+        let grant = match self.authority {
+            Authority::Root => self.judge(proxy, &opened)?,
+            Authority::Own => self.judge_own(&opened)?,
+        };
+        self.attach(proxy, opened, grant)
+    }
+
+    /// Opens and verifies the image.
+    pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
         let opened = proxy.open_image(&self.image, self.settings.digest.is_some())?;
         self.clock.lap("open");
@@ -76,8 +98,23 @@ impl Run {
         {
             return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
         }
-        let provenance = self.provenance(proxy, &opened)?;
-        let grant = policy::judge(&self.config, &provenance).map_err(|denied| denied.refuse(&name))?;
+        Ok(opened)
+    }
+
+    /// What the site says of an image that was opened.
+    pub fn judge(&self, proxy: &Proxy, opened: &Opened) -> Result<Grant, Refusal> {
+        let provenance = self.provenance(proxy, opened)?;
+        policy::judge(&self.config, &provenance).map_err(|denied| denied.refuse(&self.image.to_string()))
+    }
+
+    /// What the kernel lets the user do with it.
+    pub fn judge_own(&self, opened: &Opened) -> Result<Grant, Refusal> {
+        policy::own(form(&opened.image)).map_err(|denied| denied.refuse(&self.image.to_string()))
+    }
+
+    /// Gets an image that may run ready for mounting.
+    pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
+        let name = self.image.to_string();
         let mut groups = vec![self.identity.gid];
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
@@ -220,6 +257,15 @@ impl Run {
         self.clock.lap("environment");
         found
     }
+}
+
+/// Single files of the node that Slurm or a job's environment refers to. `told` is what Slurm was told of its own
+/// configuration (`SLURM_CONF`).
+pub fn files(config: &Config, environment: &[Pair], told: Option<&Path>) -> Vec<PathBuf> {
+    let cookie = environment.iter().find(|(name, _)| name == "XAUTHORITY");
+    let cookie = cookie.map(|(_, path)| PathBuf::from(path));
+    let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
+    cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
 }
 
 fn form(image: &Image) -> Form {

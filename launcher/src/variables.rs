@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use coracle::env::{Change, Environment, OUTER, Pair, Record, Rules, script};
 use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
-use coracle::request::escape::escape;
+use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received};
 use coracle::view::COMMANDS;
 use coracle::wire::Answer;
@@ -26,6 +26,8 @@ use nix::sys::resource::{Resource, setrlimit};
 
 /// How long an image's scripts may take, as with Apptainer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a child that has been killed may take to be gone.
+const PARTING: Duration = Duration::from_millis(100);
 /// The longest environment, in bytes: execve(2) takes a quarter of the stack, 2 MiB as a rule, and at most 6 MiB.
 pub const MAX_LEN: usize = 4 << 20;
 /// The most that scripts of an image may use, in bytes.
@@ -79,6 +81,27 @@ pub struct Variables {
     pub listing: OwnedFd,
 }
 
+impl Variables {
+    /// `host` as it is inside.
+    pub fn applied_to(&self, host: &[Pair]) -> Result<Vec<Pair>, Refusal> {
+        let changes = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
+        let changes = Change::from_bytes(&changes).ok_or_else(garbled)?;
+        Ok(undone(host, &changes))
+    }
+}
+
+fn garbled() -> Refusal {
+    Refusal::new(Kind::Internal, "the container's environment", "cannot be read")
+}
+
+/// Takes the words of the image's entry point out of an environment that was made for it.
+pub fn take_entrypoint(environment: &mut Vec<Pair>) -> Result<Vec<OsString>, Refusal> {
+    let at = environment.iter().position(|(name, _)| name == ENTRYPOINT).ok_or_else(garbled)?;
+    let (_, text) = environment.swap_remove(at);
+    let text = text.into_string().map_err(|_| garbled())?;
+    text.split(' ').map(|word| unescape(word).map_err(Refusal::from)).collect()
+}
+
 /// Reads a job's environment as the plugin sends it: `NAME=VALUE`, each with a NUL behind it.
 pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
     let pair = |variable: &[u8]| {
@@ -116,7 +139,7 @@ pub fn find_out(
     let (ours, theirs) = Channel::pair().map_err(system)?;
     // A script may leave processes behind, and no cgroup of the job's is around it: its process namespace ends with
     // the child, and all that is in it.
-    let _child = sys::fork_contained(move || {
+    let child = sys::fork_contained(move || {
         let answered = become_the_user(namespace, identity).map_err(system).and_then(|()| work(question, &helper));
         let sent = match answered {
             Ok(found) => {
@@ -129,7 +152,9 @@ pub fn find_out(
     })
     .map_err(system)?;
     let dead = || Refusal::new(Kind::Internal, "the container's environment", "the process that makes it has died");
-    let packet = match ours.receive(deadline) {
+    let received = ours.receive(deadline);
+    child.end(PARTING);
+    let packet = match received {
         Ok(Received::Packet(packet)) => packet,
         Ok(Received::Closed) => return Err(dead()),
         Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => {

@@ -35,7 +35,9 @@ pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
     set_attributes,
 };
-pub use ns::{MountNamespace, enter_mount_namespace, unshare_mount_namespace};
+pub use ns::{
+    MountNamespace, enter_mount_namespace, enter_user_namespace, in_first_user_namespace, unshare_mount_namespace,
+};
 pub use output::output_of;
 pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{

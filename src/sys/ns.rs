@@ -73,6 +73,37 @@ pub fn enter_mount_namespace(namespace: impl AsFd) -> Result<()> {
     nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS).map_err(|errno| Error::new("setns(CLONE_NEWNS)", errno))
 }
 
+/// The inode of the user namespace that the kernel starts with (linux/nsfs.h, USER_NS_INIT_INO).
+const FIRST_USER_NAMESPACE: u64 = 0xeffffffd;
+
+/// True where root is the machine's own root (user_namespaces(7)).
+pub fn in_first_user_namespace() -> Result<bool> {
+    let path = "/proc/self/ns/user";
+    let found = nix::sys::stat::stat(path).map_err(|errno| Error::new(format!("stat({path:?})"), errno))?;
+    Ok(found.st_ino == FIRST_USER_NAMESPACE)
+}
+
+/// Moves this process into a user namespace of its own and a mount namespace that belongs to it. It has every
+/// capability there; its user and primary group are the same numbers as outside, and nobody else exists
+/// (user_namespaces(7), "User and group ID mappings"). No ids can be changed there: setgroups(2) is denied.
+///
+/// EPERM and EACCES: the kernel's configuration, a security module, or a chroot around this process. ENOSPC: the limit
+/// user.max_user_namespaces. EINVAL: the kernel has none, or the process has threads.
+pub fn enter_user_namespace() -> Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| Error::new("unshare(CLONE_NEWUSER|CLONE_NEWNS)", errno))?;
+    for (path, text) in [
+        // Before the groups, which an unprivileged process may not map otherwise.
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{uid} {uid} 1")),
+        ("/proc/self/gid_map", format!("{gid} {gid} 1")),
+    ] {
+        std::fs::write(path, &text).map_err(|cause| Error::from_io(format!("write({path:?}, {text:?})"), &cause))?;
+    }
+    Ok(())
+}
+
 /// Gives the calling process a copy of its mount namespace.
 pub fn unshare_mount_namespace() -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| Error::new("unshare(CLONE_NEWNS)", errno))

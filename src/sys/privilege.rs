@@ -17,15 +17,32 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// True for a process that is this user already, in all of its ids, and has no others to go back to. Root is not
+    /// meant: it has ids to change, and rights that go with them.
+    ///
+    /// Outside of a job that is where everything starts. Such a process keeps its groups: nobody but root changes those,
+    /// and in a user namespace without setgroups(2) nobody at all.
+    fn is_ours(&self) -> Result<bool> {
+        let users = nix::unistd::getresuid().map_err(|errno| Error::new("getresuid()", errno))?;
+        let groups = nix::unistd::getresgid().map_err(|errno| Error::new("getresgid()", errno))?;
+        let users = [users.real, users.effective, users.saved].map(Uid::as_raw);
+        let groups = [groups.real, groups.effective, groups.saved].map(Gid::as_raw);
+        Ok(self.uid != 0 && users == [self.uid; 3] && groups == [self.gid; 3])
+    }
+
     fn group_ids(&self) -> Vec<Gid> {
         self.groups.iter().copied().map(Gid::from_raw).collect()
     }
 }
 
-/// Turns this process into `identity` for good, and reads back that it happened.
+/// Turns this process into `identity` for good, and reads back that it happened. A process that is that user already
+/// only gives up its capabilities, as the change of ids does (capabilities(7), "Effect of user ID changes").
 ///
 /// The process must have one thread: nix calls the C library's setters, which would change the others too.
 pub fn become_user(identity: &Identity) -> Result<()> {
+    if identity.is_ours()? {
+        return change_capabilities("capset(permitted=0)", |word| *word = CapData::default());
+    }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     nix::unistd::setgroups(&identity.group_ids()).map_err(|errno| Error::new("setgroups()", errno))?;
     nix::unistd::setresgid(gid, gid, gid).map_err(|errno| Error::new(format!("setresgid({gid})"), errno))?;
@@ -40,8 +57,12 @@ pub fn become_user(identity: &Identity) -> Result<()> {
 /// Runs `work` with the filesystem ids and groups of `identity`: what it opens is opened with that user's rights.
 ///
 /// The kernel takes CAP_DAC_OVERRIDE and its kin out of the effective set while fsuid is not 0
-/// (capabilities(7)). For root itself nothing changes. The process must have one thread.
+/// (capabilities(7)). For root itself, and for a process that is that user, nothing changes. The process must have one
+/// thread.
 pub fn with_fs_identity<T>(identity: &Identity, work: impl FnOnce() -> T) -> Result<T> {
+    if identity.is_ours()? {
+        return Ok(work());
+    }
     let groups = nix::unistd::getgroups().map_err(|errno| Error::new("getgroups()", errno))?;
     nix::unistd::setgroups(&identity.group_ids()).map_err(|errno| Error::new("setgroups()", errno))?;
     let back = Restore { uid: set_fs_uid(identity.uid), gid: set_fs_gid(identity.gid), groups };
@@ -131,16 +152,19 @@ pub fn drop_capabilities() -> Result<()> {
             return Err(Error::last(format!("prctl(PR_CAPBSET_DROP, {capability})")));
         }
     }
+    change_capabilities("capset(inheritable=0)", |word| word.inheritable = 0)
+}
+
+/// Changes the three sets of this thread, of which each word has 32 bits.
+fn change_capabilities(call: &str, change: impl Fn(&mut CapData)) -> Result<()> {
     let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let mut data = [CapData::default(); 2];
     // SAFETY: version 3 reads the header and fills two CapData, which is what is passed.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     check(result, || "capget()".into())?;
-    for word in &mut data {
-        word.inheritable = 0;
-    }
+    data.iter_mut().for_each(change);
     // SAFETY: version 3 reads the header and two CapData, which is what is passed.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    check(result, || "capset(inheritable=0)".into())?;
+    check(result, || call.into())?;
     Ok(())
 }

@@ -29,6 +29,21 @@ impl Child {
         pid
     }
 
+    /// Kills the child and waits until it is gone, for at most `patience`: one that hangs in a file system is left to
+    /// whoever is its parent then. For a process that is about to become another program (execve(2)), which would
+    /// have to do with a child that it does not know.
+    pub fn end(self, patience: std::time::Duration) {
+        let end = std::time::Instant::now() + patience;
+        // It may have ended by itself.
+        let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+            && std::time::Instant::now() < end
+        {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::mem::forget(self);
+    }
+
     /// Waits for the child to end. The status is the one of waitpid(2).
     pub fn wait(self) -> Result<WaitStatus> {
         let pid = self.pid;

@@ -82,10 +82,10 @@ impl Disk {
         let mut layers = Vec::new();
         for layer in &opened.image.layers {
             layers.push(match layer.filesystem {
-                Filesystem::Squashfs(_) if grant.reader == Reader::Fuse => {
-                    Source::Fuse(Program::find(config)?, layer.offset)
+                Filesystem::Squashfs(_) if grant.reader != Reader::Kernel => {
+                    Source::Fuse(Program::find(config, grant.reader)?, layer.offset)
                 }
-                _ if grant.reader == Reader::Fuse => return Err(only_squashfs(name)),
+                _ if grant.reader != Reader::Kernel => return Err(only_squashfs(name, grant.reader)),
                 Filesystem::Erofs if from_file(name, opened.file.as_fd(), grant, identity)? => Source::File(file()?),
                 filesystem => Source::Loop(attach_loop(proxy, opened, layer, name)?, filesystem),
             });
@@ -182,6 +182,11 @@ impl Source {
             Self::Loop(_, Filesystem::Squashfs(_)) | Self::Fuse(..) => "squashfs",
             Self::Loop(_, Filesystem::Ext3) => "ext4",
             Self::Loop(_, Filesystem::Erofs) | Self::File(_) => "erofs",
+            // What came into a user namespace with it cannot be left out (mount_namespaces(7)).
+            Self::Directory(_) if error.errno() == Errno::EINVAL => {
+                return Refusal::new(Kind::ImageType, name, "a directory below which other file systems are mounted")
+                    .hint("only root can leave them out: run it in a job");
+            }
             Self::Directory(_) => return Refusal::system(name, error),
         };
         match error.errno() {
@@ -225,9 +230,14 @@ fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Res
     })
 }
 
-fn only_squashfs(name: &str) -> Refusal {
-    Refusal::new(Kind::Policy, name, "an erofs, and the site reads users' images with squashfuse (user_images: fuse)")
-        .hint("make a squashfs of it")
+fn only_squashfs(name: &str, reader: Reader) -> Refusal {
+    let cause = match reader {
+        Reader::Own => "an erofs, which only root can mount",
+        Reader::Fuse | Reader::Kernel => {
+            "an erofs, and the site reads users' images with squashfuse (user_images: fuse)"
+        }
+    };
+    Refusal::new(Kind::Policy, name, cause).hint("make a squashfs of it")
 }
 
 fn no_module(name: &str, error: &sys::Error, module: &str) -> Refusal {

@@ -184,6 +184,10 @@ fn by_descriptor(fd: &impl AsRawFd) -> String {
 }
 
 fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
+    // Its own notes on files are in trusted.* attributes otherwise, which only the machine's root has.
+    if !sys::in_first_user_namespace()? {
+        context.flag(c"userxattr")?;
+    }
     context.string(c"upperdir", &by_descriptor(upper))?;
     context.string(c"workdir", &by_descriptor(work))
 }
@@ -296,8 +300,11 @@ fn folder_like_the_images(
     };
     let stat = nix::sys::stat::fstat(&original).map_err(|errno| wrong("fstat", errno))?;
     let made = sys::open_beneath(layer, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-    nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into()))
-        .map_err(|errno| wrong("fchown", errno))?;
+    match nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into())) {
+        // An owner who does not exist in this user namespace: nobody in the container has his rights.
+        Err(Errno::EINVAL) => {}
+        owned => owned.map_err(|errno| wrong("fchown", errno))?,
+    }
     // Behind chown, which takes set-user-id bits away.
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode & 0o7777))
         .map_err(|errno| wrong("fchmod", errno))

@@ -1,0 +1,150 @@
+//! What a container is made from when no job asks for it, but a person or a workflow tool.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use coracle::config::{self, Config};
+use coracle::options::{Id, RawOptions, Spec};
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Choice, Request, What};
+use coracle::sys::Identity;
+
+use crate::place;
+use crate::stages::{Authority, Clock, Run};
+use crate::userns;
+
+/// What was typed.
+pub struct Order<'a> {
+    /// The options.
+    pub raw: RawOptions,
+    /// The image.
+    pub image: &'a OsStr,
+    /// The site's settings.
+    pub config: &'a Path,
+    /// For whom, if not for whoever typed it.
+    pub user: Option<&'a str>,
+}
+
+/// Where Apptainer's users have binds that they always want.
+const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
+
+/// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
+pub fn fill(raw: &mut RawOptions) {
+    raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
+}
+
+/// Adds the binds of Apptainer's variables, which it has beside those of its command line.
+pub fn fill_as_apptainer(raw: &mut RawOptions, variable: impl Fn(&str) -> Option<OsString>) {
+    let Some(spec) = Spec::of(Id::Bind) else { return };
+    for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
+        for bind in list.as_bytes().split(|byte| *byte == b',').filter(|bind| !bind.is_empty()) {
+            // The same bind in two variables, or in one and on the command line, is meant once.
+            if !raw
+                .values(Id::Bind)
+                .any(|known| known.as_bytes().split(|byte| *byte == b',').any(|known| known == bind))
+            {
+                raw.take(spec, OsStr::from_bytes(bind).to_owned());
+            }
+        }
+    }
+}
+
+impl Order<'_> {
+    /// What there is to do, and where.
+    pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
+        let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+        let Choice::Container(request) = Request::parse(&self.raw, self.image, &directory)? else {
+            return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
+        };
+        let What::Image(image) = request.what else {
+            return Err(Refusal::new(Kind::Usage, "step", "only a job can join a step").hint("coracle exec --job JOB"));
+        };
+        let (identity, authority) = whose(self.user)?;
+        let config = load(self.config, authority)?;
+        let settings = request.settings.or(config.options.0.clone());
+        let run = Run {
+            image,
+            settings,
+            client: None,
+            helper: place::helper(),
+            files: Vec::new(),
+            environment: std::env::vars_os().collect(),
+            config,
+            identity,
+            authority,
+            clock: Clock::start(),
+        };
+        Ok((run, directory))
+    }
+}
+
+/// Gets somebody who is not root the rights that it takes to make a container, in a user namespace of his own. Files of
+/// others show no owner there, and what was opened before is in another mount namespace.
+pub fn empower(run: &Run) -> Result<(), Refusal> {
+    match run.authority {
+        Authority::Root => Ok(()),
+        Authority::Own => userns::enter(),
+    }
+}
+
+/// The site's settings. Where they are kept from users, what concerns users is not in them.
+fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
+    match Config::load(path) {
+        Err(config::Error::Read(_, cause))
+            if authority == Authority::Own && cause.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Ok(Config::default())
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// The ids of `user`, or this process' own, and what it can do with them.
+fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let authority = if uid.is_root() { Authority::Root } else { Authority::Own };
+    let Some(name) = user else {
+        let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        return Ok((Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups }, authority));
+    };
+    if authority == Authority::Own {
+        return Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else"));
+    }
+    let unknown = || Refusal::new(Kind::Usage, name, "no such user");
+    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let text = CString::new(name).map_err(|_| unknown())?;
+    let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
+    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, authority))
+}
+
+/// Sets HOME in the environment for a user whom root becomes, or who has none.
+pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
+    let Some(home) = home else { return };
+    if always {
+        run.environment.retain(|(name, _)| name != "HOME");
+    }
+    if !run.environment.iter().any(|(name, _)| name == "HOME") {
+        run.environment.push(("HOME".into(), home.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apptainers_variables_add_binds_once() {
+        let mut raw = RawOptions::default();
+        raw.take(Spec::of(Id::Bind).unwrap(), "/a,/b:/c".into());
+        fill_as_apptainer(&mut raw, |name| match name {
+            "APPTAINER_BIND" => Some("/b:/c,/d".into()),
+            "SINGULARITY_BIND" => Some("/d,,/e:/f:ro".into()),
+            "APPTAINER_BINDPATH" => Some("".into()),
+            _ => None,
+        });
+        assert_eq!(raw.values(Id::Bind).collect::<Vec<_>>(), ["/a,/b:/c", "/d", "/e:/f:ro"]);
+    }
+}

@@ -1,0 +1,204 @@
+//! The command line that people type, and workflow tools.
+#![forbid(unsafe_code)]
+
+mod options;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use coracle::report::{Kind, Refusal};
+
+use crate::{attach, exec, explain};
+
+pub use options::{Full, Short};
+
+/// Coracle refused or failed, as docker and podman have it.
+pub const REFUSED: u8 = 125;
+/// The command line makes no sense.
+const WRONG: u8 = 2;
+
+/// Run Slurm jobs inside containers
+///
+/// Jobs need no command of this program: srun --container=IMAGE and sbatch --container=IMAGE do it all.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, arg_required_else_help = true)]
+struct Command {
+    /// Say nothing but what is wrong, as always: Apptainer's flag, for those who give it
+    #[arg(short, long, visible_short_alias = 'q', alias = "quiet", global = true, hide = true, action = ArgAction::Count)]
+    silent: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a command inside an image, outside of a job or in one; as yourself, or as root for somebody
+    Exec(Exec),
+    /// Run an image's entry point, with these arguments
+    Run(Run),
+    /// Open a shell inside an image
+    Shell(Shell),
+    /// Print what srun --container=IMAGE would do on this node, and run nothing
+    Explain(Explain),
+}
+
+/// What goes with every image.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// The options of the table.
+    #[command(flatten)]
+    pub options: Short,
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
+    pub config: PathBuf,
+    /// Open the image and run the command as this user, with the user's groups (root only; default: root)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// NVIDIA's devices: refused where there are any
+    #[arg(long, hide = true)]
+    pub nv: bool,
+    /// AMD's devices: refused where there are any
+    #[arg(long, hide = true)]
+    pub rocm: bool,
+}
+
+/// What `coracle exec` was given.
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// Everything beside the image.
+    #[command(flatten)]
+    pub common: Common,
+    /// Print the plan and run nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Run in the container of a step that runs, instead of in one of an image: the job, and the step's number, batch
+    /// or interactive (default: the job script's, or else the lowest)
+    #[arg(long, value_name = "JOB[.STEP]", conflicts_with_all = ["plan", "user", "config"])]
+    pub job: Option<String>,
+    /// On which node of the job (default: the first)
+    #[arg(short = 'w', long, value_name = "NODE", requires = "job")]
+    pub node: Option<String>,
+    /// The image: a SIF, squashfs or directory; none with --job
+    pub image: Option<OsString>,
+    /// The command, looked up in the image
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What `coracle run` was given.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Everything beside the image.
+    #[command(flatten)]
+    pub common: Common,
+    /// The image: a SIF, squashfs or directory
+    pub image: OsString,
+    /// The arguments of its entry point
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// What `coracle shell` was given.
+#[derive(Debug, clap::Args)]
+pub struct Shell {
+    /// Everything beside the image.
+    #[command(flatten)]
+    pub common: Common,
+    /// The image: a SIF, squashfs or directory
+    pub image: OsString,
+}
+
+/// What `coracle explain` was given.
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// The image, as srun has it
+    #[arg(long, value_name = "IMAGE")]
+    pub container: OsString,
+    /// The options of the table.
+    #[command(flatten)]
+    pub options: Full,
+    /// What the job script of sbatch would get, instead of a step
+    #[arg(long)]
+    pub script: bool,
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
+    pub config: PathBuf,
+    /// What this user would get (root only; default: you)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let done = match Command::try_parse() {
+        Ok(Command { verb, .. }) => match &verb {
+            Verb::Exec(exec) if exec.job.is_some() => attach::main(exec),
+            Verb::Exec(exec) => exec::exec(exec),
+            Verb::Run(run) => exec::run(run),
+            Verb::Shell(shell) => exec::shell(shell),
+            Verb::Explain(explain) => explain::main(explain),
+        },
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let _ = error.print();
+            let known = |word: OsString| ["exec", "run", "shell", "explain"].iter().any(|verb| word == *verb);
+            let verb = std::env::args_os().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
+            let usage = if verb.is_some_and(known) { REFUSED } else { WRONG };
+            return if error.use_stderr() { ExitCode::from(usage) } else { ExitCode::SUCCESS };
+        }
+    };
+    done.unwrap_or_else(|refusal| {
+        eprintln!("{refusal}");
+        ExitCode::from(REFUSED)
+    })
+}
+
+/// The devices behind `--nv` and `--rocm`.
+const DEVICES: [(&str, &str); 2] = [("--nv", "/dev/nvidiactl"), ("--rocm", "/dev/kfd")];
+
+impl Common {
+    /// Workflow tools ask for GPUs wherever they run; where there are any, leaving them out would be found out late.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let asked = [self.nv, self.rocm].into_iter().zip(DEVICES).filter(|(asked, _)| *asked);
+        match asked.map(|(_, device)| device).find(|(_, device)| Path::new(device).exists()) {
+            Some((flag, device)) => Err(Refusal::new(
+                Kind::Usage,
+                flag,
+                format!("this node has {device}, and its libraries cannot be shown inside yet"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_without_contradictions() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn the_options_of_a_command_are_the_commands() {
+        let parsed = Command::try_parse_from(["coracle", "-s", "exec", "-B", "/a", "i.sif", "ls", "-l", "--bind"]);
+        let Verb::Exec(exec) = parsed.unwrap().verb else { panic!() };
+        assert_eq!(
+            (exec.image.unwrap(), exec.command),
+            ("i.sif".into(), vec!["ls".into(), "-l".into(), "--bind".into()])
+        );
+    }
+
+    #[test]
+    fn a_node_is_of_a_job() {
+        assert!(Command::try_parse_from(["coracle", "exec", "-w", "n1", "i.sif", "ls"]).is_err());
+        assert!(Command::try_parse_from(["coracle", "exec", "--job", "1", "--plan", "ls"]).is_err());
+        let parsed = Command::try_parse_from(["coracle", "exec", "--job=7.0", "-w", "n1", "--", "ls", "-l"]);
+        let Verb::Exec(exec) = parsed.unwrap().verb else { panic!() };
+        assert_eq!((exec.image.unwrap(), exec.command), ("ls".into(), vec![OsString::from("-l")]));
+    }
+}

@@ -1,0 +1,79 @@
+//! `coracle explain`: what a step, or a job script, would get on this node, from the very code that makes it.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use coracle::policy::Reader;
+use coracle::report::{Refusal, clean};
+use coracle::request::Scope;
+use coracle::sys;
+use coracle::view::HELPER;
+use coracle::wire::Here;
+use nix::sys::stat::Mode;
+
+use crate::alone::{self, Order};
+use crate::command::Explain;
+use crate::proxy::{Opened, Proxy};
+use crate::slurm_client;
+use crate::stages::{self, Authority};
+use crate::variables;
+
+/// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
+pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
+    let mut raw = given.options.0.clone();
+    alone::fill(&mut raw);
+    let image = given.container.as_os_str();
+    let order = Order { raw, image, config: &given.config, user: given.user.as_deref() };
+    let (mut run, directory) = order.prepare()?;
+    if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
+        println!("scope   steps: the job script runs on the node");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let told = std::env::var_os("SLURM_CONF").map(std::path::PathBuf::from).filter(|path| path.is_absolute());
+    if given.script {
+        run.client = slurm_client::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
+    }
+    let deadline = Instant::now() + run.config.start_timeout.0;
+    let mut proxy = Proxy::start(&run.identity, deadline)?;
+    let mut opened = run.open(&proxy)?;
+    println!("image   {}", clean(&run.image.path.display().to_string()));
+    if opened.image.is_directory() {
+        println!("holds   {}", opened.image);
+    } else {
+        println!("holds   {}, in {} bytes", opened.image, opened.length);
+    }
+    if let Some(digest) = opened.digest {
+        println!("digest  {digest}");
+    }
+    let verdict = run.judge(&proxy, &opened)?;
+    let reader = match verdict.reader {
+        Reader::Kernel => "by the kernel",
+        Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
+    };
+    println!("policy  allowed by {}, read {reader}", verdict.rule);
+    let grant = match run.authority {
+        Authority::Root => verdict,
+        Authority::Own => {
+            alone::empower(&run)?;
+            proxy = Proxy::start(&run.identity, deadline)?;
+            // It has been hashed, if that was asked for.
+            run.settings.digest = None;
+            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
+            run.judge_own(&opened)?
+        }
+    };
+    let loaded = run.attach(&proxy, opened, grant)?;
+    alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
+    run.files = stages::files(&run.config, &run.environment, told.as_deref());
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    print!("\n{}", container.plan);
+    let found = run.variables(Some(&loaded.opened), &container.namespace)?;
+    let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
+        .map_err(|error| Refusal::system("the container's environment", &error))?;
+    print!("\n{}", String::from_utf8_lossy(&listing));
+    found.notes.iter().for_each(|note| println!("\nnote    {}", clean(note)));
+    Ok(ExitCode::SUCCESS)
+}
