@@ -20,6 +20,7 @@ use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
+use crate::fuse::ImageServer;
 use crate::join;
 use crate::journal::Entry;
 use crate::place;
@@ -115,6 +116,8 @@ struct Built {
     loaded: Option<Loaded>,
     /// What was done to make it; nothing, if a running step was joined.
     plan: Option<Plan>,
+    /// Who reads its image, where the kernel does not.
+    servers: Vec<ImageServer>,
 }
 
 impl Built {
@@ -231,7 +234,7 @@ impl Server {
             run.clock.lap("find");
             run.image = found.image;
             let variables = run.variables(None, &found.namespace)?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None })
+            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, servers: Vec::new() })
         });
         Ok(Outcome { built, base, here: None })
     }
@@ -262,8 +265,8 @@ impl Server {
                 (container, variables)
             }
         };
-        let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
+        let Container { namespace, plan, servers } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })
     }
 
     fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
@@ -284,6 +287,11 @@ impl Server {
         self.each_task(|hello, task| {
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
+            }
+            let servers = outcome.built.as_mut().map(|built| std::mem::take(&mut built.servers)).unwrap_or_default();
+            let follow = |server: &ImageServer| server.follow(self.start.daemon, &self.start.identity).err();
+            if let Some(refusal) = servers.iter().find_map(follow) {
+                outcome.built = Err(refusal);
             }
             match &outcome.built {
                 Ok(built) => {
@@ -370,8 +378,8 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace)?,
         };
-        let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
+        let Container { namespace, plan, servers } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })
     }
 }
 

@@ -35,19 +35,25 @@ impl Cgroups {
         Self { folders: folders.collect() }
     }
 
-    /// Puts a process into all of these groups. The first that does not take it is the error; the others have it.
-    pub fn add(&self, pid: i32) -> Result<()> {
-        self.folders.iter().map(|folder| join(&folder.mounted.join(&folder.below), pid)).fold(Ok(()), Result::and)
+    /// Puts a process into those of these groups that are a job's. The first that does not take it is the error; the
+    /// others have it.
+    pub fn add_to_job(&self, pid: i32) -> Result<()> {
+        let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
+        jobs.map(|folder| join(&folder.mounted.join(&folder.below), pid)).fold(Ok(()), Result::and)
     }
 
     /// Puts a process at the top of those hierarchies of version 1 in which it is in a job's group. A group with a
     /// process in it cannot be removed, and that of a job is when the job ends.
     pub fn leave_job(&self, pid: i32) -> Result<()> {
-        let of_job = |folder: &&Folder| {
-            folder.below.iter().any(|name| name.to_string_lossy().starts_with("job_"))
-                && !folder.mounted.join("cgroup.controllers").exists()
-        };
-        self.folders.iter().filter(of_job).map(|folder| join(&folder.mounted, pid)).fold(Ok(()), Result::and)
+        let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
+        self.folders.iter().filter(first).map(|folder| join(&folder.mounted, pid)).fold(Ok(()), Result::and)
+    }
+}
+
+impl Folder {
+    /// Slurm's cgroup plugins name a job's group so, in both versions.
+    fn of_a_job(&self) -> bool {
+        self.below.iter().any(|name| name.to_string_lossy().starts_with("job_"))
     }
 }
 
