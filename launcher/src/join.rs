@@ -62,6 +62,12 @@ impl Process {
         line.split_ascii_whitespace().next()?.parse().ok()
     }
 
+    /// What stands for the node that it belongs to: where several nodes are one machine (slurmd -N), each may have a
+    /// host name of its own (uts_namespaces(7)), and a step has a slurmstepd on each.
+    fn node(&self) -> Option<OsString> {
+        nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
+    }
+
     /// The program that it runs.
     fn program(&self) -> Option<(u64, u64)> {
         let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
@@ -80,12 +86,16 @@ fn processes() -> Vec<(i32, Process)> {
 pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
     let name = |step: u32| format!("{}.{}", start.job, step_name(step));
     let shown = wanted.map_or_else(|| format!("job {}", start.job), |step| format!("step {}", name(step)));
-    let ours = i32::try_from(start.daemon).ok().and_then(Process::open).and_then(|process| process.program());
-    let program = ours.ok_or_else(|| Refusal::new(Kind::System, &shown, "slurmstepd has died"))?;
+    let ours = i32::try_from(start.daemon).ok().and_then(Process::open);
+    let ours = ours.and_then(|process| Some((process.program()?, process.node()?)));
+    let (program, node) = ours.ok_or_else(|| Refusal::new(Kind::System, &shown, "slurmstepd has died"))?;
     let all = processes();
     let mut daemons: Vec<(u32, i32)> = all
         .iter()
-        .filter_map(|(pid, process)| Some((step_of(process, start.job, program)?, *pid)))
+        .filter_map(|(pid, process)| {
+            let step = step_of(process, start.job, program)?;
+            (process.node()? == node).then_some((step, *pid))
+        })
         .filter(|(step, _)| *step != start.step && wanted.is_none_or(|wanted| wanted == *step))
         .collect();
     // The special steps have the largest numbers, and the job script comes first.

@@ -37,7 +37,7 @@ fn refusal(error: &sys::Error, read: &dyn Fn(&str) -> Option<String>) -> Refusal
             refuse("the kernel makes none for a process in a chroot".into())
         }
         (Errno::EPERM | Errno::EACCES, None) => {
-            refuse(format!("the kernel, a security module or a container around allows you none: {error}"))
+            refuse(format!("a security module, or a container or chroot around, allows you none: {error}"))
         }
         (Errno::EINVAL, _) => refuse(format!("the kernel of this node has none: {error}")),
         _ => Refusal::system("user namespace", error).hint(HINT),

@@ -47,12 +47,6 @@ load support
 	((status == 125))
 }
 
-@test "only root may use it" {
-	run alice coracle exec "$busybox" true
-	((status == 125))
-	[[ ${lines[0]} == 'coracle: exec: only root can do this [usage]' ]] || fail "$output"
-}
-
 @test "a wrong command is 2, help and version are 0" {
 	run coracle nonsense
 	((status == 2))

@@ -142,7 +142,11 @@ impl Disk {
             let mut tops = Vec::new();
             for (layer, tree) in self.layers.iter().zip(trees) {
                 sys::move_mount(tree, &place).map_err(system)?;
-                tops.insert(0, layer.top(name, tree)?);
+                let top = layer.top(name, tree)?;
+                // FUSE does not know the mode of its root before it asks for it (fs/fuse/dir.c, fuse_permission), and an
+                // overlay takes over what is known when it is made.
+                nix::sys::stat::fstat(&top).map_err(|errno| damaged(name, &sys::Error::new("fstat()", errno)))?;
+                tops.insert(0, top);
             }
             let tops: Vec<BorrowedFd<'_>> = tops.iter().map(AsFd::as_fd).collect();
             root::overlay(&tops).map_err(|error| root::overlay_refused(name, &error))

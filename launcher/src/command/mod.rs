@@ -77,7 +77,7 @@ pub struct Exec {
     /// or interactive (default: the job script's, or else the lowest)
     #[arg(long, value_name = "JOB[.STEP]", conflicts_with_all = ["plan", "user", "config"])]
     pub job: Option<String>,
-    /// On which node of the job (default: the first)
+    /// On which node of the job (default: srun takes one)
     #[arg(short = 'w', long, value_name = "NODE", requires = "job")]
     pub node: Option<String>,
     /// The image: a SIF, squashfs or directory; none with --job

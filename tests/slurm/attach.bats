@@ -1,0 +1,87 @@
+# coracle exec --job: into the container of a step that runs.
+bats_require_minimum_version 1.5.0
+load support
+
+# A job on two nodes whose script and whose step 0 run in writable containers, and step 1 on the nodes.
+start_job() {
+	job_script job.sh "echo batch >/mark; readlink /proc/self/ns/mnt >$dir/ns.batch
+srun -N2 -n2 --overlap --container-writable sh -c 'echo step >/mark; readlink /proc/self/ns/mnt >$dir/ns.0.\$(hostname); sleep 100' &
+until test -e $dir/ns.0.n1 && test -e $dir/ns.0.n2; do sleep 0.1; done
+srun -N1 -n1 --overlap --container=none sh -c 'touch $dir/bare; sleep 100' &
+wait"
+	job=$(alice sbatch --parsable -N2 -n2 --overcommit --container="$busybox" --container-writable -o "$dir/out" job.sh)
+	eventually test -e bare || fail "$(<out)"
+}
+
+cleanup() {
+	scancel "${job:-0}" 2>/dev/null || true
+	job=''
+	eventually no_tasks
+}
+
+# Refused in one line, by srun's plugin or the node's; the job runs on.
+not_joined() { # TEXT COMMAND...
+	local text=$1
+	shift
+	run alice "$@"
+	((status != 0)) || { fail "not refused: $*" "$output"; return; }
+	said usage "$text"
+}
+
+ns='readlink /proc/self/ns/mnt'
+
+@test "the very container of a step is entered, on the node that is asked for" {
+	start_job
+	good coracle exec --job "$job.batch" sh -c "$ns; cat /mark; cat /etc/image-only"
+	prints "$(<ns.batch)"$'\n'"batch"$'\n'"$MARK"
+	good coracle exec --job "$job" sh -c "$ns"
+	prints "$(<ns.batch)"
+	good coracle exec --job "$job.0" -w n2 -- sh -c "$ns; cat /mark; hostname"
+	prints "$(<ns.0.n2)"$'\n'"step"$'\n'"n2"
+	good coracle exec --job "$job.0" -w n1 sh -c "$ns; echo word >/mark"
+	prints "$(<ns.0.n1)"
+	good coracle exec --job "$job.0" -w n1 cat /mark
+	prints word
+	good coracle exec --job "$job.0" grep -E '^(Cap...|NoNewPrivs):' /proc/self/status
+	[[ $(grep -c '^Cap...:	0000000000000000$' <<<"$output") == 5 ]] || fail "$output"
+	has_line 'NoNewPrivs:	1'
+}
+
+@test "the exit status, input and options go through srun" {
+	start_job
+	run alice coracle exec --job "$job.0" sh -c 'exit 7'
+	((status == 7))
+	run alice bash -c "echo word | coracle exec --job $job.0 cat"
+	prints word
+	good coracle exec --job "$job.0" --env A=5 --pwd /etc sh -c 'echo $A; pwd'
+	prints $'5\n/etc'
+	good script -qec "coracle exec --job $job.0 tty" /dev/null
+	has /dev/pts/
+}
+
+@test "what cannot be joined is refused" {
+	start_job
+	not_joined "step $job.9: does not run on this node" coracle exec --job "$job.9" true
+	not_joined "step $job.1: has no container on this node" coracle exec --job "$job.1" true
+	not_joined 'binds, digest, home, and what can be written were decided' \
+		coracle exec --job "$job.0" -B /tmp:/x true
+	run as bob coracle exec --job "$job.0" true
+	((status != 0))
+	has 'Access/permission denied'
+	run alice coracle exec --job 4711 true
+	((status != 0))
+	has 'Invalid job id'
+	run -125 alice coracle exec --job "$job.x" true
+	[[ ${lines[0]} == "coracle: $job.x: not a job: JOB or JOB.STEP is wanted [usage]" ]] || fail "$output"
+	run -125 alice coracle exec --job "$job"
+	[[ ${lines[0]} == 'coracle: exec: the command is missing [usage]' ]] || fail "$output"
+	run -125 alice coracle exec -w n1 "$busybox" true
+	run -125 alice env PATH=/no /usr/bin/coracle exec --job "$job.0" --plan true
+}
+
+@test "without srun that is said" {
+	mv /usr/bin/srun /usr/bin/srun.away
+	run -125 alice coracle exec --job 1 true
+	mv /usr/bin/srun.away /usr/bin/srun
+	[[ ${lines[0]} == 'coracle: srun: not found on this node [system]' ]] || fail "$output"
+}

@@ -1,0 +1,240 @@
+# coracle run, exec and shell by somebody who is not root, in a user namespace of his own.
+bats_require_minimum_version 1.5.0
+load support
+
+no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
+
+# The process has left our user namespace.
+elsewhere() { # PID
+	[[ $(readlink "/proc/$1/ns/user") != "$(readlink /proc/self/ns/user)" ]]
+}
+
+# An image with an entry point, a root-only file and a folder of everybody's.
+with_entrypoint() { # NAME
+	cp -a "$IMG/tree" "$dir/made"
+	mkdir "$dir/made/.singularity.d"
+	printf '#!/bin/sh\necho entry "$@"\nexit 9\n' >"$dir/made/.singularity.d/runscript"
+	echo secret >"$dir/made/secret"
+	chmod 755 "$dir/made/.singularity.d/runscript"
+	mksquashfs "$dir/made" "$dir/$1" -noappend -quiet -no-progress -all-root -p 'secret m 600 0 0' >/dev/null
+	rm -rf "$dir/made"
+}
+
+@test "a command runs in the image as its user, with no rights and no processes of ours" {
+	good coracle exec "$busybox" sh -c 'cat /etc/image-only; id -u; grep -E "^(Cap...|NoNewPrivs):" /proc/self/status; pwd'
+	has_line "$MARK"
+	has_line 2001
+	[[ $(grep -c '^Cap...:	0000000000000000$' <<<"$output") == 5 ]] || fail "$output"
+	has_line 'NoNewPrivs:	1'
+	has_line "$dir"
+	good coracle exec "$busybox" sh -c 'for file in /proc/[0-9]*/stat; do read -r pid name state parent rest <$file 2>/dev/null && [ "$parent" = $$ ] && echo "child $pid $name $state"; done; echo end'
+	prints end
+	eventually no_squashfuse
+	healthy
+}
+
+@test "squashfuse_ll is init's, and ends with the command, however that ends" {
+	alice coracle exec "$busybox" sh -c "echo \$\$ >$dir/pid; exec /bin/sleep 60" 3>&- &
+	eventually test -s pid
+	local server
+	server=$(pgrep -x squashfuse_ll)
+	[[ $(stat -c %U "/proc/$server") == alice ]]
+	grep -qx 'PPid:	1' "/proc/$server/status"
+	grep -qx 'CapEff:	0000000000000000' "/proc/$server/status"
+	! pgrep -x coracle >/dev/null
+	kill -KILL "$(<pid)"
+	eventually no_squashfuse
+}
+
+@test "SIF and squashfs of every compression, and directories; erofs and ext3 are root's" {
+	local image
+	for image in "$IMG"/busybox-*.sif "$IMG/busybox-zstd.sqsh" "$IMG/tree" "$IMG/overlay.sif"; do
+		good coracle exec "$image" cat /etc/image-only
+		has "$MARK"
+	done
+	run alice coracle exec "$IMG/busybox.erofs" true
+	((status == 125))
+	[[ ${lines[0]} == "coracle: $IMG/busybox.erofs: an erofs, which only root can mount [policy]" ]] || fail "$output"
+	run alice coracle exec "$IMG/overlay-ext3.sif" true
+	((status == 125))
+	[[ ${lines[0]} == "coracle: $IMG/overlay-ext3.sif: its overlay partition is an ext3, which only root can mount [policy]" ]] || fail "$output"
+}
+
+@test "exit statuses are the command's, and 125 to 127 as everywhere" {
+	run alice coracle exec "$busybox" sh -c 'exit 7'
+	((status == 7))
+	run alice coracle exec "$busybox" sh -c 'kill -TERM $$'
+	((status == 143))
+	run -127 alice coracle exec "$busybox" coracle-no-such-command
+	has 'coracle: coracle-no-such-command: '
+	run -126 alice coracle exec "$busybox" /etc/image-only
+	run -125 alice coracle exec /no/such.sif true
+	[[ ${lines[0]} == 'coracle: /no/such.sif: no such file on this node [image-missing]' ]] || fail "$output"
+	run -125 alice coracle exec --no-such-option "$busybox" true
+	run -125 alice coracle exec "$busybox"
+	run -125 alice coracle run --no-such-option "$busybox"
+	install -o bob -m 600 "$busybox" bobs.sif
+	run -125 alice coracle exec "$dir/bobs.sif" true
+	has '[image-unreadable]'
+	run -125 alice coracle exec --user bob "$busybox" true
+	[[ ${lines[0]} == 'coracle: --user: only root can be somebody else [usage]' ]] || fail "$output"
+}
+
+@test "binds, from the command line and from Apptainer's variables" {
+	install -d -o alice a b c
+	touch a/in-a b/in-b c/in-c
+	chown alice a/in-a
+	good env APPTAINER_BIND="$dir/b:/mnt/b,$dir/a:/mnt/a" SINGULARITY_BIND="$dir/c:/mnt/c" \
+		coracle exec -B "$dir/a:/mnt/a" --bind "$dir/a:/mnt/ro:ro" "$busybox" sh -c 'ls -1 /mnt/a /mnt/b /mnt/c; touch /mnt/a/new; touch /mnt/ro/new2 2>/dev/null || echo read-only'
+	has_line in-a
+	has_line in-b
+	has_line in-c
+	has_line read-only
+	[[ -e a/new && ! -e a/new2 ]]
+	run -125 alice coracle exec -B /no/such:/mnt "$busybox" true
+	[[ ${lines[0]} == 'coracle: /no/such: does not exist on this node [bind]' ]] || fail "$output"
+	run -125 alice coracle exec -B "$dir/a:/proc/x" "$busybox" true
+	has '[bind]'
+	good coracle exec -B tmpfs:/mnt/x:1m "$busybox" sh -c 'echo word >/mnt/x/f && cat /mnt/x/f'
+	prints word
+}
+
+@test "Apptainer's words: --pwd, --cwd, --env, -e, --no-home, -s, -q, --nv without a GPU" {
+	good coracle -s exec --pwd /etc "$busybox" sh -c 'pwd; echo $PWD'
+	prints $'/etc\n/etc'
+	good coracle exec -q --cwd /etc "$busybox" pwd
+	prints /etc
+	good env OUTER=1 coracle exec --env A=1,B=2 --env C=3 "$busybox" sh -c 'echo $A$B$C$OUTER'
+	prints 1231
+	good env OUTER=1 APPTAINERENV_X=5 coracle exec -e --env A=1 "$busybox" sh -c 'echo "$A<$OUTER>$X"'
+	prints '1<>5'
+	good coracle exec --cleanenv --nv --rocm "$busybox" sh -c 'echo $HOME'
+	prints /home/alice
+	good coracle exec "$busybox" test -d /home/alice
+	run alice coracle exec --no-home "$busybox" test -d /home/alice
+	((status == 1)) || fail "$output"
+	good env -u HOME coracle exec "$busybox" sh -c 'echo $HOME'
+	prints /home/alice
+}
+
+@test "--nv is refused by name where there is a GPU" {
+	touch /dev/nvidiactl
+	run -125 alice coracle exec --nv "$busybox" true
+	rm /dev/nvidiactl
+	[[ ${lines[0]} == 'coracle: --nv: this node has /dev/nvidiactl, '*' [usage]' ]] || fail "$output"
+}
+
+@test "an overlay folder keeps what is written" {
+	install -d -o alice -m 755 keep
+	good coracle exec --overlay "$dir/keep" "$busybox" sh -c 'echo kept >/new; mkdir /made; rmdir /made; mkdir /made'
+	good coracle exec --overlay keep "$busybox" sh -c 'cat /new; ls -d /made'
+	prints $'kept\n/made'
+	run -125 alice coracle exec --overlay keep --writable "$busybox" true
+	has '[usage]'
+}
+
+@test "what is written goes to memory or to an overlay, and never to the image" {
+	local before
+	before=$(sha256sum <"$busybox")
+	good coracle exec --writable-tmpfs "$busybox" sh -c 'echo new >/new && cat /new && mkdir /folder && rmdir /folder'
+	prints new
+	run alice coracle exec "$busybox" sh -c 'echo new >/new'
+	((status != 0))
+	has 'Read-only file system'
+	[[ $before == "$(sha256sum <"$busybox")" ]]
+}
+
+@test "run starts the entry point; exec and shell do not" {
+	with_entrypoint e.sqsh
+	run alice coracle run "$dir/e.sqsh"
+	((status == 9)) && prints entry
+	run alice coracle run "$dir/e.sqsh" a 'b c' -d
+	((status == 9)) && prints 'entry a b c -d'
+	good coracle exec "$dir/e.sqsh" echo exec
+	prints exec
+	run alice coracle exec --entrypoint "$dir/e.sqsh" x
+	((status == 9)) && prints 'entry x'
+	good coracle shell "$dir/e.sqsh" <<<'echo shell; cat /etc/image-only'
+	prints $'shell\n'"$MARK"
+	run -125 alice coracle run "$busybox"
+	[[ ${lines[0]} == "coracle: $busybox: the image has no entry point [usage]" ]] || fail "$output"
+	good coracle run "$busybox" echo word
+	prints word
+	# File modes of the image count.
+	run alice coracle exec "$dir/e.sqsh" cat /secret
+	((status == 1))
+	has 'Permission denied'
+}
+
+@test "the site's binds and options count, and its policy on images is for jobs" {
+	mkdir -m 755 /opt/site
+	configure $'version: 1\nuser_images: deny\nbinds:\n- source: /opt/site\n  target: /mnt/site\noptions:\n  env: SITE=1'
+	run alice coracle exec "$busybox" sh -c 'test -d /mnt/site && echo $SITE'
+	rmdir /opt/site
+	((status == 0)) || fail "$output"
+	prints 1
+	configure $'version: 1\nno_such_key: 1'
+	run -125 alice coracle exec "$busybox" true
+	has '[config]'
+	configure $'version: 1\noptions:\n  env: SITE=1'
+	chmod 600 /etc/coracle/coracle.yaml
+	good coracle exec "$busybox" sh -c 'echo "<$SITE>"'
+	prints '<>'
+}
+
+@test "in a job on the node, and by root and by a user at once" {
+	good srun -N2 -n4 coracle exec "$busybox" cat /etc/image-only
+	[[ $(grep -cx "$MARK" <<<"$output") == 4 ]] || fail "$output"
+	run coracle exec "$busybox" cat /etc/image-only
+	prints "$MARK"
+}
+
+@test "a node without user namespaces is named with its switch" {
+	# The limit is one of each user namespace: the machine's is not changed.
+	mkfifo go
+	# It gets its rights there with the first program that it starts as the root that it is then.
+	unshare --user bash -c "read -r <go; exec bash -c 'echo 0 >/proc/sys/user/max_user_namespaces &&
+		exec setpriv --reuid 2001 --regid 2001 --clear-groups coracle exec $busybox true'" >out 2>&1 3>&- &
+	local unshared=$! status=0
+	eventually elsewhere $unshared
+	echo '0 0 65536' >"/proc/$unshared/uid_map"
+	echo '0 0 65536' >"/proc/$unshared/gid_map"
+	echo >go
+	wait $unshared || status=$?
+	((status == 125)) || fail "status $status" "$(<out)"
+	run cat out
+	[[ ${lines[0]} == 'coracle: user namespace: this node allows you none: sysctl user.max_user_namespaces is 0 [system]' ]] || fail "$output"
+	[[ ${lines[1]} == 'coracle: hint: in a job, srun --container=IMAGE does without' ]] || fail "$output"
+}
+
+@test "in a chroot, where the kernel makes none, that is said" {
+	run -125 unshare --mount sh -c "mount --rbind / /mnt && exec chroot --userspec=2001:2001 /mnt coracle exec $busybox true"
+	[[ ${lines[0]} == 'coracle: user namespace: '*chroot*'EPERM'*'[system]' ]] || fail "$output"
+}
+
+@test "without FUSE or squashfuse_ll, what is missing is said" {
+	chmod 600 /dev/fuse
+	run -125 alice coracle exec "$busybox" true
+	chmod 666 /dev/fuse
+	[[ ${lines[0]} == *"/dev/fuse"*'EACCES'*'[system]' ]] || fail "$output"
+	configure $'version: 1\nsquashfuse: /no/such'
+	run -125 alice coracle exec "$busybox" true
+	[[ ${lines[0]} == 'coracle: /no/such: not found on this node, and whoever is not root needs it [system]' ]] || fail "$output"
+	good coracle exec "$IMG/tree" cat /etc/image-only
+	prints "$MARK"
+}
+
+@test "a squashfuse_ll that hangs or dies ends the start and leaves nothing" {
+	install -d /opt/fuse
+	printf '#!/bin/sh\nexec sleep 100\n' >/opt/fuse/squashfuse_ll
+	chmod 755 /opt/fuse/squashfuse_ll
+	configure $'version: 1\nsquashfuse: /opt/fuse/squashfuse_ll\nstart_timeout: 1'
+	run -125 alice coracle exec "$busybox" true
+	[[ ${lines[0]} == "coracle: $busybox: squashfuse_ll, which reads it as you, did not answer in time [timeout]" ]] || fail "$output"
+	eventually no_tasks
+	printf '#!/bin/sh\nexit 1\n' >/opt/fuse/squashfuse_ll
+	run -125 alice coracle exec "$busybox" true
+	[[ ${lines[0]} == "coracle: $busybox: squashfuse_ll, which reads it as you, has ended [image-format]" ]] || fail "$output"
+	rm -r /opt/fuse
+	healthy
+}
