@@ -53,6 +53,12 @@ pub struct Exec {
     pub command: Vec<OsString>,
 }
 
+/// The whole command line, to make its manual from.
+#[cfg(feature = "manual")]
+pub fn tree() -> clap::Command {
+    <Command as clap::CommandFactory>::command()
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     match Command::try_parse() {
