@@ -7,7 +7,7 @@ CARGO      ?= cargo
 STAGE      := target/stage
 IMAGES     := target/images
 
-.PHONY: help deps build install images stage demo cluster check unit slurm test test-kernel bench clean
+.PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,7 +21,12 @@ build: ## the plugin, the launcher and what runs inside of images
 		-C target-feature=+crt-static
 	$(CARGO) build --locked --profile plugin --package spank_coracle
 
-install: build ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
+# With the development profile, whose dependencies `make unit` builds, too.
+manual: ## man pages and completions, in target/manual
+	rm -rf target/manual
+	$(CARGO) run --locked --package coracle-launcher --bin coracle --features manual -- manual target/manual
+
+install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
 	install -D -m 0755 target/release/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
 	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(PREFIX)/lib/coracle/coracle-inside
@@ -30,6 +35,12 @@ install: build ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
 		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml || \
 		install -m 0644 slurm-conf-examples/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man7 target/manual/man/man7/*
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		target/manual/bash-completion/completions/coracle
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions target/manual/zsh/site-functions/_coracle
+	install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/bash_completion.d target/manual/bash_completion.d/slurm_coracle
 
 stage: images
 	rm -rf $(STAGE)
@@ -53,7 +64,7 @@ check: ## formatting, lints, documentation, dependencies
 	$(CARGO) deny --log-level error check bans licenses sources
 
 unit: ## what needs no Slurm
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --features coracle-launcher/manual
 
 slurm: stage ## behaviour on a real three-node Slurm (root)
 	$(CARGO) build --locked --package spank_coracle --features inject-panic

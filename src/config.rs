@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::options::{Id, OPTIONS, RawOptions};
+use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
 use crate::request::{self, Access, Settings, Size};
 
@@ -387,15 +387,12 @@ enum SiteValue {
     List(Vec<String>),
 }
 
-/// Of these the site has its say elsewhere, or none: an image's digest is the user's own claim.
-const NOT_FOR_SITES: &[Id] = &[Id::Bind, Id::Digest, Id::Overlay];
-
 impl TryFrom<std::collections::BTreeMap<String, SiteValue>> for SiteOptions {
     type Error = String;
     fn try_from(map: std::collections::BTreeMap<String, SiteValue>) -> Result<Self, String> {
         let mut raw = RawOptions::default();
         for (key, value) in map {
-            let spec = OPTIONS.iter().find(|spec| spec.key == key && !NOT_FOR_SITES.contains(&spec.id));
+            let spec = OPTIONS.iter().find(|spec| spec.key == key && spec.site);
             let spec = spec.ok_or_else(|| format!("unknown option `{key}`"))?;
             let values = match value {
                 SiteValue::Flag(flag) => vec![if flag { "yes" } else { "no" }.to_owned()],

@@ -60,8 +60,13 @@ pub struct Spec {
     pub more: &'static str,
     /// The variable that gives the value in the submitter's environment when the command line does not.
     pub variable: Option<&'static CStr>,
+    /// What it is when neither the user nor the site says anything; nothing where it is then left out.
+    pub default: Option<&'static str>,
     /// The key in `options` of coracle.yaml.
     pub key: &'static str,
+    /// Whether coracle.yaml may have the key. Of the others the site has its say elsewhere, or none: an image's digest
+    /// is the user's own claim.
+    pub site: bool,
     /// May be given more than once; the values add up.
     pub repeats: bool,
 }
@@ -84,17 +89,13 @@ const fn c_string(text: &'static str) -> &'static CStr {
 }
 
 macro_rules! option {
-    ($id:ident, $no:literal, $word:literal, $argument:expr, $variable:expr, $repeats:literal, $help:literal, $more:literal) => {
+    ($id:ident, $no:literal, $word:literal, { $($field:ident: $value:expr,)* }) => {
         Spec {
             id: Id::$id,
             name: c_string(concat!($no, "container-", $word, "\0")),
             long: c_string(concat!($no, "coracle-", $word, "\0")),
-            argument: $argument,
-            help: $help,
-            more: $more,
-            variable: $variable,
             key: $word,
-            repeats: $repeats,
+            $($field: $value,)*
         }
     };
 }
@@ -102,135 +103,129 @@ macro_rules! option {
 use Argument::{Flag, Maybe, Value};
 
 /// Every option, in the order in which help shows them.
+///
+/// Slurm breaks `help` into lines of 50 characters; two of them can be read at a glance.
 pub const OPTIONS: &[Spec] = &[
-    option!(
-        Bind,
-        "",
-        "bind",
-        Value(c"SRC[:DST[:ro|rw]][,...]"),
-        Some(c"CORACLE_CONTAINER_BIND"),
-        true,
-        c"make a folder or file of the node visible in the container, or an empty tmpfs:DST[:SIZE]; may be repeated",
-        "SRC is opened with your rights on the node. Without DST it appears at its own path; missing mount points are \
-         made. A relative SRC is taken from the working directory. The words tmpfs:DST[:SIZE] give an empty folder in \
-         memory, one for each node and step."
-    ),
-    option!(
-        Digest,
-        "",
-        "digest",
-        Value(c"sha256:HEX"),
-        Some(c"CORACLE_CONTAINER_DIGEST"),
-        false,
-        c"run only if this is the SHA-256 of the image file",
-        "The same as IMAGE@sha256:HEX. The file is read to its end before the first task starts."
-    ),
-    option!(
-        Workdir,
-        "",
-        "workdir",
-        Value(c"DIR"),
-        Some(c"CORACLE_CONTAINER_WORKDIR"),
-        false,
-        c"start in this folder of the container instead of the job's working directory",
-        "An absolute path inside the container. A folder that is not there is refused."
-    ),
-    option!(
-        Home,
-        "",
-        "home",
-        Flag("yes"),
-        Some(c"CORACLE_CONTAINER_HOME"),
-        false,
-        c"show your home (the default, unless the site says otherwise)",
-        "The variable takes yes or no."
-    ),
-    option!(
-        Home,
-        "no-",
-        "home",
-        Flag("no"),
-        None,
-        false,
-        c"do not show your home; a working directory below it still is",
-        "HOME keeps its value."
-    ),
-    option!(
-        Env,
-        "",
-        "env",
-        Value(c"NAME|NAME=VALUE[,...]"),
-        Some(c"CORACLE_CONTAINER_ENV"),
-        true,
-        c"pass variables of the host whatever the image says, or set them; may be repeated",
-        "NAME passes the host's value over the image's, also with --container-clean-env; a trailing * stands for all \
-         names that begin so. A backslash before a comma makes it part of a value."
-    ),
-    option!(
-        CleanEnv,
-        "",
-        "clean-env",
-        Flag("yes"),
-        Some(c"CORACLE_CONTAINER_CLEAN_ENV"),
-        false,
-        c"pass only the variables of Slurm, MPI, locale and terminal",
-        "docs/environment.md has the list. The variable takes yes or no."
-    ),
-    option!(
-        Writable,
-        "",
-        "writable",
-        Maybe(c"SIZE", "yes"),
-        Some(c"CORACLE_CONTAINER_WRITABLE"),
-        false,
-        c"let tasks write into the image: in memory, at most SIZE on each node, gone with the step",
-        "The image file is never changed. SIZE is a number of bytes with k, m or g behind it; 1g if left out, or what \
-         the site says. What is written counts as memory of the job. File modes count as everywhere: what only root \
-         may write in the image stays so where the kernel cannot map its owner to you (before Linux 6.2)."
-    ),
-    option!(
-        Overlay,
-        "",
-        "overlay",
-        Value(c"DIR"),
-        Some(c"CORACLE_CONTAINER_OVERLAY"),
-        false,
-        c"let tasks write into the image, and keep what they write in this folder of yours",
-        "DIR is on the node, belongs to you, and gets the folders upper and work, as Apptainer's overlays have them. It \
-         has to be on a file system that the kernel's overlay can write to (a local disk, not NFS), and serves one \
-         step of a node at a time."
-    ),
-    option!(
-        Entrypoint,
-        "",
-        "entrypoint",
-        Flag("yes"),
-        Some(c"CORACLE_CONTAINER_ENTRYPOINT"),
-        false,
-        c"run the command through the image's entry point (SIF runscript, OCI ENTRYPOINT, enroot's /etc/rc)",
-        "The command and its arguments become the entry point's arguments. Not with --multi-prog."
-    ),
-    option!(
-        Entrypoint,
-        "no-",
-        "entrypoint",
-        Flag("no"),
-        None,
-        false,
-        c"run the command itself (the default, unless the site says otherwise)",
-        ""
-    ),
-    option!(
-        Scope,
-        "",
-        "scope",
-        Value(c"script|steps|all"),
-        Some(c"CORACLE_CONTAINER_SCOPE"),
-        false,
-        c"what of a job runs in the container: only the job script, only its steps, or all of it (the default)",
-        "With script, an srun in the job script runs on the node unless it names an image itself; with steps, the \
-         script of sbatch and the shell of salloc stay on the node."
-    ),
+    option!(Bind, "", "bind", {
+        argument: Value(c"SRC[:DST[:ro|rw]][,...]"),
+        help: c"show a file or folder of the node inside, or an empty folder: tmpfs:DST[:SIZE]; may be repeated",
+        more: "SRC is opened with your rights, and taken from the working directory if it is relative. Without DST it \
+               appears at its own path; mount points that the image lacks are made. Without ro it can be written to, \
+               as far as your rights go. The words tmpfs:DST[:SIZE] give an empty folder in memory, one for each node \
+               and step.",
+        variable: Some(c"CORACLE_CONTAINER_BIND"),
+        default: None,
+        site: false,
+        repeats: true,
+    }),
+    option!(Digest, "", "digest", {
+        argument: Value(c"sha256:HEX"),
+        help: c"run only if the image file has this SHA-256",
+        more: "The same as IMAGE@sha256:HEX. The file is read to its end before the first task starts.",
+        variable: Some(c"CORACLE_CONTAINER_DIGEST"),
+        default: None,
+        site: false,
+        repeats: false,
+    }),
+    option!(Workdir, "", "workdir", {
+        argument: Value(c"DIR"),
+        help: c"start in this folder of the container (default: the job's working directory)",
+        more: "DIR is an absolute path inside. If it is not there, no task starts.",
+        variable: Some(c"CORACLE_CONTAINER_WORKDIR"),
+        default: None,
+        site: true,
+        repeats: false,
+    }),
+    option!(Home, "", "home", {
+        argument: Flag("yes"),
+        help: c"show your home (default, unless the site says otherwise)",
+        more: "The variable takes yes or no.",
+        variable: Some(c"CORACLE_CONTAINER_HOME"),
+        default: Some("yes"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Home, "no-", "home", {
+        argument: Flag("no"),
+        help: c"do not show your home, except for a working directory in it",
+        more: "HOME keeps its value.",
+        variable: None,
+        default: Some("yes"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Env, "", "env", {
+        argument: Value(c"NAME|NAME=VALUE[,...]"),
+        help: c"pass variables of the node, whatever the image sets, or set them; may be repeated",
+        more: "NAME passes the node's value, also with --container-clean-env; a trailing * stands for all names that \
+               begin so. A backslash before a comma makes it part of a value.",
+        variable: Some(c"CORACLE_CONTAINER_ENV"),
+        default: None,
+        site: true,
+        repeats: true,
+    }),
+    option!(CleanEnv, "", "clean-env", {
+        argument: Flag("yes"),
+        help: c"pass only the variables of Slurm, MPI, locale and terminal",
+        more: "Without it all variables of the job pass, and the image's come on top. The full list is in \
+               docs/environment.md of the source. The variable takes yes or no.",
+        variable: Some(c"CORACLE_CONTAINER_CLEAN_ENV"),
+        default: Some("no"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Writable, "", "writable", {
+        argument: Maybe(c"SIZE", "yes"),
+        help: c"let tasks write into the image: in memory, at most SIZE on each node, gone with the step",
+        more: "The image file is never changed. SIZE is a number of bytes with k, m, g or t behind it; more than \
+               writable_limit of coracle.yaml (1g) is not given, and that much if SIZE is left out. What is written counts as memory of the job. File modes \
+               count as everywhere: what only root may write in the image stays so where the kernel cannot map its \
+               owner to you (before Linux 6.2). The variable takes yes, no or SIZE.",
+        variable: Some(c"CORACLE_CONTAINER_WRITABLE"),
+        default: Some("no"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Overlay, "", "overlay", {
+        argument: Value(c"DIR"),
+        help: c"let tasks write into the image, and keep what they write in this folder of yours",
+        more: "DIR is on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
+               overlays. It has to be on a file system that the kernel's overlay can write to (a local disk, not NFS), \
+               and serves one step of a node at a time.",
+        variable: Some(c"CORACLE_CONTAINER_OVERLAY"),
+        default: None,
+        site: false,
+        repeats: false,
+    }),
+    option!(Entrypoint, "", "entrypoint", {
+        argument: Flag("yes"),
+        help: c"run the command through the image's entry point (SIF runscript, OCI ENTRYPOINT, enroot's /etc/rc)",
+        more: "The command and its arguments become the entry point's arguments. Not with --multi-prog. The variable \
+               takes yes or no.",
+        variable: Some(c"CORACLE_CONTAINER_ENTRYPOINT"),
+        default: Some("no"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Entrypoint, "no-", "entrypoint", {
+        argument: Flag("no"),
+        help: c"run the command itself (default, unless the site says otherwise)",
+        more: "",
+        variable: None,
+        default: Some("no"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Scope, "", "scope", {
+        argument: Value(c"script|steps|all"),
+        help: c"what of a job runs in the container: its script, its steps, or all of it (default)",
+        more: "With script, an srun in the job script runs on the node unless it names an image itself. With steps, \
+               the script of sbatch and the shell of salloc stay on the node.",
+        variable: Some(c"CORACLE_CONTAINER_SCOPE"),
+        default: Some("all"),
+        site: true,
+        repeats: false,
+    }),
 ];
 
 impl Spec {
@@ -376,6 +371,35 @@ mod tests {
                 let wanted = format!("CORACLE_CONTAINER_{}", spec.key.replace('-', "_").to_uppercase());
                 assert_eq!(variable.to_str().unwrap(), wanted);
             }
+        }
+    }
+
+    #[test]
+    fn slurm_shows_every_help_on_two_lines_and_no_name_cut() {
+        // plugstack.c, _spank_opt_print: names from column 6, at most 80 characters; help in 50 columns behind them.
+        for spec in OPTIONS {
+            let shown = match spec.argument {
+                Value(value) | Maybe(value, _) => value.to_str().unwrap(),
+                Flag(_) => "",
+            };
+            let name = spec.flag(Naming::Container) + "=" + shown;
+            assert!(6 + name.len() < 80, "{name}");
+            let (mut lines, mut column) = (1, 0);
+            for word in spec.help.to_str().unwrap().split(' ') {
+                if column + word.len() > 50 {
+                    (lines, column) = (lines + 1, 0);
+                }
+                column += word.len() + 1;
+            }
+            assert!(lines <= 2, "{}: {lines} lines", spec.flag(Naming::Container));
+        }
+    }
+
+    #[test]
+    fn options_about_the_same_agree_on_key_and_default() {
+        for spec in OPTIONS {
+            let first = Spec::of(spec.id).unwrap();
+            assert_eq!((spec.key, spec.default, spec.site), (first.key, first.default, first.site));
         }
     }
 }

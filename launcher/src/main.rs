@@ -14,6 +14,8 @@ mod explain;
 mod fuse;
 mod join;
 mod journal;
+#[cfg(feature = "manual")]
+mod manual;
 mod place;
 mod prepare;
 mod proxy;
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "prepare" => prepare::main(arguments),
+        #[cfg(feature = "manual")]
+        Some(first) if first == "manual" => manual::main(arguments),
         _ => command::main(),
     }
 }

@@ -233,6 +233,15 @@ fn any_path() -> impl Strategy<Value = OsString> {
     prop::collection::vec(1u8.., 0..40).prop_map(|bytes| OsString::from_vec([b"/".as_slice(), &bytes].concat()))
 }
 
+#[test]
+fn every_default_is_a_value_of_its_option() {
+    for spec in crate::options::OPTIONS {
+        if let Some(value) = spec.default {
+            assert_ne!(settings(&[(spec.id, value)]), Settings::default(), "{}", spec.key);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_request_survives_the_journey(image in any_path(), source in any_path(), name in "[a-z]{1,9}") {

@@ -87,22 +87,26 @@ no_job_groups() {
 	healthy
 }
 
-# Where squashfuse_ll is while it runs: the job's, not the step's.
-freezers() { find /sys/fs/cgroup/freezer -path '*/slurm*/job_*' -type d | sort; }
-as_before() { [[ $(freezers) == "$before" ]]; }
+@test "squashfuse_ll is where its step is: it may use no device that the job was not given" {
+	local where='sed -n "s/^[0-9]*:devices://p"'
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	good srun -N1 -n2 --container="$busybox" sh -c "cat /proc/self/cgroup | $where | sed 's#/task_.*##'; for p in /proc/[0-9]*; do
+		grep -qsx squashfuse_ll \$p/comm && cat \$p/cgroup | $where; done | sort -u"
+	has /job_
+	[[ $(sort -u <<<"$output" | wc -l) == 1 ]] || fail "$output"
+}
 
 @test "an image that squashfuse_ll reads: the step ends at once, and neither a process nor a cgroup stays" {
-	before=$(freezers)
 	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
 	good srun -N3 -n6 --container="$busybox" cat /etc/image-only
 	[[ $(grep -cx "$MARK" <<<"$output") == 6 ]] || fail "$output"
 	healthy
-	eventually as_before || fail "$(freezers)"
+	eventually no_job_groups
 	good sbatch --parsable -o /dev/null --container="$busybox" --wrap "touch $dir/in; sleep 1000"
 	job=$output
 	eventually test -e in
 	scancel "$job"
 	eventually ended "$job"
 	healthy
-	eventually as_before || fail "$(freezers)"
+	eventually no_job_groups
 }

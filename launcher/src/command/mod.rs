@@ -130,6 +130,12 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
+/// The whole command line, to make its manual from.
+#[cfg(feature = "manual")]
+pub fn tree() -> clap::Command {
+    <Command as clap::CommandFactory>::command()
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let done = match Command::try_parse() {

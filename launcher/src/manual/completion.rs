@@ -1,0 +1,40 @@
+//! What bash offers of our options behind srun, sbatch and salloc.
+#![forbid(unsafe_code)]
+
+use coracle::options::{Argument, Id, Naming, OPTIONS, Spec};
+
+const SCRIPT: &str = include_str!("slurm_coracle.bash");
+/// The line of the script that the table takes the place of.
+const PLACE: &str = "\t# the table of options\n";
+
+/// The file for bash.
+pub fn slurms() -> String {
+    let image = ("--container=".to_owned(), "image".to_owned());
+    let entries: String = std::iter::once(image)
+        .chain(OPTIONS.iter().flat_map(entries))
+        .map(|(word, kind)| format!("\t['{word}']='{kind}'\n"))
+        .collect();
+    SCRIPT.replacen(PLACE, &entries, 1)
+}
+
+/// What is offered for an option, and what for its value.
+fn entries(spec: &Spec) -> Vec<(String, String)> {
+    let flag = spec.flag(Naming::Container);
+    let alone = (flag.clone(), "flag".to_owned());
+    match spec.argument {
+        Argument::Flag(_) => vec![alone],
+        Argument::Value(value) => vec![(flag + "=", kind(spec.id, &value.to_string_lossy()))],
+        Argument::Maybe(value, _) => vec![alone, (flag + "=", kind(spec.id, &value.to_string_lossy()))],
+    }
+}
+
+/// What values are, in the script's words.
+fn kind(id: Id, value: &str) -> String {
+    match id {
+        Id::Bind => "binds".to_owned(),
+        Id::Overlay => "folder".to_owned(),
+        Id::Env => "variables".to_owned(),
+        Id::Scope => format!("words {}", value.replace('|', " ")),
+        Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint => "any".to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! `coracle manual DIR`: the man pages and completions, from the command line ([`crate::command`]) and the table of
+//! options ([`coracle::options`]). Only built with the feature `manual`, for `make manual`.
+#![forbid(unsafe_code)]
+
+mod completion;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap_complete::{Shell, generate_to};
+use clap_mangen::Man;
+use coracle::report::{Kind, Refusal};
+
+use crate::command;
+
+/// Where a file belongs below the folder, as below $(PREFIX)/share.
+const MAN1: &str = "man/man1";
+const MAN7: &str = "man/man7/coracle-container.7";
+const BASH: &str = "bash-completion/completions";
+const ZSH: &str = "zsh/site-functions";
+/// This one belongs into $(SYSCONFDIR); why, it says itself.
+const SLURMS: &str = "bash_completion.d/slurm_coracle";
+
+/// Writes everything below the folder that is named.
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let written = match (arguments.next().map(PathBuf::from), arguments.next()) {
+        (Some(folder), None) => {
+            write(&folder).map_err(|cause| Refusal::new(Kind::System, folder.display().to_string(), cause.to_string()))
+        }
+        _ => Err(Refusal::new(Kind::Usage, "manual", "takes one folder")),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("{refusal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    for path in [MAN1, BASH, ZSH] {
+        fs::create_dir_all(folder.join(path))?;
+    }
+    let mut tree = command::tree().disable_help_subcommand(true);
+    tree.build();
+    let verbs: Vec<_> = tree.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
+    for page in verbs.into_iter().chain([tree]) {
+        Man::new(page).source(page::SOURCE).manual(page::MANUAL).generate_to(folder.join(MAN1))?;
+    }
+    generate_to(Shell::Zsh, &mut command::tree(), "coracle", folder.join(ZSH))?;
+    // bash-completion looks for a file of the command's own name.
+    let made = generate_to(Shell::Bash, &mut command::tree(), "coracle", folder.join(BASH))?;
+    fs::rename(made, folder.join(BASH).join("coracle"))?;
+    for (path, text) in [(MAN7, page::container()), (SLURMS, completion::slurms())] {
+        let path = folder.join(path);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
