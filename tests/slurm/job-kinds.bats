@@ -139,7 +139,11 @@ cat /etc/image-only /mnt/data/file; echo \$CORACLE_DIGEST"
 # Slurm lets a requeued job wait two minutes, counted from when it has ended.
 started_again() { # JOB
 	[[ $(job_field "$1" Restarts) == 1 ]] || return
-	[[ $(job_field "$1" JobState) != PENDING ]] || scontrol update job "$1" starttime=now
+	if [[ $(job_field "$1" JobState) == PENDING ]]; then
+		# Until a second has passed, the node takes the new credential for the one that was revoked.
+		sleep 2
+		scontrol update job "$1" starttime=now
+	fi
 	[[ $(job_field "$1" JobState) =~ ^(RUNNING|COMPLETED)$ ]]
 }
 

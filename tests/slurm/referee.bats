@@ -265,6 +265,10 @@ signalled() { # SIGNAL
 	bytes() { step -n1 cat "$dir/bytes" | md5sum; step -n1 cat <"$dir/bytes" | md5sum; step -n1 --output=file cat "$dir/bytes"; md5sum <file; rm file; }
 	agree bytes
 	found "$(md5sum <"$dir/bytes")"
+	# Who reads is gone. Not here: a closed standard input or output, at which srun of 22.05 itself waits for ever.
+	gone() { step -n1 sh -c 'i=0; while test $i -lt 2000; do echo line $i; i=$((i+1)); done' | head -n 1; }
+	agree gone
+	found 'line 0'
 	batched() { printf '%s\n' "#!$TOOLS/sh" 'echo out' 'echo err >&2' >job.sh; job -o out -e err job.sh; eventually ended "$number"; }
 	agree batched
 	found '--- err'
