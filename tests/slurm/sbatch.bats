@@ -56,7 +56,8 @@ cat /etc/image-only"
 
 @test "--export=NONE still runs in the image" {
 	job_script job.sh 'cat /etc/image-only; echo ${CORACLE_TEST_VARIABLE-unset}'
-	CORACLE_TEST_VARIABLE=x batch --export=NONE --container="$busybox" job.sh
+	variables=(CORACLE_TEST_VARIABLE=x)
+	batch --export=NONE --container="$busybox" job.sh
 	prints "$MARK"$'\n'unset
 	good srun -n1 --export=NONE --container="$busybox" /bin/cat /etc/image-only
 	prints "$MARK"
