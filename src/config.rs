@@ -1,5 +1,5 @@
-//! coracle.yaml: what the site allows and adds. Only root's launcher reads it, and only if nobody but root could
-//! have written it.
+//! coracle.yaml: what the site allows and adds. The launcher reads it, root's and users' own, and only if nobody but root
+//! could have written it.
 #![forbid(unsafe_code)]
 
 use std::fmt;

@@ -124,16 +124,7 @@ with_entrypoint() { # NAME
 	[[ ${lines[0]} == 'coracle: --nv: this node has /dev/nvidiactl, '*' [usage]' ]] || fail "$output"
 }
 
-@test "an overlay folder keeps what is written" {
-	install -d -o alice -m 755 keep
-	good coracle exec --overlay "$dir/keep" "$busybox" sh -c 'echo kept >/new; mkdir /made; rmdir /made; mkdir /made'
-	good coracle exec --overlay keep "$busybox" sh -c 'cat /new; ls -d /made'
-	prints $'kept\n/made'
-	run -125 alice coracle exec --overlay keep --writable "$busybox" true
-	has '[usage]'
-}
-
-@test "what is written goes to memory or to an overlay, and never to the image" {
+@test "what is written goes to memory, and never to the image" {
 	local before
 	before=$(sha256sum <"$busybox")
 	good coracle exec --writable-tmpfs "$busybox" sh -c 'echo new >/new && cat /new && mkdir /folder && rmdir /folder'

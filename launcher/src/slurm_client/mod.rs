@@ -279,7 +279,7 @@ fn cached_folders(node: &Node) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The text of [`LAUNCH`]; nothing if a path cannot be written there.
+/// The text of [`coracle::view::LAUNCH`]; nothing if a path cannot be written there.
 fn launch(loaders: &Path, loader: &Path, libraries: &[PathBuf], bin: &Path) -> Option<String> {
     let plain = |path: &Path| path.to_str().filter(|path| !path.contains([':', ';', '\n'])).map(str::to_owned);
     let name = loader.file_name()?.to_str()?;
