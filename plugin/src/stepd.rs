@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
-use coracle::options::RawOptions;
+use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, MAX_LEN, Request, Scope};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
@@ -71,6 +71,7 @@ pub struct State {
     channel: Option<Channel>,
     flags: Option<SharedFlags>,
     directory: Option<PathBuf>,
+    naming: Naming,
     job: u32,
     step: u32,
     nodes: u32,
@@ -122,6 +123,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     if step == Some(EXTERN_STEP) {
         return;
     }
+    state.naming = arguments.naming;
     let step = step.unwrap_or_default();
     let (form, request) = match request_of(spank) {
         Ok(Some(request)) => (OsString::from(request.to_env()), Some(request)),
@@ -442,7 +444,7 @@ fn leave(state: &State, refusal: &Refusal) -> ! {
         flags.raise(FLAG_ALONE);
     }
     if first {
-        face::complain(refusal);
+        face::complain(refusal, state.naming);
     }
     face::exit_task(REFUSED)
 }
