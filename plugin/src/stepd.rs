@@ -35,7 +35,7 @@ const FALLBACK: &str = "/tmp";
 /// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s, and 60 s for the image's
 /// scripts); this is for a launcher that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What a task that waits is called, so that scancel reaches it: see [`sys::under_name`].
+/// What a task that waits is called, so that scancel reaches it: see [`sys::while_cancellable`].
 const WAITING: &CStr = c"coracle-wait";
 /// The longest list of changes to an environment, in bytes.
 const MAX_CHANGES: usize = 4 << 20;
@@ -287,7 +287,7 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
     if !state.wanted || state.cause.is_some() {
         return 0;
     }
-    match sys::under_name(WAITING, || enter(state)) {
+    match sys::while_cancellable(WAITING, || enter(state)) {
         Ok(place) => {
             state.place = Some(place);
             if let Some(flags) = &state.flags {
@@ -427,11 +427,11 @@ fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
 }
 
 fn go_to(directory: &Path) -> Result<(), Refusal> {
-    std::env::set_current_dir(directory).map_err(|cause| {
+    nix::unistd::chdir(directory).map_err(|errno| {
         Refusal::new(
             Kind::Workdir,
             directory.display().to_string(),
-            format!("cannot be entered in the container: {cause}"),
+            format!("cannot be entered in the container: {}", errno.desc()),
         )
     })
 }
