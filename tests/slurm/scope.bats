@@ -64,7 +64,7 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 	needs script
 	printf '%s\n' "$where" "srun -n1 --overlap sh -c '$where'" 'exit' >typed
 	chmod 644 typed
-	run alice timeout 60 script -qec "salloc -Q -n1 $*" /dev/null <typed
+	run alice env SHELL=/bin/sh timeout 60 script -qec "salloc -Q -n1 $*" /dev/null <typed
 	output=$(tr -d '\r' <<<"$output")
 }
 
@@ -76,8 +76,8 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 	has_line "$with_client"
 	has_line "$outside"
 	shell_of_salloc --container="$env" --container-scope=steps
-	grep -q "^host unset unset unset unset" <<<"$output" || fail "$output"
-	grep -q "^in env $env from the image" <<<"$output" || fail "$output"
+	grep -q "host unset unset unset unset /" <<<"$output" || fail "$output"
+	grep -q "in env $env from the image /opt" <<<"$output" || fail "$output"
 }
 
 @test "an srun with a scope of its own is a step that asked for its image" {
@@ -150,7 +150,7 @@ hosts /host/lib there $HOST_PATH"
 	mkdir -m 777 data
 	job_script job.sh "srun -n1 --container=$bare sh -c 'pwd; ls -d /mnt/data 2>&1; echo \${MODE-unset}; ls -d \$HOME'"
 	batch --container="$env" --container-bind="$dir/data:/mnt/data" --container-workdir=/etc --container-env=OTHER=1 --no-container-home job.sh
-	prints "$dir
+	prints "/etc
 ls: /mnt/data: No such file or directory
 unset
 /home/alice"
@@ -184,14 +184,19 @@ unset
 	[[ $(<second.out) == "$with_client" ]] || fail "$(<second.out)"
 }
 
-@test "a new salloc and srun from inside a step" {
-	good srun -n1 --container="$env" --pty sh -c 'salloc -Q -n1 --overlap srun -n1 --container=none /bin/sh -c "echo \$PATH" 2>&1' || true
-	has "$HOST_PATH"
+@test "a new salloc from inside, without --container and with another image" {
+	job_script job.sh "salloc -Q -n1 srun -n1 sh -c '$where'; salloc -Q -n1 --container=$bare srun -n1 sh -c '$where'"
+	batch -n1 --container="$env" --container-workdir="$dir" job.sh
+	prints "$outside"$'\n'"bare bare $bare unset unset /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
+
+no_jobs() { [[ -z $(squeue --noheader) ]]; }
 
 @test "the components of a heterogeneous job each have a scope" {
 	job_script job.sh "$where; srun -n1 --het-group=0 sh -c '$where'; srun -n1 --het-group=1 sh -c '$where'"
-	batch -n1 --container="$env" --container-scope=steps : -n1 --container="$bare" job.sh
+	alice sbatch -o "$dir/batch.out" -n1 --container="$env" --container-scope=steps : -n1 --container="$bare" job.sh
+	eventually no_jobs
+	output=$(<batch.out)
 	has "$outside"
 	has "$inside"
 	has "bare bare"
