@@ -256,6 +256,14 @@ impl Spec {
     }
 }
 
+/// `text` with the options called as `naming` has it. Whoever writes a message need not know what the site calls them.
+pub fn called(text: &str, naming: Naming) -> String {
+    if naming == Naming::Container {
+        return text.to_owned();
+    }
+    OPTIONS.iter().fold(text.to_owned(), |text, spec| text.replace(&spec.flag(Naming::Container), &spec.flag(naming)))
+}
+
 /// What was typed, unread: nothing here has been checked, and no file has been looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawOptions {
@@ -279,7 +287,10 @@ impl RawOptions {
 
     /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables.
     pub fn fill_from(&mut self, variable: impl Fn(&CStr) -> Option<OsString>) {
-        for spec in OPTIONS {
+        // Both answer whether tasks may write into the image.
+        let writes = [Id::Writable, Id::Overlay];
+        let answered = writes.iter().any(|id| self.value(*id).is_some());
+        for spec in OPTIONS.iter().filter(|spec| !answered || !writes.contains(&spec.id)) {
             if let Some(name) = spec.variable
                 && self.values(spec.id).next().is_none()
                 && let Some(value) = variable(name).filter(|value| !value.is_empty())
@@ -316,7 +327,9 @@ impl RawOptions {
 
     /// The flag of an option on the command line that means nothing without an image.
     pub fn lone_flag(&self) -> Option<String> {
-        self.given.first().map(|(id, _)| self.flag(*id))
+        let (id, value) = self.given.first()?;
+        let same = |spec: &&Spec| spec.id == *id && matches!(spec.argument, Flag(word) if value == word);
+        Some(OPTIONS.iter().find(same).map_or_else(|| self.flag(*id), |spec| spec.flag(self.naming)))
     }
 }
 
@@ -357,6 +370,26 @@ mod tests {
         raw.take(spec(c"container-bind"), "/b".into());
         assert_eq!(raw.values(Id::Home).collect::<Vec<_>>(), ["no"]);
         assert_eq!(raw.values(Id::Bind).collect::<Vec<_>>(), ["/a", "/b"]);
+    }
+
+    #[test]
+    fn of_two_answers_to_one_question_the_command_lines_counts() {
+        let mut raw = RawOptions::default();
+        raw.take(spec(c"container-writable"), "yes".into());
+        raw.fill_from(|name| (name == c"CORACLE_CONTAINER_OVERLAY").then(|| "/o".into()));
+        assert_eq!((raw.value(Id::Writable), raw.value(Id::Overlay)), (Some(OsStr::new("yes")), None));
+    }
+
+    #[test]
+    fn an_option_is_called_as_it_was_typed_and_as_the_site_has_it() {
+        let mut raw = RawOptions::named(Naming::Coracle);
+        raw.take(spec(c"no-container-home"), "no".into());
+        assert_eq!(raw.lone_flag().unwrap(), "--no-coracle-home");
+        assert_eq!(
+            called("--container-bind: with --container=x", Naming::Coracle),
+            "--coracle-bind: with --container=x"
+        );
+        assert_eq!(called("--container-bind", Naming::Container), "--container-bind");
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
         print!("{}", container.plan);
         return Ok(None);
     }
-    let found = run.variables(Some(&loaded.opened), &container.namespace)?;
+    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     let mut environment = found.applied_to(&run.environment)?;
     found.notes.iter().for_each(|note| eprintln!("coracle: {note}"));
     proxy.end();

@@ -70,7 +70,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
     print!("\n{}", container.plan);
-    let found = run.variables(Some(&loaded.opened), &container.namespace)?;
+    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
     print!("\n{}", String::from_utf8_lossy(&listing));

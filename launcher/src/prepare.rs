@@ -233,7 +233,7 @@ impl Server {
         let built = join::find(&self.start, step).and_then(|found| {
             run.clock.lap("find");
             run.image = found.image;
-            let variables = run.variables(None, &found.namespace)?;
+            let variables = run.variables(None, &found.namespace, Some(&self.channel))?;
             Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, servers: Vec::new() })
         });
         Ok(Outcome { built, base, here: None })
@@ -251,17 +251,23 @@ impl Server {
             let around = run.surroundings(guess, &loaded, script);
             let wants = run.wants(&around);
             let container = run.build(&proxy, &loaded, guess, script).ok()?;
-            let variables = run.variables(Some(&loaded.opened), &container.namespace);
+            let begun = Instant::now();
+            let variables = run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel));
+            proxy.postpone(begun.elapsed());
             Some((container, variables, wants))
         });
-        let here = slot.insert(self.where_it_is(deadline)?);
+        let here = slot.insert(self.where_it_is(proxy.deadline())?);
         run.clock.lap("wait");
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
             Some((container, variables, wants)) if same(&wants) => (container, variables?),
-            _ => {
+            ahead => {
                 let container = run.build(&proxy, &loaded, here, script)?;
-                let variables = run.variables(Some(&loaded.opened), &container.namespace)?;
+                // Found out once for the node: scripts may take long, and do things.
+                let variables = match ahead {
+                    Some((_, variables, _)) => variables?,
+                    None => run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel))?,
+                };
                 (container, variables)
             }
         };
@@ -350,6 +356,10 @@ impl Server {
         if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
             return Ok(());
         }
+        // What hung once would hang again, for longer than tasks wait.
+        if outcome.built.as_ref().is_err_and(|refusal| refusal.kind == Kind::Timeout) {
+            return Ok(());
+        }
         let own = MountNamespace::current().map_err(system)?;
         sys::enter_mount_namespace(&task).map_err(system)?;
         let here = Here { directory: here.directory, pmix: pmix.or(here.pmix) };
@@ -376,7 +386,7 @@ impl Server {
         let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace)?,
+            None => run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel))?,
         };
         let Container { namespace, plan, servers } = container;
         Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })

@@ -28,7 +28,7 @@ use nix::sys::stat::SFlag;
 #[derive(Debug)]
 pub struct Proxy {
     channel: Channel,
-    deadline: Instant,
+    deadline: Cell<Instant>,
     /// A question was left without its answer: one that comes later would be taken for the next question's.
     broken: Cell<bool>,
     child: Child,
@@ -92,7 +92,7 @@ impl Proxy {
             Err(_) => 1,
         })
         .map_err(failed)?;
-        Ok(Self { channel, deadline, broken: Cell::new(false), child })
+        Ok(Self { channel, deadline: Cell::new(deadline), broken: Cell::new(false), child })
     }
 
     /// Ends the child, and waits for that: nothing of ours is to be left in a process that becomes another program.
@@ -102,7 +102,12 @@ impl Proxy {
 
     /// When whoever waits for the container gives it up.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadline.get()
+    }
+
+    /// Lets time pass that does not count: what an image's scripts take has a limit of its own.
+    pub fn postpone(&self, by: Duration) {
+        self.deadline.set(self.deadline.get() + by);
     }
 
     /// Opens and identifies the image, and hashes it if `hash`.
@@ -200,7 +205,9 @@ impl Proxy {
         let late = sys::Error::new("asking", Errno::ETIMEDOUT);
         let answer = match self.broken.replace(true) {
             true => Err(late),
-            false => self.channel.send(question, fds, self.deadline).and_then(|()| self.channel.receive(self.deadline)),
+            false => {
+                self.channel.send(question, fds, self.deadline()).and_then(|()| self.channel.receive(self.deadline()))
+            }
         };
         match answer.map_err(system)? {
             Received::Packet(packet) => {

@@ -13,7 +13,7 @@ use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
-use coracle::sys::{self, Identity, MountNamespace};
+use coracle::sys::{self, Channel, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
@@ -238,7 +238,12 @@ impl Run {
     }
 
     /// What the tasks of this container find in their environment.
-    pub fn variables(&mut self, opened: Option<&Opened>, namespace: &MountNamespace) -> Result<Variables, Refusal> {
+    pub fn variables(
+        &mut self,
+        opened: Option<&Opened>,
+        namespace: &MountNamespace,
+        line: Option<&Channel>,
+    ) -> Result<Variables, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
@@ -257,6 +262,7 @@ impl Run {
             entrypoint: self.settings.entrypoint.unwrap_or(false),
             helper: &self.helper,
             sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
+            line,
         };
         let found = variables::find_out(&question, namespace, &self.identity);
         self.clock.lap("environment");

@@ -66,6 +66,8 @@ pub struct Question<'a> {
     pub helper: &'a Path,
     /// The open image, if it is a SIF.
     pub sif: Option<&'a File>,
+    /// Whoever waits for the answer is at the other end; without him nobody wants it any more.
+    pub line: Option<&'a Channel>,
 }
 
 /// An environment for tasks.
@@ -152,7 +154,10 @@ pub fn find_out(
     })
     .map_err(system)?;
     let dead = || Refusal::new(Kind::Internal, "the container's environment", "the process that makes it has died");
-    let received = ours.receive(deadline);
+    let received = match question.line {
+        Some(line) => ours.receive_for(line, deadline),
+        None => ours.receive(deadline),
+    };
     child.end(PARTING);
     let packet = match received {
         Ok(Received::Packet(packet)) => packet,
@@ -161,6 +166,9 @@ pub fn find_out(
             let limit = PATIENCE.as_secs();
             let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
             return Err(Refusal::new(Kind::Timeout, &question.shown, cause));
+        }
+        Err(error) if error.errno() == nix::errno::Errno::ECANCELED => {
+            return Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up"));
         }
         Err(error) => return Err(system(error)),
     };

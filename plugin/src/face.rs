@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec};
+use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec, called};
 use coracle::report::{Kind, Refusal, clean};
 use coracle::sys::spank;
 
@@ -239,8 +239,8 @@ impl Spank<'_> {
 }
 
 /// Shows a refusal where the user looks.
-pub fn complain(refusal: &Refusal) {
-    [Some(refusal.line()), refusal.hint_line()].iter().flatten().for_each(|line| say(line));
+pub fn complain(refusal: &Refusal, naming: Naming) {
+    [Some(refusal.line()), refusal.hint_line()].iter().flatten().for_each(|line| say(&called(line, naming)));
 }
 
 /// Shows something that is no refusal.
@@ -338,8 +338,8 @@ fn guard(
 }
 
 /// Submit side: said at once, and the command ends.
-fn refuse(_: &mut State, fault: Refusal) -> c_int {
-    complain(&fault);
+fn refuse(state: &mut State, fault: Refusal) -> c_int {
+    complain(&fault, state.arguments.naming);
     -1
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
-use coracle::options::RawOptions;
+use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, MAX_LEN, Request, Scope};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
@@ -35,7 +35,7 @@ const FALLBACK: &str = "/tmp";
 /// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s, and 60 s for the image's
 /// scripts); this is for a launcher that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What a task that waits is called, so that scancel reaches it: see [`sys::under_name`].
+/// What a task that waits is called, so that scancel reaches it: see [`sys::while_cancellable`].
 const WAITING: &CStr = c"coracle-wait";
 /// The longest list of changes to an environment, in bytes.
 const MAX_CHANGES: usize = 4 << 20;
@@ -71,6 +71,7 @@ pub struct State {
     channel: Option<Channel>,
     flags: Option<SharedFlags>,
     directory: Option<PathBuf>,
+    naming: Naming,
     job: u32,
     step: u32,
     nodes: u32,
@@ -122,6 +123,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     if step == Some(EXTERN_STEP) {
         return;
     }
+    state.naming = arguments.naming;
     let step = step.unwrap_or_default();
     let (form, request) = match request_of(spank) {
         Ok(Some(request)) => (OsString::from(request.to_env()), Some(request)),
@@ -286,7 +288,7 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
     if !state.wanted || state.cause.is_some() {
         return 0;
     }
-    match sys::under_name(WAITING, || enter(state)) {
+    match sys::while_cancellable(WAITING, || enter(state)) {
         Ok(place) => {
             state.place = Some(place);
             if let Some(flags) = &state.flags {
@@ -426,11 +428,11 @@ fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
 }
 
 fn go_to(directory: &Path) -> Result<(), Refusal> {
-    std::env::set_current_dir(directory).map_err(|cause| {
+    nix::unistd::chdir(directory).map_err(|errno| {
         Refusal::new(
             Kind::Workdir,
             directory.display().to_string(),
-            format!("cannot be entered in the container: {cause}"),
+            format!("cannot be entered in the container: {}", errno.desc()),
         )
     })
 }
@@ -443,7 +445,7 @@ fn leave(state: &State, refusal: &Refusal) -> ! {
         flags.raise(FLAG_ALONE);
     }
     if first {
-        face::complain(refusal);
+        face::complain(refusal, state.naming);
     }
     face::exit_task(REFUSED)
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use coracle::env::{Change, Record};
 use coracle::image::{self, Container};
-use coracle::options::RawOptions;
+use coracle::options::{Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, Request, Scope};
 use coracle::sys;
@@ -32,6 +32,11 @@ pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
 /// `coracle-inside` has left them for the tasks.
 const ASIDE: [(&CStr, &CStr); 2] =
     [(c"LD_PRELOAD", c"SLURM_CORACLE_LD_PRELOAD"), (c"LD_AUDIT", c"SLURM_CORACLE_LD_AUDIT")];
+
+/// The beginning of the variables in which Slurm repeats the options of sbatch and salloc, by plugin and option, for
+/// every command of the job as if they had been typed there (plugstack.c, `spank_process_env_options`): only the last
+/// of several values, and "(null)" for none. What steps inherit is in [`STEPS`].
+const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 
 /// What an image changed of the environment that this command has, if it was started in a container.
 pub const OUTER: &CStr = c"SLURM_CORACLE_OUTER";
@@ -55,6 +60,12 @@ pub struct State {
 /// this very command was given.
 pub fn init(state: &mut State) {
     state.inherited = Inherited::take();
+    OPTIONS.iter().flat_map(|spec| [Naming::Container, Naming::Coracle].map(|naming| spec.name_in(naming))).for_each(
+        |name| {
+            let name = format!("{GIVEN}{}", name.to_string_lossy().replace('-', "_"));
+            CString::new(name).iter().for_each(|name| sys::unset_env(name));
+        },
+    );
     sys::unset_env(CONTAINER);
     for (name, aside) in ASIDE {
         if let Some(value) = sys::get_env(aside) {

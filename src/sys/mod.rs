@@ -45,7 +45,7 @@ pub use privilege::{
 };
 pub use process::{
     CHANNEL, Child, close_others, die_with_parent, fork, fork_contained, ignore_signals, in_background, keep_only,
-    reset_signals, spawn_reparented, under_name,
+    reset_signals, spawn_reparented, while_cancellable,
 };
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};

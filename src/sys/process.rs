@@ -193,9 +193,19 @@ pub fn die_with_parent() -> Result<()> {
     Ok(())
 }
 
-/// Runs `work` while this thread goes by another name (PR_SET_NAME(2const)): Slurm sends no signal to a process that
-/// is still called slurmstepd (proctrack/linuxproc), so a task that waits under that name could not be cancelled.
-pub fn under_name<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
+/// Runs `work` in a task that can be cancelled meanwhile.
+///
+/// Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so the thread goes by
+/// another name (PR_SET_NAME(2const)). And slurmstepd blocks the signals that end a job until a task is about to
+/// execve: with only SIGKILL to end it, a cancelled job would last for KillWait (slurm.conf(5)).
+pub fn while_cancellable<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
+    let mut ends = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        // SAFETY: the default action runs no code of ours.
+        let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+        ends.add(signal);
+    }
+    let mask = ends.thread_swap_mask(SigmaskHow::SIG_UNBLOCK);
     let before = std::fs::read("/proc/thread-self/comm").ok();
     let rename = |name: &CStr| {
         // SAFETY: PR_SET_NAME reads a NUL-terminated string of which it takes 15 bytes. It cannot fail.
@@ -207,6 +217,8 @@ pub fn under_name<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
     if let Some(before) = before.and_then(|name| std::ffi::CString::new(name).ok()) {
         rename(&before);
     }
+    // Slurm unblocks all of them itself before the task's own program.
+    let _ = mask.and_then(|mask| mask.thread_set_mask());
     answer
 }
 

@@ -75,7 +75,7 @@ impl Channel {
             match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &slice, control, flags, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT, deadline)?,
+                Err(Errno::EAGAIN) => wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)], deadline)?,
                 Err(errno) => {
                     return Err(Error::new(format!("sendmsg({} bytes, {} fds)", data.len(), raw.len()), errno));
                 }
@@ -92,7 +92,7 @@ impl Channel {
         let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS]);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
         let (length, flags, fds) = loop {
-            self.wait(PollFlags::POLLIN, deadline)?;
+            wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], deadline)?;
             let mut slice = [IoSliceMut::new(&mut data)];
             match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), flags) {
                 Ok(message) => {
@@ -121,18 +121,28 @@ impl Channel {
         Ok(Received::Packet(Packet { data, fds }))
     }
 
-    fn wait(&self, what: PollFlags, deadline: Instant) -> Result<()> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // One millisecond more than what is left, so that poll does not return early and spin.
-            let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
-            let mut poll = [PollFd::new(self.fd.as_fd(), what)];
-            match nix::poll::poll(&mut poll, timeout) {
-                Ok(0) if Instant::now() >= deadline => return Err(Error::new("poll()", Errno::ETIMEDOUT)),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(Error::new("poll()", errno)),
-            }
+    /// The same for as long as somebody holds the other end of `line`; ECANCELED when nobody does any more.
+    pub fn receive_for(&self, line: &Self, deadline: Instant) -> Result<Received> {
+        let mut poll =
+            [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), PollFd::new(line.fd.as_fd(), PollFlags::empty())];
+        wait(&mut poll, deadline)?;
+        match poll[0].any() {
+            Some(true) => self.receive(deadline),
+            _ => Err(Error::new("poll()", Errno::ECANCELED)),
+        }
+    }
+}
+
+fn wait(poll: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // One millisecond more than what is left, so that poll does not return early and spin.
+        let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+        match nix::poll::poll(poll, timeout) {
+            Ok(0) if Instant::now() >= deadline => return Err(Error::new("poll()", Errno::ETIMEDOUT)),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(Error::new("poll()", errno)),
         }
     }
 }
@@ -161,6 +171,19 @@ mod tests {
         assert_eq!((packet.data.as_slice(), packet.fds.len()), (&b"hello"[..], 1));
         let (sent, came) = (nix::sys::stat::fstat(&file).unwrap(), nix::sys::stat::fstat(&packet.fds[0]).unwrap());
         assert_eq!((sent.st_dev, sent.st_ino), (came.st_dev, came.st_ino));
+    }
+
+    #[test]
+    fn waiting_for_somebody_ends_when_he_is_gone() {
+        let (one, other) = Channel::pair().unwrap();
+        let (line, caller) = Channel::pair().unwrap();
+        caller.send(b"unread", &[], soon()).unwrap();
+        one.send(b"hello", &[], soon()).unwrap();
+        assert!(matches!(other.receive_for(&line, soon()).unwrap(), Received::Packet(_)));
+        let past = Instant::now();
+        assert_eq!(other.receive_for(&line, past).unwrap_err().errno(), Errno::ETIMEDOUT);
+        drop(caller);
+        assert_eq!(other.receive_for(&line, soon()).unwrap_err().errno(), Errno::ECANCELED);
     }
 
     #[test]

@@ -7,12 +7,13 @@ setup_suite() {
 	export SUITE=/run/suite IMG=/scratch/img REAL
 	REAL=$(realpath "$BATS_TEST_DIRNAME/../../../shared/images" 2>/dev/null) || REAL=''
 	mkdir -p "$SUITE" "$IMG"
-	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/*.erofs "$CORACLE_IMAGES"/busybox-zstd.sqsh "$IMG"
+	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/*.erofs "$CORACLE_IMAGES"/{busybox-zstd,enroot}.sqsh "$IMG"
 	cp -a "$CORACLE_IMAGES"/tree "$IMG"
 	chmod 755 "$IMG"
 	cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
 	cp -a /etc/slurm/plugstack.conf.d/coracle.conf "$SUITE/coracle.conf"
 	hostile_images
+	odd_environments
 	. "$BATS_TEST_DIRNAME/support.bash"
 	mounts_of_all >"$SUITE/mounts"
 }
@@ -45,6 +46,33 @@ hostile_images() {
 	pack_wrong dev "$tree"
 	rm "$tree/dev" && mkdir "$tree/dev" && rm -rf "$tree/sys" && echo >"$tree/sys"
 	pack_wrong sys "$tree"
+	rm -rf "$tree"
+}
+
+# Environment scripts that are no files, cannot be read, or are not there.
+odd_environments() {
+	local tree
+	tree=$(mktemp -d)
+	unsquashfs -quiet -no-progress -force -dest "$tree" "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
+	mkdir -p "$tree/.singularity.d/env"
+	echo 'export SECRET=1' >"$tree/.singularity.d/env/50-secret.sh"
+	mksquashfs "$tree" "$IMG/env-unreadable.sqsh" -noappend -quiet -no-progress -all-root \
+		-p '.singularity.d/env/50-secret.sh m 600 0 0' >/dev/null
+	rm "$tree/.singularity.d/env/50-secret.sh"
+	echo 'export FOUND=yes' >"$tree/.singularity.d/env/90-found.sh"
+	mkfifo "$tree/.singularity.d/env/50-fifo.sh"
+	mkdir "$tree/.singularity.d/env/60-folder.sh"
+	ln -s /no/such "$tree/.singularity.d/env/70-dangling.sh"
+	ln -s /dev/zero "$tree/.singularity.d/env/80-zero.sh"
+	mksquashfs "$tree" "$IMG/env-fifo.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
+	rm -rf "$tree/.singularity.d/env"
+	echo '#!/bin/sh' >"$tree/.singularity.d/runscript"
+	mksquashfs "$tree" "$IMG/broken-runscript.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
+	rm "$tree/.singularity.d/runscript"
+	mksquashfs "$tree" "$IMG/env-missing.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
+	mkdir "$tree/.singularity.d/env"
+	head -c 1100000 /dev/zero | tr '\0' '#' >"$tree/.singularity.d/env/90-long.sh"
+	mksquashfs "$tree" "$IMG/env-long.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
 	rm -rf "$tree"
 }
 
