@@ -32,7 +32,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     let told = std::env::var_os("SLURM_CONF").map(std::path::PathBuf::from).filter(|path| path.is_absolute());
-    if given.script {
+    if given.script || given.ntasks == 1 {
         run.client = slurm_client::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }
     let deadline = Instant::now() + run.config.start_timeout.0;

@@ -38,7 +38,8 @@ same_plan() { # SRUN-OPTION...
 	((status == 0)) || { fail "status $status" "$output"; return; }
 	plan_of_output >explained
 	grep -q '^enter  ' explained || { fail "no plan in $output"; return; }
-	good srun -n1 -w n1 "$@" true || return
+	# explain has -n in the same words.
+	good srun -w n1 "$@" true || return
 	eventually plan_logged || return
 	sed -n 's/^.* job=[0-9]* step=0 node=n1 plan="\(.*\)"$/\1/p' log >logged
 	diff explained logged || fail "$(<log)"
@@ -54,6 +55,7 @@ CONFIG=$'version: 1\nuser_images: kernel\nlog_plan: yes\nbinds:\n- source: /scra
 	same_plan --container="$IMG/bare.sif" --container-bind="$dir/data:/mnt/d:ro,tmpfs:/x:1m" --no-container-home
 	same_plan --container="$IMG/busybox-zstd.sqsh" --container-writable=4m --container-entrypoint
 	same_plan --container="$IMG/overlay.sif" --container-workdir=/etc
+	same_plan -n2 --container="$busybox"
 	configure $'version: 1\nuser_images: fuse\nlog_plan: yes'
 	same_plan --container="$busybox"
 }

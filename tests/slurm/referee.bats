@@ -56,7 +56,8 @@ agree() { # FUNCTION ARGUMENT...
 		case $side in
 		absent) : >/etc/slurm/plugstack.conf.d/coracle.conf ;;
 		unused) cp -a "$SUITE/coracle.conf" /etc/slurm/plugstack.conf.d/coracle.conf ;;
-		used) image=(--container="$busybox") ;;
+		# PATH and LD_LIBRARY_PATH would be the image's, and so the programs.
+		used) image=(--container="$busybox" --container-env=PATH,LD_LIBRARY_PATH) ;;
 		esac
 		rm -rf "$dir/work"
 		install -d -o alice -g alice "$dir/work"
@@ -370,14 +371,16 @@ signalled() { # SIGNAL
 
 # Numbers that are each step's own.
 OWN='^(SLURM_(JOB_?ID|STEP_?ID|TASK_PID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT|JOB_START_TIME|JOB_END_TIME|LAUNCH_NODE_IPADDR)|TMPDIR_OF_JOB)='
-# What a contained task knows about its container; SLURM_CORACLE_STEPS is what an srun inside inherits.
-OURS_ONLY='^(CORACLE_IMAGE|CORACLE_NAME|SLURM_CORACLE_STEPS)='
+# What a contained task knows about its container; an srun inside needs the two that begin with SLURM_.
+OURS_ONLY='^(CORACLE_IMAGE|CORACLE_NAME|SLURM_CORACLE_STEPS|SLURM_CORACLE_OUTER)='
+# Slurm's commands stand in front.
+OUR_PATH='s#^PATH=/run/coracle/slurm/bin:#PATH=#'
 
 @test "the environment: Slurm's variables, the locale's, DISPLAY and whatever else" {
 	environment() {
 		alice env PATH="$TOOLS:/usr/bin:/bin" LC_ALL=de_DE.UTF-8 LC_TIME=C LANGUAGE=de:en TZ=Europe/Berlin DISPLAY=login:10.0 \
 			XAUTHORITY=/home/alice/.Xauthority "ODD NAME=x" EMPTY= NEWLINE=$'a\nb' LD_LIBRARY_PATH=/opt/lib OMP_NUM_THREADS=3 \
-			srun -w n1 "${image[@]}" "$@" "$TOOLS/env" | grep -vE "$OWN" | grep -vE "$OURS_ONLY" | sort
+			srun -w n1 "${image[@]}" "$@" "$TOOLS/env" | grep -vE "$OWN" | grep -vE "$OURS_ONLY" | sed "$OUR_PATH" | sort
 	}
 	agree environment -n1
 	found DISPLAY=login:10.0
@@ -391,7 +394,7 @@ OURS_ONLY='^(CORACLE_IMAGE|CORACLE_NAME|SLURM_CORACLE_STEPS)='
 		printf '%s\n' "#!$TOOLS/sh" env >job.sh
 		number=$(alice env PATH="$TOOLS:/usr/bin:/bin" DISPLAY=login:10.0 LC_ALL=C sbatch --parsable -w n1 "${image[@]}" -o out job.sh)
 		eventually ended "$number"
-		grep -vE "$OWN" out | grep -vE "$OURS_ONLY" | sort
+		grep -vE "$OWN" out | grep -vE "$OURS_ONLY" | sed "$OUR_PATH" | sort
 		rm out
 	}
 	agree batched

@@ -122,6 +122,9 @@ pub struct Explain {
     /// What the job script of sbatch would get, instead of a step
     #[arg(long)]
     pub script: bool,
+    /// Of how many tasks the step is, as srun has it: Slurm's commands are shown to a single one
+    #[arg(short, long, value_name = "N", default_value_t = 1, conflicts_with = "script")]
+    pub ntasks: u32,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
