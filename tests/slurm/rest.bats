@@ -151,7 +151,7 @@ build_scron() {
 
 # What a crontab with this image and command does at the next full minute. scontrol may not move such a job.
 cron() { # IMAGE COMMAND
-	local end=$((SECONDS + 120))
+	local end=$((SECONDS + 240))
 	: >"$dir/cron.out"
 	chown alice "$dir/cron.out"
 	if type scrontab >/dev/null 2>&1; then
