@@ -62,13 +62,15 @@ pub fn build(
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
     let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
 
+    let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
+
     let home = MountNamespace::current().map_err(system)?;
     sys::unshare_mount_namespace().map_err(system)?;
     let built = (|| {
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
         let stage = root::Stage::attach().map_err(system)?;
-        let root = stage.root(name, plan, image, sources.upper.as_ref(), identity)?;
+        let root = stage.root(name, plan, image, upper.as_ref(), identity)?;
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,

@@ -84,7 +84,11 @@ impl Stage {
                 rights.during(|| overlay(&lower)).map_err(|error| overlay_refused("the container's root", &error))?
             }
             (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity, rights)?,
-            (Some(Upper::Folder(path)), Some(folder)) => kept(&lower, path, folder, identity)?,
+            (Some(Upper::Folder(path)), Some(folder)) => {
+                // An upper layer has to be in this namespace.
+                sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
+                kept(&lower, path, folder, identity)?
+            }
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
             }
@@ -207,25 +211,35 @@ fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Iden
             }
             sys::open_beneath(folder, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
         });
-        let (upper, work) = (upper?, work?);
-        let context = overlay_context(lower)?;
-        write_into(&context, &upper, &work)?;
-        context.string(c"index", "on")?;
-        context.mount(READ_AND_WRITE)
+        Ok((upper?, work?))
     });
-    made.and_then(|made| made).map_err(|error| match error.errno() {
-        Errno::ENODEV => overlay_refused("--container-overlay", &error),
-        Errno::EBUSY => Refusal::new(Kind::Bind, shown, "is written to by another container on this node")
-            .hint("give each step that runs at the same time a folder of its own"),
-        Errno::EACCES | Errno::EPERM => {
-            Refusal::new(Kind::Bind, shown, "cannot be used as an overlay: permission denied").hint("it must be yours")
-        }
-        Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
-            Refusal::new(Kind::Bind, shown, format!("its file system cannot keep an overlay: {error}"))
-                .hint("use a folder on a disk of the node")
-        }
-        _ => Refusal::new(Kind::Bind, shown, error.to_string()),
-    })
+    made.and_then(|made| made)
+        .and_then(|(upper, work): (OwnedFd, OwnedFd)| {
+            for fd in [folder, &upper, &work] {
+                let stat = nix::sys::stat::fstat(fd).map_err(|errno| sys::Error::new("fstat()", errno))?;
+                if stat.st_uid != identity.uid {
+                    return Err(sys::Error::new("fstat()", Errno::EPERM));
+                }
+            }
+            let context = overlay_context(lower)?;
+            write_into(&context, &upper, &work)?;
+            context.string(c"index", "on")?;
+            context.mount(READ_AND_WRITE)
+        })
+        .map_err(|error| match error.errno() {
+            Errno::ENODEV => overlay_refused("--container-overlay", &error),
+            Errno::EBUSY => Refusal::new(Kind::Bind, shown, "is written to by another container on this node")
+                .hint("give each step that runs at the same time a folder of its own"),
+            Errno::EACCES | Errno::EPERM => {
+                Refusal::new(Kind::Bind, shown, "cannot be used as an overlay: permission denied")
+                    .hint("it must be yours")
+            }
+            Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
+                Refusal::new(Kind::Bind, shown, format!("its file system cannot keep an overlay: {error}"))
+                    .hint("use a folder on a disk of the node")
+            }
+            _ => Refusal::new(Kind::Bind, shown, error.to_string()),
+        })
 }
 
 /// Where things are attached that only have to be attached somewhere.
