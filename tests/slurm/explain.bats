@@ -97,7 +97,7 @@ CONFIG=$'version: 1\nuser_images: kernel\nlog_plan: yes\nbinds:\n- source: /scra
 }
 
 @test "the environment is that of the step, with its origins" {
-	good env FROM_HERE=1 coracle explain --container="$busybox" --container-env=SET=2
+	good env FROM_HERE=1 coracle explain -n2 --container="$busybox" --container-env=SET=2
 	has_line 'FROM_HERE=1  (host)'
 	has_line 'SET=2  (--container-env)'
 	has_line "CORACLE_IMAGE=$busybox  (coracle)"
@@ -106,11 +106,11 @@ CONFIG=$'version: 1\nuser_images: kernel\nlog_plan: yes\nbinds:\n- source: /scra
 	has_not $'\nFROM_HERE=1'
 }
 
-@test "a job script gets the Slurm commands, unless it stays on the node" {
+@test "a job script gets the Slurm commands, unless it stays on the node; a step of several tasks does not" {
 	good coracle explain --container="$busybox" --script
 	has ' -> /run/coracle/host/usr ro,nosuid,nodev'
 	has 'PATH=/run/coracle/slurm/bin:'
-	good coracle explain --container="$busybox"
+	good coracle explain --ntasks=2 --container="$busybox"
 	has_not /run/coracle/host
 	good coracle explain --container="$busybox" --script --container-scope=steps
 	prints 'scope   steps: the job script runs on the node'
