@@ -11,7 +11,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace, MountPropagation};
 use coracle::view::Entry;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 
 use super::Rights;
@@ -87,7 +87,7 @@ impl Stage {
             (Some(Upper::Folder(path)), Some(folder)) => {
                 // An upper layer has to be in this namespace.
                 sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
-                kept(&lower, path, folder, identity)?
+                kept(&lower, path, folder, identity, rights)?
             }
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
@@ -196,12 +196,35 @@ fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Resu
     context.string(c"workdir", &by_descriptor(work))
 }
 
+/// How often a folder that is being mounted by somebody else is tried again, each time after 10 ms.
+const LOCK_TRIES: u32 = 300;
+
+/// Keeps others from mounting an overlay with this upper folder until it is dropped: whether one is in use and its
+/// mounting are two steps. EBUSY when somebody holds on to it.
+fn lock(upper: &OwnedFd) -> sys::Result<Flock<OwnedFd>> {
+    let mut fd = upper.try_clone().map_err(|cause| sys::Error::from_io("dup()", &cause))?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) => fd = back,
+            Err((_, errno)) => return Err(sys::Error::new("flock(upper)", errno)),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Err(sys::Error::new("flock(upper)", Errno::EBUSY))
+}
+
 /// An overlay that writes into a folder of the user's.
 ///
-/// The kernel works on the upper layer with the rights of whoever made the mount: so it is made with the user's file
-/// system ids, and what the user may not do there by himself, the overlay may not either. `index` lets the kernel
-/// refuse a folder that another overlay of this node writes to.
-fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
+/// The kernel works on the upper layer with the rights of whoever made the mount; what a task may do is decided by the
+/// modes and owners of what it sees. So the folder, and what of it becomes the layer, must be the user's own.
+fn kept(
+    lower: &[BorrowedFd<'_>],
+    path: &Path,
+    folder: &OwnedFd,
+    identity: &Identity,
+    rights: Rights<'_>,
+) -> Result<OwnedFd, Refusal> {
     let shown = path.display().to_string();
     let made = sys::with_fs_identity(identity, || {
         let [upper, work] = ["upper", "work"].map(|name| {
@@ -221,10 +244,23 @@ fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Iden
                     return Err(sys::Error::new("fstat()", Errno::EPERM));
                 }
             }
-            let context = overlay_context(lower)?;
-            write_into(&context, &upper, &work)?;
-            context.string(c"index", "on")?;
-            context.mount(READ_AND_WRITE)
+            let _lock = lock(&upper)?;
+            let mount = |index: bool| {
+                rights.during(|| {
+                    let context = overlay_context(lower)?;
+                    write_into(&context, &upper, &work)?;
+                    if index {
+                        context.string(c"index", "on")?;
+                    }
+                    context.mount(READ_AND_WRITE)
+                })
+            };
+            // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then
+            // it also wants the very mounts below that were there the first time (ESTALE), and ours are always new.
+            match mount(true) {
+                Err(error) if error.errno() == Errno::EBUSY => return Err(error),
+                _ => mount(false),
+            }
         })
         .map_err(|error| match error.errno() {
             Errno::ENODEV => overlay_refused("--container-overlay", &error),
