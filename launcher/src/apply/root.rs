@@ -258,7 +258,7 @@ fn kept(
             // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then
             // it also wants the very mounts below that were there the first time (ESTALE), and ours are always new.
             match mount(true) {
-                Err(error) if error.errno() == Errno::EBUSY => return Err(error),
+                Err(error) if error.errno() == Errno::EBUSY => Err(error),
                 _ => mount(false),
             }
         })
