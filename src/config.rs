@@ -318,8 +318,8 @@ pub struct ClientPaths {
 
 /// Seconds from 1 to 45.
 ///
-/// scancel does not reach a task that waits for its container, and a step that does not end within
-/// UnkillableStepTimeout (slurm.conf(5), 60 s) drains the node: so the limit stays well below it.
+/// A step that does not end within UnkillableStepTimeout (slurm.conf(5), 60 s) drains the node, and a task may wait in
+/// a file system that no signal interrupts: so the limit stays well below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct StartTimeout(pub Duration);

@@ -17,7 +17,7 @@ sourced() { # SRUN-ARGUMENT...
 	good env LD_LIBRARY_PATH=/host/lib LD_PRELOAD= MINE=1 KEPT=hosts GONE=1 ASKED=1 LC_TIME=C \
 		srun -n1 --container="$env" sh -c 'for name in PATH LD_LIBRARY_PATH LD_PRELOAD MINE IMAGE_SAYS KEPT GONE ANSWER ONLY_SHELL \
 			LANG LC_ALL LC_TIME HOME USER PMIX_RANK CORACLE_IMAGE CORACLE_NAME CORACLE_DIGEST; do
-			eval "echo $name=\${$name-unset}"; done; [ "$SLURM_JOB_ID" -gt 0 ] && echo a job'
+			eval "echo $name=\${$name-unset}"; done | sed s,=/run/coracle/slurm/bin:,=,; [ "$SLURM_JOB_ID" -gt 0 ] && echo a job'
 	prints "PATH=/opt/image/bin:/bin
 LD_LIBRARY_PATH=/opt/image/lib
 LD_PRELOAD=unset
@@ -42,7 +42,7 @@ a job"
 }
 
 @test "an image that says nothing has the default PATH" {
-	good env LD_LIBRARY_PATH=/host srun -n1 --container="$busybox" sh -c 'echo $PATH; echo ${LD_LIBRARY_PATH-unset}'
+	good env LD_LIBRARY_PATH=/host srun -n1 --container="$busybox" sh -c 'echo ${PATH#/run/coracle/slurm/bin:}; echo ${LD_LIBRARY_PATH-unset}'
 	prints $'/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nunset'
 }
 
@@ -57,7 +57,7 @@ a job"
 @test "APPTAINERENV_ and SINGULARITYENV_ set variables, are not seen themselves, and do not touch Slurm's" {
 	good env APPTAINERENV_A=1 SINGULARITYENV_A=2 SINGULARITYENV_B='x y' APPTAINERENV_IMAGE_SAYS=prefix APPTAINERENV_SLURM_JOB_ID=9 \
 		APPTAINERENV_HOME=/x APPTAINERENV_PREPEND_PATH=/front APPTAINERENV_APPEND_PATH=/back \
-		srun -n1 --container="$env" sh -c 'echo "$A|$B|$IMAGE_SAYS|$HOME|$PATH"; [ $SLURM_JOB_ID != 9 ] && echo right; env | grep -c "^APPTAINERENV_\|^SINGULARITYENV_"; true'
+		srun -n1 --container="$env" sh -c 'echo "$A|$B|$IMAGE_SAYS|$HOME|${PATH#/run/coracle/slurm/bin:}"; [ $SLURM_JOB_ID != 9 ] && echo right; env | grep -c "^APPTAINERENV_\|^SINGULARITYENV_"; true'
 	prints $'1|x y|prefix|/home/alice|/front:/opt/image/bin:/bin:/back\nright\n0'
 	good env APPTAINERENV_A=1 srun -n1 --container="$env" --container-env=A=2 sh -c 'echo $A'
 	prints 2
@@ -217,7 +217,7 @@ two
 }
 
 @test "enroot's /etc/environment" {
-	good srun -n1 --container="$IMG/enroot.sqsh" sh -c 'echo "$PATH|$IMAGE_SAYS|$SINGLE|$LITERAL"'
+	good srun -n1 --container="$IMG/enroot.sqsh" sh -c 'echo "${PATH#/run/coracle/slurm/bin:}|$IMAGE_SAYS|$SINGLE|$LITERAL"'
 	prints '/opt/enroot/bin:/bin|from enroot|a b|$HOME'
 	batch --container="$IMG/enroot.sqsh" --wrap 'echo $PATH'
 	prints /run/coracle/slurm/bin:/opt/enroot/bin:/bin

@@ -5,10 +5,10 @@ env=$IMG/env.sif
 bare=$IMG/bare.sif
 HOST_PATH=/usr/local/bin:/usr/bin:/bin
 
-# Says where it is and which environment it has, in an image and on the node.
-where='if test -e /etc/image-only; then w=in; elif test -e /image-only; then w=bare; else w=host; fi; echo "$w ${CORACLE_NAME-unset} ${CORACLE_IMAGE-unset} ${IMAGE_SAYS-unset} ${LD_LIBRARY_PATH-unset} $PATH"'
+# Says where it is and which environment it has, in an image and on the node. What is in front of PATH where Slurm's
+# commands are seen is left out.
+where='if test -e /etc/image-only; then w=in; elif test -e /image-only; then w=bare; else w=host; fi; echo "$w ${CORACLE_NAME-unset} ${CORACLE_IMAGE-unset} ${IMAGE_SAYS-unset} ${LD_LIBRARY_PATH-unset} ${PATH#/run/coracle/slurm/bin:}"'
 inside="in env $env from the image /opt/image/lib /opt/image/bin:/bin"
-with_client="in env $env from the image /opt/image/lib /run/coracle/slurm/bin:/opt/image/bin:/bin"
 outside="host unset unset unset unset $HOST_PATH"
 
 both() { # a script that says where it is, and where its step is
@@ -19,15 +19,15 @@ srun -n1 sh -c '$where'"
 @test "sbatch: all is the default" {
 	both
 	batch --container="$env" job.sh
-	prints "$with_client"$'\n'"$with_client"
+	prints "$inside"$'\n'"$inside"
 	batch --container="$env" --container-scope=all job.sh
-	prints "$with_client"$'\n'"$with_client"
+	prints "$inside"$'\n'"$inside"
 }
 
 @test "sbatch: script keeps the steps on the node, with the node's environment" {
 	both
 	batch --container="$env" --container-scope=script job.sh
-	prints "$with_client"$'\n'"$outside"
+	prints "$inside"$'\n'"$outside"
 }
 
 @test "sbatch: steps keeps the script on the node, with the node's environment" {
@@ -47,7 +47,7 @@ srun -n1 sh -c '$where'"
 	job=$(alice env CORACLE_CONTAINER_SCOPE=script sbatch --parsable -o "$dir/batch.out" --container="$env" job.sh)
 	eventually ended "$job"
 	output=$(<batch.out)
-	prints "$with_client"$'\n'"$outside"
+	prints "$inside"$'\n'"$outside"
 }
 
 @test "salloc's command is on the submit host, and its steps follow the scope" {
@@ -70,10 +70,9 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 
 @test "salloc's shell on the node follows the scope" {
 	shell_of_salloc --container="$env"
-	has_line "$with_client"
-	[[ $(grep -cxF "$with_client" <<<"$output") == 2 ]] || fail "$output"
+	[[ $(grep -cxF "$inside" <<<"$output") == 2 ]] || fail "$output"
 	shell_of_salloc --container="$env" --container-scope=script
-	has_line "$with_client"
+	has_line "$inside"
 	has_line "$outside"
 	shell_of_salloc --container="$env" --container-scope=steps
 	grep -q "host unset unset unset unset /" <<<"$output" || fail "$output"
@@ -104,12 +103,12 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 	batch --container="$env" job.sh
 	prints "$outside"$'\n'"$inside" || { fail 'site: steps'; return; }
 	batch --container="$env" --container-scope=all job.sh
-	prints "$with_client"$'\n'"$with_client" || { fail 'site: steps, user: all'; return; }
+	prints "$inside"$'\n'"$inside" || { fail 'site: steps, user: all'; return; }
 	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\noptions:\n  scope: script'
 	batch --container="$env" job.sh
-	prints "$with_client"$'\n'"$outside" || { fail 'site: script'; return; }
+	prints "$inside"$'\n'"$outside" || { fail 'site: script'; return; }
 	batch --container="$env" --container-scope=all job.sh
-	prints "$with_client"$'\n'"$with_client" || { fail 'site: script, user: all'; return; }
+	prints "$inside"$'\n'"$inside" || { fail 'site: script, user: all'; return; }
 	good srun -n1 --container="$env" sh -c "$where"
 	prints "$inside"
 }
@@ -125,7 +124,7 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 	both
 	job_script job.sh "$where; srun -n1 --container=$bare sh -c '$where'; srun -n1 --container=$IMG/enroot.sqsh sh -c '$where'"
 	batch --container="$env" job.sh
-	prints "$with_client
+	prints "$inside
 bare bare $bare unset unset /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin"
 }
@@ -174,14 +173,14 @@ unset
 	job_script second.sh "$where; srun -n1 sh -c '$where'"
 	job_script job.sh "sbatch --wait -o $dir/second.out --container=$IMG/enroot.sqsh second.sh >/dev/null"
 	batch --container="$env" job.sh
-	[[ $(<second.out) == "in enroot $IMG/enroot.sqsh from enroot unset /run/coracle/slurm/bin:/opt/enroot/bin:/bin"$'\n'"in enroot $IMG/enroot.sqsh from enroot unset /run/coracle/slurm/bin:/opt/enroot/bin:/bin" ]] || fail "$(<second.out)"
+	[[ $(<second.out) == "in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin"$'\n'"in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin" ]] || fail "$(<second.out)"
 }
 
 @test "a new sbatch from inside with the same image" {
 	job_script second.sh "$where"
 	job_script job.sh "sbatch --wait -o $dir/second.out --container=$env second.sh >/dev/null"
 	batch --container="$env" job.sh
-	[[ $(<second.out) == "$with_client" ]] || fail "$(<second.out)"
+	[[ $(<second.out) == "$inside" ]] || fail "$(<second.out)"
 }
 
 @test "a new salloc from inside, without --container and with another image" {
