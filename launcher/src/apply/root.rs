@@ -198,9 +198,9 @@ fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Resu
 
 /// An overlay that writes into a folder of the user's.
 ///
-/// The kernel works on the upper layer with the rights of whoever made the mount: so it is made with the user's file
-/// system ids, and what the user may not do there by himself, the overlay may not either. `index` lets the kernel
-/// refuse a folder that another overlay of this node writes to.
+/// The kernel works on the upper layer with the rights of whoever made the mount, so it is made with hardly more than
+/// the user's ([`sys::with_overlay_rights`]): what he may not leave there by himself, an image may not either. `index`
+/// lets the kernel refuse a folder that another overlay of this node writes to.
 fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
     let shown = path.display().to_string();
     let made = sys::with_fs_identity(identity, || {
@@ -221,10 +221,12 @@ fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Iden
                     return Err(sys::Error::new("fstat()", Errno::EPERM));
                 }
             }
-            let context = overlay_context(lower)?;
-            write_into(&context, &upper, &work)?;
-            context.string(c"index", "on")?;
-            context.mount(READ_AND_WRITE)
+            sys::with_overlay_rights(identity, || {
+                let context = overlay_context(lower)?;
+                write_into(&context, &upper, &work)?;
+                context.string(c"index", "on")?;
+                context.mount(READ_AND_WRITE)
+            })?
         })
         .map_err(|error| match error.errno() {
             Errno::ENODEV => overlay_refused("--container-overlay", &error),
