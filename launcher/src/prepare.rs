@@ -27,7 +27,7 @@ use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client;
 use crate::stages::{self, Authority, Clock, Container, Loaded, Run};
-use crate::variables::{self, Variables};
+use crate::variables::{self, Step, Variables};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -233,7 +233,8 @@ impl Server {
         let built = join::find(&self.start, step).and_then(|found| {
             run.clock.lap("find");
             run.image = found.image;
-            let variables = run.variables(None, &found.namespace, Some(&self.channel))?;
+            self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
+            let variables = run.variables(None, &found.namespace, Some(self.step()))?;
             Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, servers: Vec::new() })
         });
         Ok(Outcome { built, base, here: None })
@@ -252,7 +253,8 @@ impl Server {
             let wants = run.wants(&around);
             let container = run.build(&proxy, &loaded, guess, script).ok()?;
             let begun = Instant::now();
-            let variables = run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel));
+            let early = Step { daemon: None, ..self.step() };
+            let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
             proxy.postpone(begun.elapsed());
             Some((container, variables, wants))
         });
@@ -266,13 +268,22 @@ impl Server {
                 // Found out once for the node: scripts may take long, and do things.
                 let variables = match ahead {
                     Some((_, variables, _)) => variables?,
-                    None => run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel))?,
+                    None => None,
                 };
                 (container, variables)
             }
         };
+        let variables = match variables {
+            Some(variables) => variables,
+            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
+        };
         let Container { namespace, plan, servers } = container;
         Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })
+    }
+
+    /// The step, once slurmstepd has said where it is: by then it is in the control groups of its job.
+    fn step(&self) -> Step<'_> {
+        Step { line: &self.channel, daemon: Some(self.start.daemon) }
     }
 
     fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
@@ -386,7 +397,7 @@ impl Server {
         let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace, Some(&self.channel))?,
+            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         let Container { namespace, plan, servers } = container;
         Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })

@@ -13,7 +13,7 @@ use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
-use coracle::sys::{self, Channel, Identity, MountNamespace};
+use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
@@ -242,8 +242,19 @@ impl Run {
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
-        line: Option<&Channel>,
+        step: Option<variables::Step<'_>>,
     ) -> Result<Variables, Refusal> {
+        let early = || Refusal::new(Kind::Internal, "the container's environment", "was asked for too early");
+        self.variables_if_time(opened, namespace, step)?.ok_or_else(early)
+    }
+
+    /// The same; nothing, if it is too early for what the image wants to be run.
+    pub fn variables_if_time(
+        &mut self,
+        opened: Option<&Opened>,
+        namespace: &MountNamespace,
+        step: Option<variables::Step<'_>>,
+    ) -> Result<Option<Variables>, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
@@ -262,7 +273,7 @@ impl Run {
             entrypoint: self.settings.entrypoint.unwrap_or(false),
             helper: &self.helper,
             sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
-            line,
+            step,
         };
         let found = variables::find_out(&question, namespace, &self.identity);
         self.clock.lap("environment");

@@ -66,8 +66,18 @@ pub struct Question<'a> {
     pub helper: &'a Path,
     /// The open image, if it is a SIF.
     pub sif: Option<&'a File>,
+    /// The step whose tasks it is for, if it is for any.
+    pub step: Option<Step<'a>>,
+}
+
+/// A step that is being started.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
     /// Whoever waits for the answer is at the other end; without him nobody wants it any more.
-    pub line: Option<&'a Channel>,
+    pub line: &'a Channel,
+    /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that nothing of the
+    /// image's is run: it could use what the job was not given.
+    pub daemon: Option<u32>,
 }
 
 /// An environment for tasks.
@@ -127,24 +137,26 @@ fn system(error: sys::Error) -> Refusal {
     Refusal::system("the container's environment", &error)
 }
 
-/// Makes the environment in `namespace`, as `identity`.
+/// Makes the environment in `namespace`, as `identity`; nothing, if something of the image's has to be run for that and it
+/// is too early.
 pub fn find_out(
     question: &Question<'_>,
     namespace: &MountNamespace,
     identity: &Identity,
-) -> Result<Variables, Refusal> {
+) -> Result<Option<Variables>, Refusal> {
     let deadline = Instant::now() + PATIENCE;
     let helper = File::open(question.helper).map_err(|cause| {
         let cause = sys::Error::from_io(format!("open({:?})", question.helper), &cause);
         Refusal::system(question.helper.display().to_string(), &cause).hint("is Coracle installed as a whole?")
     })?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
-    // A script may leave processes behind, and no cgroup of the job's is around it: its process namespace ends with
-    // the child, and all that is in it.
+    // A script may leave processes behind: its process namespace ends with the child, and all that is in it.
     let child = sys::fork_contained(move || {
-        let answered = become_the_user(namespace, identity).map_err(system).and_then(|()| work(question, &helper));
-        let sent = match answered {
-            Ok(found) => {
+        let placed = question.step.and_then(|step| step.daemon).map_or(Ok(()), join_job);
+        let placed = placed.and_then(|()| become_the_user(namespace, identity)).map_err(system);
+        let sent = match placed.and_then(|()| work(question, &helper)) {
+            Ok(None) => theirs.send(&Answer::Outside.to_bytes(), &[], deadline),
+            Ok(Some(found)) => {
                 let enter = Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint };
                 theirs.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
             }
@@ -154,8 +166,8 @@ pub fn find_out(
     })
     .map_err(system)?;
     let dead = || Refusal::new(Kind::Internal, "the container's environment", "the process that makes it has died");
-    let received = match question.line {
-        Some(line) => ours.receive_for(line, deadline),
+    let received = match question.step {
+        Some(step) => ours.receive_for(step.line, deadline),
         None => ours.receive(deadline),
     };
     child.end(PARTING);
@@ -177,10 +189,16 @@ pub fn find_out(
         Answer::Enter { notes, entrypoint, .. } => {
             let mut fds = packet.fds.into_iter();
             let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(dead()) };
-            Ok(Variables { changes, notes, entrypoint, listing })
+            Ok(Some(Variables { changes, notes, entrypoint, listing }))
         }
-        Answer::Outside => Err(dead()),
+        Answer::Outside => Ok(None),
     }
+}
+
+/// Puts this process into the control groups of the job whose slurmstepd that is.
+fn join_job(daemon: u32) -> sys::Result<()> {
+    // To these files 0 is whoever writes it, also from a process namespace (cgroups(7)).
+    sys::Cgroups::of(i32::try_from(daemon).unwrap_or(0))?.add_to_job(0)
 }
 
 fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
@@ -197,8 +215,8 @@ fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Resu
     Ok(())
 }
 
-/// In the child: reads, evaluates, and lets the image's shell do what is left.
-fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
+/// In the child: reads, evaluates, and lets the image's shell do what is left; nothing, if it is too early for that.
+fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Refusal> {
     let mut rules = question.rules.clone();
     let get = |name: &OsStr| question.host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
@@ -217,7 +235,11 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
     };
     if !rules.already_inside {
         match (files, &config) {
-            (Some(files), _) => source(question, &files, &mut environment, helper, &mut notes)?,
+            (Some(files), _) => {
+                if !source(question, &files, &mut environment, helper, &mut notes)? {
+                    return Ok(None);
+                }
+            }
             (None, Some(config)) => environment.oci_env(&config.env),
             (None, None) => {
                 read(Path::new(ENROOT_ENVIRONMENT)).iter().for_each(|text| environment.environment_file(text));
@@ -251,12 +273,12 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Variables, Refusal> {
             format!("{}  ({})\n", coracle::report::clean(&line), variable.origin)
         })
         .collect();
-    Ok(Variables {
+    Ok(Some(Variables {
         changes: sys::memory_file(&changes).map_err(system)?,
         notes,
         entrypoint: words.is_some(),
         listing: sys::memory_file(listing.concat().as_bytes()).map_err(system)?,
-    })
+    }))
 }
 
 /// `host` with these changes.
@@ -290,14 +312,15 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (length <= limit).then_some(text)
 }
 
-/// Sources the scripts: the plain ones here, and from the first on that is not, the rest in the image's shell.
+/// Sources the scripts: the plain ones here, and from the first on that is not, the rest in the image's shell. False if
+/// it is too early for that.
 fn source(
     question: &Question<'_>,
     files: &[PathBuf],
     environment: &mut Environment,
     helper: &File,
     notes: &mut Vec<String>,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let mut rest = files.iter();
     while let Some(file) = rest.as_slice().first() {
         let name = file.to_string_lossy();
@@ -305,7 +328,12 @@ fn source(
             .ok_or_else(|| Refusal::new(Kind::ImageFormat, &question.shown, format!("its {name} cannot be read")))?;
         match script::evaluate(&name, &text, environment) {
             Ok(()) => {}
-            Err(_) if Path::new(SHELL).exists() => return in_a_shell(question, rest.as_slice(), environment, helper),
+            Err(_) if Path::new(SHELL).exists() => {
+                if question.step.is_some_and(|step| step.daemon.is_none()) {
+                    return Ok(false);
+                }
+                return in_a_shell(question, rest.as_slice(), environment, helper).map(|()| true);
+            }
             Err(fault) => notes.push(format!(
                 "{}: {name}: line {}: {:?} is not a plain export, and the image has no {SHELL} to run it: \
                  what this file sets is missing",
@@ -314,7 +342,7 @@ fn source(
         }
         rest.next();
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Lets the image's own shell source `files` and takes its environment over.

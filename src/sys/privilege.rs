@@ -74,6 +74,45 @@ pub fn with_fs_identity<T>(identity: &Identity, work: impl FnOnce() -> T) -> Res
     Ok(answer)
 }
 
+/// CAP_DAC_OVERRIDE and CAP_SYS_ADMIN (capabilities(7)), as bits of a set's first word.
+const MAKES_AN_OVERLAY: u32 = 1 << 1 | 1 << 21;
+
+/// [`with_fs_identity`] for mounting an overlay that writes into a folder of the user's.
+///
+/// The kernel works on an upper layer with the credentials of whoever made the mount, for as long as it is used (fs/overlayfs,
+/// `override_creds`). Root's would copy what an image says out of it: set-user-id programs of root's, device nodes,
+/// file capabilities, which work in that folder once they are looked at from outside of the container. So of the
+/// capabilities only these are left: CAP_SYS_ADMIN for the mount and for the overlay's own attributes, and
+/// CAP_DAC_OVERRIDE for the folder without any mode bits in which it works. What the task itself may do is checked
+/// before, with the task's own rights.
+pub fn with_overlay_rights<T>(identity: &Identity, work: impl FnOnce() -> T) -> Result<T> {
+    // Root has nothing to gain, and somebody else's own user namespace has no rights outside.
+    if identity.uid == 0 || identity.is_ours()? {
+        return with_fs_identity(identity, work);
+    }
+    with_fs_identity(identity, || {
+        let before = capabilities()?;
+        let mut few = before;
+        few.iter_mut().for_each(|word| word.effective = 0);
+        few[0].effective = before[0].permitted & MAKES_AN_OVERLAY;
+        set_capabilities("capset(effective=sys_admin,dac_override)", &few)?;
+        let back = Raise(before);
+        let answer = work();
+        drop(back);
+        Ok(answer)
+    })?
+}
+
+/// Puts the effective capabilities back, also when the work panics.
+struct Raise([CapData; 2]);
+
+impl Drop for Raise {
+    fn drop(&mut self) {
+        // They are permitted, so this cannot be refused; without them, all that comes is.
+        let _ = set_capabilities("capset(effective)", &self.0);
+    }
+}
+
 /// Puts the filesystem ids back, also when the work panics.
 struct Restore {
     uid: u32,
@@ -157,12 +196,24 @@ pub fn drop_capabilities() -> Result<()> {
 
 /// Changes the three sets of this thread, of which each word has 32 bits.
 fn change_capabilities(call: &str, change: impl Fn(&mut CapData)) -> Result<()> {
-    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(); 2];
+    let mut data = capabilities()?;
+    data.iter_mut().for_each(change);
+    set_capabilities(call, &data)
+}
+
+const CAP_HEADER: CapHeader = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+
+/// The three sets of this thread.
+fn capabilities() -> Result<[CapData; 2]> {
+    let (header, mut data) = (CAP_HEADER, [CapData::default(); 2]);
     // SAFETY: version 3 reads the header and fills two CapData, which is what is passed.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     check(result, || "capget()".into())?;
-    data.iter_mut().for_each(change);
+    Ok(data)
+}
+
+fn set_capabilities(call: &str, data: &[CapData; 2]) -> Result<()> {
+    let header = CAP_HEADER;
     // SAFETY: version 3 reads the header and two CapData, which is what is passed.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     check(result, || call.into())?;

@@ -96,6 +96,17 @@ no_job_groups() {
 	[[ $(sort -u <<<"$output" | wc -l) == 1 ]] || fail "$output"
 }
 
+@test "an image's environment scripts are where their step is, too" {
+	local where='sed -n "s/^[0-9]*:devices://p" /proc/self/cgroup'
+	unsquashfs -quiet -no-progress -force -dest tree "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
+	mkdir -p tree/.singularity.d/env
+	echo "export SCRIPT_WAS=\$($where)" >tree/.singularity.d/env/10-where.sh
+	mksquashfs tree where.sqsh -quiet -no-progress -all-root >/dev/null
+	good srun -N1 -n2 --container="$dir/where.sqsh" sh -c "echo \$SCRIPT_WAS; $where | sed 's#/task_.*##'"
+	has /job_
+	[[ $(sort -u <<<"$output" | wc -l) == 1 ]] || fail "$output"
+}
+
 @test "an image that squashfuse_ll reads: the step ends at once, and neither a process nor a cgroup stays" {
 	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
 	good srun -N3 -n6 --container="$busybox" cat /etc/image-only

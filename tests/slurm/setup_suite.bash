@@ -30,6 +30,7 @@ hostile_images() {
 	echo file >"$tree/file"
 	cp "$tree/bin/busybox" "$tree/bin/busybox-as-root"
 	cp "$tree/bin/busybox" "$tree/bin/busybox-as-group"
+	cp "$tree/bin/busybox" "$tree/bin/busybox-as-alice"
 	cp "$tree/bin/busybox" "$tree/bin/busybox-with-caps"
 	echo mine >"$tree/alices"
 	# The attribute security.capability of `setcap cap_setuid+ep` (capabilities(7), VFS_CAP_REVISION_2).
@@ -37,7 +38,7 @@ hostile_images() {
 	mksquashfs "$tree" "$IMG/hostile.sqsh" -noappend -quiet -no-progress -all-time 0 \
 		-p 'bin/busybox-as-root m 4755 0 0' -p 'bin/busybox-as-group m 2755 0 0' \
 		-p 'devices/null c 666 0 0 1 3' -p 'devices/mem c 666 0 0 1 1' \
-		-p 'alices m 666 2001 2001' >/dev/null
+		-p 'bin/busybox-as-alice m 4755 2001 2001' -p 'alices m 666 2001 2001' >/dev/null
 
 	# One each whose /proc, /sys or /dev is not what it should be.
 	rm -rf "$tree/proc" && ln -s tmp "$tree/proc"

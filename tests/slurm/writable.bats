@@ -115,6 +115,20 @@ a_disk() {
 	[[ -z $(on-node n1 find "$kept" ! -user alice ! -path "$kept/work/*") ]] || fail "$(on-node n1 find "$kept" ! -user alice -ls)"
 }
 
+@test "overlay: what an image says of set-user-id, capabilities and devices does not come into the folder" {
+	a_disk
+	# What is root's in the image is alice's where the kernel can map owners, and what is hers root's: one of the two is
+	# root's own in any case. To move a file is to copy it up.
+	good srun -n1 -w n1 --container="$IMG/hostile.sqsh" --container-overlay="$kept" sh -c 'cd /bin; for file in busybox-*; do
+		mv $file moved-$file; cp moved-$file copied-$file; done 2>/dev/null; mv /devices/null /devices/moved 2>/dev/null; echo x >/f; ls /f'
+	run on-node n1 find "$kept/upper" -type f -perm /6000 ! -user alice
+	prints ''
+	run on-node n1 find "$kept/upper" ! -type d ! -type f ! -type l -exec stat -c %t,%T {} +
+	[[ -z $(grep -vx 0,0 <<<"$output") || -z $output ]] || fail "$output"
+	run on-node n1 getfattr -R -d -m security.capability "$kept/upper"
+	has_not capability
+}
+
 @test "overlay: by variable, and relative" {
 	a_disk
 	good env CORACLE_CONTAINER_OVERLAY="$kept" srun -n1 -w n1 --container="$busybox" sh -c 'echo x >/f && cat /f'

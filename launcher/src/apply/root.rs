@@ -87,7 +87,7 @@ impl Stage {
             (Some(Upper::Folder(path)), Some(folder)) => {
                 // An upper layer has to be in this namespace.
                 sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
-                kept(&lower, path, folder, identity, rights)?
+                kept(&lower, path, folder, identity)?
             }
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
@@ -216,15 +216,10 @@ fn lock(upper: &OwnedFd) -> sys::Result<Flock<OwnedFd>> {
 
 /// An overlay that writes into a folder of the user's.
 ///
-/// The kernel works on the upper layer with the rights of whoever made the mount; what a task may do is decided by the
-/// modes and owners of what it sees. So the folder, and what of it becomes the layer, must be the user's own.
-fn kept(
-    lower: &[BorrowedFd<'_>],
-    path: &Path,
-    folder: &OwnedFd,
-    identity: &Identity,
-    rights: Rights<'_>,
-) -> Result<OwnedFd, Refusal> {
+/// The kernel works on the upper layer with the rights of whoever made the mount, so it is made with hardly more than
+/// the user's ([`sys::with_overlay_rights`]): what he may not leave there by himself, an image may not either. The
+/// folder, and what of it becomes the layer, must be the user's own.
+fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
     let shown = path.display().to_string();
     let made = sys::with_fs_identity(identity, || {
         let [upper, work] = ["upper", "work"].map(|name| {
@@ -246,18 +241,19 @@ fn kept(
             }
             let _lock = lock(&upper)?;
             let mount = |index: bool| {
-                rights.during(|| {
+                sys::with_overlay_rights(identity, || {
                     let context = overlay_context(lower)?;
                     write_into(&context, &upper, &work)?;
                     if index {
                         context.string(c"index", "on")?;
                     }
                     context.mount(READ_AND_WRITE)
-                })
+                })?
             };
             // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then
-            // it also wants the very mounts below that were there the first time (ESTALE), and ours are always new.
-            match mount(true) {
+            // it also wants the very mounts below that were there the first time (ESTALE), and ours are always new. The
+            // trial must be gone before: the folder would not be marked as used by the second one.
+            match mount(true).map(drop) {
                 Err(error) if error.errno() == Errno::EBUSY => Err(error),
                 _ => mount(false),
             }
