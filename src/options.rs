@@ -178,9 +178,10 @@ pub const OPTIONS: &[Spec] = &[
         argument: Maybe(c"SIZE", "yes"),
         help: c"let tasks write into the image: in memory, at most SIZE on each node, gone with the step",
         more: "The image file is never changed. SIZE is a number of bytes with k, m, g or t behind it; more than \
-               writable_limit of coracle.yaml (1g) is not given, and that much if SIZE is left out. What is written counts as memory of the job. File modes \
-               count as everywhere: what only root may write in the image stays so where the kernel cannot map its \
-               owner to you (before Linux 6.2). The variable takes yes, no or SIZE.",
+               writable_limit of coracle.yaml (1g) is not given, and that much if SIZE is left out. What is written \
+               counts as memory of the job. File modes count as everywhere: what only root may write in the image \
+               stays so where the kernel cannot map its owner to you (before Linux 6.2). The variable takes yes, no \
+               or SIZE.",
         variable: Some(c"CORACLE_CONTAINER_WRITABLE"),
         default: Some("no"),
         site: true,

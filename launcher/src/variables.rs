@@ -220,7 +220,10 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
     let mut rules = question.rules.clone();
     let get = |name: &OsStr| question.host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
-    rules.already_inside = record.as_ref().is_some_and(|record| record.id() == question.id);
+    // Of a step with --export=NONE, or with some names alone, srun sends the record, whose name is Slurm's, but not what
+    // the record is about. A container always has a PATH.
+    let whole = get(OsStr::new("PATH")).is_some();
+    rules.already_inside = whole && record.as_ref().is_some_and(|record| record.id() == question.id);
     let host = match record.filter(|_| !rules.already_inside) {
         Some(record) => undone(question.host, &record.undo(get)),
         None => question.host.to_vec(),

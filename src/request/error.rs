@@ -12,6 +12,8 @@ use crate::report::{Kind, Refusal};
 pub enum Error {
     /// `--container=` with nothing behind it.
     NoImage,
+    /// An option with `=` and nothing behind it.
+    Empty(String),
     /// A scheme such as `docker://` that no node resolves.
     Scheme(OsString),
     /// `step:` and no step behind it.
@@ -60,6 +62,7 @@ impl From<Error> for Refusal {
             Error::NoImage => usage("--container".into(), "the name of an image is missing"),
             Error::Scheme(text) => usage(lossy(&text), "images are not fetched when a job starts")
                 .hint("make a file of it first, for instance: apptainer pull img.sif docker://…"),
+            Error::Empty(flag) => usage(flag, "its value is missing"),
             Error::Step(text) => {
                 usage(lossy(&text), "not a step: step:NUMBER, step:batch or step:interactive is wanted")
                     .hint("an image of that name is ./NAME")
@@ -87,7 +90,7 @@ impl From<Error> for Refusal {
             Error::TooManyBinds(count) => {
                 usage("--container-bind".into(), &format!("{count} binds, at most {MAX_BINDS} are possible"))
             }
-            Error::Size(text) => usage(lossy(&text), "not a size: a number with k, m or g behind it, at least 4k"),
+            Error::Size(text) => usage(lossy(&text), "not a size: a number with k, m, g or t behind it, at least 4k"),
             Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
             Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
             Error::Variable(text) => {

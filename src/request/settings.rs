@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::bind::plain_absolute;
 use super::escape::{escape, unescape};
 use super::{Bind, Digest, Error, MAX_BINDS, Variable};
-use crate::options::{Id, RawOptions};
+use crate::options::{Id, OPTIONS, RawOptions};
 
 /// What was asked for, or left open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,6 +107,9 @@ impl Settings {
     /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
         use std::os::unix::ffi::OsStrExt;
+        if let Some(spec) = OPTIONS.iter().find(|spec| raw.values(spec.id).any(OsStr::is_empty)) {
+            return Err(Error::Empty(raw.flag(spec.id)));
+        }
         let flag = |id| raw.value(id).map(|text| yes_or_no(|| raw.flag(id), text)).transpose();
         let binds = raw.values(Id::Bind).flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
         let env: Vec<_> = raw.values(Id::Env).map(Variable::parse_list).collect::<Result<_, _>>()?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::options::{Id, Spec};
+use crate::options::{Id, Naming, Spec};
 use crate::report::Refusal;
 use proptest::prelude::*;
 use std::os::unix::ffi::OsStringExt;
@@ -64,8 +64,7 @@ fn a_digest_may_stand_behind_the_image_or_alone_but_not_twice_differently() {
     assert!(parse(&pinned, &[], Some(&format!("sha256:{HEX}"))).is_ok());
     let other = format!("sha256:{}", "0".repeat(64));
     assert!(refusal(&pinned, &[], Some(&other)).ends_with("the one of --container-digest differ [usage]"));
-    for wrong in ["", "sha256:", "md5:00", "sha256:zz", &format!("sha256:{HEX}00"), &format!("sha256:{}é", &HEX[2..])]
-    {
+    for wrong in ["sha256:", "md5:00", "sha256:zz", &format!("sha256:{HEX}00"), &format!("sha256:{}é", &HEX[2..])] {
         assert!(refusal("/i", &[], Some(wrong)).contains("not a digest"), "{wrong}");
     }
 }
@@ -91,7 +90,7 @@ fn binds_have_one_to_three_parts() {
 
 #[test]
 fn wrong_binds_are_named() {
-    for wrong in ["", ":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,,/b", "/a,", "tmpfs"] {
+    for wrong in [":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,,/b", "/a,", "tmpfs"] {
         assert!(refusal("/i", &[wrong], None).contains("not a bind: SRC[:DST[:ro|rw]] is wanted"), "{wrong:?}");
     }
     for wrong in ["/a:b", "/a:/b/../c", "/a:/b/./c", "../x", "/a:."] {
@@ -122,12 +121,15 @@ fn each_option_says_what_it_wants() {
     assert!(wrong(Id::Workdir, "sub").contains("sub: a path inside the container must be absolute"));
     assert!(wrong(Id::Home, "maybe").contains("--container-home: yes or no is wanted, not \"maybe\""));
     assert!(wrong(Id::Scope, "step").contains("step: not a scope: script, steps or all"));
-    for size in ["", "g", "-1", "1x", "1", "4095", "99999999t", "1.5g"] {
+    for size in ["g", "-1", "1x", "1", "4095", "99999999t", "1.5g"] {
         let said = if size == "1" { "1".into() } else { wrong(Id::Writable, size) };
         assert!(size == "1" || said.contains("not a size"), "{size}: {said}");
     }
-    assert!(wrong(Id::Overlay, "").contains("not a folder for --container-overlay"));
-    for item in ["", "A-B=1", "1A", "A,", "=x", "A B"] {
+    for id in [Id::Bind, Id::Digest, Id::Workdir, Id::Env, Id::Writable, Id::Overlay, Id::Scope] {
+        let flag = Spec::of(id).unwrap().flag(Naming::Container);
+        assert!(wrong(id, "").contains(&format!("{flag}: its value is missing")), "{flag}");
+    }
+    for item in ["A-B=1", "1A", "A,", "=x", "A B"] {
         assert!(wrong(Id::Env, item).contains("not a variable: NAME, NAME* or NAME=VALUE"), "{item}");
     }
     for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST=", "PMIX_RANK=1", "SLURMD_X=1"] {

@@ -291,3 +291,15 @@ srun -n1 sh -c "echo \$PATH; echo \$MINE \$IMAGE_SAYS \${LD_LIBRARY_PATH-unset} 
 	batch --container="$env" job.sh
 	prints $'/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env' || prints $'/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env'
 }
+
+@test "a step of a job with --export=NONE has its image's environment, whether the script was inside or not" {
+	local scope wanted=$'/opt/image/bin:/bin\n/opt/image/lib\nfrom the image\nunset'
+	export MINE=1
+	for scope in all steps; do
+		job_script job.sh 'srun -n1 /bin/sh -c "echo \$PATH; echo \$LD_LIBRARY_PATH; echo \$IMAGE_SAYS; echo \${MINE-unset}" | sed "s:^/run/coracle/slurm/bin.::"'
+		batch --export=NONE --container="$env" --container-scope="$scope" job.sh
+		prints "$wanted" || fail "$scope" || return
+	done
+	batch --container="$env" --wrap 'srun -n1 --export=MINE=2 /bin/sh -c "echo \$IMAGE_SAYS \$MINE"'
+	prints 'from the image 2'
+}
