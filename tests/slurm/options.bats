@@ -231,10 +231,10 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 		done
 	done <<-'END'
 	--container-workdir=sub|sub: a path inside the container must be absolute and have no . or .. in it
-	--container-workdir=|: a path inside the container must be absolute
+	--container-workdir=|--container-workdir: its value is missing
 	--container-workdir=/a/../b|/a/../b: a path inside the container must be absolute and have no . or .. in it
 	--container-env=1A|1A: not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between
-	--container-env=|: not a variable: NAME, NAME* or NAME=VALUE is wanted
+	--container-env=|--container-env: its value is missing
 	--container-env=A,|: not a variable: NAME, NAME* or NAME=VALUE is wanted
 	--container-env=SLURM_JOB_ID=1|SLURM_JOB_ID: Slurm and Coracle set this variable, and nobody else
 	--container-env=CORACLE_IMAGE=1|CORACLE_IMAGE: Slurm and Coracle set this variable, and nobody else
@@ -243,7 +243,7 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 	--container-writable=-1|-1: not a size
 	--container-overlay=|--container-overlay: its value is missing
 	--container-scope=step|step: not a scope: script, steps or all is wanted
-	--container-scope=|: not a scope: script, steps or all is wanted
+	--container-scope=|--container-scope: its value is missing
 	--container-digest=md5:1|md5:1: not a digest: sha256: and 64 hexadecimal digits are wanted
 	--container-bind=tmpfs|tmpfs: not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between
 	--container-bind=tmpfs:/m:x|x: not a size
