@@ -231,19 +231,19 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 		done
 	done <<-'END'
 	--container-workdir=sub|sub: a path inside the container must be absolute and have no . or .. in it
-	--container-workdir=|: a path inside the container must be absolute
+	--container-workdir=|--container-workdir: its value is missing
 	--container-workdir=/a/../b|/a/../b: a path inside the container must be absolute and have no . or .. in it
 	--container-env=1A|1A: not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between
-	--container-env=|: not a variable: NAME, NAME* or NAME=VALUE is wanted
+	--container-env=|--container-env: its value is missing
 	--container-env=A,|: not a variable: NAME, NAME* or NAME=VALUE is wanted
 	--container-env=SLURM_JOB_ID=1|SLURM_JOB_ID: Slurm and Coracle set this variable, and nobody else
 	--container-env=CORACLE_IMAGE=1|CORACLE_IMAGE: Slurm and Coracle set this variable, and nobody else
-	--container-writable=x|x: not a size: a number with k, m or g behind it, at least 4k
+	--container-writable=x|x: not a size: a number with k, m, g or t behind it, at least 4k
 	--container-writable=1.5g|1.5g: not a size
 	--container-writable=-1|-1: not a size
-	--container-overlay=|: not a folder for --container-overlay
+	--container-overlay=|--container-overlay: its value is missing
 	--container-scope=step|step: not a scope: script, steps or all is wanted
-	--container-scope=|: not a scope: script, steps or all is wanted
+	--container-scope=|--container-scope: its value is missing
 	--container-digest=md5:1|md5:1: not a digest: sha256: and 64 hexadecimal digits are wanted
 	--container-bind=tmpfs|tmpfs: not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between
 	--container-bind=tmpfs:/m:x|x: not a size
@@ -320,7 +320,7 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 	at=submit refused usage '--coracle-bind: no image was asked for' srun -n1 --coracle-bind=/tmp true
 	at=submit refused usage '--coracle-home: yes or no is wanted' env CORACLE_CONTAINER_HOME=x srun -n1 --container="$env" true
 	at=submit refused usage '--coracle-overlay: cannot be used together with --coracle-writable' srun -n1 --container="$env" --coracle-writable --coracle-overlay="$dir" true
-	at=submit refused usage 'not a folder for --coracle-overlay' srun -n1 --container="$env" --coracle-overlay= true
+	at=submit refused usage '--coracle-overlay: its value is missing' srun -n1 --container="$env" --coracle-overlay= true
 	at=submit refused usage '--coracle-bind: 129 binds' srun -n1 --container="$env" --coracle-bind="$(printf '/tmp:/mnt/%d,' {1..128})/tmp:/m" true
 	at=submit refused usage '--coracle-digest' srun -n1 --container="$env@sha256:$(printf '0%.0s' {1..64})" --coracle-digest="sha256:$(printf '1%.0s' {1..64})" true
 	at=submit refused usage '--coracle-entrypoint: cannot be used together with --multi-prog' srun -n1 --container="$env" --coracle-entrypoint --multi-prog programs
