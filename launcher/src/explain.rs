@@ -68,6 +68,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
     run.files = stages::files(&run.config, &run.environment, told.as_deref());
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
     print!("\n{}", container.plan);
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
