@@ -74,6 +74,7 @@ impl Order<'_> {
             config,
             identity,
             authority,
+            daemon: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

@@ -43,6 +43,8 @@ pub struct Program {
     path: CString,
     /// Whether the connection can be broken from here: the kernel shows the means to root alone (fusectl).
     breakable: bool,
+    /// slurmstepd of the step that it is for.
+    daemon: Option<u32>,
 }
 
 impl Program {
@@ -78,7 +80,12 @@ impl Program {
     fn at(place: &Path, reader: Reader) -> Result<Self, Refusal> {
         let wrong = |_| Refusal::new(Kind::Config, place.display().to_string(), "a path with a NUL");
         let path = CString::new(place.as_os_str().as_bytes()).map_err(wrong)?;
-        Ok(Self { path, breakable: reader != Reader::Own })
+        Ok(Self { path, breakable: reader != Reader::Own, daemon: None })
+    }
+
+    /// The same for a step whose slurmstepd that is, and is in the control groups of its job by the time of the mount.
+    pub fn of_step(self, daemon: Option<u32>) -> Self {
+        Self { daemon, ..self }
     }
 
     /// Starts it for the image that the user calls `name`, and answers the mount, which belongs to no namespace yet.
@@ -150,6 +157,10 @@ impl Program {
         sys::ignore_signals()?;
         for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_FSIZE] {
             setrlimit(resource, 0, 0).map_err(|errno| failed("setrlimit()", errno))?;
+        }
+        // From its first moment as the user's process: he may trace it, and let it do whatever it can.
+        if let Some(daemon) = self.daemon {
+            sys::Cgroups::of(i32::try_from(daemon).unwrap_or(0))?.add_to_job(0)?;
         }
         sys::drop_capabilities()?;
         sys::become_user(identity)?;

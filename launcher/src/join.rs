@@ -68,11 +68,27 @@ impl Process {
         nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
     }
 
+    /// What its root is: a device and a folder of it (proc_pid_mountinfo(5)). Nobody has to be asked for that who reads
+    /// an image as a user.
+    fn root(&self) -> Option<String> {
+        root_of(&String::from_utf8_lossy(&self.read("mountinfo")?))
+    }
+
     /// The program that it runs.
     fn program(&self) -> Option<(u64, u64)> {
         let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         File::from(fd).metadata().ok().map(|found| (found.dev(), found.ino()))
     }
+}
+
+/// The mount at "/", the topmost if there are several, in a mountinfo.
+fn root_of(mounts: &str) -> Option<String> {
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, folder, place) = (fields.next()?, fields.next()?, fields.next()?);
+        (place == "/").then(|| format!("{device} {folder}"))
+    });
+    roots.last()
 }
 
 /// All processes of the node.
@@ -100,7 +116,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
         .collect();
     // The special steps have the largest numbers, and the job script comes first.
     daemons.sort_by_key(|(step, _)| (*step < LOWEST_NAMED, *step));
-    let own = MountNamespace::current().map_err(|error| Refusal::system(&shown, &error))?;
+    let own = std::fs::read_to_string("/proc/self/mountinfo").ok().and_then(|mounts| root_of(&mounts));
     for (_, daemon) in &daemons {
         for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
             if task.number("Uid") != Some(start.identity.uid) {
@@ -109,8 +125,9 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
             let Ok(Some(namespace)) = MountNamespace::of_process(&task.folder) else { continue };
             let variables = variables::pairs(&task.read("environ").unwrap_or_default());
             let image = variables.iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value.clone());
-            // Where slurmstepd itself is, there is no container, only the node or the job's own /tmp.
-            if let (Some(image), false) = (image, own.is(&namespace).unwrap_or(true)) {
+            // With the node's root there is no container, whatever a task says: only the node, or the job's own /tmp.
+            let root = task.root();
+            if let (Some(image), true) = (image, root.is_some() && own.is_some() && root != own) {
                 let path = PathBuf::from(&image);
                 return Ok(Found { namespace, image: ImageRef { path, typed: image } });
             }
@@ -141,4 +158,19 @@ fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
     let named = ["batch", "interactive"].iter().zip([0xffff_fffb_u32, 0xffff_fffa]);
     let named = named.into_iter().find(|(name, _)| **name == step).map(|(_, id)| id);
     named.or_else(|| step.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_root_counts() {
+        let node = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n23 22 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!(root_of(node).as_deref(), Some("254:0 /"));
+        let stacked =
+            format!("{node}40 22 7:1 / / ro,nosuid - squashfs /dev/loop1 ro\n41 40 0:5 / /proc rw - proc proc rw\n");
+        assert_eq!(root_of(&stacked).as_deref(), Some("7:1 /"));
+        assert_eq!(root_of("short\n23 22 0:5 / /proc rw\n"), None);
+    }
 }

@@ -210,6 +210,7 @@ impl Server {
             config,
             identity: self.start.identity.clone(),
             authority: Authority::Root,
+            daemon: Some(self.start.daemon),
             clock: Clock::start(),
         });
         Ok(match step {
@@ -248,7 +249,7 @@ impl Server {
         // a guess does not matter.
         let guess = self.guess();
         let script = self.start.script_folder.as_deref();
-        let ahead = guess.as_ref().and_then(|guess| {
+        let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
             let around = run.surroundings(guess, &loaded, script);
             let wants = run.wants(&around);
             let container = run.build(&proxy, &loaded, guess, script).ok()?;

@@ -46,6 +46,8 @@ pub struct Run {
     pub identity: Identity,
     /// With whose rights it is made.
     pub authority: Authority,
+    /// slurmstepd's process id, if it is for a step.
+    pub daemon: Option<u32>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -78,6 +80,14 @@ pub struct Container {
     pub plan: Plan,
     /// Who reads its image, where the kernel does not.
     pub servers: Vec<ImageServer>,
+}
+
+impl Loaded {
+    /// Whether a process of the user's reads the image while it is mounted: it has to be in the control groups of its
+    /// job before.
+    pub fn is_served(&self) -> bool {
+        self.disk.is_served()
+    }
 }
 
 impl Run {
@@ -122,7 +132,7 @@ impl Run {
         groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
         let account = proxy.account(&groups)?;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name)?;
+        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 

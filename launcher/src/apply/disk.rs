@@ -63,7 +63,7 @@ impl<'a> Rights<'a> {
 }
 
 impl Disk {
-    /// Gets the image that `proxy` has opened ready for mounting.
+    /// Gets the image that `proxy` has opened ready for mounting, for the step of the slurmstepd `daemon`.
     pub fn attach(
         proxy: &Proxy,
         opened: &Opened,
@@ -71,6 +71,7 @@ impl Disk {
         identity: &Identity,
         config: &Config,
         name: &str,
+        daemon: Option<u32>,
     ) -> Result<Self, Refusal> {
         let file = || {
             let copy = opened.file.as_fd().try_clone_to_owned();
@@ -83,7 +84,7 @@ impl Disk {
         for layer in &opened.image.layers {
             layers.push(match layer.filesystem {
                 Filesystem::Squashfs(_) if grant.reader != Reader::Kernel => {
-                    Source::Fuse(Program::find(config, grant.reader)?, layer.offset)
+                    Source::Fuse(Program::find(config, grant.reader)?.of_step(daemon), layer.offset)
                 }
                 _ if grant.reader != Reader::Kernel => return Err(only_squashfs(name, grant.reader)),
                 Filesystem::Erofs if from_file(name, opened.file.as_fd(), grant, identity)? => Source::File(file()?),
@@ -91,6 +92,11 @@ impl Disk {
             });
         }
         Ok(Self { layers })
+    }
+
+    /// Whether a process of the user's reads it while it is mounted.
+    pub fn is_served(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, Source::Fuse(..)))
     }
 
     /// A new mount of it, detached: read-only, no set-user-id, no devices.
