@@ -83,12 +83,12 @@ impl Process {
 
 /// The mount at "/", the topmost if there are several, in a mountinfo.
 fn root_of(mounts: &str) -> Option<String> {
-    let roots = mounts.lines().filter_map(|line| {
+    let mut roots = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let (device, folder, place) = (fields.next()?, fields.next()?, fields.next()?);
         (place == "/").then(|| format!("{device} {folder}"))
     });
-    roots.last()
+    roots.next_back()
 }
 
 /// All processes of the node.
