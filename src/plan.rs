@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::image::Image;
-use crate::report::{Kind, Refusal};
+use crate::report::{Kind, Refusal, clean};
 use crate::request::{PRIVATE, Settings, Writable};
 use crate::sys::Attributes;
 use crate::view::{Origin, Presence, Source, Want};
@@ -273,14 +273,14 @@ impl fmt::Display for Plan {
         match &self.upper {
             None => {}
             Some(Upper::Memory(size)) => writeln!(out, "upper  (memory) size={size}")?,
-            Some(Upper::Folder(path)) => writeln!(out, "upper  {}", path.display())?,
+            Some(Upper::Folder(path)) => writeln!(out, "upper  {}", shown(path))?,
         }
         for (path, shape) in &self.layer {
-            writeln!(out, "layer  {shape:<6} {}", path.display())?;
+            writeln!(out, "layer  {shape:<6} {}", shown(path))?;
         }
         for mount in &self.mounts {
             let source = match &mount.source {
-                Source::Node(path) => path.display().to_string(),
+                Source::Node(path) => shown(path),
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
                 Source::Memory(size) => format!("(memory size={})", size.0),
@@ -292,8 +292,13 @@ impl fmt::Display for Plan {
             words.extend(flags.no_dev.then_some("nodev"));
             words.extend(flags.no_exec.then_some("noexec"));
             words.extend(mount.nested.then_some("nested"));
-            writeln!(out, "mount  {source} -> {} {}", mount.place.display(), words.join(","))?;
+            writeln!(out, "mount  {source} -> {} {}", shown(&mount.place), words.join(","))?;
         }
         writeln!(out, "enter  no_new_privs, no capabilities")
     }
+}
+
+/// A path in one line, whatever is in it.
+fn shown(path: &Path) -> String {
+    clean(&path.display().to_string())
 }

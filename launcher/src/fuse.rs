@@ -199,42 +199,7 @@ const FINE: u8 = 0;
 const LATE: u8 = 1;
 const GONE: u8 = 2;
 
-/// A process that reads an image for a container, and is nobody's child.
-#[derive(Debug, Clone, Copy)]
-pub struct ImageServer {
-    pid: i32,
-}
-
-impl ImageServer {
-    /// Puts it where the step is that it serves: the launcher, and so it, is in no control group of the job's, and
-    /// its user could use it to get at what the job was not given. Slurm has put its daemon of the step into these
-    /// groups by the time in which tasks enter.
-    pub fn follow(&self, daemon: u32, identity: &Identity) -> Result<(), Refusal> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        let ours = field("Name:").trim() == NAME
-            && field("Uid:").split_ascii_whitespace().next() == Some(identity.uid.to_string().as_str());
-        // It has ended already, and the number may be somebody else's.
-        if !ours {
-            return Ok(());
-        }
-        let groups = sys::Cgroups::of(i32::try_from(daemon).unwrap_or(0));
-        groups.and_then(|groups| groups.add_to_job(self.pid)).map_err(|error| Refusal::system(NAME, &error))
-    }
-}
-
 impl Watch {
-    /// The process that is watched; nothing, if it could not be started.
-    pub fn server(&self) -> Option<ImageServer> {
-        match self.channel.receive(Instant::now() + Duration::from_secs(1)) {
-            Ok(Received::Packet(packet)) => {
-                let pid = packet.data.try_into().ok().map(i32::from_ne_bytes)?;
-                Some(ImageServer { pid })
-            }
-            _ => None,
-        }
-    }
-
     /// Ends the watch: `result` is what came of the work that needed the mount of the image `name`. If the mount was
     /// broken meanwhile, that is the reason of whatever went wrong, and nothing may run in it.
     pub fn finish<T>(self, name: &str, result: Result<T, Refusal>) -> Result<T, Refusal> {
@@ -262,9 +227,6 @@ impl Watch {
 fn watch(channel: &Channel, abort: Option<&mut FuseAbort>, server: Pid, deadline: Instant) -> u8 {
     // Whoever kills everything called coracle must not kill what lets the builder die.
     let _ = nix::sys::prctl::set_name(c"coracle-watch");
-    if channel.send(&server.as_raw().to_ne_bytes(), &[], deadline).is_err() {
-        return GONE;
-    }
     match channel.receive(deadline) {
         Ok(Received::Closed) => FINE,
         Ok(Received::Packet(_)) => {

@@ -20,7 +20,6 @@ use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
-use crate::fuse::ImageServer;
 use crate::join;
 use crate::journal::Entry;
 use crate::place;
@@ -106,6 +105,8 @@ struct Outcome {
     base: MountNamespace,
     /// Where the step is, if slurmstepd has said it.
     here: Option<Here>,
+    /// A running step was joined, or could not be: where the tasks come from changes nothing.
+    joined: bool,
 }
 
 /// A container, and what it was built from.
@@ -116,8 +117,6 @@ struct Built {
     loaded: Option<Loaded>,
     /// What was done to make it; nothing, if a running step was joined.
     plan: Option<Plan>,
-    /// Who reads its image, where the kernel does not.
-    servers: Vec<ImageServer>,
 }
 
 impl Built {
@@ -225,7 +224,7 @@ impl Server {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
         let mut here = None;
         let built = self.build_ahead(run, &mut here);
-        Ok(Outcome { built, base, here })
+        Ok(Outcome { built, base, here, joined: false })
     }
 
     /// The container of a step that runs.
@@ -236,9 +235,9 @@ impl Server {
             run.image = found.image;
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, servers: Vec::new() })
+            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None })
         });
-        Ok(Outcome { built, base, here: None })
+        Ok(Outcome { built, base, here: None, joined: true })
     }
 
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
@@ -278,8 +277,8 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
-        let Container { namespace, plan, servers } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 
     /// The step, once slurmstepd has said where it is: by then it is in the control groups of its job.
@@ -305,11 +304,6 @@ impl Server {
         self.each_task(|hello, task| {
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
-            }
-            let servers = outcome.built.as_mut().map(|built| std::mem::take(&mut built.servers)).unwrap_or_default();
-            let follow = |server: &ImageServer| server.follow(self.start.daemon, &self.start.identity).err();
-            if let Some(refusal) = servers.iter().find_map(follow) {
-                outcome.built = Err(refusal);
             }
             match &outcome.built {
                 Ok(built) => {
@@ -362,8 +356,8 @@ impl Server {
         pmix: Option<PathBuf>,
     ) -> Result<(), Refusal> {
         let system = |error: sys::Error| Refusal::system("the task's namespace", &error);
-        let joined = outcome.built.as_ref().is_ok_and(|built| built.loaded.is_none());
-        let Some(here) = outcome.here.clone().or_else(|| self.guess()).filter(|_| !joined) else { return Ok(()) };
+        let there = outcome.here.clone().or_else(|| self.guess()).filter(|_| !outcome.joined);
+        let Some(here) = there else { return Ok(()) };
         let known = pmix.is_none() || pmix == here.pmix;
         if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
             return Ok(());
@@ -378,7 +372,7 @@ impl Server {
         let moving = Err(Refusal::new(Kind::Internal, "the container", "is being built again"));
         let before = std::mem::replace(&mut outcome.built, moving).ok();
         let built = self.build_there(run, before, &here);
-        *outcome = Outcome { built, base: task, here: Some(here) };
+        *outcome = Outcome { built, base: task, here: Some(here), joined: false };
         sys::enter_mount_namespace(&own).map_err(system)
     }
 
@@ -400,8 +394,8 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
-        let Container { namespace, plan, servers } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), servers })
+        let Container { namespace, plan } = container;
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
     }
 }
 

@@ -20,7 +20,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
-use crate::fuse::{ImageServer, Watch};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::slurm_client;
 use crate::survey;
@@ -78,8 +77,6 @@ pub struct Container {
     pub namespace: MountNamespace,
     /// What was done to make it.
     pub plan: Plan,
-    /// Who reads its image, where the kernel does not.
-    pub servers: Vec<ImageServer>,
 }
 
 impl Loaded {
@@ -200,8 +197,6 @@ impl Run {
         let (image, watches) = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
         self.clock.lap("mount");
         let built = self.build_on(proxy, loaded, here, script_folder, image);
-        let servers = watches.iter().filter_map(Watch::server).collect();
-        let built = built.map(|container| Container { servers, ..container });
         watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
     }
 
@@ -219,7 +214,7 @@ impl Run {
         self.clock.lap("plan");
         let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
         self.clock.lap("build");
-        Ok(Container { namespace, plan, servers: Vec::new() })
+        Ok(Container { namespace, plan })
     }
 
     fn plan(
