@@ -84,7 +84,8 @@ touch: /mnt/in/no: Read-only file system"
 
 @test "wrong syntax is refused before the job queues" {
 	local bind
-	for bind in '' : /tmp: :/mnt /tmp:/mnt:rx /tmp:/mnt:ro:x /tmp::ro ,/tmp:/mnt '/tmp:/mnt,'; do
+	at=submit refused usage '--container-bind: its value is missing' srun -n1 --container="$busybox" --container-bind= true
+	for bind in : /tmp: :/mnt /tmp:/mnt:rx /tmp:/mnt:ro:x /tmp::ro ,/tmp:/mnt '/tmp:/mnt,'; do
 		run alice srun -n1 --container="$busybox" --container-bind="$bind" true
 		((status == 1)) || fail "status $status of $bind: $output" || return
 		said usage 'SRC[:DST[:ro|rw]] is wanted' || return

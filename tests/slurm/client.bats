@@ -173,3 +173,13 @@ slurm_client:
   bin: /opt/no/bin'
 	refused config 'slurm_client.bin: /opt/no/bin is not a folder with srun on this node' srun -n1 --container="$busybox" true
 }
+
+@test "an image of musl runs its own programs, and the node's Slurm commands" {
+	job_script job.sh '/usr/bin/says; cat /etc/image-only; srun -n1 /usr/bin/says; squeue --noheader --format "queue %i"; scontrol show job $SLURM_JOB_ID | grep -o "JobId=[0-9]*"'
+	batch --container="$IMG/musl.sif" job.sh
+	prints "musl
+coracle musl test image
+musl
+queue $job
+JobId=$job"
+}
