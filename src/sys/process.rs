@@ -115,7 +115,9 @@ const REPLACED: libc::c_int = 1024;
 /// For work that may be lost: the caller may have threads, so the copy can find a lock held for ever, and the alarm
 /// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
 /// would write into whatever got that number next.
-pub fn in_background(limit: std::time::Duration, work: impl FnOnce()) -> Result<()> {
+///
+/// `before` is done by the process between the two, for which this one waits.
+pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
     // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
     // ends, so the copy belongs to init, and this process is left with nothing to wait for.
@@ -123,6 +125,7 @@ pub fn in_background(limit: std::time::Duration, work: impl FnOnce()) -> Result<
         match libc::fork() {
             -1 => return Err(Error::last("fork()")),
             0 => {
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(before));
                 if libc::fork() != 0 {
                     libc::_exit(0);
                 }
