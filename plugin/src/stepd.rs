@@ -480,13 +480,12 @@ pub fn task_exit(state: &mut State) -> c_int {
     0
 }
 
-/// When the step is told to end: soon, and again. Not at once: nodes that refuse for the same reason a moment later
-/// would be ended before they have said it.
+/// When the step is told to end: at once, and again.
 const TELL: [Duration; 10] = {
     let mut waits = [Duration::ZERO; 10];
-    let mut index = 0;
+    let mut index = 1;
     while index < waits.len() {
-        waits[index] = Duration::from_millis(if index == 0 { 150 } else { 50 << index });
+        waits[index] = Duration::from_millis(50 << index);
         index += 1;
     }
     waits
