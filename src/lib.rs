@@ -12,7 +12,7 @@
 //! | `policy` | config, and where an image comes from | `Grant` |
 //! | [`image`] | an open file | [`image::Image`]: what the kernel may mount |
 //! | [`mpi`] | the step's PMIx server | what MPI needs to see |
-//! | [`env`] | the job's environment, and what the image says | the tasks' environment, as changes |
+//! | [`mod@env`] | the job's environment, and what the image says | the tasks' environment, as changes |
 //! | `view` | all of the above | `Want`: what should be visible where |
 //! | `plan` | wants, and what the image has there | `Plan`: the steps, as data |
 //!
