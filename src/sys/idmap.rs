@@ -3,45 +3,23 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use super::{Channel, Error, Identity, Received, Result, check, show};
+use super::mount::{MountAttr, mount_setattr};
+use super::{Channel, Error, Identity, Received, Result};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-
-/// `struct mount_attr` of linux/mount.h, MOUNT_ATTR_SIZE_VER0.
-#[repr(C)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
 
 /// Shows in the detached mount `tree` what is root's as the user's, and the other way round; all other owners as they
 /// are. EINVAL: the filesystem cannot do that (squashfs before Linux 6.2, erofs before 5.19, overlay), or the kernel.
 ///
 /// Never for a mount of something that the node has, too: the user would become the owner of root's files.
 pub fn swap_root_and(identity: &Identity, tree: impl AsFd) -> Result<()> {
-    let tree = tree.as_fd();
     let namespace = user_namespace(&swapped(identity.uid), &swapped(identity.gid))?;
     let attr = MountAttr {
         attr_set: MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
         userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
+        ..MountAttr::default()
     };
-    // SAFETY: `attr` is a MOUNT_ATTR_SIZE_VER0 structure that outlives the call; its size is passed with it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    check(result, || format!("mount_setattr({}, MOUNT_ATTR_IDMAP)", show(tree)))?;
-    Ok(())
+    mount_setattr(tree, 0, &attr, || "MOUNT_ATTR_IDMAP".into())
 }
 
 /// The lines of a map (user_namespaces(7)): number on disk, number shown, how many.

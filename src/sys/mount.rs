@@ -25,11 +25,12 @@ const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 
 /// `struct mount_attr` of linux/mount.h, MOUNT_ATTR_SIZE_VER0.
 #[repr(C)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
+#[derive(Default)]
+pub(super) struct MountAttr {
+    pub(super) attr_set: u64,
+    pub(super) attr_clr: u64,
+    pub(super) propagation: u64,
+    pub(super) userns_fd: u64,
 }
 
 /// The flags of one mount (mount_setattr(2), "attr_set").
@@ -152,28 +153,37 @@ pub fn clone_tree(source: impl AsFd, recursive: bool) -> Result<OwnedFd> {
 /// Recursive on purpose: a bind of a tree keeps the flags of its submounts, and one of them without nosuid
 /// would be enough.
 pub fn set_attributes(tree: impl AsFd, attributes: Attributes, propagation: MountPropagation) -> Result<()> {
-    let tree = tree.as_fd();
     let attr = MountAttr {
         attr_set: attributes.bits(),
-        attr_clr: 0,
         propagation: match propagation {
             MountPropagation::Slave => libc::MS_SLAVE,
             MountPropagation::Private => libc::MS_PRIVATE,
         },
-        userns_fd: 0,
+        ..MountAttr::default()
     };
+    mount_setattr(tree, libc::AT_RECURSIVE, &attr, || format!("AT_RECURSIVE, {attributes:?}"))
+}
+
+/// The call on the mount that `tree` is open on; `what` says for messages what it sets.
+pub(super) fn mount_setattr(
+    tree: impl AsFd,
+    flags: libc::c_int,
+    attr: &MountAttr,
+    what: impl FnOnce() -> String,
+) -> Result<()> {
+    let tree = tree.as_fd();
     // SAFETY: `attr` is a MOUNT_ATTR_SIZE_VER0 structure that outlives the call; its size is passed with it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attr,
+            libc::AT_EMPTY_PATH | flags,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };
-    check(result, || format!("mount_setattr({}, AT_RECURSIVE, {attributes:?})", show(tree)))?;
+    check(result, || format!("mount_setattr({}, {})", show(tree), what()))?;
     Ok(())
 }
 
