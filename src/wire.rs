@@ -11,7 +11,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use crate::report::{Kind, Refusal};
-use crate::request::step_name;
 use crate::sys::Identity;
 
 /// What Slurm says of the step; all of it comes from the step's own record, none from its environment.
@@ -140,11 +139,6 @@ impl Reader<'_> {
 }
 
 impl Start {
-    /// Whether this is a job script, or the shell of salloc.
-    pub fn is_script(&self) -> bool {
-        ["batch", "interactive"].contains(&step_name(self.step).as_str())
-    }
-
     /// The message.
     pub fn to_bytes(&self) -> Vec<u8> {
         let groups: Vec<String> = self.identity.groups.iter().map(u32::to_string).collect();

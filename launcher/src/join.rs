@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use coracle::report::{Kind, Refusal};
-use coracle::request::{ImageRef, StepRef, step_name};
+use coracle::request::{ImageRef, StepRef, is_script, step_id, step_name};
 use coracle::sys::{self, MountNamespace};
 use coracle::wire::Start;
 use nix::fcntl::OFlag;
@@ -114,8 +114,8 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
         })
         .filter(|(step, _)| *step != start.step && wanted.is_none_or(|wanted| wanted == *step))
         .collect();
-    // The special steps have the largest numbers, and the job script comes first.
-    daemons.sort_by_key(|(step, _)| (*step < LOWEST_NAMED, *step));
+    // The job script comes first.
+    daemons.sort_by_key(|(step, _)| (!is_script(*step), *step));
     let own = std::fs::read_to_string("/proc/self/mountinfo").ok().and_then(|mounts| root_of(&mounts));
     for (_, daemon) in &daemons {
         for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
@@ -141,9 +141,6 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
     Err(Refusal::new(Kind::Usage, shown, cause).hint("squeue --steps --jobs=JOB shows the steps and their nodes"))
 }
 
-/// The lowest of slurm.h's special step ids.
-const LOWEST_NAMED: u32 = 0xffff_fff0;
-
 /// The step of `job` whose slurmstepd this process is.
 fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
     let command = process.read("cmdline")?;
@@ -155,9 +152,7 @@ fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
     if !daemon || of_job.parse() != Ok(job) {
         return None;
     }
-    let named = ["batch", "interactive"].iter().zip([0xffff_fffb_u32, 0xffff_fffa]);
-    let named = named.into_iter().find(|(name, _)| **name == step).map(|(_, id)| id);
-    named.or_else(|| step.parse().ok())
+    step_id(step)
 }
 
 #[cfg(test)]

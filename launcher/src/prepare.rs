@@ -14,7 +14,7 @@ use coracle::config::{Config, Log};
 use coracle::env::Pair;
 use coracle::plan::Plan;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Request, Scope, Settings, What};
+use coracle::request::{Request, Scope, Settings, What, is_script};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
@@ -180,7 +180,7 @@ impl Server {
     }
 
     fn errand(&self, request: Request, config: Config) -> Result<Errand, Refusal> {
-        let script = self.start.is_script();
+        let script = is_script(self.start.step);
         let settings = request.settings.or(config.options.0.clone());
         match settings.scope {
             Some(Scope::Steps) if script => return Ok(Errand::Outside),

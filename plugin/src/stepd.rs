@@ -14,7 +14,7 @@ use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, MAX_LEN, Request, Scope};
+use coracle::request::{BATCH_STEP, Choice, MAX_LEN, Request, Scope, is_script};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
 use coracle::wire::{Answer, Hello, Here, Start};
 
@@ -23,10 +23,8 @@ use crate::face::{self, Spank};
 use crate::het;
 use crate::submit::{CONTAINER, REQUEST, STEPS};
 
-/// Step ids of slurm.h.
+/// The step that holds a job's allocation and runs nothing (slurm.h, SLURM_EXTERN_CONT).
 const EXTERN_STEP: u32 = 0xffff_fffc;
-const BATCH_STEP: u32 = 0xffff_fffb;
-const INTERACTIVE_STEP: u32 = 0xffff_fffa;
 
 /// A task that was refused, as docs/messages.md has it.
 const REFUSED: c_int = 125;
@@ -143,8 +141,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     };
     state.read = true;
     let passes_on = request.as_ref().is_some_and(|request| request.settings.scope != Some(Scope::Script));
-    let script = step == BATCH_STEP || step == INTERACTIVE_STEP;
-    if script && request.as_ref().is_some_and(|request| request.settings.scope == Some(Scope::Steps)) {
+    if is_script(step) && request.as_ref().is_some_and(|request| request.settings.scope == Some(Scope::Steps)) {
         pass_on(spank, Some(&form));
         return;
     }

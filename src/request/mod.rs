@@ -224,14 +224,29 @@ impl fmt::Display for ImageRef {
     }
 }
 
-/// Step ids of slurm.h that have names.
-const NAMED_STEPS: [(&str, u32); 2] = [("batch", 0xffff_fffb), ("interactive", 0xffff_fffa)];
+/// The step that is a job script (slurm.h, SLURM_BATCH_SCRIPT).
+pub const BATCH_STEP: u32 = 0xffff_fffb;
+/// The step that is the shell of salloc (slurm.h, SLURM_INTERACTIVE_STEP).
+const INTERACTIVE_STEP: u32 = 0xffff_fffa;
+/// The steps that are a script: they have names for ids.
+const SCRIPTS: [(&str, u32); 2] = [("batch", BATCH_STEP), ("interactive", INTERACTIVE_STEP)];
 /// The largest id of an ordinary step (slurm.h, SLURM_MAX_NORMAL_STEP_ID).
 const MAX_STEP: u32 = 0xffff_fff0;
 
 /// A step id as Slurm shows it: a number, `batch`, `interactive`.
 pub fn step_name(id: u32) -> String {
-    NAMED_STEPS.iter().find(|(_, known)| *known == id).map_or_else(|| id.to_string(), |(name, _)| (*name).to_owned())
+    SCRIPTS.iter().find(|(_, known)| *known == id).map_or_else(|| id.to_string(), |(name, _)| (*name).to_owned())
+}
+
+/// The step that [`step_name`] calls so.
+pub fn step_id(name: &str) -> Option<u32> {
+    let script = SCRIPTS.iter().find(|(known, _)| *known == name).map(|(_, id)| *id);
+    script.or_else(|| name.parse().ok().filter(|id| *id <= MAX_STEP))
+}
+
+/// Whether a step is a job script, or the shell of salloc.
+pub fn is_script(step: u32) -> bool {
+    SCRIPTS.iter().any(|(_, id)| *id == step)
 }
 
 impl StepRef {
@@ -248,11 +263,9 @@ impl StepRef {
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        let named = NAMED_STEPS.iter().find(|(name, _)| *name == word).map(|(_, id)| *id);
-        let number = || word.parse().ok().filter(|id| *id <= MAX_STEP);
         match word {
             "any" => Some(Self { id: None }),
-            _ => named.or_else(number).map(|id| Self { id: Some(id) }),
+            _ => step_id(word).map(|id| Self { id: Some(id) }),
         }
     }
 
