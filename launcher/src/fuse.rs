@@ -160,7 +160,7 @@ impl Program {
         }
         // From its first moment as the user's process: he may trace it, and let it do whatever it can.
         if let Some(daemon) = self.daemon {
-            sys::Cgroups::of(i32::try_from(daemon).unwrap_or(0))?.add_to_job(0)?;
+            sys::Cgroups::of(daemon)?.enter_job()?;
         }
         sys::drop_capabilities()?;
         sys::become_user(identity)?;

@@ -4,6 +4,7 @@
 //! the container. What comes back is the user's own doing: root only hands it on.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle::env::{Change, Environment, OUTER, Pair, Record, Rules, script};
+use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script};
 use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
@@ -98,7 +99,7 @@ impl Variables {
     pub fn applied_to(&self, host: &[Pair]) -> Result<Vec<Pair>, Refusal> {
         let changes = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
         let changes = Change::from_bytes(&changes).ok_or_else(garbled)?;
-        Ok(undone(host, &changes))
+        Ok(changed(host, changes))
     }
 }
 
@@ -125,11 +126,9 @@ pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
 
 /// What a step on the node gets whose job script is in a container: the environment that the node had.
 pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
-    let get = |name: &OsStr| host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
-    let mut changes = record.map(|record| record.undo(get)).unwrap_or_default();
-    let ours = ["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST", OUTER];
-    changes.extend(ours.iter().map(|name| Change::Unset(name.into())));
+    let record = value(host, OUTER).and_then(|text| Record::from_env(&text));
+    let mut changes = record.map(|record| undo(&record, host)).unwrap_or_default();
+    changes.extend(INSIDE.iter().chain([&OUTER]).map(|name| Change::Unset(name.into())));
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
 
@@ -152,7 +151,8 @@ pub fn find_out(
     let (ours, theirs) = Channel::pair().map_err(system)?;
     // A script may leave processes behind: its process namespace ends with the child, and all that is in it.
     let child = sys::fork_contained(move || {
-        let placed = question.step.and_then(|step| step.daemon).map_or(Ok(()), join_job);
+        let daemon = question.step.and_then(|step| step.daemon);
+        let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
         let placed = placed.and_then(|()| become_the_user(namespace, identity)).map_err(system);
         let sent = match placed.and_then(|()| work(question, &helper)) {
             Ok(None) => theirs.send(&Answer::Outside.to_bytes(), &[], deadline),
@@ -195,12 +195,6 @@ pub fn find_out(
     }
 }
 
-/// Puts this process into the control groups of the job whose slurmstepd that is.
-fn join_job(daemon: u32) -> sys::Result<()> {
-    // To these files 0 is whoever writes it, also from a process namespace (cgroups(7)).
-    sys::Cgroups::of(i32::try_from(daemon).unwrap_or(0))?.add_to_job(0)
-}
-
 fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
     sys::enter_mount_namespace(namespace)?;
     sys::set_no_new_privileges()?;
@@ -218,14 +212,13 @@ fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Resu
 /// In the child: reads, evaluates, and lets the image's shell do what is left; nothing, if it is too early for that.
 fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Refusal> {
     let mut rules = question.rules.clone();
-    let get = |name: &OsStr| question.host.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let record = get(OsStr::new(OUTER)).and_then(|text| Record::from_env(&text));
+    let record = value(question.host, OUTER).and_then(|text| Record::from_env(&text));
     // Of a step with --export=NONE, or with some names alone, srun sends the record, whose name is Slurm's, but not what
     // the record is about. A container always has a PATH.
-    let whole = get(OsStr::new("PATH")).is_some();
+    let whole = value(question.host, "PATH").is_some();
     rules.already_inside = whole && record.as_ref().is_some_and(|record| record.id() == question.id);
     let host = match record.filter(|_| !rules.already_inside) {
-        Some(record) => undone(question.host, &record.undo(get)),
+        Some(record) => changed(question.host, undo(&record, question.host)),
         None => question.host.to_vec(),
     };
     let mut environment = Environment::start(&host, &rules);
@@ -284,14 +277,24 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
     }))
 }
 
+/// The first `name`, as getenv(3) has it.
+fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
+    host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())
+}
+
+fn undo(record: &Record, host: &[Pair]) -> Vec<Change> {
+    record.undo(|name| value(host, name))
+}
+
 /// `host` with these changes.
-fn undone(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
-    let untouched = |(name, _): &&Pair| !changes.iter().any(|change| change.name() == name);
-    let set = changes.iter().filter_map(|change| match change {
-        Change::Set(name, value) => Some((name.clone(), value.clone())),
+fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
+    let touched: HashSet<&OsStr> = changes.iter().map(Change::name).collect();
+    let mut pairs: Vec<Pair> = host.iter().filter(|(name, _)| !touched.contains(name.as_os_str())).cloned().collect();
+    pairs.extend(changes.into_iter().filter_map(|change| match change {
+        Change::Set(name, value) => Some((name, value)),
         Change::Unset(_) => None,
-    });
-    host.iter().filter(untouched).cloned().chain(set).collect()
+    }));
+    pairs
 }
 
 /// The environment scripts in the order in which they are sourced; nothing, if the image is not of that kind.

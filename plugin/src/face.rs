@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, OsString, c_char, c_int, c_long, c_uint, c_void};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -133,20 +134,24 @@ impl Spank<'_> {
         Some(unsafe { std::slice::from_raw_parts(list, count) }.to_vec())
     }
 
-    /// The first word of the step's command; of a batch step, the path of its script.
-    pub fn command(&self) -> Option<OsString> {
+    /// Where Slurm has the words of the step's command, if there are any: an array that lives as long as the step, of
+    /// NUL-terminated strings.
+    fn argv(&self) -> Option<NonNull<*mut c_char>> {
         let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
         // SAFETY: spank.h documents this item as `int *` and `char ***`.
         let rc = unsafe { spank::spank_get_item(self.handle, spank::S_JOB_ARGV, &raw mut count, &raw mut words) };
-        if rc != 0 || count < 1 || words.is_null() {
-            return None;
-        }
-        // SAFETY: Slurm owns an array of `count` strings that lives as long as the step.
-        let first = unsafe { *words };
+        NonNull::new(words).filter(|_| rc == 0 && count > 0)
+    }
+
+    /// The first word of the step's command; of a batch step, the path of its script.
+    pub fn command(&self) -> Option<OsString> {
+        let words = self.argv()?;
+        // SAFETY: `argv` has seen that the array has a first word, and Slurm keeps it.
+        let first = unsafe { words.read() };
         if first.is_null() {
             return None;
         }
-        // SAFETY: as above; the string is NUL-terminated.
+        // SAFETY: Slurm's string is NUL-terminated.
         Some(OsString::from_vec(unsafe { CStr::from_ptr(first) }.to_bytes().to_vec()))
     }
 
@@ -156,15 +161,10 @@ impl Spank<'_> {
     /// Tasks of --multi-prog have commands of their own, which this does not change.
     pub fn replace_command(&self, program: CString) -> Option<OsString> {
         let before = self.command()?;
-        let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
-        // SAFETY: spank.h documents this item as `int *` and `char ***`.
-        let rc = unsafe { spank::spank_get_item(self.handle, spank::S_JOB_ARGV, &raw mut count, &raw mut words) };
-        if rc != 0 || count < 1 || words.is_null() {
-            return None;
-        }
-        // SAFETY: `command` has just seen that the array has a first word. This process is the task's own copy of
-        // slurmstepd, which becomes the command and frees no word before; the new one is never freed.
-        unsafe { *words = program.into_raw() };
+        let words = self.argv()?;
+        // SAFETY: `argv` has seen that the array has a first word. This process is the task's own copy of slurmstepd,
+        // which becomes the command and frees no word before; the new one is never freed.
+        unsafe { words.write(program.into_raw()) };
         Some(before)
     }
 

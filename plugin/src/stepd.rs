@@ -502,8 +502,7 @@ fn end_step(state: &State) {
     let jobs = if state.components.is_empty() { vec![state.job] } else { state.components.clone() };
     // The job may end, and its control group with it, before we do.
     let leave_groups = || {
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
-        let _ = sys::Cgroups::of(own).and_then(|cgroups| cgroups.leave_job(own));
+        let _ = sys::Cgroups::of(std::process::id()).and_then(|cgroups| cgroups.leave_job());
     };
     let _ = sys::in_background(TELL_LIMIT, leave_groups, || {
         if sys::become_user(identity).is_err() {

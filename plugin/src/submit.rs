@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use coracle::env::{Change, Record};
+use coracle::env::{Change, INSIDE, OUTER, Record};
 use coracle::image::{self, Container};
 use coracle::options::{Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
@@ -38,10 +38,6 @@ const ASIDE: [(&CStr, &CStr); 2] =
 /// of several values, and "(null)" for none. What steps inherit is in [`STEPS`].
 const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 
-/// What an image changed of the environment that this command has, if it was started in a container.
-pub const OUTER: &CStr = c"SLURM_CORACLE_OUTER";
-/// What a container says of itself, and what is not true outside of it.
-const ITSELF: [&CStr; 3] = [c"CORACLE_IMAGE", c"CORACLE_NAME", c"CORACLE_DIGEST"];
 /// What this command has been told.
 #[derive(Default)]
 pub struct State {
@@ -121,8 +117,9 @@ fn is_salloc() -> bool {
 
 /// Gives a command whose job runs on the node the environment that the node had, before a container changed it.
 fn leave_the_container() {
-    let Some(record) = sys::get_env(OUTER).and_then(|text| Record::from_env(&text)) else { return };
     let name = |name: &OsStr| CString::new(name.as_bytes()).ok();
+    let outer = name(OUTER.as_ref()).and_then(|outer| sys::get_env(&outer));
+    let Some(record) = outer.and_then(|text| Record::from_env(&text)) else { return };
     for change in record.undo(|variable| name(variable).and_then(|name| sys::get_env(&name))) {
         match (name(change.name()), change) {
             (Some(name), Change::Set(_, value)) => {
@@ -132,7 +129,7 @@ fn leave_the_container() {
             (None, _) => {}
         }
     }
-    ITSELF.iter().chain([&OUTER]).for_each(|name| sys::unset_env(name));
+    INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));
 }
 
 /// The request of this command, if it has one: the command line, else, for a step of a job, what the job has.

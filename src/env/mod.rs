@@ -34,7 +34,7 @@ pub use crate::request::Variable as Item;
 pub use change::Change;
 #[cfg(feature = "launcher")]
 pub use environment::{Environment, Origin, Rules, Variable};
-pub use undo::{OUTER, Record};
+pub use undo::{INSIDE, OUTER, Record};
 
 /// Where programs are searched in an image that does not say (the default of Apptainer and Docker).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -20,6 +20,8 @@ use crate::request::escape::{escape, unescape};
 
 /// Where the record is kept.
 pub const OUTER: &str = "SLURM_CORACLE_OUTER";
+/// What a container says of itself, and what is not true outside of it.
+pub const INSIDE: [&str; 3] = ["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST"];
 
 /// The longest record in bytes.
 const MAX_LEN: usize = 16 * 1024;

@@ -18,7 +18,7 @@ struct Folder {
 
 impl Cgroups {
     /// Those of a process.
-    pub fn of(pid: i32) -> Result<Self> {
+    pub fn of(pid: u32) -> Result<Self> {
         let read = |path: String| {
             std::fs::read_to_string(&path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause))
         };
@@ -35,18 +35,18 @@ impl Cgroups {
         Self { folders: folders.collect() }
     }
 
-    /// Puts a process into those of these groups that are a job's. The first that does not take it is the error; the
+    /// Puts the caller into those of these groups that are a job's. The first that does not take it is the error; the
     /// others have it.
-    pub fn add_to_job(&self, pid: i32) -> Result<()> {
+    pub fn enter_job(&self) -> Result<()> {
         let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
-        jobs.map(|folder| join(&folder.mounted.join(&folder.below), pid)).fold(Ok(()), Result::and)
+        jobs.map(|folder| enter(&folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
     }
 
-    /// Puts a process at the top of those hierarchies of version 1 in which it is in a job's group. A group with a
+    /// Puts the caller at the top of those hierarchies of version 1 in which these groups are a job's. A group with a
     /// process in it cannot be removed, and that of a job is when the job ends.
-    pub fn leave_job(&self, pid: i32) -> Result<()> {
+    pub fn leave_job(&self) -> Result<()> {
         let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
-        self.folders.iter().filter(first).map(|folder| join(&folder.mounted, pid)).fold(Ok(()), Result::and)
+        self.folders.iter().filter(first).map(|folder| enter(&folder.mounted)).fold(Ok(()), Result::and)
     }
 }
 
@@ -57,9 +57,10 @@ impl Folder {
     }
 }
 
-fn join(folder: &Path, pid: i32) -> Result<()> {
+fn enter(folder: &Path) -> Result<()> {
     let file = folder.join("cgroup.procs");
-    std::fs::write(&file, pid.to_string()).map_err(|cause| Error::from_io(format!("write({file:?}, {pid})"), &cause))
+    // 0 is whoever writes it, also from a process namespace (cgroups(7)).
+    std::fs::write(&file, "0").map_err(|cause| Error::from_io(format!("write({file:?}, 0)"), &cause))
 }
 
 /// Where a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if it is.
