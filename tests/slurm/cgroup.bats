@@ -76,16 +76,20 @@ load support
 job_groups() { find /sys/fs/cgroup/*/slurm_n* -name 'job_*' 2>/dev/null | sort; }
 groups_as_before() { [[ $(job_groups) == "$before" ]]; }
 
-@test "the batch script and its steps, and a cancelled job, leave nothing" {
-	job_script job.sh 'cat /etc/image-only'
-	batch --container="$busybox" job.sh
-	prints "$MARK"
+cancel_a_running_job() {
 	good sbatch --parsable -o /dev/null --container="$busybox" --wrap "touch $dir/in; sleep 1000"
 	job=$output
 	eventually test -e in
 	scancel "$job"
 	eventually ended "$job"
 	healthy
+}
+
+@test "the batch script and its steps, and a cancelled job, leave nothing" {
+	job_script job.sh 'cat /etc/image-only'
+	batch --container="$busybox" job.sh
+	prints "$MARK"
+	cancel_a_running_job
 }
 
 @test "squashfuse_ll is where its step is: it may use no device that the job was not given" {
@@ -115,11 +119,6 @@ groups_as_before() { [[ $(job_groups) == "$before" ]]; }
 	[[ $(grep -cx "$MARK" <<<"$output") == 6 ]] || fail "$output"
 	healthy
 	eventually groups_as_before
-	good sbatch --parsable -o /dev/null --container="$busybox" --wrap "touch $dir/in; sleep 1000"
-	job=$output
-	eventually test -e in
-	scancel "$job"
-	eventually ended "$job"
-	healthy
+	cancel_a_running_job
 	eventually groups_as_before
 }
