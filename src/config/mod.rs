@@ -2,12 +2,12 @@
 //! could have written it.
 #![forbid(unsafe_code)]
 
+mod trusted;
+mod values;
+
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -15,12 +15,14 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
-use crate::request::{self, Access, Settings, Size};
+use crate::request::{Access, Settings};
+
+pub use trusted::open_trusted;
+pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
+use values::{SiteValue, Target};
 
 /// Where the file is when the plugin is not told otherwise (`config=PATH`).
 pub const PATH: &str = "/etc/coracle/coracle.yaml";
-/// The longest file that is read, in bytes.
-const MAX_LEN: u64 = 1 << 20;
 
 /// The site's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -218,44 +220,6 @@ enum Mode {
     Rw,
 }
 
-/// An absolute path of the node.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PathBuf")]
-pub struct Absolute(pub PathBuf);
-
-impl TryFrom<PathBuf> for Absolute {
-    type Error = String;
-    fn try_from(path: PathBuf) -> Result<Self, String> {
-        if path.is_absolute() { Ok(Self(path)) } else { Err(format!("{path:?} is not an absolute path")) }
-    }
-}
-
-/// The path of this node's squashfuse_ll.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PathBuf")]
-pub struct Squashfuse(pub PathBuf);
-
-impl TryFrom<PathBuf> for Squashfuse {
-    type Error = String;
-    fn try_from(path: PathBuf) -> Result<Self, String> {
-        if path.is_absolute() { Ok(Self(path)) } else { Err(format!("`squashfuse` is an absolute path, not {path:?}")) }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PathBuf")]
-struct Target(PathBuf);
-
-impl TryFrom<PathBuf> for Target {
-    type Error = String;
-    fn try_from(path: PathBuf) -> Result<Self, String> {
-        request::inside(&path).map(Self).map_err(|error| {
-            let refusal = Refusal::from(error);
-            format!("{:?}: {}", refusal.object, refusal.cause)
-        })
-    }
-}
-
 /// Whether jobs can call srun, sbatch, squeue … of the node inside of their images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlurmClient {
@@ -316,76 +280,10 @@ pub struct ClientPaths {
     pub libraries: Vec<Absolute>,
 }
 
-/// Seconds from 1 to 45.
-///
-/// A step that does not end within UnkillableStepTimeout (slurm.conf(5), 60 s) drains the node, and a task may wait in
-/// a file system that no signal interrupts: so the limit stays well below it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct StartTimeout(pub Duration);
-
-impl Default for StartTimeout {
-    fn default() -> Self {
-        Self(Duration::from_secs(20))
-    }
-}
-
-impl TryFrom<u64> for StartTimeout {
-    type Error = String;
-    fn try_from(seconds: u64) -> Result<Self, String> {
-        match seconds {
-            1..=45 => Ok(Self(Duration::from_secs(seconds))),
-            _ => Err(format!("`start_timeout` is 1 to 45 seconds, not {seconds}")),
-        }
-    }
-}
-
-/// Where the line about each step goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Log {
-    /// The journal where there is one, else syslog.
-    #[default]
-    Auto,
-    /// The journal (systemd-journald.service(8)).
-    Journal,
-    /// /dev/log (syslog(3)).
-    Syslog,
-    /// Nowhere.
-    None,
-}
-
-/// `yes` or `no`: whether the plan of each step is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
-#[serde(try_from = "SiteValue")]
-pub struct LogPlan(pub bool);
-
-impl TryFrom<SiteValue> for LogPlan {
-    type Error = String;
-    fn try_from(value: SiteValue) -> Result<Self, String> {
-        // YAML 1.2 has yes and no as words, and true and false as answers.
-        match value {
-            SiteValue::Flag(answer) => Ok(Self(answer)),
-            SiteValue::Text(word) if word == "yes" => Ok(Self(true)),
-            SiteValue::Text(word) if word == "no" => Ok(Self(false)),
-            _ => Err("`log_plan` is yes or no".into()),
-        }
-    }
-}
-
 /// Defaults for options, under the words that stand behind `--container-`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(try_from = "std::collections::BTreeMap<String, SiteValue>")]
 pub struct SiteOptions(pub Settings);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SiteValue {
-    Flag(bool),
-    Number(u64),
-    Text(String),
-    List(Vec<String>),
-}
 
 impl TryFrom<std::collections::BTreeMap<String, SiteValue>> for SiteOptions {
     type Error = String;
@@ -407,24 +305,6 @@ impl TryFrom<std::collections::BTreeMap<String, SiteValue>> for SiteOptions {
             let refusal = Refusal::from(error);
             format!("{:?}: {}", refusal.object, refusal.cause)
         })
-    }
-}
-
-/// A number of bytes, 1 GiB if not said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Limit(pub Size);
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self(Size(1 << 30))
-    }
-}
-
-impl TryFrom<String> for Limit {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Size::parse(text.as_ref()).map(Self).map_err(|error| format!("{text:?}: {}", Refusal::from(error).cause))
     }
 }
 
@@ -473,7 +353,7 @@ impl From<Error> for Refusal {
 impl Config {
     /// Reads `path`. A file that is not there means the defaults; anything else that is wrong is an error.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        match read_trusted(path) {
+        match trusted::read(path) {
             Ok(text) => Self::parse(path, &text),
             Err(Error::Read(_, cause)) if cause.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
@@ -501,56 +381,6 @@ fn find_key(text: &str, cause: &str) -> Option<(usize, usize)> {
         let start = line.len() - line.trim_start_matches([' ', '-']).len();
         line[start..].strip_prefix(key)?.trim_start().starts_with(':').then_some((index + 1, start + 1))
     })
-}
-
-/// Reads a file that nobody but root can have written.
-fn read_trusted(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    let length = open_trusted(path)?
-        .take(MAX_LEN + 1)
-        .read_to_string(&mut text)
-        .map_err(|cause| Error::Read(path.to_owned(), cause))?;
-    if length as u64 > MAX_LEN {
-        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
-    }
-    Ok(text)
-}
-
-/// Opens a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
-/// is writable by nobody else, and is no symbolic link.
-///
-/// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
-pub fn open_trusted(path: &Path) -> Result<File, Error> {
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
-        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
-        trusted(folder, &found, found.is_dir(), "a folder")?;
-    }
-    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
-    trusted(path, &found, found.is_file(), "a regular file")?;
-    File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|cause| Error::Read(path.to_owned(), cause))
-}
-
-fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {
-    let untrusted = |why| Err(Error::Untrusted { path: path.to_owned(), why });
-    if found.file_type().is_symlink() {
-        return untrusted(format!("a symbolic link where {wanted} is wanted"));
-    }
-    if !right_type {
-        return untrusted(format!("not {wanted}"));
-    }
-    if found.uid() != 0 {
-        return untrusted(format!("belongs to user {}, and must belong to root", found.uid()));
-    }
-    if found.mode() & 0o022 != 0 {
-        return untrusted(format!("writable by others than root (mode {:04o})", found.mode() & 0o7777));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,62 @@
+//! Files that nobody but root can have written.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::Error;
+
+/// The longest file that is read, in bytes.
+const MAX_LEN: u64 = 1 << 20;
+
+/// Reads a file that nobody but root can have written.
+pub(super) fn read(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let length = open_trusted(path)?
+        .take(MAX_LEN + 1)
+        .read_to_string(&mut text)
+        .map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    if length as u64 > MAX_LEN {
+        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
+    }
+    Ok(text)
+}
+
+/// Opens a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
+/// is writable by nobody else, and is no symbolic link.
+///
+/// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
+pub fn open_trusted(path: &Path) -> Result<File, Error> {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
+        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+        trusted(folder, &found, found.is_dir(), "a folder")?;
+    }
+    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    trusted(path, &found, found.is_file(), "a regular file")?;
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|cause| Error::Read(path.to_owned(), cause))
+}
+
+fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {
+    let untrusted = |why| Err(Error::Untrusted { path: path.to_owned(), why });
+    if found.file_type().is_symlink() {
+        return untrusted(format!("a symbolic link where {wanted} is wanted"));
+    }
+    if !right_type {
+        return untrusted(format!("not {wanted}"));
+    }
+    if found.uid() != 0 {
+        return untrusted(format!("belongs to user {}, and must belong to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return untrusted(format!("writable by others than root (mode {:04o})", found.mode() & 0o7777));
+    }
+    Ok(())
+}
