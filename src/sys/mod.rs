@@ -4,10 +4,12 @@
 //! `move_mount(7</img>, 9</proc>): EINVAL: Invalid argument`. That text is all that an admin can send us
 //! from a machine that we cannot see.
 
+mod acl;
 mod cgroup;
 mod environ;
 mod fuse;
 mod idmap;
+mod listener;
 mod loopdev;
 mod memory;
 mod mount;
@@ -25,10 +27,12 @@ pub mod spank {
     include!(concat!(env!("OUT_DIR"), "/spank.rs"));
 }
 
+pub use acl::share_with;
 pub use cgroup::Cgroups;
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{FuseAbort, FuseDevice};
 pub use idmap::swap_root_and;
+pub use listener::Listener;
 pub use loopdev::{LoopDevice, configure_loop};
 pub use memory::{memory_file, read_whole};
 pub use mount::{

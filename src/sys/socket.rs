@@ -64,6 +64,14 @@ impl Channel {
         Ok(Self { fd })
     }
 
+    pub(super) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Sends one message, waiting until `deadline` for room. EPIPE when the other side is gone; never a SIGPIPE.
     pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
         let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -133,7 +141,7 @@ impl Channel {
     }
 }
 
-fn wait(poll: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
+pub(super) fn wait(poll: &mut [PollFd<'_>], deadline: Instant) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // One millisecond more than what is left, so that poll does not return early and spin.

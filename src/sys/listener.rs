@@ -1,0 +1,126 @@
+//! A socket that a service listens on, and whoever calls (unix(7)).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, socket, sockopt,
+};
+
+use super::socket::wait;
+use super::{Channel, Error, Result};
+
+/// The first descriptor that systemd passes on (sd_listen_fds(3)).
+const FIRST_PASSED: RawFd = 3;
+
+/// A listening socket that keeps message boundaries.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+}
+
+fn packet_socket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| Error::new("socket(AF_UNIX, SOCK_SEQPACKET)", errno))
+}
+
+fn address(path: &Path) -> Result<UnixAddr> {
+    UnixAddr::new(path).map_err(|errno| Error::new(format!("sockaddr_un({path:?})"), errno))
+}
+
+impl Listener {
+    /// Listens at `path`, which must not exist.
+    pub fn bind(path: &Path) -> Result<Self> {
+        let fd = packet_socket()?;
+        bind(fd.as_raw_fd(), &address(path)?).map_err(|errno| Error::new(format!("bind({path:?})"), errno))?;
+        listen(&fd, Backlog::MAXCONN).map_err(|errno| Error::new(format!("listen({path:?})"), errno))?;
+        Ok(Self { fd })
+    }
+
+    /// The socket that systemd listens on for this process (sd_listen_fds(3)), if it started us for one.
+    pub fn passed() -> Result<Option<Self>> {
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+        if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
+            return Ok(None);
+        }
+        let fd = Channel::inherit(FIRST_PASSED)?.into_fd();
+        let kind = getsockopt(&fd, sockopt::SockType).map_err(|errno| Error::new("getsockopt(SO_TYPE)", errno))?;
+        let listens =
+            getsockopt(&fd, sockopt::AcceptConn).map_err(|errno| Error::new("getsockopt(SO_ACCEPTCONN)", errno))?;
+        if kind != SockType::SeqPacket || !listens {
+            return Err(Error::new("the passed socket is no listening SOCK_SEQPACKET", Errno::EINVAL));
+        }
+        Ok(Some(Self { fd }))
+    }
+
+    /// Waits until `deadline` for somebody who calls. ETIMEDOUT when nobody did.
+    pub fn accept(&self, deadline: Instant) -> Result<Channel> {
+        loop {
+            wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], deadline)?;
+            match accept4(self.fd.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                // SAFETY: the kernel made this descriptor for this call, and nothing else owns it.
+                Ok(fd) => return Ok(Channel::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })),
+                // Gone before it was taken, or taken by another process that has the same socket.
+                Err(Errno::EINTR | Errno::EAGAIN | Errno::ECONNABORTED) => {}
+                Err(errno) => return Err(Error::new("accept4()", errno)),
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Channel {
+    /// Calls the service that listens at `path`.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let fd = packet_socket()?;
+        connect(fd.as_raw_fd(), &address(path)?).map_err(|errno| Error::new(format!("connect({path:?})"), errno))?;
+        Ok(Self::from_fd(fd))
+    }
+
+    /// User and group id of the process on the other side, as they were when it called (SO_PEERCRED, unix(7)).
+    pub fn peer(&self) -> Result<(u32, u32)> {
+        let credentials = getsockopt(self, sockopt::PeerCredentials);
+        let credentials = credentials.map_err(|errno| Error::new("getsockopt(SO_PEERCRED)", errno))?;
+        Ok((credentials.uid(), credentials.gid()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Received;
+    use std::time::Duration;
+
+    #[test]
+    fn who_calls_is_known_and_can_be_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sock");
+        let listener = Listener::bind(&path).unwrap();
+        let past = Instant::now();
+        assert_eq!(listener.accept(past).unwrap_err().errno(), Errno::ETIMEDOUT);
+        let soon = Instant::now() + Duration::from_secs(10);
+        let caller = Channel::connect(&path).unwrap();
+        let called = listener.accept(soon).unwrap();
+        let us = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        assert_eq!(called.peer().unwrap(), us);
+        called.send(b"word", &[], soon).unwrap();
+        let Received::Packet(packet) = caller.receive(soon).unwrap() else { panic!("closed") };
+        assert_eq!(packet.data, b"word");
+        assert_eq!(Listener::bind(&path).unwrap_err().errno(), Errno::EADDRINUSE);
+    }
+
+    #[test]
+    fn nobody_there_is_an_error_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Channel::connect(&folder.path().join("none")).unwrap_err();
+        assert_eq!(error.errno(), Errno::ENOENT);
+    }
+}
