@@ -2,6 +2,7 @@
 //! could have written it.
 #![forbid(unsafe_code)]
 
+mod store;
 mod trusted;
 mod values;
 
@@ -17,6 +18,7 @@ use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
 use crate::request::{Access, Settings};
 
+pub use store::{Scanner, Store};
 pub use trusted::open_trusted;
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
@@ -37,6 +39,9 @@ pub struct Config {
     /// Folders whose images are trusted.
     #[serde(default)]
     pub image_paths: Vec<ImagePath>,
+    /// Where users' images are kept for them.
+    #[serde(default)]
+    pub store: Store,
     /// Whether a directory of the node's may be an image.
     #[serde(default)]
     pub directories: Directories,
@@ -70,6 +75,7 @@ impl Default for Config {
             user_images: None,
             squashfuse: None,
             image_paths: Vec::new(),
+            store: Store::default(),
             directories: Directories::default(),
             binds: Vec::new(),
             slurm_client: SlurmClient::default(),

@@ -76,3 +76,25 @@ fn faults_are_named_with_file_line_and_key() {
         assert!(line.contains(wanted) && line.ends_with("[config]"), "{text:?}: {line}");
     }
 }
+
+#[test]
+fn the_store_is_where_it_is_unless_the_site_says_otherwise() {
+    let store = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().store;
+    let found = store("version: 1\n");
+    assert_eq!((found.path(), found.max_images), (Path::new("/var/lib/coracle/store"), 20));
+    let found =
+        store("version: 1\nstore: {path: /gpfs/images, max_images: 3, max_bytes: 1t, scanner: [/bin/scan, -x]}\n");
+    assert_eq!((found.path(), found.max_images, found.max_bytes()), (Path::new("/gpfs/images"), 3, 1 << 40));
+    let scanner = found.scanner.unwrap();
+    assert_eq!((scanner.program.as_path(), scanner.arguments), (Path::new("/bin/scan"), vec!["-x".to_owned()]));
+    for (text, cause) in [
+        ("store: {path: images}", "not an absolute path"),
+        ("store: {scanner: [scan]}", "a program's absolute path"),
+        ("store: {scanner: []}", "a program's absolute path"),
+        ("store: {scanner_timeout: 0}", "1 to 86400"),
+        ("store: {size: 1}", "unknown field `size`"),
+    ] {
+        let line = refusal(&format!("version: 1\n{text}\n"));
+        assert!(line.contains(cause), "{text}: {line}");
+    }
+}

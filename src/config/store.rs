@@ -1,0 +1,93 @@
+//! `store:` of coracle.yaml: where users' images are kept for them.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Owner;
+use super::values::{Absolute, Limit};
+use crate::request::Size;
+
+/// The site's store.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Its folder, which all nodes see: a folder for each user is below it.
+    path: Absolute,
+    /// The account that its files belong to, and as which its service runs.
+    pub owner: Owner,
+    /// The most images of one user.
+    pub max_images: u32,
+    max_bytes: Limit,
+    /// The program, and its arguments, that has to find nothing in an image before it is kept.
+    pub scanner: Option<Scanner>,
+    scanner_timeout: ScannerTimeout,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: Absolute(PathBuf::from("/var/lib/coracle/store")),
+            owner: Owner::Name("coracle".into()),
+            max_images: 20,
+            max_bytes: Limit(Size(200 << 30)),
+            scanner: None,
+            scanner_timeout: ScannerTimeout(Duration::from_secs(600)),
+        }
+    }
+}
+
+impl Store {
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    /// The most bytes of one user's images together.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes.0.0
+    }
+
+    /// How long the scanner may take.
+    pub fn scanner_timeout(&self) -> Duration {
+        self.scanner_timeout.0
+    }
+}
+
+/// A program by its absolute path, and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Scanner {
+    /// The program.
+    pub program: PathBuf,
+    /// What stands behind it on its command line, before the image.
+    pub arguments: Vec<String>,
+}
+
+impl TryFrom<Vec<String>> for Scanner {
+    type Error = String;
+    fn try_from(words: Vec<String>) -> Result<Self, String> {
+        let mut words = words.into_iter();
+        match words.next().map(PathBuf::from) {
+            Some(program) if program.is_absolute() => Ok(Self { program, arguments: words.collect() }),
+            _ => Err("`scanner` is a list: a program's absolute path, and its arguments".into()),
+        }
+    }
+}
+
+/// Seconds from 1 to 86,400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+struct ScannerTimeout(Duration);
+
+impl TryFrom<u64> for ScannerTimeout {
+    type Error = String;
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        match seconds {
+            1..=86_400 => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(format!("`scanner_timeout` is 1 to 86400 seconds, not {seconds}")),
+        }
+    }
+}
