@@ -28,6 +28,8 @@ pub enum Kind {
     Workdir,
     /// The site does not allow it.
     Policy,
+    /// The store cannot keep an image, or give it out.
+    Store,
     /// The site's configuration is wrong.
     Config,
     /// It took too long.
@@ -40,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of docs/messages.md.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Usage,
         Self::ImageMissing,
         Self::ImageUnreadable,
@@ -52,6 +54,7 @@ impl Kind {
         Self::Bind,
         Self::Workdir,
         Self::Policy,
+        Self::Store,
         Self::Config,
         Self::Timeout,
         Self::System,
@@ -72,6 +75,7 @@ impl Kind {
             Self::Bind => "bind",
             Self::Workdir => "workdir",
             Self::Policy => "policy",
+            Self::Store => "store",
             Self::Config => "config",
             Self::Timeout => "timeout",
             Self::System => "system",

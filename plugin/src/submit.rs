@@ -177,7 +177,7 @@ fn check(request: &Request) -> Result<(), Refusal> {
 
 /// Refuses what can be opened here and is no image.
 fn first_look(wanted: &ImageRef) -> Result<(), Refusal> {
-    let path: &Path = &wanted.path;
+    let Some(path) = wanted.file() else { return Ok(()) };
     let refuse = |kind, cause: &str| Err(Refusal::new(kind, wanted.to_string(), cause));
     // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
     let Ok(found) = sys::open_untrusted(path, OFlag::O_PATH).map(File::from) else { return Ok(()) };

@@ -16,6 +16,8 @@ pub enum Error {
     Empty(String),
     /// A scheme such as `docker://` that no node resolves.
     Scheme(OsString),
+    /// What no image in a store can be called.
+    StoredName(OsString),
     /// `step:` and no step behind it.
     Step(OsString),
     /// An option that needs an image, and none was asked for.
@@ -62,6 +64,11 @@ impl From<Error> for Refusal {
             Error::NoImage => usage("--container".into(), "the name of an image is missing"),
             Error::Scheme(text) => usage(lossy(&text), "images are not fetched when a job starts")
                 .hint("make a file of it first, for instance: apptainer pull img.sif docker://…"),
+            Error::StoredName(text) => usage(
+                lossy(&text),
+                "not a name of a stored image: letters, digits and . _ - are wanted, beginning with a letter or digit, \
+                 at most 128",
+            ),
             Error::Empty(flag) => usage(flag, "its value is missing"),
             Error::Step(text) => {
                 usage(lossy(&text), "not a step: step:NUMBER, step:batch or step:interactive is wanted")

@@ -10,12 +10,14 @@ mod digest;
 mod error;
 pub mod escape;
 mod settings;
+mod stored;
 mod variable;
 
 pub use bind::{Access, Bind, BindSource, PRIVATE, inside};
 pub use digest::Digest;
 pub use error::Error;
 pub use settings::{Scope, Settings, Size, Writable};
+pub use stored::StoredName;
 pub use variable::Variable;
 
 use std::ffi::{OsStr, OsString};
@@ -59,7 +61,8 @@ pub enum What {
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRef {
-    /// The absolute path; whether it names an image is seen on the node.
+    /// The absolute path; whether it names an image is seen on the node. Of a bare word it is the file of that name in
+    /// the working directory, though the word may mean an image in the site's store.
     pub path: PathBuf,
     /// What the user typed, for messages.
     pub typed: OsString,
@@ -205,11 +208,26 @@ impl ImageRef {
             return Err(Error::NoImage);
         }
         let scheme = bytes.windows(3).position(|window| window == b"://");
-        if scheme.is_some_and(|at| !bytes[..at].contains(&b'/')) || bytes.starts_with(b"store:") {
+        if scheme.is_some_and(|at| !bytes[..at].contains(&b'/')) {
             return Err(Error::Scheme(name.to_owned()));
+        }
+        if let Some(stored) = bytes.strip_prefix(stored::PREFIX.as_bytes()) {
+            StoredName::parse(OsStr::from_bytes(stored))?;
         }
         // Without `.` in it; `..` stays, since what it means depends on links.
         Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
+    }
+
+    /// The path, unless only the store is meant (`store:NAME`).
+    pub fn file(&self) -> Option<&Path> {
+        (!self.typed.as_bytes().starts_with(stored::PREFIX.as_bytes())).then_some(&self.path)
+    }
+
+    /// The image in the site's store that is meant where there is no such [file](Self::file).
+    pub fn stored(&self) -> Option<StoredName> {
+        let bytes = self.typed.as_bytes();
+        let name = bytes.strip_prefix(stored::PREFIX.as_bytes()).unwrap_or(bytes);
+        StoredName::parse(OsStr::from_bytes(name)).ok()
     }
 
     /// The name without folders and ending, for `CORACLE_NAME`.

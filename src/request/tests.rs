@@ -110,7 +110,7 @@ fn wrong_binds_are_named() {
 #[test]
 fn what_no_node_resolves_is_refused() {
     assert!(refusal("", &[], None).contains("the name of an image is missing"));
-    for wrong in ["docker://alpine", "oras://x/y", "store:x"] {
+    for wrong in ["docker://alpine", "oras://x/y"] {
         assert!(refusal(wrong, &[], None).contains("not fetched when a job starts"), "{wrong}");
     }
     assert_eq!(request("/odd://name", &[]).image().unwrap().path, Path::new("/odd://name"));
@@ -241,6 +241,28 @@ fn every_default_is_a_value_of_its_option() {
         if let Some(value) = spec.default {
             assert_ne!(settings(&[(spec.id, value)]), Settings::default(), "{}", spec.key);
         }
+    }
+}
+
+#[test]
+fn a_bare_word_is_a_file_here_or_else_a_stored_image() {
+    let image = |typed: &str| {
+        let Ok(Choice::Container(request)) = Request::parse(&RawOptions::default(), OsStr::new(typed), Path::new("/d"))
+        else {
+            panic!("{typed}")
+        };
+        let image = Request::from_env(OsStr::new(&request.to_env())).unwrap();
+        let image = image.image().unwrap();
+        (image.file().map(Path::to_owned), image.stored().map(|name| name.to_string()))
+    };
+    assert_eq!(image("a.sif"), (Some("/d/a.sif".into()), Some("a.sif".into())));
+    assert_eq!(image("./a.sif"), (Some("/d/a.sif".into()), None));
+    assert_eq!(image("/x/a.sif"), (Some("/x/a.sif".into()), None));
+    assert_eq!(image("-x"), (Some("/d/-x".into()), None));
+    assert_eq!(image("store:a.sif"), (None, Some("a.sif".into())));
+    for wrong in ["store:", "store:../x", "store:/etc/x", "store:-x"] {
+        let line = refusal(wrong, &[], None);
+        assert!(line.contains("not a name of a stored image"), "{line}");
     }
 }
 
