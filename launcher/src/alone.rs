@@ -90,6 +90,11 @@ pub fn empower(run: &Run) -> Result<(), Refusal> {
     }
 }
 
+/// The site's settings, for whoever this process is.
+pub fn settings(path: &Path) -> Result<Config, Refusal> {
+    load(path, if nix::unistd::geteuid().is_root() { Authority::Root } else { Authority::Own })
+}
+
 /// The site's settings. Where they are kept from users, what concerns users is not in them.
 fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
     match Config::load(path) {

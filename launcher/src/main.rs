@@ -21,6 +21,7 @@ mod prepare;
 mod proxy;
 mod slurm_client;
 mod stages;
+mod store;
 mod survey;
 mod userns;
 mod variables;

@@ -22,6 +22,17 @@ impl Child {
         self.pid.as_raw()
     }
 
+    /// The child, unless it has ended by now. Its process id may be somebody else's from then on.
+    pub fn still_running(self) -> Option<Self> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => Some(self),
+            _ => {
+                std::mem::forget(self);
+                None
+            }
+        }
+    }
+
     /// Leaves the child to itself: init is its parent as soon as this process has ended.
     pub fn release(self) -> Pid {
         let pid = self.pid;

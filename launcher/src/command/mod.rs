@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain};
+use crate::{attach, exec, explain, store};
 
 pub use options::{Full, Short};
 
 /// Coracle refused or failed, as docker and podman have it.
 pub const REFUSED: u8 = 125;
+/// A command that manages something could not do it.
+const BAD: u8 = 1;
 /// The command line makes no sense.
 const WRONG: u8 = 2;
 
@@ -42,6 +44,23 @@ enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
+    /// Put an image into the site's store, where nobody changes it any more
+    Cp(store::Copy),
+    /// List your images in the store
+    Ls(store::List),
+    /// Remove images of yours from the store
+    Rm(store::Remove),
+    /// Serve the store: systemd starts it, and admins who try it out
+    StoreService(store::Service),
+}
+
+/// The commands that run something: what they refuse must not be taken for the status of what was run.
+const RUNNING: [&str; 4] = ["exec", "run", "shell", "explain"];
+
+impl Verb {
+    fn is_running(&self) -> bool {
+        matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
+    }
 }
 
 /// What goes with every image.
@@ -141,18 +160,25 @@ pub fn tree() -> clap::Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let done = match Command::try_parse() {
-        Ok(Command { verb, .. }) => match &verb {
-            Verb::Exec(exec) if exec.job.is_some() => attach::main(exec),
-            Verb::Exec(exec) => exec::exec(exec),
-            Verb::Run(run) => exec::run(run),
-            Verb::Shell(shell) => exec::shell(shell),
-            Verb::Explain(explain) => explain::main(explain),
-        },
+    let (done, failure) = match Command::try_parse() {
+        Ok(Command { verb, .. }) => (
+            match &verb {
+                Verb::Exec(exec) if exec.job.is_some() => attach::main(exec),
+                Verb::Exec(exec) => exec::exec(exec),
+                Verb::Run(run) => exec::run(run),
+                Verb::Shell(shell) => exec::shell(shell),
+                Verb::Explain(explain) => explain::main(explain),
+                Verb::Cp(copy) => store::cp(copy),
+                Verb::Ls(list) => store::ls(list),
+                Verb::Rm(remove) => store::rm(remove),
+                Verb::StoreService(service) => store::serve(service),
+            },
+            if verb.is_running() { REFUSED } else { BAD },
+        ),
         Err(error) => {
             // Help and version go to standard output and are no failure.
             let _ = error.print();
-            let known = |word: OsString| ["exec", "run", "shell", "explain"].iter().any(|verb| word == *verb);
+            let known = |word: OsString| RUNNING.iter().any(|verb| word == *verb);
             let verb = std::env::args_os().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
             let usage = if verb.is_some_and(known) { REFUSED } else { WRONG };
             return if error.use_stderr() { ExitCode::from(usage) } else { ExitCode::SUCCESS };
@@ -160,7 +186,7 @@ pub fn main() -> ExitCode {
     };
     done.unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
-        ExitCode::from(REFUSED)
+        ExitCode::from(if refusal.kind == Kind::Usage && failure == BAD { WRONG } else { failure })
     })
 }
 

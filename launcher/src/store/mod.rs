@@ -1,0 +1,30 @@
+//! The store's commands: `cp`, `ls` and `rm` of users, and the service behind them.
+#![forbid(unsafe_code)]
+
+mod admit;
+mod client;
+mod copy;
+mod progress;
+mod scan;
+mod service;
+
+use std::time::{Duration, Instant};
+
+use coracle::report::{Kind, Refusal};
+use coracle::store::Reply;
+use coracle::sys::Channel;
+
+pub use client::{Copy, List, Remove, cp, ls, rm};
+pub use service::{Service, main as serve};
+
+/// Where the service listens, if it is not told otherwise.
+const SOCKET: &str = "/run/coracle/store.sock";
+/// How long the other side may take to make room for a message.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says something to whoever has called.
+fn say(caller: &Channel, reply: &Reply) -> Result<(), Refusal> {
+    let text =
+        serde_json::to_vec(reply).map_err(|cause| Refusal::new(Kind::Internal, "the store", cause.to_string()))?;
+    caller.send(&text, &[], Instant::now() + PATIENCE).map_err(|error| Refusal::system("the caller", &error))
+}
