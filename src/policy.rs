@@ -17,6 +17,8 @@ pub struct Provenance {
     pub wanted_owner: Option<u32>,
     /// What the kernel would be asked to show.
     pub form: Form,
+    /// It is in the site's store.
+    pub stored: bool,
 }
 
 /// What an image is, as far as the verdict depends on it.
@@ -110,6 +112,13 @@ pub fn judge(config: &Config, image: &Provenance) -> Result<Grant, Denied> {
     if let Some(index) = image.below.filter(|_| trusted) {
         return Ok(Grant { rule: rule(format!("image_paths[{index}]")), reader: Reader::Kernel, trusted: true });
     }
+    if image.stored {
+        // Nobody can change it; but a user has made it, and nothing makes an ext3 harmless.
+        return match image.form {
+            Form::FileWithExt3 => Err(Denied::Ext3),
+            _ => Ok(Grant { rule: "store".into(), reader: Reader::Kernel, trusted: true }),
+        };
+    }
     let own = |word: &str, reader| Ok(Grant { rule: rule(format!("user_images={word}")), reader, trusted: false });
     match config.user_images {
         Some(UserImages::Kernel | UserImages::Fuse) if image.form == Form::FileWithExt3 => Err(Denied::Ext3),
@@ -133,7 +142,7 @@ mod tests {
     use super::*;
 
     fn file(owner: u32, mode: u32, below: Option<usize>) -> Provenance {
-        Provenance { owner, mode, below, wanted_owner: below.map(|_| 0), form: Form::File }
+        Provenance { owner, mode, below, wanted_owner: below.map(|_| 0), form: Form::File, stored: false }
     }
 
     #[test]
@@ -154,6 +163,17 @@ mod tests {
         let rule = "image_paths[1],directories=allow".into();
         assert_eq!(verdict(&strict, Form::Directory, sites), Ok(Grant { rule, reader: Reader::Kernel, trusted: true }));
         assert_eq!(verdict(&strict, Form::FileWithExt3, own), Err(Denied::UserImages));
+    }
+
+    #[test]
+    fn a_stored_image_runs_whatever_the_site_thinks_of_users_own() {
+        let stored = Provenance { stored: true, ..file(990, 0o100_440, None) };
+        for user_images in [None, Some(UserImages::Deny), Some(UserImages::Fuse)] {
+            let site = Config { user_images, ..Config::default() };
+            let grant = Grant { rule: "store".into(), reader: Reader::Kernel, trusted: true };
+            assert_eq!(judge(&site, &stored), Ok(grant));
+            assert_eq!(judge(&site, &Provenance { form: Form::FileWithExt3, ..stored }), Err(Denied::Ext3));
+        }
     }
 
     #[test]

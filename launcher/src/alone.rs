@@ -75,6 +75,7 @@ impl Order<'_> {
             identity,
             authority,
             daemon: None,
+            account: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

@@ -19,6 +19,7 @@ mod manual;
 mod place;
 mod prepare;
 mod proxy;
+mod shelf;
 mod slurm_client;
 mod stages;
 mod store;

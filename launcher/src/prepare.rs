@@ -210,6 +210,7 @@ impl Server {
             identity: self.start.identity.clone(),
             authority: Authority::Root,
             daemon: Some(self.start.daemon),
+            account: None,
             clock: Clock::start(),
         });
         Ok(match step {

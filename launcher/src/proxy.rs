@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use coracle::image::{self, digest};
 use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Digest, ImageRef};
+use coracle::request::Digest;
+use coracle::store::Record;
 use coracle::sys::{self, Channel, Child, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
@@ -43,8 +44,10 @@ pub struct Opened {
     pub length: u64,
     /// What of it is to be mounted.
     pub image: image::Image,
-    /// Its digest, if that was asked for.
+    /// Its digest, if that is known.
     pub digest: Option<Digest>,
+    /// What the site's store knows of it, if it is there.
+    pub record: Option<Record>,
 }
 
 /// What the node knows of a user.
@@ -56,6 +59,13 @@ pub struct Account {
     pub home: Option<PathBuf>,
     /// The lines for /etc/group.
     pub groups: Vec<String>,
+}
+
+impl Account {
+    /// The user's name; empty if the node does not know the user.
+    pub fn name(&self) -> &str {
+        self.passwd.split(':').next().unwrap_or_default()
+    }
 }
 
 /// The child outlives no step's start by much, whatever becomes of its parent.
@@ -71,6 +81,8 @@ mod ask {
     pub const IMAGE: u8 = b'i';
     pub const SOURCE: u8 = b's';
     pub const BENEATH: u8 = b'b';
+    pub const READ: u8 = b'r';
+    pub const DIGEST: u8 = b'd';
     pub const ACCOUNT: u8 = b'a';
     pub const UID: u8 = b'u';
     pub const LOOP: u8 = b'l';
@@ -110,27 +122,26 @@ impl Proxy {
         self.deadline.set(self.deadline.get() + by);
     }
 
-    /// Opens and identifies the image, and hashes it if `hash`.
-    pub fn open_image(&self, image: &ImageRef, hash: bool) -> Result<Opened, Refusal> {
-        let question = [&[ask::IMAGE, u8::from(hash)], image.path.as_os_str().as_bytes()].concat();
-        let what = image.to_string();
-        let reply = self.ask(&question, &[], &what)?;
+    /// Opens and identifies the image at `path`, which the user calls `what`.
+    pub fn open_image(&self, path: &Path, what: &str) -> Result<Opened, Refusal> {
+        let reply = self.ask(&[&[ask::IMAGE], path.as_os_str().as_bytes()].concat(), &[], what)?;
         let mut fds = reply.fds.into_iter();
-        let text = match reply.data.split_first() {
-            Some((&reply::DONE, text)) => text,
-            Some((&reply::REFUSED, answer)) => return Err(refused(answer).map_or_else(garbled, named(&what))),
-            _ => return Err(garbled(())),
-        };
+        let text = done(&reply.data, what)?;
         let mut fields = text.split(|byte| *byte == 0).map(|field| std::str::from_utf8(field).unwrap_or(""));
-        let (words, digest) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
-        let digest = Some(digest).filter(|text| !text.is_empty()).map(|text| Digest::parse(OsStr::new(text)));
-        let digest = digest.transpose().map_err(|_| garbled(()))?;
+        let words = fields.next().unwrap_or("");
         let length = fields.next().and_then(|text| text.parse().ok()).ok_or_else(|| garbled(()))?;
         let file = File::from(fds.next().ok_or_else(|| garbled(()))?);
         // A file system that a user runs shows root nothing (fuse(4), allow_other), so the length is the child's word;
         // a wrong one makes a loop device that is too short or reads zeros.
         let image = image::Image::from_words(words, length).ok_or_else(|| garbled(()))?;
-        Ok(Opened { file, length, image, digest })
+        Ok(Opened { file, length, image, digest: None, record: None })
+    }
+
+    /// The digest of the image that was opened last.
+    pub fn digest(&self, what: &str) -> Result<Digest, Refusal> {
+        let reply = self.ask(&[ask::DIGEST], &[], what)?;
+        let text = std::str::from_utf8(done(&reply.data, what)?).map_err(garbled)?;
+        Digest::parse(OsStr::new(text)).map_err(garbled)
     }
 
     /// Opens a folder or file of the node, as the user, for binding it.
@@ -144,6 +155,12 @@ impl Proxy {
     pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
         let question = [&[ask::BENEATH], path.as_os_str().as_bytes()].concat();
         Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| fd))
+    }
+
+    /// Opens `path` below `folder` in the same way, for reading.
+    pub fn read_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<File, Errno>, Refusal> {
+        let question = [&[ask::READ], path.as_os_str().as_bytes()].concat();
+        Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| File::from(fd)))
     }
 
     /// What the node's user database says of the user and of `groups`.
@@ -230,6 +247,15 @@ fn garbled(_: impl Sized) -> Refusal {
     Refusal::new(Kind::Internal, "the process that opens files as the user", "gave an answer that makes no sense")
 }
 
+/// What is said of `what` when all went well.
+fn done<'a>(reply: &'a [u8], what: &str) -> Result<&'a [u8], Refusal> {
+    match reply.split_first() {
+        Some((&reply::DONE, text)) => Ok(text),
+        Some((&reply::REFUSED, answer)) => Err(refused(answer).map_or_else(garbled, named(what))),
+        _ => Err(garbled(())),
+    }
+}
+
 fn refused(answer: &[u8]) -> Result<Refusal, ()> {
     match Answer::from_bytes(answer) {
         Ok(Answer::Refused(refusal)) => Ok(refusal),
@@ -260,7 +286,7 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
     while let Ok(Received::Packet(packet)) = channel.receive(far) {
         let Some((verb, rest)) = packet.data.split_first() else { return 1 };
         let sent = match (*verb, rest) {
-            (ask::IMAGE, [hash, path @ ..]) => match image_of(Path::new(OsStr::from_bytes(path)), *hash != 0) {
+            (ask::IMAGE, path) => match image_of(Path::new(OsStr::from_bytes(path))) {
                 Ok((file, text)) => {
                     let sent = send(channel, reply::DONE, &text, Some(file.as_fd()));
                     image = Some(file);
@@ -268,12 +294,18 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                 }
                 Err(refusal) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
             },
+            (ask::DIGEST, _) => match image.as_ref().map(digest_of) {
+                Some(Ok(digest)) => send(channel, reply::DONE, digest.to_string().as_bytes(), None),
+                Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
+                None => return 1,
+            },
             (ask::SOURCE, path) => {
                 answer(channel, sys::open_untrusted(Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
             }
-            (ask::BENEATH, path) => match packet.fds.first() {
+            (ask::BENEATH | ask::READ, path) => match packet.fds.first() {
                 Some(folder) => {
-                    answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), OFlag::O_PATH))
+                    let how = if *verb == ask::READ { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH };
+                    answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), how))
                 }
                 None => return 1,
             },
@@ -322,7 +354,7 @@ fn configure(device: BorrowedFd<'_>, image: &File, numbers: &[u8]) -> Result<(),
 }
 
 /// Opens an image and looks at it. The refusal's object is filled in by whoever knows what the user typed.
-fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
+fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
     let refuse = |kind, cause: String| Refusal::new(kind, "", cause);
     // A FIFO, a device or a file of /proc is not opened to see what it is: O_PATH opens nothing.
     let found = sys::open_untrusted(path, OFlag::O_PATH).map(File::from).map_err(|error| opening(path, &error))?;
@@ -343,12 +375,9 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
         return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
     }
     if kind.is_dir() {
-        if hash {
-            return Err(refuse(Kind::Digest, "a directory, which has no digest".into()));
-        }
         // O_PATH asks for no right on the directory itself; looking up "." does.
         sys::open_beneath(&found, Path::new("."), OFlag::O_PATH).map_err(|error| opening(path, &error))?;
-        return Ok((found, format!("{}\0\x000", image::Image::directory().to_words()).into_bytes()));
+        return Ok((found, format!("{}\x000", image::Image::directory().to_words()).into_bytes()));
     }
     let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| opening(path, &error))?;
     let opened = file.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
@@ -356,14 +385,15 @@ fn image_of(path: &Path, hash: bool) -> Result<(File, Vec<u8>), Refusal> {
         return Err(refuse(Kind::ImageType, "was replaced while it was being opened".into()));
     }
     let image = image::identify(&file, std::env::consts::ARCH).map_err(|error| error.refuse(""))?;
-    let digest = if hash {
-        let digest = digest::compute(&file)
-            .map_err(|cause| refuse(Kind::ImageUnreadable, format!("cannot be read: {cause}")))?;
-        digest.to_string()
-    } else {
-        String::new()
-    };
-    Ok((file, format!("{}\0{digest}\0{}", image.to_words(), opened.len()).into_bytes()))
+    Ok((file, format!("{}\0{}", image.to_words(), opened.len()).into_bytes()))
+}
+
+fn digest_of(image: &File) -> Result<Digest, Refusal> {
+    match image.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(Refusal::new(Kind::Digest, "", "a directory, which has no digest")),
+        _ => digest::compute(image)
+            .map_err(|cause| Refusal::new(Kind::ImageUnreadable, "", format!("cannot be read: {cause}"))),
+    }
 }
 
 /// File systems whose regular files are made up by the kernel (statfs(2)).

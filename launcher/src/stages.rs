@@ -13,6 +13,7 @@ use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
+use coracle::store::Shelf;
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
 use coracle::wire::Here;
@@ -21,6 +22,7 @@ use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::proxy::{Account, Opened, Proxy};
+use crate::shelf;
 use crate::slurm_client;
 use crate::survey;
 use crate::variables::{self, Variables};
@@ -47,6 +49,8 @@ pub struct Run {
     pub authority: Authority,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
+    /// What the node knows of the user, once it has been asked.
+    pub account: Option<Account>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -101,14 +105,58 @@ impl Run {
     /// Opens and verifies the image.
     pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        let opened = proxy.open_image(&self.image, self.settings.digest.is_some())?;
+        let mut opened = self.find(proxy, &name)?;
         self.clock.lap("open");
-        if let (Some(wanted), Some(found)) = (self.settings.digest, opened.digest)
-            && wanted != found
-        {
-            return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
+        opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
+        opened.digest = opened.record.as_ref().map(|record| record.digest);
+        if let Some(wanted) = self.settings.digest {
+            let found = opened.digest.map_or_else(|| proxy.digest(&name), Ok)?;
+            if wanted != found {
+                return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
+            }
+            opened.digest = Some(found);
         }
+        self.clock.lap("know");
         Ok(opened)
+    }
+
+    /// Opens the file that is meant or, where there is none, the stored image.
+    fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
+        let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
+            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(refusal),
+            Some(answer) => return answer,
+            None => None,
+        };
+        let stored = match (self.image.stored(), self.shelf(proxy)?) {
+            (Some(stored), Some(shelf)) => shelf.join(stored.as_str()),
+            _ => return Err(missing.unwrap_or_else(|| shelf::nobody(&self.identity, name))),
+        };
+        match proxy.open_image(&stored, name) {
+            Err(refusal) if refusal.kind == Kind::ImageMissing => {
+                Err(shelf::missing(name, missing.and(self.image.file()), &stored))
+            }
+            Err(refusal) => Err(refusal),
+            Ok(opened) => {
+                self.image.path = stored;
+                Ok(opened)
+            }
+        }
+    }
+
+    /// The user's folder in the store, if the node knows the user.
+    fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
+        let user = self.account(proxy)?.name().to_owned();
+        Ok(Shelf::path(self.config.store.path(), &user))
+    }
+
+    /// What the node knows of the user.
+    fn account(&mut self, proxy: &Proxy) -> Result<&Account, Refusal> {
+        if self.account.is_none() {
+            let mut groups = vec![self.identity.gid];
+            groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
+            self.account = Some(proxy.account(&groups)?);
+        }
+        self.account.as_ref().ok_or_else(|| Refusal::new(Kind::Internal, "the user", "was not looked up"))
     }
 
     /// What the site says of an image that was opened.
@@ -125,9 +173,7 @@ impl Run {
     /// Gets an image that may run ready for mounting.
     pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let mut groups = vec![self.identity.gid];
-        groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
-        let account = proxy.account(&groups)?;
+        let account = self.account(proxy)?.clone();
         self.clock.lap("judge");
         let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
@@ -137,7 +183,8 @@ impl Run {
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
         let form = form(&opened.image);
-        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form };
+        let stored = opened.record.is_some();
+        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form, stored };
         let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
@@ -268,6 +315,10 @@ impl Run {
             image: self.image.path.clone().into(),
             name: self.image.stem().to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
+            allowed_dir: self
+                .account
+                .as_ref()
+                .and_then(|account| Shelf::path(self.config.store.path(), account.name()).map(PathBuf::into_os_string)),
         };
         let question = variables::Question {
             host: &self.environment,

@@ -25,8 +25,10 @@ pub struct Rules {
     pub image: OsString,
     /// `CORACLE_NAME`
     pub name: OsString,
-    /// `CORACLE_DIGEST`, when it was computed.
+    /// `CORACLE_DIGEST`, when it is known.
     pub digest: Option<OsString>,
+    /// `CORACLE_ALLOWED_DIR`, when the user can have images in the site's store.
+    pub allowed_dir: Option<OsString>,
 }
 
 /// Who gave a variable its value.
@@ -189,6 +191,10 @@ impl Environment {
             if let Some(value) = value {
                 self.set(OsStr::new(name), value.clone(), &Origin::Coracle);
             }
+        }
+        // True outside of the container as well: what the login shell has set is not taken away.
+        if let Some(folder) = &rules.allowed_dir {
+            self.put("CORACLE_ALLOWED_DIR", folder.clone());
         }
     }
 

@@ -10,7 +10,7 @@
 //! | 4 | locale, user and Slurm's facts ([`names::is_protected`]) are the host's again | [`Environment::finish`] |
 //! | 5 | `APPTAINERENV_NAME`, or else `SINGULARITYENV_NAME`, sets `NAME`, literally | [`Environment::finish`] |
 //! | 6 | the site's [`Item`]s, then the user's (`--container-env`) | [`Environment::finish`] |
-//! | 7 | `CORACLE_IMAGE`, `CORACLE_NAME`, `CORACLE_DIGEST`: set, never read | [`Environment::finish`] |
+//! | 7 | `CORACLE_IMAGE`, `CORACLE_NAME`, `CORACLE_DIGEST`, `CORACLE_ALLOWED_DIR`: set, never read | [`Environment::finish`] |
 //!
 //! A step inside of the same image ([`Rules::already_inside`]) has rows 2 and 3, and `clean`, behind it already.
 //!

@@ -86,12 +86,14 @@ add_people() {
 group: files
 shadow: files
 hosts: files' >/etc/nsswitch.conf
-	sed -i -E '/^(alice|bob):/d; /^[^:]*:[^:]*:200[12]:/d' /etc/passwd
-	sed -i -E '/^(alice|bob|proj):/d; /^[^:]*:[^:]*:(200[12]|3001):/d' /etc/group
+	sed -i -E '/^(alice|bob|coracle):/d; /^[^:]*:[^:]*:(200[12]|990):/d' /etc/passwd
+	sed -i -E '/^(alice|bob|coracle|proj):/d; /^[^:]*:[^:]*:(200[12]|990|3001):/d' /etc/group
 	echo 'alice:x:2001:2001::/home/alice:/bin/bash
-bob:x:2002:2002::/home/bob:/bin/bash' >>/etc/passwd
+bob:x:2002:2002::/home/bob:/bin/bash
+coracle:x:990:990::/:/usr/sbin/nologin' >>/etc/passwd
 	echo 'alice:x:2001:
 bob:x:2002:
+coracle:x:990:
 proj:x:3001:alice' >>/etc/group
 	for dir in alice:2001 bob:2002; do
 		mkdir -p "/home/${dir%:*}"

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coracle::config::{self, Config};
-use coracle::image;
+use coracle::image::{self, sif};
 use coracle::report::{Kind, Refusal};
 use coracle::request::StoredName;
 use coracle::store::{Locked, Question, Record, Reply, Seen, Shelf, Tenant};
@@ -169,8 +169,16 @@ fn readable(name: &str, file: Option<OwnedFd>) -> Result<(File, u64), Refusal> {
     Ok((file, found.len()))
 }
 
-/// What is in an image, in words. Another machine's image may be kept: the nodes are not all like this one.
+/// What is in an image, in words. One for other machines may be kept: the nodes need not be like this one.
 fn inspect(name: &str, image: &File) -> Result<String, Refusal> {
-    let found = image::identify(image, std::env::consts::ARCH).map_err(|error| error.refuse(name))?;
+    let found = image::identify(image, std::env::consts::ARCH).or_else(|error| match error {
+        image::Error::Sif(sif::Fault::Architecture { image: other, .. }) => image::identify(image, &other),
+        error => Err(error),
+    });
+    let found = found.map_err(|error| error.refuse(name))?;
+    if found.has_ext3() {
+        return Err(Refusal::new(Kind::Policy, name, "its overlay partition is an ext3, which is not run from the store")
+            .hint("make the overlay partition a squashfs"));
+    }
     Ok(found.to_string())
 }

@@ -1,0 +1,322 @@
+#!/usr/bin/env bats
+# The site's store: what users put in, who may read it, and what runs.
+
+load support.bash
+
+setup_file() {
+	. "$BATS_TEST_DIRNAME/support.bash"
+	install -d -o coracle -g coracle -m 755 /var/lib/coracle/store
+	install -d -m 755 /run/coracle
+	serve
+}
+
+teardown_file() {
+	. "$BATS_TEST_DIRNAME/support.bash"
+	unserve
+	rm -rf /var/lib/coracle/store
+}
+
+cleanup() {
+	rm -rf /var/lib/coracle/store/{alice,bob}
+}
+
+# The service, started as an admin would by hand: bats waits for whoever holds its descriptors.
+serve() {
+	coracle store-service --socket /run/coracle/store.sock </dev/null >"$SUITE/service.log" 2>&1 3>&- 4>&- &
+	echo $! >"$SUITE/service.pid"
+	eventually test -S /run/coracle/store.sock
+}
+
+unserve() {
+	kill "$(<"$SUITE/service.pid")" 2>/dev/null || true
+	eventually no_service
+	rm -f /run/coracle/store.sock
+}
+
+no_service() { ! pgrep -u coracle -x coracle >/dev/null; }
+# The service itself goes on; whoever served a caller does not.
+no_launcher() { [[ $(pgrep -x coracle | wc -l) == $(pgrep -F "$SUITE/service.pid" | wc -l) ]]; }
+
+stored() { # IMAGE [NAME]
+	good coracle cp "$@"
+}
+
+# `run` as alice; the command has to end with 1 and this line.
+denied() { # KIND TEXT COMMAND...
+	local kind=$1 text=$2
+	shift 2
+	run alice "$@"
+	((status == 1)) || fail "status $status of: $*" "$output" || return
+	has "$text" && has "[$kind]"
+}
+
+in_store() {
+	(cd /var/lib/coracle/store && find . -mindepth 2 ! -name .lock ! -name .records | sort)
+}
+
+@test "an image is stored, listed, run by its name from anywhere, and removed" {
+	stored "$busybox" box.sif
+	local digest
+	digest=sha256:$(sha256sum "$busybox" | cut -d' ' -f1)
+	has_line "box.sif $digest"
+	run alice coracle ls
+	prints box.sif
+	run alice coracle ls -l
+	has "$digest" && has '1 of 20 images'
+	[[ $(stat -c '%U %a' /var/lib/coracle/store/alice/box.sif) == 'coracle 440' ]]
+	good srun -N3 -D /tmp --container=box.sif sh -c 'echo "$(cat /etc/image-only) $CORACLE_DIGEST"'
+	prints "$(for _ in 1 2 3; do echo "$MARK $digest"; done)"
+	good srun -n1 --container=store:box.sif sh -c 'echo $CORACLE_IMAGE $CORACLE_NAME'
+	prints '/var/lib/coracle/store/alice/box.sif box'
+	good srun -n1 --container=/var/lib/coracle/store/alice/box.sif cat /etc/image-only
+	prints "$MARK"
+	good coracle rm box.sif
+	run alice coracle ls
+	prints ''
+	[[ -z $(in_store) ]] || fail "$(in_store)"
+	at=node refused image-missing 'no such file on this node, and no image of yours in the store' srun -n1 --container=box.sif true
+	at=node refused image-missing 'store:box.sif: no image of yours in the store' srun -n1 --container=store:box.sif true
+}
+
+@test "a file of that name in the working directory comes before the stored image" {
+	stored "$IMG/musl.sif" box.sif
+	cp "$busybox" box.sif
+	good srun -n1 --container=box.sif sh -c 'echo $CORACLE_IMAGE'
+	prints "$dir/box.sif"
+	good srun -n1 --container=store:box.sif sh -c 'echo $CORACLE_IMAGE'
+	prints /var/lib/coracle/store/alice/box.sif
+}
+
+@test "under user_images: deny, stored images run, and the log has the rule and the digest" {
+	configure $'version: 1\nuser_images: deny'
+	stored "$busybox" box.sif
+	at=node refused policy '(user_images: deny)' srun -n1 --container="$busybox" true
+	good srun -n1 --container=box.sif cat /etc/image-only
+	prints "$MARK"
+	good coracle explain --container=box.sif
+	has 'policy  allowed by store, read by the kernel'
+}
+
+@test "a digest that was asked for is compared with the recorded one" {
+	local digest zeros
+	stored "$busybox" box.sif
+	digest=${output##* }
+	zeros=sha256:$(printf '0%.0s' {1..64})
+	good srun -n1 --container="box.sif@$digest" true
+	at=node refused digest "its digest is $digest, $zeros was asked for" srun -n1 --container="box.sif@$zeros" true
+}
+
+@test "scripts find the store in CORACLE_ALLOWED_DIR" {
+	stored "$busybox" box.sif
+	good srun -n1 --container=box.sif sh -c 'echo $CORACLE_ALLOWED_DIR'
+	prints /var/lib/coracle/store/alice
+	good coracle ls --folder
+	prints /var/lib/coracle/store/alice
+	good env CORACLE_ALLOWED_DIR="$output" sh -c 'srun -n1 --container=$CORACLE_ALLOWED_DIR/box.sif cat /etc/image-only'
+	prints "$MARK"
+}
+
+@test "nobody reads or changes what somebody else has stored, nor his own" {
+	stored "$busybox" box.sif
+	local file=/var/lib/coracle/store/alice/box.sif
+	run as -d / bob cat "$file"
+	((status != 0))
+	run as -d / bob srun -n1 --container="$file" true
+	((status == 125)) && has 'you may not read it'
+	run as -d / bob coracle rm box.sif
+	((status == 1)) && has 'no image of yours'
+	local attack
+	for attack in "echo x >>$file" "chmod 666 $file" "rm -f $file" "mv $file $file.2" "ln $file /var/lib/coracle/store/alice/other" \
+		"echo '{}' >/var/lib/coracle/store/alice/.records/box.sif" "rm -rf /var/lib/coracle/store/alice/.records" \
+		"ln -s /etc/passwd /var/lib/coracle/store/alice/pw" "setfacl -m u:bob:r $file" "touch -d 2020-01-01 $file"; do
+		run alice sh -c "$attack"
+		((status != 0)) || fail "possible: $attack" || return
+	done
+	good coracle ls
+	prints box.sif
+	good srun -n1 --container=box.sif true
+}
+
+@test "an image that root has put in the place of a stored one is not run" {
+	stored "$busybox" box.sif
+	cp "$IMG/musl.sif" /var/lib/coracle/store/alice/box.sif
+	at=node refused store 'it is of another file' srun -n1 --container=box.sif true
+	rm /var/lib/coracle/store/alice/.records/box.sif
+	at=node refused store 'what the store knows of it cannot be used' srun -n1 --container=box.sif true
+}
+
+@test "what is no image that runs is not kept" {
+	echo text >text.sif
+	head -c 100000 "$busybox" >cut.sif
+	denied image-format 'text.sif: not an image' coracle cp text.sif
+	denied image-format 'cut.sif: truncated' coracle cp cut.sif
+	denied policy 'its overlay partition is an ext3' coracle cp "$IMG/overlay-ext3.sif"
+	denied image-missing 'none.sif: no such file' coracle cp none.sif
+	denied image-type 'no regular file' coracle cp "$IMG/tree" tree
+	install -o bob -m 600 "$busybox" bobs.sif
+	denied image-unreadable 'you may not read it' coracle cp bobs.sif
+	[[ -z $(in_store) ]] || fail "$(in_store)"
+	# An image for another machine: 04 is aarch64.
+	patched "$busybox" arm.sif 45 '04\0'
+	run alice coracle cp arm.sif
+	[[ -z $(pgrep -u 2001) ]]
+}
+
+@test "a name is a name: of 10000 hostile ones none leads out of the user's folder" {
+	stored "$busybox" box.sif
+	find /var/lib/coracle /etc /scratch -newer /run/coracle/store.sock -type f | sort >"$SUITE/before"
+	run alice python3 "$BATS_TEST_DIRNAME/store_names.py" /run/coracle/store.sock "$busybox" 10000
+	((status == 0)) || fail "$output"
+	echo "# $output" >&3
+	[[ $(in_store) == "$(printf '%s\n' ./alice/.records/box.sif ./alice/box.sif)" ]] || fail "$(in_store)"
+}
+
+@test "of 64 copies at once that would be the twentieth image, one is" {
+	local i
+	stored "$busybox" a1
+	for i in {2..19}; do stored "$busybox" "a$i" || return; done
+	run alice bash -c 'for i in {1..64}; do (coracle cp "$1" "b$i" >/dev/null 2>&1 && echo stored) & done; wait' - "$busybox"
+	prints stored
+	[[ $(alice coracle ls | wc -l) == 20 ]]
+	denied policy 'you have 20 images in the store' coracle cp "$busybox" more
+	echo "# 64 tries, 1 success" >&3
+}
+
+@test "the bytes of a user are limited, however many copies are made at once" {
+	local size
+	size=$(stat -c %s "$busybox")
+	configure $'version: 1\nstore: {max_bytes: '$((size * 3 + 4096))'}'
+	run alice bash -c 'for i in {1..16}; do (coracle cp "$1" "b$i" >/dev/null 2>&1 && echo stored) & done; wait' - "$busybox"
+	prints $'stored\nstored\nstored'
+	denied policy 'are more than the' coracle cp "$busybox" more
+	truncate -s 16P huge.sif
+	denied policy 'are more than the' coracle cp huge.sif
+}
+
+@test "the site's scanner has the last word on the very bytes that are kept" {
+	printf '%s\n' '#!/bin/sh' 'sum=$(sha256sum <"$2")' 'echo "${sum%% *} $CORACLE_USER $CORACLE_NAME $1"' \
+		'case $CORACLE_NAME in bad*) echo "found EICAR"; exit 1;; slow*) sleep 600;; esac' >/usr/local/bin/scan
+	chmod 755 /usr/local/bin/scan
+	configure $'version: 1\nuser_images: deny\nstore: {scanner: [/usr/local/bin/scan, -x], scanner_timeout: 2}'
+	stored "$busybox" box.sif
+	run alice coracle ls --json
+	has "$(sha256sum "$busybox" | cut -d' ' -f1) alice box.sif -x"
+	denied policy "the site's scanner refused it (exit status: 1)" coracle cp "$busybox" bad.sif
+	denied timeout "the site's scanner did not end within 2 s" coracle cp "$busybox" slow.sif
+	[[ $(in_store) == "$(printf '%s\n' ./alice/.records/box.sif ./alice/box.sif)" ]] || fail "$(in_store)"
+	! pgrep -u coracle sleep
+	chmod 777 /usr/local/bin/scan
+	denied config 'writable by others than root' coracle cp "$busybox" more.sif
+	rm /usr/local/bin/scan
+	denied config 'cannot be read' coracle cp "$busybox" more.sif
+}
+
+@test "an image that changes while it is copied: what is scanned is what is kept" {
+	printf '%s\n' '#!/bin/sh' 'sum=$(sha256sum <"$1")' 'echo "${sum%% *}"' >/usr/local/bin/scan
+	chmod 755 /usr/local/bin/scan
+	configure $'version: 1\nstore: {scanner: [/usr/local/bin/scan], max_images: 1000}'
+	cp "$busybox" racing.sif
+	chown alice racing.sif
+	local size
+	size=$(stat -c %s racing.sif)
+	alice sh -c "until test -e stop; do head -c 64 /dev/urandom | dd of=racing.sif bs=1 seek=$((size - 4000)) conv=notrunc status=none; done" 3>&- >/dev/null 2>&1 &
+	local spinner=$! tries=0 wrong=0 i
+	for i in {1..40}; do
+		alice coracle cp racing.sif "r$i" >/dev/null 2>&1 || continue
+		tries=$((tries + 1))
+	done
+	touch stop
+	wait "$spinner"
+	run alice coracle ls --json
+	wrong=$(python3 -c '
+import hashlib, json, sys
+wrong = 0
+for image in json.load(sys.stdin):
+	found = hashlib.sha256(open(image["path"], "rb").read()).hexdigest()
+	record = image["record"]
+	wrong += (record["digest"] != "sha256:" + found) + (record["scanned"]["output"].strip() != found)
+print(wrong)' <<<"$output")
+	echo "# $tries tries, $wrong wrong" >&3
+	((tries > 0 && wrong == 0))
+	rm /usr/local/bin/scan
+}
+
+@test "a copy that is interrupted leaves nothing, whoever is killed" {
+	head -c 300000000 /dev/zero >big.sif
+	alice timeout -s KILL 0.2 coracle cp big.sif || true
+	alice timeout -s INT 0.2 coracle cp big.sif || true
+	eventually no_launcher
+	[[ -z $(in_store) ]] || fail "$(in_store)"
+	alice coracle cp big.sif 3>&- >cp.log 2>&1 &
+	local copy=$!
+	eventually pgrep -u coracle -x coracle -P "$(<"$SUITE/service.pid")" >/dev/null
+	kill -KILL "$(<"$SUITE/service.pid")"
+	! wait "$copy"
+	eventually no_service
+	grep -q 'its service has ended without a word' cp.log || fail "$(cat cp.log)"
+	denied store 'does not answer here' coracle cp "$busybox" box.sif
+	serve
+	stored "$busybox" box.sif
+	[[ $(in_store) == "$(printf '%s\n' ./alice/.records/box.sif ./alice/box.sif)" ]] || fail "$(in_store)"
+}
+
+@test "a store whose file system is full says so and keeps nothing" {
+	mount -t tmpfs -o size=256k,mode=755,uid=990,gid=990 full /var/lib/coracle/store
+	run alice coracle cp "$busybox" box.sif
+	local found=$output code=$status left
+	left=$(in_store)
+	umount /var/lib/coracle/store
+	((code == 1)) && [[ $found == *"file system is full"*'[store]'* && -z $left ]] || fail "$code $found" "$left"
+}
+
+@test "on a file system that squashes root and knows no nameless files, everything works all the same" {
+	local folder=/var/lib/coracle/store
+	needs python3
+	install -d -o coracle -g coracle -m 755 "$SUITE/export"
+	chmod 711 "$SUITE"
+	python3 "$BATS_TEST_DIRNAME/squash_root.py" "$SUITE/export" "$folder" 3>&- 4>&- >"$SUITE/squash.log" 2>&1 &
+	local daemon=$!
+	eventually mountpoint -q "$folder" || { cat "$SUITE/squash.log" >&2; return 1; }
+	root_squashed "$folder"
+	local found=$?
+	# The kernel lets go of the last image a moment after its step.
+	eventually umount "$folder" 2>/dev/null || { kill -KILL "$daemon"; umount --lazy "$folder"; }
+	wait "$daemon"
+	rm -rf "$SUITE/export"
+	return "$found"
+}
+
+root_squashed() { # FOLDER
+	run setpriv --reuid=coracle --regid=coracle --clear-groups python3 -c \
+		"import os; os.open('$1', os.O_TMPFILE | os.O_RDWR)"
+	has 'Operation not supported' || return
+	stored "$busybox" box.sif || return
+	run cat "$1/alice/box.sif"
+	((status != 0)) && has 'Permission denied' || return
+	good srun -N3 --container=box.sif cat /etc/image-only || return
+	prints "$(for _ in 1 2 3; do echo "$MARK"; done)" || return
+	run as -d / bob cat "$1/alice/box.sif"
+	((status != 0)) || fail 'bob reads it' || return
+	good coracle ls -l || return
+	has '1 of 20 images' || return
+	good coracle rm box.sif || return
+	good coracle ls || return
+	prints '' || return
+	[[ -z $(find "$SUITE/export/alice" -type f ! -name .lock) ]] || fail "$(find "$SUITE/export")"
+}
+
+@test "wrong words on the command line" {
+	run alice coracle cp
+	((status == 2))
+	run alice coracle rm
+	((status == 2))
+	run alice coracle cp "$busybox" ../x
+	((status == 2)) && has 'not a name of a stored image' && has '[usage]'
+	run alice coracle cp "$busybox" -- -x
+	((status == 2)) && has 'not a name of a stored image'
+	at=submit refused usage 'not a name of a stored image' srun -n1 --container=store:../bob/x true
+	run alice coracle store-service --socket /tmp/mine.sock
+	((status == 2)) && has 'must run as coracle'
+	run alice coracle store-service
+	((status == 2)) && has 'systemd has passed no socket'
+}
