@@ -19,6 +19,8 @@ mod manual;
 mod place;
 mod prepare;
 mod proxy;
+#[allow(dead_code)]
+mod sandbox;
 mod slurm_client;
 mod stages;
 mod survey;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sha2::Digest as _;
+use ring::digest::{Context, SHA256};
 
 use crate::request::Digest;
 
@@ -13,12 +13,16 @@ const BUFFER: usize = 256 * 1024;
 
 /// Reads all of `file` and hashes it, from its start, whatever its position.
 pub fn compute(file: &File) -> io::Result<Digest> {
-    let mut hash = sha2::Sha256::new();
+    let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; BUFFER];
     let mut at = 0;
     loop {
         match file.read_at(&mut buffer, at) {
-            Ok(0) => return Ok(Digest(hash.finalize().into())),
+            Ok(0) => {
+                let mut digest = [0; 32];
+                digest.copy_from_slice(hash.finish().as_ref());
+                return Ok(Digest(digest));
+            }
             Ok(count) => {
                 hash.update(&buffer[..count]);
                 at += count as u64;
