@@ -11,6 +11,7 @@
 //! | `config` | coracle.yaml | `Config` |
 //! | `policy` | config, and where an image comes from | `Grant` |
 //! | [`image`] | an open file | [`image::Image`]: what the kernel may mount |
+//! | `signature` | a SIF, and the keys that are accepted | who has signed it |
 //! | [`mpi`] | the step's PMIx server | what MPI needs to see |
 //! | [`mod@env`] | the job's environment, and what the image says | the tasks' environment, as changes |
 //! | `view` | all of the above | `Want`: what should be visible where |
@@ -36,5 +37,7 @@ pub mod config;
 pub mod plan;
 #[cfg(feature = "launcher")]
 pub mod policy;
+#[cfg(feature = "launcher")]
+pub mod signature;
 #[cfg(feature = "launcher")]
 pub mod view;

@@ -19,13 +19,13 @@ mod manual;
 mod place;
 mod prepare;
 mod proxy;
-#[allow(dead_code)]
 mod sandbox;
 mod slurm_client;
 mod stages;
 mod survey;
 mod userns;
 mod variables;
+mod verify;
 
 use std::process::ExitCode;
 

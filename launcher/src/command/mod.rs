@@ -10,14 +10,14 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain};
+use crate::{attach, exec, explain, verify};
 
 pub use options::{Full, Short};
 
 /// Coracle refused or failed, as docker and podman have it.
 pub const REFUSED: u8 = 125;
 /// The command line makes no sense.
-const WRONG: u8 = 2;
+pub const WRONG: u8 = 2;
 
 /// Run Slurm jobs inside containers
 ///
@@ -42,6 +42,8 @@ enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
+    /// Check who has signed an image, or that it is the one of a list of hashes
+    Verify(Verify),
 }
 
 /// What goes with every image.
@@ -133,6 +135,25 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
+/// What `coracle verify` was given.
+///
+/// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// A public key that is accepted: OpenPGP, armoured or binary, or PEM (default: those in /etc/coracle/keys)
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Compare the file's SHA-256 with this list, as sha256sum writes it; signatures are then only looked at with --key
+    #[arg(long, value_name = "FILE")]
+    pub sums: Option<PathBuf>,
+    /// Print one line of JSON: image, digest, verdict, signers and error
+    #[arg(long)]
+    pub json: bool,
+    /// The image: a SIF, or with --sums any file
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+}
+
 /// The whole command line, to make its manual from.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
@@ -148,6 +169,7 @@ pub fn main() -> ExitCode {
             Verb::Run(run) => exec::run(run),
             Verb::Shell(shell) => exec::shell(shell),
             Verb::Explain(explain) => explain::main(explain),
+            Verb::Verify(verify) => Ok(verify::main(verify)),
         },
         Err(error) => {
             // Help and version go to standard output and are no failure.
