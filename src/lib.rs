@@ -12,6 +12,7 @@
 //! | `policy` | config, and where an image comes from | `Grant` |
 //! | [`image`] | an open file | [`image::Image`]: what the kernel may mount |
 //! | `store` | an image that its user wants to keep | a file that nobody changes any more, and its `Record` |
+//! | `signature` | a SIF, and the keys that are accepted | who has signed it |
 //! | [`mpi`] | the step's PMIx server | what MPI needs to see |
 //! | [`mod@env`] | the job's environment, and what the image says | the tasks' environment, as changes |
 //! | `view` | all of the above | `Want`: what should be visible where |
@@ -37,6 +38,7 @@ pub mod config;
 pub mod plan;
 #[cfg(feature = "launcher")]
 pub mod policy;
+pub mod signature;
 #[cfg(feature = "launcher")]
 pub mod store;
 #[cfg(feature = "launcher")]

@@ -22,6 +22,8 @@ pub enum Kind {
     ImageEncrypted,
     /// The image is not the one whose digest was asked for.
     Digest,
+    /// The image is not signed as it should be.
+    Signature,
     /// A bind cannot be made.
     Bind,
     /// The job's working directory cannot be had inside.
@@ -42,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of docs/messages.md.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Usage,
         Self::ImageMissing,
         Self::ImageUnreadable,
@@ -51,6 +53,7 @@ impl Kind {
         Self::ImageArch,
         Self::ImageEncrypted,
         Self::Digest,
+        Self::Signature,
         Self::Bind,
         Self::Workdir,
         Self::Policy,
@@ -72,6 +75,7 @@ impl Kind {
             Self::ImageArch => "image-arch",
             Self::ImageEncrypted => "image-encrypted",
             Self::Digest => "digest",
+            Self::Signature => "signature",
             Self::Bind => "bind",
             Self::Workdir => "workdir",
             Self::Policy => "policy",

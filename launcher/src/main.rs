@@ -19,6 +19,7 @@ mod manual;
 mod place;
 mod prepare;
 mod proxy;
+mod sandbox;
 mod shelf;
 mod slurm_client;
 mod stages;
@@ -26,6 +27,7 @@ mod store;
 mod survey;
 mod userns;
 mod variables;
+mod verify;
 
 use std::process::ExitCode;
 

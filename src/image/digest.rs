@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sha2::Digest as _;
+use ring::digest::{Context, SHA256};
 
 use crate::request::Digest;
 
@@ -13,8 +13,13 @@ use crate::request::Digest;
 const BUFFER: usize = 256 * 1024;
 
 /// A digest of bytes that come one after the other.
-#[derive(Default)]
-pub struct Hasher(sha2::Sha256);
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
 
 impl Hasher {
     /// Takes the bytes that come next.
@@ -24,7 +29,9 @@ impl Hasher {
 
     /// The digest of all of them.
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        Digest(digest)
     }
 }
 

@@ -20,6 +20,8 @@ const DESCRIPTOR: usize = 585;
 const MAX_DESCRIPTORS: i64 = 4096;
 
 const DATA_PARTITION: i32 = 0x4004;
+/// A signature of other objects.
+pub const DATA_SIGNATURE: i32 = 0x4005;
 const FS_SQUASHFS: i32 = 1;
 const FS_EXT3: i32 = 2;
 const FS_ENCRYPTED_SQUASHFS: i32 = 5;
@@ -124,9 +126,9 @@ impl fmt::Display for Fault {
 pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>, Error> {
     let mut root: Option<Partition> = None;
     let mut overlays = Vec::new();
-    for descriptor in descriptors(file, length)? {
+    for descriptor in Header::read(file, length)?.descriptors(file, length)? {
         let descriptor = descriptor?;
-        if data_type(&descriptor) != DATA_PARTITION {
+        if descriptor.data_type() != DATA_PARTITION {
             continue;
         }
         let partition = Partition::parse(&descriptor);
@@ -139,7 +141,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
     }
     let root = root.ok_or(Fault::NoRoot)?;
     // Those of other groups belong to something else; a root without a group takes all.
-    overlays.retain(|overlay| root.group == 0 || overlay.group == root.group);
+    overlays.retain(|overlay| root.group.is_none() || overlay.group == root.group);
     if overlays.len() > MAX_OVERLAYS {
         return Err(Fault::TooManyOverlays.into());
     }
@@ -155,12 +157,12 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
 ///
 /// What it says is the image's own word: nothing here looks at signatures.
 pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
-    for descriptor in descriptors(file, length)? {
+    for descriptor in Header::read(file, length)?.descriptors(file, length)? {
         let descriptor = descriptor?;
-        if data_type(&descriptor) != datatype || printable(&field::<128>(&descriptor, 73)) != name {
+        if descriptor.data_type() != datatype || printable(&descriptor.field::<128>(73)) != name {
             continue;
         }
-        let found = place(&descriptor, "a data object", length)?;
+        let found = descriptor.place("a data object", length)?;
         if found.1 > MAX_OBJECT {
             return Err(Fault::LongObject(found.1).into());
         }
@@ -169,38 +171,101 @@ pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Opt
     Ok(None)
 }
 
-/// The descriptors that are in use.
-fn descriptors(file: &File, length: u64) -> Result<impl Iterator<Item = Result<[u8; DESCRIPTOR], Error>>, Error> {
-    let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
-    let version = field::<3>(&header, 42);
-    if version != *b"01\0" {
-        return Err(Fault::Version(printable(&version)).into());
+/// The global header. Its magic is for [`super::Container::of`] to look at.
+#[derive(Debug, Clone)]
+pub struct Header([u8; HEADER]);
+
+impl Header {
+    /// Reads the header of a SIF.
+    pub fn read(file: &File, length: u64) -> Result<Self, Error> {
+        let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
+        let version = field::<3>(&header, 42);
+        if version != *b"01\0" {
+            return Err(Fault::Version(printable(&version)).into());
+        }
+        Ok(Self(header))
     }
-    let count = i64::from_le_bytes(field(&header, 88));
-    if !(1..=MAX_DESCRIPTORS).contains(&count) {
-        return Err(Fault::DescriptorCount(count).into());
+
+    /// The descriptors that are in use, in the order of the table.
+    pub fn descriptors(
+        &self,
+        file: &File,
+        length: u64,
+    ) -> Result<impl Iterator<Item = Result<Descriptor, Error>>, Error> {
+        let count = i64::from_le_bytes(field(&self.0, 88));
+        if !(1..=MAX_DESCRIPTORS).contains(&count) {
+            return Err(Fault::DescriptorCount(count).into());
+        }
+        let table_size = i64::from_le_bytes(field(&self.0, 104));
+        if table_size != count * DESCRIPTOR as i64 {
+            return Err(Fault::TableSize(table_size).into());
+        }
+        let table = extent("the descriptor table", i64::from_le_bytes(field(&self.0, 96)), table_size, length)?;
+        let read = move |index| {
+            read_array(file, table.0 + index * DESCRIPTOR as u64, length, "the descriptor table").map(Descriptor)
+        };
+        let used = |descriptor: &Result<Descriptor, Error>| !matches!(descriptor, Ok(found) if found.0[4] == 0);
+        Ok((0..count.unsigned_abs()).map(read).filter(used))
     }
-    let table_size = i64::from_le_bytes(field(&header, 104));
-    if table_size != count * DESCRIPTOR as i64 {
-        return Err(Fault::TableSize(table_size).into());
+
+    /// What a signature covers of the header: launch script, magic, version and UUID. Not the architecture, the times
+    /// and what says where the table and the data are: adding an object changes those.
+    pub fn signed_fields(&self) -> Vec<u8> {
+        [&self.0[..45], &self.0[48..64]].concat()
     }
-    let table = extent("the descriptor table", i64::from_le_bytes(field(&header, 96)), table_size, length)?;
-    let read = move |index| read_array(file, table.0 + index * DESCRIPTOR as u64, length, "the descriptor table");
-    let used = |descriptor: &Result<[u8; DESCRIPTOR], Error>| !matches!(descriptor, Ok(bytes) if bytes[4] == 0);
-    Ok((0..count.unsigned_abs()).map(read).filter(used))
 }
 
-fn data_type(descriptor: &[u8; DESCRIPTOR]) -> i32 {
-    i32::from_le_bytes(field(descriptor, 0))
-}
+/// What the table says of one data object.
+#[derive(Debug, Clone)]
+pub struct Descriptor([u8; DESCRIPTOR]);
 
-/// Where the object of a descriptor lies.
-fn place(descriptor: &[u8; DESCRIPTOR], what: &'static str, length: u64) -> Result<(u64, u64), Error> {
-    extent(what, i64::from_le_bytes(field(descriptor, 17)), i64::from_le_bytes(field(descriptor, 25)), length)
+impl Descriptor {
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        field(&self.0, at)
+    }
+
+    /// What kind of object it is: [`DATA_SIGNATURE`] and others.
+    pub fn data_type(&self) -> i32 {
+        i32::from_le_bytes(self.field(0))
+    }
+
+    /// The object's number, by which others name it.
+    pub fn id(&self) -> u32 {
+        u32::from_le_bytes(self.field(5))
+    }
+
+    /// The group of objects that it belongs to.
+    pub fn group(&self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.field(9)) & !GROUP_MASK).filter(|group| *group != 0)
+    }
+
+    /// The group that it is about, if it is about a whole one.
+    pub fn linked_group(&self) -> Option<u32> {
+        let link = u32::from_le_bytes(self.field(13));
+        (link & GROUP_MASK == GROUP_MASK).then_some(link & !GROUP_MASK)
+    }
+
+    /// Offset and size of the object, in bytes, which lie inside of a file of `length` bytes.
+    pub fn place(&self, what: &'static str, length: u64) -> Result<(u64, u64), Error> {
+        extent(what, i64::from_le_bytes(self.field(17)), i64::from_le_bytes(self.field(25)), length)
+    }
+
+    /// Of a signature: the number of its hash algorithm, and the fingerprint of the OpenPGP key that made it, zeros for
+    /// another kind of key.
+    pub fn signer(&self) -> (i32, [u8; 20]) {
+        (i32::from_le_bytes(self.field(201)), self.field(205))
+    }
+
+    /// What a signature covers of the descriptor of an object that is `relative` after the first of its group: type,
+    /// use, link, size, time of creation, owner, name and what is special to the type. Not the group and the offset.
+    pub fn signed_fields(&self, relative: u32) -> Vec<u8> {
+        let whole = &self.0;
+        [&whole[..5], &relative.to_le_bytes(), &whole[13..17], &whole[25..33], &whole[41..49], &whole[57..]].concat()
+    }
 }
 
 struct Partition {
-    group: u32,
+    group: Option<u32>,
     offset: i64,
     size: i64,
     filesystem: i32,
@@ -209,14 +274,14 @@ struct Partition {
 }
 
 impl Partition {
-    fn parse(descriptor: &[u8; DESCRIPTOR]) -> Self {
+    fn parse(descriptor: &Descriptor) -> Self {
         Self {
-            group: u32::from_le_bytes(field(descriptor, 9)) & !GROUP_MASK,
-            offset: i64::from_le_bytes(field(descriptor, 17)),
-            size: i64::from_le_bytes(field(descriptor, 25)),
-            filesystem: i32::from_le_bytes(field(descriptor, 201)),
-            part: i32::from_le_bytes(field(descriptor, 205)),
-            architecture: field(descriptor, 209),
+            group: descriptor.group(),
+            offset: i64::from_le_bytes(descriptor.field(17)),
+            size: i64::from_le_bytes(descriptor.field(25)),
+            filesystem: i32::from_le_bytes(descriptor.field(201)),
+            part: i32::from_le_bytes(descriptor.field(205)),
+            architecture: descriptor.field(209),
         }
     }
 

@@ -41,7 +41,7 @@ impl Identity {
 /// The process must have one thread: nix calls the C library's setters, which would change the others too.
 pub fn become_user(identity: &Identity) -> Result<()> {
     if identity.is_ours()? {
-        return change_capabilities("capset(permitted=0)", |word| *word = CapData::default());
+        return give_up_capabilities();
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     nix::unistd::setgroups(&identity.group_ids()).map_err(|errno| Error::new("setgroups()", errno))?;
@@ -52,6 +52,11 @@ pub fn become_user(identity: &Identity) -> Result<()> {
         return Err(Error::new(format!("setresuid({uid}) had no effect"), Errno::EPERM));
     }
     Ok(())
+}
+
+/// Empties the permitted, effective and inheritable sets of this process: for one that keeps its ids.
+pub fn give_up_capabilities() -> Result<()> {
+    change_capabilities("capset(permitted=0)", |word| *word = CapData::default())
 }
 
 /// Runs `work` with the filesystem ids and groups of `identity`: what it opens is opened with that user's rights.

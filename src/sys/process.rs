@@ -55,6 +55,25 @@ impl Child {
         std::mem::forget(self);
     }
 
+    /// Waits until `deadline` for the child to end by itself; nothing, if it had to be killed.
+    pub fn wait_until(self, deadline: std::time::Instant) -> Result<Option<WaitStatus>> {
+        loop {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    let pid = self.release();
+                    return Err(Error::new(format!("waitpid({pid}, WNOHANG)"), errno));
+                }
+                Ok(WaitStatus::StillAlive) if std::time::Instant::now() >= deadline => return Ok(None),
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Ok(status) => {
+                    self.release();
+                    return Ok(Some(status));
+                }
+            }
+        }
+    }
+
     /// Waits for the child to end. The status is the one of waitpid(2).
     pub fn wait(self) -> Result<WaitStatus> {
         let pid = self.pid;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain, store};
+use crate::{attach, exec, explain, store, verify};
 
 pub use options::{Full, Short};
 
@@ -19,7 +19,7 @@ pub const REFUSED: u8 = 125;
 /// A command that manages something could not do it.
 const BAD: u8 = 1;
 /// The command line makes no sense.
-const WRONG: u8 = 2;
+pub const WRONG: u8 = 2;
 
 /// Run Slurm jobs inside containers
 ///
@@ -52,6 +52,8 @@ enum Verb {
     Rm(store::Remove),
     /// Serve the store: systemd starts it, and admins who try it out
     StoreService(store::Service),
+    /// Check who has signed an image, or that it is the one of a list of hashes
+    Verify(Verify),
 }
 
 /// The commands that run something: what they refuse must not be taken for the status of what was run.
@@ -152,6 +154,25 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
+/// What `coracle verify` was given.
+///
+/// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// A public key that is accepted: OpenPGP, armoured or binary, or PEM (default: those in /etc/coracle/keys)
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Compare the file's SHA-256 with this list, as sha256sum writes it; signatures are then only looked at with --key
+    #[arg(long, value_name = "FILE")]
+    pub sums: Option<PathBuf>,
+    /// Print one line of JSON: image, digest, verdict, signers and error
+    #[arg(long)]
+    pub json: bool,
+    /// The image: a SIF, or with --sums any file
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+}
+
 /// The whole command line, to make its manual from.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
@@ -172,6 +193,7 @@ pub fn main() -> ExitCode {
                 Verb::Ls(list) => store::ls(list),
                 Verb::Rm(remove) => store::rm(remove),
                 Verb::StoreService(service) => store::serve(service),
+                Verb::Verify(verify) => Ok(verify::main(verify)),
             },
             if verb.is_running() { REFUSED } else { BAD },
         ),

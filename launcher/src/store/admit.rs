@@ -177,8 +177,12 @@ fn inspect(name: &str, image: &File) -> Result<String, Refusal> {
     });
     let found = found.map_err(|error| error.refuse(name))?;
     if found.has_ext3() {
-        return Err(Refusal::new(Kind::Policy, name, "its overlay partition is an ext3, which is not run from the store")
-            .hint("make the overlay partition a squashfs"));
+        return Err(Refusal::new(
+            Kind::Policy,
+            name,
+            "its overlay partition is an ext3, which is not run from the store",
+        )
+        .hint("make the overlay partition a squashfs"));
     }
     Ok(found.to_string())
 }
