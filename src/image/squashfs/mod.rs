@@ -1,6 +1,31 @@
-//! The superblock of squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h).
+//! squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h).
+//!
+//! The kernel's own code trusts much of what it reads there. Two looks come before it: the superblock and the places of
+//! all tables at each start ([`layer`]), and everything but the files' contents once, when an image is taken in
+//! ([`inspect_deep`]).
 
-use std::fmt;
+#[cfg(feature = "launcher")]
+mod decompress;
+#[cfg(feature = "launcher")]
+mod directory;
+mod fault;
+#[cfg(feature = "launcher")]
+mod inode;
+#[cfg(feature = "launcher")]
+mod lzo;
+#[cfg(feature = "launcher")]
+mod metadata;
+mod tables;
+#[cfg(feature = "launcher")]
+mod walk;
+
+#[cfg(all(test, feature = "launcher"))]
+mod tests;
+
+pub use fault::Fault;
+#[cfg(feature = "launcher")]
+pub use walk::{Budget, Contents, inspect_deep};
+
 use std::fs::File;
 
 use super::{Error, Filesystem, Layer, field, read_array};
@@ -10,6 +35,12 @@ pub const MAGIC: &[u8; 4] = b"hsqs";
 const SUPERBLOCK: usize = 96;
 /// A table that the image does not have (SQUASHFS_INVALID_BLK).
 const NO_TABLE: u64 = u64::MAX;
+/// The most bytes that a metadata block has when it is decompressed (SQUASHFS_METADATA_SIZE).
+const METADATA: usize = 8192;
+/// The compressor has written its options behind the superblock.
+const FLAG_OPTIONS: u16 = 1 << 10;
+/// The most inodes, fragments or sets of extended attributes: sixteen times what large images have.
+const MAX_ENTRIES: u32 = 1 << 26;
 
 /// How blocks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,77 +66,33 @@ impl Compression {
     }
 }
 
-impl fmt::Display for Compression {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Gzip => "gzip",
-            Self::Lzo => "lzo",
-            Self::Xz => "xz",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
-        })
-    }
-}
-
-/// What is impossible in a superblock, or what no kernel mounts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The partition is shorter than a superblock, or does not start like one.
-    NotSquashfs,
-    /// Another version than 4.0.
-    Version(u16, u16),
-    /// A compressor that the kernel does not have.
-    Compression(u16),
-    /// A block size that is no power of two from 4 KiB to 1 MiB, or not the one of block_log.
-    BlockSize(u32),
-    /// No inode at all, or no id at all.
-    Empty,
-    /// A table that starts behind the end of the filesystem.
-    Table(&'static str, u64),
-    /// Longer than the partition that holds it.
-    Length {
-        /// bytes_used of the superblock.
-        used: u64,
-        /// The partition's size.
-        size: u64,
-    },
-    /// Its last bytes lie in a part of a sector at the end of the file, which a loop device does not have.
-    Unpadded,
-}
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        Self::Squashfs(fault)
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSquashfs => out.write_str("it does not start like one"),
-            Self::Version(major, minor) => write!(out, "version {major}.{minor}, only 4.0 is known"),
-            Self::Compression(2) => out.write_str("compressed with lzma, which the kernel does not read"),
-            Self::Compression(id) => write!(out, "unknown compressor {id}"),
-            Self::BlockSize(size) => write!(out, "a block size of {size} bytes"),
-            Self::Empty => out.write_str("it has no inodes"),
-            Self::Table(name, at) => write!(out, "its {name} table starts at byte {at}, behind its end"),
-            Self::Length { used, size } => write!(out, "it says it is {used} bytes long, its place has {size}"),
-            Self::Unpadded => out.write_str("it does not end at a 512-byte border and the file ends with it"),
-        }
-    }
-}
-
-/// The squashfs in `size` bytes from `offset` on, if its superblock is sound, in a file of `length` bytes.
+/// The squashfs in `size` bytes from `offset` on, if its superblock and the places of its tables are sound, in a file of
+/// `length` bytes.
 pub fn layer(file: &File, offset: u64, size: u64, length: u64) -> Result<Layer, Error> {
     let superblock = Superblock::read(file, offset, size, length)?;
+    tables::Tables::read(file, offset, &superblock)?;
     Ok(Layer { filesystem: Filesystem::Squashfs(superblock.compression), offset, size })
 }
 
-/// What we keep of a superblock.
+/// What we keep of a superblock. Places are in bytes from the filesystem's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The compressor.
     pub compression: Compression,
+    flags: u16,
+    block_size: u32,
+    inodes: u32,
+    fragments: u32,
+    ids: u16,
+    /// Where the root inode is: a block's place in the inode table, and 16 bits for the place in that block.
+    root: u64,
+    used: u64,
+    id_table: u64,
+    xattr_table: u64,
+    inode_table: u64,
+    directory_table: u64,
+    fragment_table: u64,
+    export_table: u64,
 }
 
 impl Superblock {
@@ -166,6 +153,26 @@ impl Superblock {
         if used > super::loop_size(offset, size, length) {
             return Err(Fault::Unpadded.into());
         }
-        Ok(Self { compression })
+        for (what, count) in [("inodes", word(4)), ("fragments", word(16))] {
+            if count > MAX_ENTRIES {
+                return Err(Fault::Count(what, count.into()).into());
+            }
+        }
+        Ok(Self {
+            compression,
+            flags: short(24),
+            block_size,
+            inodes: word(4),
+            fragments: word(16),
+            ids: short(26),
+            root: long(32),
+            used,
+            id_table: long(48),
+            xattr_table: long(56),
+            inode_table: long(64),
+            directory_table: long(72),
+            fragment_table: long(80),
+            export_table: long(88),
+        })
     }
 }

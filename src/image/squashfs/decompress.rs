@@ -1,0 +1,56 @@
+//! A metadata block, as the kernel would see it: at most 8 KiB of it, whatever it says.
+
+use std::io::Read;
+
+use lzma_rust2::XzReader;
+use ruzstd::decoding::FrameDecoder;
+
+use super::{Compression, METADATA, lzo};
+
+/// The largest window or dictionary: the largest block of a squashfs, which is what the kernel makes room for.
+const WINDOW: u64 = 1 << 20;
+/// The same for xz, in KiB, with what its decoder needs besides.
+const XZ_KIB: u32 = 1024 + 256;
+
+/// Decompresses block after block with the same memory.
+
+pub struct Decompressor {
+    compression: Compression,
+    zstd: Box<FrameDecoder>,
+}
+
+impl Decompressor {
+    /// One for an image of that compression.
+    pub fn new(compression: Compression) -> Self {
+        let mut zstd = Box::new(FrameDecoder::new());
+        zstd.set_max_window_size(WINDOW);
+        Self { compression, zstd }
+    }
+
+    /// How many bytes of `out` the block has filled; nothing if it is damaged or longer.
+    pub fn block(&mut self, block: &[u8], out: &mut [u8; METADATA]) -> Option<usize> {
+        match self.compression {
+            Compression::Gzip => zlib(block, out),
+            Compression::Lz4 => lz4_flex::block::decompress_into(block, out).ok(),
+            Compression::Lzo => lzo::decompress(block, out),
+            Compression::Xz => xz(block, out),
+            Compression::Zstd => self.zstd.decode_all(block, out).ok(),
+        }
+    }
+}
+
+fn zlib(block: &[u8], out: &mut [u8]) -> Option<usize> {
+    miniz_oxide::inflate::decompress_slice_iter_to_slice(out, std::iter::once(block), true, false).ok()
+}
+
+fn xz(block: &[u8], out: &mut [u8]) -> Option<usize> {
+    let mut reader = XzReader::new_mem_limit(block, false, XZ_KIB);
+    let mut filled = 0;
+    while filled < out.len() {
+        match reader.read(&mut out[filled..]).ok()? {
+            0 => return Some(filled),
+            count => filled += count,
+        }
+    }
+    (reader.read(&mut [0]).ok()? == 0).then_some(filled)
+}
