@@ -46,6 +46,15 @@ pub struct KeyFile {
     pub file: File,
 }
 
+/// Whether it matters that nobody with a known key has signed an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is refused.
+    Signed,
+    /// It has no signers; what contradicts its signatures is refused all the same.
+    WhoeverSigned,
+}
+
 /// What was asked of an image.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -62,9 +71,10 @@ pub fn look(
     as_user: Option<&Identity>,
     object: &str,
     (image, length): (&File, u64),
-    keys: Option<&[KeyFile]>,
+    asked: Option<(&[KeyFile], Need)>,
     hash: bool,
 ) -> Result<Found, Refusal> {
+    let keys = asked.map(|(keys, _)| keys);
     let limit = PATIENCE + Duration::from_secs(length / SLOWEST);
     let now = SystemTime::now();
     let names: Vec<String> = keys.unwrap_or_default().iter().map(|key| key.path.display().to_string()).collect();
@@ -72,7 +82,7 @@ pub fn look(
     let answer =
         sandbox::compute(as_user, &[&[image.as_fd()], &fds[..]].concat(), limit, |files| match files.split_first() {
             Some((image, keys_read)) => {
-                let keys = keys.is_some().then_some((keys_read, names.as_slice()));
+                let keys = asked.map(|(_, need)| (keys_read, names.as_slice(), need));
                 inside(object, image, length, keys, hash, now)
                     .unwrap_or_else(|refusal| [&[REFUSED], Answer::Refused(refusal).to_bytes().as_slice()].concat())
             }
@@ -92,16 +102,19 @@ fn inside(
     object: &str,
     image: &File,
     length: u64,
-    keys: Option<(&[File], &[String])>,
+    keys: Option<(&[File], &[String], Need)>,
     hash: bool,
     now: SystemTime,
 ) -> Result<Vec<u8>, Refusal> {
     let mut fields = vec![String::new()];
-    if let Some((files, names)) = keys {
+    if let Some((files, names, need)) = keys {
         let keyring = Keyring::read(files).map_err(|(index, error)| {
             Refusal::new(Kind::Usage, names.get(index).map_or("", String::as_str), error.to_string())
         })?;
-        let signers = signature::verify(image, length, &keyring, now).map_err(|error| error.refuse(object))?;
+        let signers = match signature::verify(image, length, &keyring, now) {
+            Err(error) if need == Need::WhoeverSigned && error.is_absence() => Vec::new(),
+            signers => signers.map_err(|error| error.refuse(object))?,
+        };
         fields.extend(signers.into_iter().flat_map(|signer| [signer.key, signer.name.unwrap_or_default()]));
     }
     if hash {
@@ -223,7 +236,8 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
         _ => Refusal::new(Kind::ImageUnreadable, &object, format!("cannot be read: {cause}")),
     })?;
     let length = image.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, &object, cause.to_string()))?;
-    let found = look(None, &object, (&image, length.len()), keys.as_deref(), wanted.is_some());
+    let asked = keys.as_deref().map(|keys| (keys, Need::Signed));
+    let found = look(None, &object, (&image, length.len()), asked, wanted.is_some());
     let found = found.map_err(|refusal| match refusal.kind {
         // The site's own keys, of which the command line says nothing.
         Kind::Usage if verify.keys.is_empty() => Refusal { kind: Kind::Config, ..refusal },

@@ -87,6 +87,18 @@ impl From<image::Error> for Error {
 }
 
 impl Error {
+    /// Whether nothing contradicts the image: nobody has signed it in a way, or with a key, that counts here.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSif
+                | Self::Empty
+                | Self::Unsigned(_)
+                | Self::Legacy(_)
+                | Self::Signature(_, SignatureFault::UnknownKey(_) | SignatureFault::Legacy)
+        )
+    }
+
     /// The refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         let kind = match self {

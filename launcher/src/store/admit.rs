@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coracle::config::{self, Config};
-use coracle::image::{self, sif};
 use coracle::report::{Kind, Refusal};
 use coracle::request::StoredName;
 use coracle::store::{Locked, Question, Record, Reply, Seen, Shelf, Tenant};
@@ -20,7 +19,8 @@ use nix::fcntl::{FcntlArg, OFlag};
 use nix::unistd::User;
 
 use super::scan::{self, Subject};
-use super::{copy, say};
+use super::{copy, inspect, say};
+use crate::verify::Need;
 
 /// How long a caller may take to say what he wants.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -122,7 +122,8 @@ impl<'a> Conversation<'a> {
         drop(image);
         let draft = locked.seal(draft).map_err(refuse)?;
         say(self.caller, &Reply::Checking)?;
-        let holds = inspect(name, &draft.file)?;
+        let holds = inspect::structure(name, &draft.file)?;
+        let signers = inspect::signers(name, &draft.file, size, Need::WhoeverSigned)?;
         let scanned = match &self.config.store.scanner {
             None => None,
             Some(scanner) => {
@@ -141,7 +142,7 @@ impl<'a> Conversation<'a> {
             stored: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             uid: self.tenant.uid,
             holds,
-            signers: Vec::new(),
+            signers,
             scanned,
             verity: None,
             file: Seen::from(&found),
@@ -167,22 +168,4 @@ fn readable(name: &str, file: Option<OwnedFd>) -> Result<(File, u64), Refusal> {
         return Err(refuse(Kind::ImageType, "no regular file, so not an image file"));
     }
     Ok((file, found.len()))
-}
-
-/// What is in an image, in words. One for other machines may be kept: the nodes need not be like this one.
-fn inspect(name: &str, image: &File) -> Result<String, Refusal> {
-    let found = image::identify(image, std::env::consts::ARCH).or_else(|error| match error {
-        image::Error::Sif(sif::Fault::Architecture { image: other, .. }) => image::identify(image, &other),
-        error => Err(error),
-    });
-    let found = found.map_err(|error| error.refuse(name))?;
-    if found.has_ext3() {
-        return Err(Refusal::new(
-            Kind::Policy,
-            name,
-            "its overlay partition is an ext3, which is not run from the store",
-        )
-        .hint("make the overlay partition a squashfs"));
-    }
-    Ok(found.to_string())
 }

@@ -4,6 +4,7 @@
 mod admit;
 mod client;
 mod copy;
+mod inspect;
 mod progress;
 mod scan;
 mod service;

@@ -1,0 +1,82 @@
+//! What is in a copy that is going to be kept, and who has signed it. Its bytes are its user's: they are parsed in the
+//! [`sandbox`].
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use coracle::image::{self, Filesystem, Image, sif, squashfs};
+use coracle::report::{Kind, Refusal};
+use coracle::wire::Answer;
+
+use crate::sandbox;
+use crate::verify::{self, Need};
+
+/// How long the tables of an image may take: gigabytes of metadata are refused for their size.
+const PATIENCE: Duration = Duration::from_secs(300);
+const FOUND: u8 = b'+';
+const REFUSED: u8 = b'!';
+
+/// What is in an image, in words. All metadata of a squashfs is looked at: the kernels of the nodes will trust it.
+///
+/// An image for other machines may be kept: the nodes need not be like this one.
+pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {
+    let answer =
+        sandbox::compute(None, &[image.as_fd()], PATIENCE, |files| match files.first().map(|file| look(name, file)) {
+            Some(Ok(holds)) => [&[FOUND], holds.as_bytes()].concat(),
+            Some(Err(refusal)) => [&[REFUSED], Answer::Refused(refusal).to_bytes().as_slice()].concat(),
+            None => Vec::new(),
+        });
+    let answer = answer.map_err(|refusal| Refusal { object: name.to_owned(), ..refusal })?;
+    let garbled =
+        || Refusal::new(Kind::Internal, name, "the process that looked at it gave an answer that makes no sense");
+    match answer.split_first() {
+        Some((&FOUND, holds)) => Ok(String::from_utf8_lossy(holds).into_owned()),
+        Some((&REFUSED, rest)) => match Answer::from_bytes(rest) {
+            Ok(Answer::Refused(refusal)) => Err(refusal),
+            _ => Err(garbled()),
+        },
+        _ => Err(garbled()),
+    }
+}
+
+fn look(name: &str, file: &File) -> Result<String, Refusal> {
+    let refuse = |error: image::Error| error.refuse(name);
+    let image = image::identify(file, std::env::consts::ARCH).or_else(|error| match error {
+        image::Error::Sif(sif::Fault::Architecture { image: other, .. }) => image::identify(file, &other),
+        error => Err(error),
+    });
+    let image = image.map_err(refuse)?;
+    if image.has_ext3() {
+        return Err(Refusal::new(
+            Kind::Policy,
+            name,
+            "its overlay partition is an ext3, which is not run from the store",
+        )
+        .hint("make the overlay partition a squashfs"));
+    }
+    deep(file, &image).map_err(refuse)?;
+    Ok(image.to_string())
+}
+
+fn deep(file: &File, image: &Image) -> Result<(), image::Error> {
+    for layer in &image.layers {
+        if let Filesystem::Squashfs(_) = layer.filesystem {
+            squashfs::inspect_deep(file, layer.offset, layer.size, &squashfs::Budget::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys with which all of an image is signed, as far as the site has them. An image that somebody has changed since it
+/// was signed is refused.
+pub fn signers(name: &str, image: &File, length: u64, need: Need) -> Result<Vec<String>, Refusal> {
+    let keys = verify::site_keys(Path::new(verify::KEYS))?;
+    if keys.is_empty() && need == Need::WhoeverSigned {
+        return Ok(Vec::new());
+    }
+    let found = verify::look(None, name, (image, length), Some((&keys, need)), false)?;
+    Ok(found.signers.into_iter().map(|signer| signer.key).collect())
+}
