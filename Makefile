@@ -35,6 +35,13 @@ install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDI
 		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml || \
 		install -m 0644 slurm-conf-examples/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/systemd/coracle-store.socket
+	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/coracle/keys
+	sed -e 's#/usr/bin#$(PREFIX)/bin#' packaging/systemd/coracle-store.service \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/coracle-store.service
+	install -D -m 0644 packaging/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/coracle.conf
+	install -D -m 0644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf
+	install -D -m 0644 packaging/profile.sh $(DESTDIR)$(SYSCONFDIR)/profile.d/coracle.sh
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man7 target/manual/man/man7/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
@@ -79,6 +86,7 @@ test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)
+	benches/store $(STAGE) $(IMAGES)
 
 clean: ## remove what was built
 	$(CARGO) clean

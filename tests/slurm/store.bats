@@ -260,6 +260,28 @@ print(wrong)' <<<"$output")
 	[[ $(in_store) == "$(printf '%s\n' ./alice/.records/box.sif ./alice/box.sif)" ]] || fail "$(in_store)"
 }
 
+@test "systemd starts the service when somebody calls" {
+	needs systemd-socket-activate systemd-analyze
+	run systemd-analyze verify /usr/lib/systemd/system/coracle-store.service /usr/lib/systemd/system/coracle-store.socket
+	has_not coracle-store || return
+	setpriv --reuid=coracle --regid=coracle --clear-groups systemd-socket-activate --seqpacket -l /scratch/activated.sock \
+		coracle store-service 3>&- 4>&- </dev/null >activated.log 2>&1 &
+	local activator=$!
+	eventually test -S /scratch/activated.sock || return
+	chmod 666 /scratch/activated.sock
+	good coracle cp --socket /scratch/activated.sock "$busybox" box.sif
+	kill "$activator"
+	wait "$activator" || true
+	rm -f /scratch/activated.sock
+	good coracle ls
+	prints box.sif
+}
+
+@test "login shells know where the store is" {
+	good sh -c '. /etc/profile.d/coracle.sh; echo $CORACLE_ALLOWED_DIR'
+	prints /var/lib/coracle/store/alice
+}
+
 @test "a store whose file system is full says so and keeps nothing" {
 	mount -t tmpfs -o size=256k,mode=755,uid=990,gid=990 full /var/lib/coracle/store
 	run alice coracle cp "$busybox" box.sif
