@@ -2,6 +2,8 @@
 //!
 //! A program with one thread: `sandbox [NAME]`.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 #[path = "../src/sandbox.rs"]
 #[allow(dead_code)]
 mod sandbox;

@@ -40,7 +40,7 @@ impl Algorithm {
     fn start(self) -> Running {
         match self {
             // What Apptainer signs with, and what all of an image goes through.
-            Self::Sha256 => Running::Fast(ring::digest::Context::new(&ring::digest::SHA256)),
+            Self::Sha256 => Running::Fast(Box::new(ring::digest::Context::new(&ring::digest::SHA256))),
             Self::Sha224 => Running::Rare(Box::new(sha2::Sha224::default())),
             Self::Sha384 => Running::Rare(Box::new(sha2::Sha384::default())),
             Self::Sha512 => Running::Rare(Box::new(sha2::Sha512::default())),
@@ -60,7 +60,7 @@ impl Algorithm {
 }
 
 enum Running {
-    Fast(ring::digest::Context),
+    Fast(Box<ring::digest::Context>),
     Rare(Box<dyn DynDigest>),
 }
 
