@@ -7,7 +7,8 @@ CARGO      ?= cargo
 STAGE      := target/stage
 IMAGES     := target/images
 
-.PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel bench clean
+.PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel verify-agreement \
+	bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -79,10 +80,13 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 
-test: check unit slurm test-kernel ## everything
+test: check unit slurm test-kernel verify-agreement ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
+
+verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
+	tests/apptainer/run target/apptainer target/release/coracle
 
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)

@@ -21,7 +21,7 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct Signature {
-    /// Protected by nothing: good for a message only.
+    /// Protected by nothing. Where it is given, only that key is meant, as Apptainer has it.
     #[serde(default)]
     keyid: Option<String>,
     sig: String,
@@ -43,7 +43,9 @@ pub(super) fn verify(bytes: &[u8], keys: &Keyring) -> Result<(Vec<u8>, Vec<Signe
     let mut signers = Vec::new();
     for signature in &envelope.signatures {
         let value = decode(&signature.sig).ok_or_else(|| format("a signature in the envelope is no base64"))?;
-        let made = keys.pem().iter().filter(|key| key.has_signed(&signed, &value));
+        let id = signature.keyid.as_deref().unwrap_or_default();
+        let meant = keys.pem().iter().filter(|key| id.is_empty() || key.fingerprint() == id);
+        let made = meant.filter(|key| key.has_signed(&signed, &value));
         signers.extend(made.map(|key| Signer { key: key.fingerprint().to_owned(), name: None }));
     }
     if signers.is_empty() {
