@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use super::{Error, Filesystem, Layer, field, read_array, squashfs};
 
@@ -68,6 +69,8 @@ pub enum Fault {
     TooManyOverlays,
     /// A data object that is longer than [`MAX_OBJECT`].
     LongObject(u64),
+    /// Two parts share bytes, of which this is the first.
+    Overlap(u64),
 }
 
 impl Fault {
@@ -114,6 +117,7 @@ impl fmt::Display for Fault {
             },
             Self::NotExt3 => out.write_str("it does not start like an ext3"),
             Self::TooManyOverlays => write!(out, "it has more than {MAX_OVERLAYS} overlay partitions"),
+            Self::Overlap(at) => write!(out, "two of its parts share byte {at}"),
             Self::LongObject(size) => write!(out, "a data object of {size} bytes, {MAX_OBJECT} are possible"),
         }
     }
@@ -124,12 +128,12 @@ impl fmt::Display for Fault {
 pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>, Error> {
     let mut root: Option<Partition> = None;
     let mut overlays = Vec::new();
-    for descriptor in descriptors(file, length)? {
-        let descriptor = descriptor?;
-        if data_type(&descriptor) != DATA_PARTITION {
+    let (descriptors, heads) = table(file, length)?;
+    for descriptor in &descriptors {
+        if data_type(descriptor) != DATA_PARTITION {
             continue;
         }
-        let partition = Partition::parse(&descriptor);
+        let partition = Partition::parse(descriptor);
         match partition.part {
             PART_PRIMARY_SYSTEM if root.is_some() => return Err(Fault::TwoRoots.into()),
             PART_PRIMARY_SYSTEM => root = Some(partition),
@@ -148,6 +152,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
         let layer = overlay.overlay(file, length);
         layers.push(layer.map_err(|cause| Error::Overlay(index + 1, Box::new(cause)))?);
     }
+    check_places(&descriptors, heads, length)?;
     Ok(layers)
 }
 
@@ -155,8 +160,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
 ///
 /// What it says is the image's own word: nothing here looks at signatures.
 pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
-    for descriptor in descriptors(file, length)? {
-        let descriptor = descriptor?;
+    for descriptor in table(file, length)?.0 {
         if data_type(&descriptor) != datatype || printable(&field::<128>(&descriptor, 73)) != name {
             continue;
         }
@@ -169,8 +173,8 @@ pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Opt
     Ok(None)
 }
 
-/// The descriptors that are in use.
-fn descriptors(file: &File, length: u64) -> Result<impl Iterator<Item = Result<[u8; DESCRIPTOR], Error>>, Error> {
+/// The descriptors that are in use, and what header and table occupy.
+fn table(file: &File, length: u64) -> Result<(Vec<[u8; DESCRIPTOR]>, [(u64, u64); 2]), Error> {
     let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
     let version = field::<3>(&header, 42);
     if version != *b"01\0" {
@@ -185,9 +189,25 @@ fn descriptors(file: &File, length: u64) -> Result<impl Iterator<Item = Result<[
         return Err(Fault::TableSize(table_size).into());
     }
     let table = extent("the descriptor table", i64::from_le_bytes(field(&header, 96)), table_size, length)?;
-    let read = move |index| read_array(file, table.0 + index * DESCRIPTOR as u64, length, "the descriptor table");
-    let used = |descriptor: &Result<[u8; DESCRIPTOR], Error>| !matches!(descriptor, Ok(bytes) if bytes[4] == 0);
-    Ok((0..count.unsigned_abs()).map(read).filter(used))
+    let mut bytes = vec![0; usize::try_from(table.1).map_err(|_| Fault::DescriptorCount(count))?];
+    file.read_exact_at(&mut bytes, table.0)?;
+    let used = bytes.chunks_exact(DESCRIPTOR).filter(|descriptor| descriptor[4] != 0);
+    let used = used.map(|descriptor| field(descriptor, 0)).collect();
+    Ok((used, [(0, HEADER as u64), table]))
+}
+
+/// Refuses parts that share bytes: two readers could take them for different things, and a signature is of one.
+fn check_places(descriptors: &[[u8; DESCRIPTOR]], heads: [(u64, u64); 2], length: u64) -> Result<(), Error> {
+    let mut places = heads.to_vec();
+    for descriptor in descriptors {
+        places.push(place(descriptor, "a data object", length)?);
+    }
+    places.retain(|(_, size)| *size > 0);
+    places.sort_unstable();
+    match places.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+        Some(pair) => Err(Fault::Overlap(pair[1].0).into()),
+        None => Ok(()),
+    }
 }
 
 fn data_type(descriptor: &[u8; DESCRIPTOR]) -> i32 {
