@@ -126,7 +126,8 @@ impl fmt::Display for Error {
             }
             Self::Sif(fault) if fault.is_damage() => write!(out, "damaged SIF: {fault}"),
             Self::Sif(fault) => fault.fmt(out),
-            Self::Squashfs(fault) => write!(out, "damaged squashfs: {fault}"),
+            Self::Squashfs(fault) if fault.is_damage() => write!(out, "damaged squashfs: {fault}"),
+            Self::Squashfs(fault) => fault.fmt(out),
             Self::Erofs(fault) if fault.is_damage() => write!(out, "damaged erofs: {fault}"),
             Self::Erofs(fault) => fault.fmt(out),
             Self::Overlay(number, cause) => write!(out, "overlay partition {number}: {cause}"),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use super::{Error, Filesystem, Layer, field, read_array, squashfs};
 
@@ -70,6 +71,8 @@ pub enum Fault {
     TooManyOverlays,
     /// A data object that is longer than [`MAX_OBJECT`].
     LongObject(u64),
+    /// Two parts share bytes, of which this is the first.
+    Overlap(u64),
 }
 
 impl Fault {
@@ -116,6 +119,7 @@ impl fmt::Display for Fault {
             },
             Self::NotExt3 => out.write_str("it does not start like an ext3"),
             Self::TooManyOverlays => write!(out, "it has more than {MAX_OVERLAYS} overlay partitions"),
+            Self::Overlap(at) => write!(out, "two of its parts share byte {at}"),
             Self::LongObject(size) => write!(out, "a data object of {size} bytes, {MAX_OBJECT} are possible"),
         }
     }
@@ -126,12 +130,13 @@ impl fmt::Display for Fault {
 pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>, Error> {
     let mut root: Option<Partition> = None;
     let mut overlays = Vec::new();
-    for descriptor in Header::read(file, length)?.descriptors(file, length)? {
-        let descriptor = descriptor?;
+    let header = Header::read(file, length)?;
+    let descriptors = header.descriptors(file, length)?;
+    for descriptor in &descriptors {
         if descriptor.data_type() != DATA_PARTITION {
             continue;
         }
-        let partition = Partition::parse(&descriptor);
+        let partition = Partition::parse(descriptor);
         match partition.part {
             PART_PRIMARY_SYSTEM if root.is_some() => return Err(Fault::TwoRoots.into()),
             PART_PRIMARY_SYSTEM => root = Some(partition),
@@ -150,6 +155,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
         let layer = overlay.overlay(file, length);
         layers.push(layer.map_err(|cause| Error::Overlay(index + 1, Box::new(cause)))?);
     }
+    check_places(&descriptors, header.table(length)?, length)?;
     Ok(layers)
 }
 
@@ -158,7 +164,6 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
 /// What it says is the image's own word: nothing here looks at signatures.
 pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
     for descriptor in Header::read(file, length)?.descriptors(file, length)? {
-        let descriptor = descriptor?;
         if descriptor.data_type() != datatype || printable(&descriptor.field::<128>(73)) != name {
             continue;
         }
@@ -186,12 +191,8 @@ impl Header {
         Ok(Self(header))
     }
 
-    /// The descriptors that are in use, in the order of the table.
-    pub fn descriptors(
-        &self,
-        file: &File,
-        length: u64,
-    ) -> Result<impl Iterator<Item = Result<Descriptor, Error>>, Error> {
+    /// Where the table of descriptors lies.
+    fn table(&self, length: u64) -> Result<(u64, u64), Error> {
         let count = i64::from_le_bytes(field(&self.0, 88));
         if !(1..=MAX_DESCRIPTORS).contains(&count) {
             return Err(Fault::DescriptorCount(count).into());
@@ -200,12 +201,16 @@ impl Header {
         if table_size != count * DESCRIPTOR as i64 {
             return Err(Fault::TableSize(table_size).into());
         }
-        let table = extent("the descriptor table", i64::from_le_bytes(field(&self.0, 96)), table_size, length)?;
-        let read = move |index| {
-            read_array(file, table.0 + index * DESCRIPTOR as u64, length, "the descriptor table").map(Descriptor)
-        };
-        let used = |descriptor: &Result<Descriptor, Error>| !matches!(descriptor, Ok(found) if found.0[4] == 0);
-        Ok((0..count.unsigned_abs()).map(read).filter(used))
+        extent("the descriptor table", i64::from_le_bytes(field(&self.0, 96)), table_size, length)
+    }
+
+    /// The descriptors that are in use, in the order of the table.
+    pub fn descriptors(&self, file: &File, length: u64) -> Result<Vec<Descriptor>, Error> {
+        let (offset, size) = self.table(length)?;
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| Fault::Overflow("the descriptor table"))?];
+        file.read_exact_at(&mut bytes, offset)?;
+        let used = bytes.chunks_exact(DESCRIPTOR).filter(|descriptor| descriptor[4] != 0);
+        Ok(used.map(|descriptor| Descriptor(field(descriptor, 0))).collect())
     }
 
     /// What a signature covers of the header: launch script, magic, version and UUID. Not the architecture, the times
@@ -261,6 +266,20 @@ impl Descriptor {
     pub fn signed_fields(&self, relative: u32) -> Vec<u8> {
         let whole = &self.0;
         [&whole[..5], &relative.to_le_bytes(), &whole[13..17], &whole[25..33], &whole[41..49], &whole[57..]].concat()
+    }
+}
+
+/// Refuses parts that share bytes: two readers could take them for different things, and a signature is of one.
+fn check_places(descriptors: &[Descriptor], table: (u64, u64), length: u64) -> Result<(), Error> {
+    let mut places = vec![(0, HEADER as u64), table];
+    for descriptor in descriptors {
+        places.push(descriptor.place("a data object", length)?);
+    }
+    places.retain(|(_, size)| *size > 0);
+    places.sort_unstable();
+    match places.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+        Some(pair) => Err(Fault::Overlap(pair[1].0).into()),
+        None => Ok(()),
     }
 }
 

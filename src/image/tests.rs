@@ -6,7 +6,7 @@ use std::io::Write;
 mod sif_writer;
 use sif_writer::{DATA, DESCRIPTOR, Part, TABLE, put, sif};
 
-/// The smallest superblock that says nothing impossible, padded to 4 KiB as mksquashfs does.
+/// The smallest superblock and tables that say nothing impossible, padded to 4 KiB as mksquashfs does.
 fn squashfs() -> Vec<u8> {
     let mut out = vec![0u8; 4096];
     out[..4].copy_from_slice(b"hsqs");
@@ -17,9 +17,14 @@ fn squashfs() -> Vec<u8> {
     out[26] = 1;
     out[28] = 4;
     put(&mut out, 40, 4000);
-    for (at, start) in [(48, 300), (56, u64::MAX), (64, 96), (72, 200), (80, u64::MAX), (88, u64::MAX)] {
+    for (at, start) in [(48, 3992), (56, u64::MAX), (64, 96), (72, 200), (80, u64::MAX), (88, u64::MAX)] {
         put(&mut out, at, start);
     }
+    // One stored block in each table, and the index of the ids.
+    for (at, size) in [(96, 102u16), (200, 3784), (3986, 4)] {
+        out[at..at + 2].copy_from_slice(&(size | 1 << 15).to_le_bytes());
+    }
+    put(&mut out, 3992, 3986);
     out
 }
 
@@ -31,6 +36,8 @@ fn erofs() -> Vec<u8> {
     out[1024 + 14] = 36;
     put(&mut out, 1024 + 16, 3);
     out[1024 + 36] = 2;
+    // The root's inode, and its mode.
+    out[36 * 32 + 4..][..2].copy_from_slice(&0o040_755_u16.to_le_bytes());
     out
 }
 
@@ -93,6 +100,16 @@ fn an_erofs_is_found_and_hostile_ones_are_named() {
     assert!(with(&[(39, 255)]).contains("truncated: the erofs ends at byte"));
     let largest = [(12, 16), (36, 255), (37, 255), (38, 255), (39, 255)];
     assert!(with(&largest).contains("truncated: the erofs ends at byte 281474976645120"));
+    assert!(with(&[(83, 1)]).contains("img.sif: an erofs with features that are not known (0x1000000)"));
+    assert!(with(&[(13, 185)]).contains("damaged erofs: the number of its superblock's extensions is 185"));
+    assert!(with(&[(90, 1)]).contains("damaged erofs: its directories' block size is 1"));
+    assert!(with(&[(91, 1), (94, 1)]).contains("damaged erofs: the place of its attribute prefixes is 262144"));
+    assert!(with(&[(15, 1)]).contains("damaged erofs: the number of its root inode is 292"));
+    assert!(with(&[(43, 255)]).contains("damaged erofs: the number of its root inode is 36"));
+    assert!(with(&[(14, 0)]).contains("damaged erofs: the number of its root inode is 0"));
+    assert!(with(&[(80, 32), (100, 1)]).contains("damaged erofs: the number of its packed inode is 4294967296"));
+    assert!(with(&[(128, 10)]).contains("damaged erofs: the format of its root inode is 10"));
+    assert!(with(&[(133, 0x81)]).contains("damaged erofs: its root is no directory (mode 0o100755)"));
     let devices = with(&[(80, 8), (86, 1)]);
     assert!(devices.contains("img.sif: an erofs with parts in other files, which is not run"), "{devices}");
     assert!(refusal(&erofs()[..1028]).contains("truncated: the erofs superblock ends at byte 1152"));
@@ -167,6 +184,12 @@ fn nine_overlay_partitions_are_too_many() {
         bytes[at + index * DESCRIPTOR + 205] = if index == 0 { 2 } else { 4 };
     }
     assert_eq!(bytes.len(), end);
+    for index in 1..count {
+        let place = bytes.len().next_multiple_of(4096);
+        bytes.resize(place, 0);
+        bytes.extend_from_slice(&filesystem);
+        put(&mut bytes, at + index * DESCRIPTOR + 17, place as u64);
+    }
     for (field, value) in [(88, count), (96, at), (104, count * DESCRIPTOR)] {
         put(&mut bytes, field, value as u64);
     }
@@ -248,6 +271,26 @@ fn unused_and_other_descriptors_do_not_count() {
     bytes[TABLE + DESCRIPTOR + 4] = 1;
     bytes[TABLE + DESCRIPTOR] = 5;
     assert!(look(&bytes).is_ok());
+}
+
+#[test]
+fn parts_that_share_bytes_or_lie_outside_are_named() {
+    let filesystem = squashfs();
+    let with = |field: usize, value: u64| {
+        let mut bytes = sif(&[part(&filesystem), part(b"text")]);
+        bytes[TABLE + DESCRIPTOR] = 6;
+        assert!(look(&bytes).is_ok());
+        put(&mut bytes, TABLE + DESCRIPTOR + field, value);
+        refusal(&bytes)
+    };
+    let second = DATA as u64 + 4096;
+    assert!(with(17, second - 1).contains(&format!("damaged SIF: two of its parts share byte {}", second - 1)));
+    assert!(with(17, 0).contains("two of its parts share byte 0"));
+    assert!(with(17, TABLE as u64 + 100).contains("two of its parts share byte"));
+    assert!(with(17, u64::MAX).contains("a data object is -1"));
+    assert!(with(25, i64::MAX as u64).contains("a data object ends past the largest possible file"));
+    assert!(with(25, 1 << 40).contains("truncated: a data object ends at byte"));
+    assert!(changed(|bytes| put(bytes, 96, 64)).contains("damaged SIF"));
 }
 
 #[test]

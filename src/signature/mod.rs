@@ -68,7 +68,7 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
         return Err(Error::NotSif);
     }
     let header = Header::read(file, length)?;
-    let objects: Vec<Descriptor> = header.descriptors(file, length)?.collect::<Result<_, _>>()?;
+    let objects = header.descriptors(file, length)?;
     let groups = groups(&objects)?;
 
     let mut signed: Vec<(u32, Covered)> = Vec::new();

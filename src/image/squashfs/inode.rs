@@ -45,7 +45,8 @@ pub struct Listing {
     pub offset: u16,
     /// Bytes of the entries, without [`EMPTY_DIRECTORY`].
     pub size: u32,
-    /// The inode number of the folder that it says it is in.
+    /// The inode number of the folder that it says it is in. The root is in none: mksquashfs says one more than
+    /// there are, others zero.
     pub parent: u32,
 }
 
@@ -203,10 +204,6 @@ impl Reader<'_, '_> {
         let size = size.checked_sub(EMPTY_DIRECTORY).ok_or("is a directory of less than 3 bytes")?;
         if size > 0 && !self.limits.directories.has(block) {
             return Err("is a directory whose entries are in no block".into());
-        }
-        // The root is in nothing; mksquashfs says one more than there are.
-        if parent == 0 || parent > self.limits.superblock.inodes.saturating_add(1) {
-            return Err("is in a directory that there is not".into());
         }
         Ok(Listing { block, offset, size, parent })
     }

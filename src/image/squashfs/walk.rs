@@ -270,8 +270,10 @@ impl Tree {
         tree.directories.sort_unstable_by_key(|folder| folder.number);
         let root = root.and_then(|root| tree.folder(root)).ok_or(Fault::Root(limits.superblock.root))?;
         tree.directories[root].parent = u32::try_from(root).unwrap_or(NOBODY);
-        let inodes = limits.superblock.inodes;
-        let lost = tree.directories.iter().enumerate().find(|(at, one)| *at != root && one.listing.parent > inodes);
+        // Looked up without a check by NFS handles before Linux 5.11 (squashfs_get_parent).
+        let real = 1..=limits.superblock.inodes;
+        let mut folders = tree.directories.iter().enumerate();
+        let lost = folders.find(|(at, one)| *at != root && !real.contains(&one.listing.parent));
         match lost {
             Some((_, folder)) => Err(Fault::Inode(folder.number, "is in a directory that there is not").into()),
             None => Ok(tree),
