@@ -181,7 +181,7 @@ impl Server {
 
     fn errand(&self, request: Request, config: Config) -> Result<Errand, Refusal> {
         let script = is_script(self.start.step);
-        let settings = request.settings.or(config.options.0.clone());
+        let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
             Some(Scope::Steps) if script => return Ok(Errand::Outside),
             Some(Scope::Script) if !script && request.inherited => return Ok(Errand::Outside),

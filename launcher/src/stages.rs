@@ -263,7 +263,7 @@ impl Run {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
-            site: Vec::new(),
+            site: self.config.options.0.env.clone(),
             user: self.settings.env.clone(),
             image: self.image.path.clone().into(),
             name: self.image.stem().to_owned(),

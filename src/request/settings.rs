@@ -128,8 +128,7 @@ impl Settings {
         .checked()
     }
 
-    /// These, and where they leave something open, the others: what a job had, or what the site wants. Variables of
-    /// both count, these last.
+    /// These, and where they leave something open, the others: what a job had. Variables of both count, these last.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let or = |these: Vec<Bind>, others| if these.is_empty() { others } else { these };
@@ -147,6 +146,14 @@ impl Settings {
             entrypoint: self.entrypoint.or(other.entrypoint),
             scope: self.scope.or(other.scope),
         }
+    }
+
+    /// These, and where they leave something open, the site's. The site's variables are not among them: they are no
+    /// option of the user's, and have a place of their own ([`crate::env`], row 6).
+    #[must_use]
+    pub fn or_site(self, site: &Self) -> Self {
+        let site = Self { env: Vec::new(), ..site.clone() };
+        self.or(site)
     }
 
     pub(super) fn checked(self) -> Result<Self, Error> {

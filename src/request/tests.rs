@@ -188,6 +188,14 @@ fn what_is_open_is_taken_from_elsewhere_and_variables_add_up() {
 }
 
 #[test]
+fn the_sites_variables_are_none_of_the_users() {
+    let sites = settings(&[(Id::Home, "no"), (Id::Env, "A=site")]);
+    let found = settings(&[(Id::Env, "B=mine")]).or_site(&sites);
+    assert_eq!((found.home, found.env), (Some(false), vec![Variable::Set("B".into(), "mine".into())]));
+    assert!(settings(&[]).or_site(&sites).env.is_empty());
+}
+
+#[test]
 fn an_inherited_image_takes_new_binds() {
     let amended =
         request("/i", &["/old"]).amend(&raw(&[(Id::Bind, "/new"), (Id::Home, "no")]), Path::new("/")).unwrap();
