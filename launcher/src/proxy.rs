@@ -58,6 +58,13 @@ pub struct Account {
     pub groups: Vec<String>,
 }
 
+impl Account {
+    /// The user's name.
+    pub fn name(&self) -> Option<&str> {
+        self.passwd.split(':').next().filter(|name| !name.is_empty())
+    }
+}
+
 /// The child outlives no step's start by much, whatever becomes of its parent.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How long the child may take to be gone when it has been killed.

@@ -1,6 +1,7 @@
 //! A whole run on one page: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -372,8 +373,14 @@ impl Clock {
         }
     }
 
-    /// `open=1.203 mount=0.300`, in milliseconds.
-    pub fn milliseconds(&self) -> Vec<(&'static str, String)> {
-        self.laps.iter().map(|(name, took)| (*name, format!("{:.3}", took.as_secs_f64() * 1000.0))).collect()
+    /// Adds a phase that was measured beside the others.
+    pub fn add(&mut self, name: &'static str, took: Duration) {
+        self.laps.push((name, took));
+    }
+
+    /// How long each phase took.
+    pub fn microseconds(&self) -> BTreeMap<String, u64> {
+        let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()
     }
 }

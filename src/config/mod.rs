@@ -2,6 +2,7 @@
 //! could have written it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod trusted;
 mod values;
 
@@ -17,7 +18,8 @@ use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
 use crate::request::{Access, Settings};
 
-pub use trusted::open_trusted;
+pub use audit::Audit;
+pub use trusted::{append_trusted, open_trusted};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
@@ -55,6 +57,9 @@ pub struct Config {
     /// Whether the lines of each step's plan are written beside it.
     #[serde(default)]
     pub log_plan: LogPlan,
+    /// Where the record of each step goes besides.
+    #[serde(default)]
+    pub audit: Audit,
     /// What containers get of `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
@@ -76,6 +81,7 @@ impl Default for Config {
             start_timeout: StartTimeout::default(),
             log: Log::default(),
             log_plan: LogPlan::default(),
+            audit: Audit::default(),
             options: SiteOptions::default(),
             writable_limit: Limit::default(),
         }
@@ -320,6 +326,8 @@ pub enum Error {
     },
     /// It cannot be read.
     Read(PathBuf, io::Error),
+    /// It cannot be written to.
+    Write(PathBuf, io::Error),
     /// It is not what it should be.
     Content {
         /// The file.
@@ -338,6 +346,9 @@ impl From<Error> for Refusal {
             Error::Untrusted { path, why } => Self::new(Kind::Config, path.display().to_string(), why).hint(hint),
             Error::Read(path, cause) => {
                 Self::new(Kind::Config, path.display().to_string(), format!("cannot be read: {cause}")).hint(hint)
+            }
+            Error::Write(path, cause) => {
+                Self::new(Kind::System, path.display().to_string(), format!("cannot be written to: {cause}"))
             }
             Error::Content { path, place, cause } => {
                 let object = match place {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain};
+use crate::{attach, audit, exec, explain};
 
 pub use options::{Full, Short};
 
@@ -42,6 +42,11 @@ enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
+    /// Print what ran in containers, by the records of this node
+    ///
+    /// They are read from audit.file of coracle.yaml if the site has one, else from the journal: with your own rights,
+    /// so that you see what these let you see. The exit status is 1 if nothing was found.
+    Log(Log),
 }
 
 /// What goes with every image.
@@ -133,6 +138,26 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
+/// What `coracle log` was given.
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// Of this job only, or of one step of it: a number, batch or interactive
+    #[arg(long, value_name = "JOB[.STEP]")]
+    pub job: Option<audit::Asked>,
+    /// Of this user only
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Not before this time: 2026-11-22, 2026-11-22T10:00:00 (both UTC), or 2h, 3days for so long ago
+    #[arg(long, value_name = "TIME", value_parser = audit::since)]
+    pub since: Option<std::time::SystemTime>,
+    /// Print each record as it is: JSON, a line each
+    #[arg(long)]
+    pub json: bool,
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
+    pub config: PathBuf,
+}
+
 /// The whole command line, to make its manual from.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
@@ -148,6 +173,7 @@ pub fn main() -> ExitCode {
             Verb::Run(run) => exec::run(run),
             Verb::Shell(shell) => exec::shell(shell),
             Verb::Explain(explain) => explain::main(explain),
+            Verb::Log(log) => audit::main(log),
         },
         Err(error) => {
             // Help and version go to standard output and are no failure.
