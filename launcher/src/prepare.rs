@@ -298,12 +298,7 @@ impl Server {
 
     /// Answers every task, and says how many got in. All of them are answered even when one is gone: a socket that is
     /// closed while a greeting lies unread resets the tasks that still wait (unix(7)).
-    fn answer_all(
-        &self,
-        run: &mut Run,
-        trail: &mut Trail<'_>,
-        mut outcome: Outcome,
-    ) -> (Result<Built, Refusal>, u32) {
+    fn answer_all(&self, run: &mut Run, trail: &mut Trail<'_>, mut outcome: Outcome) -> (Result<Built, Refusal>, u32) {
         let mut entered = 0;
         self.each_task(|hello, task| {
             if let Some(task) = task {
@@ -407,7 +402,8 @@ impl Server {
 
 /// Writes a container down, before any task gets it.
 fn keep(run: &mut Run, trail: &mut Trail<'_>, outcome: &mut Outcome) {
-    if std::mem::replace(&mut outcome.kept, true) || outcome.built.is_err() {
+    let file = run.config.audit.file.is_some();
+    if std::mem::replace(&mut outcome.kept, true) || outcome.built.is_err() || !file {
         return;
     }
     let begun = Instant::now();

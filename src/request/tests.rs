@@ -197,7 +197,8 @@ fn the_sites_variables_are_none_of_the_users() {
 
 #[test]
 fn a_summary_has_no_value_of_a_variable() {
-    let mine = settings(&[(Id::Env, "TOKEN=secret,KEPT,P_*"), (Id::Home, "no"), (Id::Writable, "4k"), (Id::Bind, "/a")]);
+    let mine =
+        settings(&[(Id::Env, "TOKEN=secret,KEPT,P_*"), (Id::Home, "no"), (Id::Writable, "4k"), (Id::Bind, "/a")]);
     let sites = settings(&[(Id::Env, "SITES=x")]).env;
     let wanted = [("home", "no"), ("env", "SITES=,TOKEN=,KEPT,P_*"), ("writable", "4096")];
     assert_eq!(mine.summary(&sites), wanted.map(|(key, value)| (key, value.to_owned())));

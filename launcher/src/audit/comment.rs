@@ -147,7 +147,8 @@ mod tests {
     fn a_job_is_found_with_its_own_name_and_comment() {
         let text = "JobId=8 ArrayJobId=7 ArrayTaskId=2 JobName=a JobId=7\n   UserId=alice(2001)\n   Comment=mine too \n\n\
                     JobId=7 ArrayJobId=7 ArrayTaskId=1 JobName=Comment=x\n   AdminComment=no\n   StdErr=/x\n\n";
-        let found = |name: &str, comment: Option<&str>| Some(Found { name: name.into(), comment: comment.map(Into::into) });
+        let found =
+            |name: &str, comment: Option<&str>| Some(Found { name: name.into(), comment: comment.map(Into::into) });
         assert_eq!(find(text, 8), found("7_2", Some("mine too ")));
         assert_eq!(find(text, 7), found("7_1", None));
         assert_eq!(find(text, 9), None);

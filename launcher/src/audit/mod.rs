@@ -98,15 +98,13 @@ impl<'a> Trail<'a> {
 
     /// Appends the record of a container that tasks are about to get. An error is why they must not.
     pub fn begin(&mut self, entry: &Entry<'_>) -> Result<(), Refusal> {
-        if self.audit.file.is_none() {
-            return Ok(());
-        }
         let record = self.record(entry, Verdict::Started);
         let kept = self.keep(&record);
         self.kept = Some(kept.clone());
         match kept {
             Err(refusal) if self.audit.required => {
-                Err(refusal.hint("no container starts on this node without its record (audit.required in coracle.yaml)"))
+                Err(refusal
+                    .hint("no container starts on this node without its record (audit.required in coracle.yaml)"))
             }
             _ => Ok(()),
         }

@@ -300,7 +300,8 @@ mod tests {
         for cut in [0, 1, line.len() / 2, line.len() - 1] {
             assert_eq!(Record::from_line(&line[..cut]), None, "{cut}");
         }
-        for other in ["", "null", "{}", "[1]", "{\"version\":1}", "Nov 22 x", &line.replace("\"version\":1", "\"version\":2")]
+        for other in
+            ["", "null", "{}", "[1]", "{\"version\":1}", "Nov 22 x", &line.replace("\"version\":1", "\"version\":2")]
         {
             assert_eq!(Record::from_line(other), None, "{other}");
         }

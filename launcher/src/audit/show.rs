@@ -129,9 +129,8 @@ fn of_file(path: &Path) -> Result<Lines, Refusal> {
     let shown = path.display().to_string();
     let file = config::open_trusted(path).map_err(|error| match error {
         config::Error::Read(_, cause) if cause.kind() == io::ErrorKind::NotFound => failed(&shown, "no record yet"),
-        config::Error::Read(_, cause) => {
-            failed(&shown, format!("cannot be read: {cause}")).hint("its owner and group may read it: ask the site's admin")
-        }
+        config::Error::Read(_, cause) => failed(&shown, format!("cannot be read: {cause}"))
+            .hint("its owner and group may read it: ask the site's admin"),
         other => other.into(),
     })?;
     Ok(Lines { from: shown, reader: Box::new(BufReader::new(file)), journal: None })
@@ -227,15 +226,13 @@ fn record_of(entry: &str) -> Option<String> {
 }
 
 fn is_asked_for(record: &Record, given: &Log) -> bool {
-    let job = given.job.as_ref().is_none_or(|asked| {
-        asked.job == record.job && asked.step.as_ref().is_none_or(|step| *step == record.step)
-    });
-    let user = given.user.as_ref().is_none_or(|name| {
-        record.user.as_ref() == Some(name) || name.parse() == Ok(record.uid)
-    });
-    let time = given.since.is_none_or(|since| {
-        humantime::parse_rfc3339(&record.time).is_ok_and(|time| time >= since)
-    });
+    let job = given
+        .job
+        .as_ref()
+        .is_none_or(|asked| asked.job == record.job && asked.step.as_ref().is_none_or(|step| *step == record.step));
+    let user =
+        given.user.as_ref().is_none_or(|name| record.user.as_ref() == Some(name) || name.parse() == Ok(record.uid));
+    let time = given.since.is_none_or(|since| humantime::parse_rfc3339(&record.time).is_ok_and(|time| time >= since));
     job && user && time
 }
 
