@@ -76,7 +76,9 @@ fn words(record: &Record, fault: Option<&Refusal>) -> Vec<Word> {
     let or_dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), clean);
     let mut words = place(record);
     words.push(plain("uid", record.uid));
-    words.push(quoted("image", record.image.as_deref().unwrap_or("-")));
+    // What was opened comes before what somebody called it.
+    let image = record.path.as_deref().or(record.image.as_deref()).unwrap_or("-");
+    words.push(quoted("image", image));
     words.push(plain("digest", or_dash(&record.digest)));
     words.push(plain("rule", or_dash(&record.rule)));
     words.push(plain("verdict", record.verdict.word()));
@@ -94,7 +96,7 @@ fn words(record: &Record, fault: Option<&Refusal>) -> Vec<Word> {
     words.push(quoted("user", record.user.as_deref().unwrap_or("-")));
     words.extend(record.signers.as_ref().map(|signers| quoted("signers", signers.join(","))));
     words.extend(record.joins.as_ref().map(|step| plain("joins", step)));
-    words.extend(record.path.as_ref().map(|path| quoted("path", path)));
+    words.extend(record.image.as_deref().filter(|asked| *asked != image).map(|asked| quoted("asked", asked)));
     let options: Vec<String> = record.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
     words.push(quoted("options", options.join(" ")));
     let binds = record.binds.iter().map(|bind| format!("{}:{}:{}", bind.source, bind.target, bind.access));

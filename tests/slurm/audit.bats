@@ -125,8 +125,8 @@ $job batch started $busybox $busybox None user_images=kernel alice"
 	recorded '' $'options:\n  scope: script'
 	job_script job.sh 'srun -n1 true'
 	batch -w n1 --container="$busybox" job.sh
-	run records 'for r in records: print(r["job"], r["step"], r["verdict"], r["entered"] if "entered" in r else None)'
-	prints "$job 0 outside 0
+	run records 'for r in records: print(r["job"], r["step"], r["verdict"], r.get("entered"))'
+	prints "$job 0 outside None
 $job batch started None"
 }
 
@@ -400,6 +400,16 @@ no_launcher_waits() { ! pgrep -x coracle >/dev/null && ! pgrep -x scontrol >/dev
 	both() { [[ $(squeue --noheader --jobs="$all" --format=%k | sort | uniq -c | tr -s ' ') == " 2 coracle:$busybox" ]]; }
 	eventually both
 	touch "$dir/done"
+}
+
+@test "of a heterogeneous job each component has its own comment" {
+	recorded ', comment: yes'
+	local wait="until test -e $dir/done; do sleep 0.1; done"
+	alice srun -n1 -w n1 --container="$busybox" sh -c "$wait" : -n1 -w n2 --container="$IMG/bare.sif" sh -c "$wait" 3>&- &
+	step=$!
+	both() { [[ $(squeue --noheader --user=alice --format=%k | sort | tr '\n' ' ') == "coracle:$IMG/bare.sif coracle:$busybox " ]]; }
+	eventually both
+	last
 }
 
 @test "a controller that does not answer holds up neither the step nor the node" {

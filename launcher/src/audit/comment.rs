@@ -43,14 +43,13 @@ impl Comment {
         if !config.audit.comment || start.node != 0 {
             return None;
         }
-        let told = start.slurm_conf.as_deref();
         Some(Self {
             job: start.job,
             replaces: is_script(start.step),
             text: text(path, digest),
             identity: start.identity.clone(),
             scontrol: slurm_client::scontrol(Path::new("/"), &config.slurm_client)?,
-            slurm_conf: told.map(Path::to_owned),
+            slurm_conf: start.slurm_conf.clone(),
         })
     }
 

@@ -112,22 +112,17 @@ impl<'a> Trail<'a> {
 
     /// Writes down what became of a step of which so many tasks got in. A log that is not there stops no job.
     pub fn end(mut self, entry: &Entry<'_>, entered: u32) {
-        let verdict = match (entry.refusal, entered) {
-            (Some(_), 0) => Verdict::Refused,
-            (None, 0) => Verdict::Abandoned,
-            (None, all) if all >= self.start.tasks => Verdict::Started,
-            _ => Verdict::Partial,
-        };
-        self.conclude(entry, verdict, entered);
+        let verdict = Verdict::of(entry.refusal.is_some(), entered, self.start.tasks);
+        self.conclude(entry, verdict, Some(entered));
     }
 
     /// The same of a step that stays on the node.
     pub fn outside(mut self) {
-        self.conclude(&Entry::default(), Verdict::Outside, 0);
+        self.conclude(&Entry::default(), Verdict::Outside, None);
     }
 
-    fn conclude(&mut self, entry: &Entry<'_>, verdict: Verdict, entered: u32) {
-        let record = Record { entered: Some(entered), ..self.record(entry, verdict) };
+    fn conclude(&mut self, entry: &Entry<'_>, verdict: Verdict, entered: Option<u32>) {
+        let record = Record { entered, ..self.record(entry, verdict) };
         let known = matches!(self.kept, Some(Ok(()))) && verdict == Verdict::Started;
         let fault = match &self.kept {
             _ if known => None,

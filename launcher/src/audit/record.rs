@@ -35,6 +35,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What became of a step with so many tasks, of which so many got in.
+    pub fn of(refused: bool, entered: u32, tasks: u32) -> Self {
+        match (refused, entered) {
+            (true, 0) => Self::Refused,
+            (false, 0) => Self::Abandoned,
+            (false, entered) if entered >= tasks => Self::Started,
+            _ => Self::Partial,
+        }
+    }
+
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -66,7 +76,7 @@ pub struct Record {
     /// The same as the node calls him.
     #[serde(default)]
     pub user: Option<String>,
-    /// The image as it was asked for.
+    /// The image as it was asked for: the user's word.
     #[serde(default)]
     pub image: Option<String>,
     /// Where the file is that was opened; of a refused step, where it should be.
@@ -291,6 +301,19 @@ mod tests {
         }
         let read = Record::from_line(&full("/a", 128).to_line()).unwrap();
         assert_eq!((read.binds.len(), read.left_out, read.signers.map(|signers| signers.len())), (128, 0, Some(32)));
+    }
+
+    #[test]
+    fn a_verdict_says_how_many_got_in() {
+        for (refused, entered, wanted) in [
+            (false, 4, Verdict::Started),
+            (false, 3, Verdict::Partial),
+            (true, 3, Verdict::Partial),
+            (true, 0, Verdict::Refused),
+            (false, 0, Verdict::Abandoned),
+        ] {
+            assert_eq!(Verdict::of(refused, entered, 4), wanted, "{refused} {entered}");
+        }
     }
 
     #[test]
