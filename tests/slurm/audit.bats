@@ -275,7 +275,8 @@ print(len(r["options"]["env"].encode()) <= 4096, "…" in r["options"]["env"], s
 	has_line "    image    $busybox"
 	has_line '    digest   -'
 	has_line '    policy   user_images=kernel'
-	has_line '    tasks    2 of this node, 1 nodes'
+	has_line '    tasks    2 on this node'
+	has_line '    nodes    1'
 	has_line "    bind     $dir -> /mnt/d rw (user)"
 	has_line '    device   /dev'
 	has 'open '

@@ -265,7 +265,8 @@ fn human(record: &Record) -> String {
         row("cause", &format!("{cause} [{kind}]"));
     }
     let entered = record.entered.map(|entered| format!(", {entered} entered")).unwrap_or_default();
-    row("tasks", &format!("{} of this node, {} nodes{entered}", record.tasks, record.nodes));
+    row("tasks", &format!("{} on this node{entered}", record.tasks));
+    row("nodes", &record.nodes.to_string());
     record.options.iter().for_each(|(key, value)| row("option", &format!("{key}={value}")));
     for bind in &record.binds {
         let place = if bind.source == bind.target { String::new() } else { format!(" -> {}", bind.target) };
@@ -276,7 +277,9 @@ fn human(record: &Record) -> String {
     }
     record.devices.iter().for_each(|device| row("device", device));
     let phases: Vec<String> = record.microseconds.iter().map(|(phase, took)| format!("{phase} {took}")).collect();
-    row("µs", &phases.join(", "));
+    if !phases.is_empty() {
+        row("µs", &phases.join(", "));
+    }
     text
 }
 
