@@ -109,6 +109,8 @@ pub struct Mount {
     pub index: usize,
     /// Where it comes from.
     pub source: Source,
+    /// Who wants it.
+    pub origin: Origin,
     /// Where it goes.
     pub place: PathBuf,
     /// The flags of it and all below it.
@@ -226,6 +228,7 @@ impl Plan {
             mounts.push(Mount {
                 index: *index,
                 source: sighting.want.source.clone(),
+                origin: sighting.want.origin,
                 place: place.clone(),
                 attributes: sighting.want.attributes(),
                 nested,

@@ -150,14 +150,18 @@ impl std::error::Error for Refusal {}
 /// The longest line that we print, in bytes: a name of 4,095 bytes twice would bury the cause.
 const LINE: usize = 1000;
 
+/// Whether a character is none that a terminal or a reader of a log should get as it is.
+pub fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text that a user, an image or a file name had a part in, safe for a terminal and a log: one line, no
 /// control characters, bounded; what was cut out of its middle is marked.
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control()
-            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if is_hidden(character) {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);

@@ -90,6 +90,22 @@ pub enum Origin {
     User,
 }
 
+impl Origin {
+    /// The word for it in records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::System => "system",
+            Self::Home => "home",
+            Self::Workdir => "workdir",
+            Self::Slurm => "slurm",
+            Self::Private => "coracle",
+            Self::Site(_) => "site",
+            Self::User => "user",
+        }
+    }
+}
+
 /// Slurm's facts about the step that decide what it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings<'a> {

@@ -24,6 +24,8 @@ pub struct Start {
     pub daemon: u32,
     /// Number of nodes of the step.
     pub nodes: u32,
+    /// Which of them this is, from 0.
+    pub node: u32,
     /// Number of tasks on this node.
     pub tasks: u32,
     /// Whose job it is.
@@ -147,6 +149,7 @@ impl Start {
             .put("step", self.step.to_string())
             .put("daemon", self.daemon.to_string())
             .put("nodes", self.nodes.to_string())
+            .put("node", self.node.to_string())
             .put("tasks", self.tasks.to_string())
             .put("uid", self.identity.uid.to_string())
             .put("gid", self.identity.gid.to_string())
@@ -168,6 +171,7 @@ impl Start {
             step: reader.number("step")?,
             daemon: reader.number("daemon")?,
             nodes: reader.number("nodes")?,
+            node: reader.number("node")?,
             tasks: reader.number("tasks")?,
             identity: Identity {
                 uid: reader.number("uid")?,
@@ -259,6 +263,7 @@ mod tests {
             step: 0xffff_fffb,
             daemon: 4711,
             nodes: 3,
+            node: 2,
             tasks: 16,
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
             request: "1:image=/a=b".into(),

@@ -63,7 +63,7 @@ impl Order<'_> {
         };
         let (identity, authority) = whose(self.user)?;
         let config = load(self.config, authority)?;
-        let settings = request.settings.or(config.options.0.clone());
+        let settings = request.settings.or_site(&config.options.0);
         let run = Run {
             image,
             settings,

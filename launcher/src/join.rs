@@ -26,8 +26,10 @@ use crate::variables;
 pub struct Found {
     /// Where its tasks are.
     pub namespace: MountNamespace,
-    /// Its image, as the tasks have it in their environment.
+    /// Its image, as the tasks have it in their environment: the user's word.
     pub image: ImageRef,
+    /// Which step it is.
+    pub step: u32,
 }
 
 /// The image while it is not known which one it is.
@@ -117,7 +119,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
     // The job script comes first.
     daemons.sort_by_key(|(step, _)| (!is_script(*step), *step));
     let own = std::fs::read_to_string("/proc/self/mountinfo").ok().and_then(|mounts| root_of(&mounts));
-    for (_, daemon) in &daemons {
+    for (step, daemon) in &daemons {
         for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
             if task.number("Uid") != Some(start.identity.uid) {
                 continue;
@@ -129,7 +131,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
             let root = task.root();
             if let (Some(image), true) = (image, root.is_some() && own.is_some() && root != own) {
                 let path = PathBuf::from(&image);
-                return Ok(Found { namespace, image: ImageRef { path, typed: image } });
+                return Ok(Found { namespace, image: ImageRef { path, typed: image }, step: *step });
             }
         }
     }

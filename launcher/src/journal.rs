@@ -1,7 +1,8 @@
-//! One line for each step and node: who ran what, and whether it was allowed. Behind it, if the site wants that, the
-//! plan that was carried out, a line each.
+//! The line about each step and node in the journal or syslog. Behind it, if the site wants that, the plan that was
+//! carried out, a line each.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +10,8 @@ use std::time::Duration;
 use coracle::config::Log;
 use coracle::plan::Plan;
 use coracle::report::{Refusal, clean};
-use coracle::request::{Request, step_name};
-use coracle::wire::Start;
 
-use crate::stages::Clock;
+use crate::audit::Record;
 
 /// The journal's own socket (systemd-journald.service(8), "Native Journal Protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -22,110 +21,116 @@ const SYSLOG: &str = "/dev/log";
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Facility daemon, severity informational (RFC 5424, 6.2.1).
 const PRIORITY: &str = "30";
+/// The longest line, in bytes: what rsyslog takes as it comes.
+const MAX_LINE: usize = 8000;
+/// Under what name our entries are found.
+pub const IDENTIFIER: &str = "coracle";
 
-/// What is known of a step when it is written down.
-pub struct Entry<'a> {
-    /// The step.
-    pub start: &'a Start,
-    /// The request, if it could be read.
-    pub request: Option<&'a Request>,
-    /// The digest, if it was computed.
-    pub digest: Option<String>,
-    /// The rule that allowed it.
-    pub rule: Option<&'a str>,
-    /// Why it was refused, if it was.
-    pub refusal: Option<&'a Refusal>,
-    /// How many tasks have been let in.
-    pub answered: u32,
-    /// How long each phase took.
-    pub clock: Option<&'a Clock>,
-    /// What was done, if that is to be logged.
-    pub plan: Option<&'a Plan>,
+/// The field of the journal with the whole record.
+pub const RECORD: &str = "CORACLE_RECORD";
+
+/// A word of a line, and how it is written there.
+struct Word {
+    key: Cow<'static, str>,
+    value: String,
+    quoted: bool,
 }
 
-impl<'a> Entry<'a> {
-    /// What is known before anything was done.
-    pub fn of(start: &'a Start, request: Option<&'a Request>) -> Self {
-        Self { start, request, digest: None, rule: None, refusal: None, answered: 0, clock: None, plan: None }
-    }
-
-    /// What tells this step on this node from all others.
-    fn place(&self) -> Vec<(&'static str, String)> {
-        let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        vec![("job", self.start.job.to_string()), ("step", step_name(self.start.step)), ("node", node)]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        let image = self.request.map_or("-".into(), |request| match request.image() {
-            Some(image) => image.path.display().to_string(),
-            None => request.what.to_string(),
-        });
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-        let mut fields = self.place();
-        fields.extend([
-            ("uid", self.start.identity.uid.to_string()),
-            ("image", format!("{:?}", clean(&image))),
-            ("digest", or_dash(self.digest.clone())),
-            ("rule", or_dash(self.rule.map(str::to_owned))),
-            ("verdict", self.verdict().to_owned()),
-        ]);
-        if let Some(refusal) = self.refusal {
-            fields.push(("cause", format!("{:?}", refusal.line())));
-        }
-        for (phase, milliseconds) in self.clock.map(Clock::milliseconds).unwrap_or_default() {
-            fields.push((phase, format!("{milliseconds}ms")));
-        }
-        fields
-    }
-
-    fn verdict(&self) -> &'static str {
-        match (self.refusal, self.answered) {
-            (Some(_), _) => "refused",
-            // The step was ended before any task came.
-            (None, 0) => "abandoned",
-            (None, _) => "started",
-        }
-    }
-
-    /// The lines of the plan, each with its place in front.
-    fn plan(&self) -> Vec<Vec<(&'static str, String)>> {
-        let text = self.plan.map(ToString::to_string).unwrap_or_default();
-        let line = |line: &str| self.place().into_iter().chain([("plan", format!("{:?}", clean(line)))]).collect();
-        text.lines().map(line).collect()
-    }
-
-    /// Writes it where the site wants it. A log that is not there stops no job.
-    pub fn write(&self, log: Log) {
-        let journal = Path::new(JOURNAL).exists();
-        for fields in std::iter::once(self.fields()).chain(self.plan()) {
-            let sent = match log {
-                Log::None => Ok(()),
-                Log::Journal => to_journal(&fields),
-                Log::Auto if journal => to_journal(&fields),
-                Log::Auto | Log::Syslog => to_syslog(&fields),
-            };
-            if sent.is_err() {
-                return;
-            }
+/// Writes a record where the site wants it, with the fault that kept it out of the site's file. A log that is not
+/// there stops no job.
+pub fn write(log: Log, record: &Record, fault: Option<&Refusal>, plan: Option<&Plan>) {
+    let journal = match log {
+        Log::None => return,
+        Log::Journal => true,
+        Log::Syslog => false,
+        Log::Auto => Path::new(JOURNAL).exists(),
+    };
+    let text = plan.map(ToString::to_string).unwrap_or_default();
+    let plan = text.lines().map(|line| place(record).into_iter().chain([quoted("plan", line)]).collect());
+    for (index, words) in std::iter::once(words(record, fault)).chain(plan).enumerate() {
+        let sent = match journal {
+            true => to_journal(&words, (index == 0).then_some(record)),
+            false => to_syslog(&words),
+        };
+        if sent.is_err() {
+            return;
         }
     }
 }
 
-fn line(fields: &[(&'static str, String)]) -> String {
-    let words: Vec<String> = fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    words.join(" ")
+fn plain(key: &'static str, value: impl ToString) -> Word {
+    Word { key: key.into(), value: value.to_string(), quoted: false }
 }
 
-fn to_journal(fields: &[(&'static str, String)]) -> std::io::Result<()> {
-    let mut message = format!("PRIORITY=6\nSYSLOG_IDENTIFIER=coracle\nMESSAGE={}\n", line(fields));
-    for (key, value) in fields {
+fn quoted(key: &'static str, value: impl AsRef<str>) -> Word {
+    Word { key: key.into(), value: clean(value.as_ref()), quoted: true }
+}
+
+/// What tells this step on this node from all others.
+fn place(record: &Record) -> Vec<Word> {
+    vec![plain("job", record.job), plain("step", &record.step), plain("node", clean(&record.node))]
+}
+
+/// The record in words, the most important ones first: what is too long for a line lacks the last.
+fn words(record: &Record, fault: Option<&Refusal>) -> Vec<Word> {
+    let or_dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), clean);
+    let mut words = place(record);
+    words.push(plain("uid", record.uid));
+    // What was opened comes before what somebody called it.
+    let image = record.path.as_deref().or(record.image.as_deref()).unwrap_or("-");
+    words.push(quoted("image", image));
+    words.push(plain("digest", or_dash(&record.digest)));
+    words.push(plain("rule", or_dash(&record.rule)));
+    words.push(plain("verdict", record.verdict.word()));
+    if let (Some(kind), Some(cause)) = (&record.kind, &record.cause) {
+        words.push(quoted("cause", format!("coracle: {cause} [{kind}]")));
+    }
+    words.extend(fault.map(|fault| quoted("audit", fault.line())));
+    words.extend(record.microseconds.iter().map(|(phase, took)| Word {
+        key: phase.clone().into(),
+        value: format!("{}.{:03}ms", took / 1000, took % 1000),
+        quoted: false,
+    }));
+    words.push(plain("tasks", record.tasks));
+    words.extend(record.entered.map(|entered| plain("entered", entered)));
+    words.push(quoted("user", record.user.as_deref().unwrap_or("-")));
+    words.extend(record.signers.as_ref().map(|signers| quoted("signers", signers.join(","))));
+    words.extend(record.joins.as_ref().map(|step| plain("joins", step)));
+    words.extend(record.image.as_deref().filter(|asked| *asked != image).map(|asked| quoted("asked", asked)));
+    let options: Vec<String> = record.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    words.push(quoted("options", options.join(" ")));
+    let binds = record.binds.iter().map(|bind| format!("{}:{}:{}", bind.source, bind.target, bind.access));
+    words.push(quoted("binds", binds.collect::<Vec<_>>().join(" ")));
+    words
+}
+
+fn line(words: &[Word]) -> String {
+    let word = |word: &Word| match word.quoted {
+        true => format!("{}={:?}", word.key, word.value),
+        false => format!("{}={}", word.key, word.value),
+    };
+    let mut line = words.iter().map(word).collect::<Vec<_>>().join(" ");
+    if line.len() > MAX_LINE {
+        line.truncate(line.floor_char_boundary(MAX_LINE));
+        line.push('…');
+    }
+    line
+}
+
+/// The words as fields, and the whole record as one more.
+fn to_journal(words: &[Word], record: Option<&Record>) -> std::io::Result<()> {
+    let mut message = format!("PRIORITY=6\nSYSLOG_IDENTIFIER={IDENTIFIER}\nMESSAGE={}\n", line(words));
+    for Word { key, value, .. } in words {
         message.push_str(&format!("CORACLE_{}={value}\n", key.to_uppercase()));
+    }
+    if let Some(record) = record {
+        message.push_str(&format!("{RECORD}={}\n", record.to_line()));
     }
     send(JOURNAL, message.as_bytes())
 }
 
-fn to_syslog(fields: &[(&'static str, String)]) -> std::io::Result<()> {
-    send(SYSLOG, format!("<{PRIORITY}>coracle[{}]: {}", std::process::id(), line(fields)).as_bytes())
+fn to_syslog(words: &[Word]) -> std::io::Result<()> {
+    send(SYSLOG, format!("<{PRIORITY}>{IDENTIFIER}[{}]: {}", std::process::id(), line(words)).as_bytes())
 }
 
 fn send(socket: &str, message: &[u8]) -> std::io::Result<()> {

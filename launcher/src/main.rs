@@ -8,6 +8,7 @@ mod accounts;
 mod alone;
 mod apply;
 mod attach;
+mod audit;
 mod command;
 mod exec;
 mod explain;

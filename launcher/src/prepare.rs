@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use coracle::config::{Config, Log};
+use coracle::config::Config;
 use coracle::env::Pair;
 use coracle::plan::Plan;
 use coracle::report::{Kind, Refusal};
@@ -20,8 +20,8 @@ use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
+use crate::audit::{Comment, Entry, Trail};
 use crate::join;
-use crate::journal::Entry;
 use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client;
@@ -44,7 +44,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
         Ok((channel, Some((start, environment)))) => {
-            Server { channel, start, environment, path: config }.serve();
+            // By then nothing of the container is held any more, nor the line to slurmstepd.
+            let comment = Server { channel, start, environment, path: config }.serve();
+            comment.iter().for_each(Comment::set);
             ExitCode::SUCCESS
         }
         // A person has typed this, or slurmstepd has died.
@@ -107,6 +109,8 @@ struct Outcome {
     here: Option<Here>,
     /// A running step was joined, or could not be: where the tasks come from changes nothing.
     joined: bool,
+    /// It has been written down.
+    kept: bool,
 }
 
 /// A container, and what it was built from.
@@ -117,6 +121,8 @@ struct Built {
     loaded: Option<Loaded>,
     /// What was done to make it; nothing, if a running step was joined.
     plan: Option<Plan>,
+    /// The running step that was joined.
+    joins: Option<u32>,
 }
 
 impl Built {
@@ -127,61 +133,54 @@ impl Built {
 }
 
 impl Server {
-    fn serve(self) {
+    /// Answers the step's tasks, and writes down what they got. The answer is what is left to do.
+    fn serve(self) -> Option<Comment> {
         let request = Request::from_env(&self.start.request);
         let config = Config::load(&self.path);
-        let log = config.as_ref().map_or(Log::Auto, |config| config.log);
-        let mut entry = Entry::of(&self.start, request.as_ref().ok());
-        let errand = match (request.clone(), config) {
+        let mut trail = Trail::of(&self.start, request.as_ref().ok(), config.as_ref());
+        let errand = match (request, config) {
             (_, Err(error)) => Err(error.into()),
             (Err(error), _) => Err(error.into()),
             (Ok(request), Ok(config)) => self.errand(request, config),
         };
-        match errand {
+        let (mut run, outcome) = match errand {
             Ok(Errand::Container(mut run)) => {
-                let outcome = self.begin(&mut run).and_then(|outcome| self.answer_all(&mut run, outcome));
-                self.write_down(&mut entry, &outcome, &run, log);
+                let outcome = self.begin(&mut run);
+                (run, outcome)
             }
             Ok(Errand::Join(mut run, step)) => {
-                let outcome = self.join(&mut run, step).and_then(|outcome| self.answer_all(&mut run, outcome));
-                self.write_down(&mut entry, &outcome, &run, log);
+                let outcome = self.join(&mut run, step);
+                (run, outcome)
             }
-            Ok(Errand::Outside) => match variables::outside(&self.environment) {
-                Ok(changes) => self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()])),
-                Err(refusal) => self.refuse_all(&refusal),
-            },
+            Ok(Errand::Outside) => {
+                match variables::outside(&self.environment) {
+                    Ok(changes) => {
+                        self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
+                        trail.outside();
+                    }
+                    Err(refusal) => self.refuse_all(&refusal, trail),
+                }
+                return None;
+            }
             Err(refusal) => {
-                self.refuse_all(&refusal);
-                entry.refusal = Some(&refusal);
-                entry.write(log);
+                self.refuse_all(&refusal, trail);
+                return None;
             }
-        }
-    }
-
-    fn write_down<'a>(
-        &self,
-        entry: &mut Entry<'a>,
-        outcome: &'a Result<(Built, u32), Refusal>,
-        run: &'a Run,
-        log: Log,
-    ) {
-        match outcome {
-            Ok((built, answered)) => {
-                entry.answered = *answered;
-                let loaded = built.loaded.as_ref();
-                entry.digest = loaded.and_then(|loaded| loaded.opened.digest).map(|digest| digest.to_string());
-                entry.plan = built.plan.as_ref().filter(|_| run.config.log_plan.0);
-                entry.rule = Some(loaded.map_or("step", |loaded| loaded.rule.as_str()));
-            }
-            Err(refusal) => entry.refusal = Some(refusal),
-        }
-        entry.clock = Some(&run.clock);
-        entry.write(log);
+        };
+        let (built, entered) = match outcome {
+            Ok(outcome) => self.answer_all(&mut run, &mut trail, outcome),
+            Err(refusal) => (Err(refusal), 0),
+        };
+        let entry = entry(&run, built.as_ref());
+        let comment = entry.path.as_deref().filter(|_| entered > 0);
+        let comment = comment.and_then(|path| Comment::of(&self.start, path, entry.digest, &run.config));
+        trail.end(&entry, entered);
+        comment
     }
 
     fn errand(&self, request: Request, config: Config) -> Result<Errand, Refusal> {
         let script = is_script(self.start.step);
-        let settings = request.settings.or(config.options.0.clone());
+        let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
             Some(Scope::Steps) if script => return Ok(Errand::Outside),
             Some(Scope::Script) if !script && request.inherited => return Ok(Errand::Outside),
@@ -225,7 +224,7 @@ impl Server {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
         let mut here = None;
         let built = self.build_ahead(run, &mut here);
-        Ok(Outcome { built, base, here, joined: false })
+        Ok(Outcome { built, base, here, joined: false, kept: false })
     }
 
     /// The container of a step that runs.
@@ -236,9 +235,9 @@ impl Server {
             run.image = found.image;
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None })
+            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, joins: Some(found.step) })
         });
-        Ok(Outcome { built, base, here: None, joined: true })
+        Ok(Outcome { built, base, here: None, joined: true, kept: false })
     }
 
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
@@ -279,7 +278,7 @@ impl Server {
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
 
     /// The step, once slurmstepd has said where it is: by then it is in the control groups of its job.
@@ -300,12 +299,13 @@ impl Server {
 
     /// Answers every task, and says how many got in. All of them are answered even when one is gone: a socket that is
     /// closed while a greeting lies unread resets the tasks that still wait (unix(7)).
-    fn answer_all(&self, run: &mut Run, mut outcome: Outcome) -> Result<(Built, u32), Refusal> {
+    fn answer_all(&self, run: &mut Run, trail: &mut Trail<'_>, mut outcome: Outcome) -> (Result<Built, Refusal>, u32) {
         let mut entered = 0;
         self.each_task(|hello, task| {
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
             }
+            keep(run, trail, &mut outcome);
             match &outcome.built {
                 Ok(built) => {
                     let fds = [built.namespace.as_fd(), built.variables.changes.as_fd()];
@@ -316,11 +316,12 @@ impl Server {
                 Err(refusal) => Err(refusal.clone()),
             }
         });
-        outcome.built.map(|built| (built, entered))
+        (outcome.built, entered)
     }
 
-    fn refuse_all(&self, refusal: &Refusal) {
+    fn refuse_all(&self, refusal: &Refusal, trail: Trail<'_>) {
         self.each_task(|_, _| Err(refusal.clone()));
+        trail.end(&Entry { refusal: Some(refusal), ..Entry::default() }, 0);
     }
 
     /// Waits for each task of this node; a task whose greeting ends with a refusal is told so.
@@ -373,7 +374,7 @@ impl Server {
         let moving = Err(Refusal::new(Kind::Internal, "the container", "is being built again"));
         let before = std::mem::replace(&mut outcome.built, moving).ok();
         let built = self.build_there(run, before, &here);
-        *outcome = Outcome { built, base: task, here: Some(here), joined: false };
+        *outcome = Outcome { built, base: task, here: Some(here), joined: false, kept: false };
         sys::enter_mount_namespace(&own).map_err(system)
     }
 
@@ -396,7 +397,40 @@ impl Server {
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan) })
+        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), joins: None })
+    }
+}
+
+/// Writes a container down, before any task gets it.
+fn keep(run: &mut Run, trail: &mut Trail<'_>, outcome: &mut Outcome) {
+    let file = run.config.audit.file.is_some();
+    if std::mem::replace(&mut outcome.kept, true) || outcome.built.is_err() || !file {
+        return;
+    }
+    let begun = Instant::now();
+    if let Err(refusal) = trail.begin(&entry(run, outcome.built.as_ref())) {
+        outcome.built = Err(refusal);
+    }
+    run.clock.add("record", begun.elapsed());
+}
+
+/// What is known of a container, or of why there is none.
+fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
+    let entry = Entry { settings: Some((&run.settings, &run.config)), clock: Some(&run.clock), ..Entry::default() };
+    let built = match built {
+        Ok(built) => built,
+        Err(refusal) => return Entry { refusal: Some(refusal), ..entry },
+    };
+    let loaded = built.loaded.as_ref();
+    Entry {
+        user: loaded.and_then(|loaded| loaded.account.name()),
+        path: loaded.and_then(|loaded| sys::fd_path(&loaded.opened.file).ok()),
+        digest: loaded.and_then(|loaded| loaded.opened.digest),
+        signers: loaded.and_then(|loaded| loaded.opened.record.as_ref()).map(|record| record.signers.clone()),
+        joins: built.joins,
+        rule: Some(loaded.map_or("step", |loaded| loaded.rule.as_str())),
+        plan: built.plan.as_ref(),
+        ..entry
     }
 }
 

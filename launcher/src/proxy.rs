@@ -62,9 +62,9 @@ pub struct Account {
 }
 
 impl Account {
-    /// The user's name; empty if the node does not know the user.
-    pub fn name(&self) -> &str {
-        self.passwd.split(':').next().unwrap_or_default()
+    /// The user's name.
+    pub fn name(&self) -> Option<&str> {
+        self.passwd.split(':').next().filter(|name| !name.is_empty())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A whole run on one page: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -145,8 +146,8 @@ impl Run {
 
     /// The user's folder in the store, if the node knows the user.
     fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
-        let user = self.account(proxy)?.name().to_owned();
-        Ok(Shelf::path(self.config.store.path(), &user))
+        let user = self.account(proxy)?.name().map(str::to_owned);
+        Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
     /// What the node knows of the user.
@@ -310,15 +311,14 @@ impl Run {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
-            site: Vec::new(),
+            site: self.config.options.0.env.clone(),
             user: self.settings.env.clone(),
             image: self.image.path.clone().into(),
             name: self.image.stem().to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
-            allowed_dir: self
-                .account
-                .as_ref()
-                .and_then(|account| Shelf::path(self.config.store.path(), account.name()).map(PathBuf::into_os_string)),
+            allowed_dir: self.account.as_ref().and_then(|account| {
+                Shelf::path(self.config.store.path(), account.name()?).map(PathBuf::into_os_string)
+            }),
         };
         let question = variables::Question {
             host: &self.environment,
@@ -423,8 +423,14 @@ impl Clock {
         }
     }
 
-    /// `open=1.203 mount=0.300`, in milliseconds.
-    pub fn milliseconds(&self) -> Vec<(&'static str, String)> {
-        self.laps.iter().map(|(name, took)| (*name, format!("{:.3}", took.as_secs_f64() * 1000.0))).collect()
+    /// Adds a phase that was measured beside the others.
+    pub fn add(&mut self, name: &'static str, took: Duration) {
+        self.laps.push((name, took));
+    }
+
+    /// How long each phase took.
+    pub fn microseconds(&self) -> BTreeMap<String, u64> {
+        let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()
     }
 }

@@ -112,6 +112,8 @@ impl Spank<'_> {
         gid: libc::gid_t = S_JOB_GID;
         /// Number of nodes of the step.
         nodes: u32 = S_JOB_NNODES;
+        /// Which of them this is, from 0.
+        node: u32 = S_JOB_NODEID;
         /// Number of the step's tasks on this node.
         local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
     }

@@ -245,6 +245,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         step: state.step,
         daemon: std::process::id(),
         nodes: state.nodes,
+        node: spank.node().unwrap_or(0),
         tasks: state.tasks,
         identity: state.identity.clone().ok_or_else(|| unknown("user and groups"))?,
         request: form.to_owned(),

@@ -2,6 +2,7 @@
 //! could have written it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod store;
 mod trusted;
 mod values;
@@ -18,8 +19,9 @@ use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
 use crate::request::{Access, Settings};
 
+pub use audit::Audit;
 pub use store::{Scanner, Store};
-pub use trusted::open_trusted;
+pub use trusted::{append_trusted, open_trusted};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
@@ -60,6 +62,9 @@ pub struct Config {
     /// Whether the lines of each step's plan are written beside it.
     #[serde(default)]
     pub log_plan: LogPlan,
+    /// Where the record of each step goes besides.
+    #[serde(default)]
+    pub audit: Audit,
     /// What containers get of `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
@@ -82,6 +87,7 @@ impl Default for Config {
             start_timeout: StartTimeout::default(),
             log: Log::default(),
             log_plan: LogPlan::default(),
+            audit: Audit::default(),
             options: SiteOptions::default(),
             writable_limit: Limit::default(),
         }
@@ -326,6 +332,8 @@ pub enum Error {
     },
     /// It cannot be read.
     Read(PathBuf, io::Error),
+    /// It cannot be written to.
+    Write(PathBuf, io::Error),
     /// It is not what it should be.
     Content {
         /// The file.
@@ -344,6 +352,9 @@ impl From<Error> for Refusal {
             Error::Untrusted { path, why } => Self::new(Kind::Config, path.display().to_string(), why).hint(hint),
             Error::Read(path, cause) => {
                 Self::new(Kind::Config, path.display().to_string(), format!("cannot be read: {cause}")).hint(hint)
+            }
+            Error::Write(path, cause) => {
+                Self::new(Kind::System, path.display().to_string(), format!("cannot be written to: {cause}"))
             }
             Error::Content { path, place, cause } => {
                 let object = match place {

@@ -36,6 +36,16 @@ fn a_plan_is_logged_when_the_site_says_so_in_one_of_yamls_ways() {
 }
 
 #[test]
+fn records_go_where_the_site_says() {
+    let audit = |text: &str| Config::parse(Path::new("c.yaml"), &format!("version: 1\n{text}")).unwrap().audit;
+    assert_eq!(audit(""), Audit::default());
+    let file = Some(Absolute("/var/log/a".into()));
+    assert_eq!(audit("audit: {file: /var/log/a}"), Audit { file: file.clone(), required: false, comment: false });
+    let all = "audit:\n  file: /var/log/a\n  required: yes\n  comment: true\n";
+    assert_eq!(audit(all), Audit { file, required: true, comment: true });
+}
+
+#[test]
 fn the_slurm_commands_are_shown_unless_the_site_says_none() {
     let client = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().slurm_client;
     assert_eq!(client("version: 1\n"), SlurmClient::Shown(ClientPaths::default()));
@@ -68,6 +78,10 @@ fn faults_are_named_with_file_line_and_key() {
         ("version: 1\nslurm_client:\n  bin: bin\n", "slurm_client: \"bin\" is not an absolute path"),
         ("version: 1\nslurm_client:\n  lib: /x\n", "c.yaml:3:3: slurm_client: unknown field `lib`"),
         ("version: 1\nlog_plan: maybe\n", "c.yaml:2:1: `log_plan` is yes or no"),
+        ("version: 1\naudit:\n  required: yes\n", "c.yaml:3:3: `required` needs `file` (audit)"),
+        ("version: 1\naudit:\n  file: a\n", "c.yaml:3:3: audit: \"a\" is not an absolute path"),
+        ("version: 1\naudit:\n  comment: maybe\n", "c.yaml:3:3: audit: yes or no is wanted"),
+        ("version: 1\naudit:\n  path: /a\n", "c.yaml:3:3: audit: unknown field `path`"),
         ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),
         ("version: [1\n", "c.yaml:1:10: version: invalid type"),
         ("", "c.yaml:1:1: missing field `version`"),

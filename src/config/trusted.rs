@@ -29,12 +29,7 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
 ///
 /// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
 pub fn open_trusted(path: &Path) -> Result<File, Error> {
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
-        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
-        trusted(folder, &found, found.is_dir(), "a folder")?;
-    }
+    on_trusted_way(path)?;
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
     trusted(path, &found, found.is_file(), "a regular file")?;
     File::options()
@@ -42,6 +37,48 @@ pub fn open_trusted(path: &Path) -> Result<File, Error> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(|cause| Error::Read(path.to_owned(), cause))
+}
+
+/// Opens a file of root's for appending to it, and makes it if it is not there (mode 0640); folders are not made. What
+/// [`open_trusted`] wants of file and folders is wanted here, and that the file has no other name: it could be one of
+/// root's files elsewhere.
+///
+/// It can be read, too.
+pub fn append_trusted(path: &Path) -> Result<File, Error> {
+    let write = |cause| Error::Write(path.to_owned(), cause);
+    on_trusted_way(path).map_err(|error| match error {
+        Error::Read(_, cause) => write(cause),
+        untrusted => untrusted,
+    })?;
+    let file = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|cause| match path.symlink_metadata() {
+            Ok(found) => trusted(path, &found, found.is_file(), "a regular file").err().unwrap_or_else(|| write(cause)),
+            Err(_) => write(cause),
+        })?;
+    let found = file.metadata().map_err(write)?;
+    trusted(path, &found, found.is_file(), "a regular file")?;
+    match found.nlink() {
+        // None: it was moved away just now, and is still the file that was meant.
+        0 | 1 => Ok(file),
+        names => Err(Error::Untrusted { path: path.to_owned(), why: format!("has {names} names, and must have one") }),
+    }
+}
+
+/// Looks at each folder above `path`.
+fn on_trusted_way(path: &Path) -> Result<(), Error> {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
+        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+        trusted(folder, &found, found.is_dir(), "a folder")?;
+    }
+    Ok(())
 }
 
 fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {

@@ -104,6 +104,18 @@ impl TryFrom<SiteValue> for LogPlan {
     }
 }
 
+/// `yes` or `no`, in YAML's ways to say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(try_from = "SiteValue")]
+pub(super) struct YesOrNo(pub(super) bool);
+
+impl TryFrom<SiteValue> for YesOrNo {
+    type Error = String;
+    fn try_from(value: SiteValue) -> Result<Self, String> {
+        LogPlan::try_from(value).map(|LogPlan(answer)| Self(answer)).map_err(|_| "yes or no is wanted".into())
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum SiteValue {

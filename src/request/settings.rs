@@ -43,6 +43,17 @@ pub enum Writable {
     Memory(Option<Size>),
 }
 
+impl Writable {
+    /// `no`, `yes` or a number of bytes.
+    fn word(self) -> String {
+        match self {
+            Self::Off => "no".to_owned(),
+            Self::Memory(None) => "yes".to_owned(),
+            Self::Memory(Some(size)) => size.0.to_string(),
+        }
+    }
+}
+
 /// A number of bytes, at least one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -128,8 +139,7 @@ impl Settings {
         .checked()
     }
 
-    /// These, and where they leave something open, the others: what a job had, or what the site wants. Variables of
-    /// both count, these last.
+    /// These, and where they leave something open, the others: what a job had. Variables of both count, these last.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let or = |these: Vec<Bind>, others| if these.is_empty() { others } else { these };
@@ -147,6 +157,14 @@ impl Settings {
             entrypoint: self.entrypoint.or(other.entrypoint),
             scope: self.scope.or(other.scope),
         }
+    }
+
+    /// These, and where they leave something open, the site's. The site's variables are not among them: they are no
+    /// option of the user's, and have a place of their own ([`crate::env`], row 6).
+    #[must_use]
+    pub fn or_site(self, site: &Self) -> Self {
+        let site = Self { env: Vec::new(), ..site.clone() };
+        self.or(site)
     }
 
     pub(super) fn checked(self) -> Result<Self, Error> {
@@ -169,18 +187,32 @@ impl Settings {
         add("home", self.home.map(yes));
         self.env.iter().for_each(|variable| add("env", Some(escape(&variable.to_text()))));
         add("clean", self.clean_env.map(yes));
-        add(
-            "writable",
-            self.writable.map(|writable| match writable {
-                Writable::Off => "no".to_owned(),
-                Writable::Memory(None) => "yes".to_owned(),
-                Writable::Memory(Some(size)) => size.0.to_string(),
-            }),
-        );
+        add("writable", self.writable.map(Writable::word));
         add("overlay", self.overlay.as_ref().map(|path| escape(path.as_os_str())));
         add("entrypoint", self.entrypoint.map(yes));
         add("scope", self.scope.map(|scope| scope.word().to_owned()));
         fields.iter().fold(String::new(), |text, field| text + ";" + field)
+    }
+
+    /// What is not left open, but for the binds, under the keys of [`OPTIONS`], for records: of variables, the site's
+    /// and these, only the names, with a `=` where they are set. A value may be a secret.
+    pub fn summary(&self, sites: &[Variable]) -> Vec<(&'static str, String)> {
+        let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let variables: Vec<String> = sites.iter().chain(&self.env).map(Variable::name_only).collect();
+        let values = [
+            (Id::Digest, self.digest.map(|digest| digest.to_string())),
+            (Id::Workdir, self.workdir.as_ref().map(path)),
+            (Id::Home, self.home.map(yes)),
+            (Id::Env, Some(variables.join(",")).filter(|names| !names.is_empty())),
+            (Id::CleanEnv, self.clean_env.map(yes)),
+            (Id::Writable, self.writable.map(Writable::word)),
+            (Id::Overlay, self.overlay.as_ref().map(path)),
+            (Id::Entrypoint, self.entrypoint.map(yes)),
+            (Id::Scope, self.scope.map(|scope| scope.word().to_owned())),
+        ];
+        let key = |id| OPTIONS.iter().find(|spec| spec.id == id).map(|spec| spec.key);
+        values.into_iter().filter_map(|(id, value)| Some((key(id)?, value?))).collect()
     }
 
     /// Takes one field of the request's form; false when it is none of these, or a second one.

@@ -188,6 +188,24 @@ fn what_is_open_is_taken_from_elsewhere_and_variables_add_up() {
 }
 
 #[test]
+fn the_sites_variables_are_none_of_the_users() {
+    let sites = settings(&[(Id::Home, "no"), (Id::Env, "A=site")]);
+    let found = settings(&[(Id::Env, "B=mine")]).or_site(&sites);
+    assert_eq!((found.home, found.env), (Some(false), vec![Variable::Set("B".into(), "mine".into())]));
+    assert!(settings(&[]).or_site(&sites).env.is_empty());
+}
+
+#[test]
+fn a_summary_has_no_value_of_a_variable() {
+    let mine =
+        settings(&[(Id::Env, "TOKEN=secret,KEPT,P_*"), (Id::Home, "no"), (Id::Writable, "4k"), (Id::Bind, "/a")]);
+    let sites = settings(&[(Id::Env, "SITES=x")]).env;
+    let wanted = [("home", "no"), ("env", "SITES=,TOKEN=,KEPT,P_*"), ("writable", "4096")];
+    assert_eq!(mine.summary(&sites), wanted.map(|(key, value)| (key, value.to_owned())));
+    assert_eq!(Settings::default().summary(&[]), []);
+}
+
+#[test]
 fn an_inherited_image_takes_new_binds() {
     let amended =
         request("/i", &["/old"]).amend(&raw(&[(Id::Bind, "/new"), (Id::Home, "no")]), Path::new("/")).unwrap();

@@ -65,6 +65,14 @@ impl Variable {
         })
     }
 
+    /// The name, with a `=` behind it if it is set.
+    pub(super) fn name_only(&self) -> String {
+        match self {
+            Self::Keep(name) => name.to_string_lossy().into_owned(),
+            Self::Set(name, _) => format!("{}=", name.to_string_lossy()),
+        }
+    }
+
     /// The item as [`Variable::parse`] reads it.
     pub fn to_text(&self) -> OsString {
         match self {

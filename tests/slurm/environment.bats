@@ -292,6 +292,20 @@ srun -n1 sh -c "echo \$PATH; echo \$MINE \$IMAGE_SAYS \${LD_LIBRARY_PATH-unset} 
 	prints $'/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env' || prints $'/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env'
 }
 
+@test "a site's default variable is the site's: explained so, less than the user's, and taken back in none" {
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\noptions:\n  env: [SITES=site, BOTH=site, FROM_HOST]'
+	good env FROM_HOST=host coracle explain --container="$busybox" --container-env=BOTH=mine,MINE=1
+	has_line 'SITES=site  (site)'
+	has_line 'BOTH=mine  (--container-env)'
+	has_line 'MINE=1  (--container-env)'
+	has_line 'FROM_HOST=host  (host)'
+	job_script job.sh 'echo $SITES $BOTH $MINE; srun -n1 --container=none sh -c "echo \${SITES-unset} \$BOTH \$MINE"'
+	batch --export=ALL,SITES= --container="$busybox" --container-env=BOTH=mine,MINE=1 job.sh
+	prints $'site mine 1\nmine 1'
+	batch --container="$busybox" job.sh
+	prints $'site site\nunset'
+}
+
 @test "a step of a job with --export=NONE has its image's environment, whether the script was inside or not" {
 	local scope wanted=$'/opt/image/bin:/bin\n/opt/image/lib\nfrom the image\nunset'
 	export MINE=1

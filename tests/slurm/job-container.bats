@@ -97,3 +97,19 @@ srun -n1 --container=$busybox sh -c 'sleep 0.3; ps | grep -c [s]quashfuse_ll'"
 	batch -w n1 -n2 job.sh
 	prints $'coracle bare test image\ncoracle bare test image\n1'
 }
+
+@test "the record is of the image that the tasks got, not of the one that was prepared ahead" {
+	local file=/var/lib/coracle/audit.jsonl bare
+	mkdir -p /var/lib/coracle
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\n'"audit: {file: $file, required: yes}"
+	on-node n1 install -m 644 "$busybox" /tmp/cast.sif
+	bare=sha256:$(sha256sum "$IMG/bare.sif" | cut -d' ' -f1)
+	job_script job.sh "sbcast $IMG/bare.sif /tmp/cast.sif
+srun -n2 --container=/tmp/cast.sif --container-digest=$bare cat /image-only"
+	batch -n2 -w n1 job.sh
+	on-node n1 rm /tmp/cast.sif
+	prints $'coracle bare test image\ncoracle bare test image'
+	[[ $(wc -l <"$file") == 1 ]] || fail "$(<"$file")"
+	grep -q "\"path\":\"/tmp/cast.sif\",\"digest\":\"$bare\",.*\"verdict\":\"started\"" "$file" || fail "$(<"$file")"
+	rm -r /var/lib/coracle
+}

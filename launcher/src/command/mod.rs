@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain, store, verify};
+use crate::{attach, audit, exec, explain, store, verify};
 
 pub use options::{Full, Short};
 
@@ -54,6 +54,11 @@ enum Verb {
     StoreService(store::Service),
     /// Check who has signed an image, or that it is the one of a list of hashes
     Verify(Verify),
+    /// Print what ran in containers, by the records of this node
+    ///
+    /// They are read from audit.file of coracle.yaml if the site has one, else from the journal: with your own rights,
+    /// so that you see what these let you see. The exit status is 1 if nothing was found.
+    Log(Log),
 }
 
 /// The commands that run something: what they refuse must not be taken for the status of what was run.
@@ -173,6 +178,26 @@ pub struct Verify {
     pub image: PathBuf,
 }
 
+/// What `coracle log` was given.
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// Of this job only, or of one step of it: a number, batch or interactive
+    #[arg(long, value_name = "JOB[.STEP]")]
+    pub job: Option<audit::Asked>,
+    /// Of this user only
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Not before this time: 2026-11-22, 2026-11-22T10:00:00 (both UTC), or 2h, 3days for so long ago
+    #[arg(long, value_name = "TIME", value_parser = audit::since)]
+    pub since: Option<std::time::SystemTime>,
+    /// Print each record as it is: JSON, a line each
+    #[arg(long)]
+    pub json: bool,
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
+    pub config: PathBuf,
+}
+
 /// The whole command line, to make its manual from.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
@@ -194,6 +219,7 @@ pub fn main() -> ExitCode {
                 Verb::Rm(remove) => store::rm(remove),
                 Verb::StoreService(service) => store::serve(service),
                 Verb::Verify(verify) => Ok(verify::main(verify)),
+                Verb::Log(log) => audit::main(log),
             },
             if verb.is_running() { REFUSED } else { BAD },
         ),

@@ -182,6 +182,17 @@ pub fn task_scripts(root: &Path, settings: &SlurmClient, told: Option<&Path>) ->
     folder.map(|folder| Conf::read(&node, &folder).task_scripts).unwrap_or_default()
 }
 
+/// The node's scontrol, for a question of our own. `settings` may keep the commands from containers; they are there.
+pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
+    let paths = match settings {
+        SlurmClient::Shown(paths) => paths.clone(),
+        SlurmClient::None => ClientPaths::default(),
+    };
+    let node = Node::new(root);
+    let (_, bin, _) = find_commands(&node, &paths).ok().flatten()?;
+    Some(bin.join("scontrol")).filter(|program| node.exists(program))
+}
+
 /// The folder of srun as it is named and as it is, and what srun says of itself.
 fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf, PathBuf, Program)>, Error> {
     let look = |folder: &Path| {

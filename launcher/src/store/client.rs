@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use coracle::config::Config;
 use coracle::report::{Kind, Refusal, clean};
@@ -14,7 +14,6 @@ use coracle::request::StoredName;
 use coracle::store::{Kept, Question, Record, Reply, Shelf};
 use coracle::sys::{self, Channel, Received};
 use indicatif::BinaryBytes;
-use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::User;
@@ -154,7 +153,8 @@ fn row(kept: &Kept, known: Result<Record, coracle::store::Error>) -> [String; 6]
     let size = BinaryBytes(kept.size).to_string();
     match known {
         Ok(record) => {
-            let stored = Timestamp::from_second(record.stored).map_or_else(|_| "?".into(), |time| time.to_string());
+            let stored = UNIX_EPOCH.checked_add(Duration::from_secs(record.stored.unsigned_abs()));
+            let stored = stored.map_or_else(|| "?".into(), |time| humantime::format_rfc3339_seconds(time).to_string());
             let signed = if record.signers.is_empty() { "-".into() } else { record.signers.join(",") };
             let scanned = record.scanned.map_or_else(|| "-".into(), |scanned| scanned.by);
             [kept.name.to_string(), size, stored, record.digest.to_string(), clean(&signed), clean(&scanned)]

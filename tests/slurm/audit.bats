@@ -1,0 +1,428 @@
+# The record of each step and node: in the site's file, in the log, in the job's comment, and what coracle log makes of it.
+load support
+
+file=/var/lib/coracle/audit.jsonl
+
+setup_file() {
+	mkdir -p /var/lib/coracle
+}
+
+cleanup() {
+	local pid
+	for pid in ${listener:-} ${journald:-}; do
+		{ kill -CONT "$pid"; kill "$pid"; wait "$pid"; } 2>/dev/null || true
+	done
+	listener='' journald=''
+	! on-node n1 mountpoint -q /var/lib/coracle || on-node n1 umount /var/lib/coracle
+	rm -rf /var/lib/coracle /opt/hanging /run/log/journal /run/systemd
+	on-node n1 rm -f /dev/log
+	mkdir -p /var/lib/coracle
+}
+
+recorded() { # MORE-KEYS-OF-AUDIT [MORE-LINES]
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\n'"audit: {file: $file$1}"$'\n'"${2:-}"
+}
+
+# Runs Python over the records: `records` are they, `broken` how many lines are none.
+records() { # PYTHON
+	# In the locale C the terminal's encoding would be ASCII.
+	PYTHONUTF8=1 python3 -c '
+import json, sys
+records, broken = [], 0
+for line in open(sys.argv[1], "rb").read().split(b"\n"):
+    if line:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            broken += 1
+records.sort(key=lambda record: (record["job"], record["step"], record["node"]))
+'"$1" "$file"
+}
+
+count() { # RECORDS BROKEN
+	[[ $(records 'print(len(records), broken)') == "$1 $2" ]]
+}
+
+# Each datagram to /dev/log of n1 becomes a line of $dir/log; $dir/log.raw has their bytes.
+listen() {
+	: >log
+	on-node n1 perl -MSocket -e '
+		unlink "/dev/log";
+		socket(S, AF_UNIX, SOCK_DGRAM, 0) && bind(S, sockaddr_un("/dev/log")) or die "/dev/log: $!";
+		chmod 0666, "/dev/log";
+		open(my $out, ">>", $ARGV[0]) or die;
+		$out->autoflush(1);
+		while (defined(recv(S, my $text, 65536, 0))) { $text =~ s/\n/<LF>/g; print $out "$text\n"; }
+	' "$dir/log" 3>&- &
+	listener=$!
+	eventually test -S /dev/log
+}
+
+logged() { # COUNT
+	[[ $(wc -l <"$dir/log") == "$1" ]]
+}
+
+@test "three nodes of a step have a record each, and what it says is what Slurm, the file and the options say" {
+	recorded '' $'options:\n  env: [SITES=secret]'
+	mkdir data
+	cp "$busybox" image.sif
+	local hash before after job
+	hash=sha256:$(sha256sum image.sif | cut -d' ' -f1)
+	ln -s image.sif link.sif
+	before=$(date -u +%FT%T)
+	good srun -N3 -n5 --container=link.sif --container-digest="$hash" --container-bind="$dir/data:/mnt/data:ro,tmpfs:/x:1m" \
+		--container-env=TOKEN=secret,KEPT --no-container-home sh -c 'echo $SLURM_JOB_ID.$SLURM_STEP_ID $(hostname)'
+	after=$(date -u +%FT%T)
+	job=${output%%.*}
+	[[ $(grep -c "^$job\.0 n[123]$" <<<"$output") == 5 ]] || fail "$output"
+	local facts
+	facts=$(sort <<<"$output" | uniq -c | sed -E 's/ *([0-9]+) ([0-9]+)\.0 (n.)/\2 0 \3 \1/')
+	[[ $(job_field "$job" UserId) == 'alice(2001)' && $(job_field "$job" NumNodes) == 3 ]]
+	run records 'for r in records: print(r["job"], r["step"], r["node"], r["tasks"])'
+	prints "$facts"
+	run records 'for r in records: print(r["uid"], r["user"], r["nodes"], r["verdict"], r["image"], r["path"], r["digest"], r["signers"], r["rule"])'
+	prints "$(for _ in 1 2 3; do echo "2001 alice 3 started link.sif $dir/image.sif $hash None user_images=kernel"; done)"
+	run records 'for r in records: print(r["time"])'
+	local time
+	for time in "${lines[@]}"; do
+		[[ $time =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$ ]] || fail "$time"
+		[[ ! $time < $before && ! ${time%.*} > $after ]] || fail "$before $time $after"
+	done
+	run records 'r = records[0]
+for b in r["binds"]: print(b["source"], b["target"], b["access"], b["origin"])
+print(r["devices"], r["options"])'
+	has_line '/scratch /scratch rw site'
+	has_line "$dir/data /mnt/data ro user"
+	has_line 'tmpfs /x rw user'
+	has_line '/tmp /tmp rw system'
+	has_line "['/dev'] {'digest': '$hash', 'env': 'SITES=,TOKEN=,KEPT', 'home': 'no'}"
+	has_not '/home/alice'
+	has_not '/proc'
+	run records 'print(all(type(r["microseconds"][p]) is int and r["microseconds"][p] >= 0 for r in records for p in ("open", "judge", "mount", "plan", "build")))'
+	prints True
+	! grep -q secret "$file"
+	[[ $(stat -c %a:%U:%G "$file") == 640:root:root ]]
+}
+
+@test "the binds of a record are the mounts that a task has" {
+	recorded ''
+	good srun -n2 -w n1 --container="$busybox" --container-bind=/etc/hostname:/mnt/name cat /proc/self/mountinfo
+	cut -d' ' -f5 <<<"$output" | sort -u >mounted
+	records 'for b in records[0]["binds"]: print(b["target"])' | sort >recorded
+	# Besides there are the root, the kernel's, and the files that are made for each container.
+	grep -vxE '/|/(proc|sys|dev)(/.*)?|/etc/(passwd|group)' mounted | diff - recorded
+}
+
+@test "job script, step, joined step and a step that the site leaves outside have a record each" {
+	recorded ''
+	job_script job.sh "srun -n1 --container=$busybox true; srun -n1 --overlap --container=step:batch true; srun -n1 --container=none true"
+	batch -w n1 --container="$busybox" job.sh
+	run records 'for r in records: print(r["job"], r["step"], r["verdict"], r["image"], r["path"], r.get("joins"), r["rule"], r["user"])'
+	prints "$job 0 started $busybox $busybox None user_images=kernel alice
+$job 1 started step:batch None batch step alice
+$job batch started $busybox $busybox None user_images=kernel alice"
+	rm "$file"
+	recorded '' $'options:\n  scope: script'
+	job_script job.sh 'srun -n1 true'
+	batch -w n1 --container="$busybox" job.sh
+	run records 'for r in records: print(r["job"], r["step"], r["verdict"], r.get("entered"))'
+	prints "$job 0 outside None
+$job batch started None"
+}
+
+@test "a refused step has a record with its cause, and so has one whose request nobody can read" {
+	listen
+	recorded ''
+	nodes=2 refused image-missing '/no/such.sif' srun -N2 -n4 -w n1,n2 --container=/no/such.sif true
+	run records 'for r in records: print(r["node"], r["verdict"], r["entered"], r["kind"], r["cause"], r["image"], r["path"], r["user"], r["rule"])'
+	prints "n1 refused 0 image-missing /no/such.sif: no such file on this node /no/such.sif /no/such.sif alice None
+n2 refused 0 image-missing /no/such.sif: no such file on this node /no/such.sif /no/such.sif alice None"
+	rm "$file"
+	recorded ', required: yes'
+	run alice srun -n1 -w n1 --export='ALL,SLURM_CORACLE_REQUEST=1:image=relative' true
+	((status != 0))
+	run records 'for r in records: print(r["verdict"], r["kind"], r["image"], r["user"])'
+	prints 'refused usage None alice'
+	# Where the file is nobody knows yet.
+	: >log
+	configure $'version: 1\naudit: {path: /x}'
+	refused config 'unknown field' srun -n1 -w n1 --container="$busybox" true
+	eventually logged 1
+	grep -q ' verdict=refused cause="coracle: /etc/coracle/coracle.yaml:2:' log || fail "$(<log)"
+	count 1 0
+}
+
+@test "policy refuses: the record has the kind, and none of a started step" {
+	configure $'version: 1\nuser_images: deny\n'"audit: {file: $file, required: yes}"
+	refused policy '(user_images: deny)' srun -n4 -w n1 --container="$busybox" true
+	run records 'for r in records: print(r["verdict"], r["kind"], r["rule"])'
+	prints 'refused policy None'
+}
+
+@test "hostile names: ESC, line feed, CSI, bytes that are no text; a clean line in the file and in the log" {
+	listen
+	recorded ''
+	local names=($'a\e[2J\n{"version":1}\nverdict=started b".sif' $'\xc2\x9b2J\u202e\u2028 x.sif' $'\xff\xfe.sif') name i=0
+	for name in "${names[@]}"; do
+		cp "$busybox" "$name"
+		good srun -n1 -w n1 --container="$dir/$name" true || return
+		run alice srun -n1 -w n1 --container="$dir/no$name" true
+		((status != 0)) || fail "$output" || return
+		((i += 2))
+		eventually logged "$i" || return
+		count "$i" 0 || fail "$(cat -v "$file")" || return
+	done
+	[[ $(wc -l <"$file") == 6 ]]
+	# No control character of ASCII or of Unicode, and none that turns the text around.
+	! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|<LF>' "$file" log || fail "$(cat -v "$file" log)"
+	run records 'import os
+names = [os.path.basename(r["path"]) for r in records if r["verdict"] == "started"]
+wanted = ["a\x1b[2J\n{\"version\":1}\nverdict=started b\".sif", "\x9b2J\u202e\u2028 x.sif", "\ufffd\ufffd.sif"]
+print(sorted(names) == sorted(wanted) or names)'
+	prints True
+	run coracle log
+	((status == 0))
+	! LC_ALL=C grep -qP '\e|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]' <<<"$output"
+	[[ $(grep -cE '^2[0-9]{3}-.* (started|refused)$' <<<"$output") == 6 ]] || fail "$output"
+}
+
+@test "huge lists of options: one bounded line, and what there was no room for is counted" {
+	recorded ''
+	local i long list=/scratch:/x0 names=A
+	long=$(printf 'd%.0s' {1..90})
+	mkdir -p "$long"
+	for ((i = 1; i < 100; i++)); do list+=",$dir/$long:/mnt/$long$i"; done
+	for ((i = 0; i < 700; i++)); do names+=",VARIABLE_$i"; done
+	good srun -n1 -w n1 --container="$busybox" --container-bind="$list" --container-env="$names" true
+	run records 'r = records[0]
+print(len(r["options"]["env"].encode()) <= 4096, "…" in r["options"]["env"], sum(b["origin"] == "user" for b in r["binds"]) + r.get("left_out", 0))'
+	prints 'True True 100'
+	[[ $(wc -lc <"$file") =~ ^\ *1\ +([0-9]+)$ ]] && ((BASH_REMATCH[1] <= 65537))
+}
+
+@test "64 steps at once on three nodes: 192 whole lines, none torn" {
+	# A directory takes no loop device, of which the test's nodes do not have as many.
+	recorded ', required: yes' 'directories: allow'
+	good salloc -N3 -n3 sh -c "for i in \$(seq 64); do srun --overlap -N3 -n3 --container=$IMG/tree true & done; wait"
+	eventually count 192 0
+	run records 'print(len({(r["step"], r["node"]) for r in records}), {r["verdict"] + r.get("cause", "") for r in records})'
+	prints "192 {'started'}"
+}
+
+@test "a file that is not root's alone is not written to: no step without its record where that is required, else a word in the log" {
+	listen
+	local made kind text
+	for made in "ln -s $dir/mine $file" "install -m 660 /dev/null $file" "install -o alice /dev/null $file" "mkdir $file" \
+		"mkfifo $file" "chmod 775 /var/lib/coracle" "rmdir /var/lib/coracle" "eval install -m 640 /dev/null $file; ln $file $file.2"; do
+		rm -rf /var/lib/coracle
+		mkdir -p /var/lib/coracle
+		$made
+		: >log
+		recorded ', required: yes'
+		kind=config text=/var/lib/coracle
+		[[ $made != rmdir* ]] || kind=system
+		refused "$kind" "$text" srun -n4 -w n1 --container="$busybox" true || fail "$made" || return
+		eventually logged 1
+		grep -q " verdict=refused cause=.* audit=\"coracle: /var/lib/coracle.*\[$kind\]\"" log || fail "$made" "$(<log)" || return
+		recorded ''
+		good srun -n4 -w n1 --container="$busybox" cat /etc/image-only || fail "$made" || return
+		[[ $(grep -cx "$MARK" <<<"$output") == 4 ]]
+		eventually logged 2
+		grep -q " verdict=started audit=\"coracle: /var/lib/coracle.*\[$kind\]\"" log || fail "$made" "$(<log)" || return
+	done
+	[[ ! -e mine ]]
+}
+
+@test "a full disk: refused where a record is required, else in the log; what was cut off spoils no other line" {
+	listen
+	on-node n1 mount -t tmpfs -o size=8k,mode=755 none /var/lib/coracle
+	recorded ', required: yes'
+	good srun -n1 -w n1 --container="$busybox" true
+	# Room for the beginning of a record only.
+	on-node n1 sh -c "head -c \$((8091 - \$(stat -c %s $file))) /dev/zero | tr '\\0' x >>$file; echo >>$file"
+	run alice srun -n4 -w n1 --container="$busybox" true
+	((status == 125)) || fail "$output"
+	said system 'audit.jsonl: cannot be written to: only 100 of '
+	recorded ''
+	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+	eventually logged 3
+	[[ $(grep -c 'audit="coracle: /var/lib/coracle/audit.jsonl: cannot be written to: ' log) == 2 ]] || fail "$(<log)"
+	on-node n1 mount -o remount,size=1m /var/lib/coracle
+	good srun -n1 -w n1 --container="$busybox" true
+	run on-node n1 coracle log --json
+	((status == 0))
+	[[ $(grep -c '"verdict":"started"' <<<"$output") == 2 ]] || fail "$output"
+	grep -qE '^coracle: note: /var/lib/coracle/audit.jsonl: 2 lines that are no records$' <<<"$output" || fail "$output"
+}
+
+@test "when a task runs, its record is in the file" {
+	recorded ''
+	install -m 640 -g alice /dev/null "$file"
+	good srun -N3 -n6 --container="$busybox" --container-bind="$file:/mnt/records:ro" \
+		sh -c 'grep "\"job\":$SLURM_JOB_ID,\"step\":\"0\",\"node\":\"$(hostname)\"" /mnt/records | grep -c "\"verdict\":\"started\""'
+	prints $'1\n1\n1\n1\n1\n1'
+}
+
+@test "coracle log: by job, step, user and time, for people and for programs" {
+	recorded ''
+	good srun -n2 -w n1 --container="$busybox" --container-bind="$dir:/mnt/d" sh -c 'echo $SLURM_JOB_ID'
+	local job=${lines[0]}
+	timeout 60 as bob srun -n1 -w n1 --container="$busybox" true
+	run coracle log --job "$job"
+	((status == 0)) || fail "$output"
+	[[ ${lines[0]} =~ ^20.*Z\ \ "$job".0\ \ n1\ \ alice\ \(2001\)\ \ started$ ]] || fail "$output"
+	has_line "    image    $busybox"
+	has_line '    digest   -'
+	has_line '    policy   user_images=kernel'
+	has_line '    tasks    2 on this node'
+	has_line '    nodes    1'
+	has_line "    bind     $dir -> /mnt/d rw (user)"
+	has_line '    device   /dev'
+	has 'open '
+	[[ $(coracle log --json --job "$job.0") == "$(grep "\"job\":$job," "$file")" ]]
+	[[ $(coracle log --json | wc -l) == 2 ]]
+	[[ $(coracle log --json --user bob | wc -l) == 1 ]]
+	[[ $(coracle log --json --user 2001 --since 1h | wc -l) == 1 ]]
+	run coracle log --job "$job.7"
+	((status == 1))
+	prints "coracle: $file: no such record [system]
+coracle: hint: each node has its own records; you see those that you may read"
+	run coracle log --since 2100-01-01
+	((status == 1))
+	local wrong
+	for wrong in --job=x --job=1.x --since=soon --nonsense; do
+		run coracle log "$wrong"
+		((status == 2)) || fail "$wrong: $status" "$output" || return
+	done
+	run coracle log --job 1 --json --config "$dir/none.yaml"
+	((status == 1))
+}
+
+@test "coracle log of a user shows what the file's mode lets him see" {
+	recorded ''
+	good srun -n1 -w n1 --container="$busybox" true
+	run alice coracle log
+	((status == 1))
+	prints "coracle: $file: cannot be read: Permission denied (os error 13) [system]
+coracle: hint: its owner and group may read it: ask the site's admin"
+	chgrp alice "$file"
+	good coracle log
+	has ' alice (2001)  started'
+	chmod 660 "$file"
+	run alice coracle log
+	((status == 1))
+	has 'writable by others than root'
+}
+
+@test "without a file coracle log reads the journal, and only what root wrote there" {
+	needs journalctl
+	[[ -x /lib/systemd/systemd-journald ]] || needs systemd-journald
+	mkdir -p /run/systemd/journald.conf.d /run/systemd/journal
+	printf '%s\n' '[Journal]' Storage=volatile ReadKMsg=no Audit=no ForwardToSyslog=no ForwardToWall=no >/run/systemd/journald.conf.d/test.conf
+	[[ -s /etc/machine-id ]] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+	/lib/systemd/systemd-journald 3>&- &
+	journald=$!
+	eventually test -S /run/systemd/journal/socket
+	good srun -n2 -w n1 --container="$busybox" --container-bind="$dir:/mnt/$(printf 'd%.0s' {1..200})" sh -c 'echo $SLURM_JOB_ID'
+	local job=${lines[0]}
+	refused image-missing /no/such.sif srun -n1 -w n1 --container=/no/such.sif true
+	alice perl -MSocket -e 'socket(S, AF_UNIX, SOCK_DGRAM, 0); defined(send(S,
+		"PRIORITY=6\nSYSLOG_IDENTIFIER=coracle\nMESSAGE=x\nCORACLE_JOB=$ARGV[0]\nCORACLE_RECORD={\"version\":1,\"time\":\"x\",\"job\":$ARGV[0],\"step\":\"0\",\"node\":\"forged\",\"uid\":0,\"verdict\":\"started\"}\n",
+		0, sockaddr_un("/run/systemd/journal/socket"))) or die $!' "$job"
+	in_journal() { [[ $(journalctl --quiet SYSLOG_IDENTIFIER=coracle | wc -l) == 3 ]]; }
+	eventually in_journal
+	run coracle log --job "$job" --json
+	((status == 0)) || fail "$output"
+	((${#lines[@]} == 1)) || fail "$output"
+	python3 -c 'import json, sys
+r = json.loads(sys.argv[1])
+assert (r["node"], r["user"], r["entered"], r["verdict"]) == ("n1", "alice", 2, "started"), r' "$output"
+	[[ $(coracle log --since 1h --json | wc -l) == 2 ]]
+	[[ $(journalctl --quiet --output=cat --output-fields=CORACLE_IMAGE CORACLE_JOB="$job" _UID=0) == *"$busybox"* ]]
+	run alice coracle log --job "$job"
+	((status == 1))
+}
+
+has_comment() { # JOB TEXT
+	[[ $(job_field "$1" Comment) == "$2" ]]
+}
+
+# A step of alice's that lasts until `done` is there.
+lasting() { # SRUN-OPTION...
+	rm -f started "$dir/done"
+	alice srun -w n1 -N1 -n1 "$@" sh -c "echo \$SLURM_JOB_ID >$dir/started; until test -e $dir/done; do sleep 0.1; done" 3>&- &
+	step=$!
+	eventually test -s "$dir/started"
+	job=$(<"$dir/started")
+}
+
+last() {
+	touch "$dir/done"
+	wait "$step"
+}
+
+@test "the job's comment names the image of its first step in a container, with the digest if it is known" {
+	recorded ', comment: yes'
+	local hash
+	hash=sha256:$(sha256sum "$busybox" | cut -d' ' -f1)
+	lasting --container="$busybox" --container-digest="$hash"
+	eventually has_comment "$job" "coracle:$busybox@$hash"
+	alice srun --jobid="$job" --overlap -n1 --container="$IMG/bare.sif" true
+	eventually no_launcher_waits
+	has_comment "$job" "coracle:$busybox@$hash"
+	last
+	lasting --container="$busybox"
+	eventually has_comment "$job" "coracle:$busybox"
+	last
+}
+
+# What is left of the launchers waits for nothing: that of a step that runs has ended, too.
+no_launcher_waits() { ! pgrep -x coracle >/dev/null && ! pgrep -x scontrol >/dev/null; }
+
+@test "a comment of the user's own stays, and so does every comment where the site does not want ours" {
+	recorded ', comment: yes'
+	lasting --comment='my own' --container="$busybox"
+	eventually no_launcher_waits
+	[[ $(scontrol show job "$job") == *$'\n   Comment=my own'* ]] || fail "$(scontrol show job "$job")"
+	last
+	recorded ''
+	lasting --container="$busybox"
+	eventually no_launcher_waits
+	[[ $(scontrol show job "$job") != *' Comment='* ]] || fail "$(scontrol show job "$job")"
+	last
+}
+
+@test "of an array each task has its own comment" {
+	recorded ', comment: yes'
+	job_script job.sh "until test -e $dir/done; do sleep 0.1; done"
+	local all
+	all=$(alice sbatch --parsable --array=1-2 -w n1 -o /dev/null --container="$busybox" job.sh)
+	both() { [[ $(squeue --noheader --jobs="$all" --format=%k | sort | uniq -c | tr -s ' ') == " 2 coracle:$busybox" ]]; }
+	eventually both
+	touch "$dir/done"
+}
+
+@test "of a heterogeneous job each component has its own comment" {
+	recorded ', comment: yes'
+	local wait="until test -e $dir/done; do sleep 0.1; done"
+	alice srun -n1 -w n1 --container="$busybox" sh -c "$wait" : -n1 -w n2 --container="$IMG/bare.sif" sh -c "$wait" 3>&- &
+	step=$!
+	both() { [[ $(squeue --noheader --user=alice --format=%k | sort | tr '\n' ' ') == "coracle:$IMG/bare.sif coracle:$busybox " ]]; }
+	eventually both
+	last
+}
+
+@test "a controller that does not answer holds up neither the step nor the node" {
+	mkdir -p /opt/hanging
+	cp /usr/bin/srun /opt/hanging/srun
+	printf '%s\n' '#!/bin/sh' "echo x >>$dir/asked" 'sleep 1000 & sleep 1000' >/opt/hanging/scontrol
+	chmod 755 /opt/hanging/scontrol
+	recorded ', comment: yes' $'slurm_client:\n  bin: /opt/hanging'
+	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+	eventually test -e asked
+	eventually no_stepd
+	no_loops
+	# healthy() sees that what hangs is gone within its limit.
+}
