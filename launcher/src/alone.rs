@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use coracle::config::{self, Config};
 use coracle::options::{Id, RawOptions, Spec};
+use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
@@ -63,6 +64,7 @@ impl Order<'_> {
         };
         let (identity, authority) = whose(self.user)?;
         let config = load(self.config, authority)?;
+        let used = request.settings.given();
         let settings = request.settings.or(config.options.0.clone());
         let run = Run {
             image,
@@ -74,6 +76,10 @@ impl Order<'_> {
             config,
             identity,
             authority,
+            used,
+            // In a job or not: what it is, is not known here, and rules of jobs are for steps.
+            job: Job::none(),
+            known: None,
             daemon: None,
             clock: Clock::start(),
         };

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
+use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sighting, Upper};
-use coracle::policy::{self, Form, Grant, Provenance};
+use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
+use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
+use crate::bounds::Bounds;
+use crate::facts::{self, Known};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::slurm_client;
 use crate::survey;
@@ -45,6 +48,12 @@ pub struct Run {
     pub identity: Identity,
     /// With whose rights it is made.
     pub authority: Authority,
+    /// The options that the user has used.
+    pub used: Vec<Id>,
+    /// What root knows of the job.
+    pub job: Job,
+    /// What the node knows of the user, and which rules hold, once that is known.
+    pub known: Option<Known>,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
     /// How long each phase took.
@@ -90,7 +99,8 @@ impl Loaded {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it.
     pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
-        let opened = self.open(proxy)?;
+        let judged = self.authority == Authority::Root;
+        let opened = self.open(proxy, judged)?;
         let grant = match self.authority {
             Authority::Root => self.judge(proxy, &opened)?,
             Authority::Own => self.judge_own(&opened)?,
@@ -98,10 +108,23 @@ impl Run {
         self.attach(proxy, opened, grant)
     }
 
-    /// Opens and verifies the image.
-    pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
+    /// Finds out about the user and the rules that hold, and whether they let him ask for what he does.
+    fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+        };
+        if self.authority == Authority::Root {
+            policy::options(&known.rules, &self.used)?;
+        }
+        Ok(self.known.insert(known))
+    }
+
+    /// Opens and verifies the image; `judged` says that the site's rules will be asked about it.
+    pub fn open(&mut self, proxy: &Proxy, judged: bool) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        let opened = proxy.open_image(&self.image, self.settings.digest.is_some())?;
+        let listed = self.learn(proxy)?.rules.want_digest() && judged;
+        let opened = proxy.open_image(&self.image, self.settings.digest.is_some() || listed)?;
         self.clock.lap("open");
         if let (Some(wanted), Some(found)) = (self.settings.digest, opened.digest)
             && wanted != found
@@ -113,8 +136,20 @@ impl Run {
 
     /// What the site says of an image that was opened.
     pub fn judge(&self, proxy: &Proxy, opened: &Opened) -> Result<Grant, Refusal> {
+        let name = self.image.to_string();
+        let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
+        let rules = &self.known.as_ref().ok_or_else(early)?.rules;
         let provenance = self.provenance(proxy, opened)?;
-        policy::judge(&self.config, &provenance).map_err(|denied| denied.refuse(&self.image.to_string()))
+        if provenance.form == Form::Directory {
+            Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+        }
+        policy::judge(rules, &provenance).map_err(|denied| denied.refuse(&name))
+    }
+
+    /// By whom all of the image is signed, where the rules ask for that; nothing where it is not known, and then a rule
+    /// that names signers refuses.
+    fn signers(&self, _: &Opened) -> Result<Option<Vec<String>>, Refusal> {
+        Ok(None)
     }
 
     /// What the kernel lets the user do with it.
@@ -125,9 +160,7 @@ impl Run {
     /// Gets an image that may run ready for mounting.
     pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let mut groups = vec![self.identity.gid];
-        groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
-        let account = proxy.account(&groups)?;
+        let account = self.learn(proxy)?.account.clone();
         self.clock.lap("judge");
         let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
@@ -137,7 +170,16 @@ impl Run {
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
         let form = form(&opened.image);
-        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form };
+        let own = Provenance {
+            owner: self.identity.uid,
+            mode: 0o777,
+            below: None,
+            wanted_owner: None,
+            form,
+            length: opened.length,
+            digest: opened.digest,
+            signers: self.signers(opened)?,
+        };
         let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
@@ -227,19 +269,58 @@ impl Run {
         let name = self.image.to_string();
         let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut sightings, mut sources) = (Vec::new(), Sources::default());
+        // Somebody with no other rights than his own is bound by nothing.
+        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
             let sight = rights.during(|| survey::look(image, &want.target));
             let sight = sight.map_err(|error| apply::damaged(&name, &error))?;
+            let images_own = want.presence == Presence::UnlessInImage
+                && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
+            if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
+                && !self.within(bounds, &want, source)?
+            {
+                continue;
+            }
             sightings.push(Sighting { want, shape, sight });
             sources.sightings.push(source);
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
-            sources.upper = Some(open_upper(proxy, path)?);
+            let folder = open_upper(proxy, path)?;
+            if let Some(bounds) = &bounds {
+                let shown = path.display().to_string();
+                bounds.allow(folder.as_fd(), &shown)?;
+                bounds.deny(folder.as_fd(), &shown)?;
+            }
+            sources.upper = Some(folder);
         }
         let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
         Ok((plan, sources))
+    }
+
+    /// Whether a source is within the bounds of the site's rules; false, if the container does without it.
+    ///
+    /// What the site itself binds is not asked about, nor what Slurm needs. The file of the X server's cookie is the
+    /// user's choice, but nothing that he has asked for.
+    fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
+        let Source::Node(path) = &want.source else { return Ok(true) };
+        let (source, shown) = (source.as_fd(), path.display().to_string());
+        match want.origin {
+            Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
+            Origin::Workdir => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
+            }
+            Origin::Home => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("--no-container-home leaves it out"))
+            }
+            Origin::Slurm if cookie(&self.environment).as_ref() == Some(path) => {
+                return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
+            }
+            _ => Ok(()),
+        }
+        .map(|()| true)
     }
 
     /// What the tasks of this container find in their environment.
@@ -289,10 +370,14 @@ impl Run {
 /// Single files of the node that Slurm or a job's environment refers to. `told` is what Slurm was told of its own
 /// configuration (`SLURM_CONF`).
 pub fn files(config: &Config, environment: &[Pair], told: Option<&Path>) -> Vec<PathBuf> {
-    let cookie = environment.iter().find(|(name, _)| name == "XAUTHORITY");
-    let cookie = cookie.map(|(_, path)| PathBuf::from(path));
+    let cookie = cookie(environment);
     let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
+}
+
+/// The file of the X server's cookie (X(7)).
+fn cookie(environment: &[Pair]) -> Option<PathBuf> {
+    environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path))
 }
 
 fn form(image: &Image) -> Form {
