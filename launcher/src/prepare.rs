@@ -144,13 +144,19 @@ impl Server {
         let config = Config::load(&self.path);
         let log = config.as_ref().map_or(Log::Auto, |config| config.log);
         let asked = self.asked();
-        let (asked, config) = match (asked, config) {
-            (asked, Err(error)) => (asked.and(Err(error.into())), Config::default()),
+        let mut request = match &asked {
+            Ok(Some(Choice::Container(request))) => Some((**request).clone()),
+            _ => None,
+        };
+        let (settled, config) = match (asked, config) {
+            (_, Err(error)) => (Err(error.into()), Config::default()),
             (asked, Ok(config)) => (asked.and_then(|choice| self.settle(choice, &config)), config),
         };
-        let request = asked.as_ref().ok().and_then(|settled| settled.as_ref()).map(|settled| settled.request.clone());
+        if let Ok(Some(Settled { request: default, default: true, .. })) = &settled {
+            request = Some(default.clone());
+        }
         let mut entry = Entry::of(&self.start, request.as_ref());
-        match asked.and_then(|settled| settled.map_or(Ok(Errand::Bare), |settled| self.errand(settled, config))) {
+        match settled.and_then(|settled| settled.map_or(Ok(Errand::Bare), |settled| self.errand(settled, config))) {
             Ok(Errand::Container(mut run, steps)) => {
                 let outcome = self.begin(&mut run).and_then(|outcome| self.answer_all(&mut run, outcome, steps));
                 self.write_down(&mut entry, &outcome, &run, log);

@@ -20,7 +20,7 @@ use crate::report::{Kind, Refusal};
 use crate::request::{Access, Settings};
 
 pub use place::place_of;
-pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, MaxSize, OptionKey, Rule, Scope, YesNo, write_list};
+pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use trusted::{open_trusted, trust};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
@@ -77,7 +77,7 @@ pub struct Config {
     /// [`Rule::bind_allow`]
     pub bind_allow: Option<Allowed<Absolute>>,
     /// [`Rule::bind_deny`]
-    pub bind_deny: Option<Vec<Absolute>>,
+    pub bind_deny: Option<Folders>,
     /// [`Rule::user_options`]
     pub user_options: Option<Allowed<OptionKey>>,
     /// Rules of partitions.

@@ -36,7 +36,7 @@ pub struct Rule {
     /// The folders that users may bind from.
     pub bind_allow: Option<Allowed<Absolute>>,
     /// The folders that containers do not show.
-    pub bind_deny: Option<Vec<Absolute>>,
+    pub bind_deny: Option<Folders>,
     /// The options that users may use.
     pub user_options: Option<Allowed<OptionKey>>,
 }
@@ -149,12 +149,19 @@ impl<T: fmt::Display> fmt::Display for Allowed<T> {
 }
 
 /// `[a, b]`
-pub fn write_list<T: fmt::Display>(out: &mut fmt::Formatter<'_>, list: &[T]) -> fmt::Result {
-    out.write_str("[")?;
-    for (index, item) in list.iter().enumerate() {
-        write!(out, "{}{item}", if index == 0 { "" } else { ", " })?;
+fn write_list<T: fmt::Display>(out: &mut fmt::Formatter<'_>, list: &[T]) -> fmt::Result {
+    let items: Vec<String> = list.iter().map(T::to_string).collect();
+    write!(out, "[{}]", items.join(", "))
+}
+
+/// Folders of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Folders(pub Vec<Absolute>);
+
+impl fmt::Display for Folders {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(out, &self.0)
     }
-    out.write_str("]")
 }
 
 /// The image of steps that ask for none.

@@ -18,6 +18,18 @@ fn the_example_of_the_documentation_is_valid() {
 }
 
 #[test]
+fn what_the_example_has_as_comments_is_valid_too() {
+    let text = include_str!("../../slurm-conf-examples/coracle.yaml");
+    // Sentences have one blank behind the sign, keys none or two.
+    let key = |line: &str| line.strip_prefix('#').is_some_and(|rest| !rest.starts_with(' ') || rest.starts_with("  "));
+    let text: String = text.lines().map(|line| if key(line) { &line[1..] } else { line }.to_owned() + "\n").collect();
+    let config = Config::parse(Path::new("coracle.yaml"), &text).unwrap();
+    assert!(config.top().signers.is_some() && config.squashfuse.is_some());
+    let scopes = [&config.partitions, &config.accounts, &config.qos, &config.users, &config.groups];
+    assert!(scopes.iter().all(|scope| scope.0.len() == 1), "{scopes:?}");
+}
+
+#[test]
 fn the_defaults_allow_nothing_of_the_users() {
     let config = Config::parse(Path::new("c.yaml"), "version: 1\n").unwrap();
     assert_eq!(config, Config::default());

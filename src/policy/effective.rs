@@ -17,8 +17,8 @@
 use std::fmt;
 
 use crate::config::{
-    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, MaxSize, OptionKey, Rule, Scope,
-    UserImages, YesNo,
+    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, MaxSize, OptionKey, Rule,
+    Scope, UserImages, YesNo,
 };
 use crate::report::{Kind, Refusal};
 
@@ -166,12 +166,37 @@ pub struct Rules {
     /// [`Rule::bind_allow`]
     pub bind_allow: Ruling<Allowed<Absolute>>,
     /// [`Rule::bind_deny`]
-    pub bind_deny: Ruling<Vec<Absolute>>,
+    pub bind_deny: Ruling<Folders>,
     /// [`Rule::user_options`]
     pub user_options: Ruling<Allowed<OptionKey>>,
 }
 
 impl Rules {
+    /// Every key with what is said of it, and by which line.
+    pub fn lines(&self) -> [(&'static str, String, Option<&str>); 10] {
+        type Line<'a> = (&'static str, String, Option<&'a str>);
+        fn line<'a, T: fmt::Display>(key: &'static str, ruling: &'a Ruling<T>) -> Line<'a> {
+            let rule = match ruling {
+                Ruling::Silent => None,
+                Ruling::Said(said) => Some(said.rule.as_str()),
+                Ruling::Undecided(missing) => Some(missing.rule.as_str()),
+            };
+            (key, ruling.to_string(), rule)
+        }
+        [
+            line("default_image", &self.default_image),
+            line("required", &self.required),
+            line("user_images", &self.user_images),
+            line("directories", &self.directories),
+            line("digests", &self.digests),
+            line("signers", &self.signers),
+            line("max_image_size", &self.max_image_size),
+            line("bind_allow", &self.bind_allow),
+            line("bind_deny", &self.bind_deny),
+            line("user_options", &self.user_options),
+        ]
+    }
+
     /// Whether images must have one of these digests: then they have to be known.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
@@ -223,6 +248,9 @@ enum Match {
     Unknown(Fact),
 }
 
+/// A scope: its key, its rules, and whose they are.
+type Candidate<'a> = (&'a str, &'a Scope, &'a dyn Fn(&str) -> Match);
+
 struct Look<'a> {
     config: &'a Config,
     facts: &'a Facts,
@@ -232,7 +260,7 @@ struct Look<'a> {
 impl Look<'_> {
     fn decide<T: Clone>(&self, key: &str, job: &Job, pick: impl Fn(&Rule) -> Option<&T>) -> Ruling<T> {
         let Config { users, groups, accounts, qos, partitions, .. } = self.config;
-        let scopes: [(&str, &Scope, &dyn Fn(&str) -> Match); 5] = [
+        let scopes: [Candidate<'_>; 5] = [
             ("users", users, &|name| self.user(name)),
             ("groups", groups, &|name| self.group(name)),
             ("accounts", accounts, &|name| is("account", &job.account, name)),

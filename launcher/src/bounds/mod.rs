@@ -1,10 +1,10 @@
 //! Where users may bind from (`bind_allow`), and what containers do not show (`bind_deny`).
 //!
 //! A source is inside a folder when the very inode is found again beneath the folder's descriptor; paths are only hints
-//! of where to look. It is denied when it lies in a denied folder, and also when a denied folder, or a part of one, lies
-//! in it, since binds are recursive. One inode is often reachable by several paths, because a part of a file system is
-//! mounted twice: so besides the folders on a path, the places of the file systems that it would show are compared, as
-//! the kernel's mount table has them. What cannot be decided is refused.
+//! of where to look. It is denied when it lies in a denied folder, and also when a denied folder, or a part of one,
+//! lies in it, since binds are recursive. One inode is often reachable by several paths, because a part of a file
+//! system is mounted twice: so besides the folders on a path, the places of the file systems that it would show are
+//! compared, as the kernel's mount table has them. What cannot be decided is refused.
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
@@ -143,7 +143,7 @@ impl<'a> Bounds<'a> {
             Some(Value { value: Allowed::Any, .. }) | None => None,
         };
         let deny = match self.rules.bind_deny.said().map_err(|missing| missing.refuse(shown))? {
-            Some(Value { value, rule }) => Some((folders(value, &mounts).map_err(undecided(rule))?, rule.clone())),
+            Some(Value { value, rule }) => Some((folders(&value.0, &mounts).map_err(undecided(rule))?, rule.clone())),
             None => None,
         };
         Ok(self.found.get_or_init(|| Found { mounts, root, allow, deny }))

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, exec, explain};
+use crate::{attach, check, exec, explain};
 
 pub use options::{Full, Short};
 
@@ -42,6 +42,46 @@ enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
+    /// Look after the site's settings
+    #[command(subcommand)]
+    Config(Settings),
+}
+
+#[derive(Debug, Subcommand)]
+enum Settings {
+    /// Say whether coracle.yaml is right, and which of its lines decides for a user, job and image
+    Check(Check),
+}
+
+/// What `coracle config check` was given.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The file
+    #[arg(default_value = coracle::config::PATH)]
+    pub file: PathBuf,
+    /// Show the rules that hold for this user (others than you: root only)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// And for a job in this partition
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// And of this account
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// And with this quality of service
+    #[arg(long, value_name = "NAME")]
+    pub qos: Option<String>,
+    /// And what they say of this image
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<OsString>,
+}
+
+impl Check {
+    /// Whether more is wanted than to know if the file is right.
+    pub fn asks(&self) -> bool {
+        [&self.user, &self.partition, &self.account, &self.qos].iter().any(|said| said.is_some())
+            || self.image.is_some()
+    }
 }
 
 /// What goes with every image.
@@ -148,6 +188,7 @@ pub fn main() -> ExitCode {
             Verb::Run(run) => exec::run(run),
             Verb::Shell(shell) => exec::shell(shell),
             Verb::Explain(explain) => explain::main(explain),
+            Verb::Config(Settings::Check(check)) => return manage(check::main(check)),
         },
         Err(error) => {
             // Help and version go to standard output and are no failure.
@@ -161,6 +202,14 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
         ExitCode::from(REFUSED)
+    })
+}
+
+/// What a command that manages ends with: 1 for what is wrong, also with what it was asked for.
+fn manage(done: Result<ExitCode, Refusal>) -> ExitCode {
+    done.unwrap_or_else(|refusal| {
+        eprintln!("{refusal}");
+        ExitCode::from(if refusal.kind == Kind::Usage { WRONG } else { 1 })
     })
 }
 
