@@ -134,7 +134,7 @@ required: yes"
 	job_script job.sh "$WHERE
 srun -n1 sh -c '$WHERE'
 srun -n1 --container-bind=$dir/data:/mnt/data ls /mnt/data
-srun -n1 --container=none /bin/sh -c '$WHERE; srun -n1 sh -c \"$WHERE\"'"
+srun -n1 --overlap --container=none /bin/sh -c '$WHERE; srun -n1 --overlap sh -c \"$WHERE\"'"
 	batch -p main ./job.sh
 	prints $'inside\ninside\nmine\nhost\nhost'
 	good salloc -Q -n1 -p main srun sh -c "$WHERE"
@@ -194,7 +194,8 @@ groups: {proj: {user_options: [env, home]}}'
 	good srun -Q -n1 --container="$busybox" --container-env=A=1 sh -c 'echo $A'
 	prints 1
 	denied '--container-digest: the site does not let you' --container-digest="sha256:$(printf '0%.0s' {1..64})"
-	CORACLE_CONTAINER_WRITABLE=yes denied '--container-writable: the site does not let you'
+	at=node refused policy '--container-writable: the site does not let you' \
+		env CORACLE_CONTAINER_WRITABLE=yes srun -n1 --container="$busybox" true
 }
 
 @test "a list of digests" {
@@ -227,22 +228,29 @@ groups: {proj: {user_options: [env, home]}}'
 		denied "$source: in no folder that you may bind from (bind_allow)" --container-bind="$source:/mnt/x" || return
 	done
 	has 'hint: allowed are /scratch/allow'
-	denied '/scratch/allow2/over: in no folder that you may bind from' --container-overlay=/scratch/allow2/over || return
+	denied '/scratch/allow2: in no folder that you may bind from' --container-overlay=/scratch/allow2
 }
 
 @test "bind_deny: in it, above it, by another name, the working directory, the home and a directory image" {
 	install -d -o alice /scratch/deny/in /scratch/allow
 	ln -s /scratch/deny/in /scratch/allow/link
-	on-node n1 mkdir /tmp/alias
-	on-node n1 mount --bind /scratch/deny/in /tmp/alias
 	rules 'bind_deny: [/scratch/deny]
 directories: allow'
 	local source said='containers do not show /scratch/deny, and this is in it or has it inside (bind_deny)'
-	for source in /scratch/deny /scratch/deny/in /scratch/allow/link /scratch / /scratch/allow/../deny /tmp/alias /tmp; do
-		denied "$said" -w n1 --container-bind="$source:/mnt/x" || break
+	for source in /scratch/deny /scratch/deny/in /scratch/allow/link /scratch / /scratch/allow/../deny; do
+		denied "$said" --container-bind="$source:/mnt/x" || return
 	done
+	# A second mount of a part of it, and what is above that. Not with `denied`, which wants the mounts as they were.
+	on-node n1 mkdir /tmp/alias
+	on-node n1 mount --bind /scratch/deny/in /tmp/alias
+	run alice srun -Q -n1 -w n1 --container="$busybox" --container-bind=/tmp/alias:/mnt/x true
+	local below=$output
+	run alice srun -Q -n1 -w n1 --container="$busybox" --container-bind=/tmp:/mnt/x true
 	on-node n1 umount /tmp/alias
-	[[ $source == /tmp ]]
+	on-node n1 rmdir /tmp/alias
+	said policy "/tmp: $said"
+	output=$below
+	said policy "/tmp/alias: $said"
 	good srun -Q -n1 --container="$busybox" --container-bind=/scratch/allow:/mnt/x ls /mnt/x
 	denied "/scratch/deny/in: $said" -D /scratch/deny/in
 	at=node refused policy "$said" srun -n1 --container=/scratch/deny/in true
