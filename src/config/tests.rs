@@ -20,8 +20,12 @@ fn the_example_of_the_documentation_is_valid() {
 #[test]
 fn what_the_example_has_as_comments_is_valid_too() {
     let text = include_str!("../../slurm-conf-examples/coracle.yaml");
-    // Sentences have one blank behind the sign, keys none or two.
-    let key = |line: &str| line.strip_prefix('#').is_some_and(|rest| !rest.starts_with(' ') || rest.starts_with("  "));
+    // Sentences have one blank behind the sign.
+    let first = |rest: &str| rest.split_whitespace().next().map(str::to_owned).unwrap_or_default();
+    let key = |line: &str| {
+        let rest = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || rest.starts_with("  "));
+        rest.is_some_and(|rest| first(rest).ends_with(':'))
+    };
     let text: String = text.lines().map(|line| if key(line) { &line[1..] } else { line }.to_owned() + "\n").collect();
     let config = Config::parse(Path::new("coracle.yaml"), &text).unwrap();
     assert!(config.top().signers.is_some() && config.squashfuse.is_some());
