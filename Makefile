@@ -20,7 +20,7 @@ build: ## the plugin, the launcher and what runs inside of images
 	$(CARGO) build --locked --release --package coracle-launcher --bin coracle
 	$(CARGO) rustc --locked --profile plugin --package coracle-launcher --bin coracle-inside -- \
 		-C target-feature=+crt-static
-	$(CARGO) build --locked --profile plugin --package spank_coracle
+	$(CARGO) build --locked --profile plugin --package spank_coracle --package spank_coracle_facts
 
 # With the development profile, whose dependencies `make unit` builds, too.
 manual: ## man pages and completions, in target/manual
@@ -30,6 +30,7 @@ manual: ## man pages and completions, in target/manual
 install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
 	install -D -m 0755 target/release/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
+	install -D -m 0755 target/plugin/libspank_coracle_facts.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle_facts.so
 	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(PREFIX)/lib/coracle/coracle-inside
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
 	sed -e 's#/usr/lib/coracle#$(PREFIX)/lib/coracle#' slurm-conf-examples/plugstack.conf.d/coracle.conf \
@@ -67,7 +68,7 @@ cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed
 check: ## formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	for package in coracle spank_coracle coracle-launcher; do \
+	for package in coracle spank_coracle spank_coracle_facts coracle-launcher; do \
 		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
 	$(CARGO) deny --log-level error check bans licenses sources
 
@@ -77,7 +78,7 @@ unit: ## what needs no Slurm
 slurm: stage ## behaviour on a real three-node Slurm (root)
 	$(CARGO) build --locked --package spank_coracle --features inject-panic
 	install -D target/debug/libspank_coracle.so $(IMAGES)/panic/spank_coracle.so
-	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so
+	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 
 test: check unit slurm test-kernel verify-agreement ## everything

@@ -30,7 +30,7 @@ pub struct Start {
     pub tasks: u32,
     /// Whose job it is.
     pub identity: Identity,
-    /// `SLURM_CORACLE_REQUEST`, unread.
+    /// `SLURM_CORACLE_REQUEST`, unread; empty for a step that asks for nothing.
     pub request: OsString,
     /// The folder of a batch step's script in slurmd's spool.
     pub script_folder: Option<PathBuf>,
@@ -68,8 +68,10 @@ pub enum Answer {
         workdir: Option<PathBuf>,
         /// Whether the image's entry point runs the command.
         entrypoint: bool,
+        /// What the steps of this one inherit, where it is the site's default.
+        steps: Option<OsString>,
     },
-    /// The site's scope leaves this step on the node. The file of changes to the environment comes as a descriptor.
+    /// This step is left on the node. The file of changes to the environment comes as a descriptor.
     Outside,
     /// The task must not start.
     Refused(Refusal),
@@ -217,8 +219,9 @@ impl Answer {
     /// The message.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Enter { notes, workdir, entrypoint } => {
+            Self::Enter { notes, workdir, entrypoint, steps } => {
                 let writer = Writer::default().put("enter", "1").put_if("workdir", workdir.as_ref());
+                let writer = writer.put_if("steps", steps.as_ref());
                 let writer = writer.put("entrypoint", if *entrypoint { "1" } else { "0" });
                 notes.iter().fold(writer, |writer, note| writer.put("note", note)).0
             }
@@ -240,7 +243,8 @@ impl Answer {
         if reader.get("enter").is_some() {
             let notes = reader.all("note").map(|note| note.to_string_lossy().into_owned()).collect();
             let entrypoint = reader.number("entrypoint")? != 0;
-            return Ok(Self::Enter { notes, workdir: reader.path("workdir")?, entrypoint });
+            let (workdir, steps) = (reader.path("workdir")?, reader.get("steps"));
+            return Ok(Self::Enter { notes, workdir, entrypoint, steps });
         }
         if reader.get("outside").is_some() {
             return Ok(Self::Outside);
@@ -277,8 +281,13 @@ mod tests {
         let hello = Hello { pmix: Some("/p".into()) };
         assert_eq!(Hello::from_bytes(&hello.to_bytes()), Ok(hello));
         for answer in [
-            Answer::Enter { notes: vec!["a".into(), "b".into()], workdir: Some("/w".into()), entrypoint: true },
-            Answer::Enter { notes: vec![], workdir: None, entrypoint: false },
+            Answer::Enter {
+                notes: vec!["a".into(), "b".into()],
+                workdir: Some("/w".into()),
+                entrypoint: true,
+                steps: None,
+            },
+            Answer::Enter { notes: vec![], workdir: None, entrypoint: false, steps: Some("1:image=/a".into()) },
             Answer::Outside,
             Answer::Refused(Refusal::new(Kind::Policy, "o", "c").hint("h")),
         ] {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use coracle::config::{self, Config};
 use coracle::options::{Id, RawOptions, Spec};
+use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
@@ -54,6 +55,12 @@ pub fn fill_as_apptainer(raw: &mut RawOptions, variable: impl Fn(&str) -> Option
 impl Order<'_> {
     /// What there is to do, and where.
     pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
+        let config = load(self.config, whose(self.user)?.1)?;
+        self.with(config)
+    }
+
+    /// The same with settings that have been read.
+    pub fn with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
         let Choice::Container(request) = Request::parse(&self.raw, self.image, &directory)? else {
             return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
@@ -62,7 +69,7 @@ impl Order<'_> {
             return Err(Refusal::new(Kind::Usage, "step", "only a job can join a step").hint("coracle exec --job JOB"));
         };
         let (identity, authority) = whose(self.user)?;
-        let config = load(self.config, authority)?;
+        let used = request.settings.given();
         let settings = request.settings.or_site(&config.options.0);
         let run = Run {
             image,
@@ -74,8 +81,11 @@ impl Order<'_> {
             config,
             identity,
             authority,
+            used,
+            // In a job or not: what it is, is not known here, and rules of jobs are for steps.
+            job: Job::none(),
+            known: None,
             daemon: None,
-            account: None,
             clock: Clock::start(),
         };
         Ok((run, directory))
@@ -109,7 +119,7 @@ fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
 }
 
 /// The ids of `user`, or this process' own, and what it can do with them.
-fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
+pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let authority = if uid.is_root() { Authority::Root } else { Authority::Own };
     let Some(name) = user else {

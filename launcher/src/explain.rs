@@ -37,7 +37,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy)?;
+    let mut opened = run.open(&proxy, true)?;
     println!("image   {}", clean(&run.image.path.display().to_string()));
     if opened.image.is_directory() {
         println!("holds   {}", opened.image);
@@ -60,7 +60,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
             proxy = Proxy::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
+            opened = Opened { digest: opened.digest, ..run.open(&proxy, false)? };
             run.judge_own(&opened)?
         }
     };

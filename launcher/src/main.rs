@@ -9,9 +9,12 @@ mod alone;
 mod apply;
 mod attach;
 mod audit;
+mod bounds;
+mod check;
 mod command;
 mod exec;
 mod explain;
+mod facts;
 mod fuse;
 mod join;
 mod journal;
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "prepare" => prepare::main(arguments),
+        Some(first) if first == "facts" => facts::main(arguments),
         #[cfg(feature = "manual")]
         Some(first) if first == "manual" => manual::main(arguments),
         _ => command::main(),

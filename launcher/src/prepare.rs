@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 use coracle::config::Config;
 use coracle::env::Pair;
 use coracle::plan::Plan;
+use coracle::policy::{self, Bare, Job};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Request, Scope, Settings, What, is_script};
+use coracle::request::{Choice, Request, Scope, Settings, What, is_script};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
+use crate::facts::{self, Known};
 use crate::join;
 use crate::place;
 use crate::proxy::Proxy;
@@ -91,12 +93,23 @@ struct Server {
 
 /// What the tasks of a step get.
 enum Errand {
-    /// A container of an image.
-    Container(Box<Run>),
+    /// A container of an image; and what the steps of this one inherit, if it is the site's default.
+    Container(Box<Run>, Option<OsString>),
     /// The container of a running step.
     Join(Box<Run>, Option<u32>),
-    /// Nothing: the site's scope leaves them on the node.
+    /// Nothing: a scope leaves them on the node.
     Outside,
+    /// Nothing: they have asked for none, and there is no default.
+    Bare,
+}
+
+/// What a step gets.
+struct Settled {
+    request: Request,
+    /// The rules, if they had to be asked.
+    known: Option<Known>,
+    /// It has not asked for it.
+    default: bool,
 }
 
 /// What there is for the tasks that have not come yet.
@@ -126,38 +139,60 @@ struct Built {
 }
 
 impl Built {
-    fn answer(&self, settings: &Settings) -> Answer {
+    fn answer(&self, settings: &Settings, steps: Option<OsString>) -> Answer {
         let Variables { notes, entrypoint, .. } = &self.variables;
-        Answer::Enter { notes: notes.clone(), workdir: settings.workdir.clone(), entrypoint: *entrypoint }
+        Answer::Enter { notes: notes.clone(), workdir: settings.workdir.clone(), entrypoint: *entrypoint, steps }
     }
 }
 
 impl Server {
     /// Answers the step's tasks, and writes down what they got. The answer is what is left to do.
     fn serve(self) -> Option<Comment> {
-        let request = Request::from_env(&self.start.request);
         let config = Config::load(&self.path);
-        let mut trail = Trail::of(&self.start, request.as_ref().ok(), config.as_ref());
-        let errand = match (request, config) {
-            (_, Err(error)) => Err(error.into()),
-            (Err(error), _) => Err(error.into()),
-            (Ok(request), Ok(config)) => self.errand(request, config),
+        let asked = self.asked();
+        let wish = match &asked {
+            Ok(Some(Choice::Container(request))) => Some((**request).clone()),
+            _ => None,
         };
-        let (mut run, outcome) = match errand {
-            Ok(Errand::Container(mut run)) => {
+        let settled = match &config {
+            Ok(config) => asked.and_then(|choice| self.settle(choice, config)),
+            // What is wrong with it is said below.
+            Err(_) => Ok(None),
+        };
+        let request = match &settled {
+            Ok(Some(Settled { request, default: true, .. })) => Some(request.clone()),
+            _ => wish,
+        };
+        let mut trail = Trail::of(&self.start, request.as_ref(), config.as_ref());
+        let errand = match config {
+            Err(error) => Err(error.into()),
+            Ok(config) => settled.and_then(|settled| match settled {
+                Some(settled) => self.errand(settled, config),
+                None => Ok(Errand::Bare),
+            }),
+        };
+        let (mut run, outcome, steps) = match errand {
+            Ok(Errand::Container(mut run, steps)) => {
                 let outcome = self.begin(&mut run);
-                (run, outcome)
+                (run, outcome, steps)
             }
             Ok(Errand::Join(mut run, step)) => {
                 let outcome = self.join(&mut run, step);
-                (run, outcome)
+                (run, outcome, None)
             }
             Ok(Errand::Outside) => {
                 match variables::outside(&self.environment) {
                     Ok(changes) => {
-                        self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
+                        self.leave(&changes);
                         trail.outside();
                     }
+                    Err(refusal) => self.refuse_all(&refusal, trail),
+                }
+                return None;
+            }
+            Ok(Errand::Bare) => {
+                match variables::unchanged() {
+                    Ok(changes) => self.leave(&changes),
                     Err(refusal) => self.refuse_all(&refusal, trail),
                 }
                 return None;
@@ -168,7 +203,7 @@ impl Server {
             }
         };
         let (built, entered) = match outcome {
-            Ok(outcome) => self.answer_all(&mut run, &mut trail, outcome),
+            Ok(outcome) => self.answer_all(&mut run, &mut trail, outcome, steps),
             Err(refusal) => (Err(refusal), 0),
         };
         let entry = entry(&run, built.as_ref());
@@ -178,12 +213,61 @@ impl Server {
         comment
     }
 
-    fn errand(&self, request: Request, config: Config) -> Result<Errand, Refusal> {
+    /// Lets the tasks run on the node.
+    fn leave(&self, changes: &OwnedFd) {
+        self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
+    }
+
+    /// What the step asks for, if it asks.
+    fn asked(&self) -> Result<Option<Choice>, Refusal> {
+        let text = &self.start.request;
+        if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
+    }
+
+    /// What the step gets: what it asks for, or the site's default; nothing, if it runs on the node.
+    fn settle(&self, choice: Option<Choice>, config: &Config) -> Result<Option<Settled>, Refusal> {
+        let ruled = || config.any_rule(|rule| rule.default_image.is_some() || rule.required.is_some());
+        match choice {
+            Some(Choice::Container(request)) => Ok(Some(Settled { request: *request, known: None, default: false })),
+            None | Some(Choice::Host) if !ruled() => Ok(None),
+            Some(Choice::Host) => policy::outside(&self.known(config)?.rules, "--container=none").map(|()| None),
+            None => {
+                let known = self.known(config)?;
+                match policy::bare(&known.rules)? {
+                    Bare::Outside => Ok(None),
+                    Bare::Default(request) => {
+                        Ok(Some(Settled { request: *request, known: Some(known), default: true }))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rules that hold for this step.
+    fn known(&self, config: &Config) -> Result<Known, Refusal> {
+        let identity = &self.start.identity;
+        let proxy = Proxy::start(identity, Instant::now() + config.start_timeout.0)?;
+        facts::learn(&proxy, config, identity, self.job(config), &self.environment)
+    }
+
+    /// What root knows of the job, if a rule asks for it.
+    fn job(&self, config: &Config) -> Job {
+        match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
+            true => Job::default(),
+            false => facts::of_job(self.start.job, self.start.identity.uid),
+        }
+    }
+
+    fn errand(&self, settled: Settled, config: Config) -> Result<Errand, Refusal> {
+        let Settled { request, known, default } = settled;
         let script = is_script(self.start.step);
+        // What the steps of this one get with it.
+        let steps = default.then(|| OsString::from(request.to_env()));
+        let used = if default { Vec::new() } else { request.settings.given() };
         let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
-            Some(Scope::Steps) if script => return Ok(Errand::Outside),
-            Some(Scope::Script) if !script && request.inherited => return Ok(Errand::Outside),
+            Some(Scope::Steps) if script => return self.outside(&config),
+            Some(Scope::Script) if !script && request.inherited => return self.outside(&config),
             _ => {}
         }
         let (image, step) = match request.what {
@@ -198,6 +282,7 @@ impl Server {
             true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
             false => None,
         };
+        let job = self.job(&config);
         let run = Box::new(Run {
             image,
             settings,
@@ -208,14 +293,24 @@ impl Server {
             config,
             identity: self.start.identity.clone(),
             authority: Authority::Root,
+            used,
+            job,
+            known,
             daemon: Some(self.start.daemon),
-            account: None,
             clock: Clock::start(),
         });
         Ok(match step {
-            None => Errand::Container(run),
+            None => Errand::Container(run, steps),
             Some(step) => Errand::Join(run, step),
         })
+    }
+
+    /// A scope that leaves the step on the node, if the site's rules do.
+    fn outside(&self, config: &Config) -> Result<Errand, Refusal> {
+        if config.any_rule(|rule| rule.required.is_some()) {
+            policy::outside(&self.known(config)?.rules, "--container-scope")?;
+        }
+        Ok(Errand::Outside)
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
@@ -233,6 +328,9 @@ impl Server {
         let built = join::find(&self.start, step).and_then(|found| {
             run.clock.lap("find");
             run.image = found.image;
+            if run.config.any_rule(|rule| rule.user_options.is_some()) {
+                policy::options(&self.known(&run.config)?.rules, &run.used)?;
+            }
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
             Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, joins: Some(found.step) })
@@ -299,7 +397,13 @@ impl Server {
 
     /// Answers every task, and says how many got in. All of them are answered even when one is gone: a socket that is
     /// closed while a greeting lies unread resets the tasks that still wait (unix(7)).
-    fn answer_all(&self, run: &mut Run, trail: &mut Trail<'_>, mut outcome: Outcome) -> (Result<Built, Refusal>, u32) {
+    fn answer_all(
+        &self,
+        run: &mut Run,
+        trail: &mut Trail<'_>,
+        mut outcome: Outcome,
+        steps: Option<OsString>,
+    ) -> (Result<Built, Refusal>, u32) {
         let mut entered = 0;
         self.each_task(|hello, task| {
             if let Some(task) = task {
@@ -309,7 +413,7 @@ impl Server {
             match &outcome.built {
                 Ok(built) => {
                     let fds = [built.namespace.as_fd(), built.variables.changes.as_fd()];
-                    self.answer(&built.answer(&run.settings), &fds)?;
+                    self.answer(&built.answer(&run.settings, steps.clone()), &fds)?;
                     entered += 1;
                     Ok(())
                 }

@@ -48,6 +48,8 @@ pub struct Opened {
     pub digest: Option<Digest>,
     /// What the site's store knows of it, if it is there.
     pub record: Option<Record>,
+    /// With which keys all of it is signed, if that is known.
+    pub signers: Option<Vec<String>>,
 }
 
 /// What the node knows of a user.
@@ -134,7 +136,7 @@ impl Proxy {
         // A file system that a user runs shows root nothing (fuse(4), allow_other), so the length is the child's word;
         // a wrong one makes a loop device that is too short or reads zeros.
         let image = image::Image::from_words(words, length).ok_or_else(|| garbled(()))?;
-        Ok(Opened { file, length, image, digest: None, record: None })
+        Ok(Opened { file, length, image, digest: None, record: None, signers: None })
     }
 
     /// The digest of the image that was opened last.

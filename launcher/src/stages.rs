@@ -10,23 +10,27 @@ use std::time::{Duration, Instant};
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
+use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sighting, Upper};
-use coracle::policy::{self, Form, Grant, Provenance};
+use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Settings};
 use coracle::store::Shelf;
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::{self, Client, Origin, Source, Surroundings, Want};
+use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
+use crate::bounds::Bounds;
+use crate::facts::{self, Known};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
 use crate::slurm_client;
 use crate::survey;
 use crate::variables::{self, Variables};
+use crate::verify::{self, Need};
 
 /// What a container is made from, and for whom.
 pub struct Run {
@@ -48,10 +52,14 @@ pub struct Run {
     pub identity: Identity,
     /// With whose rights it is made.
     pub authority: Authority,
+    /// The options that the user has used.
+    pub used: Vec<Id>,
+    /// What root knows of the job.
+    pub job: Job,
+    /// What the node knows of the user, and which rules hold, once that is known.
+    pub known: Option<Known>,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
-    /// What the node knows of the user, once it has been asked.
-    pub account: Option<Account>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -95,7 +103,8 @@ impl Loaded {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it.
     pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
-        let opened = self.open(proxy)?;
+        let judged = self.authority == Authority::Root;
+        let opened = self.open(proxy, judged)?;
         let grant = match self.authority {
             Authority::Root => self.judge(proxy, &opened)?,
             Authority::Own => self.judge_own(&opened)?,
@@ -103,20 +112,37 @@ impl Run {
         self.attach(proxy, opened, grant)
     }
 
-    /// Opens and verifies the image.
-    pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
+    /// Finds out about the user and the rules that hold, and whether they let him ask for what he does.
+    fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+        };
+        if self.authority == Authority::Root {
+            policy::options(&known.rules, &self.used)?;
+        }
+        Ok(self.known.insert(known))
+    }
+
+    /// Opens and verifies the image; `judged` says that the site's rules will be asked about it.
+    pub fn open(&mut self, proxy: &Proxy, judged: bool) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
+        let listed = self.learn(proxy)?.rules.want_digest() && judged;
         let mut opened = self.find(proxy, &name)?;
         self.clock.lap("open");
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
-        if let Some(wanted) = self.settings.digest {
-            let found = opened.digest.map_or_else(|| proxy.digest(&name), Ok)?;
-            if wanted != found {
+        if opened.digest.is_none() && (listed || self.settings.digest.is_some()) && !opened.image.is_directory() {
+            opened.digest = Some(proxy.digest(&name)?);
+        }
+        match (self.settings.digest, opened.digest) {
+            (Some(wanted), Some(found)) if wanted != found => {
                 return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
             }
-            opened.digest = Some(found);
+            (Some(_), None) => return Err(Refusal::new(Kind::Digest, name, "a directory, which has no digest")),
+            _ => {}
         }
+        opened.signers = self.signers(&opened, judged)?;
         self.clock.lap("know");
         Ok(opened)
     }
@@ -146,24 +172,36 @@ impl Run {
 
     /// The user's folder in the store, if the node knows the user.
     fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
-        let user = self.account(proxy)?.name().map(str::to_owned);
+        let user = self.learn(proxy)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
-    }
-
-    /// What the node knows of the user.
-    fn account(&mut self, proxy: &Proxy) -> Result<&Account, Refusal> {
-        if self.account.is_none() {
-            let mut groups = vec![self.identity.gid];
-            groups.extend(self.identity.groups.iter().filter(|gid| **gid != self.identity.gid));
-            self.account = Some(proxy.account(&groups)?);
-        }
-        self.account.as_ref().ok_or_else(|| Refusal::new(Kind::Internal, "the user", "was not looked up"))
     }
 
     /// What the site says of an image that was opened.
     pub fn judge(&self, proxy: &Proxy, opened: &Opened) -> Result<Grant, Refusal> {
+        let name = self.image.to_string();
+        let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
+        let rules = &self.known.as_ref().ok_or_else(early)?.rules;
         let provenance = self.provenance(proxy, opened)?;
-        policy::judge(&self.config, &provenance).map_err(|denied| denied.refuse(&self.image.to_string()))
+        if provenance.form == Form::Directory {
+            Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+        }
+        policy::judge(rules, &provenance).map_err(|denied| denied.refuse(&name))
+    }
+
+    /// By whom all of the image is signed, where the store knows it or the rules ask for it.
+    fn signers(&mut self, opened: &Opened, judged: bool) -> Result<Option<Vec<String>>, Refusal> {
+        let asked = judged && self.known.as_ref().is_some_and(|known| known.rules.want_signers());
+        match &opened.record {
+            Some(record) => Ok(Some(record.signers.clone())),
+            None if asked && !opened.image.is_directory() => {
+                let keys = verify::site_keys(Path::new(verify::KEYS))?;
+                let (file, object) = ((&opened.file, opened.length), self.image.to_string());
+                let found =
+                    verify::look(Some(&self.identity), &object, file, Some((&keys, Need::WhoeverSigned)), false)?;
+                Ok(Some(found.signers.into_iter().map(|signer| signer.key).collect()))
+            }
+            None => Ok(None),
+        }
     }
 
     /// What the kernel lets the user do with it.
@@ -174,7 +212,7 @@ impl Run {
     /// Gets an image that may run ready for mounting.
     pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let account = self.account(proxy)?.clone();
+        let account = self.learn(proxy)?.account.clone();
         self.clock.lap("judge");
         let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
@@ -184,8 +222,17 @@ impl Run {
     fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
         let form = form(&opened.image);
-        let stored = opened.record.is_some();
-        let own = Provenance { owner: self.identity.uid, mode: 0o777, below: None, wanted_owner: None, form, stored };
+        let own = Provenance {
+            owner: self.identity.uid,
+            mode: 0o777,
+            below: None,
+            wanted_owner: None,
+            form,
+            stored: opened.record.is_some(),
+            length: opened.length,
+            digest: opened.digest,
+            signers: opened.signers.clone(),
+        };
         let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
@@ -275,19 +322,58 @@ impl Run {
         let name = self.image.to_string();
         let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut sightings, mut sources) = (Vec::new(), Sources::default());
+        // Somebody with no other rights than his own is bound by nothing.
+        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
             let sight = rights.during(|| survey::look(image, &want.target));
             let sight = sight.map_err(|error| apply::damaged(&name, &error))?;
+            let images_own = want.presence == Presence::UnlessInImage
+                && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
+            if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
+                && !self.within(bounds, &want, source)?
+            {
+                continue;
+            }
             sightings.push(Sighting { want, shape, sight });
             sources.sightings.push(source);
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
-            sources.upper = Some(open_upper(proxy, path)?);
+            let folder = open_upper(proxy, path)?;
+            if let Some(bounds) = &bounds {
+                let shown = path.display().to_string();
+                bounds.allow(folder.as_fd(), &shown)?;
+                bounds.deny(folder.as_fd(), &shown)?;
+            }
+            sources.upper = Some(folder);
         }
         let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
         Ok((plan, sources))
+    }
+
+    /// Whether a source is within the bounds of the site's rules; false, if the container does without it.
+    ///
+    /// What the site itself binds is not asked about, nor what Slurm needs. The file of the X server's cookie is the
+    /// user's choice, but nothing that he has asked for.
+    fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
+        let Source::Node(path) = &want.source else { return Ok(true) };
+        let (source, shown) = (source.as_fd(), path.display().to_string());
+        match want.origin {
+            Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
+            Origin::Workdir => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
+            }
+            Origin::Home => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("--no-container-home leaves it out"))
+            }
+            Origin::Slurm if cookie(&self.environment).as_ref() == Some(path) => {
+                return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
+            }
+            _ => Ok(()),
+        }
+        .map(|()| true)
     }
 
     /// What the tasks of this container find in their environment.
@@ -316,8 +402,8 @@ impl Run {
             image: self.image.path.clone().into(),
             name: self.image.stem().to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
-            allowed_dir: self.account.as_ref().and_then(|account| {
-                Shelf::path(self.config.store.path(), account.name()?).map(PathBuf::into_os_string)
+            allowed_dir: self.known.as_ref().and_then(|known| {
+                Shelf::path(self.config.store.path(), known.account.name()?).map(PathBuf::into_os_string)
             }),
         };
         let question = variables::Question {
@@ -340,10 +426,14 @@ impl Run {
 /// Single files of the node that Slurm or a job's environment refers to. `told` is what Slurm was told of its own
 /// configuration (`SLURM_CONF`).
 pub fn files(config: &Config, environment: &[Pair], told: Option<&Path>) -> Vec<PathBuf> {
-    let cookie = environment.iter().find(|(name, _)| name == "XAUTHORITY");
-    let cookie = cookie.map(|(_, path)| PathBuf::from(path));
+    let cookie = cookie(environment);
     let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
+}
+
+/// The file of the X server's cookie (X(7)).
+fn cookie(environment: &[Pair]) -> Option<PathBuf> {
+    environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path))
 }
 
 fn form(image: &Image) -> Form {

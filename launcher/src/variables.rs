@@ -132,6 +132,11 @@ pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
 
+/// What a step on the node gets that has nothing to leave.
+pub fn unchanged() -> Result<OwnedFd, Refusal> {
+    sys::memory_file(&Change::to_bytes(&[])).map_err(system)
+}
+
 fn system(error: sys::Error) -> Refusal {
     Refusal::system("the container's environment", &error)
 }
@@ -157,7 +162,8 @@ pub fn find_out(
         let sent = match placed.and_then(|()| work(question, &helper)) {
             Ok(None) => theirs.send(&Answer::Outside.to_bytes(), &[], deadline),
             Ok(Some(found)) => {
-                let enter = Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint };
+                let enter =
+                    Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
                 theirs.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
             }
             Err(refusal) => theirs.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),

@@ -15,6 +15,8 @@ pub struct Arguments {
     pub config: CString,
     /// `options=long`: another plugin has the names that begin with `--container-`.
     pub naming: Naming,
+    /// `defaults=on`: the launcher is asked about steps without a container, too.
+    pub defaults: bool,
     /// `panic=HOOK`, for the tests of what a panic does.
     #[cfg(feature = "inject-panic")]
     pub panic: String,
@@ -26,6 +28,7 @@ impl Default for Arguments {
             launcher: c"/usr/bin/coracle".into(),
             config: c"/etc/coracle/coracle.yaml".into(),
             naming: Naming::Container,
+            defaults: false,
             #[cfg(feature = "inject-panic")]
             panic: String::new(),
         }
@@ -39,7 +42,7 @@ impl Arguments {
         for word in words {
             let wrong = |cause: &str| {
                 Refusal::new(Kind::Config, format!("plugstack.conf: {}", String::from_utf8_lossy(word)), cause)
-                    .hint("known arguments: config=PATH launcher=PATH options=short|long")
+                    .hint("known arguments: config=PATH launcher=PATH options=short|long defaults=on|off")
             };
             let at = word.iter().position(|byte| *byte == b'=').ok_or_else(|| wrong("not of the form key=value"))?;
             let (key, value) = (&word[..at], &word[at + 1..]);
@@ -57,6 +60,14 @@ impl Arguments {
                         _ => return Err(wrong("short or long is wanted")),
                     }
                 }
+                b"defaults" => {
+                    arguments.defaults = match value {
+                        b"on" => true,
+                        b"off" => false,
+                        _ => return Err(wrong("on or off is wanted")),
+                    }
+                }
+                b"job_facts" => return Err(wrong("belongs behind spank_coracle_facts.so, on a line of its own")),
                 #[cfg(feature = "inject-panic")]
                 b"panic" => arguments.panic = String::from_utf8_lossy(value).into_owned(),
                 _ => return Err(wrong("unknown argument")),

@@ -1,7 +1,7 @@
 //! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. All of the plugin's `unsafe`
 //! is here, and nothing else is.
 
-use std::ffi::{CStr, CString, OsString, c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec, called};
 use coracle::report::{Kind, Refusal, clean};
-use coracle::sys::spank;
+use coracle::sys::{self, spank, symbol};
 
 use crate::arguments::Arguments;
 use crate::{stepd, submit};
@@ -28,31 +28,14 @@ pub static spank_plugin_version: c_uint = 1;
 #[unsafe(no_mangle)]
 pub static plugin_version: AtomicU32 = AtomicU32::new(0);
 
-/// The releases that the tests have run on, as major and minor.
-const TESTED: &[(u32, u32)] = &[(22, 5)];
-/// The number in the upper half of slurm_api_version(3), for each of them (META, API_CURRENT).
-const API: &[(u32, (u32, u32))] = &[(38, (22, 5))];
-
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ANNOUNCE: extern "C" fn() = announce;
 
 extern "C" fn announce() {
-    let Some(version) = symbol(c"slurm_api_version") else { return };
-    // SAFETY: slurm.h has `long slurm_api_version(void)` in every release.
-    let version = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> c_long>(version) }();
-    let release = u32::try_from(version >> 16).ok().and_then(|api| API.iter().find(|(known, _)| *known == api));
-    if let Some((_, (major, minor))) = release.filter(|(_, release)| TESTED.contains(release)) {
-        plugin_version.store(major << 16 | minor << 8, Ordering::Relaxed);
+    if let Some(version) = sys::plugin_version() {
+        plugin_version.store(version, Ordering::Relaxed);
     }
-}
-
-/// A function that only some releases have, or that only some of Slurm's programs have. A reference to one that is
-/// missing would keep the whole plugin from loading: Rust links with BIND_NOW.
-fn symbol(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: `name` is NUL-terminated; RTLD_DEFAULT searches what is loaded and loads nothing.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
 }
 
 /// What a hook is called with.

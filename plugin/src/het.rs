@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request};
+use coracle::request::{Choice, NODE, Request};
 use coracle::sys;
 
 use crate::face::{self, Context};
@@ -23,7 +23,7 @@ pub const MAX_COMPONENTS: u32 = 128;
 pub struct Decided {
     /// Its number; 0 of a job that is not heterogeneous.
     pub group: u32,
-    /// The request; none for the node itself.
+    /// The request, or [`NODE`]; nothing where nothing was asked for.
     pub form: Option<String>,
 }
 
@@ -81,14 +81,14 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
         // sbatch copies the environment after each component: what is in the plain variable then is that one's own.
         set(name, last)?;
         for decided in decided.iter().filter(|_| !agreed) {
-            set(&of_group(name, decided.group), Some(decided.form.as_deref().unwrap_or(NODE)))?;
+            set(&of_group(name, decided.group), Some(decided.form.as_deref().unwrap_or(NOTHING)))?;
         }
     }
     Ok(())
 }
 
-/// Stands for the node itself where another component has a request.
-pub const NODE: &str = "none";
+/// Stands for a component that asks for nothing where another has a request.
+pub const NOTHING: &str = "nothing";
 
 /// What the job has for its steps.
 #[derive(Default)]
@@ -116,14 +116,14 @@ impl Inherited {
     }
 
     /// What a step of this component gets from its job.
-    pub fn request(&self, group: u32) -> Result<Option<Request>, Refusal> {
+    pub fn choice(&self, group: u32) -> Result<Option<Choice>, Refusal> {
         let read = |form: &OsStr| {
             let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
-            Request::from_env(form).map(Some).map_err(|error| named(error.into()))
+            Choice::from_env(form).map(Some).map_err(|error| named(error.into()))
         };
         let own = self.groups.iter().find(|(known, _)| *known == group);
         match (own, &self.plain, group) {
-            (Some((_, form)), _, _) if form == NODE => Ok(None),
+            (Some((_, form)), _, _) if form == NOTHING => Ok(None),
             (Some((_, form)), _, _) => read(form),
             // sbatch has given each component's environment to that component only, and the script has the first's.
             (None, plain, group @ 1..) if is_het() && variable("SLURM_JOB_ID").is_some() => {
@@ -141,7 +141,7 @@ const MAX_SAID: u64 = 1 << 20;
 
 /// What the controller knows of a component's image; all of `first`, the request of the first component, if it is the
 /// same image.
-fn of_controller(group: u32, first: Option<Request>) -> Result<Option<Request>, Refusal> {
+fn of_controller(group: u32, first: Option<Choice>) -> Result<Option<Choice>, Refusal> {
     let unknown = |cause: &str| Refusal::new(Kind::System, format!("component {group} of the job"), cause);
     let id = id_names(group).iter().find_map(|name| variable(name));
     let id = id.and_then(|id| CString::new(id.as_bytes()).ok()).ok_or_else(|| unknown("its job id is not known"))?;
@@ -150,17 +150,15 @@ fn of_controller(group: u32, first: Option<Request>) -> Result<Option<Request>, 
     let said = said.map_err(|error| unknown(&format!("scontrol does not say which image it has: {error}")))?;
     let text = String::from_utf8_lossy(&said);
     let image = text.split_once(" Container=").map(|(_, rest)| rest.split(" ").next().unwrap_or(rest).trim_end());
-    let Some(image) = image.filter(|image| !image.is_empty() && *image != "(null)" && *image != NODE) else {
-        return Ok(None);
-    };
-    if let Some(first) = first
+    let Some(image) = image.filter(|image| !image.is_empty() && *image != "(null)") else { return Ok(None) };
+    if image == NODE {
+        return Ok(Some(Choice::Host));
+    }
+    if let Some(Choice::Container(first)) = first
         && first.image().is_some_and(|known| known.typed == image)
     {
-        return Ok(Some(first));
+        return Ok(Some(Choice::Container(first)));
     }
     let directory = variable("SLURM_SUBMIT_DIR").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    match Request::parse(&RawOptions::default(), OsStr::new(image), &directory)? {
-        Choice::Container(request) => Ok(Some(*request)),
-        Choice::Host => Ok(None),
-    }
+    Ok(Some(Request::parse(&RawOptions::default(), OsStr::new(image), &directory)?))
 }

@@ -14,7 +14,7 @@ use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{BATCH_STEP, Choice, MAX_LEN, Request, Scope, is_script};
+use coracle::request::{BATCH_STEP, Choice, MAX_LEN, NODE, Request, Scope, is_script};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
 use coracle::wire::{Answer, Hello, Here, Start};
 
@@ -58,8 +58,10 @@ const FLAG_NOTED: u32 = 16;
 pub struct State {
     /// The job's environment has been read.
     read: bool,
-    /// A container was asked for.
+    /// A container was asked for, or the site may have one for the step.
     wanted: bool,
+    /// The launcher is asked about steps that ask for nothing.
+    defaults: bool,
     /// What the launcher said to this task, once it has.
     place: Option<Place>,
     /// Why no task may start.
@@ -101,6 +103,7 @@ impl State {
 }
 
 /// Where a task is to run.
+#[derive(Default)]
 struct Place {
     /// What is different in its environment.
     changes: Vec<Change>,
@@ -112,6 +115,8 @@ struct Place {
     entrypoint: bool,
     /// In the container, or on the node.
     inside: bool,
+    /// What its steps inherit, if that is the site's default.
+    steps: Option<OsString>,
 }
 
 /// As root, before the step is set up: reads the request and starts the launcher, which then has the time in which
@@ -123,31 +128,41 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     }
     state.naming = arguments.naming;
     let step = step.unwrap_or_default();
-    let (form, request) = match request_of(spank) {
-        Ok(Some(request)) => (OsString::from(request.to_env()), Some(request)),
-        Ok(None) => {
-            // A plugin that could not read its own arguments must not stop steps that do not need it.
+    state.defaults = arguments.defaults;
+    let (form, choice) = match choice_of(spank) {
+        // A plugin that could not read its own arguments must not stop steps that do not need it.
+        Ok(None | Some(Choice::Host)) if !arguments.defaults => {
             *state = State { read: true, ..State::default() };
             if step == BATCH_STEP {
                 // Of the job in which sbatch was called.
                 spank.unsetenv(STEPS);
             }
+            spank.unsetenv(REQUEST);
             return;
         }
+        Ok(choice) => (choice.as_ref().map(Choice::to_env).unwrap_or_default().into(), choice),
         Err((form, refusal)) => {
             state.refuse(refusal);
             (form, None)
         }
     };
     state.read = true;
-    let passes_on = request.as_ref().is_some_and(|request| request.settings.scope != Some(Scope::Script));
-    if is_script(step) && request.as_ref().is_some_and(|request| request.settings.scope == Some(Scope::Steps)) {
+    let scope = match &choice {
+        Some(Choice::Container(request)) => request.settings.scope,
+        _ => None,
+    };
+    if is_script(step) && scope == Some(Scope::Steps) && !arguments.defaults {
         pass_on(spank, Some(&form));
         return;
     }
     state.wanted = true;
     prepare_flags(state, spank, step);
-    pass_on(spank, passes_on.then_some(&form));
+    let node = OsString::from(NODE);
+    match scope {
+        // What asks for nothing then, would get the site's default.
+        Some(Scope::Script) => pass_on(spank, arguments.defaults.then_some(&node)),
+        _ => pass_on(spank, choice.is_some().then_some(&form)),
+    }
     // A request that cannot be read goes to the launcher, too: it is the one that writes the log.
     if let Err(refusal) = start(state, arguments, spank, &form) {
         state.refuse(refusal);
@@ -167,36 +182,28 @@ fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     }
 }
 
-/// What the job's environment asks for. It is the user's, so all of it is checked again; what cannot be read comes
-/// back with the reason.
-fn request_of(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)> {
+/// What the job's environment asks for, if it asks. It is the user's, so all of it is checked again; what cannot be read
+/// comes back with the reason.
+fn choice_of(spank: &Spank<'_>) -> Result<Option<Choice>, (OsString, Refusal)> {
+    let read = |form: OsString| Choice::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     let group = own_group(spank);
     let of_group = |name: &CStr| group.and_then(|group| spank.getenv(&het::of_group(name, group), MAX_LEN + 1));
-    if of_group(REQUEST).is_some_and(|form| form == het::NODE) {
+    if of_group(REQUEST).is_some_and(|form| form == het::NOTHING) {
         return Ok(None);
     }
     if let Some(form) = of_group(REQUEST).or_else(|| spank.getenv(REQUEST, MAX_LEN + 1)) {
-        return Request::from_env(&form).map(Some).map_err(|error| (form, error.into()));
+        return read(form);
     }
     // A submit side without the plugin. With it, Slurm's variable does not reach a node.
     let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else {
-        return inherited(spank);
+        // What a step has from its job. An srun with the plugin has made a request of it: if it is still there, the srun
+        // was one without, such as an image may bring along.
+        let inherited = spank.getenv(STEPS, MAX_LEN + 1).filter(|_| spank.step() != Some(BATCH_STEP));
+        return inherited.map_or(Ok(None), read);
     };
     let directory = directory_of(spank);
-    match Request::parse(&RawOptions::default(), &image, directory.as_deref().unwrap_or(Path::new("/"))) {
-        Ok(Choice::Container(request)) => Ok(Some(*request)),
-        Ok(Choice::Host) => Ok(None),
-        Err(error) => Err((image, error.into())),
-    }
-}
-
-/// What a step has from its job. An srun with the plugin has made a request of it, or taken it away for `none`: if it
-/// is still there, the srun was one without, such as an image may bring along.
-fn inherited(spank: &Spank<'_>) -> Result<Option<Request>, (OsString, Refusal)> {
-    match spank.getenv(STEPS, MAX_LEN + 1).filter(|_| spank.step() != Some(BATCH_STEP)) {
-        Some(form) => Request::from_env(&form).map(Some).map_err(|error| (form, error.into())),
-        None => Ok(None),
-    }
+    let directory = directory.as_deref().unwrap_or(Path::new("/"));
+    Request::parse(&RawOptions::default(), &image, directory).map(Some).map_err(|error| (image, error.into()))
 }
 
 /// The job's `PWD`: where it probably is. With --chdir it is not.
@@ -319,12 +326,10 @@ fn enter(state: &State) -> Result<Place, (Refusal, bool)> {
         Err(_) => return Err((Refusal::new(Kind::Timeout, "the launcher", "did not answer in time"), true)),
     };
     let mut place = match Answer::from_bytes(&packet.data).map_err(|malformed| (malformed.into(), true))? {
-        Answer::Enter { notes, workdir, entrypoint } => {
-            Place { changes: Vec::new(), notes, workdir, entrypoint, inside: true }
+        Answer::Enter { notes, workdir, entrypoint, steps } => {
+            Place { changes: Vec::new(), notes, workdir, entrypoint, inside: true, steps }
         }
-        Answer::Outside => {
-            Place { changes: Vec::new(), notes: Vec::new(), workdir: None, entrypoint: false, inside: false }
-        }
+        Answer::Outside => Place::default(),
         Answer::Refused(refusal) => return Err((refusal, false)),
     };
     let mut fds = packet.fds.iter();
@@ -344,8 +349,8 @@ fn enter(state: &State) -> Result<Place, (Refusal, bool)> {
 pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     if !state.read {
         // A plugin before this one failed in init_post_opt with a positive number: Slurm then skips ours, and goes on.
-        match request_of(spank) {
-            Ok(None) => return 0,
+        match choice_of(spank) {
+            Ok(None | Some(Choice::Host)) if !state.defaults => return 0,
             _ => state.refuse(skipped("init_post_opt")),
         }
     }
@@ -389,6 +394,7 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
     if !place.inside {
         return Ok(());
     }
+    place.steps.iter().filter_map(|steps| text(steps)).for_each(|steps| spank.setenv(STEPS, &steps));
     match &place.workdir {
         Some(workdir) => {
             go_to(workdir)?;

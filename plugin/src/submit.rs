@@ -14,7 +14,7 @@ use coracle::env::{Change, INSIDE, OUTER, Record};
 use coracle::image::{self, Container};
 use coracle::options::{Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Error, ImageRef, Request, Scope};
+use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
 use coracle::sys;
 use nix::fcntl::OFlag;
 
@@ -92,18 +92,18 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     let groups = het::groups(context, state.calls);
     state.calls += 1;
     for group in groups {
-        let mut request = choose(state, context, fresh.as_deref(), group)?;
-        if let Some(request) = &mut request {
+        let mut choice = choose(state, context, fresh.as_deref(), group)?;
+        if let Some(Choice::Container(request)) = &mut choice {
             request.commands |= context == Context::Srun && face::option_is_set(c"pty");
             check(request)?;
         }
-        state.decided.push(Decided { group, form: request.as_ref().map(Request::to_env) });
+        state.decided.push(Decided { group, form: choice.as_ref().map(Choice::to_env) });
     }
     // salloc runs its command here: an srun in it is a step of the job like any other.
     let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
     het::publish(&state.decided, names)?;
     // salloc's own shell stays where it is; the steps that it starts come here again.
-    if state.decided.iter().all(|decided| decided.form.is_none()) && !is_salloc() {
+    if state.decided.iter().all(|decided| decided.form.as_deref().is_none_or(|form| form == NODE)) && !is_salloc() {
         leave_the_container();
     }
     Ok(())
@@ -132,8 +132,8 @@ fn leave_the_container() {
     INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));
 }
 
-/// The request of this command, if it has one: the command line, else, for a step of a job, what the job has.
-fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) -> Result<Option<Request>, Refusal> {
+/// What this command asks for, if it asks: the command line, else, for a step of a job, what the job has.
+fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) -> Result<Option<Choice>, Refusal> {
     let directory = std::env::current_dir()
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.before.clone();
@@ -142,23 +142,22 @@ fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) ->
     // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
     let repeated = context == Context::Srun && face::option_is_set(c"interactive");
     let inherited = match context {
-        Context::Srun if fresh.is_none() || repeated => state.inherited.request(group)?,
+        Context::Srun if fresh.is_none() || repeated => state.inherited.choice(group)?,
         _ => None,
     };
     match (fresh, inherited) {
-        (_, Some(inherited)) if inherited.settings.scope == Some(Scope::Script) && !repeated => Ok(None),
-        (_, Some(inherited)) => {
+        (_, Some(Choice::Container(inherited))) if inherited.settings.scope == Some(Scope::Script) && !repeated => {
+            Ok(Some(Choice::Host))
+        }
+        (_, Some(Choice::Container(inherited))) => {
             let mut request = inherited.amend(&options, &directory)?;
             request.inherited = true;
-            Ok(Some(request))
+            Ok(Some(Choice::Container(Box::new(request))))
         }
-        (Some(image), None) => match Request::parse(&options, image, &directory)? {
-            Choice::Container(request) => Ok(Some(*request)),
-            Choice::Host => Ok(None),
-        },
-        (None, None) => match lone {
+        (Some(image), _) => Ok(Some(Request::parse(&options, image, &directory)?)),
+        (None, inherited) => match lone {
             Some(flag) => Err(Error::WithoutImage(flag).into()),
-            None => Ok(None),
+            None => Ok(inherited),
         },
     }
 }

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod place;
+mod rule;
 mod store;
 mod trusted;
 mod values;
@@ -20,8 +22,10 @@ use crate::report::{Kind, Refusal};
 use crate::request::{Access, Settings};
 
 pub use audit::Audit;
+pub use place::place_of;
+pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
-pub use trusted::{append_trusted, open_trusted};
+pub use trusted::{append_trusted, open_trusted, trust};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
@@ -44,9 +48,8 @@ pub struct Config {
     /// Where users' images are kept for them.
     #[serde(default)]
     pub store: Store,
-    /// Whether a directory of the node's may be an image.
-    #[serde(default)]
-    pub directories: Directories,
+    /// Whether a directory of the node's may be an image; if not said, not.
+    pub directories: Option<Directories>,
     /// What every container of this site shows.
     #[serde(default)]
     pub binds: Vec<SiteBind>,
@@ -71,6 +74,37 @@ pub struct Config {
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
+    /// [`Rule::default_image`] of everybody, as are the following.
+    pub default_image: Option<DefaultImage>,
+    /// [`Rule::required`]
+    pub required: Option<YesNo>,
+    /// [`Rule::digests`]
+    pub digests: Option<Allowed<Digest>>,
+    /// [`Rule::signers`]
+    pub signers: Option<Allowed<Fingerprint>>,
+    /// [`Rule::max_image_size`]
+    pub max_image_size: Option<MaxSize>,
+    /// [`Rule::bind_allow`]
+    pub bind_allow: Option<Allowed<Absolute>>,
+    /// [`Rule::bind_deny`]
+    pub bind_deny: Option<Folders>,
+    /// [`Rule::user_options`]
+    pub user_options: Option<Allowed<OptionKey>>,
+    /// Rules of partitions.
+    #[serde(default)]
+    pub partitions: Scope,
+    /// Rules of accounts.
+    #[serde(default)]
+    pub accounts: Scope,
+    /// Rules of qualities of service.
+    #[serde(default)]
+    pub qos: Scope,
+    /// Rules of users, by name or number.
+    #[serde(default)]
+    pub users: Scope,
+    /// Rules of groups, by name or number.
+    #[serde(default)]
+    pub groups: Scope,
 }
 
 impl Default for Config {
@@ -81,7 +115,7 @@ impl Default for Config {
             squashfuse: None,
             image_paths: Vec::new(),
             store: Store::default(),
-            directories: Directories::default(),
+            directories: None,
             binds: Vec::new(),
             slurm_client: SlurmClient::default(),
             start_timeout: StartTimeout::default(),
@@ -90,6 +124,19 @@ impl Default for Config {
             audit: Audit::default(),
             options: SiteOptions::default(),
             writable_limit: Limit::default(),
+            default_image: None,
+            required: None,
+            digests: None,
+            signers: None,
+            max_image_size: None,
+            bind_allow: None,
+            bind_deny: None,
+            user_options: None,
+            partitions: Scope::default(),
+            accounts: Scope::default(),
+            qos: Scope::default(),
+            users: Scope::default(),
+            groups: Scope::default(),
         }
     }
 }
@@ -131,11 +178,10 @@ impl TryFrom<String> for UserImages {
 }
 
 /// Whether a directory of the node's may be an image. What `user_images` and `image_paths` say holds besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Directories {
     /// No.
-    #[default]
     Deny,
     /// Yes.
     Allow,
@@ -149,6 +195,25 @@ impl TryFrom<String> for Directories {
             "allow" => Ok(Self::Allow),
             other => Err(format!("`directories` is deny or allow, not {other:?}")),
         }
+    }
+}
+
+impl fmt::Display for UserImages {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Fuse => "fuse",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+impl fmt::Display for Directories {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        })
     }
 }
 
@@ -375,6 +440,11 @@ impl Config {
             Err(Error::Read(_, cause)) if cause.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The text of a file that its reader owns, say: whether it can be trusted is another question ([`trust`]).
+    pub fn text(path: &Path) -> Result<String, Error> {
+        trusted::text(path)
     }
 
     /// Reads the text of a file that is called `path` in messages.

@@ -18,11 +18,27 @@ fn the_example_of_the_documentation_is_valid() {
 }
 
 #[test]
+fn what_the_example_has_as_comments_is_valid_too() {
+    let text = include_str!("../../slurm-conf-examples/coracle.yaml");
+    // Sentences have one blank behind the sign.
+    let first = |rest: &str| rest.split_whitespace().next().map(str::to_owned).unwrap_or_default();
+    let key = |line: &str| {
+        let rest = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || rest.starts_with("  "));
+        rest.is_some_and(|rest| first(rest).ends_with(':'))
+    };
+    let text: String = text.lines().map(|line| if key(line) { &line[1..] } else { line }.to_owned() + "\n").collect();
+    let config = Config::parse(Path::new("coracle.yaml"), &text).unwrap();
+    assert!(config.top().signers.is_some() && config.squashfuse.is_some());
+    let scopes = [&config.partitions, &config.accounts, &config.qos, &config.users, &config.groups];
+    assert!(scopes.iter().all(|scope| scope.0.len() == 1), "{scopes:?}");
+}
+
+#[test]
 fn the_defaults_allow_nothing_of_the_users() {
     let config = Config::parse(Path::new("c.yaml"), "version: 1\n").unwrap();
     assert_eq!(config, Config::default());
     assert_eq!((config.user_images, config.image_paths.len()), (None, 0));
-    assert_eq!(config.directories, Directories::Deny);
+    assert_eq!(config.directories, None);
 }
 
 #[test]
@@ -83,6 +99,34 @@ fn faults_are_named_with_file_line_and_key() {
         ("version: 1\naudit:\n  comment: maybe\n", "c.yaml:3:3: audit: yes or no is wanted"),
         ("version: 1\naudit:\n  path: /a\n", "c.yaml:3:3: audit: unknown field `path`"),
         ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),
+        (
+            "version: 1\npartitions:\n  gpu:\n    signer: any\n",
+            "c.yaml:4:5: partitions.gpu: unknown field `signer`, expected one of",
+        ),
+        (
+            "version: 1\nusers:\n  a:\n    user_images: no\n",
+            "users.a: `user_images` is kernel, fuse or deny, not \"no\"",
+        ),
+        ("version: 1\ngroups:\n  a: {}\n  a: {}\n", "groups: `a` stands there twice"),
+        ("version: 1\naccounts:\n  '': {}\n", "accounts: a name is empty"),
+        (
+            "version: 1\nqos: [a]\n",
+            "c.yaml:2:6: qos: invalid type: sequence, expected names, each with the keys of its rule",
+        ),
+        ("version: 1\ndigests: [sha256:ab]\n", "digests: \"sha256:ab\": "),
+        ("version: 1\nsigners: [me]\n", "signers: \"me\" is no fingerprint: 40 or 64 hex digits, or SHA256:"),
+        ("version: 1\nsigners: ['SHA256:x']\n", "signers: \"SHA256:x\" is no SHA256: fingerprint"),
+        ("version: 1\nsigners: all\n", "c.yaml:2:10: signers: any or a list is expected, not \"all\""),
+        ("version: 1\nmax_image_size: big\n", "c.yaml:2:1: `max_image_size` \"big\": "),
+        ("version: 1\nbind_allow: [scratch]\n", "bind_allow: \"scratch\" is not an absolute path"),
+        ("version: 1\nbind_deny: any\n", "c.yaml:2:12: bind_deny: invalid type"),
+        ("version: 1\nuser_options: [bnd]\n", "user_options: unknown option `bnd`"),
+        ("version: 1\nrequired: maybe\n", "c.yaml:2:1: `required` is yes or no"),
+        (
+            "version: 1\ndefault_image: a.sif\n",
+            "c.yaml:2:1: `default_image` is none or an absolute path, not \"a.sif\"",
+        ),
+        ("version: 1\ndefault_image: /a@sha256:1\n", "c.yaml:2:1: `default_image` \"/a@sha256:1\": "),
         ("version: [1\n", "c.yaml:1:10: version: invalid type"),
         ("", "c.yaml:1:1: missing field `version`"),
     ] {
@@ -111,4 +155,18 @@ fn the_store_is_where_it_is_unless_the_site_says_otherwise() {
         let line = refusal(&format!("version: 1\n{text}\n"));
         assert!(line.contains(cause), "{text}: {line}");
     }
+}
+
+#[test]
+fn a_rule_has_every_key_that_the_top_level_has_and_names_may_be_numbers() {
+    let keys = "default_image: /a.sif\nrequired: yes\nuser_images: deny\ndirectories: allow\ndigests: any\nsigners: \
+                ['0123 4567 89ab cdef 0123  4567 89ab cdef 0123 4567']\nmax_image_size: 50g\nbind_allow: [/a]\nbind_deny: \
+                [/b]\nuser_options: [clean-env]\n";
+    let indented: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+    let config = |text: &str| Config::parse(Path::new("c.yaml"), &format!("version: 1\n{text}")).unwrap();
+    let (top, scopes) = (config(keys).top(), config(&format!("users:\n  2001:\n{indented}")).users.0);
+    assert_eq!(scopes, [("2001".to_owned(), top.clone())]);
+    assert_eq!(top.signers.unwrap().to_string(), "[0123456789ABCDEF0123456789ABCDEF01234567]");
+    assert_eq!(top.max_image_size.unwrap().to_string(), "53687091200 bytes");
+    assert_eq!(top.user_options.unwrap().to_string(), "[clean-env]");
 }

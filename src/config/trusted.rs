@@ -13,11 +13,24 @@ const MAX_LEN: u64 = 1 << 20;
 
 /// Reads a file that nobody but root can have written.
 pub(super) fn read(path: &Path) -> Result<String, Error> {
+    whole(path, open_trusted(path)?)
+}
+
+/// Reads a file whoever has written it.
+pub(super) fn text(path: &Path) -> Result<String, Error> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?)
+}
+
+/// Whether nobody but root can have written a file.
+pub fn trust(path: &Path) -> Result<(), Error> {
+    open_trusted(path).map(drop)
+}
+
+fn whole(path: &Path, file: File) -> Result<String, Error> {
     let mut text = String::new();
-    let length = open_trusted(path)?
-        .take(MAX_LEN + 1)
-        .read_to_string(&mut text)
-        .map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    let length =
+        file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;
     if length as u64 > MAX_LEN {
         return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
     }

@@ -1,6 +1,7 @@
 //! The kinds of values that coracle.yaml has, each with its own limits.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,12 @@ use crate::request::{self, Size};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
 pub struct Absolute(pub PathBuf);
+
+impl fmt::Display for Absolute {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(out)
+    }
+}
 
 impl TryFrom<PathBuf> for Absolute {
     type Error = String;

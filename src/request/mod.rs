@@ -32,6 +32,8 @@ use escape::{escape, unescape};
 pub const MAX_LEN: usize = 32 * 1024;
 /// The most binds of one request.
 pub const MAX_BINDS: usize = 128;
+/// Stands for the node itself where an image could.
+pub const NODE: &str = "none";
 /// The prefix that says which form the rest has.
 const FORM: &str = "1:";
 
@@ -84,10 +86,28 @@ pub enum Choice {
     Host,
 }
 
+impl Choice {
+    /// The form in the environment: [`Request::to_env`]'s, or `none`.
+    pub fn to_env(&self) -> String {
+        match self {
+            Self::Container(request) => request.to_env(),
+            Self::Host => NODE.to_owned(),
+        }
+    }
+
+    /// Reads it.
+    pub fn from_env(text: &OsStr) -> Result<Self, Error> {
+        if text == NODE {
+            return Ok(Self::Host);
+        }
+        Request::from_env(text).map(Box::new).map(Self::Container)
+    }
+}
+
 impl Request {
     /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, image: &OsStr, directory: &Path) -> Result<Choice, Error> {
-        if image == "none" {
+        if image == NODE {
             return Ok(Choice::Host);
         }
         let mut settings = Settings::parse(raw, directory)?;

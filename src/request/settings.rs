@@ -139,6 +139,23 @@ impl Settings {
         .checked()
     }
 
+    /// What has been answered, and not been left open.
+    pub fn given(&self) -> Vec<Id> {
+        let answered = [
+            (Id::Bind, !self.binds.is_empty()),
+            (Id::Digest, self.digest.is_some()),
+            (Id::Workdir, self.workdir.is_some()),
+            (Id::Home, self.home.is_some()),
+            (Id::Env, !self.env.is_empty()),
+            (Id::CleanEnv, self.clean_env.is_some()),
+            (Id::Writable, self.writable.is_some()),
+            (Id::Overlay, self.overlay.is_some()),
+            (Id::Entrypoint, self.entrypoint.is_some()),
+            (Id::Scope, self.scope.is_some()),
+        ];
+        answered.into_iter().filter(|(_, answered)| *answered).map(|(id, _)| id).collect()
+    }
+
     /// These, and where they leave something open, the others: what a job had. Variables of both count, these last.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

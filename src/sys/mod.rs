@@ -18,6 +18,8 @@ mod output;
 mod path;
 mod privilege;
 mod process;
+#[cfg(feature = "spank")]
+mod release;
 mod shared;
 mod socket;
 #[cfg(feature = "spank")]
@@ -52,6 +54,8 @@ pub use process::{
     CHANNEL, Child, close_others, die_with_parent, fork, fork_contained, ignore_signals, in_background, keep_only,
     reset_signals, spawn_reparented, while_cancellable,
 };
+#[cfg(feature = "spank")]
+pub use release::{plugin_version, symbol};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
 

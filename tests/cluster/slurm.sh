@@ -31,6 +31,7 @@ configure_slurm() {
 	install -d -m 700 /var/spool/slurmctld
 	[[ $tracker != cgroup ]] || task=task/affinity,task/cgroup
 	[[ -e /etc/slurm/plugstack.conf ]] || echo 'include /etc/slurm/plugstack.conf.d/*.conf' >/etc/slurm/plugstack.conf
+	[[ -z $facts ]] || echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >/etc/slurm/plugstack.conf.d/facts.conf
 	cat >/etc/slurm/slurm.conf <<-CONF
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::report::{Kind, Refusal};
 
-use crate::{attach, audit, exec, explain, store, verify};
+use crate::{attach, audit, check, exec, explain, store, verify};
 
 pub use options::{Full, Short};
 
@@ -59,6 +59,9 @@ enum Verb {
     /// They are read from audit.file of coracle.yaml if the site has one, else from the journal: with your own rights,
     /// so that you see what these let you see. The exit status is 1 if nothing was found.
     Log(Log),
+    /// Look after the site's settings
+    #[command(subcommand)]
+    Config(Settings),
 }
 
 /// The commands that run something: what they refuse must not be taken for the status of what was run.
@@ -67,6 +70,43 @@ const RUNNING: [&str; 4] = ["exec", "run", "shell", "explain"];
 impl Verb {
     fn is_running(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Settings {
+    /// Say whether coracle.yaml is right, and which of its lines decides for a user, job and image
+    Check(Check),
+}
+
+/// What `coracle config check` was given.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The file
+    #[arg(default_value = coracle::config::PATH)]
+    pub file: PathBuf,
+    /// Show the rules that hold for this user (others than you: root only)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// And for a job in this partition
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// And of this account
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// And with this quality of service
+    #[arg(long, value_name = "NAME")]
+    pub qos: Option<String>,
+    /// And what they say of this image
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<OsString>,
+}
+
+impl Check {
+    /// Whether more is wanted than to know if the file is right.
+    pub fn asks(&self) -> bool {
+        [&self.user, &self.partition, &self.account, &self.qos].iter().any(|said| said.is_some())
+            || self.image.is_some()
     }
 }
 
@@ -220,6 +260,7 @@ pub fn main() -> ExitCode {
                 Verb::StoreService(service) => store::serve(service),
                 Verb::Verify(verify) => Ok(verify::main(verify)),
                 Verb::Log(log) => audit::main(log),
+                Verb::Config(Settings::Check(check)) => check::main(check),
             },
             if verb.is_running() { REFUSED } else { BAD },
         ),

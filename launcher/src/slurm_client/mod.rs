@@ -171,6 +171,16 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     Ok(launch.map(|launch| Client { binds: shown.binds, links, launch }))
 }
 
+/// One of the node's commands, whether containers show them or not.
+pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
+    let paths = match settings {
+        SlurmClient::Shown(paths) => paths.clone(),
+        SlurmClient::None => ClientPaths::default(),
+    };
+    let (_, bin, _) = find_commands(&Node::new(Path::new("/")), &paths).ok().flatten()?;
+    Some(bin.join(name))
+}
+
 /// TaskProlog and TaskEpilog of the node below `root`: what runs inside has to be seen there.
 pub fn task_scripts(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Vec<PathBuf> {
     let node = Node::new(root);

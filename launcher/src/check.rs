@@ -1,0 +1,136 @@
+//! `coracle config check`: is coracle.yaml right, and which of its lines decides for somebody?
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use coracle::config::{self, Config, Scope, place_of};
+use coracle::options::RawOptions;
+use coracle::policy::{Bare, Job, bare};
+use coracle::report::{Kind, Refusal, clean};
+use nix::unistd::{Group, User};
+
+use crate::alone::{Order, whose};
+use crate::command::Check;
+use crate::facts;
+use crate::proxy::Proxy;
+
+/// What is wrong with the file, or with the image, is said where errors go.
+const BAD: u8 = 1;
+/// How long the user database may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Checks, and shows what was asked for.
+pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
+    let path = given.file.as_path();
+    let (text, config) = match Config::text(path).and_then(|text| Ok((Config::parse(path, &text)?, text))) {
+        Ok((config, text)) => (text, config),
+        Err(error) => {
+            eprintln!("{}", Refusal::from(error).line());
+            return Ok(ExitCode::from(BAD));
+        }
+    };
+    if let Err(error) = config::trust(path) {
+        warn(&Refusal::from(error));
+    }
+    let shown = path.display();
+    for (scope, name) in unknown_names(&config) {
+        let place = place_of(&text, &[scope, name]).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+        let what = scope.trim_end_matches('s');
+        warn(&Refusal::new(
+            Kind::Config,
+            format!("{shown}{place}"),
+            format!("{scope}.{name}: no such {what} on this node"),
+        ));
+    }
+    if !given.asks() {
+        println!("{shown}: good");
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(given, &config, &text)
+}
+
+/// A fault that keeps nothing from starting here.
+fn warn(refusal: &Refusal) {
+    eprintln!("{}", clean(&format!("coracle: warning: {}: {}", refusal.object, refusal.cause)));
+}
+
+/// The names of a scope that are no numbers.
+fn named(scope: &Scope) -> impl Iterator<Item = &str> {
+    scope.0.iter().map(|(name, _)| name.as_str()).filter(|name| name.parse::<u32>().is_err())
+}
+
+/// Names that the node's user database does not have.
+fn unknown_names(config: &Config) -> Vec<(&'static str, &str)> {
+    let user = |name: &str| matches!(User::from_name(name), Ok(Some(_)));
+    let group = |name: &str| matches!(Group::from_name(name), Ok(Some(_)));
+    let users = named(&config.users).filter(|name| !user(name)).map(|name| ("users", name));
+    let groups = named(&config.groups).filter(|name| !group(name)).map(|name| ("groups", name));
+    users.chain(groups).collect()
+}
+
+/// Prints every rule that holds for the user and job, and what becomes of the image.
+fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal> {
+    let (identity, _) = whose(given.user.as_deref())?;
+    let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
+    let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
+    let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
+    let known = facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+    let line = |rule: &str| {
+        let keys: Vec<&str> = keys(rule);
+        let place =
+            place_of(text, &keys).map_or(String::new(), |(line, _)| format!(" ({}:{line})", given.file.display()));
+        format!("{rule}{place}")
+    };
+    for (key, value, rule) in known.rules.lines() {
+        println!("{key:15} {value:24} {}", rule.map_or("not said".to_owned(), line));
+    }
+    match bare(&known.rules) {
+        Ok(Bare::Outside) => println!("\nwithout --container: on the node"),
+        Ok(Bare::Default(request)) => println!("\nwithout --container: in {} (with defaults=on)", request.what),
+        Err(refusal) => println!("\nwithout --container: refused (with defaults=on): {}", refusal.cause),
+    }
+    let Some(image) = &given.image else { return Ok(ExitCode::SUCCESS) };
+    drop(known);
+    let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+    let mut run = order.with(config.clone())?.0;
+    run.job = job;
+    let verdict = run.open(&proxy, true).and_then(|opened| run.judge(&proxy, &opened));
+    match verdict {
+        Ok(grant) => {
+            let rules: Vec<String> =
+                grant.rule.split(',').map(|rule| line(rule.split('=').next().unwrap_or(rule))).collect();
+            println!("{}: allowed by {} ({})", run.image, grant.rule, rules.join(", "));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refusal) => {
+            println!("{}: refused", run.image);
+            eprintln!("{refusal}");
+            Ok(ExitCode::from(BAD))
+        }
+    }
+}
+
+/// The keys of a line such as `partitions.gpu.signers` or `image_paths[0]`; names may have dots in them.
+fn keys(rule: &str) -> Vec<&str> {
+    let rule = rule.split('[').next().unwrap_or(rule);
+    match (rule.split_once('.'), rule.rsplit_once('.')) {
+        (Some((scope, rest)), Some((_, key))) => {
+            vec![scope, rest.strip_suffix(key).and_then(|name| name.strip_suffix('.')).unwrap_or(rest), key]
+        }
+        _ => vec![rule],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_line_are_found_whatever_its_name_is() {
+        assert_eq!(keys("signers"), ["signers"]);
+        assert_eq!(keys("image_paths[0]"), ["image_paths"]);
+        assert_eq!(keys("users.a.b.signers"), ["users", "a.b", "signers"]);
+    }
+}

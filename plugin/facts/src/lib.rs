@@ -1,0 +1,80 @@
+//! The SPANK plugin `spank_coracle_facts.so`: in slurmd's prolog and epilog it has the launcher write down, and forget,
+//! the partition, account and QOS of a job.
+//!
+//! A file of its own, for sites whose rules need that: where any plugin has these two hooks, slurmd starts a program
+//! for each of them at every job, whatever the plugin's arguments say (prep/script, `_run_spank_job_script`).
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use coracle::sys;
+
+/// Slurm's name for the plugin (plugin.h).
+#[unsafe(no_mangle)]
+pub static plugin_name: [u8; 14] = *b"coracle_facts\0";
+/// What kind it is.
+#[unsafe(no_mangle)]
+pub static plugin_type: [u8; 6] = *b"spank\0";
+/// The version of this plugin.
+#[unsafe(no_mangle)]
+pub static spank_plugin_version: c_uint = 1;
+/// Set when the plugin is loaded, to that of a Slurm that has been tested.
+#[unsafe(no_mangle)]
+pub static plugin_version: AtomicU32 = AtomicU32::new(0);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ANNOUNCE: extern "C" fn() = announce;
+
+extern "C" fn announce() {
+    if let Some(version) = sys::plugin_version() {
+        plugin_version.store(version, Ordering::Relaxed);
+    }
+}
+
+/// As root, before the first step of a job on this node. slurmd's own environment says which job.
+///
+/// # Safety
+/// Slurm passes `count` NUL-terminated strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slurm_spank_job_prolog(_: *mut c_void, count: c_int, words: *const *const c_char) -> c_int {
+    // SAFETY: as of this function.
+    unsafe { tell(c"write", count, words) }
+}
+
+/// As root, after the last.
+///
+/// # Safety
+/// Slurm passes `count` NUL-terminated strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slurm_spank_job_epilog(_: *mut c_void, count: c_int, words: *const *const c_char) -> c_int {
+    // SAFETY: as of this function.
+    unsafe { tell(c"forget", count, words) }
+}
+
+/// Always well: a hook that fails here drains the node, and rules that need facts refuse without them.
+///
+/// # Safety
+/// `words` points to `count` NUL-terminated strings.
+unsafe fn tell(verb: &CStr, count: c_int, words: *const *const c_char) -> c_int {
+    let _ = catch_unwind(|| {
+        let (mut launcher, mut config, mut wanted) = (c"/usr/bin/coracle", c"/etc/coracle/coracle.yaml", false);
+        for index in 0..usize::try_from(count).unwrap_or(0) {
+            // SAFETY: as of this function; the strings live as long as the hook.
+            let word = unsafe { CStr::from_ptr(*words.add(index)) };
+            let value = |key: &str| {
+                let value = word.to_bytes_with_nul().strip_prefix(key.as_bytes())?;
+                CStr::from_bytes_with_nul(value).ok()
+            };
+            wanted |= word == c"job_facts=prolog";
+            launcher = value("launcher=").unwrap_or(launcher);
+            config = value("config=").unwrap_or(config);
+        }
+        if wanted {
+            // Without a launcher there will be no containers either.
+            let _ = sys::output_of(launcher, &[c"coracle", c"facts", verb, c"--config", config], 4096);
+        }
+    });
+    0
+}
