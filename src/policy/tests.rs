@@ -317,6 +317,8 @@ fn a_stored_image_runs_whatever_the_site_thinks_of_users_own_and_lists_hold_for_
         assert_eq!(judge(&rules(text), &ext3), Err(Denied::Ext3));
     }
     let listed = format!("signers: [{KEY}]\n");
-    assert!(verdict(&listed, &Provenance { signers: signed(&[]), ..stored.clone() }).contains("no valid signature"));
-    assert_eq!(verdict(&listed, &Provenance { signers: signed(&[KEY]), ..stored }), "store,signers");
+    assert!(
+        verdict(&listed, &Provenance { signers: Some(Vec::new()), ..stored.clone() }).contains("no valid signature")
+    );
+    assert_eq!(verdict(&listed, &Provenance { signers: Some(vec![KEY.to_owned()]), ..stored }), "store,signers");
 }
