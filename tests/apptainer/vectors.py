@@ -18,7 +18,7 @@ PAYLOAD = 'application/vnd.sylabs.sif-metadata+json'
 
 def run(*command, **more):
     """The output of a command that must succeed."""
-    done = subprocess.run(command, capture_output=True, check=False, stdin=more.pop('stdin', subprocess.DEVNULL), **more)
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, **more)
     if done.returncode:
         raise RuntimeError(f'{command}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}')
     return done.stdout
@@ -157,11 +157,13 @@ class Maker:
 
     def key(self, name, algorithm='ed25519', usage='sign', expires='never', time=None, options=()):
         """A key's fingerprint. `time` is in seconds since 1970."""
-        run(*self.gpg, *self.at(time), *options, '--quick-gen-key', f'{name} <{name}@example.org>', algorithm, usage, expires)
+        user = f'{name} <{name}@example.org>'
+        run(*self.gpg, *self.at(time), *options, '--quick-gen-key', user, algorithm, usage, expires)
         return self.fingerprints(name)[0]
 
     def at(self, time):
-        return [] if time is None else ['--faked-system-time', f'{time}!', '--ignore-time-conflict', '--ignore-valid-from']
+        faked = ['--faked-system-time', f'{time}!', '--ignore-time-conflict', '--ignore-valid-from']
+        return [] if time is None else faked
 
     def fingerprints(self, name):
         listing = run(*self.gpg, '--with-colons', '--list-keys', f'{name}@example.org').decode()
@@ -178,7 +180,9 @@ class Maker:
         run(*self.gpg, '--import', self.path('revocation.asc', certificate))
 
     def revoke_subkey(self, primary):
-        done = subprocess.run([*self.gpg[:4], *self.gpg[5:], '--command-fd', '0', '--edit-key', primary, 'key 1', 'revkey', 'save'],
+        # What it asks is answered, which it would not ask in a batch.
+        asking = [argument for argument in self.gpg if argument != '--batch']
+        done = subprocess.run([*asking, '--command-fd', '0', '--edit-key', primary, 'key 1', 'revkey', 'save'],
                               input=b'y\n0\n\ny\n', capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.decode())
