@@ -173,8 +173,13 @@ pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Opt
     Ok(None)
 }
 
+/// A descriptor as it is in the file.
+type Descriptor = [u8; DESCRIPTOR];
+/// An offset and a size, in bytes.
+type Place = (u64, u64);
+
 /// The descriptors that are in use, and what header and table occupy.
-fn table(file: &File, length: u64) -> Result<(Vec<[u8; DESCRIPTOR]>, [(u64, u64); 2]), Error> {
+fn table(file: &File, length: u64) -> Result<(Vec<Descriptor>, [Place; 2]), Error> {
     let header: [u8; HEADER] = read_array(file, 0, length, "the SIF header")?;
     let version = field::<3>(&header, 42);
     if version != *b"01\0" {
@@ -197,7 +202,7 @@ fn table(file: &File, length: u64) -> Result<(Vec<[u8; DESCRIPTOR]>, [(u64, u64)
 }
 
 /// Refuses parts that share bytes: two readers could take them for different things, and a signature is of one.
-fn check_places(descriptors: &[[u8; DESCRIPTOR]], heads: [(u64, u64); 2], length: u64) -> Result<(), Error> {
+fn check_places(descriptors: &[Descriptor], heads: [Place; 2], length: u64) -> Result<(), Error> {
     let mut places = heads.to_vec();
     for descriptor in descriptors {
         places.push(place(descriptor, "a data object", length)?);
@@ -210,12 +215,12 @@ fn check_places(descriptors: &[[u8; DESCRIPTOR]], heads: [(u64, u64); 2], length
     }
 }
 
-fn data_type(descriptor: &[u8; DESCRIPTOR]) -> i32 {
+fn data_type(descriptor: &Descriptor) -> i32 {
     i32::from_le_bytes(field(descriptor, 0))
 }
 
 /// Where the object of a descriptor lies.
-fn place(descriptor: &[u8; DESCRIPTOR], what: &'static str, length: u64) -> Result<(u64, u64), Error> {
+fn place(descriptor: &Descriptor, what: &'static str, length: u64) -> Result<(u64, u64), Error> {
     extent(what, i64::from_le_bytes(field(descriptor, 17)), i64::from_le_bytes(field(descriptor, 25)), length)
 }
 
@@ -229,7 +234,7 @@ struct Partition {
 }
 
 impl Partition {
-    fn parse(descriptor: &[u8; DESCRIPTOR]) -> Self {
+    fn parse(descriptor: &Descriptor) -> Self {
         Self {
             group: u32::from_le_bytes(field(descriptor, 9)) & !GROUP_MASK,
             offset: i64::from_le_bytes(field(descriptor, 17)),

@@ -2,6 +2,8 @@
 //!
 //! Its metadata is stored without compression, so that a field can be overwritten where it is.
 
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 /// A sound image, and where its fields are.
@@ -145,7 +147,12 @@ pub fn squashfs() -> Written {
     ];
     let (at, size) = listings.listing("in-root", &entries);
     let root = inodes.inode("root", 1, 9);
-    inodes.u32("root.block", 0).u32("root.links", 4).u16("root.size", size).u16("root.offset", at).u32("root.parent", 10);
+    inodes
+        .u32("root.block", 0)
+        .u32("root.links", 4)
+        .u16("root.size", size)
+        .u16("root.offset", at)
+        .u32("root.parent", 10);
 
     let inode_table = out.block("inodes", &inodes);
     let directory_table = out.block("directories", &listings);
@@ -164,7 +171,11 @@ pub fn squashfs() -> Written {
     let block = out.block("ids", &part);
     let id_table = out.index("ids", block);
     let mut part = Part::default();
-    part.u16("xattr.kind", 0).u16("xattr.size", 3).put("xattr.name", b"one").u32("xattr.value", 5).put("xattr.bytes", b"12345");
+    part.u16("xattr.kind", 0)
+        .u16("xattr.size", 3)
+        .put("xattr.name", b"one")
+        .u32("xattr.value", 5)
+        .put("xattr.bytes", b"12345");
     part.u16("far.kind", 0x100).u16("far.size", 3).put("far.name", b"two").u32("far.value", 8).u64("far.place", 7);
     let values = out.block("values", &part);
     let mut part = Part::default();
@@ -205,7 +216,12 @@ pub fn crafted() -> Vec<Crafted> {
         ("inodes-negative", "inodes", word(NONE), "it says it has 4294967295 inodes"),
         ("inodes-2000", "inodes", word(2000), "the index of its export table is 8 bytes long, its entries need 16"),
         ("fragments-negative", "fragments", word(NONE), "it says it has 4294967295 fragments"),
-        ("fragments-600", "fragments", word(600), "the index of its fragment table is 8 bytes long, its entries need 16"),
+        (
+            "fragments-600",
+            "fragments",
+            word(600),
+            "the index of its fragment table is 8 bytes long, its entries need 16",
+        ),
         ("no-ids", "ids", short(0), "it has no inodes"),
         ("ids-65535", "ids", short(65535), "the index of its id table is 8 bytes long, its entries need 256"),
         ("block-size", "block_size", word(1 << 30), "a block size of 1073741824 bytes"),
@@ -226,7 +242,12 @@ pub fn crafted() -> Vec<Crafted> {
         ("inode-behind-directory", "inode_table", start("directory_table"), "its inode table does not lie before"),
         ("inode-in-superblock", "inode_table", long(8), "its inode table starts at byte 8"),
         ("directory-late", "directory_table", start("id_table"), "its directory table does not lie before"),
-        ("fragment-table-moved", "fragment_table", number(&start("fragment_table"), -1), "the index of its fragment table"),
+        (
+            "fragment-table-moved",
+            "fragment_table",
+            number(&start("fragment_table"), -1),
+            "the index of its fragment table",
+        ),
         ("export-table-moved", "export_table", number(&start("export_table"), -8), "the index of its export table"),
         ("xattr-table-last-byte", "xattr_table", number(&start("used"), -1), "the squashfs ends at byte"),
         ("options", "flags", short(1 << 10), "its compressor options have another size"),
@@ -259,7 +280,12 @@ pub fn crafted() -> Vec<Crafted> {
         ("inodes-one-more", "inodes", word(10), "it says it has 10 inodes, not as many as its table"),
         ("root-elsewhere", "root", long(4), "its root inode is at 0x4"),
         ("root-is-a-file", "root", long(0), "its root inode is at 0x0"),
-        ("block-not-compressed", "inodes.header", short(u16::from_le_bytes([start("inodes.header")[0], start("inodes.header")[1]]) & 0x7fff), "cannot be decompressed"),
+        (
+            "block-not-compressed",
+            "inodes.header",
+            short(u16::from_le_bytes([start("inodes.header")[0], start("inodes.header")[1]]) & 0x7fff),
+            "cannot be decompressed",
+        ),
         ("inode-zero", "file.number", word(0), "inode 0 has a number that there is not"),
         ("inode-negative", "file.number", word(NONE), "inode 4294967295 has a number that there is not"),
         ("inode-twice", "file.number", word(2), "inode 2 has a number that another has"),
@@ -283,7 +309,12 @@ pub fn crafted() -> Vec<Crafted> {
         ("block-too-long", "file.block", word(0x00ff_ffff), "has a block that is longer than the block size"),
         ("block-bits", "file.block", word(0xffff_ffff), "has a block that is longer than the block size"),
         ("block-behind", "file.start", word(NONE), "has a block outside of the image's data"),
-        ("block-in-tables", "file.start", word(start("used")[..4].try_into().map(u32::from_le_bytes).unwrap() - 64), "outside of the image's data"),
+        (
+            "block-in-tables",
+            "file.start",
+            word(start("used")[..4].try_into().map(u32::from_le_bytes).unwrap() - 64),
+            "outside of the image's data",
+        ),
         ("block-in-superblock", "file.start", word(0), "has a block outside of the image's data"),
         ("link-empty", "link.size", word(0), "target of an impossible size"),
         ("link-4096", "link.size", word(4096), "target of an impossible size"),

@@ -13,7 +13,6 @@ const WINDOW: u64 = 1 << 20;
 const XZ_KIB: u32 = 1024 + 256;
 
 /// Decompresses block after block with the same memory.
-
 pub struct Decompressor {
     compression: Compression,
     zstd: Box<FrameDecoder>,

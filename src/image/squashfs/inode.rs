@@ -234,7 +234,9 @@ impl Reader<'_, '_> {
         let (whole, tail) = (size / block, size % block);
         let blocks = match fragment {
             NONE => size.div_ceil(block),
-            _ if fragment >= self.limits.superblock.fragments => return Err("is in a fragment that there is not".into()),
+            _ if fragment >= self.limits.superblock.fragments => {
+                return Err("is in a fragment that there is not".into());
+            }
             _ if tail == 0 => return Err("is in a fragment without having bytes for it".into()),
             _ if u64::from(offset) + tail > block => return Err("reaches out of its fragment".into()),
             _ => whole,

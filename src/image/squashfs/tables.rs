@@ -1,8 +1,8 @@
 //! Where the tables of a squashfs lie: all that can be checked without decompressing anything.
 //!
-//! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes. Each
-//! index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read out
-//! of bounds where it does not.
+//! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes.
+//! Each index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read
+//! out of bounds where it does not.
 
 use std::fs::File;
 use std::ops::Range;
@@ -167,14 +167,7 @@ impl Places<'_> {
 
     /// The starts of the blocks that hold `count` entries of `size` bytes, and the last one's end. They end where the
     /// table starts (`at.0`); the index is from `at.1` to `end`.
-    fn blocks(
-        &self,
-        table: &'static str,
-        at: (u64, u64),
-        count: u64,
-        size: u64,
-        end: u64,
-    ) -> Result<Vec<u64>, Error> {
+    fn blocks(&self, table: &'static str, at: (u64, u64), count: u64, size: u64, end: u64) -> Result<Vec<u64>, Error> {
         let number = (count * size).div_ceil(METADATA as u64);
         let need = number * 8;
         let have = end.checked_sub(at.1).ok_or(Fault::Order(table, "next"))?;

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation)]
+
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -6,6 +8,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::image::identify;
 
+#[allow(dead_code)]
 #[path = "../../../tests/images/squashfs_writer.rs"]
 mod squashfs_writer;
 use squashfs_writer::{crafted, squashfs};
@@ -175,7 +178,9 @@ fn a_bomb_costs_no_more_than_the_budget() {
     let used = image.len() as u64;
     image.resize(image.len().next_multiple_of(4096), 0);
     image[..96].copy_from_slice(&squashfs().bytes[..96]);
-    for (at, value) in [(40, used), (48, used - 8), (56, NO_TABLE), (64, 96), (72, end), (80, NO_TABLE), (88, NO_TABLE), (32, 0)] {
+    for (at, value) in
+        [(40, used), (48, used - 8), (56, NO_TABLE), (64, 96), (72, end), (80, NO_TABLE), (88, NO_TABLE), (32, 0)]
+    {
         image[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
     for (at, value) in [(4, 1), (12, 1 << 20), (16, 0), (20, 0x0014_0001)] {
@@ -206,5 +211,8 @@ fn deep_folders_are_followed_so_far_and_no_further() {
     let Some(image) = made(tree.path(), &[]) else { return };
     let depth = |depth| deep(&image, &Budget { depth, ..Budget::default() });
     assert_eq!(depth(101).unwrap().directories, 101);
-    assert_eq!(depth(99).unwrap_err().to_string(), "more than 99 directories in one another, which is too much to look at");
+    assert_eq!(
+        depth(99).unwrap_err().to_string(),
+        "more than 99 directories in one another, which is too much to look at"
+    );
 }

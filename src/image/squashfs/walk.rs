@@ -1,5 +1,5 @@
-//! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of every
-//! directory; not the files' contents.
+//! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of
+//! every directory; not the files' contents.
 //!
 //! What it keeps is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
 //! a directory.
@@ -12,8 +12,8 @@ use super::metadata::{Chain, Source, Stream};
 use super::tables::{Tables, Xattrs};
 use super::{Fault, Superblock, directory};
 
-/// How much of an image is looked at before it is refused for its size. It says nothing of time or of the machine, so an
-/// image is refused everywhere or nowhere.
+/// How much of an image is looked at before it is refused for its size. It says nothing of time or of the machine, so
+/// an image is refused everywhere or nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The most inodes.
@@ -238,12 +238,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn read(
-        source: &mut Source<'_>,
-        tables: &Tables,
-        limits: &Limits<'_>,
-        budget: &Budget,
-    ) -> Result<Self, Error> {
+    fn read(source: &mut Source<'_>, tables: &Tables, limits: &Limits<'_>, budget: &Budget) -> Result<Self, Error> {
         let mut stream = Stream::new("inode", tables.inodes.start, tables.inodes.end);
         let count = limits.superblock.inodes;
         let mut tree = Self { inodes: vec![Known::default(); count as usize], directories: Vec::new() };
