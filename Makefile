@@ -8,7 +8,7 @@ STAGE      := target/stage
 IMAGES     := target/images
 
 .PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel verify-agreement \
-	bench clean
+	fuzz bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -84,6 +84,10 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 test: check unit slurm test-kernel verify-agreement ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
+	$(CARGO) build --locked --example crafted --example verity
+	rm -rf $(IMAGES)/crafted
+	target/debug/examples/crafted $(IMAGES)/crafted
+	install target/debug/examples/verity $(IMAGES)/verity
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
@@ -92,6 +96,17 @@ verify-agreement: build ## `coracle verify` beside `apptainer verify`, over sign
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)
 	benches/store $(STAGE) $(IMAGES)
+
+# T= one of fuzz/targets, or all. RUSTC_BOOTSTRAP: cargo-fuzz wants options of the compiler that only it lets a stable
+# one have.
+T       ?= sif_header squashfs_tables squashfs_deep erofs request config wire
+SECONDS ?= 60
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: ## feed the parsers nonsense: T=sif_header SECONDS=60 (needs `cargo install cargo-fuzz`)
+	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/corpus
+	for target in $(T); do \
+		$(CARGO) fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(SECONDS) -rss_limit_mb=512 -timeout=10 \
+			-max_len=65536 -print_final_stats=1 || exit 1; done
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -454,3 +454,7 @@ fn account_of(uid: u32, groups: &[u8]) -> Vec<u8> {
     }
     fields.join(&0)
 }
+
+#[cfg(test)]
+#[path = "proxy_attacks.rs"]
+mod attacks;

@@ -20,11 +20,9 @@ use crate::proxy::{Opened, Proxy};
 /// record belong to the store's account alone. An image of the store whose record is not of this file is refused.
 pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
     // What root cannot look at lies on a file system of the user's own.
-    let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(None) };
+    let Ok(file) = opened.file.metadata() else { return Ok(None) };
     let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
-    let Some(place) = sys::fd_path(&folder).ok().and_then(|top| place(path.strip_prefix(top).ok()?)) else {
-        return Ok(None);
-    };
+    let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
     let Ok(found) = proxy.open_beneath(folder.as_fd(), &place.image)? else { return Ok(None) };
     if !nix::sys::stat::fstat(&found).is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())) {
         return Ok(None);

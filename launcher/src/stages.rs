@@ -233,15 +233,14 @@ impl Run {
             digest: opened.digest,
             signers: opened.signers.clone(),
         };
-        let (Ok(file), Ok(path)) = (opened.file.metadata(), sys::fd_path(&opened.file)) else { return Ok(own) };
+        let Ok(file) = opened.file.metadata() else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
-            let Ok(top) = sys::fd_path(&folder) else { continue };
-            // The path is only a hint of where to look; what counts is that the same inode is found there.
-            let Ok(relative) = path.strip_prefix(&top) else { continue };
-            let Ok(found) = proxy.open_beneath(folder.as_fd(), relative)? else { continue };
+            // What counts is that the same inode is found there.
+            let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
+            let Ok(found) = proxy.open_beneath(folder.as_fd(), &relative)? else { continue };
             let same = nix::sys::stat::fstat(&found)
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino()));
             if same {

@@ -91,7 +91,7 @@ const METADATA_ELSEWHERE: u32 = 0x100;
 /// What the kernel reads of the first page behind byte 1024 (erofs_read_superblock).
 const MAX_SUPERBLOCK: u64 = 4096 - SUPERBLOCK_AT as u64;
 /// An inode's number counts places of 32 bytes.
-const SLOT: u64 = 32;
+const SLOT: usize = 32;
 
 /// What the kernel follows from the superblock on.
 fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Error> {
@@ -116,8 +116,8 @@ fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Erro
         return Ok(());
     }
     let inode_at = |number: u64| {
-        let at = number.checked_mul(SLOT)?.checked_add(u64::from(word(40)) << block[12])?;
-        (at >= SUPERBLOCK_AT as u64 && at.checked_add(SLOT)? <= length).then_some(at)
+        let at = number.checked_mul(SLOT as u64)?.checked_add(u64::from(word(40)) << block[12])?;
+        (at >= SUPERBLOCK_AT as u64 && at.checked_add(SLOT as u64)? <= length).then_some(at)
     };
     let packed = u64::from_le_bytes(field(block, 96));
     if features & FRAGMENTS != 0 && packed != 0 && inode_at(packed).is_none() {
@@ -125,7 +125,7 @@ fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Erro
     }
     let number = u64::from(u16::from_le_bytes(field(block, 14)));
     let at = inode_at(number).ok_or(Fault::Field("the number of its root inode", number))?;
-    let inode: [u8; SLOT as usize] = read_array(file, at, length, "the erofs root inode")?;
+    let inode: [u8; SLOT] = read_array(file, at, length, "the erofs root inode")?;
     let format = u16::from_le_bytes(field(&inode, 0));
     // One bit for the longer form, three for where the data is, of which five values are known.
     if format >> 1 & 7 > 4 {

@@ -22,6 +22,7 @@ mod process;
 mod release;
 mod shared;
 mod socket;
+pub mod verity;
 #[cfg(feature = "spank")]
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, clippy::undocumented_unsafe_blocks)]
 pub mod spank {
@@ -45,7 +46,7 @@ pub use ns::{
     MountNamespace, enter_mount_namespace, enter_user_namespace, in_first_user_namespace, unshare_mount_namespace,
 };
 pub use output::output_of;
-pub use path::{Lookup, fd_path, open_beneath, open_in_root, open_untrusted, read_link_at};
+pub use path::{Lookup, fd_path, hint_beneath, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{
     Identity, become_user, drop_capabilities, give_up_capabilities, set_no_new_privileges, set_undumpable,
     with_fs_identity, with_overlay_rights,

@@ -81,6 +81,13 @@ pub fn read_link_at(link: impl AsFd) -> Result<OsString> {
         .map_err(|errno| Error::new(format!("readlinkat({}, \"\")", show(link)), errno))
 }
 
+/// Where below `directory` the kernel has `file`, as a hint of where to look: whether the same inode is found there is
+/// for [`open_beneath`] to tell.
+pub fn hint_beneath(directory: impl AsFd, file: impl AsFd) -> Option<PathBuf> {
+    let (top, path) = (fd_path(directory).ok()?, fd_path(file).ok()?);
+    path.strip_prefix(top).ok().map(Path::to_path_buf)
+}
+
 /// The path that the kernel has for `fd`, for messages and as a hint; never to be opened again unchecked.
 pub fn fd_path(fd: impl AsFd) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))

@@ -2,6 +2,8 @@
 //!
 //! Its metadata is stored without compression, so that a field can be overwritten where it is.
 
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 /// A sound image, and where its fields are.

@@ -19,7 +19,8 @@ mod tables;
 #[cfg(feature = "launcher")]
 mod walk;
 
-#[cfg(all(test, feature = "launcher"))]
+#[cfg(test)]
+#[cfg(feature = "launcher")]
 mod tests;
 
 pub use fault::Fault;
@@ -66,8 +67,8 @@ impl Compression {
     }
 }
 
-/// The squashfs in `size` bytes from `offset` on, if its superblock and the places of its tables are sound, in a file of
-/// `length` bytes.
+/// The squashfs in `size` bytes from `offset` on, in a file of `length` bytes, if its superblock and the places of its
+/// tables are sound.
 pub fn layer(file: &File, offset: u64, size: u64, length: u64) -> Result<Layer, Error> {
     let superblock = Superblock::read(file, offset, size, length)?;
     tables::Tables::read(file, offset, &superblock)?;

@@ -1,8 +1,8 @@
 //! Where the tables of a squashfs lie: all that can be checked without decompressing anything.
 //!
-//! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes. Each
-//! index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read out
-//! of bounds where it does not.
+//! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes.
+//! Each index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read
+//! out of bounds where it does not.
 
 use std::fs::File;
 use std::ops::Range;

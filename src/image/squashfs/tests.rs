@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation)]
+
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -6,6 +8,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::image::identify;
 
+#[allow(dead_code)]
 #[path = "../../../tests/images/squashfs_writer.rs"]
 mod squashfs_writer;
 use squashfs_writer::{crafted, squashfs};

@@ -1,5 +1,5 @@
-//! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of every
-//! directory; not the files' contents.
+//! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of
+//! every directory; not the files' contents.
 //!
 //! What it keeps is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
 //! a directory.
@@ -12,8 +12,8 @@ use super::metadata::{Chain, Source, Stream};
 use super::tables::{Tables, Xattrs};
 use super::{Fault, Superblock, directory};
 
-/// How much of an image is looked at before it is refused for its size. It says nothing of time or of the machine, so an
-/// image is refused everywhere or nowhere.
+/// How much of an image is looked at before it is refused for its size. It says nothing of time or of the machine, so
+/// an image is refused everywhere or nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The most inodes.
