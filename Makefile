@@ -56,8 +56,11 @@ stage: images
 	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr SYSCONFDIR=/etc
 
 images:
-	$(CARGO) build --locked --example mksif
+	$(CARGO) build --locked --example mksif --example crafted --example verity
 	tests/images/make-images $(IMAGES) target/debug/examples/mksif
+	rm -rf $(IMAGES)/crafted
+	target/debug/examples/crafted $(IMAGES)/crafted
+	install target/debug/examples/verity $(IMAGES)/verity
 
 demo: stage ## a three-node Slurm on this machine, and the main job on it, command by command (root)
 	tests/demo $(STAGE) $(IMAGES)
@@ -84,10 +87,6 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 test: check unit slurm test-kernel verify-agreement ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
-	$(CARGO) build --locked --example crafted --example verity
-	rm -rf $(IMAGES)/crafted
-	target/debug/examples/crafted $(IMAGES)/crafted
-	install target/debug/examples/verity $(IMAGES)/verity
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)

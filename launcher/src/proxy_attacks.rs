@@ -50,6 +50,7 @@ fn what_is_no_image_file_is_refused_and_not_waited_for() {
         ("/dev/null".into(), "a device, not an image file"),
         ("/dev/zero".into(), "a device, not an image file"),
         ("/proc/version".into(), "a file of the kernel's own"),
+        ("/proc/meminfo".into(), "a file of the kernel's own"),
         ("/sys/kernel/uevent_seqnum".into(), "a file of the kernel's own"),
         ("/proc/self/exe".into(), "through too many links, or through one of /proc"),
         (format!("/proc/self/fd/{}", memory.as_raw_fd()).into(), "through too many links, or through one of /proc"),

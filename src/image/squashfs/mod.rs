@@ -15,6 +15,8 @@ mod inode;
 mod lzo;
 #[cfg(feature = "launcher")]
 mod metadata;
+// Without the deep look nobody reads what it finds.
+#[cfg_attr(not(feature = "launcher"), allow(dead_code))]
 mod tables;
 #[cfg(feature = "launcher")]
 mod walk;
