@@ -18,8 +18,8 @@ figures() { # TEXT
 	install -m 644 "$busybox" /opt/images/good.sif
 	ln -s /opt/images/good.sif x.sif
 	install -o alice -m 644 "$IMG/bare.sif" own.sif
-	# renameat2(2), RENAME_EXCHANGE
-	as -d "$dir" alice perl -e 'syscall(316, -100, "x.sif", -100, "own.sif", 2) == 0 or die $! while 1' &
+	# renameat2(2) of x86_64, RENAME_EXCHANGE
+	as -d "$dir" alice perl -e 'my ($one, $two) = @ARGV; syscall(316, -100, $one, -100, $two, 2) == 0 or die $! while 1' x.sif own.sif &
 	racer=$!
 	while ((tries < 30)); do
 		tries=$((tries + 1))
@@ -37,7 +37,7 @@ figures() { # TEXT
 	wait "$racer" || true
 	racer=''
 	figures "exchanged paths: tries $tries, the trusted image $ran, refused $refused, anything else $wrong"
-	((wrong == 0))
+	((wrong == 0 && ran > 0 && refused > 0))
 }
 
 @test "files that are no files: none is opened, none is waited for" {
@@ -52,7 +52,7 @@ figures() { # TEXT
 	printf '\000\000\000\000\000\017\000\000' | dd of=long.sqsh bs=1 seek=40 conv=notrunc status=none
 	at=node refused image-format 'long.sqsh: damaged squashfs' srun -n1 --container="$dir/long.sqsh" true || return
 	tries=2
-	for kind in /proc/1/root/etc/passwd /proc/self/fd/0 /proc/self/fd/3 /proc/thread-self/exe; do
+	for kind in /proc/self/root/etc/passwd /proc/self/fd/0 /proc/self/fd/3 /proc/thread-self/exe; do
 		at=node refused image-type '/proc' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$kind" true || return
 		tries=$((tries + 1))
 	done
