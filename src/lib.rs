@@ -38,6 +38,7 @@ pub mod config;
 pub mod plan;
 #[cfg(feature = "launcher")]
 pub mod policy;
+#[cfg(feature = "launcher")]
 pub mod signature;
 #[cfg(feature = "launcher")]
 pub mod store;
