@@ -21,7 +21,7 @@ fn directory(path: &Path) -> OwnedFd {
     sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_DIRECTORY).unwrap()
 }
 
-/// Opens `name` in `folder` again and again while `name`'s part `one` is exchanged with `other`; says how often that was
+/// Opens `name` in `folder` again and again while its part `one` is exchanged with `other`; says how often that was
 /// right, refused and wrong, and how often they were exchanged.
 fn race(folder: &Path, name: &str, one: &str, other: &str, times: u64) -> (u64, u64, u64, u64) {
     let (top, done, exchanged) = (directory(folder), AtomicBool::new(false), AtomicU64::new(0));
