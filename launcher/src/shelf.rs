@@ -1,6 +1,7 @@
 //! Images of the site's store, as a node finds them.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -38,7 +39,21 @@ pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Resu
         Ok(record) => Record::read(&record, &file, file.uid()),
         Err(errno) => Err(Error::Record(errno.desc().to_owned())),
     };
-    record.map(Some).map_err(|error| error.refuse(name))
+    let record = record.map_err(|error| error.refuse(name))?;
+    check_verity(&opened.file, &record).map_err(|error| error.refuse(name))?;
+    Ok(Some(record))
+}
+
+/// Whether the kernel still vouches for the bytes that came in (fs-verity). A node that sees the store over the network
+/// has no say in that.
+fn check_verity(image: &File, record: &Record) -> Result<(), Error> {
+    let Some(wanted) = &record.verity else { return Ok(()) };
+    match sys::verity::measure(image)? {
+        Some(found) if found.to_string() != *wanted => {
+            Err(Error::Record(format!("its fs-verity digest is {found}, and {wanted} came in")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where below the store an image and its record are.

@@ -67,6 +67,8 @@ pub struct Locked<'a> {
 pub struct Draft {
     /// Open for reading and, until it is sealed, for writing.
     pub file: File,
+    /// The root digest of its fs-verity, once it is sealed, where the file system has that.
+    pub verity: Option<String>,
     named: bool,
 }
 
@@ -224,12 +226,12 @@ impl Locked<'_> {
         let folder = &self.shelf.folder;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         match nix::fcntl::openat(folder, ".", OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC, mode) {
-            Ok(file) => return Ok(Draft { file: file.into(), named: false }),
+            Ok(file) => return Ok(Draft { file: file.into(), verity: None, named: false }),
             // File systems that need a name, NFS for one, and kernels that do not know of others (open(2)).
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => {}
             Err(errno) => return Err(call("openat", "O_TMPFILE", errno)),
         }
-        Ok(Draft { file: self.fresh(Path::new(UNFINISHED))?, named: true })
+        Ok(Draft { file: self.fresh(Path::new(UNFINISHED))?, verity: None, named: true })
     }
 
     fn fresh(&self, path: &Path) -> Result<File, Error> {
@@ -239,12 +241,16 @@ impl Locked<'_> {
         Ok(file.map_err(|errno| call("openat", &path.to_string_lossy(), errno))?.into())
     }
 
-    /// Makes a draft the tenant's to read, and nobody's to write: from here on it is open for reading only.
+    /// Makes a draft the tenant's to read, and nobody's to write: from here on it is open for reading only, and where the
+    /// file system has fs-verity, its kernel holds it to these bytes.
     pub fn seal(&self, draft: Draft) -> Result<Draft, Error> {
         draft.file.sync_all()?;
-        self.tenant.share(&draft.file, READ, READ)?;
         let file = File::open(format!("/proc/self/fd/{}", draft.file.as_raw_fd()))?;
-        Ok(Draft { file, ..draft })
+        // fs-verity wants nobody to have it open for writing, and its owner to be allowed to: so not after `share`.
+        drop(draft.file);
+        let verity = sys::verity::enable(&file)?.map(|digest| digest.to_string());
+        self.tenant.share(&file, READ, READ)?;
+        Ok(Draft { file, verity, named: draft.named })
     }
 
     /// Gives a sealed draft its name. The record comes first, so that no image is without one; [`Locked::tidy`] removes a
@@ -382,7 +388,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let shelf = Shelf::open_or_make(store.path(), "alice", &TENANT).unwrap();
         let locked = shelf.lock(TENANT).unwrap().unwrap();
-        let named = || Draft { file: locked.fresh(Path::new(UNFINISHED)).unwrap(), named: true };
+        let named = || Draft { file: locked.fresh(Path::new(UNFINISHED)).unwrap(), verity: None, named: true };
         locked.seal(named()).unwrap();
         put(&locked, "other", b"").unwrap();
         let record = shelf.record(&name("other"), &shelf.image(&name("other")).unwrap()).unwrap();

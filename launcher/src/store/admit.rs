@@ -144,7 +144,7 @@ impl<'a> Conversation<'a> {
             holds,
             signers,
             scanned,
-            verity: None,
+            verity: draft.verity.clone(),
             file: Seen::from(&found),
         };
         self.is_there()?;
