@@ -71,7 +71,7 @@ cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed
 check: ## formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	for package in coracle spank_coracle spank_coracle_facts coracle-launcher; do \
+	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-inside; do \
 		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
 	$(CARGO) deny --log-level error check bans licenses sources
 

@@ -12,8 +12,9 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
 
+use crate::clock::Clock;
 use crate::place;
-use crate::stages::{Authority, Clock, Run};
+use crate::stages::{Authority, Run};
 use crate::userns;
 
 /// What was typed.

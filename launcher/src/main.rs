@@ -11,6 +11,7 @@ mod attach;
 mod audit;
 mod bounds;
 mod check;
+mod clock;
 mod command;
 mod exec;
 mod explain;

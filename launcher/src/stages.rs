@@ -1,11 +1,9 @@
 //! A whole run on one page: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
@@ -24,6 +22,7 @@ use nix::fcntl::OFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
+use crate::clock::Clock;
 use crate::facts::{self, Known};
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
@@ -486,40 +485,5 @@ fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
         Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
         Origin::User => Refusal::new(Kind::Bind, path, cause),
         _ => Refusal::new(Kind::System, path, cause),
-    }
-}
-
-/// How long each phase of a run took.
-pub struct Clock {
-    last: Instant,
-    laps: Vec<(&'static str, Duration)>,
-}
-
-impl Clock {
-    /// Starts.
-    pub fn start() -> Self {
-        Self { last: Instant::now(), laps: Vec::new() }
-    }
-
-    /// Ends the phase `name`. A phase that comes again adds up.
-    pub fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        let took = now - self.last;
-        self.last = now;
-        match self.laps.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += took,
-            None => self.laps.push((name, took)),
-        }
-    }
-
-    /// Adds a phase that was measured beside the others.
-    pub fn add(&mut self, name: &'static str, took: Duration) {
-        self.laps.push((name, took));
-    }
-
-    /// How long each phase took.
-    pub fn microseconds(&self) -> BTreeMap<String, u64> {
-        let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()
     }
 }

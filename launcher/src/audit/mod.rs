@@ -21,9 +21,9 @@ use coracle::request::{Digest, Request, Settings, step_name};
 use coracle::view::{Origin, Source};
 use coracle::wire::Start;
 
+use crate::clock::Clock;
 use crate::journal;
 use crate::proxy::Proxy;
-use crate::stages::Clock;
 
 pub use comment::Comment;
 pub use record::{Bind, Record, Verdict};

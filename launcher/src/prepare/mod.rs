@@ -4,6 +4,8 @@
 //! last task has its answer. Whatever goes wrong becomes the answer: a task that says hello is never left alone.
 #![forbid(unsafe_code)]
 
+mod errand;
+
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,22 +15,19 @@ use std::time::{Duration, Instant};
 use coracle::config::Config;
 use coracle::env::Pair;
 use coracle::plan::Plan;
-use coracle::policy::{self, Bare, Job};
+use coracle::policy;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request, Scope, Settings, What, is_script};
+use coracle::request::{Choice, Settings};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
-use coracle::view::HELPER;
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
-use crate::facts::{self, Known};
 use crate::join;
-use crate::place;
 use crate::proxy::Proxy;
-use crate::slurm_client;
-use crate::stages::{self, Authority, Clock, Container, Loaded, Run};
+use crate::stages::{Container, Loaded, Run};
 use crate::variables::{self, Step, Variables};
+use errand::{Errand, Settled};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -89,27 +88,6 @@ struct Server {
     environment: Vec<Pair>,
     /// The file of the settings.
     path: PathBuf,
-}
-
-/// What the tasks of a step get.
-enum Errand {
-    /// A container of an image; and what the steps of this one inherit, if it is the site's default.
-    Container(Box<Run>, Option<OsString>),
-    /// The container of a running step.
-    Join(Box<Run>, Option<u32>),
-    /// Nothing: a scope leaves them on the node.
-    Outside,
-    /// Nothing: they have asked for none, and there is no default.
-    Bare,
-}
-
-/// What a step gets.
-struct Settled {
-    request: Request,
-    /// The rules, if they had to be asked.
-    known: Option<Known>,
-    /// It has not asked for it.
-    default: bool,
 }
 
 /// What there is for the tasks that have not come yet.
@@ -216,101 +194,6 @@ impl Server {
     /// Lets the tasks run on the node.
     fn leave(&self, changes: &OwnedFd) {
         self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
-    }
-
-    /// What the step asks for, if it asks.
-    fn asked(&self) -> Result<Option<Choice>, Refusal> {
-        let text = &self.start.request;
-        if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
-    }
-
-    /// What the step gets: what it asks for, or the site's default; nothing, if it runs on the node.
-    fn settle(&self, choice: Option<Choice>, config: &Config) -> Result<Option<Settled>, Refusal> {
-        let ruled = || config.any_rule(|rule| rule.default_image.is_some() || rule.required.is_some());
-        match choice {
-            Some(Choice::Container(request)) => Ok(Some(Settled { request: *request, known: None, default: false })),
-            None | Some(Choice::Host) if !ruled() => Ok(None),
-            Some(Choice::Host) => policy::outside(&self.known(config)?.rules, "--container=none").map(|()| None),
-            None => {
-                let known = self.known(config)?;
-                match policy::bare(&known.rules)? {
-                    Bare::Outside => Ok(None),
-                    Bare::Default(request) => {
-                        Ok(Some(Settled { request: *request, known: Some(known), default: true }))
-                    }
-                }
-            }
-        }
-    }
-
-    /// The rules that hold for this step.
-    fn known(&self, config: &Config) -> Result<Known, Refusal> {
-        let identity = &self.start.identity;
-        let proxy = Proxy::start(identity, Instant::now() + config.start_timeout.0)?;
-        facts::learn(&proxy, config, identity, self.job(config), &self.environment)
-    }
-
-    /// What root knows of the job, if a rule asks for it.
-    fn job(&self, config: &Config) -> Job {
-        match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
-            true => Job::default(),
-            false => facts::of_job(self.start.job, self.start.identity.uid),
-        }
-    }
-
-    fn errand(&self, settled: Settled, config: Config) -> Result<Errand, Refusal> {
-        let Settled { request, known, default } = settled;
-        let script = is_script(self.start.step);
-        // What the steps of this one get with it.
-        let steps = default.then(|| OsString::from(request.to_env()));
-        let used = if default { Vec::new() } else { request.settings.given() };
-        let settings = request.settings.or_site(&config.options.0);
-        match settings.scope {
-            Some(Scope::Steps) if script => return self.outside(&config),
-            Some(Scope::Script) if !script && request.inherited => return self.outside(&config),
-            _ => {}
-        }
-        let (image, step) = match request.what {
-            What::Image(image) => (image, None),
-            What::Step(step) => (join::stands_for(step), Some(step.id)),
-        };
-        let told = self.start.slurm_conf.as_deref();
-        // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
-        // between each of them and the image.
-        let single = self.start.nodes == 1 && self.start.tasks == 1;
-        let client = match script || single || request.commands {
-            true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
-            false => None,
-        };
-        let job = self.job(&config);
-        let run = Box::new(Run {
-            image,
-            settings,
-            client,
-            helper: place::helper(),
-            files: stages::files(&config, &self.environment, told),
-            environment: self.environment.clone(),
-            config,
-            identity: self.start.identity.clone(),
-            authority: Authority::Root,
-            used,
-            job,
-            known,
-            daemon: Some(self.start.daemon),
-            clock: Clock::start(),
-        });
-        Ok(match step {
-            None => Errand::Container(run, steps),
-            Some(step) => Errand::Join(run, step),
-        })
-    }
-
-    /// A scope that leaves the step on the node, if the site's rules do.
-    fn outside(&self, config: &Config) -> Result<Errand, Refusal> {
-        if config.any_rule(|rule| rule.required.is_some()) {
-            policy::outside(&self.known(config)?.rules, "--container-scope")?;
-        }
-        Ok(Errand::Outside)
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is

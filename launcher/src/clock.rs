@@ -1,0 +1,40 @@
+//! How long the phases of a run take.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long each phase of a run took.
+pub struct Clock {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    /// Starts.
+    pub fn start() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+
+    /// Ends the phase `name`. A phase that comes again adds up.
+    pub fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        let took = now - self.last;
+        self.last = now;
+        match self.laps.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += took,
+            None => self.laps.push((name, took)),
+        }
+    }
+
+    /// Adds a phase that was measured beside the others.
+    pub fn add(&mut self, name: &'static str, took: Duration) {
+        self.laps.push((name, took));
+    }
+
+    /// How long each phase took.
+    pub fn microseconds(&self) -> BTreeMap<String, u64> {
+        let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()
+    }
+}

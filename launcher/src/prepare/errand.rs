@@ -1,0 +1,139 @@
+//! What the tasks of a step get: what it asks for, the site's default, or nothing.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Instant;
+
+use coracle::config::Config;
+use coracle::policy::{self, Bare, Job};
+use coracle::report::Refusal;
+use coracle::request::{Choice, Request, Scope, What, is_script};
+use coracle::view::HELPER;
+
+use super::Server;
+use crate::clock::Clock;
+use crate::facts::{self, Known};
+use crate::join;
+use crate::place;
+use crate::proxy::Proxy;
+use crate::slurm_client;
+use crate::stages::{self, Authority, Run};
+
+/// What the tasks of a step get.
+pub(super) enum Errand {
+    /// A container of an image; and what the steps of this one inherit, if it is the site's default.
+    Container(Box<Run>, Option<OsString>),
+    /// The container of a running step.
+    Join(Box<Run>, Option<u32>),
+    /// Nothing: a scope leaves them on the node.
+    Outside,
+    /// Nothing: they have asked for none, and there is no default.
+    Bare,
+}
+
+/// What a step gets.
+pub(super) struct Settled {
+    pub(super) request: Request,
+    /// The rules, if they had to be asked.
+    known: Option<Known>,
+    /// It has not asked for it.
+    pub(super) default: bool,
+}
+
+impl Server {
+    /// What the step asks for, if it asks.
+    pub(super) fn asked(&self) -> Result<Option<Choice>, Refusal> {
+        let text = &self.start.request;
+        if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
+    }
+
+    /// What the step gets: what it asks for, or the site's default; nothing, if it runs on the node.
+    pub(super) fn settle(&self, choice: Option<Choice>, config: &Config) -> Result<Option<Settled>, Refusal> {
+        let ruled = || config.any_rule(|rule| rule.default_image.is_some() || rule.required.is_some());
+        match choice {
+            Some(Choice::Container(request)) => Ok(Some(Settled { request: *request, known: None, default: false })),
+            None | Some(Choice::Host) if !ruled() => Ok(None),
+            Some(Choice::Host) => policy::outside(&self.known(config)?.rules, "--container=none").map(|()| None),
+            None => {
+                let known = self.known(config)?;
+                match policy::bare(&known.rules)? {
+                    Bare::Outside => Ok(None),
+                    Bare::Default(request) => {
+                        Ok(Some(Settled { request: *request, known: Some(known), default: true }))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rules that hold for this step.
+    pub(super) fn known(&self, config: &Config) -> Result<Known, Refusal> {
+        let identity = &self.start.identity;
+        let proxy = Proxy::start(identity, Instant::now() + config.start_timeout.0)?;
+        facts::learn(&proxy, config, identity, self.job(config), &self.environment)
+    }
+
+    /// What root knows of the job, if a rule asks for it.
+    fn job(&self, config: &Config) -> Job {
+        match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
+            true => Job::default(),
+            false => facts::of_job(self.start.job, self.start.identity.uid),
+        }
+    }
+
+    pub(super) fn errand(&self, settled: Settled, config: Config) -> Result<Errand, Refusal> {
+        let Settled { request, known, default } = settled;
+        let script = is_script(self.start.step);
+        // What the steps of this one get with it.
+        let steps = default.then(|| OsString::from(request.to_env()));
+        let used = if default { Vec::new() } else { request.settings.given() };
+        let settings = request.settings.or_site(&config.options.0);
+        match settings.scope {
+            Some(Scope::Steps) if script => return self.outside(&config),
+            Some(Scope::Script) if !script && request.inherited => return self.outside(&config),
+            _ => {}
+        }
+        let (image, step) = match request.what {
+            What::Image(image) => (image, None),
+            What::Step(step) => (join::stands_for(step), Some(step.id)),
+        };
+        let told = self.start.slurm_conf.as_deref();
+        // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
+        // between each of them and the image.
+        let single = self.start.nodes == 1 && self.start.tasks == 1;
+        let client = match script || single || request.commands {
+            true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
+            false => None,
+        };
+        let job = self.job(&config);
+        let run = Box::new(Run {
+            image,
+            settings,
+            client,
+            helper: place::helper(),
+            files: stages::files(&config, &self.environment, told),
+            environment: self.environment.clone(),
+            config,
+            identity: self.start.identity.clone(),
+            authority: Authority::Root,
+            used,
+            job,
+            known,
+            daemon: Some(self.start.daemon),
+            clock: Clock::start(),
+        });
+        Ok(match step {
+            None => Errand::Container(run, steps),
+            Some(step) => Errand::Join(run, step),
+        })
+    }
+
+    /// A scope that leaves the step on the node, if the site's rules do.
+    fn outside(&self, config: &Config) -> Result<Errand, Refusal> {
+        if config.any_rule(|rule| rule.required.is_some()) {
+            policy::outside(&self.known(config)?.rules, "--container-scope")?;
+        }
+        Ok(Errand::Outside)
+    }
+}
