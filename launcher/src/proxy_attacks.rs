@@ -1,4 +1,5 @@
 //! Attacks on the opening of images, in the process that does it: each with its figures.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::os::fd::AsRawFd;

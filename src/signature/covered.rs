@@ -1,4 +1,5 @@
 //! The document that is signed: what a group of objects was when somebody signed it.
+#![forbid(unsafe_code)]
 
 use serde::Deserialize;
 

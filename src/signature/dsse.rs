@@ -1,4 +1,5 @@
 //! DSSE envelopes (github.com/secure-systems-lab/dsse, protocol.md), as `apptainer sign --key` makes them.
+#![forbid(unsafe_code)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};

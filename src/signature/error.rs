@@ -1,4 +1,5 @@
 //! Why an image is not signed well enough.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

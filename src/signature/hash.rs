@@ -1,4 +1,5 @@
 //! The SHA-2 family (FIPS 180-4), over parts of the image.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
 //! The keys whose signatures are accepted.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::File;

@@ -2,6 +2,7 @@
 //!
 //! A key is believed only what it has signed itself, with a member of the SHA-2 family: that it may sign, until when,
 //! and which subkeys are its own.
+#![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
 

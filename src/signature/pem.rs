@@ -1,5 +1,6 @@
 //! Public keys in PEM files (RFC 7468), and what they verify: Ed25519 (RFC 8032), ECDSA over P-256, P-384 and P-521
 //! (FIPS 186-5) and RSA (RFC 8017, PKCS #1 v1.5), the last two over SHA-256, as Apptainer does for each of them.
+#![forbid(unsafe_code)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

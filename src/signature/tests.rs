@@ -1,3 +1,5 @@
+#![forbid(unsafe_code)]
+
 use super::*;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;

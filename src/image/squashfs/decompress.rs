@@ -1,4 +1,5 @@
 //! A metadata block, as the kernel would see it: at most 8 KiB of it, whatever it says.
+#![forbid(unsafe_code)]
 
 use std::io::Read;
 

@@ -1,4 +1,5 @@
 //! The entries of a directory (fs/squashfs/dir.c, namei.c).
+#![forbid(unsafe_code)]
 
 use super::super::{Error, field};
 use super::Fault;

@@ -1,4 +1,5 @@
 //! What is wrong with a squashfs, in words.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 

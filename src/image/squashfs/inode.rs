@@ -1,4 +1,5 @@
 //! One inode of each of the fourteen kinds (squashfs_fs.h, union squashfs_inode).
+#![forbid(unsafe_code)]
 
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
 //! LZO1X, as far as decompressing goes (Documentation/staging/lzo.rst): no kept crate of a free licence does that, and
 //! squashfs may use it.
+#![forbid(unsafe_code)]
 
 /// How many bytes of `out` were filled; nothing if the stream is damaged, cut or longer than `out`.
 pub fn decompress(stream: &[u8], out: &mut [u8]) -> Option<usize> {

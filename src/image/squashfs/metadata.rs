@@ -1,4 +1,5 @@
 //! Reading through metadata blocks: one after the other, or from a place that an inode or a directory names.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

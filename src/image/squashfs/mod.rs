@@ -3,6 +3,7 @@
 //! The kernel's own code trusts much of what it reads there. Two looks come before it: the superblock and the places of
 //! all tables at each start ([`layer`]), and everything but the files' contents once, when an image is taken in
 //! ([`inspect_deep`]).
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "launcher")]
 mod decompress;

@@ -3,6 +3,7 @@
 //! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes.
 //! Each index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read
 //! out of bounds where it does not.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::ops::Range;

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 #![allow(clippy::cast_possible_truncation)]
 
 use std::fs::File;

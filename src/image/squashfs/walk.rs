@@ -3,6 +3,7 @@
 //!
 //! What it keeps is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
 //! a directory.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 
