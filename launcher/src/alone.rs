@@ -86,6 +86,7 @@ impl Order<'_> {
             // In a job or not: what it is, is not known here, and rules of jobs are for steps.
             job: Job::none(),
             known: None,
+            stored: None,
             daemon: None,
             clock: Clock::start(),
         };

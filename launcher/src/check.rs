@@ -96,7 +96,7 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
     let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
     let mut run = order.with(config.clone())?.0;
     run.job = job;
-    let verdict = run.open(&proxy, true).and_then(|opened| run.judge(&proxy, &opened));
+    let verdict = run.open(&proxy).and_then(|mut opened| run.judge(&proxy, &mut opened));
     match verdict {
         Ok(grant) => {
             let rules: Vec<String> =

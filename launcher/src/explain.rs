@@ -37,8 +37,8 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy, true)?;
-    println!("image   {}", clean(&run.image.path.display().to_string()));
+    let mut opened = run.open(&proxy)?;
+    println!("image   {}", clean(&run.path().display().to_string()));
     if opened.image.is_directory() {
         println!("holds   {}", opened.image);
     } else {
@@ -47,7 +47,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         println!("digest  {digest}");
     }
-    let verdict = run.judge(&proxy, &opened)?;
+    let verdict = run.judge(&proxy, &mut opened)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -60,7 +60,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
             proxy = Proxy::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy, false)? };
+            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
             run.judge_own(&opened)?
         }
     };

@@ -8,9 +8,10 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle::config::{self, Config};
@@ -18,6 +19,7 @@ use coracle::env::Pair;
 use coracle::policy::{self, Facts, Job, Rules};
 use coracle::report::Refusal;
 use coracle::sys::Identity;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::proxy::{Account, Proxy};
 use crate::slurm_client;
@@ -26,6 +28,8 @@ use crate::slurm_client;
 const FOLDER: &str = "/run/coracle/jobs";
 /// The longest file of facts, in bytes.
 const MAX_LEN: u64 = 4096;
+/// The longest answer of squeue, in bytes: an array has a line for each of its jobs.
+const MAX_ANSWER: usize = 16 << 20;
 /// How long squeue may take: PrologEpilogTimeout (slurm.conf(5)) is the site's, and a prolog that is killed drains the
 /// node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -187,19 +191,30 @@ fn ask(job: u32, config: &Config) -> Option<Job> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let end = Instant::now() + PATIENCE;
-    while matches!(child.try_wait(), Ok(None)) {
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let mut text = String::new();
-    child.stdout.take()?.take(1 << 20).read_to_string(&mut text).ok()?;
+    let text = read_until(child.stdout.take()?, Instant::now() + PATIENCE);
+    // One that has not said all by now is late, and one that has is about to end.
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = text?;
     // A job array has a line for each of its jobs.
     text.lines().find_map(|line| said(line, job))
+}
+
+/// All that is written into a pipe until it is closed; nothing, if that takes too long.
+fn read_until(mut pipe: ChildStdout, end: Instant) -> Option<String> {
+    let (mut text, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        let left = end.checked_duration_since(Instant::now())?;
+        let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if nix::poll::poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], patience).ok()? == 0 {
+            return None;
+        }
+        match pipe.read(&mut buffer).ok()? {
+            0 => return String::from_utf8(text).ok(),
+            count if text.len() < MAX_ANSWER => text.extend_from_slice(buffer.get(..count)?),
+            _ => return None,
+        }
+    }
 }
 
 /// Reads `JOB|PARTITION|ACCOUNT|QOS`.

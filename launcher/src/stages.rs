@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use coracle::config::{Config, Owner};
 use coracle::env::{Pair, Rules};
@@ -57,6 +58,8 @@ pub struct Run {
     pub job: Job,
     /// What the node knows of the user, and which rules hold, once that is known.
     pub known: Option<Known>,
+    /// Where in the store the image was found, if it was not a file where it was asked for.
+    pub stored: Option<PathBuf>,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
     /// How long each phase took.
@@ -102,10 +105,9 @@ impl Loaded {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it.
     pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
-        let judged = self.authority == Authority::Root;
-        let opened = self.open(proxy, judged)?;
+        let mut opened = self.open(proxy)?;
         let grant = match self.authority {
-            Authority::Root => self.judge(proxy, &opened)?,
+            Authority::Root => self.judge(proxy, &mut opened)?,
             Authority::Own => self.judge_own(&opened)?,
         };
         self.attach(proxy, opened, grant)
@@ -123,15 +125,15 @@ impl Run {
         Ok(self.known.insert(known))
     }
 
-    /// Opens and verifies the image; `judged` says that the site's rules will be asked about it.
-    pub fn open(&mut self, proxy: &Proxy, judged: bool) -> Result<Opened, Refusal> {
+    /// Opens and verifies the image.
+    pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        let listed = self.learn(proxy)?.rules.want_digest() && judged;
+        self.learn(proxy)?;
         let mut opened = self.find(proxy, &name)?;
         self.clock.lap("open");
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
-        if opened.digest.is_none() && (listed || self.settings.digest.is_some()) && !opened.image.is_directory() {
+        if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
             opened.digest = Some(proxy.digest(&name)?);
         }
         match (self.settings.digest, opened.digest) {
@@ -141,13 +143,19 @@ impl Run {
             (Some(_), None) => return Err(Refusal::new(Kind::Digest, name, "a directory, which has no digest")),
             _ => {}
         }
-        opened.signers = self.signers(&opened, judged)?;
+        opened.signers = opened.record.as_ref().map(|record| record.signers.clone());
         self.clock.lap("know");
         Ok(opened)
     }
 
+    /// Where the image is.
+    pub fn path(&self) -> &Path {
+        self.stored.as_deref().unwrap_or(&self.image.path)
+    }
+
     /// Opens the file that is meant or, where there is none, the stored image.
     fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
+        self.stored = None;
         let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
             Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(refusal),
             Some(answer) => return answer,
@@ -163,7 +171,7 @@ impl Run {
             }
             Err(refusal) => Err(refusal),
             Ok(opened) => {
-                self.image.path = stored;
+                self.stored = Some(stored);
                 Ok(opened)
             }
         }
@@ -175,32 +183,33 @@ impl Run {
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
-    /// What the site says of an image that was opened.
-    pub fn judge(&self, proxy: &Proxy, opened: &Opened) -> Result<Grant, Refusal> {
+    /// What the site says of an image that was opened. What its rules have to know of it is found out, if it stays so.
+    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
         let rules = &self.known.as_ref().ok_or_else(early)?.rules;
-        let provenance = self.provenance(proxy, opened)?;
+        let mut provenance = self.provenance(proxy, opened)?;
         if provenance.form == Form::Directory {
             Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+        } else if provenance.is_fixed() && !rules.is_too_large(provenance.length) {
+            if opened.digest.is_none() && rules.want_digest() {
+                opened.digest = Some(proxy.digest(&name)?);
+            }
+            if opened.signers.is_none() && rules.want_signers(provenance.trusted_by()) {
+                opened.signers = Some(self.signers(proxy, opened, &name)?);
+            }
+            (provenance.digest, provenance.signers) = (opened.digest, opened.signers.clone());
         }
         policy::judge(rules, &provenance).map_err(|denied| denied.refuse(&name))
     }
 
-    /// By whom all of the image is signed, where the store knows it or the rules ask for it.
-    fn signers(&mut self, opened: &Opened, judged: bool) -> Result<Option<Vec<String>>, Refusal> {
-        let asked = judged && self.known.as_ref().is_some_and(|known| known.rules.want_signers());
-        match &opened.record {
-            Some(record) => Ok(Some(record.signers.clone())),
-            None if asked && !opened.image.is_directory() => {
-                let keys = verify::site_keys(Path::new(verify::KEYS))?;
-                let (file, object) = ((&opened.file, opened.length), self.image.to_string());
-                let found =
-                    verify::look(Some(&self.identity), &object, file, Some((&keys, Need::WhoeverSigned)), false)?;
-                Ok(Some(found.signers.into_iter().map(|signer| signer.key).collect()))
-            }
-            None => Ok(None),
-        }
+    /// By whom all of the image is signed, found out before whoever waits for the container gives it up.
+    fn signers(&self, proxy: &Proxy, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
+        let keys = verify::site_keys(Path::new(verify::KEYS))?;
+        let asked = Some((keys.as_slice(), Need::WhoeverSigned));
+        let limit = proxy.deadline().saturating_duration_since(Instant::now());
+        let found = verify::look(Some(&self.identity), name, (&opened.file, opened.length), asked, false, limit)?;
+        Ok(found.signers.into_iter().map(|signer| signer.key).collect())
     }
 
     /// What the kernel lets the user do with it.
@@ -247,9 +256,11 @@ impl Run {
                     Owner::Number(uid) => Some(*uid),
                     Owner::Name(name) => proxy.uid_of(name)?,
                 };
-                provenance.below = Some(index);
-                provenance.wanted_owner = owner;
-                break;
+                provenance = Provenance { below: Some(index), wanted_owner: owner, ..provenance };
+                // Another rule may be about the same folder, or one above, and another owner.
+                if provenance.trusted_by().is_some() {
+                    break;
+                }
             }
         }
         Ok(provenance)
@@ -397,8 +408,8 @@ impl Run {
             already_inside: false,
             site: self.config.options.0.env.clone(),
             user: self.settings.env.clone(),
-            image: self.image.path.clone().into(),
-            name: self.image.stem().to_owned(),
+            image: self.path().into(),
+            name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
             allowed_dir: self.known.as_ref().and_then(|known| {
                 Shelf::path(self.config.store.path(), known.account.name()?).map(PathBuf::into_os_string)
@@ -408,7 +419,7 @@ impl Run {
             host: &self.environment,
             rules,
             shown: self.image.to_string(),
-            id: self.image.path.clone().into(),
+            id: self.path().into(),
             commands: self.client.is_some(),
             entrypoint: self.settings.entrypoint.unwrap_or(false),
             helper: &self.helper,

@@ -64,6 +64,11 @@ pub struct Found {
     pub digest: Option<Digest>,
 }
 
+/// How long looking at an image of `length` bytes may take, when nobody is in a hurry.
+pub fn patience(length: u64) -> Duration {
+    PATIENCE + Duration::from_secs(length / SLOWEST)
+}
+
 /// Who has signed `image` with one of `keys`, if there are such to be asked for, and its digest, if `hash`.
 ///
 /// `image` has `length` bytes. `object` is what the user calls it. Root's child becomes `as_user`, or nobody.
@@ -73,9 +78,9 @@ pub fn look(
     (image, length): (&File, u64),
     asked: Option<(&[KeyFile], Need)>,
     hash: bool,
+    limit: Duration,
 ) -> Result<Found, Refusal> {
     let keys = asked.map(|(keys, _)| keys);
-    let limit = PATIENCE + Duration::from_secs(length / SLOWEST);
     let now = SystemTime::now();
     let names: Vec<String> = keys.unwrap_or_default().iter().map(|key| key.path.display().to_string()).collect();
     let fds: Vec<BorrowedFd<'_>> = keys.unwrap_or_default().iter().map(|key| key.file.as_fd()).collect();
@@ -201,6 +206,9 @@ pub fn main(verify: &Verify) -> ExitCode {
             })
         );
     } else if let Ok(found) = &found {
+        if found.signers.is_empty() && verify.sums.is_none() {
+            println!("{}", clean(&format!("{object}: signed in parts, all of it by nobody alone")));
+        }
         for signer in &found.signers {
             let name = signer.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
             println!("{}", clean(&format!("{object}: signed by {signer}{name}")));
@@ -237,7 +245,7 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
     })?;
     let length = image.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, &object, cause.to_string()))?;
     let asked = keys.as_deref().map(|keys| (keys, Need::Signed));
-    let found = look(None, &object, (&image, length.len()), asked, wanted.is_some());
+    let found = look(None, &object, (&image, length.len()), asked, wanted.is_some(), patience(length.len()));
     let found = found.map_err(|refusal| match refusal.kind {
         // The site's own keys, of which the command line says nothing.
         Kind::Usage if verify.keys.is_empty() => Refusal { kind: Kind::Config, ..refusal },

@@ -226,6 +226,8 @@ pub struct ImagePath {
     /// Whose the image files must be: a user's name or number.
     #[serde(default)]
     pub owner: Owner,
+    /// One of these must have signed all of an image there, besides.
+    pub signers: Option<Vec<Fingerprint>>,
 }
 
 /// A user, by name or number.

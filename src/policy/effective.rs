@@ -17,8 +17,8 @@
 use std::fmt;
 
 use crate::config::{
-    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, MaxSize, OptionKey, Rule,
-    Scope, UserImages, YesNo,
+    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, ImagePath, MaxSize, OptionKey,
+    Rule, Scope, UserImages, YesNo,
 };
 use crate::report::{Kind, Refusal};
 
@@ -169,6 +169,8 @@ pub struct Rules {
     pub bind_deny: Ruling<Folders>,
     /// [`Rule::user_options`]
     pub user_options: Ruling<Allowed<OptionKey>>,
+    /// Of each rule of `image_paths` its `signers`, and what that line is called.
+    paths: Vec<Option<(Vec<Fingerprint>, String)>>,
 }
 
 impl Rules {
@@ -197,14 +199,26 @@ impl Rules {
         ]
     }
 
+    /// Whether an image of `length` bytes is refused for that alone.
+    pub fn is_too_large(&self, length: u64) -> bool {
+        matches!(&self.max_image_size, Ruling::Said(Value { value: MaxSize::Bytes(limit), .. }) if length > limit.0)
+    }
+
     /// Whether images must have one of these digests: then they have to be known.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
     }
 
-    /// Whether images must be signed: then it has to be known by whom.
-    pub fn want_signers(&self) -> bool {
-        !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
+    /// Who has to have signed the images below the folder of a rule of `image_paths`, and the line that says so.
+    pub fn signers_of(&self, index: Option<usize>) -> Option<(&[Fingerprint], &str)> {
+        let (list, rule) = self.paths.get(index?)?.as_ref()?;
+        Some((list, rule))
+    }
+
+    /// Whether an image that this rule of `image_paths` trusts must be signed: then it has to be known by whom.
+    pub fn want_signers(&self, index: Option<usize>) -> bool {
+        self.signers_of(index).is_some()
+            || !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
     }
 }
 
@@ -224,7 +238,12 @@ pub fn effective(config: &Config, facts: &Facts) -> Rules {
         bind_allow: look.decide("bind_allow", sure, |rule| rule.bind_allow.as_ref()),
         bind_deny: look.decide("bind_deny", sure, |rule| rule.bind_deny.as_ref()),
         user_options: look.decide("user_options", sure, |rule| rule.user_options.as_ref()),
+        paths: config.image_paths.iter().enumerate().map(signers_of_path).collect(),
     }
+}
+
+fn signers_of_path((index, path): (usize, &ImagePath)) -> Option<(Vec<Fingerprint>, String)> {
+    path.signers.clone().map(|list| (list, format!("image_paths[{index}].signers")))
 }
 
 impl Facts {
@@ -311,7 +330,8 @@ impl Look<'_> {
 
 fn is(what: &'static str, known: &Option<String>, name: &str) -> Match {
     match known {
-        Some(known) if known == name => Match::Yes,
+        // Slurm has accounts and QOS in lower case, whatever was typed.
+        Some(known) if known == name || (what != "partition" && known.eq_ignore_ascii_case(name)) => Match::Yes,
         Some(_) => Match::No,
         None => Match::Unknown(Fact::Job(what)),
     }

@@ -82,6 +82,8 @@ pub enum Denied {
     },
     /// Its digest, if it has one, is not in the list of this line.
     Digest(Option<request::Digest>, String),
+    /// The list of this line says what is in an image, and the user can change it.
+    Changeable(String),
     /// None of those in the list of this line has signed it, or that is not known.
     Signers {
         /// Who has signed it.
@@ -123,6 +125,12 @@ impl Denied {
                 image,
                 format!("{length} bytes long, and the site runs images of at most {limit} ({rule})"),
             ),
+            Self::Changeable(rule) => Refusal::new(
+                Kind::Policy,
+                image,
+                format!("you can change it, and the site runs only what it has a list of ({rule})"),
+            )
+            .hint("coracle cp puts it into the store, where it stays what it is"),
             Self::Digest(Some(found), rule) => {
                 Refusal::new(Kind::Policy, image, format!("its digest {found} is not in the site's list ({rule})"))
             }
@@ -153,10 +161,21 @@ impl Denied {
     }
 }
 
+impl Provenance {
+    /// The rule of `image_paths` that trusts this file. One below a trusted folder that its owner shares, or that is
+    /// somebody else's, counts as a user's own.
+    pub fn trusted_by(&self) -> Option<usize> {
+        self.below.filter(|_| self.wanted_owner == Some(self.owner) && self.mode & 0o022 == 0)
+    }
+
+    /// Whether it stays what it is: what has been found out about any other file may be over in the next moment.
+    pub fn is_fixed(&self) -> bool {
+        self.stored || self.trusted_by().is_some()
+    }
+}
+
 /// Decides.
 pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
-    // Below a trusted folder, but a file that its owner shares or that is somebody else's, counts as a user's own.
-    let trusted = image.wanted_owner == Some(image.owner) && image.mode & 0o022 == 0;
     let mut suffix = String::new();
     if image.form == Form::Directory {
         match rules.directories.said().map_err(Denied::Undecided)? {
@@ -168,7 +187,7 @@ pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
     let lists = [size(rules, image)?, digest(rules, image)?, signer(rules, image)?];
     lists.into_iter().flatten().for_each(|rule| suffix += &format!(",{rule}"));
     let grant = |rule: String, reader, trusted| Ok(Grant { rule: rule + &suffix, reader, trusted });
-    if let Some(index) = image.below.filter(|_| trusted) {
+    if let Some(index) = image.trusted_by() {
         return grant(format!("image_paths[{index}]"), Reader::Kernel, true);
     }
     if image.stored {
@@ -207,6 +226,9 @@ fn size<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Den
 /// The line that lists digests, if one does.
 fn digest<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
     let Some((list, rule)) = listed(rules.digests.said())? else { return Ok(None) };
+    if !image.is_fixed() {
+        return Err(Denied::Changeable(rule.to_owned()));
+    }
     match image.digest {
         Some(found) if list.contains(&Digest(found)) => Ok(Some(rule)),
         found => Err(Denied::Digest(found, rule.to_owned())),
@@ -215,10 +237,20 @@ fn digest<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, D
 
 /// The line that lists signers, if one does.
 fn signer<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
+    if let Some((list, rule)) = rules.signers_of(image.trusted_by()) {
+        signed_by(list, rule, image)?;
+    }
     let Some((list, rule)) = listed(rules.signers.said())? else { return Ok(None) };
+    if !image.is_fixed() {
+        return Err(Denied::Changeable(rule.to_owned()));
+    }
+    signed_by(list, rule, image).map(|()| Some(rule))
+}
+
+fn signed_by(list: &[Fingerprint], rule: &str, image: &Provenance) -> Result<(), Denied> {
     let has = |found: &String| list.iter().any(|Fingerprint(wanted)| wanted == found);
     match &image.signers {
-        Some(found) if found.iter().any(has) => Ok(Some(rule)),
+        Some(found) if found.iter().any(has) => Ok(()),
         found => Err(Denied::Signers { found: found.clone(), rule: rule.to_owned() }),
     }
 }

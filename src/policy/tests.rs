@@ -210,6 +210,14 @@ fn lists_and_limits_hold_for_every_image() {
             &Provenance { signers: signed(&[]), ..sites.clone() },
             "it has no valid signature",
         ),
+        (format!("digests: [{A}]\n"), &Provenance { below: None, ..known.clone() }, "you can change it"),
+        (format!("signers: [{KEY}]\n"), &Provenance { mode: 0o100_666, ..known.clone() }, "you can change it"),
+        (format!("image_paths: [{{path: /a, signers: [{KEY}]}}]\n"), &known, "image_paths[0]"),
+        (
+            format!("image_paths: [{{path: /a, signers: [{KEY}]}}]\nsigners: any\n"),
+            &Provenance { signers: signed(&["F00"]), ..sites.clone() },
+            "signed by F00, none of the site's signers (image_paths[0].signers)",
+        ),
         ("max_image_size: 5k\n".into(), &sites, "image_paths[0],max_image_size"),
         (
             "max_image_size: '4999'\n".into(),
@@ -223,9 +231,8 @@ fn lists_and_limits_hold_for_every_image() {
     }
     // All of them, and which one has decided.
     let text = format!("user_images: fuse\ndigests: [{A}, {B}]\npartitions: {{gpu: {{signers: [{KEY}]}}}}\n");
+    assert_eq!(verdict(&text, &known), "image_paths[0],digests,partitions.gpu.signers");
     let own = Provenance { below: None, wanted_owner: None, ..known };
-    assert_eq!(verdict(&text, &own), "user_images=fuse,digests,partitions.gpu.signers");
-    assert_eq!(judge(&rules(&text), &own).unwrap().reader, Reader::Fuse);
     let missing =
         judge(&effective(&config("partitions: {cpu: {user_images: deny}}\n"), &unknown_job()), &own).unwrap_err();
     assert!(
@@ -259,10 +266,11 @@ fn directories_and_ext3_need_more_than_a_file() {
     assert_eq!(judged(&strict, Form::Directory, &sites), Ok(Grant { rule, reader: Reader::Kernel, trusted: true }));
     assert_eq!(judged(&strict, Form::FileWithExt3, &own), user_images());
     // A directory has no digest and no signature, but also no length.
-    let listed = |list: &str| verdict(&format!("{allow}{list}"), &Provenance { form: Form::Directory, ..own.clone() });
+    let listed =
+        |list: &str| verdict(&format!("{allow}{list}"), &Provenance { form: Form::Directory, ..sites.clone() });
     assert!(listed(&format!("digests: [{A}]\n")).starts_with("it has no digest"));
     assert!(listed(&format!("signers: [{KEY}]\n")).ends_with("is not known (signers)"));
-    assert_eq!(listed("max_image_size: 4k\n"), "user_images=kernel,directories=allow");
+    assert_eq!(listed("max_image_size: 4k\n"), "image_paths[1],directories=allow");
 }
 
 #[test]

@@ -249,11 +249,6 @@ impl ImageRef {
         let name = bytes.strip_prefix(stored::PREFIX.as_bytes()).unwrap_or(bytes);
         StoredName::parse(OsStr::from_bytes(name)).ok()
     }
-
-    /// The name without folders and ending, for `CORACLE_NAME`.
-    pub fn stem(&self) -> &OsStr {
-        self.path.file_stem().unwrap_or(self.path.as_os_str())
-    }
 }
 
 impl fmt::Display for ImageRef {

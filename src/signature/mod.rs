@@ -53,7 +53,8 @@ impl fmt::Display for Signer {
     }
 }
 
-/// The signers of all groups of objects of the SIF in `file`, which has `length` bytes; at least one.
+/// Who has signed every group of objects of the SIF in `file`, which has `length` bytes. Each group is signed by a key
+/// that is accepted; nobody is named where that is one for this group and another for that.
 ///
 /// A key must be good at `now`: what it signed before it expired or was revoked is no more accepted than what it signed
 /// later, since nobody but its holder dates a signature.
@@ -72,11 +73,12 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
     let groups = groups(&objects)?;
 
     let mut signed: Vec<(u32, Covered)> = Vec::new();
-    let mut signers: Vec<Signer> = Vec::new();
+    let mut signers: Option<Vec<Signer>> = None;
     let mut read = 0;
     for group in groups.keys().copied() {
         let mut legacy = false;
         let mut found = false;
+        let mut of_group: Vec<Signer> = Vec::new();
         for signature in signatures_of(&objects, group) {
             read += 1;
             if read > MAX_SIGNATURES {
@@ -93,8 +95,13 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
             };
             found = true;
             signed.push((group, Covered::parse(&message.text).map_err(fault)?));
-            signers.extend(message.signers);
+            of_group.extend(message.signers);
         }
+        // Who has signed another group has said nothing of this one.
+        signers = Some(match signers {
+            Some(before) => before.into_iter().filter(|signer| of_group.contains(signer)).collect(),
+            None => of_group,
+        });
         match (found, legacy) {
             (true, _) => {}
             (false, true) => return Err(Error::Legacy(group)),
@@ -106,6 +113,7 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
     for (group, covered) in &signed {
         covered.compare(&mut hashes, groups.get(group).map_or(&[][..], Vec::as_slice))?;
     }
+    let mut signers = signers.unwrap_or_default();
     signers.sort();
     signers.dedup();
     Ok(signers)

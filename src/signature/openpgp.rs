@@ -57,8 +57,13 @@ impl Signed {
             if let Some(weak) = weak_hash(signature) {
                 return Err(SignatureFault::WeakHash(weak));
             }
-            match candidates(keys, signature).next() {
-                Some(candidate) => return candidate.verify(signature, &self.text, entity, now),
+            let verify = |candidate: Candidate<'_>| candidate.verify(signature, &self.text, entity, now);
+            let found: Vec<_> = candidates(keys, signature).map(verify).collect();
+            // Of several copies of a key one may know that it was revoked, or renewed.
+            let revoked = |one: &&Result<_, _>| matches!(one, Err(SignatureFault::Key(_, KeyFault::Revoked)));
+            let decides = found.iter().find(revoked).or_else(|| found.iter().find(|one| one.is_ok())).or(found.first());
+            match decides {
+                Some(one) => return one.clone(),
                 None => issuer = issuer_of(signature),
             }
         }

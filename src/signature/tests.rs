@@ -62,16 +62,27 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What is signed of group 1: written down from the format's description, and not by the code that is tested.
 fn document(image: &[u8], name: &str, hash: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    document_of(image, 1..=2, name, hash)
+}
+
+/// The same of the group that has these objects.
+fn document_of(
+    image: &[u8],
+    ids: std::ops::RangeInclusive<u32>,
+    name: &str,
+    hash: impl Fn(&[u8]) -> Vec<u8>,
+) -> String {
     let digest = |bytes: &[u8]| format!("{name}:{}", hex(&hash(bytes)));
-    let objects = (1..=2).map(|id: u32| {
+    let first = *ids.start();
+    let objects = ids.map(|id| {
         let at = slot(id as usize);
         let raw = part(image, at, DESCRIPTOR);
         let signed =
-            [&raw[..5], &(id - 1).to_le_bytes(), &raw[13..17], &raw[25..33], &raw[41..49], &raw[57..]].concat();
+            [&raw[..5], &(id - first).to_le_bytes(), &raw[13..17], &raw[25..33], &raw[41..49], &raw[57..]].concat();
         let contents = part(image, number(image, at + 17), number(image, at + 25));
         format!(
             r#"{{"relativeId":{},"descriptorDigest":"{}","objectDigest":"{}"}}"#,
-            id - 1,
+            id - first,
             digest(&signed),
             digest(contents)
         )
@@ -189,6 +200,27 @@ fn a_signed_image_names_its_signers() {
     let key = "SHA256:QR3SVkr8U0TQK9lvHnk1c3q6sdXWjQoVO7Pl1vfCf0k".len();
     let signers = judge(&sealed(whole), &pem(), now()).unwrap();
     assert!(signers[0].key.starts_with("SHA256:") && signers[0].key.len() == key, "{signers:?}");
+}
+
+#[test]
+fn who_has_signed_a_part_has_not_signed_the_whole() {
+    let (one, other) = (OpenPgp::new(1), OpenPgp::new(2));
+    let mut keys = one.keyring();
+    keys.add(other.0.to_public_key().to_armored_string(ArmorOptions::default()).unwrap().as_bytes()).unwrap();
+    let parts = |first: &OpenPgp, second: &OpenPgp| {
+        let mut image = plain();
+        image[slot(2) + 9..slot(2) + 13].copy_from_slice(&0xf000_0002u32.to_le_bytes());
+        for (id, key) in [(1, first), (2, second)] {
+            let text = document_of(&image, id..=id, "sha256", sha256);
+            let message = key.message(&text, HashAlgorithm::Sha256, Vec::new());
+            append(&mut image, id + 2, &key.fingerprint(), &message);
+            let at = slot(id as usize + 2) + 13;
+            image[at..at + 4].copy_from_slice(&(0xf000_0000 | id).to_le_bytes());
+        }
+        judge(&image, &keys, now()).unwrap()
+    };
+    assert_eq!(parts(&one, &other), []);
+    assert_eq!(parts(&one, &one).len(), 1);
 }
 
 #[test]

@@ -100,7 +100,8 @@ print(r["devices"], r["options"])'
 	has_not '/proc'
 	run records 'print(all(type(r["microseconds"][p]) is int and r["microseconds"][p] >= 0 for r in records for p in ("open", "judge", "mount", "plan", "build")))'
 	prints True
-	! grep -q secret "$file"
+	run grep secret "$file"
+	((status == 1)) || fail "$output"
 	[[ $(stat -c %a:%U:%G "$file") == 640:root:root ]]
 }
 
@@ -182,7 +183,7 @@ print(sorted(names) == sorted(wanted) or names)'
 	prints True
 	run coracle log
 	((status == 0))
-	! LC_ALL=C grep -qP '\e|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]' <<<"$output"
+	if LC_ALL=C grep -qP '\e|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]' <<<"$output"; then fail "$output"; fi
 	[[ $(grep -cE '^2[0-9]{3}-.* (started|refused)$' <<<"$output") == 6 ]] || fail "$output"
 }
 

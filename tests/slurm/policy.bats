@@ -207,6 +207,33 @@ groups: {proj: {user_options: [env, home]}}'
 	rules "partitions: {main: {digests: []}, other: {digests: [sha256:$digest]}}"
 	denied "its digest sha256:$digest is not in the site's list (partitions.main.digests)" -p main
 	runs -p other
+	# His own copy could be another file in the next moment.
+	rules "digests: [sha256:$digest]"
+	install -o alice -m 600 "$busybox" mine.sif
+	at=node refused policy 'mine.sif: you can change it, and the site runs only what it has a list of (digests)' \
+		srun -n1 --container="$dir/mine.sif" true
+}
+
+@test "signers: a signed image of the site's runs where its key is asked for, and an unsigned or altered one does not" {
+	real busybox-signed-pgp.sif
+	install -D -m 644 "$REAL/busybox-signed-pgp.pub.asc" /etc/coracle/keys/site.asc
+	chmod 755 /etc/coracle/keys
+	local key signed=$IMG/signed.sif
+	install -m 644 "$dir/busybox-signed-pgp.sif" "$signed"
+	key=$(coracle verify --json "$signed" | python3 -c 'import json, sys; print(json.load(sys.stdin)["signers"][0]["key"])')
+	rules "partitions: {main: {signers: [$key]}, other: {signers: ['0123456789ABCDEF0123456789ABCDEF01234567']}}"
+	good srun -Q -n1 -p main --container="$signed" true || return
+	at=node refused policy "signed by $key, none of the site's signers (partitions.other.signers)" \
+		srun -n1 -p other --container="$signed" true || return
+	denied 'it has no valid signature that covers all of it (partitions.main.signers)' -p main || return
+	at=node refused policy 'you can change it' srun -n1 -p main --container="$dir/busybox-signed-pgp.sif" true || return
+	patched "$signed" "$IMG/altered.sif" 60000 '\377'
+	at=node refused signature 'altered.sif' srun -n1 -p main --container="$IMG/altered.sif" true || return
+	rules "image_paths: [{path: $IMG, signers: [$key]}]"
+	sed -i '0,/^image_paths/{/^image_paths/d}' /etc/coracle/coracle.yaml
+	good srun -Q -n1 --container="$signed" true || return
+	denied 'it has no valid signature that covers all of it (image_paths[0].signers)' || return
+	rm -f "$signed" "$IMG/altered.sif" /etc/coracle/keys/site.asc
 }
 
 @test "signers: what is not known to be signed does not run" {
@@ -279,7 +306,6 @@ directories: allow'
 	  nobody-of-that-name: {required: no}
 	YAML
 	run -0 alice coracle config check "$file"
-	has_line "coracle: warning: $file: belongs to user 0, and must belong to root" || has "coracle: warning: "
 	has "coracle: warning: $file:9:3: users.nobody-of-that-name: no such user on this node"
 	has_line "$file: good"
 	run -0 coracle config check "$file" --user alice --partition main --image "$busybox"

@@ -122,9 +122,11 @@ in_store() {
 	run as -d / bob cat "$file"
 	((status != 0))
 	run as -d / bob srun -n1 --container="$file" true
-	((status == 125)) && has 'you may not read it'
+	((status == 125)) || fail "status $status" "$output" || return
+	has 'you may not read it'
 	run as -d / bob coracle rm box.sif
-	((status == 1)) && has 'no image of yours'
+	((status == 1)) || fail "status $status" "$output" || return
+	has 'no image of yours'
 	local attack
 	for attack in "echo x >>$file" "chmod 666 $file" "rm -f $file" "mv $file $file.2" "ln $file /var/lib/coracle/store/alice/other" \
 		"echo '{}' >/var/lib/coracle/store/alice/.records/box.sif" "rm -rf /var/lib/coracle/store/alice/.records" \
@@ -156,15 +158,25 @@ in_store() {
 	install -o bob -m 600 "$busybox" bobs.sif
 	denied image-unreadable 'you may not read it' coracle cp bobs.sif
 	[[ -z $(in_store) ]] || fail "$(in_store)"
-	# An image for another machine: 04 is aarch64.
-	patched "$busybox" arm.sif 45 '04\0'
-	run alice coracle cp arm.sif
-	[[ -z $(pgrep -u 2001) ]]
+	denied policy 'an erofs, which is not kept in the store' coracle cp "$IMG/busybox.erofs"
+}
+
+@test "an image for other machines is kept, and refused where it does not run" {
+	python3 - "$busybox" arm.sif <<-'PYTHON'
+	import struct, sys
+	image = bytearray(open(sys.argv[1], "rb").read())
+	offset, total = struct.unpack_from("<q", image, 96)[0], struct.unpack_from("<q", image, 88)[0]
+	for at in range(offset, offset + total * 585, 585):
+	    if struct.unpack_from("<i", image, at)[0] == 0x4004:
+	        image[at + 209:at + 212] = b"04\0"
+	open(sys.argv[2], "wb").write(image)
+	PYTHON
+	stored arm.sif
+	at=node refused image-arch 'made for aarch64' srun -n1 --container=store:arm.sif true
 }
 
 @test "a name is a name: of 10000 hostile ones none leads out of the user's folder" {
 	stored "$busybox" box.sif
-	find /var/lib/coracle /etc /scratch -newer /run/coracle/store.sock -type f | sort >"$SUITE/before"
 	run alice python3 "$BATS_TEST_DIRNAME/store_names.py" /run/coracle/store.sock "$busybox" 10000
 	((status == 0)) || fail "$output"
 	echo "# $output" >&3
@@ -204,7 +216,8 @@ in_store() {
 	denied policy "the site's scanner refused it (exit status: 1)" coracle cp "$busybox" bad.sif
 	denied timeout "the site's scanner did not end within 2 s" coracle cp "$busybox" slow.sif
 	[[ $(in_store) == "$(printf '%s\n' ./alice/.records/box.sif ./alice/box.sif)" ]] || fail "$(in_store)"
-	! pgrep -u coracle sleep
+	run pgrep -u coracle sleep
+	((status == 1)) || fail "$output"
 	chmod 777 /usr/local/bin/scan
 	denied config 'writable by others than root' coracle cp "$busybox" more.sif
 	rm /usr/local/bin/scan
@@ -242,7 +255,9 @@ print(wrong)' <<<"$output")
 }
 
 @test "a copy that is interrupted leaves nothing, whoever is killed" {
-	head -c 300000000 /dev/zero >big.sif
+	mkdir big
+	head -c 300000000 /dev/urandom >big/file
+	mksquashfs big big.sif -noappend -quiet -no-progress -noD -all-root >/dev/null
 	alice timeout -s KILL 0.2 coracle cp big.sif || true
 	alice timeout -s INT 0.2 coracle cp big.sif || true
 	eventually no_launcher
@@ -251,7 +266,7 @@ print(wrong)' <<<"$output")
 	local copy=$!
 	eventually pgrep -u coracle -x coracle -P "$(<"$SUITE/service.pid")" >/dev/null
 	kill -KILL "$(<"$SUITE/service.pid")"
-	! wait "$copy"
+	if wait "$copy"; then fail 'the copy was made'; fi
 	eventually no_service
 	grep -q 'its service has ended without a word' cp.log || fail "$(cat cp.log)"
 	denied store 'does not answer here' coracle cp "$busybox" box.sif
@@ -280,6 +295,56 @@ print(wrong)' <<<"$output")
 @test "login shells know where the store is" {
 	good sh -c '. /etc/profile.d/coracle.sh; echo $CORACLE_ALLOWED_DIR'
 	prints /var/lib/coracle/store/alice
+}
+
+@test "a signed image is kept with its signers, and one that was altered since is not" {
+	real busybox-signed-pgp.sif
+	install -D -m 644 "$REAL/busybox-signed-pgp.pub.asc" /etc/coracle/keys/site.asc
+	chmod 755 /etc/coracle/keys
+	stored busybox-signed-pgp.sif signed.sif
+	local key
+	key=$(alice coracle ls --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["record"]["signers"][0])')
+	configure "version: 1
+user_images: deny
+signers: [$key]"
+	good srun -Q -n1 --container=signed.sif true
+	stored "$busybox" box.sif
+	at=node refused policy 'it has no valid signature that covers all of it (signers)' srun -n1 --container=box.sif true
+	patched busybox-signed-pgp.sif altered.sif 60000 '\377'
+	run alice coracle cp altered.sif
+	rm /etc/coracle/keys/site.asc
+	((status == 1)) || fail "status $status" "$output" || return
+	has 'altered.sif' && has_not 'stored'
+}
+
+@test "a file system without access control lists: the service gives the files to the user's group" {
+	mount -t ramfs -o mode=755 none /var/lib/coracle/store
+	chown coracle:coracle /var/lib/coracle/store
+	setpriv --reuid=coracle --regid=coracle --clear-groups --inh-caps=+chown --ambient-caps=+chown -- \
+		coracle store-service --socket /scratch/plain.sock </dev/null >plain.log 2>&1 3>&- 4>&- &
+	local service=$!
+	eventually test -S /scratch/plain.sock
+	run alice coracle cp --socket /scratch/plain.sock "$busybox" box.sif
+	local found=$status said=$output mode bobs
+	mode=$(stat -c '%U:%G %a' /var/lib/coracle/store/alice/box.sif || true)
+	bobs=$(as -d / bob cat /var/lib/coracle/store/alice/box.sif 2>&1 | head -c 100 || true)
+	run alice srun -Q -n1 --container=box.sif cat /etc/image-only
+	kill "$service"
+	wait "$service" || true
+	rm -f /scratch/plain.sock
+	eventually umount /var/lib/coracle/store
+	[[ $found == 0 && $mode == 'coracle:alice 440' && $bobs == *'Permission denied' ]] || fail "$said" "$mode" "$bobs" || return
+	prints "$MARK"
+}
+
+@test "the service removes nothing but a socket that nobody listens at" {
+	echo precious >precious
+	run coracle store-service --socket "$dir/precious"
+	((status == 1)) || fail "$output" || return
+	[[ $(<precious) == precious ]]
+	install -o alice -m 644 /dev/null mine
+	run alice coracle store-service --socket "$dir/mine"
+	((status == 2)) && [[ -f mine ]]
 }
 
 @test "a store whose file system is full says so and keeps nothing" {
@@ -333,12 +398,16 @@ root_squashed() { # FOLDER
 	run alice coracle rm
 	((status == 2))
 	run alice coracle cp "$busybox" ../x
-	((status == 2)) && has 'not a name of a stored image' && has '[usage]'
+	((status == 2)) || fail "status $status" "$output" || return
+	has 'not a name of a stored image' && has '[usage]'
 	run alice coracle cp "$busybox" -- -x
-	((status == 2)) && has 'not a name of a stored image'
+	((status == 2)) || fail "status $status" "$output" || return
+	has 'not a name of a stored image'
 	at=submit refused usage 'not a name of a stored image' srun -n1 --container=store:../bob/x true
 	run alice coracle store-service --socket /tmp/mine.sock
-	((status == 2)) && has 'must run as coracle'
+	((status == 2)) || fail "status $status" "$output" || return
+	has 'must run as coracle'
 	run alice coracle store-service
-	((status == 2)) && has 'systemd has passed no socket'
+	((status == 2)) || fail "status $status" "$output" || return
+	has 'systemd has passed no socket'
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use coracle::config::Config;
+use coracle::options::Id;
 use coracle::policy::{self, Bare, Job};
 use coracle::report::Refusal;
 use coracle::request::{Choice, Request, Scope, What, is_script};
@@ -87,11 +88,13 @@ impl Server {
         let script = is_script(self.start.step);
         // What the steps of this one get with it.
         let steps = default.then(|| OsString::from(request.to_env()));
-        let used = if default { Vec::new() } else { request.settings.given() };
+        let mut used = if default { Vec::new() } else { request.settings.given() };
+        // A default image that has one hands it on to the steps, and pinning an image is no liberty.
+        used.retain(|id| !(request.inherited && *id == Id::Digest));
         let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
-            Some(Scope::Steps) if script => return self.outside(&config),
-            Some(Scope::Script) if !script && request.inherited => return self.outside(&config),
+            Some(Scope::Steps) if script => return self.outside(&config, &used),
+            Some(Scope::Script) if !script && request.inherited => return self.outside(&config, &used),
             _ => {}
         }
         let (image, step) = match request.what {
@@ -120,6 +123,7 @@ impl Server {
             used,
             job,
             known,
+            stored: None,
             daemon: Some(self.start.daemon),
             clock: Clock::start(),
         });
@@ -130,7 +134,10 @@ impl Server {
     }
 
     /// A scope that leaves the step on the node, if the site's rules do.
-    fn outside(&self, config: &Config) -> Result<Errand, Refusal> {
+    fn outside(&self, config: &Config, used: &[Id]) -> Result<Errand, Refusal> {
+        if config.any_rule(|rule| rule.user_options.is_some()) {
+            policy::options(&self.known(config)?.rules, used)?;
+        }
         if config.any_rule(|rule| rule.required.is_some()) {
             policy::outside(&self.known(config)?.rules, "--container-scope")?;
         }

@@ -8,7 +8,7 @@ mod errand;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -413,7 +413,7 @@ fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
         user: loaded.and_then(|loaded| loaded.account.name()),
         path: loaded.and_then(|loaded| sys::fd_path(&loaded.opened.file).ok()),
         digest: loaded.and_then(|loaded| loaded.opened.digest),
-        signers: loaded.and_then(|loaded| loaded.opened.record.as_ref()).map(|record| record.signers.clone()),
+        signers: loaded.and_then(|loaded| loaded.opened.signers.clone()),
         joins: built.joins,
         rule: Some(loaded.map_or("step", |loaded| loaded.rule.as_str())),
         plan: built.plan.as_ref(),
@@ -427,8 +427,11 @@ fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Ref
     if loaded.opened.image.is_directory() {
         return Ok(false);
     }
-    let path: &Path = &run.image.path;
-    let Ok((found, _)) = proxy.open_source(path)? else { return Ok(false) };
+    // A file comes before the stored image, and here there may be one.
+    if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(proxy.open_source(file), Ok(Err(_)))) {
+        return Ok(false);
+    }
+    let Ok((found, _)) = proxy.open_source(run.path())? else { return Ok(false) };
     let key = |fd: BorrowedFd<'_>| {
         let stat = nix::sys::stat::fstat(fd).ok();
         stat.map(|stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec))

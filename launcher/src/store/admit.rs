@@ -115,6 +115,8 @@ impl<'a> Conversation<'a> {
         let shelf = self.shelf(name)?;
         let locked = self.lock(&shelf, name)?;
         locked.admits(&stored, size).map_err(refuse)?;
+        // What is none at all is not worth a copy.
+        inspect::first_look(name, &image)?;
         let draft = locked.draft().map_err(refuse)?;
         let digest = copy::copy(name, &image, size, &draft.file, self.caller, |bytes| {
             say(self.caller, &Reply::Copied { bytes, total: size })

@@ -218,7 +218,10 @@ fn ask(line: &Channel, question: &Question, file: Option<&File>) -> Result<(), R
 }
 
 fn next(line: &Channel) -> Result<Reply, Refusal> {
-    let ended = || Refusal::new(Kind::Store, "the store", "its service has ended without a word; nothing was changed");
+    let ended = || {
+        Refusal::new(Kind::Store, "the store", "its service has ended without a word")
+            .hint("coracle ls shows whether it was done")
+    };
     match line.receive(Instant::now() + SILENCE) {
         Ok(Received::Packet(packet)) => {
             let reply: Reply = serde_json::from_slice(&packet.data).map_err(|_| ended())?;

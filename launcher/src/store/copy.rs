@@ -19,6 +19,8 @@ const BUFFER: usize = 1 << 20;
 const BUFFERS: usize = 4;
 /// How long nothing may come of a file before it is given up: one on a file system that its user runs can stop at will.
 const STALL: Duration = Duration::from_secs(60);
+/// The slowest that an image may come in, in bytes a second.
+const SLOWEST: u64 = 1 << 20;
 /// How often it is said how far the copy is.
 const NEWS: Duration = Duration::from_millis(200);
 
@@ -37,7 +39,7 @@ pub fn copy(
 ) -> Result<Digest, Refusal> {
     let failed = |error: sys::Error| Refusal::system(name, &error);
     let (ours, theirs) = Channel::pair().map_err(failed)?;
-    let _child = sys::fork(|| {
+    let child = sys::fork(|| {
         let kept = sys::close_others(&[from.as_fd(), to.as_fd(), theirs.as_fd()]).and_then(|()| sys::die_with_parent());
         let done = kept.map_err(|error| error.to_string()).and_then(|()| work(from, size, to, &theirs));
         let last = done.map_or_else(|cause| format!("!{cause}"), |digest| format!("={digest}"));
@@ -46,7 +48,11 @@ pub fn copy(
     })
     .map_err(failed)?;
     drop(theirs);
+    let end = Instant::now() + STALL + Duration::from_secs(size / SLOWEST);
     loop {
+        if Instant::now() > end {
+            return Err(Refusal::new(Kind::Timeout, name, "copying it takes too long"));
+        }
         let word = match ours.receive_for(line, Instant::now() + STALL) {
             Ok(Received::Packet(packet)) => String::from_utf8_lossy(&packet.data).into_owned(),
             Ok(Received::Closed) => return Err(Refusal::new(Kind::Internal, name, "the copying process has died")),
@@ -58,6 +64,8 @@ pub fn copy(
         match word.split_at_checked(1) {
             Some(("+", bytes)) => tell(bytes.parse().unwrap_or(0))?,
             Some(("=", digest)) => {
+                // As long as it lives, the copy is open for writing, and fs-verity wants it not to be.
+                child.wait_until(Instant::now() + STALL).map_err(failed)?;
                 return Digest::parse(digest.as_ref())
                     .map_err(|_| Refusal::new(Kind::Internal, name, "the copying process made no digest"));
             }

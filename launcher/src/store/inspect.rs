@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +17,25 @@ use crate::verify::{self, Need};
 
 /// How long the tables of an image may take: gigabytes of metadata are refused for their size.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long the first bytes of a file may take.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
 const FOUND: u8 = b'+';
 const REFUSED: u8 = b'!';
+
+/// Refuses what does not even say that it is an image.
+pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
+    let start = sandbox::compute(None, &[image.as_fd()], FIRST_LOOK, |files| {
+        let mut start = vec![0; image::START];
+        let read = files.first().and_then(|file| file.read_at(&mut start, 0).ok());
+        start.truncate(read.unwrap_or(0));
+        start
+    });
+    let start = start.map_err(|refusal| Refusal { object: name.to_owned(), ..refusal })?;
+    match image::Container::of(&start) {
+        Some(_) => Ok(()),
+        None => Err(image::Error::Unknown.refuse(name)),
+    }
+}
 
 /// What is in an image, in words. All metadata of a squashfs is looked at: the kernels of the nodes will trust it.
 ///
@@ -57,6 +75,11 @@ fn look(name: &str, file: &File) -> Result<String, Refusal> {
         )
         .hint("make the overlay partition a squashfs"));
     }
+    // Nobody has looked at its inodes, and the kernels of the nodes would have to trust them.
+    if image.layers.iter().any(|layer| layer.filesystem == Filesystem::Erofs) {
+        return Err(Refusal::new(Kind::Policy, name, "an erofs, which is not kept in the store")
+            .hint("make a squashfs of it, or a SIF"));
+    }
     deep(file, &image).map_err(refuse)?;
     Ok(image.to_string())
 }
@@ -77,6 +100,6 @@ pub fn signers(name: &str, image: &File, length: u64, need: Need) -> Result<Vec<
     if keys.is_empty() && need == Need::WhoeverSigned {
         return Ok(Vec::new());
     }
-    let found = verify::look(None, name, (image, length), Some((&keys, need)), false)?;
+    let found = verify::look(None, name, (image, length), Some((&keys, need)), false, verify::patience(length))?;
     Ok(found.signers.into_iter().map(|signer| signer.key).collect())
 }

@@ -5,6 +5,7 @@
 //! nobody waits for somebody else's file system.
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
     let config = Config::load(&given.config)?;
     let passed = Listener::passed().map_err(failed)?;
     let by_hand = passed.is_none();
+    let account = account(&config.store.owner)?;
     let listener = match (passed, &given.socket) {
         (Some(listener), _) => listener,
         (None, Some(path)) => listen(path)?,
@@ -53,7 +55,7 @@ pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
                 .hint("systemctl start coracle-store.socket, or give --socket PATH"));
         }
     };
-    become_the_account(&config.store.owner)?;
+    become_the_account(&account)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     nix::unistd::chdir("/").map_err(|errno| failed(sys::Error::new("chdir(\"/\")", errno)))?;
     let mut callers: Vec<(u32, Child)> = Vec::new();
@@ -74,7 +76,8 @@ pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
         let Ok((uid, gid)) = caller.peer() else { continue };
         let of_one = callers.iter().filter(|(other, _)| *other == uid).count();
         if of_one >= CALLERS_OF_ONE || callers.len() >= CALLERS {
-            let refusal = Refusal::new(Kind::Store, "the store", "too many others are using it; try again later");
+            let refusal =
+                Refusal::new(Kind::Store, "the store", "too many are using it, or as many as you may; try again later");
             let _ = say(&caller, &Reply::from(refusal));
             continue;
         }
@@ -95,15 +98,16 @@ pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
 fn listen(path: &Path) -> Result<Listener, Refusal> {
     let failed = |error: sys::Error| Refusal::system(path.display().to_string(), &error);
     // What is left of a service that was killed; one that runs still answers.
-    if matches!(Channel::connect(path), Err(error) if error.errno() == Errno::ECONNREFUSED) {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && matches!(Channel::connect(path), Err(error) if error.errno() == Errno::ECONNREFUSED) {
         let _ = std::fs::remove_file(path);
     }
     nix::sys::stat::umask(Mode::from_bits_truncate(0o111));
     Listener::bind(path).map_err(failed)
 }
 
-/// Root gives up its rights; anybody else has to be the account already, or nothing of the store would be trusted.
-fn become_the_account(owner: &Owner) -> Result<(), Refusal> {
+/// The account of the store. Root can become it; anybody else has to be it already, or nothing would be trusted.
+fn account(owner: &Owner) -> Result<User, Refusal> {
     let user = match owner {
         Owner::Number(uid) => User::from_uid((*uid).into()),
         Owner::Name(name) => User::from_name(name),
@@ -127,8 +131,16 @@ fn become_the_account(owner: &Owner) -> Result<(), Refusal> {
             format!("must run as {}, or be started by root", user.name),
         ));
     }
-    let identity = Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![user.gid.as_raw()] };
-    sys::become_user(&identity)
-        .and_then(|()| sys::set_no_new_privileges())
-        .map_err(|error| Refusal::system("store-service", &error))
+    Ok(user)
+}
+
+fn become_the_account(user: &User) -> Result<(), Refusal> {
+    let failed = |error: sys::Error| Refusal::system("store-service", &error);
+    // Of an account that it is already, this process keeps what its unit leaves it of capabilities: CAP_CHOWN, where the
+    // file system has no access control lists.
+    if nix::unistd::geteuid().is_root() {
+        let identity = Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![user.gid.as_raw()] };
+        sys::become_user(&identity).map_err(failed)?;
+    }
+    sys::set_no_new_privileges().map_err(failed)
 }
