@@ -371,9 +371,9 @@ signalled() { # SIGNAL
 
 # Numbers that are each step's own.
 OWN='^(SLURM_(JOB_?ID|STEP_?ID|TASK_PID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT|JOB_START_TIME|JOB_END_TIME|LAUNCH_NODE_IPADDR)|TMPDIR_OF_JOB)='
-# What a contained task knows about its container; an srun inside needs the two that begin with SLURM_CORACLE. The last is
+# What a contained task knows about its container and its store; an srun inside needs the two that begin with SLURM_CORACLE. The last is
 # Slurm's own record of the option that these cases are given.
-OURS_ONLY='^(CORACLE_IMAGE|CORACLE_NAME|SLURM_CORACLE_STEPS|SLURM_CORACLE_OUTER|SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container_env)='
+OURS_ONLY='^(CORACLE_IMAGE|CORACLE_NAME|CORACLE_ALLOWED_DIR|SLURM_CORACLE_STEPS|SLURM_CORACLE_OUTER|SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container_env)='
 # Slurm's commands stand in front; and where the job has no PATH to keep, the image's is there.
 OUR_PATH='s#^PATH=/run/coracle/slurm/bin:#PATH=#; \#^PATH=/usr/local/sbin:#d'
 
