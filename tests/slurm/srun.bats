@@ -82,14 +82,14 @@ real_image_runs() { # NAME
 	has_not SLURM_CONTAINER
 }
 
-@test "the environment is that of a step without a container, but for PATH and four variables of ours" {
+@test "the environment is that of a step without a container, but for PATH and five variables of ours" {
 	local only="^(SLURM_(JOB_?ID|STEP_?ID|JOB_NAME|TASK_PID|STEP_LAUNCHER_PORT|SRUN_COMM_PORT|JOB_START_TIME|JOB_END_TIME)|_|SHLVL|PWD)="
 	good srun -n1 env
 	grep -vE "$only" <<<"$output" | sort >bare
 	good srun -n1 --container="$busybox" env
 	grep -vE "$only" <<<"$output" | sort >contained
 	run diff bare contained
-	[[ $(grep -c '^[<>]' <<<"$output") == 6 ]] || fail "$output"
+	[[ $(grep -c '^[<>]' <<<"$output") == 7 ]] || fail "$output"
 	has '> PATH=/run/coracle/slurm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 	has '> SLURM_CORACLE_OUTER=1:'
 	has_line "> CORACLE_IMAGE=$busybox"
@@ -197,7 +197,8 @@ real_image_runs() { # NAME
 @test "an empty --container, a scheme and a stored image's name are refused before the job queues" {
 	at=submit refused usage '--container: the name of an image is missing' srun -n1 --container= true
 	at=submit refused usage 'docker://alpine: images are not fetched' srun -n1 --container=docker://alpine true
-	at=submit refused usage 'store:x' srun -n1 --container=store:x true
+	at=submit refused usage 'store:../x: not a name of a stored image' srun -n1 --container=store:../x true
+	at=node refused image-missing 'store:x: no image of yours in the store' srun -n1 --container=store:x true
 }
 
 @test "SLURM_CONTAINER of the submitter's environment chooses no image" {
