@@ -232,7 +232,7 @@ impl ImageRef {
             return Err(Error::Scheme(name.to_owned()));
         }
         if let Some(stored) = bytes.strip_prefix(stored::PREFIX.as_bytes()) {
-            StoredName::parse(OsStr::from_bytes(stored))?;
+            StoredName::parse(OsStr::from_bytes(stored)).map_err(|_| Error::StoredName(name.to_owned()))?;
         }
         // Without `.` in it; `..` stays, since what it means depends on links.
         Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
