@@ -205,13 +205,7 @@ pub struct YesNo(pub bool);
 impl TryFrom<SiteValue> for YesNo {
     type Error = String;
     fn try_from(value: SiteValue) -> Result<Self, String> {
-        // YAML 1.2 has yes and no as words, and true and false as answers.
-        match value {
-            SiteValue::Flag(answer) => Ok(Self(answer)),
-            SiteValue::Text(word) if word == "yes" => Ok(Self(true)),
-            SiteValue::Text(word) if word == "no" => Ok(Self(false)),
-            _ => Err("`required` is yes or no".into()),
-        }
+        value.answer().map(Self).ok_or_else(|| "`required` is yes or no".into())
     }
 }
 

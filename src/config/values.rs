@@ -101,13 +101,7 @@ pub struct LogPlan(pub bool);
 impl TryFrom<SiteValue> for LogPlan {
     type Error = String;
     fn try_from(value: SiteValue) -> Result<Self, String> {
-        // YAML 1.2 has yes and no as words, and true and false as answers.
-        match value {
-            SiteValue::Flag(answer) => Ok(Self(answer)),
-            SiteValue::Text(word) if word == "yes" => Ok(Self(true)),
-            SiteValue::Text(word) if word == "no" => Ok(Self(false)),
-            _ => Err("`log_plan` is yes or no".into()),
-        }
+        value.answer().map(Self).ok_or_else(|| "`log_plan` is yes or no".into())
     }
 }
 
@@ -119,7 +113,7 @@ pub(super) struct YesOrNo(pub(super) bool);
 impl TryFrom<SiteValue> for YesOrNo {
     type Error = String;
     fn try_from(value: SiteValue) -> Result<Self, String> {
-        LogPlan::try_from(value).map(|LogPlan(answer)| Self(answer)).map_err(|_| "yes or no is wanted".into())
+        value.answer().map(Self).ok_or_else(|| "yes or no is wanted".into())
     }
 }
 
@@ -130,6 +124,18 @@ pub(super) enum SiteValue {
     Number(u64),
     Text(String),
     List(Vec<String>),
+}
+
+impl SiteValue {
+    /// Yes or no: YAML 1.2 has these as words, and true and false as answers.
+    pub(super) fn answer(&self) -> Option<bool> {
+        match self {
+            Self::Flag(answer) => Some(*answer),
+            Self::Text(word) if word == "yes" => Some(true),
+            Self::Text(word) if word == "no" => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// A number of bytes, 1 GiB if not said.
