@@ -46,8 +46,6 @@ pub enum Error {
     },
     /// What is known of an image is not there, or is of another one.
     Record(String),
-    /// Somebody else's work on the same folder has not ended.
-    Busy,
 }
 
 impl From<sys::Error> for Error {
@@ -73,7 +71,6 @@ impl fmt::Display for Error {
                 write!(out, "its {size} bytes and the {used} of your other images are more than the {limit} allowed")
             }
             Self::Record(cause) => write!(out, "what the store knows of it cannot be used: {cause}"),
-            Self::Busy => out.write_str("the store is still busy with another image of yours"),
         }
     }
 }
@@ -96,7 +93,7 @@ impl Error {
                 refusal.hint("coracle ls -l lists them, coracle rm removes one")
             }
             Self::Record(_) => refusal.hint("remove it, and put it into the store again"),
-            Self::Storage(_) | Self::Busy => refusal,
+            Self::Storage(_) => refusal,
         }
     }
 }
