@@ -7,13 +7,14 @@
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coracle::config::Owner;
 use coracle::image::{self, digest};
 use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
@@ -181,11 +182,25 @@ impl Proxy {
         })
     }
 
-    /// The number of a user that coracle.yaml names.
-    pub fn uid_of(&self, name: &str) -> Result<Option<u32>, Refusal> {
+    fn uid_of(&self, name: &str) -> Result<Option<u32>, Refusal> {
         let reply = self.ask(&[&[ask::UID], name.as_bytes()].concat(), &[], "the user database")?;
         let text = reply.data.get(1..).and_then(|text| std::str::from_utf8(text).ok());
         Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    /// The number of the user whom coracle.yaml names as an owner, if there is such a user.
+    pub fn owner(&self, owner: &Owner) -> Result<Option<u32>, Refusal> {
+        match owner {
+            Owner::Number(uid) => Ok(Some(*uid)),
+            Owner::Name(name) => self.uid_of(name),
+        }
+    }
+
+    /// Whether this very file is found again at `path` below `folder`. A path is only a hint of where to look.
+    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &Metadata) -> Result<bool, Refusal> {
+        let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
+        let found = nix::sys::stat::fstat(&found);
+        Ok(found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())))
     }
 
     /// Puts the image that was opened last behind `device`.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use coracle::config::{Owner, Store};
+use coracle::config::Store;
 use coracle::report::{Kind, Refusal};
 use coracle::request::StoredName;
 use coracle::store::{Error, Record, Shelf};
@@ -24,15 +24,10 @@ pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Resu
     let Ok(file) = opened.file.metadata() else { return Ok(None) };
     let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
     let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
-    let Ok(found) = proxy.open_beneath(folder.as_fd(), &place.image)? else { return Ok(None) };
-    if !nix::sys::stat::fstat(&found).is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())) {
+    if !proxy.is_beneath(folder.as_fd(), &place.image, &file)? {
         return Ok(None);
     }
-    let owner = match &store.owner {
-        Owner::Number(uid) => Some(*uid),
-        Owner::Name(name) => proxy.uid_of(name)?,
-    };
-    if !file.is_file() || owner != Some(file.uid()) || file.mode() & 0o022 != 0 {
+    if !file.is_file() || proxy.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
         return Ok(None);
     }
     let record = match proxy.read_beneath(folder.as_fd(), &place.record)? {

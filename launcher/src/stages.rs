@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle::config::{Config, Owner};
+use coracle::config::Config;
 use coracle::env::{Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::options::Id;
@@ -246,17 +246,10 @@ impl Run {
         for (index, rule) in self.config.image_paths.iter().enumerate() {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
-            // What counts is that the same inode is found there.
             let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
-            let Ok(found) = proxy.open_beneath(folder.as_fd(), &relative)? else { continue };
-            let same = nix::sys::stat::fstat(&found)
-                .is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino()));
-            if same {
-                let owner = match &rule.owner {
-                    Owner::Number(uid) => Some(*uid),
-                    Owner::Name(name) => proxy.uid_of(name)?,
-                };
-                provenance = Provenance { below: Some(index), wanted_owner: owner, ..provenance };
+            if proxy.is_beneath(folder.as_fd(), &relative, &file)? {
+                let wanted_owner = proxy.owner(&rule.owner)?;
+                provenance = Provenance { below: Some(index), wanted_owner, ..provenance };
                 // Another rule may be about the same folder, or one above, and another owner.
                 if provenance.trusted_by().is_some() {
                     break;
