@@ -32,6 +32,7 @@ mod store;
 mod survey;
 mod userns;
 mod variables;
+mod verdict;
 mod verify;
 
 use std::process::ExitCode;

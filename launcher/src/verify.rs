@@ -1,6 +1,6 @@
 //! `coracle verify`: who has signed an image, and whether it is the one of a published list of hashes.
 //!
-//! [`look`] is for whoever else wants to know that. The bytes of images and keys are parsed in the [`sandbox`].
+//! [`look`] is for whoever else wants to know that. The bytes of images and keys are parsed in the [`sandbox`](crate::sandbox).
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -19,12 +19,11 @@ use coracle::report::{Kind, Refusal, clean};
 use coracle::request::Digest;
 use coracle::signature::{self, Keyring, Signer};
 use coracle::sys::Identity;
-use coracle::wire::Answer;
 use nix::libc;
 use serde_json::json;
 
 use crate::command::{Verify, WRONG};
-use crate::sandbox;
+use crate::verdict;
 
 /// The keys that the site accepts: files whose names end in .asc, .gpg or .pem.
 pub const KEYS: &str = "/etc/coracle/keys";
@@ -84,25 +83,15 @@ pub fn look(
     let now = SystemTime::now();
     let names: Vec<String> = keys.unwrap_or_default().iter().map(|key| key.path.display().to_string()).collect();
     let fds: Vec<BorrowedFd<'_>> = keys.unwrap_or_default().iter().map(|key| key.file.as_fd()).collect();
-    let answer =
-        sandbox::compute(as_user, &[&[image.as_fd()], &fds[..]].concat(), limit, |files| match files.split_first() {
-            Some((image, keys_read)) => {
-                let keys = asked.map(|(_, need)| (keys_read, names.as_slice(), need));
-                inside(object, image, length, keys, hash, now)
-                    .unwrap_or_else(|refusal| [&[REFUSED], Answer::Refused(refusal).to_bytes().as_slice()].concat())
-            }
-            None => Vec::new(),
-        });
-    let answer = answer.map_err(|refusal| Refusal { object: object.to_owned(), ..refusal })?;
-    read(&answer).unwrap_or_else(|| {
-        Err(Refusal::new(Kind::Internal, object, "the process that looked at it gave an answer that makes no sense"))
-    })
+    let answer = verdict::of(as_user, object, &[&[image.as_fd()], &fds[..]].concat(), limit, |files| {
+        let (image, keys_read) = files.split_first().ok_or_else(|| verdict::garbled(object))?;
+        let keys = asked.map(|(_, need)| (keys_read, names.as_slice(), need));
+        inside(object, image, length, keys, hash, now)
+    })?;
+    read(&answer).ok_or_else(|| verdict::garbled(object))
 }
 
-const FOUND: u8 = b'+';
-const REFUSED: u8 = b'!';
-
-/// The part that runs in the sandbox: `+` digest NUL key NUL name NUL key NUL name …
+/// The part that runs in the sandbox: digest NUL key NUL name NUL key NUL name …
 fn inside(
     object: &str,
     image: &File,
@@ -128,33 +117,24 @@ fn inside(
     }
     // A name is the text of whoever made the key.
     let fields: Vec<String> = fields.into_iter().map(|field| field.replace('\0', " ")).collect();
-    Ok([&[FOUND], fields.join("\0").as_bytes()].concat())
+    Ok(fields.join("\0").into_bytes())
 }
 
 /// Reads the answer of a process that may have been taken over; nothing, if it makes no sense.
-fn read(answer: &[u8]) -> Option<Result<Found, Refusal>> {
-    match answer.split_first()? {
-        (&REFUSED, rest) => match Answer::from_bytes(rest) {
-            Ok(Answer::Refused(refusal)) => Some(Err(refusal)),
-            _ => None,
-        },
-        (&FOUND, rest) => {
-            let mut fields = std::str::from_utf8(rest).ok()?.split('\0');
-            let digest = fields.next().filter(|text| !text.is_empty());
-            let digest = digest.map(|text| Digest::parse(OsStr::new(text))).transpose().ok()?;
-            let mut signers = Vec::new();
-            while let Some(key) = fields.next() {
-                let name = clean(fields.next()?);
-                let known = |character: char| character.is_ascii_alphanumeric() || ":+/".contains(character);
-                if key.is_empty() || !key.chars().all(known) {
-                    return None;
-                }
-                signers.push(Signer { key: key.to_owned(), name: Some(name).filter(|name| !name.is_empty()) });
-            }
-            Some(Ok(Found { signers, digest }))
+fn read(answer: &[u8]) -> Option<Found> {
+    let mut fields = std::str::from_utf8(answer).ok()?.split('\0');
+    let digest = fields.next().filter(|text| !text.is_empty());
+    let digest = digest.map(|text| Digest::parse(OsStr::new(text))).transpose().ok()?;
+    let mut signers = Vec::new();
+    while let Some(key) = fields.next() {
+        let name = clean(fields.next()?);
+        let known = |character: char| character.is_ascii_alphanumeric() || ":+/".contains(character);
+        if key.is_empty() || !key.chars().all(known) {
+            return None;
         }
-        _ => None,
+        signers.push(Signer { key: key.to_owned(), name: Some(name).filter(|name| !name.is_empty()) });
     }
+    Some(Found { signers, digest })
 }
 
 /// The site's keys; none, if there is no such folder. All of it must be root's alone.
@@ -344,9 +324,9 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_is_none() {
         let key = "A".repeat(40);
-        let good = read(format!("+\0{key}\0Some Body").as_bytes()).unwrap().unwrap();
+        let good = read(format!("\0{key}\0Some Body").as_bytes()).unwrap();
         assert_eq!(good.signers, [Signer { key, name: Some("Some Body".into()) }]);
-        for wrong in [&b""[..], b"x", b"!", b"!x", b"+sha256:1", b"+\0\0", b"+\0AB", b"+\0A\x1b\0", b"+\xff"] {
+        for wrong in [&b"x"[..], b"sha256:1", b"\0\0", b"\0AB", b"\0A\x1b\0", b"\xff"] {
             assert!(read(wrong).is_none(), "{wrong:?}");
         }
     }

@@ -10,17 +10,15 @@ use std::time::Duration;
 
 use coracle::image::{self, Filesystem, Image, sif, squashfs};
 use coracle::report::{Kind, Refusal};
-use coracle::wire::Answer;
 
 use crate::sandbox;
+use crate::verdict;
 use crate::verify::{self, Need};
 
 /// How long the tables of an image may take: gigabytes of metadata are refused for their size.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long the first bytes of a file may take.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
-const FOUND: u8 = b'+';
-const REFUSED: u8 = b'!';
 
 /// Refuses what does not even say that it is an image.
 pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
@@ -41,23 +39,11 @@ pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
 ///
 /// An image for other machines may be kept: the nodes need not be like this one.
 pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {
-    let answer =
-        sandbox::compute(None, &[image.as_fd()], PATIENCE, |files| match files.first().map(|file| look(name, file)) {
-            Some(Ok(holds)) => [&[FOUND], holds.as_bytes()].concat(),
-            Some(Err(refusal)) => [&[REFUSED], Answer::Refused(refusal).to_bytes().as_slice()].concat(),
-            None => Vec::new(),
-        });
-    let answer = answer.map_err(|refusal| Refusal { object: name.to_owned(), ..refusal })?;
-    let garbled =
-        || Refusal::new(Kind::Internal, name, "the process that looked at it gave an answer that makes no sense");
-    match answer.split_first() {
-        Some((&FOUND, holds)) => Ok(String::from_utf8_lossy(holds).into_owned()),
-        Some((&REFUSED, rest)) => match Answer::from_bytes(rest) {
-            Ok(Answer::Refused(refusal)) => Err(refusal),
-            _ => Err(garbled()),
-        },
-        _ => Err(garbled()),
-    }
+    let holds = verdict::of(None, name, &[image.as_fd()], PATIENCE, |files| {
+        let file = files.first().ok_or_else(|| verdict::garbled(name))?;
+        look(name, file).map(String::into_bytes)
+    })?;
+    Ok(String::from_utf8_lossy(&holds).into_owned())
 }
 
 fn look(name: &str, file: &File) -> Result<String, Refusal> {
