@@ -89,7 +89,8 @@ SLURMS_OWN='^(Submitted batch job [0-9]+|srun: error: n[0-9].*: tasks? [0-9,-]+:
 OURS='^(slurmstepd(-n[0-9])?|srun|sbatch|salloc): error: coracle: '
 
 # TEXT and nothing else is our one line on the terminal, and one hint at most; the node is as before.
-# nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do.
+# nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do. The first node
+# that refuses ends the step, so a slower one may find its tasks killed before they say anything.
 refused() { # KIND TEXT COMMAND...
 	local kind=$1 text=$2
 	shift 2
@@ -97,7 +98,7 @@ refused() { # KIND TEXT COMMAND...
 	((status != 0)) || { fail "not refused: $*" "$output"; return; }
 	said "$kind" "$text" || { fail "status $status of: $*"; return; }
 	case $at in
-	node) ((status == 125)) || { fail "status $status, not 125, of: $*" "$output"; return; } ;;
+	node) ((status == 125)) || some_were_killed || { fail "status $status, not 125, of: $*" "$output"; return; } ;;
 	submit) [[ $output != *slurmstepd* ]] || { fail 'the node refused, not the command' "$output"; return; } ;;
 	esac
 	healthy
@@ -109,13 +110,29 @@ said() { # KIND TEXT
 	lines=$(grep -E "$OURS" <<<"$output" | grep -vE "${OURS}hint: " || true)
 	hints=$(grep -cE "${OURS}hint: " <<<"$output" || true)
 	others=$(grep -vE "$OURS" <<<"$output" | grep -vE "$SLURMS_OWN" || true)
-	[[ $(grep -c . <<<"$lines") == "${nodes:-1}" ]] || { fail "not ${nodes:-1} line(s) of ours:" "$output"; return; }
+	[[ $(grep -c . <<<"$lines") == "${nodes:-1}" ]] || some_were_killed ||
+		{ fail "not ${nodes:-1} line(s) of ours:" "$output"; return; }
 	((hints <= ${nodes:-1})) || { fail 'more than one hint:' "$output"; return; }
 	[[ -z $others ]] || { fail 'and this besides:' "$others" 'in:' "$output"; return; }
 	while IFS= read -r line; do
 		[[ $line == *": error: coracle: "*" [$kind]" ]] || { fail "not of kind [$kind]: $line"; return; }
 		[[ $line == *"$text"* ]] || { fail "wanted: $text" "found:  $line"; return; }
 	done <<<"$lines"
+}
+
+# Each of several nodes (nodes=N) has said one line of ours, or srun tells that a signal ended its tasks; at least one has.
+some_were_killed() {
+	local node silent=0
+	((${nodes:-1} > 1)) || return
+	for node in $(seq -f n%g "$nodes"); do
+		if grep -qE "^slurmstepd-$node: error: coracle: " <<<"$output"; then
+			[[ $(grep -E "^slurmstepd-$node: error: coracle: " <<<"$output" | grep -cv 'coracle: hint: ') == 1 ]] || return
+		else
+			grep -qE "^srun: error: $node: tasks? [0-9,-]+: Killed" <<<"$output" || return
+			silent=$((silent + 1))
+		fi
+	done
+	((silent < nodes))
 }
 
 # The refusal of a batch job: in its output file, and the job has failed.
