@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "../tests/images/elf_writer.rs"]
+mod elf_writer;
 #[path = "../tests/images/sif_writer.rs"]
 mod sif_writer;
 #[path = "../tests/images/squashfs_writer.rs"]
@@ -44,6 +46,18 @@ fn main() {
     put(&corpus, "erofs", "plain", &fs::read(&out).expect("mkfs.erofs has made it"));
     fs::remove_file(&out).expect("what was made can be removed");
     fs::remove_dir_all(&tree).expect("what was made can be removed");
+    let says = elf_writer::Says {
+        soname: "libmpi.so.40",
+        needed: &["libc.so.6"],
+        run_path: "/opt/mpi/lib",
+        wanted: &[("libc.so.6", &["GLIBC_2.34", "GLIBC_2.36"])],
+        defined: &["MPI_1"],
+        ..elf_writer::Says::default()
+    };
+    put(&corpus, "elf", "library", &elf_writer::library(&says));
+    if let Ok(list) = fs::read("/etc/ld.so.cache") {
+        put(&corpus, "elf", "list", &list);
+    }
     put(&corpus, "config", "example", include_bytes!("../slurm-conf-examples/coracle.yaml"));
     put(&corpus, "request", "request", b"1:image=/a/b.sif;as=b.sif;bind=/x:/y:ro");
     put(&corpus, "request", "bind", b"/data:/srv:ro");

@@ -11,6 +11,10 @@ use super::{Error, Result, show};
 /// How [`open_in_root`] treats symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
+    /// They are followed, as if `root` were the root of all.
+    Links,
+    /// The same, and what is mounted below `root` ends the look-up with EXDEV.
+    LinksOnMount,
     /// Any link ends the look-up with ELOOP.
     NoLinks,
     /// The last component is opened itself even if it is a link; any other link is ELOOP.
@@ -21,6 +25,8 @@ pub enum Lookup {
 pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlag, lookup: Lookup) -> Result<OwnedFd> {
     let root = root.as_fd();
     let (flags, resolve) = match lookup {
+        Lookup::Links => (flags, ResolveFlag::empty()),
+        Lookup::LinksOnMount => (flags, ResolveFlag::RESOLVE_NO_XDEV),
         Lookup::NoLinks => (flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
         Lookup::LastIsALink => (flags | OFlag::O_NOFOLLOW | OFlag::O_PATH, ResolveFlag::RESOLVE_NO_MAGICLINKS),
     };
