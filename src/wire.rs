@@ -28,6 +28,10 @@ pub struct Start {
     pub node: u32,
     /// Number of tasks on this node.
     pub tasks: u32,
+    /// Number of tasks on all nodes.
+    pub all_tasks: u32,
+    /// The first word of the step's command.
+    pub command: Option<OsString>,
     /// Whose job it is.
     pub identity: Identity,
     /// `SLURM_CORACLE_REQUEST`, unread; empty for a step that asks for nothing.
@@ -153,6 +157,8 @@ impl Start {
             .put("nodes", self.nodes.to_string())
             .put("node", self.node.to_string())
             .put("tasks", self.tasks.to_string())
+            .put("all_tasks", self.all_tasks.to_string())
+            .put_if("command", self.command.as_ref())
             .put("uid", self.identity.uid.to_string())
             .put("gid", self.identity.gid.to_string())
             .put("groups", groups.join(","))
@@ -175,6 +181,8 @@ impl Start {
             nodes: reader.number("nodes")?,
             node: reader.number("node")?,
             tasks: reader.number("tasks")?,
+            all_tasks: reader.number("all_tasks")?,
+            command: reader.get("command"),
             identity: Identity {
                 uid: reader.number("uid")?,
                 gid: reader.number("gid")?,
@@ -269,6 +277,8 @@ mod tests {
             nodes: 3,
             node: 2,
             tasks: 16,
+            all_tasks: 48,
+            command: Some("./app=1".into()),
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
             request: "1:image=/a=b".into(),
             script_folder: Some("/var/spool/slurmd/job00007".into()),

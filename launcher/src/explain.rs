@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 
 use crate::alone::{self, Order};
 use crate::command::Explain;
+use crate::mpi;
 use crate::proxy::{Opened, Proxy};
 use crate::slurm_client;
 use crate::stages::{self, Authority};
@@ -70,8 +71,15 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
-    print!("\n{}", container.plan);
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
+    if given.mpi {
+        let offer = slurm_client::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
+        let environment = found.applied_to(&run.environment)?;
+        let (namespace, identity) = (&container.namespace, &run.identity);
+        print!("\n{}", mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("\n{}", container.plan);
     let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
     print!("\n{}", String::from_utf8_lossy(&listing));

@@ -17,10 +17,12 @@ mod exec;
 mod explain;
 mod facts;
 mod fuse;
+mod inside;
 mod join;
 mod journal;
 #[cfg(feature = "manual")]
 mod manual;
+mod mpi;
 mod place;
 mod prepare;
 mod proxy;

@@ -25,6 +25,7 @@ use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
+use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
 use crate::slurm_client;
@@ -383,7 +384,7 @@ impl Run {
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
-        step: Option<variables::Step<'_>>,
+        step: Option<Step<'_>>,
     ) -> Result<Variables, Refusal> {
         let early = || Refusal::new(Kind::Internal, "the container's environment", "was asked for too early");
         self.variables_if_time(opened, namespace, step)?.ok_or_else(early)
@@ -394,7 +395,7 @@ impl Run {
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
-        step: Option<variables::Step<'_>>,
+        step: Option<Step<'_>>,
     ) -> Result<Option<Variables>, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),

@@ -15,24 +15,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script};
+use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script, without};
 use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
-use coracle::sys::{self, Channel, Identity, MountNamespace, Received};
+use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::COMMANDS;
 use coracle::wire::Answer;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
-use nix::sys::resource::{Resource, setrlimit};
+
+use crate::inside::{self, Step};
 
 /// How long an image's scripts may take, as with Apptainer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a child that has been killed may take to be gone.
-const PARTING: Duration = Duration::from_millis(100);
 /// The longest environment, in bytes: execve(2) takes a quarter of the stack, 2 MiB as a rule, and at most 6 MiB.
 pub const MAX_LEN: usize = 4 << 20;
-/// The most that scripts of an image may use, in bytes.
-const MEMORY: u64 = 2 << 30;
 
 /// The environment scripts of a SIF.
 const SCRIPTS: &str = "/.singularity.d/env";
@@ -71,16 +68,6 @@ pub struct Question<'a> {
     pub step: Option<Step<'a>>,
 }
 
-/// A step that is being started.
-#[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
-    /// Whoever waits for the answer is at the other end; without him nobody wants it any more.
-    pub line: &'a Channel,
-    /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that nothing of the
-    /// image's is run: it could use what the job was not given.
-    pub daemon: Option<u32>,
-}
-
 /// An environment for tasks.
 #[derive(Debug)]
 pub struct Variables {
@@ -95,6 +82,15 @@ pub struct Variables {
 }
 
 impl Variables {
+    /// Their changes, and `others` behind them.
+    pub fn followed_by(&self, others: &[Change]) -> Result<OwnedFd, Refusal> {
+        if others.is_empty() {
+            return self.changes.try_clone().map_err(|cause| system(sys::Error::from_io("dup()", &cause)));
+        }
+        let own = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
+        sys::memory_file(&[own, Change::to_bytes(others)].concat()).map_err(system)
+    }
+
     /// `host` as it is inside.
     pub fn applied_to(&self, host: &[Pair]) -> Result<Vec<Pair>, Refusal> {
         let changes = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
@@ -153,66 +149,32 @@ pub fn find_out(
         let cause = sys::Error::from_io(format!("open({:?})", question.helper), &cause);
         Refusal::system(question.helper.display().to_string(), &cause).hint("is Coracle installed as a whole?")
     })?;
-    let (ours, theirs) = Channel::pair().map_err(system)?;
-    // A script may leave processes behind: its process namespace ends with the child, and all that is in it.
-    let child = sys::fork_contained(move || {
-        let daemon = question.step.and_then(|step| step.daemon);
-        let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
-        let placed = placed.and_then(|()| become_the_user(namespace, identity)).map_err(system);
-        let sent = match placed.and_then(|()| work(question, &helper)) {
-            Ok(None) => theirs.send(&Answer::Outside.to_bytes(), &[], deadline),
-            Ok(Some(found)) => {
-                let enter =
-                    Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
-                theirs.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
-            }
-            Err(refusal) => theirs.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
-        };
-        u8::from(sent.is_err())
-    })
-    .map_err(system)?;
-    let dead = || Refusal::new(Kind::Internal, "the container's environment", "the process that makes it has died");
-    let received = match question.step {
-        Some(step) => ours.receive_for(step.line, deadline),
-        None => ours.receive(deadline),
+    let what = "the container's environment";
+    let late = || {
+        let limit = PATIENCE.as_secs();
+        let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
+        Refusal::new(Kind::Timeout, &question.shown, cause)
     };
-    child.end(PARTING);
-    let packet = match received {
-        Ok(Received::Packet(packet)) => packet,
-        Ok(Received::Closed) => return Err(dead()),
-        Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => {
-            let limit = PATIENCE.as_secs();
-            let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
-            return Err(Refusal::new(Kind::Timeout, &question.shown, cause));
+    // A script may leave processes behind: they end with the child.
+    let packet = inside::ask(what, namespace, identity, question.step, deadline, late, |answer, placed| match placed
+        .and_then(|()| work(question, &helper))
+    {
+        Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
+        Ok(Some(found)) => {
+            let enter = Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
+            answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
         }
-        Err(error) if error.errno() == nix::errno::Errno::ECANCELED => {
-            return Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up"));
-        }
-        Err(error) => return Err(system(error)),
-    };
+        Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
+    })?;
     match Answer::from_bytes(&packet.data)? {
         Answer::Refused(refusal) => Err(refusal),
         Answer::Enter { notes, entrypoint, .. } => {
             let mut fds = packet.fds.into_iter();
-            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(dead()) };
+            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(inside::dead(what)) };
             Ok(Some(Variables { changes, notes, entrypoint, listing }))
         }
         Answer::Outside => Ok(None),
     }
-}
-
-fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
-    sys::enter_mount_namespace(namespace)?;
-    sys::set_no_new_privileges()?;
-    sys::drop_capabilities()?;
-    sys::become_user(identity)?;
-    // Behind the change of ids, which takes both back.
-    sys::die_with_parent()?;
-    sys::set_undumpable()?;
-    for (what, limit) in [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, MAX_LEN as u64)] {
-        setrlimit(what, limit, limit).map_err(|errno| sys::Error::new("setrlimit()", errno))?;
-    }
-    Ok(())
 }
 
 /// In the child: reads, evaluates, and lets the image's shell do what is left; nothing, if it is too early for that.
@@ -299,6 +261,11 @@ fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     pairs.extend(changes.into_iter().filter_map(|change| match change {
         Change::Set(name, value) => Some((name, value)),
         Change::Unset(_) => None,
+        Change::Without(name, words) => {
+            let list = value(host, &name)?;
+            let left = without(&list, &words).unwrap_or(list);
+            Some((name, left))
+        }
     }));
     pairs
 }

@@ -99,6 +99,8 @@ impl Spank<'_> {
         node: u32 = S_JOB_NODEID;
         /// Number of the step's tasks on this node.
         local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
+        /// Number of the step's tasks on all nodes.
+        all_tasks: u32 = S_JOB_TOTAL_TASK_COUNT;
     }
 
     /// The job's supplementary groups.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coracle::env::Change;
+use coracle::env::{Change, without};
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
@@ -246,7 +246,9 @@ fn own_group(spank: &Spank<'_>) -> Option<u32> {
 
 fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {
     let unknown = |what: &str| Refusal::new(Kind::Internal, "slurmstepd", format!("does not say the step's {what}"));
-    let script = (state.step == BATCH_STEP).then(|| spank.command().map(PathBuf::from)).flatten();
+    // What is longer is no path.
+    let command = spank.command().filter(|command| command.len() < MAX_LEN);
+    let script = command.clone().filter(|_| state.step == BATCH_STEP).map(PathBuf::from);
     let message = Start {
         job: state.job,
         step: state.step,
@@ -254,6 +256,8 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         nodes: state.nodes,
         node: spank.node().unwrap_or(0),
         tasks: state.tasks,
+        all_tasks: spank.all_tasks().unwrap_or(state.tasks),
+        command,
         identity: state.identity.clone().ok_or_else(|| unknown("user and groups"))?,
         request: form.to_owned(),
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
@@ -389,6 +393,11 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
                 }
             }
             Change::Unset(name) => text(name).iter().for_each(|name| spank.unsetenv(name)),
+            Change::Without(name, words) => {
+                let Some(name) = text(name) else { continue };
+                let left = spank.getenv(&name, MAX_LEN).and_then(|list| text(&without(&list, words)?));
+                left.iter().for_each(|left| spank.setenv(&name, left));
+            }
         }
     }
     if !place.inside {

@@ -126,7 +126,7 @@ fn leave_the_container() {
                 sys::set_env(&name, &value);
             }
             (Some(name), Change::Unset(_)) => sys::unset_env(&name),
-            (None, _) => {}
+            (None, _) | (Some(_), Change::Without(..)) => {}
         }
     }
     INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));

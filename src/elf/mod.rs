@@ -8,6 +8,7 @@
 
 mod cache;
 mod search;
+mod texts;
 
 use std::fmt;
 use std::fs::File;
@@ -28,6 +29,7 @@ use elf::segment::{ProgramHeader, SegmentTable};
 
 pub use cache::{Cache, Entry};
 pub use search::{CACHE, Found, Libraries, Root};
+pub use texts::Texts;
 
 /// As long as a path may be (PATH_MAX), and longer than any name or list of folders that people give a linker.
 const MAX_TEXT: usize = 4096;

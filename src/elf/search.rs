@@ -83,7 +83,7 @@ impl Root {
     }
 
     /// The names in a folder, if it is one that we may read; of more than anybody has, only some.
-    fn names(&self, folder: &Path) -> Vec<String> {
+    pub fn names(&self, folder: &Path) -> Vec<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let Ok(folder) = sys::open_in_root(self.folder.as_fd(), folder, flags, self.lookup) else { return Vec::new() };
         // The one way to read a folder that is open without leaving the standard library.
@@ -172,7 +172,7 @@ impl Libraries {
     }
 
     /// The library at `path`; nothing, if there is none for this machine.
-    fn open(&self, path: PathBuf) -> Result<Option<Found>, Error> {
+    pub fn open(&self, path: PathBuf) -> Result<Option<Found>, Error> {
         let Some(file) = self.root.open(&path)? else { return Ok(None) };
         match Library::read(&file) {
             Ok(library) => Ok((library.machine == self.machine).then_some(Found { path, file, library })),

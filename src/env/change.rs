@@ -14,24 +14,28 @@ pub enum Change {
     Set(OsString, OsString),
     /// It goes.
     Unset(OsString),
+    /// Of its words, which commas part, these go.
+    Without(OsString, OsString),
 }
 
 impl Change {
     /// The variable.
     pub fn name(&self) -> &OsStr {
         match self {
-            Self::Set(name, _) | Self::Unset(name) => name,
+            Self::Set(name, _) | Self::Unset(name) | Self::Without(name, _) => name,
         }
     }
 
-    /// `+NAME=VALUE` or `-NAME` for each, with a NUL behind. What no environment can hold (a NUL, a name that is
+    /// `+NAME=VALUE`, `-NAME` or `~NAME=WORD,WORD` for each, with a NUL behind. What no environment can hold (a NUL, a name that is
     /// empty or has a `=`) is left out.
     pub fn to_bytes(changes: &[Self]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for change in changes {
             match change {
-                Self::Set(name, value) if is_name(name.as_bytes()) && !value.as_bytes().contains(&0) => {
-                    bytes.push(b'+');
+                Self::Set(name, value) | Self::Without(name, value)
+                    if is_name(name.as_bytes()) && !value.as_bytes().contains(&0) =>
+                {
+                    bytes.push(if matches!(change, Self::Set(..)) { b'+' } else { b'~' });
                     bytes.extend_from_slice(name.as_bytes());
                     bytes.push(b'=');
                     bytes.extend_from_slice(value.as_bytes());
@@ -42,7 +46,7 @@ impl Change {
                     bytes.extend_from_slice(name.as_bytes());
                     bytes.push(0);
                 }
-                Self::Set(..) | Self::Unset(_) => {}
+                Self::Set(..) | Self::Unset(_) | Self::Without(..) => {}
             }
         }
         bytes
@@ -63,15 +67,25 @@ impl Change {
         let (kind, rest) = record.split_first()?;
         let owned = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         match kind {
-            b'+' => {
+            b'+' | b'~' => {
                 let equals = rest.iter().position(|byte| *byte == b'=')?;
                 let (name, value) = (rest.get(..equals)?, rest.get(equals.checked_add(1)?..)?);
-                is_name(name).then(|| Self::Set(owned(name), owned(value)))
+                let change = if *kind == b'+' { Self::Set } else { Self::Without };
+                is_name(name).then(|| change(owned(name), owned(value)))
             }
             b'-' => is_name(rest).then(|| Self::Unset(owned(rest))),
             _ => None,
         }
     }
+}
+
+/// What is left of the words of `list` without `words`; nothing, if that is all of them, or none.
+pub fn without(list: &OsStr, words: &OsStr) -> Option<OsString> {
+    let comma = |byte: &u8| *byte == b',';
+    let gone = |word: &&[u8]| words.as_bytes().split(comma).any(|other| other == *word);
+    let left: Vec<&[u8]> = list.as_bytes().split(comma).filter(|word| !gone(word)).collect();
+    let left = left.join(&b',');
+    (!left.is_empty() && left.len() < list.len()).then(|| OsString::from_vec(left))
 }
 
 /// Whether setenv(3) takes it.
@@ -93,6 +107,19 @@ mod tests {
             assert_eq!(Change::from_bytes(bytes), None, "{}", String::from_utf8_lossy(bytes));
         }
         assert_eq!(Change::from_bytes(&vec![b'-'; MAX_LEN + 1]), None);
+    }
+
+    #[test]
+    fn words_go_from_a_list_unless_nothing_would_be_left() {
+        let left = |list: &str, words: &str| without(list.as_ref(), words.as_ref());
+        assert_eq!(left("munge,native", "munge"), Some("native".into()));
+        assert_eq!(left("shmem2,ds21,hash", "ds21,shmem2,ds12"), Some("hash".into()));
+        for (list, words) in [("munge", "munge"), ("native", "munge"), ("munged,native", "munge"), ("", "munge")] {
+            assert_eq!(left(list, words), None, "{list}");
+        }
+        let change = Change::Without("LIST".into(), "a,b".into());
+        assert_eq!(Change::from_bytes(b"~LIST=a,b\0"), Some(vec![change.clone()]));
+        assert_eq!(Change::to_bytes(&[change]), b"~LIST=a,b\0");
     }
 
     #[test]

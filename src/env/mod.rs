@@ -31,7 +31,7 @@ mod undo;
 mod tests;
 
 pub use crate::request::Variable as Item;
-pub use change::Change;
+pub use change::{Change, without};
 #[cfg(feature = "launcher")]
 pub use environment::{Environment, Origin, Rules, Variable};
 pub use undo::{INSIDE, OUTER, Record};

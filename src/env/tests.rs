@@ -291,6 +291,7 @@ fn applied(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
         match change {
             Change::Set(name, value) => after.insert(name.clone(), value.clone()),
             Change::Unset(name) => after.remove(name),
+            Change::Without(name, words) => panic!("no environment asks for {name:?} without {words:?}"),
         };
     }
     after.into_iter().collect()

@@ -191,6 +191,9 @@ pub struct Explain {
     /// Of how many tasks the step is, as srun has it: Slurm's commands are shown to a single one
     #[arg(short, long, value_name = "N", default_value_t = 1, conflicts_with = "script")]
     pub ntasks: u32,
+    /// Say which MPI the image has, what this node offers it, and what comes of both, instead of plan and environment
+    #[arg(long)]
+    pub mpi: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,

@@ -14,19 +14,22 @@ use std::time::{Duration, Instant};
 
 use coracle::config::Config;
 use coracle::env::Pair;
+use coracle::mpi::Pmi;
 use coracle::plan::Plan;
 use coracle::policy;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Settings};
+use coracle::request::{Choice, Settings, is_script};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
+use crate::inside::Step;
 use crate::join;
+use crate::mpi;
 use crate::proxy::Proxy;
 use crate::stages::{Container, Loaded, Run};
-use crate::variables::{self, Step, Variables};
+use crate::variables::{self, Variables};
 use errand::{Errand, Settled};
 
 /// How long the plugin may take to say what it wants: it has already built the message when it starts us.
@@ -108,6 +111,10 @@ struct Outcome {
 struct Built {
     namespace: MountNamespace,
     variables: Variables,
+    /// What MPI needs besides.
+    mpi: mpi::Answers,
+    /// The changes of both, as tasks get them.
+    changes: OwnedFd,
     /// Nothing, if a running step was joined.
     loaded: Option<Loaded>,
     /// What was done to make it; nothing, if a running step was joined.
@@ -118,8 +125,9 @@ struct Built {
 
 impl Built {
     fn answer(&self, settings: &Settings, steps: Option<OsString>) -> Answer {
-        let Variables { notes, entrypoint, .. } = &self.variables;
-        Answer::Enter { notes: notes.clone(), workdir: settings.workdir.clone(), entrypoint: *entrypoint, steps }
+        let notes = [self.variables.notes.as_slice(), &self.mpi.notes].concat();
+        let (workdir, entrypoint) = (settings.workdir.clone(), self.variables.entrypoint);
+        Answer::Enter { notes, workdir, entrypoint, steps }
     }
 }
 
@@ -216,7 +224,9 @@ impl Server {
             }
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
-            Ok(Built { namespace: found.namespace, variables, loaded: None, plan: None, joins: Some(found.step) })
+            let (namespace, joins) = (found.namespace, Some(found.step));
+            let (mpi, changes) = (mpi::Answers::default(), variables.followed_by(&[])?);
+            Ok(Built { namespace, variables, mpi, changes, loaded: None, plan: None, joins })
         });
         Ok(Outcome { built, base, here: None, joined: true, kept: false })
     }
@@ -237,18 +247,28 @@ impl Server {
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
             proxy.postpone(begun.elapsed());
-            Some((container, variables, wants))
+            let mpi = variables.as_ref().ok().and_then(Option::as_ref).and_then(|variables| {
+                self.ask_mpi(run, &container.namespace, variables, guess, early, proxy.deadline()).ok()
+            });
+            Some((container, variables, wants, mpi))
         });
+        let mut mpi = None;
         let here = slot.insert(self.where_it_is(proxy.deadline())?);
         run.clock.lap("wait");
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants)) if same(&wants) => (container, variables?),
+            Some((container, variables, wants, found)) if same(&wants) => {
+                mpi = found;
+                (container, variables?)
+            }
             ahead => {
                 let container = run.build(&proxy, &loaded, here, script)?;
                 // Found out once for the node: scripts may take long, and do things.
                 let variables = match ahead {
-                    Some((_, variables, _)) => variables?,
+                    Some((_, variables, _, found)) => {
+                        mpi = found;
+                        variables?
+                    }
                     None => None,
                 };
                 (container, variables)
@@ -258,8 +278,54 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
+        self.finish(run, container, (variables, mpi), loaded, here, proxy.deadline())
+    }
+
+    /// A container with all that tasks have to know. What was found out about MPI before holds if it was asked for the
+    /// same.
+    fn finish(
+        &self,
+        run: &mut Run,
+        container: Container,
+        (variables, before): (Variables, Option<mpi::Answers>),
+        loaded: Loaded,
+        here: &Here,
+        deadline: Instant,
+    ) -> Result<Built, Refusal> {
         let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), joins: None })
+        let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
+        let mpi = match before.filter(|before| before.pmi == pmi) {
+            Some(before) => before,
+            None => self.ask_mpi(run, &namespace, &variables, here, self.step(), deadline)?,
+        };
+        let changes = variables.followed_by(&mpi.changes)?;
+        Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
+    }
+
+    /// What MPI needs to find in this container, if the step may have some.
+    fn ask_mpi(
+        &self,
+        run: &mut Run,
+        namespace: &MountNamespace,
+        variables: &Variables,
+        here: &Here,
+        step: Step<'_>,
+        deadline: Instant,
+    ) -> Result<mpi::Answers, Refusal> {
+        let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
+        // One node is enough to tell it, and neither a job script nor an entry point is a rank.
+        let told = self.start.node == 0 && self.start.all_tasks > 1 && !variables.entrypoint;
+        let tasks = Some(self.start.all_tasks).filter(|_| told && !is_script(self.start.step));
+        if pmi != Some(Pmi::Pmix) && tasks.is_none() {
+            return Ok(mpi::Answers { pmi, ..mpi::Answers::default() });
+        }
+        let environment = variables.applied_to(&self.environment)?;
+        let directory = run.settings.workdir.as_deref().unwrap_or(&here.directory);
+        let command = self.start.command.as_deref();
+        let question = mpi::Question { pmi, tasks, command, environment: &environment, directory };
+        let found = mpi::look(&question, namespace, &self.start.identity, step, deadline)?;
+        run.clock.lap("mpi");
+        Ok(found)
     }
 
     /// The step, once slurmstepd has said where it is: by then it is in the control groups of its job.
@@ -295,7 +361,7 @@ impl Server {
             keep(run, trail, &mut outcome);
             match &outcome.built {
                 Ok(built) => {
-                    let fds = [built.namespace.as_fd(), built.variables.changes.as_fd()];
+                    let fds = [built.namespace.as_fd(), built.changes.as_fd()];
                     self.answer(&built.answer(&run.settings, steps.clone()), &fds)?;
                     entered += 1;
                     Ok(())
@@ -383,8 +449,7 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
-        let Container { namespace, plan } = container;
-        Ok(Built { namespace, variables, loaded: Some(loaded), plan: Some(plan), joins: None })
+        self.finish(run, container, (variables, None), loaded, here, proxy.deadline())
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Conf {
     pub auth_socket: Option<PathBuf>,
     /// TaskProlog and TaskEpilog, which slurmstepd runs in the task's own namespace.
     pub task_scripts: Vec<PathBuf>,
+    /// MpiDefault: what srun takes for `--mpi` when nobody says it.
+    pub mpi_default: Option<String>,
 }
 
 impl Conf {
@@ -44,6 +46,7 @@ impl Conf {
             match key.trim().to_ascii_lowercase().as_str() {
                 "plugindir" => self.plugins = value.split(':').map(PathBuf::from).collect(),
                 "plugstackconfig" => self.plugstack = Some(folder.join(value)),
+                "mpidefault" => self.mpi_default = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => self.task_scripts.push(folder.join(value)),
                 "authinfo" => {
                     let socket = value.split(',').find_map(|option| option.strip_prefix("socket="));

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod conf;
+mod mpi;
 mod node;
 mod program;
 
@@ -24,6 +25,8 @@ use coracle::view::{COMMANDS as BIN, Client, ClientBind as Bind, ClientLink as L
 use conf::Conf;
 use node::Node;
 use program::Program;
+
+pub use mpi::{Offer, offer};
 
 /// What coracle.yaml says is not so. What is only looked for and not found is no error.
 #[derive(Debug)]

@@ -1,7 +1,17 @@
 //! What the MPI library of an image needs to see of the node to find its peers.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "launcher")]
+mod library;
+#[cfg(feature = "launcher")]
+mod pmi;
+
 use std::path::{Path, PathBuf};
+
+#[cfg(feature = "launcher")]
+pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_of};
+#[cfg(feature = "launcher")]
+pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 
 /// The variable in which Slurm's PMIx plugin names the folder of the step's server (mpi/pmix, pmixp_common.h).
 pub const SERVER_FOLDER: &std::ffi::CStr = c"PMIX_SERVER_TMPDIR";

@@ -1,0 +1,83 @@
+//! Questions that only somebody inside a container can answer: asked of a child that is the user there.
+//!
+//! What comes back is the image's and the user's own doing; root hands it on, or prints it.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Channel, Identity, MountNamespace, Packet, Received};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
+
+/// How long a child that has been killed may take to be gone.
+const PARTING: Duration = Duration::from_millis(100);
+/// The most memory that the child, and what it starts, may use, in bytes.
+const MEMORY: u64 = 2 << 30;
+/// The longest file that it may write, in bytes.
+const FILE: u64 = 4 << 20;
+
+/// A step that is being started.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Whoever waits for the answer is at the other end; without him nobody wants it any more.
+    pub line: &'a Channel,
+    /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that nothing of the
+    /// image's is run: it could use what the job was not given.
+    pub daemon: Option<u32>,
+}
+
+/// Lets `work` answer through the channel that it gets, as `identity` in `namespace`. `what` is asked about, for
+/// messages, and `late` the refusal when no answer has come by `deadline`. What the child has started ends with it.
+pub fn ask(
+    what: &str,
+    namespace: &MountNamespace,
+    identity: &Identity,
+    step: Option<Step<'_>>,
+    deadline: Instant,
+    late: impl FnOnce() -> Refusal,
+    work: impl FnOnce(&Channel, Result<(), Refusal>) -> sys::Result<()>,
+) -> Result<Packet, Refusal> {
+    let system = |error: sys::Error| Refusal::system(what, &error);
+    let (ours, theirs) = Channel::pair().map_err(system)?;
+    let child = sys::fork_contained(move || {
+        let daemon = step.and_then(|step| step.daemon);
+        let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
+        let placed = placed.and_then(|()| become_the_user(namespace, identity)).map_err(system);
+        u8::from(work(&theirs, placed).is_err())
+    })
+    .map_err(system)?;
+    let received = match step {
+        Some(step) => ours.receive_for(step.line, deadline),
+        None => ours.receive(deadline),
+    };
+    child.end(PARTING);
+    match received {
+        Ok(Received::Packet(packet)) => Ok(packet),
+        Ok(Received::Closed) => Err(dead(what)),
+        Err(error) if error.errno() == Errno::ETIMEDOUT => Err(late()),
+        Err(error) if error.errno() == Errno::ECANCELED => {
+            Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up"))
+        }
+        Err(error) => Err(system(error)),
+    }
+}
+
+/// The child has gone without a whole answer.
+pub fn dead(what: &str) -> Refusal {
+    Refusal::new(Kind::Internal, what, "the process that makes it has died")
+}
+
+fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
+    sys::enter_mount_namespace(namespace)?;
+    sys::set_no_new_privileges()?;
+    sys::drop_capabilities()?;
+    sys::become_user(identity)?;
+    // Behind the change of ids, which takes both back.
+    sys::die_with_parent()?;
+    sys::set_undumpable()?;
+    for (what, limit) in [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, FILE)] {
+        setrlimit(what, limit, limit).map_err(|errno| sys::Error::new("setrlimit()", errno))?;
+    }
+    Ok(())
+}

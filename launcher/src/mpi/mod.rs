@@ -1,0 +1,174 @@
+//! What the MPI of an image needs of a step, looked for by a child that is the user in the container.
+#![forbid(unsafe_code)]
+
+mod explain;
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use coracle::elf::{Error, Libraries, Library, Machine, Root};
+use coracle::env::{Change, Pair};
+use coracle::mpi::{self, Mpi, Pmi, STEMS};
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Identity, MountNamespace};
+use coracle::wire::Answer;
+
+use crate::inside::{self, Step};
+
+pub use explain::explain;
+
+/// What is asked about, for messages.
+const WHAT: &str = "the image's MPI";
+/// The longest answer, in bytes.
+const MAX_LEN: usize = 1 << 20;
+
+/// A step that may use MPI.
+pub struct Question<'a> {
+    /// What Slurm gives it, as far as that is known.
+    pub pmi: Option<Pmi>,
+    /// How many tasks it has on all nodes, if somebody is to be told what will become of them.
+    pub tasks: Option<u32>,
+    /// The first word of its command.
+    pub command: Option<&'a OsStr>,
+    /// The environment of its tasks.
+    pub environment: &'a [Pair],
+    /// Where they start.
+    pub directory: &'a Path,
+}
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// What the step was taken to have.
+    pub pmi: Option<Pmi>,
+    /// What has to be done to what Slurm says to a task.
+    pub changes: Vec<Change>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// What Slurm gives a step with this environment. A PMIx server is known from its folder, the rest from srun's word.
+pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
+    if server.is_some() {
+        return Some(Pmi::Pmix);
+    }
+    match value(environment, mpi::TYPE) {
+        Some(word) => Pmi::of_option(word.to_str()?),
+        None => Some(Pmi::None),
+    }
+}
+
+/// Answers `question` in `namespace`.
+pub fn look(
+    question: &Question<'_>,
+    namespace: &MountNamespace,
+    identity: &Identity,
+    step: Step<'_>,
+    deadline: Instant,
+) -> Result<Answers, Refusal> {
+    let packet = inside::ask(WHAT, namespace, identity, Some(step), deadline, late, |answer, placed| {
+        let found = placed.map(|()| answers(question));
+        let reply = match &found {
+            Ok(found) => Answer::Enter { notes: found.notes.clone(), workdir: None, entrypoint: false, steps: None },
+            Err(refusal) => Answer::Refused(refusal.clone()),
+        };
+        let changes = sys::memory_file(&Change::to_bytes(&found.map(|found| found.changes).unwrap_or_default()))?;
+        answer.send(&reply.to_bytes(), &[changes.as_fd()], deadline)
+    })?;
+    match Answer::from_bytes(&packet.data)? {
+        Answer::Enter { notes, .. } => {
+            let changes = packet.fds.first().ok_or_else(|| inside::dead(WHAT))?;
+            let changes = sys::read_whole(changes, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
+            let pmi = question.pmi;
+            Ok(Answers { pmi, changes: Change::from_bytes(&changes).ok_or_else(|| inside::dead(WHAT))?, notes })
+        }
+        Answer::Refused(refusal) => Err(refusal),
+        Answer::Outside => Err(inside::dead(WHAT)),
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::new(Kind::Timeout, WHAT, "could not be looked at in time")
+}
+
+/// In the child. A library that cannot be read is as good as none: the tasks will say what is wrong with it.
+fn answers(question: &Question<'_>) -> Answers {
+    let mut found = Answers::default();
+    let Some(libraries) = own_libraries() else { return found };
+    let folders = folders(question.environment);
+    if question.pmi == Some(Pmi::Pmix) {
+        let there = mpi::pmix(&libraries, &folders).unwrap_or_default();
+        let without =
+            |(variable, modules): (&str, Vec<&str>)| Change::Without(variable.into(), modules.join(",").into());
+        found.changes.extend(mpi::missing(&there).into_iter().map(without));
+    }
+    let (Some(pmi), Some(tasks), Some(command)) = (question.pmi, question.tasks, question.command) else {
+        return found;
+    };
+    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &folders, pmi, tasks) {
+        found.notes.extend(mpi::warning(&command.to_string_lossy(), &mpi, pmi, tasks));
+    }
+    found
+}
+
+/// The libraries of the tree that this process is in.
+fn own_libraries() -> Option<Libraries> {
+    Libraries::new(Root::node().ok()?, Machine::own()).ok()
+}
+
+/// The MPI library that `command` needs by itself; nothing, if that is right as it is.
+fn of_program(
+    libraries: &Libraries,
+    question: &Question<'_>,
+    command: &OsStr,
+    folders: &[PathBuf],
+    pmi: Pmi,
+    tasks: u32,
+) -> Result<Option<Mpi>, Error> {
+    let Some((path, program)) = program(libraries, question, command) else { return Ok(None) };
+    let origin = path.parent().unwrap_or(Path::new("/"));
+    let run_path = |list: &Option<String>| -> Vec<PathBuf> {
+        let folders = list.as_deref().unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
+        let origin = origin.to_string_lossy();
+        folders.map(|folder| folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
+    };
+    let old = if program.run_path.is_none() { run_path(&program.old_run_path) } else { Vec::new() };
+    let folders = [old, folders.to_vec(), run_path(&program.run_path)].concat();
+    for soname in program.needed.iter().filter(|name| STEMS.iter().any(|stem| name.starts_with(stem))) {
+        let Some(found) = libraries.everywhere(soname, &folders)?.into_iter().next() else { continue };
+        let mpi = Mpi::of(libraries, &found);
+        // To be sure, and to have its release, all of it has to be read: only when there is something to say.
+        return match mpi::judge(&mpi, pmi) {
+            _ if tasks < 2 => Ok(None),
+            mpi::Verdict::Starts => Ok(None),
+            _ => Mpi::closely(libraries, &found).map(Some),
+        };
+    }
+    Ok(None)
+}
+
+/// The program that a task runs, found as slurmstepd will (slurmd/slurmstepd/task.c): nothing, if it is a script.
+fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> Option<(PathBuf, Library)> {
+    let candidates: Vec<PathBuf> = if command.as_bytes().contains(&b'/') {
+        vec![question.directory.join(command)]
+    } else {
+        let path = value(question.environment, "PATH")?;
+        std::env::split_paths(path).map(|folder| question.directory.join(folder).join(command)).collect()
+    };
+    let found = |path: PathBuf| libraries.root().open(&path).ok()?.map(|file| (path, file));
+    let (path, file) = candidates.into_iter().find_map(found)?;
+    Library::read(&file).ok().map(|program| (path, program))
+}
+
+fn value<'a>(environment: &'a [Pair], name: &str) -> Option<&'a OsString> {
+    environment.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// The folders of LD_LIBRARY_PATH.
+fn folders(environment: &[Pair]) -> Vec<PathBuf> {
+    let list = value(environment, "LD_LIBRARY_PATH");
+    list.map(|list| std::env::split_paths(list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()
+}

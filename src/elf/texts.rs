@@ -1,0 +1,99 @@
+//! The texts that a program has compiled in.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+
+/// Longer files are not searched; libmpich.so of Debian has 38 MB.
+const MAX_FILE: u64 = 128 << 20;
+/// A version, a name, a line of help.
+const MAX_TEXT: usize = 256;
+
+/// A whole file, to be searched for texts that end with a NUL, as C has them.
+#[derive(Debug)]
+pub struct Texts(Vec<u8>);
+
+impl Texts {
+    /// Reads `file`; nothing of one that is too long.
+    pub fn read(file: &File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        if length > MAX_FILE {
+            return Ok(Self(Vec::new()));
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = super::fill(file, &mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(Self(bytes))
+    }
+
+    /// The texts, in the file's order.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        let printable = |text: &&[u8]| {
+            (1..=MAX_TEXT).contains(&text.len()) && text.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b' '..=b'~'))
+        };
+        self.0.split(|byte| *byte == 0).filter(printable).filter_map(|text| std::str::from_utf8(text).ok())
+    }
+
+    /// Whether this very text is among them.
+    pub fn has(&self, text: &str) -> bool {
+        self.0.split(|byte| *byte == 0).any(|piece| piece == text.as_bytes())
+    }
+
+    /// What stands right behind `start`, wherever that is, up to the next space or control character.
+    pub fn word_behind(&self, start: &str) -> Option<&str> {
+        let at = self.0.windows(start.len()).position(|window| window == start.as_bytes())?;
+        let rest = self.0.get(at + start.len()..)?;
+        let end = rest.iter().take(MAX_TEXT).position(|byte| !byte.is_ascii_graphic())?;
+        std::str::from_utf8(rest.get(..end)?).ok().filter(|word| !word.is_empty())
+    }
+
+    /// The first text that is a version of at least three numbers (`4.1.4`, `v5.0.7`, `4.2.2rc2`) and no older than
+    /// `major`, without the `v`.
+    pub fn version(&self, major: u32) -> Option<&str> {
+        self.all().find_map(|text| {
+            let text = text.strip_prefix('v').unwrap_or(text);
+            let mut numbers = text.splitn(3, '.');
+            let (first, second, third) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            let right = first.len() <= 4
+                && first.parse::<u32>().is_ok_and(|first| first >= major)
+                && second.parse::<u8>().is_ok()
+                && third.starts_with(|start: char| start.is_ascii_digit())
+                && third.chars().all(|letter| letter.is_ascii_alphanumeric());
+            right.then_some(text)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str]) -> Texts {
+        Texts(words.join("\0").into_bytes())
+    }
+
+    #[test]
+    fn a_version_is_told_from_other_numbers() {
+        let found = of(&["\x7fELF", "\x01", "0.13.99", "5.9v", "v4.1.4", "6.0.0"]);
+        assert_eq!(found.version(1), Some("4.1.4"));
+        assert_eq!(found.version(5), Some("6.0.0"));
+        assert_eq!(of(&["2.9.0", "4.2.2rc2"]).version(3), Some("4.2.2rc2"));
+        assert_eq!(of(&["4.2", "4.2.x", "4.1.4, of", "a4.1.4", "20240.1.1", "v"]).version(1), None);
+    }
+
+    #[test]
+    fn a_word_is_found_behind_what_stands_before_it() {
+        let found = of(&["Y@OpenPMIx 5.0.7a1 (PMIx Standard: 5.1)", "OpenPMIx 9"]);
+        assert_eq!(found.word_behind("OpenPMIx "), Some("5.0.7a1"));
+        assert_eq!(found.word_behind("MPICH "), None);
+        assert_eq!(of(&["OpenPMIx 9"]).word_behind("OpenPMIx "), None);
+    }
+
+    #[test]
+    fn only_the_whole_text_counts() {
+        let found = of(&["", "ds21", "ds12x", ""]);
+        assert!(found.has("ds21"));
+        assert!(!found.has("ds12") && !found.has("ds2"));
+        assert_eq!(found.all().collect::<Vec<_>>(), ["ds21", "ds12x"]);
+    }
+}
