@@ -58,6 +58,7 @@ stage: images
 images:
 	$(CARGO) build --locked --example mksif --example crafted --example verity
 	tests/images/make-images $(IMAGES) target/debug/examples/mksif
+	tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
 	rm -rf $(IMAGES)/crafted
 	target/debug/examples/crafted $(IMAGES)/crafted
 	install target/debug/examples/verity $(IMAGES)/verity

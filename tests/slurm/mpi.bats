@@ -1,0 +1,189 @@
+# MPI in images: every library that is in use finds its peers, and one that cannot says so.
+load support
+
+RELEASES='bullseye bookworm trixie sid'
+
+setup_file() {
+	local release
+	for release in $RELEASES; do
+		[[ -e $IMG/mpi-$release.sif ]] || skip 'no images of other releases: tests/images/make-mpi-images'
+	done
+}
+
+# All ranks are of one world, in the image.
+one_world() { # RANKS RELEASE
+	has_line "ring sum=$(($1 * ($1 - 1) / 2)) ranks=$1" || return
+	[[ $(grep -c " of $1 on n[123] in coracle mpi image of $2\$" <<<"$output") == "$1" ]] || fail "$output"
+}
+
+# The line for the user, and nothing more from us.
+noted() { # TEXT
+	[[ $(grep -c 'error: coracle: ' <<<"$output") == 1 ]] || { fail 'not one line of ours:' "$output"; return; }
+	[[ $(grep 'error: coracle: ' <<<"$output") == "slurmstepd-n1: error: coracle: note: $1" ]] ||
+		fail "wanted: $1" "found:" "$output"
+}
+
+@test "Open MPI 4.1, 5.0 and 6.0 with PMIx 4.0 to 7.0, across three nodes" {
+	local release
+	for release in $RELEASES; do
+		good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-$release.sif" ring.openmpi || return
+		one_world 6 "$release" || return
+		has_not 'coracle: ' || return
+	done
+}
+
+@test "MPICH 3.4, 4.0, 4.2 and 5.0 with PMI-2, across three nodes" {
+	local release
+	for release in $RELEASES; do
+		good srun -N3 -n6 --mpi=pmi2 --container="$IMG/mpi-$release.sif" ring.mpich || return
+		one_world 6 "$release" || return
+		has_not 'coracle: ' || return
+	done
+}
+
+@test "an image without psec/munge starts, though the server asks for it" {
+	good srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_SECURITY_MODE'
+	prints $'native\nnative'
+	# What Slurm's server has said, and what comes of it.
+	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" \
+		env PMIX_SECURITY_MODE=munge,native ring.openmpi
+	((status != 0)) || fail 'the server does not ask for munge, or the image has it'
+	has 'Component: munge'
+	healthy
+}
+
+@test "an image with psec/munge reaches munge" {
+	good srun -n1 --mpi=pmix --container="$IMG/mpi-bookworm.sif" \
+		sh -c 'echo $PMIX_SECURITY_MODE; test -S /run/munge/munge.socket.2 && echo there'
+	prints $'munge,native\nthere'
+	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" env PMIX_MCA_psec=munge ring.openmpi
+	one_world 6 bookworm
+}
+
+@test "a module that the image's PMIx lacks is not asked for" {
+	# As with a server of PMIx 5, which this Slurm does not have.
+	run alice srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" env PMIX_GDS_MODULE=shmem2,hash ring.openmpi
+	((status != 0)) || fail 'this PMIx takes what it does not know'
+	has 'Component: shmem2'
+	good srun -n1 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_GDS_MODULE'
+	prints 'ds21,ds12,hash'
+}
+
+@test "only the server of this step is visible" {
+	local other
+	good sbatch --parsable -n1 -w n1 -o /dev/null --wrap "srun --mpi=pmix sh -c 'touch $dir/in; sleep 1000'"
+	other=$output
+	eventually test -e "$dir/in"
+	ls -d /var/spool/slurmd.n1/pmix."$other".0
+	good srun -n1 -w n1 --mpi=pmix --container="$busybox" sh -c 'echo /var/spool/* /var/spool/slurmd.n1/*'
+	[[ $output =~ ^/var/spool/slurmd.n1\ /var/spool/slurmd.n1/pmix\.([0-9]+)\.0$ ]] || fail "$output"
+	[[ ${BASH_REMATCH[1]} != "$other" ]] || fail "$output"
+	alice scancel "$other"
+}
+
+@test "the socket of PMI-2 stays open" {
+	good srun -n2 --mpi=pmi2 --container="$busybox" sh -c 'test -S /proc/self/fd/$PMI_FD && echo open'
+	prints $'open\nopen'
+}
+
+@test "a clean environment keeps what MPI needs" {
+	good srun -N3 -n6 --mpi=pmix --container-clean-env --container="$IMG/mpi-trixie.sif" ring.openmpi
+	one_world 6 trixie
+	good srun -N3 -n6 --mpi=pmi2 --container-clean-env --container="$IMG/mpi-trixie.sif" ring.mpich
+	one_world 6 trixie
+}
+
+@test "mpirun inside of one node, in a step and in a job script" {
+	local release
+	for release in bookworm trixie; do
+		good srun -N1 -n1 -c2 --container="$IMG/mpi-$release.sif" mpirun.openmpi --oversubscribe -n 2 ring.openmpi || return
+		one_world 2 "$release" || return
+		job_script job.sh 'mpirun.openmpi ring.openmpi'
+		batch -N1 -n2 --container="$IMG/mpi-$release.sif" job.sh
+		one_world 2 "$release" || return
+		job_script job.sh 'mpiexec.hydra -launcher fork ring.mpich'
+		batch -N1 -n2 --container="$IMG/mpi-$release.sif" job.sh
+		one_world 2 "$release" || return
+	done
+}
+
+@test "MPICH in a step with PMIx: each rank is alone, and the user is told" {
+	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" ring.mpich
+	[[ $(grep -cx 'ring sum=0 ranks=1' <<<"$output") == 6 ]] || fail "$output"
+	noted 'ring.mpich: MPICH 4.0.2 speaks PMI-2, and this step has PMIx, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmi2 is for it'
+}
+
+@test "Open MPI 5 without PMIx: each rank is alone, and the user is told" {
+	run alice srun -N3 -n6 --mpi=none --container="$IMG/mpi-trixie.sif" ring.openmpi
+	[[ $(grep -cx 'ring sum=0 ranks=1' <<<"$output") == 6 ]] || fail "$output"
+	noted 'ring.openmpi: Open MPI 5.0.7 speaks PMIx, and this step has no PMI, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmix is for it'
+}
+
+@test "Open MPI 4 without PMIx ends, all of it, and the user is told before" {
+	local type offer
+	for type in none:'no PMI' pmi2:PMI-2; do
+		offer=${type#*:}
+		run alice srun -N3 -n6 --mpi="${type%%:*}" --container="$IMG/mpi-bookworm.sif" ring.openmpi
+		((status != 0 && status != 124)) || { fail "status $status"; return; }
+		has_not 'ring sum' || return
+		noted "ring.openmpi: Open MPI 4.1.4 speaks PMIx, and this step has $offer, so MPI_Init will fail: srun --mpi=pmix is for it" || return
+		healthy || return
+	done
+}
+
+@test "MPICH 5 with PMIx ends, all of it, and the user is told before" {
+	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-sid.sif" ring.mpich
+	((status != 0 && status != 124)) || fail "status $status"
+	has 'MPI_Init will fail: srun --mpi=pmi2 is for it'
+	healthy
+}
+
+@test "nobody is told anything of a single task, a script, or a program without MPI" {
+	good srun -n1 --mpi=none --container="$IMG/mpi-trixie.sif" ring.openmpi
+	has_not 'coracle: note'
+	good srun -n2 --mpi=none --container="$IMG/mpi-trixie.sif" true
+	prints ''
+	printf '%s\n' '#!/bin/sh' 'echo script' >"$dir/script"
+	chmod 755 "$dir/script"
+	good srun -n2 --mpi=none --container="$IMG/mpi-trixie.sif" "$dir/script"
+	prints $'script\nscript'
+}
+
+@test "a program that is no ELF file, or a damaged one, runs into its own trouble" {
+	head -c 4096 /dev/urandom >"$dir/noise"
+	printf '\177ELF\2\1\1\0' >"$dir/cut"
+	chmod 755 "$dir/noise" "$dir/cut"
+	run alice srun -n2 --mpi=pmix --container="$IMG/mpi-trixie.sif" "$dir/noise"
+	has 'Exec format error'
+	has_not 'coracle: '
+	run alice srun -n2 --mpi=pmix --container="$IMG/mpi-trixie.sif" "$dir/cut"
+	has 'Exec format error'
+	has_not 'coracle: '
+}
+
+@test "a rank that dies before the others have started ends the step" {
+	run alice srun -N3 -n6 --mpi=pmix --kill-on-bad-exit=1 --container="$IMG/mpi-trixie.sif" \
+		sh -c '[ $SLURM_PROCID != 5 ] || exit 7; exec ring.openmpi'
+	((status != 0 && status != 124)) || fail "status $status" "$output"
+	has_not 'ring sum'
+	healthy
+}
+
+@test "explain --mpi says what the image has, what the node offers, and what comes of both" {
+	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$IMG/mpi-bullseye.sif"
+	((status == 0)) || fail "$output"
+	for line in \
+		'node    srun --mpi=cray_shasta|none|pmi2|pmix (PMIx 4.2.2rc2)|pmix_v4; none if not said' \
+		'image   Open MPI 4.1.0 (/usr/lib/x86_64-linux-gnu/libmpi.so.40.30.0)' \
+		'  yes   srun --mpi=pmix  starts' \
+		'  no    srun --mpi=pmi2  MPI_Init would end each task' \
+		'image   MPICH 3.4.1 (/usr/lib/x86_64-linux-gnu/libmpich.so.12.1.10)' \
+		'  no    srun --mpi=pmix  each task would be rank 0 of 1, a world of its own' \
+		'  yes   srun --mpi=pmi2  starts' \
+		'image   its tasks are not asked for munge (PMIX_SECURITY_MODE)'; do
+		has_line "$line" || return
+	done
+	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$busybox"
+	((status == 0)) || fail "$output"
+	has_line 'image   no MPI library where the loader looks (ld.so.cache, LD_LIBRARY_PATH)'
+}
