@@ -1,6 +1,6 @@
 """counted_folder.py SOURCE TARGET COUNTS [ATTR ENTRY]: shows SOURCE at TARGET, to read, as a file server would, and counts
-what the node asks of it in the file COUNTS: five 64-bit numbers, in the order of KINDS. The node asks as a client of NFS
-does with lookupcache=all: names it has seen, also those that are not there, hold for ENTRY seconds (acdirmin, 30), and
+what the node asks of it in the file COUNTS: five 64-bit numbers, as KINDS has them. The node asks as a client of NFS does
+with lookupcache=all: names it has seen, also those that are not there, hold for ENTRY seconds (acdirmin, 30), and
 attributes for ATTR (acregmin, 3); at each open it asks whether the file has changed, and keeps what it has read if not."""
 import ctypes
 import errno
@@ -10,7 +10,7 @@ import sys
 
 from fusepy import FUSE, FuseOSError, Operations
 
-KINDS = ["lookup", "open", "read", "readdir", "other"]
+KINDS = {"getattr": 0, "readlink": 0, "open": 1, "opendir": 1, "read": 2, "readdir": 3, "release": 4, "releasedir": 4}
 
 
 class Server(Operations):
@@ -20,13 +20,12 @@ class Server(Operations):
     def __init__(self, source, counts):
         self.source = source
         with open(counts, "wb+") as file:
-            file.truncate(8 * len(KINDS))
-            self.counts = (ctypes.c_uint64 * len(KINDS)).from_buffer(mmap.mmap(file.fileno(), 0))
+            file.truncate(5 * 8)
+            self.counts = (ctypes.c_uint64 * 5).from_buffer(mmap.mmap(file.fileno(), 0))
 
     def __call__(self, operation, path, *arguments):
-        kind = {"getattr": 0, "readlink": 0, "open": 1, "opendir": 1, "read": 2, "readdir": 3}.get(operation, 4)
-        if operation not in ("init", "destroy"):
-            self.counts[kind] += 1
+        if operation in KINDS:
+            self.counts[KINDS[operation]] += 1
         try:
             return super().__call__(operation, path, *arguments)
         except FuseOSError:
