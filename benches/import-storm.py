@@ -24,13 +24,11 @@ WHERE = {
 
 class Servers:
     def __init__(self, cache):
-        self.running = [
-            subprocess.Popen(["on-node", node, "/usr/bin/python3", SERVER, "/scratch/served", "/net", f"/scratch/{node}", *cache])
-            for node in NODES
-        ]
+        server = ["/usr/bin/python3", SERVER, "/scratch/served", "/net"]
+        self.running = [subprocess.Popen(["on-node", node, *server, f"/scratch/{node}", *cache]) for node in NODES]
         for node in NODES:
             # Looked for where looking asks the server nothing.
-            while " /net " not in subprocess.run(["on-node", node, "cat", "/proc/self/mountinfo"], capture_output=True, text=True, check=True).stdout:
+            while subprocess.run(["on-node", node, "grep", "-q", " /net ", "/proc/self/mountinfo"], check=False).returncode:
                 time.sleep(0.05)
 
     def asked(self):
@@ -51,7 +49,8 @@ class Servers:
 def step(name, nodes, each):
     program, container, place, _ = WHERE[name]
     ranks = each * nodes
-    command = ["as", "alice", "srun", "-Q", f"-N{nodes}", f"-n{ranks}", "-w", ",".join(NODES[:nodes])] + container + program + ["-sc", PROGRAM]
+    where = [f"-N{nodes}", f"-n{ranks}", "-w", ",".join(NODES[:nodes])]
+    command = ["as", "alice", "srun", "-Q"] + where + container + program + ["-sc", PROGRAM]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     lines = set(done.stdout.splitlines())
     wanted = f"{place}/usr/lib/python3/dist-packages/sympy/__init__.py {{7: 1, 17: 2}}"
@@ -73,7 +72,8 @@ def main():
                     before = servers.asked()
                     modules = step(name, nodes, each)
                     asked = [now - then for now, then in zip(servers.asked(), before)]
-                    print(f"{name:18}{nodes:2} × {each:2} ranks, {state}" + "".join(f"{count:9}" for count in asked + [sum(asked)]), flush=True)
+                    counts = "".join(f"{count:9}" for count in asked + [sum(asked)])
+                    print(f"{name:18}{nodes:2} × {each:2} ranks, {state}{counts}", flush=True)
                 servers.end()
     print(f"{modules} modules a rank")
 

@@ -19,6 +19,8 @@ BARE = {"SLURM_CONF": "/etc/slurm/bare.conf"}
 WITHIN = ["-N1", "-n2", "-w", "n1"]
 ACROSS = ["-N2", "-n2", "-w", "n1,n2"]
 SIX = ["-N3", "-n6", "-w", "n1,n2,n3"]
+# Enough to cut a cube in each direction.
+EIGHT = ["-N3", "-n8", "-w", "n1,n2,n3"]
 IMAGE = ["--container=/scratch/image.sqsh"]
 MANY = ["-N3", "-n48", "-w", "n1,n2,n3"]
 HOST, INSIDE = "/scratch/bin/", "/opt/bench/"
@@ -58,14 +60,16 @@ def table(title, unit, results):
     for row in native[0]:
         of = {name: sorted(figures[row] for figures in results[name]) for name in names}
         median = {name: statistics.median(of[name]) for name in names}
-        # The 99th percentile on the bad side.
-        worst = lambda values: values[int(0.01 * len(values))] if unit == "MB/s" else values[min(len(values) - 1, int(0.99 * len(values)))]
+        # The 99th percentile is on the bad side.
+        share = 0.01 if unit == "MB/s" else 0.99
+        worst = lambda values: values[min(len(values) - 1, int(share * len(values)))]
         text = f"{row:>12}{median[names[0]]:10.2f}{worst(of[names[0]]):10.2f}"
         for name in names[1:]:
             ratios[name].append(median[name] / median[names[0]])
             text += f"{median[name]:10.2f}{ratios[name][-1]:8.3f}{worst(of[name]):10.2f}"
         print(text)
-    print(f"{'all':>12}{'':20}" + "".join(f"{math.exp(statistics.mean(map(math.log, ratios[name]))):18.3f}{'':10}" for name in names[1:]), flush=True)
+    mean = {name: math.exp(statistics.mean(map(math.log, ratios[name]))) for name in names[1:]}
+    print(f"{'all':>12}{'':20}" + "".join(f"{mean[name]:18.3f}{'':10}" for name in names[1:]), flush=True)
 
 
 def bars(where):
@@ -116,7 +120,7 @@ def main():
     for test in TESTS:
         if test == "heat":
             heat("on one node, 2 ranks", WITHIN, False)
-            heat("on 3 nodes, 6 ranks", SIX, True)
+            heat("on 3 nodes, 8 ranks", EIGHT, True)
         elif test == "start":
             start()
         elif test == "allreduce":

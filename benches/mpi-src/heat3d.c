@@ -1,7 +1,7 @@
 /* heat3d POINTS STEPS: the heat equation u_t = u_xx + u_yy + u_zz on the unit cube with u = 0 at its faces, POINTS^3 inner
- * points, explicit steps, the domain cut in all three directions. The first values are a product of sines, which a step
- * only makes smaller, by a factor that is known exactly: a value that is wrong anywhere, in a halo above all, shows.
- * Prints the ranks, the seconds of the slowest one, and the error. */
+ * points, explicit steps, the domain cut in as many directions as the ranks allow. The first values are a product of
+ * sines, which a step only makes smaller, by a factor that is known exactly: a value that is wrong anywhere, in a halo
+ * above all, shows. Prints the ranks, the seconds of the slowest one, and the error. */
 #include "bench.h"
 #include <math.h>
 
