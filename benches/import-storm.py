@@ -29,6 +29,8 @@ class Servers:
         for node in NODES:
             # Looked for where looking asks the server nothing.
             while subprocess.run(["on-node", node, "grep", "-q", " /net ", "/proc/self/mountinfo"], check=False).returncode:
+                if any(server.poll() is not None for server in self.running):
+                    sys.exit("bench: a server has ended")
                 time.sleep(0.05)
 
     def asked(self):
