@@ -95,7 +95,7 @@ def heat(title, where, more_ranks_than_cores):
     variants = bars(where)
     for image in OTHERS:
         # The program is the host's: its MPI is the image's, or the host's.
-        name = os.path.basename(image).removeprefix("other-").removesuffix(".sqsh")
+        name = os.path.basename(image).removeprefix("other-").partition(".")[0]
         variants[name] = (where + ["--container=" + image], HOST)
         variants[name + ", host's"] = (where + ["--container=" + image] + HOST_MPI, HOST)
     table(f"heat3d {title}", "s", in_turns(ROUNDS, variants, once))
