@@ -56,20 +56,24 @@ def table(title, unit, results):
     native = results[names[0]]
     print(f"\n{title}, {len(native)} rounds, {unit}")
     print(f"{'':12}{names[0]:>10}{'p99':>10}" + "".join(f"{name:>18}{'p99':>10}" for name in names[1:]))
-    ratios = {name: [] for name in names[1:]}
+    ratios, bests = ({name: [] for name in names[1:]} for _ in range(2))
     for row in native[0]:
         of = {name: sorted(figures[row] for figures in results[name]) for name in names}
         median = {name: statistics.median(of[name]) for name in names}
         # The 99th percentile is on the bad side.
         share = 0.01 if unit == "MB/s" else 0.99
         worst = lambda values: values[min(len(values) - 1, int(share * len(values)))]
+        best = max if unit == "MB/s" else min
         text = f"{row:>12}{median[names[0]]:10.2f}{worst(of[names[0]]):10.2f}"
         for name in names[1:]:
             ratios[name].append(median[name] / median[names[0]])
+            bests[name].append(best(of[name]) / best(of[names[0]]))
             text += f"{median[name]:10.2f}{ratios[name][-1]:8.3f}{worst(of[name]):10.2f}"
         print(text)
-    mean = {name: math.exp(statistics.mean(map(math.log, ratios[name]))) for name in names[1:]}
-    print(f"{'all':>12}{'':20}" + "".join(f"{mean[name]:18.3f}{'':10}" for name in names[1:]), flush=True)
+    # The best run is the one that other work on the machine has disturbed least.
+    for what, of in ("all", ratios), ("all, best", bests):
+        means = [math.exp(statistics.mean(map(math.log, of[name]))) for name in names[1:]]
+        print(f"{what:>12}{'':20}" + "".join(f"{mean:18.3f}{'':10}" for mean in means), flush=True)
 
 
 def bars(where):
