@@ -93,9 +93,13 @@ def micro(test, title, where, more_ranks_than_cores):
 
 
 def heat(title, where, more_ranks_than_cores):
+    versions = {}
+
     def once(where, folder):
-        ((_, seconds, _),) = run(where, [folder + "heat3d"], more_ranks_than_cores)[2]
+        ((_, seconds, _, *version),) = run(where, [folder + "heat3d"], more_ranks_than_cores)[2]
+        versions[tuple(where)] = " ".join(version)
         return {"seconds": float(seconds)}
+
     variants = bars(where)
     for image in OTHERS:
         # The program is the host's: its MPI is the image's, or the host's.
@@ -103,6 +107,10 @@ def heat(title, where, more_ranks_than_cores):
         variants[name] = (where + ["--container=" + image], HOST)
         variants[name + ", host's"] = (where + ["--container=" + image] + HOST_MPI, HOST)
     table(f"heat3d {title}", "s", in_turns(ROUNDS, variants, once))
+    for name, (options, _) in variants.items():
+        print(f"{name:18}{versions[tuple(options)]}")
+        if "host's" in name and versions[tuple(options)] != versions[tuple(where)]:
+            sys.exit("bench: this is not the host's MPI")
 
 
 def start():
