@@ -108,7 +108,7 @@ def heat(title, where, more_ranks_than_cores):
         variants[name + ", host's"] = (where + ["--container=" + image] + HOST_MPI, HOST)
     table(f"heat3d {title}", "s", in_turns(ROUNDS, variants, once))
     for name, (options, _) in variants.items():
-        print(f"{name:18}{versions[tuple(options)]}")
+        print(f"{name:18}{versions[tuple(options)]}", flush=True)
         if "host's" in name and versions[tuple(options)] != versions[tuple(where)]:
             sys.exit("bench: this is not the host's MPI")
 
