@@ -8,7 +8,7 @@ STAGE      := target/stage
 IMAGES     := target/images
 
 .PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel verify-agreement \
-	fuzz bench clean
+	fuzz bench bench-mpi clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -96,6 +96,10 @@ verify-agreement: build ## `coracle verify` beside `apptainer verify`, over sign
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)
 	benches/store $(STAGE) $(IMAGES)
+
+bench-mpi: stage ## MPI in a container beside native, and what a file server is asked for an import (root; half an hour)
+	benches/mpi $(STAGE) $(IMAGES)
+	benches/import-storm $(STAGE) $(IMAGES)
 
 # T= one of fuzz/targets, or all. RUSTC_BOOTSTRAP: cargo-fuzz wants options of the compiler that only it lets a stable
 # one have.

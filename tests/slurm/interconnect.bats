@@ -20,8 +20,8 @@ make_devices() {
 DEVICES='/dev/infiniband/uverbs0 /dev/infiniband/rdma_cm /dev/hfi1_0 /dev/cxi0 /dev/xpmem /dev/knem'
 
 @test "devices of the network are there when the node has them, with the node's rights, and open" {
-	good srun -n1 --container="$busybox" sh -c "ls -d /dev/infiniband $DEVICES 2>&1 | grep -vc 'No such file'"
-	prints 0 || true
+	good srun -n1 --container="$busybox" sh -c "for file in /dev/infiniband $DEVICES; do [ ! -e \$file ] || echo \$file; done"
+	prints ''
 	make_devices
 	good srun -n1 --container="$busybox" sh -c "for device in $DEVICES; do stat -c '%n %A %t:%T' \$device; cat \$device 2>&1; done"
 	prints '/dev/infiniband/uverbs0 crw-rw-rw- e7:c0

@@ -8,6 +8,7 @@ setup_suite() {
 	REAL=$(realpath "$BATS_TEST_DIRNAME/../../../shared/images" 2>/dev/null) || REAL=''
 	mkdir -p "$SUITE" "$IMG"
 	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/*.erofs "$CORACLE_IMAGES"/{busybox-zstd,enroot}.sqsh "$IMG"
+	cp "$CORACLE_IMAGES"/{cma,count-cma.so} "$IMG"
 	cp -a "$CORACLE_IMAGES"/tree "$IMG"
 	chmod 755 "$IMG"
 	cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
