@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::pmi::Pmi;
@@ -64,6 +65,27 @@ const OPEN_MPI: [(&str, Pmi); 4] = [
     ("mca_pmix_s1.", Pmi::Pmi2),
 ];
 
+/// The releases, by the second number of the library's file: libmpi.so.40.30.4 is of Open MPI 4.1 (its VERSION),
+/// libmpich.so.12.2.2 of MPICH 4.0 (its maint/version.m4).
+const RELEASES: [(Family, u32, &str); 11] = [
+    (Family::OpenMpi, 10, "3.1"),
+    (Family::OpenMpi, 20, "4.0"),
+    (Family::OpenMpi, 30, "4.1"),
+    (Family::OpenMpi, 40, "5.0"),
+    (Family::OpenMpi, 50, "6.0"),
+    (Family::Mpich, 1, "3"),
+    (Family::Mpich, 2, "4.0"),
+    (Family::Mpich, 3, "4.1"),
+    (Family::Mpich, 4, "4.2"),
+    (Family::Mpich, 5, "4.3"),
+    (Family::Mpich, 6, "5.0"),
+];
+
+/// The second number behind `.so.` of a file's name.
+fn revision(path: &Path) -> Option<u32> {
+    name(path).rsplit_once(".so.")?.1.split('.').nth(1)?.parse().ok()
+}
+
 impl Mpi {
     /// What is known of `found` without reading all of it.
     pub fn of(libraries: &Libraries, found: &Found) -> Self {
@@ -71,31 +93,24 @@ impl Mpi {
         let needs = |start: &str| found.library.needed.iter().any(|name| name.starts_with(start));
         let open = ["libopen-pal.", "libopen-rte.", "libopen_mpi."].iter().any(|start| needs(start));
         let pmix = needs("libpmix.");
-        // libmpi.so.40.30.4: the revisions follow the releases (Open MPI, VERSION), 30 is 4.1, 40 is 5.0.
-        let revision = name(&path).rsplit_once(".so.").and_then(|(_, numbers)| numbers.split('.').nth(1)?.parse().ok());
-        let (family, mut speaks, certain) = match open || revision.is_some() && name(&path).starts_with("libmpi.so.40.")
-        {
-            true if pmix || revision.is_some_and(|revision: u32| revision >= 40) => {
-                (Family::OpenMpi, vec![Pmi::Pmix], true)
-            }
+        let revision = revision(&path);
+        let open = open || name(&path).starts_with("libmpi.so.40.");
+        let (family, mut speaks, certain) = match open {
+            true if pmix || revision.is_some_and(|revision| revision >= 40) => (Family::OpenMpi, vec![Pmi::Pmix], true),
             true => {
                 let found = components(libraries, &path);
                 let certain = !found.is_empty();
                 (Family::OpenMpi, found, certain)
             }
-            false => (Family::Mpich, vec![Pmi::Pmi2], true),
+            // Intel's is 12.0, too, and takes whatever library I_MPI_PMI_LIBRARY names.
+            false => (Family::Mpich, vec![Pmi::Pmi2], revision.is_some_and(|revision| revision > 0)),
         };
         if family == Family::Mpich && pmix {
             speaks.insert(0, Pmi::Pmix);
         }
-        let version = match (family, revision) {
-            (Family::OpenMpi, Some(40)) => Some("5.0"),
-            (Family::OpenMpi, Some(30)) => Some("4.1"),
-            (Family::OpenMpi, Some(20)) => Some("4.0"),
-            (Family::OpenMpi, Some(10)) => Some("3.1"),
-            _ => None,
-        };
-        Self { family, version: version.map(str::to_owned), path, speaks, certain }
+        let known = RELEASES.iter().find(|(of, number, _)| *of == family && Some(*number) == revision);
+        let version = known.map(|(_, _, release)| (*release).to_owned());
+        Self { family, version, path, speaks, certain }
     }
 
     /// The same, and what its texts say: all of the file is read, which may be 40 MB.
@@ -104,9 +119,11 @@ impl Mpi {
         let texts = Texts::read(&found.file)?;
         if mpi.family == Family::Mpich {
             if texts.all().any(|text| text.contains("Intel(R) MPI Library")) {
-                // It takes whatever library I_MPI_PMI_LIBRARY names.
                 (mpi.family, mpi.certain) = (Family::Intel, false);
-            } else if texts.all().any(|text| text.contains("MVAPICH")) {
+            } else {
+                mpi.certain = true;
+            }
+            if texts.all().any(|text| text.contains("MVAPICH")) {
                 mpi.family = Family::Mvapich;
             }
         }
@@ -151,92 +168,71 @@ pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error
 /// A PMIx library, which MPI libraries use to find their peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pmix {
-    /// Its release, if it says one.
-    pub version: Option<String>,
     /// Where it is, without links.
     pub path: PathBuf,
-    /// The modules of [`MODULES`] that it has.
-    pub modules: Vec<&'static str>,
+    /// Whether it has psec/munge.
+    pub munge: bool,
+    /// Whether it is older than release 5: it then has gds/ds12 and gds/ds21, and no gds/shmem of any kind.
+    pub old: bool,
 }
-
-/// What a PMIx server names in its clients' environment and not every client has: the variable and the modules. `native`
-/// and `hash` are part of all.
-pub const MODULES: [(&str, &[&str]); 2] =
-    [("PMIX_SECURITY_MODE", &["munge"]), ("PMIX_GDS_MODULE", &["ds12", "ds21", "shmem", "shmem2", "shmem3"])];
 
 /// The name under which programs need it; it is the same since PMIx 2.
 const PMIX: &str = "libpmix.so.2";
-/// Where it has its components, from its own folder: its makers', and Debian's.
-const PMIX_COMPONENTS: [&str; 2] = ["pmix", "pmix2/lib/pmix"];
+/// The second number of its file in release 5.0.0 (its VERSION); 4.2.9 has 9.
+const PMIX_5: u32 = 10;
+/// Where it has its components, from its own folder: its makers', and Debian's, which is reached by links from two.
+const PMIX_COMPONENTS: [&str; 3] = ["pmix", "pmix2/lib/pmix", "../../pmix2/lib/pmix"];
 
 /// The PMIx libraries that the loader of a tree finds, and those in Open MPI's components, each once.
 pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Error> {
-    let mut found: Vec<Pmix> = Vec::new();
+    let mut found = Vec::new();
     for library in libraries.everywhere(PMIX, folders)? {
-        add(&mut found, libraries, &library)?;
+        found.push(pmix_of(libraries, &library));
     }
     for soname in libraries.names("libmpi.so.40") {
         for library in libraries.everywhere(&soname, folders)? {
             let path = real_path(&library);
             let folder = path.parent().unwrap_or(Path::new("/"));
-            for name in COMPONENTS.iter().map(|name| folder.join(name)) {
+            for folder in COMPONENTS.iter().map(|name| folder.join(name)) {
                 // The PMIx that came with Open MPI 2 to 4 is part of the component itself; `ext` is the system's.
-                let own = libraries
-                    .root()
-                    .names(&name)
-                    .into_iter()
-                    .filter(|file| file.starts_with("mca_pmix_pmix") && file.ends_with(".so"));
-                for file in own {
-                    if let Some(component) = libraries.open(name.join(file))? {
-                        add(&mut found, libraries, &component)?;
-                    }
+                let own = |file: &String| file.starts_with("mca_pmix_pmix") && file.ends_with(".so");
+                for file in libraries.root().names(&folder).into_iter().filter(own) {
+                    let component = libraries.open(folder.join(file))?;
+                    found.extend(component.map(|component| Pmix { old: true, ..pmix_of(libraries, &component) }));
                 }
             }
         }
     }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found.dedup_by(|one, other| one.path == other.path);
     Ok(found)
 }
 
-fn add(found: &mut Vec<Pmix>, libraries: &Libraries, library: &Found) -> Result<(), Error> {
-    if !found.iter().any(|pmix| pmix.path == real_path(library)) {
-        found.push(pmix_of(libraries, library)?);
-    }
-    Ok(())
-}
-
-/// What is known of a PMIx library.
-pub fn pmix_of(libraries: &Libraries, library: &Found) -> Result<Pmix, Error> {
+fn pmix_of(libraries: &Libraries, library: &Found) -> Pmix {
     let path = real_path(library);
-    let texts = Texts::read(&library.file)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    // Debian's library is reached by links from two folders.
-    let folders = PMIX_COMPONENTS.iter().flat_map(|name| [folder.join(name), folder.join("../..").join(name)]);
-    let names: Vec<String> = folders.flat_map(|folder| libraries.root().names(&folder)).collect();
-    let there = |module: &str| {
-        texts.has(module)
-            || ["psec", "gds"].iter().any(|kind| {
-                let file = format!("mca_{kind}_{module}.so");
-                names.iter().any(|name| *name == file || *name == format!("pmix_{file}"))
-            })
-    };
-    let modules = MODULES.iter().flat_map(|(_, modules)| modules.iter().copied()).filter(|module| there(module));
-    let modules = modules.collect();
-    let version = texts.word_behind("OpenPMIx ").or_else(|| texts.version(1)).map(str::to_owned);
-    Ok(Pmix { version, path, modules })
+    let part = || PMIX_COMPONENTS.iter().flat_map(|name| libraries.root().names(&folder.join(name)));
+    let munge = library.library.needed.iter().any(|name| name.starts_with("libmunge."))
+        || part().any(|name| name.trim_start_matches("pmix_") == "mca_psec_munge.so");
+    let old = revision(&path).is_some_and(|revision| revision < PMIX_5);
+    Pmix { path, munge, old }
 }
 
-/// The modules that a client in this tree must not be asked for, by variable: a PMIx library of release 3.2 to 4.1 ends
-/// its task when one of them is missing. Where no library was found, there may be one in a place of its own: munge is
-/// what images lack, and a server always takes `native` instead.
-pub fn missing(found: &[Pmix]) -> Vec<(&'static str, Vec<&'static str>)> {
-    let lacking = |module: &str| match found {
-        [] => module == "munge",
-        found => found.iter().any(|pmix| !pmix.modules.contains(&module)),
-    };
-    let lists = MODULES.iter().map(|(variable, modules)| {
-        (*variable, modules.iter().copied().filter(|module| lacking(module)).collect::<Vec<_>>())
-    });
-    lists.filter(|(_, modules)| !modules.is_empty()).collect()
+/// The release of a PMIx library, as its texts have it.
+pub fn pmix_release(file: &File) -> Result<Option<String>, Error> {
+    let texts = Texts::read(file)?;
+    Ok(texts.word_behind("OpenPMIx ").or_else(|| texts.version(1)).map(str::to_owned))
+}
+
+/// The modules that a server may name in its clients' environment and that these clients do not have, by variable.
+/// Releases before 5 complain of each, for each task, and some end it. `native` and `hash` are part of all. Where no
+/// library was found, there may be one in a place of its own: munge is what images lack, and a server that offers both
+/// takes `native` from anybody.
+pub fn missing(found: &[Pmix]) -> Vec<(&'static str, &'static str)> {
+    let munge = !found.is_empty() && found.iter().all(|pmix| pmix.munge);
+    let old = found.iter().any(|pmix| pmix.old);
+    let lists = [("PMIX_SECURITY_MODE", "munge", !munge), ("PMIX_GDS_MODULE", "shmem,shmem2,shmem3", old)];
+    lists.into_iter().filter(|(_, _, missing)| *missing).map(|(variable, words, _)| (variable, words)).collect()
 }
 
 /// Where a library is, without links.
@@ -252,19 +248,27 @@ fn name(path: &Path) -> std::borrow::Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn pmix(modules: &[&'static str]) -> Pmix {
-        Pmix { version: None, path: "/usr/lib/libpmix.so.2".into(), modules: modules.to_vec() }
+    fn pmix(munge: bool, old: bool) -> Pmix {
+        Pmix { path: "/usr/lib/libpmix.so.2".into(), munge, old }
     }
 
     #[test]
     fn only_what_an_image_has_is_asked_for() {
-        assert_eq!(missing(&[]), [("PMIX_SECURITY_MODE", vec!["munge"])]);
-        assert_eq!(
-            missing(&[pmix(&["munge", "ds12", "ds21"])]),
-            [("PMIX_GDS_MODULE", vec!["shmem", "shmem2", "shmem3"])]
-        );
-        let all = ["munge", "ds12", "ds21", "shmem", "shmem2", "shmem3"];
-        assert!(missing(&[pmix(&all)]).is_empty());
-        assert_eq!(missing(&[pmix(&all), pmix(&all[1..])]), [("PMIX_SECURITY_MODE", vec!["munge"])]);
+        let (munge, shmem) = (("PMIX_SECURITY_MODE", "munge"), ("PMIX_GDS_MODULE", "shmem,shmem2,shmem3"));
+        assert_eq!(missing(&[]), [munge]);
+        assert_eq!(missing(&[pmix(true, false)]), []);
+        assert_eq!(missing(&[pmix(true, true)]), [shmem]);
+        assert_eq!(missing(&[pmix(true, false), pmix(false, true)]), [munge, shmem]);
+    }
+
+    #[test]
+    fn releases_follow_from_the_names_of_files() {
+        for (path, number) in [
+            ("/usr/lib/libmpi.so.40.30.4", Some(30)),
+            ("/lib/libmpich.so.12.2.2", Some(2)),
+            ("/lib/libmpi.so.12", None),
+        ] {
+            assert_eq!(revision(Path::new(path)), number, "{path}");
+        }
     }
 }

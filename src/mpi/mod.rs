@@ -9,7 +9,7 @@ mod pmi;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "launcher")]
-pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_of};
+pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_release};
 #[cfg(feature = "launcher")]
 pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 

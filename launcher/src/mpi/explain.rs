@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
-use coracle::elf::{Found, Libraries, Library, Machine, Root};
 use coracle::env::Pair;
 use coracle::mpi::{self, Mpi, Pmi, Verdict};
 use coracle::report::{Refusal, clean};
@@ -93,13 +93,9 @@ fn has_device(start: &str) -> bool {
     entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(start))
 }
 
-/// The release of the PMIx library at `path` on the node.
+/// The release of the PMIx library at `path`.
 fn release(path: &Path) -> Option<String> {
-    let file = std::fs::File::open(path).ok()?;
-    let library = Library::read(&file).ok()?;
-    let libraries = Libraries::new(Root::node().ok()?, Machine::own()).ok()?;
-    let found = Found { path: path.to_owned(), file, library };
-    mpi::pmix_of(&libraries, &found).ok()?.version
+    mpi::pmix_release(&File::open(path).ok()?).ok()?
 }
 
 /// In the child: what the image has.
@@ -118,11 +114,9 @@ fn image(offer: &Offer, environment: &[Pair]) -> String {
     }
     let pmix = mpi::pmix(&libraries, &folders).unwrap_or_default();
     for found in &pmix {
-        let version = found.version.as_deref().unwrap_or("of unknown release");
-        let _ = writeln!(text, "image   PMIx {version} ({})", found.path.display());
-    }
-    for (variable, modules) in if pmix.is_empty() { Vec::new() } else { mpi::missing(&pmix) } {
-        let _ = writeln!(text, "image   its tasks are not asked for {} ({variable})", modules.join(", "));
+        let release = release(&found.path).unwrap_or_else(|| "of unknown release".into());
+        let munge = if found.munge { "" } else { ", without psec/munge: its tasks are not asked for it" };
+        let _ = writeln!(text, "image   PMIx {release} ({}){munge}", found.path.display());
     }
     text
 }

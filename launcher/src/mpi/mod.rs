@@ -101,14 +101,13 @@ fn answers(question: &Question<'_>) -> Answers {
     let folders = folders(question.environment);
     if question.pmi == Some(Pmi::Pmix) {
         let there = mpi::pmix(&libraries, &folders).unwrap_or_default();
-        let without =
-            |(variable, modules): (&str, Vec<&str>)| Change::Without(variable.into(), modules.join(",").into());
+        let without = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
         found.changes.extend(mpi::missing(&there).into_iter().map(without));
     }
     let (Some(pmi), Some(tasks), Some(command)) = (question.pmi, question.tasks, question.command) else {
         return found;
     };
-    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &folders, pmi, tasks) {
+    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &folders) {
         found.notes.extend(mpi::warning(&command.to_string_lossy(), &mpi, pmi, tasks));
     }
     found
@@ -119,14 +118,12 @@ fn own_libraries() -> Option<Libraries> {
     Libraries::new(Root::node().ok()?, Machine::own()).ok()
 }
 
-/// The MPI library that `command` needs by itself; nothing, if that is right as it is.
+/// The MPI library that `command` needs by itself.
 fn of_program(
     libraries: &Libraries,
     question: &Question<'_>,
     command: &OsStr,
     folders: &[PathBuf],
-    pmi: Pmi,
-    tasks: u32,
 ) -> Result<Option<Mpi>, Error> {
     let Some((path, program)) = program(libraries, question, command) else { return Ok(None) };
     let origin = path.parent().unwrap_or(Path::new("/"));
@@ -139,13 +136,7 @@ fn of_program(
     let folders = [old, folders.to_vec(), run_path(&program.run_path)].concat();
     for soname in program.needed.iter().filter(|name| STEMS.iter().any(|stem| name.starts_with(stem))) {
         let Some(found) = libraries.everywhere(soname, &folders)?.into_iter().next() else { continue };
-        let mpi = Mpi::of(libraries, &found);
-        // To be sure, and to have its release, all of it has to be read: only when there is something to say.
-        return match mpi::judge(&mpi, pmi) {
-            _ if tasks < 2 => Ok(None),
-            mpi::Verdict::Starts => Ok(None),
-            _ => Mpi::closely(libraries, &found).map(Some),
-        };
+        return Ok(Some(Mpi::of(libraries, &found)));
     }
     Ok(None)
 }
