@@ -1,7 +1,21 @@
-//! What the MPI library of an image needs to see of the node to find its peers.
+//! What MPI needs of the node: to find its peers, and, where the host's library stands in for the image's, to fit.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "launcher")]
+mod fit;
+#[cfg(feature = "launcher")]
+mod misfit;
+#[cfg(feature = "launcher")]
+mod places;
+
 use std::path::{Path, PathBuf};
+
+#[cfg(feature = "launcher")]
+pub use fit::{Fit, Needs, Over, Shown, fit, is_glibc, needs};
+#[cfg(feature = "launcher")]
+pub use misfit::Misfit;
+#[cfg(feature = "launcher")]
+pub use places::folders_of_libraries;
 
 /// The variable in which Slurm's PMIx plugin names the folder of the step's server (mpi/pmix, pmixp_common.h).
 pub const SERVER_FOLDER: &std::ffi::CStr = c"PMIX_SERVER_TMPDIR";
@@ -23,3 +37,7 @@ pub fn folders(server: Option<&Path>) -> Vec<Folder> {
     let server = server.map(|path| Folder { path: path.to_owned(), required: true });
     server.into_iter().chain([Folder { path: MUNGE.into(), required: false }]).collect()
 }
+
+#[cfg(test)]
+#[cfg(feature = "launcher")]
+mod tests;
