@@ -249,11 +249,13 @@ impl Plan {
     }
 }
 
-/// Whether `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would.
+/// Whether `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
+/// commands need is named by where it really is, and appears where the node has it.
 fn shows(above: &Sighting, folder: &Path, below: &Sighting, place: &Path) -> bool {
     match (&above.want.source, &below.want.source) {
         (Source::Node(top), Source::Node(path)) => {
-            place.strip_prefix(folder).is_ok_and(|rest| top.join(rest) == *path)
+            let same = |there: &Path| there == path || below.want.origin == Origin::Slurm && there == below.want.target;
+            place.strip_prefix(folder).is_ok_and(|rest| same(&top.join(rest)))
                 && (above.want.access == below.want.access || below.want.access == Access::ReadOnly)
         }
         _ => false,

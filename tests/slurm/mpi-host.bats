@@ -28,7 +28,11 @@ mpi:
     - $LIBS/libmca_common_sm.so.40
     - $LIBS/libmca_common_monitoring.so.50
     - $LIBS/libpmix.so.2
-    folders: [$LIBS/openmpi, $LIBS/pmix2, {source: /etc/openmpi, target: /etc/openmpi}]
+    folders:
+    - $LIBS/openmpi/lib/openmpi3
+    - ${PMIX:-$LIBS/pmix2/lib/pmix}
+    - /usr/share/openmpi
+    - {source: /etc/openmpi, target: /etc/openmpi}
     env: ['OMPI_MCA_btl=self,vader,tcp', OMPI_MCA_pml=ob1, SITE_MPI=of the host]
 $1"
 }
@@ -189,6 +193,10 @@ srun --mpi=pmix --container-mpi=none bash -c "echo LD=\$LD_LIBRARY_PATH; /usr/bi
 	profiles ''
 	good srun --mpi=pmix --container="$img" --container-mpi=openmpi ./version
 	prints "Open MPI v$HOSTS"
+	# A folder above what Slurm's commands need shows it to them.
+	PMIX=$LIBS/pmix2 profiles ''
+	good srun --mpi=pmix --container="$img" --container-mpi=openmpi ./version
+	prints "Open MPI v$HOSTS"
 }
 
 @test "a user option that the site does not list is refused" {
@@ -222,7 +230,7 @@ srun --mpi=pmix --container-mpi=none bash -c "echo LD=\$LD_LIBRARY_PATH; /usr/bi
 	has "mpi.openmpi: $LIBS/libmpi.so.40 is libmpi.so.40 (libmpi.so.40.30.4)"
 	has 'mpi.openmpi: images must have glibc with GLIBC_2.'
 	has 'libhwloc.so.15'
-	has "mpi.openmpi: components in $LIBS/openmpi need "
+	has "mpi.openmpi: components in $LIBS/openmpi/lib/openmpi3 need "
 	has 'coracle: warning: /etc/coracle/coracle.yaml:'
 	has 'mpi.odd: /opt/odd/libmpi.so.12 is not on this node'
 }
