@@ -30,6 +30,8 @@ pub enum Id {
     Entrypoint,
     /// What of a job runs inside.
     Scope,
+    /// Whose MPI library programs get.
+    Mpi,
 }
 
 /// What stands behind an option's name.
@@ -224,6 +226,17 @@ pub const OPTIONS: &[Spec] = &[
                the script of sbatch and the shell of salloc stay on the node.",
         variable: Some(c"CORACLE_CONTAINER_SCOPE"),
         default: Some("all"),
+        site: true,
+        repeats: false,
+    }),
+    option!(Mpi, "", "mpi", {
+        argument: Value(c"PROFILE|auto|none"),
+        help: c"run with an MPI library of the node in place of the image's, if it fits (default: none)",
+        more: "A PROFILE is a name below mpi in coracle.yaml; with auto it is the first one that fits the image. What the \
+               library is called, and which versions of glibc's and other symbols it needs, is compared with what the \
+               image has, and nothing starts if they do not fit. coracle explain shows what replaces what.",
+        variable: Some(c"CORACLE_CONTAINER_MPI"),
+        default: Some("none"),
         site: true,
         repeats: false,
     }),

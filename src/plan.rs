@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::image::Image;
 use crate::report::{Kind, Refusal, clean};
-use crate::request::{PRIVATE, Settings, Writable};
+use crate::request::{Access, PRIVATE, Settings, Writable};
 use crate::sys::Attributes;
 use crate::view::{Origin, Presence, Source, Want};
 
@@ -202,6 +202,16 @@ impl Plan {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
             let nested = above.is_some();
             let in_ours = above.is_some_and(|(_, above, _)| above.want.origin == Origin::Private);
+            // Through the folder above it, it is there already.
+            if sighting.want.presence.optional()
+                && above.is_some_and(|(_, above, sight)| shows(above, &sight.place, sighting, place))
+            {
+                continue;
+            }
+            // Whoever has put something above a library of the image's has put his own in its place.
+            if nested && !in_ours && sighting.want.origin == Origin::Mpi && sighting.want.presence.optional() {
+                continue;
+            }
             match &sight.link {
                 // Our own folder, which has no links, and nobody else's.
                 Some(_) if in_ours => {}
@@ -236,6 +246,19 @@ impl Plan {
         }
         // A map of paths has every folder before what is below it.
         Ok(Self { image, layer, upper, mounts })
+    }
+}
+
+/// Whether `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
+/// commands need is named by where it really is, and appears where the node has it.
+fn shows(above: &Sighting, folder: &Path, below: &Sighting, place: &Path) -> bool {
+    match (&above.want.source, &below.want.source) {
+        (Source::Node(top), Source::Node(path)) => {
+            let same = |there: &Path| there == path || below.want.origin == Origin::Slurm && there == below.want.target;
+            place.strip_prefix(folder).is_ok_and(|rest| same(&top.join(rest)))
+                && (above.want.access == below.want.access || below.want.access == Access::ReadOnly)
+        }
+        _ => false,
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Kind {
     Signature,
     /// A bind cannot be made.
     Bind,
+    /// The host's MPI does not fit the image.
+    Mpi,
     /// The job's working directory cannot be had inside.
     Workdir,
     /// The site does not allow it.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of docs/messages.md.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Usage,
         Self::ImageMissing,
         Self::ImageUnreadable,
@@ -55,6 +57,7 @@ impl Kind {
         Self::Digest,
         Self::Signature,
         Self::Bind,
+        Self::Mpi,
         Self::Workdir,
         Self::Policy,
         Self::Store,
@@ -77,6 +80,7 @@ impl Kind {
             Self::Digest => "digest",
             Self::Signature => "signature",
             Self::Bind => "bind",
+            Self::Mpi => "mpi",
             Self::Workdir => "workdir",
             Self::Policy => "policy",
             Self::Store => "store",

@@ -1,10 +1,11 @@
 //! What should be visible where inside a container, before anybody has looked at the image or the node.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
-use crate::mpi;
+use crate::config::{Config, Profile};
+use crate::mpi::{self, Fit, Shown};
 use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
 
@@ -84,6 +85,8 @@ pub enum Origin {
     Slurm,
     /// What is Coracle's own inside.
     Private,
+    /// The host's MPI in place of the image's.
+    Mpi,
     /// `binds` of coracle.yaml, by index.
     Site(usize),
     /// `--container-bind`
@@ -100,6 +103,7 @@ impl Origin {
             Self::Workdir => "workdir",
             Self::Slurm => "slurm",
             Self::Private => "coracle",
+            Self::Mpi => "mpi",
             Self::Site(_) => "site",
             Self::User => "user",
         }
@@ -123,6 +127,8 @@ pub struct Surroundings<'a> {
     pub client: Option<&'a Client>,
     /// The program of ours that runs inside, for those commands and for entry points.
     pub helper: &'a Path,
+    /// The host's MPI that stands in for the image's, and how it fits.
+    pub mpi: Option<(&'a Profile, &'a Fit)>,
 }
 
 /// What the commands of Slurm need inside, and how they are started.
@@ -166,6 +172,9 @@ pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
 pub const HELPER: &str = "/run/coracle/inside";
 /// Where the commands of Slurm appear inside.
 pub const COMMANDS: &str = "/run/coracle/slurm/bin";
+
+/// Where the host's MPI libraries appear inside, under their SONAMEs.
+pub const MPI_LIBRARIES: &str = "/run/coracle/mpi/lib";
 
 /// Folders that belong to the operating system: there the image's own is meant, not the node's.
 const OWN: &[&str] = &["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
@@ -265,23 +274,57 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     for file in around.files {
         add(file, ReadOnly, IfThere, Origin::Slurm);
     }
-    if around.client.is_some() || settings.entrypoint == Some(true) {
-        wants.extend(private(around));
+    let helper = around.client.is_some() || settings.entrypoint == Some(true);
+    if helper || around.mpi.is_some() {
+        wants.extend(private(around, helper));
+    }
+    if let Some((profile, fit)) = around.mpi {
+        wants.extend(in_place_of_the_images(profile, fit));
     }
     wants
 }
 
+/// The host's MPI libraries over those of the image, and the folders that they open by path.
+fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = Want> + 'a {
+    let want = |source: &Path, target: &Path, presence| {
+        let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
+        Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Mpi }
+    };
+    let places = |shown: &'a Shown| shown.over.iter().map(|over| over.place.as_path());
+    let covered: BTreeSet<&Path> = fit.shown.iter().flat_map(places).filter_map(Path::parent).collect();
+    let over = profile.files().zip(&fit.shown).flat_map(move |(file, shown)| {
+        // Whoever has found the library there without LD_LIBRARY_PATH looks there for what it needs.
+        let beside = covered.iter().map(|folder| folder.join(&shown.soname)).filter(|_| shown.over.is_empty());
+        let targets: Vec<PathBuf> = places(shown).map(Path::to_owned).chain(beside).collect();
+        targets.into_iter().map(move |target| want(file, &target, Presence::IfThere))
+    });
+    let folders = profile.folders.iter();
+    over.chain(folders.map(move |folder| want(&folder.source.0, folder.target(), Presence::Required)))
+}
+
 /// The folder that is Coracle's own inside, and what is mounted below it and for it.
-fn private(around: &Surroundings<'_>) -> Vec<Want> {
+fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
     let node = |source: &Path, target: &Path, presence| {
         let origin = if target.starts_with(PRIVATE) { Origin::Private } else { Origin::Slurm };
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
         Want { source, target, access: Access::ReadOnly, presence, origin }
     };
-    let mut wants = vec![node(around.helper, Path::new(HELPER), Presence::Required)];
-    let mut entries = Entries::default();
-    entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
-    entries.add(ENTRYPOINT.as_ref(), |path| Entry::Link(path, HELPER.into()));
+    let (mut wants, mut entries) = (Vec::new(), Entries::default());
+    if helper {
+        wants.push(node(around.helper, Path::new(HELPER), Presence::Required));
+        entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
+        entries.add(ENTRYPOINT.as_ref(), |path| Entry::Link(path, HELPER.into()));
+    }
+    for (file, shown) in around.mpi.into_iter().flat_map(|(profile, fit)| profile.files().zip(&fit.shown)) {
+        let place = Path::new(MPI_LIBRARIES).join(&shown.soname);
+        entries.add(&place, |path| Entry::File(path, String::new()));
+        wants.push(node(file, &place, Presence::Required));
+        // What opens a library by the name of its file (dlopen(3)) finds it, too.
+        if let Some(name) = file.file_name().filter(|name| *name != shown.soname.as_str()) {
+            let link = Path::new(MPI_LIBRARIES).join(name);
+            entries.add(&link, |path| Entry::Link(path, shown.soname.clone().into()));
+        }
+    }
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
         for link in &client.links {
@@ -355,6 +398,7 @@ mod tests {
             files: &[],
             client: None,
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
+            mpi: None,
         }
     }
 

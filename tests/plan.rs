@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
 use coracle::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
+use coracle::mpi::{Fit, Over, Shown};
 use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
@@ -25,6 +26,8 @@ struct Case {
     files: Vec<PathBuf>,
     lacking: Vec<PathBuf>,
     image: BTreeMap<PathBuf, String>,
+    /// Libraries of the image that the first profile of MPI covers, each with the name of the profile's file.
+    over: Vec<(String, PathBuf)>,
 }
 
 impl Case {
@@ -36,6 +39,10 @@ impl Case {
                 "config" => case.config.push_str(&format!("{value}\n")),
                 "node-file" => case.files.push(value.into()),
                 "node-lacks" => case.lacking.push(value.into()),
+                "mpi-over" => {
+                    let (name, place) = value.split_once(" -> ").unwrap();
+                    case.over.push((name.into(), place.into()));
+                }
                 "image-folder" | "image-file" => {
                     case.image.insert(value.into(), key["image-".len()..].into());
                 }
@@ -74,6 +81,14 @@ impl Case {
         Ok(Sight { place: target.into(), found, link: None })
     }
 
+    fn shown(&self, name: &str) -> Shown {
+        let over = self.over.iter().filter(|(known, _)| known == name);
+        let over = over.map(|(_, place)| Over { place: place.clone(), version: name.into() }).collect();
+        // As a rule the SONAME ends with the first number.
+        let soname: Vec<&str> = name.split('.').take(3).collect();
+        Shown { soname: soname.join("."), version: name.into(), over }
+    }
+
     fn run(&self) -> Result<Plan, Refusal> {
         let path = |key: &str| self.one.get(key).map(Path::new);
         let request = Request::from_env(OsStr::new(&self.one["request"]))?;
@@ -89,6 +104,11 @@ impl Case {
             links: Vec::new(),
             launch: String::new(),
         };
+        let profile = config.mpi.0.first().map(|(_, profile)| profile);
+        let fit = profile.map(|profile| Fit {
+            shown: profile.files().map(|file| self.shown(file.file_name().unwrap().to_str().unwrap())).collect(),
+            from_image: Vec::new(),
+        });
         let around = Surroundings {
             directory: path("directory").unwrap(),
             home: path("home"),
@@ -97,6 +117,7 @@ impl Case {
             files: &[],
             client: request.commands.then_some(&client),
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
+            mpi: profile.zip(fit.as_ref()),
         };
         let mut sightings = Vec::new();
         for want in wants(&request.settings, &config, &around) {

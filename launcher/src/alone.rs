@@ -13,6 +13,7 @@ use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
 
 use crate::clock::Clock;
+use crate::host_mpi::Replacement;
 use crate::place;
 use crate::stages::{Authority, Run};
 use crate::userns;
@@ -88,6 +89,7 @@ impl Order<'_> {
             known: None,
             stored: None,
             daemon: None,
+            mpi: Replacement::default(),
             clock: Clock::start(),
         };
         Ok((run, directory))

@@ -1,11 +1,14 @@
 //! `coracle config check`: is coracle.yaml right, and which of its lines decides for somebody?
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coracle::config::{self, Config, Scope, place_of};
+use coracle::elf::{self, Library, Root};
+use coracle::mpi;
 use coracle::options::RawOptions;
 use coracle::policy::{Bare, Job, bare};
 use coracle::report::{Kind, Refusal, clean};
@@ -44,11 +47,73 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
             format!("{scope}.{name}: no such {what} on this node"),
         ));
     }
+    show_profiles(&config, &text, &shown.to_string());
     if !given.asks() {
         println!("{shown}: good");
         return Ok(ExitCode::SUCCESS);
     }
     show(given, &config, &text)
+}
+
+/// What each profile of MPI has, and what images must have for it.
+fn show_profiles(config: &Config, text: &str, shown: &str) {
+    let node = match Root::node() {
+        Ok(node) => node,
+        Err(error) => return warn(&Refusal::system("/", &error)),
+    };
+    for (name, profile) in &config.mpi.0 {
+        let name = name.word();
+        let place = place_of(text, &["mpi", name]).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+        let fault = |cause: String| {
+            warn(&Refusal::new(Kind::Config, format!("{shown}{place}"), format!("mpi.{name}: {cause}")));
+        };
+        let files = match mpi::needs(profile, &node) {
+            Ok(files) => files,
+            Err(misfit) => {
+                fault(misfit.to_string());
+                continue;
+            }
+        };
+        for folder in profile.folders.iter().filter(|folder| !folder.source.0.is_dir()) {
+            fault(format!("{} is no folder on this node", folder.source));
+        }
+        let (mut glibc, mut others): (Vec<&str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
+        for file in &files {
+            println!("mpi.{name}: {} is {} ({})", file.file.display(), file.soname, file.version);
+            glibc.extend(file.library.wanted.iter().flat_map(|wanted| wanted.versions.iter().map(String::as_str)));
+            others.extend(file.from_image(&files).filter(|needed| !mpi::is_glibc(needed)));
+        }
+        for folder in &profile.folders {
+            let wanted = wanted_below(&node, &folder.source.0, COMPONENTS);
+            let wanted = wanted.into_iter().filter(|needed| !mpi::is_glibc(needed));
+            let known = |needed: &str| others.contains(needed) || files.iter().any(|file| file.soname == needed);
+            let more: Vec<String> = wanted.filter(|needed| !known(needed)).collect();
+            if !more.is_empty() {
+                println!("mpi.{name}: components in {} need {}, too", folder.source, more.join(", "));
+            }
+        }
+        let glibc = elf::newest(glibc.into_iter(), "GLIBC_").unwrap_or("any version");
+        let others: Vec<&str> = others.into_iter().collect();
+        let others = if others.is_empty() { String::new() } else { format!(", and {}", others.join(", ")) };
+        println!("mpi.{name}: images must have glibc with {glibc}{others}");
+    }
+}
+
+/// How deep components lie in a profile's folders.
+const COMPONENTS: usize = 3;
+
+/// What the libraries in a folder, and so deep below it, need.
+fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
+    let mut wanted = BTreeSet::new();
+    for name in node.names(folder).iter().filter(|name| name.ends_with(".so")) {
+        if let Ok(Some(file)) = node.open(&folder.join(name)) {
+            wanted.extend(Library::read(&file).map(|library| library.needed).unwrap_or_default());
+        }
+    }
+    if depth > 1 {
+        node.folders(folder).iter().for_each(|below| wanted.extend(wanted_below(node, below, depth - 1)));
+    }
+    wanted
 }
 
 /// A fault that keeps nothing from starting here.

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use coracle::mpi::Shown;
 use coracle::policy::Reader;
 use coracle::report::{Refusal, clean};
-use coracle::request::Scope;
+use coracle::request::{Mpi, Scope};
 use coracle::sys;
 use coracle::view::HELPER;
 use coracle::wire::Here;
@@ -15,10 +16,11 @@ use nix::sys::stat::Mode;
 
 use crate::alone::{self, Order};
 use crate::command::Explain;
+use crate::host_mpi::Chosen;
 use crate::mpi;
 use crate::proxy::{Opened, Proxy};
 use crate::slurm_client;
-use crate::stages::{self, Authority};
+use crate::stages::{self, Authority, Run};
 use crate::variables;
 
 /// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
@@ -71,6 +73,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    show_mpi(&run);
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     if given.mpi {
         let offer = slurm_client::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
@@ -85,4 +88,27 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     print!("\n{}", String::from_utf8_lossy(&listing));
     found.notes.iter().for_each(|note| println!("\nnote    {}", clean(note)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose MPI programs get, and why: nothing, if that was not asked.
+fn show_mpi(run: &Run) {
+    let asked = run.settings.mpi.as_ref().map(Mpi::word).filter(|word| *word != Mpi::NONE);
+    let Some(asked) = asked else { return };
+    let say = |line: &str| println!("mpi     {}", clean(line));
+    run.mpi.passed.iter().for_each(|why| say(&format!("not {why}")));
+    let Some(Chosen { name, profile, fit }) = &run.mpi.chosen else {
+        return say(&format!("the image's own: {asked} finds no profile that fits"));
+    };
+    say(&format!("{name}, which fits"));
+    for (file, Shown { soname, version, over }) in profile.files().zip(&fit.shown) {
+        let covered: Vec<String> =
+            over.iter().map(|over| format!("{} ({})", over.place.display(), over.version)).collect();
+        let covered = if covered.is_empty() { "nothing of the image's".to_owned() } else { covered.join(", ") };
+        say(&format!("{} ({version}) as {soname} in place of {covered}", file.display()));
+    }
+    let wanted = fit.from_image.iter().map(|(library, newest)| match newest {
+        Some(newest) => format!("{library} ({newest})"),
+        None => library.clone(),
+    });
+    say(&format!("of the image: {}", wanted.collect::<Vec<_>>().join(", ")));
 }

@@ -26,6 +26,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
+use crate::host_mpi;
+
 /// The child and the line to it. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -89,6 +91,7 @@ mod ask {
     pub const ACCOUNT: u8 = b'a';
     pub const UID: u8 = b'u';
     pub const LOOP: u8 = b'l';
+    pub const MPI: u8 = b'm';
 }
 mod reply {
     pub const DONE: u8 = b'+';
@@ -201,6 +204,12 @@ impl Proxy {
         let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
         let found = nix::sys::stat::fstat(&found);
         Ok(found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())))
+    }
+
+    /// Asks a question of [`host_mpi`] about the image `what` that is mounted as `root`.
+    pub fn fit_mpi(&self, root: BorrowedFd<'_>, question: &[u8], what: &str) -> Result<Vec<u8>, Refusal> {
+        let reply = self.ask(&[&[ask::MPI], question].concat(), &[root], what)?;
+        done(&reply.data, what).map(<[u8]>::to_vec)
     }
 
     /// Puts the image that was opened last behind `device`.
@@ -324,6 +333,11 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                     let how = if *verb == ask::READ { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH };
                     answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), how))
                 }
+                None => return 1,
+            },
+            (ask::MPI, question) => match packet.fds.into_iter().next().map(|root| host_mpi::answer(root, question)) {
+                Some(Ok(answer)) => send(channel, reply::DONE, &answer, None),
+                Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
                 None => return 1,
             },
             (ask::LOOP, numbers) => match (packet.fds.first(), &image) {

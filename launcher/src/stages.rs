@@ -13,7 +13,7 @@ use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{ImageRef, Settings};
+use coracle::request::{ImageRef, Mpi, Settings};
 use coracle::store::Shelf;
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
@@ -25,6 +25,7 @@ use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
+use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
@@ -63,6 +64,8 @@ pub struct Run {
     pub stored: Option<PathBuf>,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
+    /// The host's MPI that stands in for the image's, once the image has been looked at.
+    pub mpi: Replacement,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -275,6 +278,7 @@ impl Run {
             files: &self.files,
             client: self.client.as_ref(),
             helper: &self.helper,
+            mpi: self.mpi.chosen.as_ref().map(|chosen| (&chosen.profile, &chosen.fit)),
         }
     }
 
@@ -307,6 +311,10 @@ impl Run {
         image: OwnedFd,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
+        if let Some(wanted) = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE) {
+            self.mpi = host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?;
+            self.clock.lap("mpi");
+        }
         let around = self.surroundings(here, loaded, script_folder);
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;
         self.clock.lap("plan");
@@ -400,7 +408,7 @@ impl Run {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
-            site: self.config.options.0.env.clone(),
+            site: self.config.options.0.env.iter().cloned().chain(self.mpi.variables()).collect(),
             user: self.settings.env.clone(),
             image: self.path().into(),
             name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),

@@ -20,7 +20,7 @@ use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::COMMANDS;
+use coracle::view::{COMMANDS, MPI_LIBRARIES};
 use coracle::wire::Answer;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
@@ -41,6 +41,8 @@ const ENROOT_ENVIRONMENT: &str = "/etc/environment";
 /// The configuration of an OCI image in a SIF made of it: a data object of type JSON.
 const OCI_CONFIG: &str = "oci-config.json";
 const GENERIC_JSON: i32 = 0x4006;
+/// The folders that ld.so(8) searches before its own.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 /// The shell of an image.
 const SHELL: &str = "/bin/sh";
 /// Where the entry point's words are for our program inside.
@@ -211,9 +213,13 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
         }
     }
     environment.finish(&host, &rules);
-    let first = |path: &OsStr| path.as_bytes().split(|byte| *byte == b':').next() == Some(COMMANDS.as_bytes());
-    if question.commands && !environment.get("PATH").is_some_and(|path| first(&path.value)) {
-        environment.prepend_path(COMMANDS);
+    if question.commands {
+        environment.prepend("PATH", COMMANDS);
+    }
+    // The container tells, because a step can be joined that was made with other options.
+    match Path::new(MPI_LIBRARIES).is_dir() {
+        true => environment.prepend(LIBRARY_PATH, MPI_LIBRARIES),
+        false => environment.leave_out(LIBRARY_PATH, MPI_LIBRARIES),
     }
     if !rules.already_inside {
         let outer = Record::of(&question.id, &host, &environment).to_env();

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod mpi;
 mod place;
 mod rule;
 mod store;
@@ -19,9 +20,10 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
-use crate::request::{Access, Settings};
+use crate::request::{Access, Mpi, Settings};
 
 pub use audit::Audit;
+pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
@@ -71,6 +73,9 @@ pub struct Config {
     /// What containers get of `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
+    /// What of the host's MPI may stand in for an image's.
+    #[serde(default)]
+    pub mpi: Profiles,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
@@ -123,6 +128,7 @@ impl Default for Config {
             log_plan: LogPlan::default(),
             audit: Audit::default(),
             options: SiteOptions::default(),
+            mpi: Profiles::default(),
             writable_limit: Limit::default(),
             default_image: None,
             required: None,
@@ -451,7 +457,7 @@ impl Config {
 
     /// Reads the text of a file that is called `path` in messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
-        serde_yaml::from_str(text).map_err(|error| {
+        let config: Self = serde_yaml::from_str(text).map_err(|error| {
             let message = error.to_string();
             // The parser says the place behind its message; ours stands in front, as compilers have it.
             let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
@@ -459,7 +465,21 @@ impl Config {
             let place = error.location().map(|place| (place.line(), place.column()));
             let place = place.filter(|place| *place != (1, 1)).or_else(|| find_key(text, &cause)).or(place);
             Error::Content { path: path.to_owned(), place, cause }
-        })
+        })?;
+        match config.unknown_profile() {
+            Some(name) => {
+                let cause = format!("options.mpi: there is no profile {name} below mpi");
+                Err(Error::Content { path: path.to_owned(), place: place_of(text, &["options", "mpi"]), cause })
+            }
+            None => Ok(config),
+        }
+    }
+
+    /// The profile that is to be everybody's, if there is none of that name.
+    fn unknown_profile(&self) -> Option<&str> {
+        let name = self.options.0.mpi.as_ref().map(Mpi::word)?;
+        let known = [Mpi::NONE, Mpi::AUTO].contains(&name) || self.mpi.get(name).is_some();
+        (!known).then_some(name)
     }
 }
 

@@ -127,12 +127,41 @@ fn faults_are_named_with_file_line_and_key() {
             "c.yaml:2:1: `default_image` is none or an absolute path, not \"a.sif\"",
         ),
         ("version: 1\ndefault_image: /a@sha256:1\n", "c.yaml:2:1: `default_image` \"/a@sha256:1\": "),
+        ("version: 1\nmpi:\n  a: {}\n", "c.yaml:3:6: mpi.a: missing field `libraries`"),
+        ("version: 1\nmpi:\n  a:\n    libraries: []\n", "mpi.a: `libraries` names none"),
+        ("version: 1\nmpi:\n  a:\n    libraries: [libmpi.so]\n", "\"libmpi.so\" is not an absolute path"),
+        ("version: 1\nmpi:\n  a:\n    libs: [/a]\n", "c.yaml:4:5: mpi.a: unknown field `libs`"),
+        ("version: 1\nmpi:\n  auto: {libraries: [/a]}\n", "c.yaml:3:3: mpi: `auto` cannot be the name of a profile"),
+        ("version: 1\nmpi:\n  a/b: {libraries: [/a]}\n", "mpi: `a/b` cannot be the name of a profile"),
+        ("version: 1\nmpi:\n  a: {libraries: [/a]}\n  a: {libraries: [/a]}\n", "mpi: `a` stands there twice"),
+        ("version: 1\nmpi:\n  a: {libraries: [/a], folders: [/proc]}\n", "\"/proc\": nothing may be bound over"),
+        ("version: 1\nmpi:\n  a: {libraries: [/a], folders: [{to: /x}]}\n", "unknown field `to`"),
+        ("version: 1\nmpi:\n  a: {libraries: [/a], env: [A]}\n", "\"A\" is not NAME=VALUE"),
+        ("version: 1\nmpi:\n  a: {libraries: [/a], env: [SLURM_X=1]}\n", "Slurm and Coracle set this variable"),
+        ("version: 1\noptions:\n  mpi: b\n", "c.yaml:3:3: options.mpi: there is no profile b below mpi"),
         ("version: [1\n", "c.yaml:1:10: version: invalid type"),
         ("", "c.yaml:1:1: missing field `version`"),
     ] {
         let line = refusal(text);
         assert!(line.contains(wanted) && line.ends_with("[config]"), "{text:?}: {line}");
     }
+}
+
+#[test]
+fn profiles_of_mpi_are_in_the_order_of_the_file() {
+    let text = "version: 1\noptions: {mpi: auto}\nmpi:\n  z:\n    libraries: [/z/libmpi.so.40]\n    folders: [/z/etc, {source: \
+                /z/x, target: /y}]\n    env: ['A=1,2']\n  a: {libraries: [/a/libmpi.so.12], dependencies: [/a/libx.so]}\n";
+    let config = Config::parse(Path::new("c.yaml"), text).unwrap();
+    assert_eq!(config.options.0.mpi.as_ref().map(Mpi::word), Some("auto"));
+    assert_eq!(config.mpi.names(), "z, a");
+    let folders = config.mpi.get("z").unwrap().folders.iter();
+    let folders: Vec<_> = folders.map(|folder| (folder.source.0.to_str().unwrap(), folder.target())).collect();
+    assert_eq!(folders, [("/z/etc", Path::new("/z/etc")), ("/z/x", Path::new("/y"))]);
+    let set = crate::request::Variable::Set("A".into(), "1,2".into());
+    assert_eq!(config.mpi.get("z").unwrap().env().collect::<Vec<_>>(), [set]);
+    let files: Vec<_> = config.mpi.get("a").unwrap().files().collect();
+    assert_eq!(files, [Path::new("/a/libmpi.so.12"), Path::new("/a/libx.so")]);
+    assert!(config.mpi.get("b").is_none());
 }
 
 #[test]

@@ -393,4 +393,7 @@ impl<'a> Reader<'a> {
 const CUT: Error = Error::Damaged("its versions are cut");
 
 #[cfg(test)]
+#[path = "../../tests/images/elf_writer.rs"]
+pub(crate) mod elf_writer;
+#[cfg(test)]
 mod tests;

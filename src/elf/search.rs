@@ -1,7 +1,8 @@
 //! Where a library is in a tree, the node's or an image's.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{File, FileType};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -84,15 +85,32 @@ impl Root {
 
     /// The names in a folder, if it is one that we may read; of more than anybody has, only some.
     pub fn names(&self, folder: &Path) -> Vec<String> {
+        self.entries(folder, |_| true)
+    }
+
+    /// Whether there is a folder, links followed.
+    pub fn has_folder(&self, path: &Path) -> bool {
+        sys::open_in_root(self.folder.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, self.lookup).is_ok()
+    }
+
+    /// The folders in a folder, and links, which may lead to some.
+    pub fn folders(&self, folder: &Path) -> Vec<PathBuf> {
+        let names = self.entries(folder, |kind| kind.is_dir() || kind.is_symlink());
+        names.into_iter().map(|name| folder.join(name)).collect()
+    }
+
+    fn entries(&self, folder: &Path, wanted: impl Fn(FileType) -> bool) -> Vec<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let Ok(folder) = sys::open_in_root(self.folder.as_fd(), folder, flags, self.lookup) else { return Vec::new() };
         // The one way to read a folder that is open without leaving the standard library.
         let Ok(entries) = std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())) else { return Vec::new() };
-        entries.take(MAX_NAMES).filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+        let entries = entries.take(MAX_NAMES).filter_map(Result::ok);
+        let entries = entries.filter(|entry| entry.file_type().is_ok_and(&wanted));
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// The bytes of a regular file of at most `limit` bytes.
-    fn bytes(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    /// The bytes of a regular file of at most `limit` bytes; nothing of a longer one.
+    pub fn bytes(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let length = usize::try_from(file.metadata()?.len()).ok().filter(|length| *length <= limit);
         let Some(length) = length else { return Ok(None) };
@@ -142,15 +160,13 @@ impl Libraries {
         Ok(found)
     }
 
-    /// The SONAMEs that the tree has of libraries whose names start with `stem`: `libmpi.so.` finds `libmpi.so.40`.
-    pub fn names(&self, stem: &str) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        let listed = self.cache.entries().map(|entry| entry.name.to_owned());
-        let there = self.folders().flat_map(|folder| self.root.names(&folder));
-        for name in listed.chain(there).filter(|name| name.starts_with(stem)) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
+    /// What the libraries are called that the loader knows or, where it has no list, that lie in its folders; and those
+    /// in `folders`.
+    pub fn names(&self, folders: &[PathBuf]) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.cache.entries().map(|entry| entry.name.to_owned()).collect();
+        let unlisted = self.folders().filter(|_| self.cache.entries().next().is_none());
+        for folder in unlisted.chain(folders.iter().cloned()) {
+            names.extend(self.root.names(&folder).into_iter().filter(|name| name.contains(".so.")));
         }
         names
     }

@@ -203,14 +203,30 @@ impl Environment {
         self.set(OsStr::new(name), value, &Origin::Coracle);
     }
 
-    /// Puts a folder in front of `PATH`.
-    pub fn prepend_path(&mut self, folder: &str) {
-        let mut path = OsString::from(folder);
-        if let Some(rest) = self.get("PATH").filter(|path| !path.value.is_empty()) {
-            path.push(":");
-            path.push(&rest.value);
+    /// Puts a folder in front of a list such as `PATH`, unless it stands there.
+    pub fn prepend(&mut self, list: &str, folder: &str) {
+        let mut value = OsString::from(folder);
+        if let Some(rest) = self.get(list).filter(|list| !list.value.is_empty()) {
+            if rest.value.as_bytes().split(|byte| *byte == b':').next() == Some(folder.as_bytes()) {
+                return;
+            }
+            value.push(":");
+            value.push(&rest.value);
         }
-        self.put("PATH", path);
+        self.put(list, value);
+    }
+
+    /// Takes a folder that is not there out of a list.
+    pub fn leave_out(&mut self, list: &str, folder: &str) {
+        let Some(variable) = self.get(list) else { return };
+        let parts = variable.value.as_bytes().split(|byte| *byte == b':');
+        let kept: Vec<&[u8]> = parts.filter(|part| *part != folder.as_bytes()).collect();
+        let value = OsString::from_vec(kept.join(&b':'));
+        if value.is_empty() {
+            self.variables.remove(OsStr::new(list));
+        } else if value != variable.value {
+            self.put(list, value);
+        }
     }
 
     fn restore_protected(&mut self, host: &BTreeMap<&OsStr, &OsStr>, rules: &Rules) {

@@ -11,6 +11,7 @@
 //! | 5 | `APPTAINERENV_NAME`, or else `SINGULARITYENV_NAME`, sets `NAME`, literally | [`Environment::finish`] |
 //! | 6 | the site's [`Item`]s, then the user's (`--container-env`) | [`Environment::finish`] |
 //! | 7 | `CORACLE_IMAGE`, `CORACLE_NAME`, `CORACLE_DIGEST`, `CORACLE_ALLOWED_DIR`: set, never read | [`Environment::finish`] |
+//! | 8 | folders of Coracle's own in front of lists | [`Environment::prepend`] |
 //!
 //! A step inside of the same image ([`Rules::already_inside`]) has rows 2 and 3, and `clean`, behind it already.
 //!

@@ -427,3 +427,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_folder_of_ours_stands_in_front_once_and_goes_when_it_is_not_there() {
+    let list = "LD_LIBRARY_PATH";
+    let value = |environment: &Environment| environment.get(list).map(|list| list.value.to_str().unwrap().to_owned());
+    let mut environment = Environment::default();
+    environment.prepend(list, "/ours");
+    assert_eq!(value(&environment).unwrap(), "/ours");
+    environment.put(list, "/theirs:".into());
+    environment.prepend(list, "/ours");
+    environment.prepend(list, "/ours");
+    assert_eq!(value(&environment).unwrap(), "/ours:/theirs:");
+    environment.leave_out(list, "/ours");
+    assert_eq!(value(&environment).unwrap(), "/theirs:");
+    environment.put(list, "/ours".into());
+    environment.leave_out(list, "/ours");
+    assert_eq!(value(&environment), None);
+    environment.leave_out(list, "/ours");
+}

@@ -155,8 +155,9 @@ fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
 /// The MPI libraries that the loader of a tree finds, each once.
 pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error> {
     let mut found: Vec<Mpi> = Vec::new();
-    for soname in STEMS.iter().flat_map(|stem| libraries.names(stem)) {
-        for library in libraries.everywhere(&soname, folders)? {
+    let known = libraries.names(folders);
+    for soname in known.iter().filter(|name| STEMS.iter().any(|stem| name.starts_with(stem))) {
+        for library in libraries.everywhere(soname, folders)? {
             if !found.iter().any(|mpi| mpi.path == real_path(&library)) {
                 found.push(Mpi::closely(libraries, &library)?);
             }
@@ -183,23 +184,24 @@ const PMIX_5: u32 = 10;
 /// Where it has its components, from its own folder: its makers', and Debian's, which is reached by links from two.
 const PMIX_COMPONENTS: [&str; 3] = ["pmix", "pmix2/lib/pmix", "../../pmix2/lib/pmix"];
 
+/// Open MPI's library since release 3.
+const OPEN_MPI_4: &str = "libmpi.so.40";
+
 /// The PMIx libraries that the loader of a tree finds, and those in Open MPI's components, each once.
 pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Error> {
     let mut found = Vec::new();
     for library in libraries.everywhere(PMIX, folders)? {
         found.push(pmix_of(libraries, &library));
     }
-    for soname in libraries.names("libmpi.so.40") {
-        for library in libraries.everywhere(&soname, folders)? {
-            let path = real_path(&library);
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            for folder in COMPONENTS.iter().map(|name| folder.join(name)) {
-                // The PMIx that came with Open MPI 2 to 4 is part of the component itself; `ext` is the system's.
-                let own = |file: &String| file.starts_with("mca_pmix_pmix") && file.ends_with(".so");
-                for file in libraries.root().names(&folder).into_iter().filter(own) {
-                    let component = libraries.open(folder.join(file))?;
-                    found.extend(component.map(|component| Pmix { old: true, ..pmix_of(libraries, &component) }));
-                }
+    for library in libraries.everywhere(OPEN_MPI_4, folders)? {
+        let path = real_path(&library);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        for folder in COMPONENTS.iter().map(|name| folder.join(name)) {
+            // The PMIx that came with Open MPI 2 to 4 is part of the component itself; `ext` is the system's.
+            let own = |file: &String| file.starts_with("mca_pmix_pmix") && file.ends_with(".so");
+            for file in libraries.root().names(&folder).into_iter().filter(own) {
+                let component = libraries.open(folder.join(file))?;
+                found.extend(component.map(|component| Pmix { old: true, ..pmix_of(libraries, &component) }));
             }
         }
     }

@@ -1,15 +1,25 @@
-//! What the MPI library of an image needs to see of the node to find its peers.
+//! What MPI needs of the node: to find its peers, and, where the host's library stands in for the image's, to fit.
 #![forbid(unsafe_code)]
 
+mod fit;
 #[cfg(feature = "launcher")]
 mod library;
+#[cfg(feature = "launcher")]
+mod misfit;
+#[cfg(feature = "launcher")]
+mod places;
 #[cfg(feature = "launcher")]
 mod pmi;
 
 use std::path::{Path, PathBuf};
 
+pub use fit::{Fit, Needs, Over, Shown, fit, is_glibc, needs};
 #[cfg(feature = "launcher")]
 pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_release};
+#[cfg(feature = "launcher")]
+pub use misfit::Misfit;
+#[cfg(feature = "launcher")]
+pub use places::folders_of_libraries;
 #[cfg(feature = "launcher")]
 pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 
@@ -33,3 +43,7 @@ pub fn folders(server: Option<&Path>) -> Vec<Folder> {
     let server = server.map(|path| Folder { path: path.to_owned(), required: true });
     server.into_iter().chain([Folder { path: MUNGE.into(), required: false }]).collect()
 }
+
+#[cfg(test)]
+#[cfg(feature = "launcher")]
+mod tests;

@@ -42,6 +42,8 @@ pub enum Error {
     Scope(OsString),
     /// Not a variable of the environment.
     Variable(OsString),
+    /// What no profile of MPI can be called.
+    Mpi(OsString),
     /// A variable that only Slurm or Coracle sets.
     OurVariable(OsString),
     /// Not a folder for an overlay.
@@ -100,6 +102,7 @@ impl From<Error> for Refusal {
             Error::Size(text) => usage(lossy(&text), "not a size: a number with k, m, g or t behind it, at least 4k"),
             Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
             Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
+            Error::Mpi(text) => usage(lossy(&text), "not a profile of MPI: its name, auto or none is wanted"),
             Error::Variable(text) => {
                 usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
             }
@@ -111,7 +114,7 @@ impl From<Error> for Refusal {
             ),
             Error::MadeAlready => usage(
                 "--container=step".into(),
-                "binds, digest, home, and what can be written were decided when that step started",
+                "binds, digest, home, MPI, and what can be written were decided when that step started",
             ),
             Error::TooLong(length) => {
                 usage("--container".into(), &format!("the options take {length} bytes, at most {MAX_LEN} are possible"))

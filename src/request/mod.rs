@@ -9,6 +9,7 @@ mod bind;
 mod digest;
 mod error;
 pub mod escape;
+mod mpi;
 mod settings;
 mod stored;
 mod variable;
@@ -16,6 +17,7 @@ mod variable;
 pub use bind::{Access, Bind, BindSource, PRIVATE, inside};
 pub use digest::Digest;
 pub use error::Error;
+pub use mpi::Mpi;
 pub use settings::{Scope, Settings, Size, Writable};
 pub use stored::StoredName;
 pub use variable::Variable;
@@ -150,7 +152,8 @@ impl Request {
                 || settings.digest.is_some()
                 || settings.home.is_some()
                 || settings.writable.is_some()
-                || settings.overlay.is_some();
+                || settings.overlay.is_some()
+                || settings.mpi.is_some();
             if made {
                 return Err(Error::MadeAlready);
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bind::plain_absolute;
 use super::escape::{escape, unescape};
-use super::{Bind, Digest, Error, MAX_BINDS, Variable};
+use super::{Bind, Digest, Error, MAX_BINDS, Mpi, Variable};
 use crate::options::{Id, OPTIONS, RawOptions};
 
 /// What was asked for, or left open.
@@ -32,6 +32,8 @@ pub struct Settings {
     pub entrypoint: Option<bool>,
     /// What of a job runs inside.
     pub scope: Option<Scope>,
+    /// Whose MPI library programs get.
+    pub mpi: Option<Mpi>,
 }
 
 /// Whether tasks may write into the image.
@@ -135,6 +137,7 @@ impl Settings {
             overlay: raw.value(Id::Overlay).map(|text| overlay(text, directory)).transpose()?,
             entrypoint: flag(Id::Entrypoint)?,
             scope: raw.value(Id::Scope).map(Scope::parse).transpose()?,
+            mpi: raw.value(Id::Mpi).map(Mpi::parse).transpose()?,
         }
         .checked()
     }
@@ -152,6 +155,7 @@ impl Settings {
             (Id::Overlay, self.overlay.is_some()),
             (Id::Entrypoint, self.entrypoint.is_some()),
             (Id::Scope, self.scope.is_some()),
+            (Id::Mpi, self.mpi.is_some()),
         ];
         answered.into_iter().filter(|(_, answered)| *answered).map(|(id, _)| id).collect()
     }
@@ -173,6 +177,7 @@ impl Settings {
             overlay: if answered { self.overlay } else { other.overlay },
             entrypoint: self.entrypoint.or(other.entrypoint),
             scope: self.scope.or(other.scope),
+            mpi: self.mpi.or(other.mpi),
         }
     }
 
@@ -208,6 +213,7 @@ impl Settings {
         add("overlay", self.overlay.as_ref().map(|path| escape(path.as_os_str())));
         add("entrypoint", self.entrypoint.map(yes));
         add("scope", self.scope.map(|scope| scope.word().to_owned()));
+        add("mpi", self.mpi.as_ref().map(|mpi| mpi.word().to_owned()));
         fields.iter().fold(String::new(), |text, field| text + ";" + field)
     }
 
@@ -227,6 +233,7 @@ impl Settings {
             (Id::Overlay, self.overlay.as_ref().map(path)),
             (Id::Entrypoint, self.entrypoint.map(yes)),
             (Id::Scope, self.scope.map(|scope| scope.word().to_owned())),
+            (Id::Mpi, self.mpi.as_ref().map(|mpi| mpi.word().to_owned())),
         ];
         let key = |id| OPTIONS.iter().find(|spec| spec.id == id).map(|spec| spec.key);
         values.into_iter().filter_map(|(id, value)| Some((key(id)?, value?))).collect()
@@ -253,6 +260,7 @@ impl Settings {
             "overlay" if self.overlay.is_none() => self.overlay = Some(overlay(&unescape(value)?, Path::new(""))?),
             "entrypoint" if self.entrypoint.is_none() => self.entrypoint = flag()?,
             "scope" if self.scope.is_none() => self.scope = Some(Scope::parse(OsStr::new(value))?),
+            "mpi" if self.mpi.is_none() => self.mpi = Some(Mpi::parse(OsStr::new(value))?),
             _ => return Ok(false),
         }
         Ok(true)

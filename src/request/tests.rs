@@ -299,6 +299,7 @@ proptest! {
             overlay: Some(source.into()),
             entrypoint: Some(true),
             scope: Some(Scope::Steps),
+            mpi: Some(Mpi::parse(OsStr::new("openmpi-5")).unwrap()),
         };
         let what = What::Image(ImageRef { path: image.clone().into(), typed: image });
         let sent = Request { what, commands: true, inherited: true, settings };
@@ -314,7 +315,7 @@ proptest! {
 
     #[test]
     fn no_option_makes_it_panic(text in "[/a.:,@ ]{0,40}") {
-        for id in [Id::Bind, Id::Env, Id::Workdir, Id::Writable, Id::Overlay] {
+        for id in [Id::Bind, Id::Env, Id::Workdir, Id::Writable, Id::Overlay, Id::Mpi] {
             if let Ok(Choice::Container(request)) = with(&text, &[(id, &text)]) {
                 prop_assert!(request.settings.binds.iter().all(|bind| inside(&bind.target).is_ok()));
             }

@@ -33,7 +33,10 @@ impl Strings {
     }
 }
 
-/// A little-endian ELF file of 64 bits for x86-64.
+/// The machine that this was compiled for (elf.h).
+const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+
+/// A little-endian ELF file of 64 bits.
 pub fn library(says: &Says<'_>) -> Vec<u8> {
     let mut strings = Strings(vec![0]);
     let mut dynamic: Vec<(u64, u64)> = Vec::new();
@@ -63,7 +66,7 @@ pub fn library(says: &Says<'_>) -> Vec<u8> {
 
     let mut out = b"\x7fELF\x02\x01\x01".to_vec();
     out.resize(16, 0);
-    for half in [3_u16, 62] {
+    for half in [3_u16, MACHINE] {
         out.extend(half.to_le_bytes());
     }
     out.extend(1_u32.to_le_bytes());

@@ -187,5 +187,5 @@ noted() { # TEXT
 	done
 	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$busybox"
 	((status == 0)) || fail "$output"
-	has_line 'image   no MPI library where the loader looks (ld.so.cache, LD_LIBRARY_PATH)'
+	has_line 'image   no MPI library where the loader looks, or below /opt and /usr/local'
 }

@@ -35,6 +35,8 @@ fn kind(id: Id, value: &str) -> String {
         Id::Overlay => "folder".to_owned(),
         Id::Env => "variables".to_owned(),
         Id::Scope => format!("words {}", value.replace('|', " ")),
-        Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint => "any".to_owned(),
+        Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint | Id::Mpi => {
+            "any".to_owned()
+        }
     }
 }

@@ -101,11 +101,11 @@ fn release(path: &Path) -> Option<String> {
 /// In the child: what the image has.
 fn image(offer: &Offer, environment: &[Pair]) -> String {
     let Some(libraries) = own_libraries() else { return "image   its libraries cannot be read\n".into() };
-    let folders = folders(environment);
+    let folders = [folders(environment), mpi::folders_of_libraries(libraries.root())].concat();
     let mut text = String::new();
     match mpi::all(&libraries, &folders) {
         Ok(found) if found.is_empty() => {
-            text.push_str("image   no MPI library where the loader looks (ld.so.cache, LD_LIBRARY_PATH)\n");
+            text.push_str("image   no MPI library where the loader looks, or below /opt and /usr/local\n");
         }
         Ok(found) => found.iter().for_each(|mpi| verdicts(&mut text, offer, mpi)),
         Err(error) => {

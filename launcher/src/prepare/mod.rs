@@ -240,9 +240,8 @@ impl Server {
         let guess = self.guess();
         let script = self.start.script_folder.as_deref();
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
-            let around = run.surroundings(guess, &loaded, script);
-            let wants = run.wants(&around);
             let container = run.build(&proxy, &loaded, guess, script).ok()?;
+            let wants = run.wants(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
