@@ -189,3 +189,34 @@ noted() { # TEXT
 	((status == 0)) || fail "$output"
 	has_line 'image   no MPI library where the loader looks, or below /opt and /usr/local'
 }
+
+# What happened to a step of two ranks, in the words of explain.
+outcome() {
+	case $status.$(grep -c '^ring sum=1 ranks=2$' <<<"$output").$(grep -c '^ring sum=0 ranks=1$' <<<"$output") in
+	0.1.0) echo 'starts' ;;
+	0.0.2) echo 'each task would be rank 0 of 1, a world of its own' ;;
+	[1-9]*.0.0) [[ $status == 124 ]] && echo 'hangs' || echo 'MPI_Init would end each task' ;;
+	*) echo "status $status: $output" ;;
+	esac
+}
+
+@test "what explain --mpi foretells is what happens, for eight libraries under three kinds of PMI" {
+	local release library family type foretold happened count=0
+	for release in $RELEASES; do
+		run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$IMG/mpi-$release.sif"
+		((status == 0)) || { fail "$output"; return; }
+		printf '%s\n' "$output" >explained
+		for library in openmpi:'Open MPI' mpich:MPICH; do
+			family=${library#*:}
+			for type in pmix pmi2 none; do
+				foretold=$(sed -n "/^image   $family /,/^image/s/^  [yn].*--mpi=$type *//p" explained)
+				run alice srun -N1 -n2 --mpi="$type" --container="$IMG/mpi-$release.sif" "ring.${library%%:*}"
+				happened=$(outcome)
+				[[ $foretold == "$happened" ]] ||
+					{ fail "$release $library --mpi=$type: foretold: $foretold" "happened: $happened"; return; }
+				((count += 1))
+			done
+		done
+	done
+	((count == 24))
+}
