@@ -1,6 +1,7 @@
 //! What MPI needs of the node: to find its peers, and, where the host's library stands in for the image's, to fit.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "launcher")]
 mod fit;
 #[cfg(feature = "launcher")]
 mod library;
@@ -13,6 +14,7 @@ mod pmi;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "launcher")]
 pub use fit::{Fit, Needs, Over, Shown, fit, is_glibc, needs};
 #[cfg(feature = "launcher")]
 pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_release};
