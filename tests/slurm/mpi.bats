@@ -10,6 +10,17 @@ setup_file() {
 	done
 }
 
+# srun as alice, with what makes six ranks on two cores start soon: Open MPI otherwise tries fabrics that are not there, for
+# seconds, in which ranks that poll keep others from a core, and from the worker of the image's loop device.
+ranks() { # SRUN-ARGUMENT...
+	run alice env OMPI_MCA_pml=ob1 srun "$@"
+}
+
+good_ranks() { # SRUN-ARGUMENT...
+	ranks "$@"
+	((status == 0)) || fail "status $status of: $*" "$output"
+}
+
 # All ranks are of one world, in the image.
 one_world() { # RANKS RELEASE
 	has_line "ring sum=$(($1 * ($1 - 1) / 2)) ranks=$1" || return
@@ -26,7 +37,7 @@ noted() { # TEXT
 @test "Open MPI 4.1, 5.0 and 6.0 with PMIx 4.0 to 7.0, across three nodes" {
 	local release
 	for release in $RELEASES; do
-		good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-$release.sif" ring.openmpi || return
+		good_ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-$release.sif" ring.openmpi || return
 		one_world 6 "$release" || return
 		has_not 'coracle: ' || return
 	done
@@ -46,11 +57,11 @@ noted() { # TEXT
 @test "an image without psec/munge starts, though the server asks for it" {
 	good srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_SECURITY_MODE'
 	prints $'native\nnative'
-	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" ring.openmpi
+	good_ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" ring.openmpi
 	one_world 6 bullseye
 	has_not Component
 	# What Slurm's server has said, and what would come of it.
-	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" \
+	ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" \
 		env PMIX_SECURITY_MODE=munge,native ring.openmpi
 	has 'Component: munge'
 }
@@ -59,13 +70,13 @@ noted() { # TEXT
 	good srun -n1 --mpi=pmix --container="$IMG/mpi-bookworm.sif" \
 		sh -c 'echo $PMIX_SECURITY_MODE; test -S /run/munge/munge.socket.2 && echo there'
 	prints $'munge,native\nthere'
-	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" env PMIX_MCA_psec=munge ring.openmpi
+	good_ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" env PMIX_MCA_psec=munge ring.openmpi
 	one_world 6 bookworm
 }
 
 @test "a module that the image's PMIx lacks is not asked for" {
 	# As with a server of PMIx 5, which this Slurm does not have.
-	run alice srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" env PMIX_GDS_MODULE=shmem2,hash ring.openmpi
+	ranks -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" env PMIX_GDS_MODULE=shmem2,hash ring.openmpi
 	has 'Component: shmem2'
 	good srun -n1 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_GDS_MODULE'
 	prints 'ds21,ds12,hash'
@@ -89,7 +100,7 @@ noted() { # TEXT
 }
 
 @test "a clean environment keeps what MPI needs" {
-	good srun -N3 -n6 --mpi=pmix --container-clean-env --container="$IMG/mpi-trixie.sif" ring.openmpi
+	good_ranks -N3 -n6 --mpi=pmix --container-clean-env --container="$IMG/mpi-trixie.sif" ring.openmpi
 	one_world 6 trixie
 	good srun -N3 -n6 --mpi=pmi2 --container-clean-env --container="$IMG/mpi-trixie.sif" ring.mpich
 	one_world 6 trixie
@@ -110,7 +121,7 @@ noted() { # TEXT
 }
 
 @test "MPICH in a step with PMIx: each rank is alone, and the user is told" {
-	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" ring.mpich
+	ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" ring.mpich
 	[[ $(grep -cx 'ring sum=0 ranks=1' <<<"$output") == 6 ]] || fail "$output"
 	noted 'ring.mpich: MPICH 4.0 speaks PMI-2, and this step has PMIx, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmi2 is for it'
 }
@@ -134,7 +145,7 @@ noted() { # TEXT
 }
 
 @test "MPICH 5 with PMIx ends, all of it, and the user is told before" {
-	run alice srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-sid.sif" ring.mpich
+	ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-sid.sif" ring.mpich
 	((status != 0 && status != 124)) || fail "status $status"
 	has 'MPI_Init will fail: srun --mpi=pmi2 is for it'
 	healthy
@@ -164,7 +175,7 @@ noted() { # TEXT
 }
 
 @test "a rank that dies before the others have started ends the step" {
-	run alice srun -N3 -n6 --mpi=pmix --kill-on-bad-exit=1 --container="$IMG/mpi-trixie.sif" \
+	ranks -N3 -n6 --mpi=pmix --kill-on-bad-exit=1 --container="$IMG/mpi-trixie.sif" \
 		sh -c '[ $SLURM_PROCID != 5 ] || exit 7; exec ring.openmpi'
 	((status != 0 && status != 124)) || fail "status $status" "$output"
 	has_not 'ring sum'
@@ -210,7 +221,7 @@ outcome() {
 			family=${library#*:}
 			for type in pmix pmi2 none; do
 				foretold=$(sed -n "/^image   $family /,/^image/s/^  [yn].*--mpi=$type *//p" explained)
-				run alice srun -N1 -n2 --mpi="$type" --container="$IMG/mpi-$release.sif" "ring.${library%%:*}"
+				ranks -N1 -n2 --mpi="$type" --container="$IMG/mpi-$release.sif" "ring.${library%%:*}"
 				happened=$(outcome)
 				[[ $foretold == "$happened" ]] ||
 					{ fail "$release $library --mpi=$type: foretold: $foretold" "happened: $happened"; return; }

@@ -90,7 +90,7 @@ OURS='^(slurmstepd(-n[0-9])?|srun|sbatch|salloc): error: coracle: '
 
 # TEXT and nothing else is our one line on the terminal, and one hint at most; the node is as before.
 # nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do. The first node
-# that refuses ends the step, so a slower one may find its tasks killed before they say anything.
+# that refuses ends the step, so of a slower one nothing may be heard.
 refused() { # KIND TEXT COMMAND...
 	local kind=$1 text=$2
 	shift 2
@@ -120,7 +120,7 @@ said() { # KIND TEXT
 	done <<<"$lines"
 }
 
-# Each of several nodes (nodes=N) has said one line of ours, or srun tells that a signal ended its tasks; at least one has.
+# Each of several nodes (nodes=N) has said one line of ours, or srun tells that its tasks were ended; at least one has.
 some_were_killed() {
 	local node silent=0
 	((${nodes:-1} > 1)) || return
@@ -128,7 +128,8 @@ some_were_killed() {
 		if grep -qE "^slurmstepd-$node: error: coracle: " <<<"$output"; then
 			[[ $(grep -E "^slurmstepd-$node: error: coracle: " <<<"$output" | grep -cv 'coracle: hint: ') == 1 ]] || return
 		else
-			grep -qE "^srun: error: $node: tasks? [0-9,-]+: Killed" <<<"$output" || return
+			# What it says while its step is being ended may be lost.
+			grep -qE "^srun: error: $node: tasks? [0-9,-]+: (Killed|Exited with exit code 125)" <<<"$output" || return
 			silent=$((silent + 1))
 		fi
 	done
