@@ -202,8 +202,9 @@ impl Plan {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
             let nested = above.is_some();
             let in_ours = above.is_some_and(|(_, above, _)| above.want.origin == Origin::Private);
-            // Through the folder above it, it is there already.
-            if sighting.want.presence.optional()
+            // Through the folder above it, it is there already. A bind of the site's is one for what its mode says.
+            if matches!(sighting.want.origin, Origin::Slurm | Origin::Mpi)
+                && sighting.want.presence.optional()
                 && above.is_some_and(|(_, above, sight)| shows(above, &sight.place, sighting, place))
             {
                 continue;

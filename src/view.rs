@@ -75,6 +75,8 @@ impl Presence {
 pub enum Origin {
     /// /proc, /sys, /dev: real folders in every image, or missing.
     Kernel,
+    /// The host's MPI in place of the image's: where that is, the image says.
+    Mpi,
     /// Every container has it.
     System,
     /// The user's home.
@@ -85,8 +87,6 @@ pub enum Origin {
     Slurm,
     /// What is Coracle's own inside.
     Private,
-    /// The host's MPI in place of the image's.
-    Mpi,
     /// `binds` of coracle.yaml, by index.
     Site(usize),
     /// `--container-bind`
@@ -292,7 +292,7 @@ fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterat
     };
     let places = |shown: &'a Shown| shown.over.iter().map(|over| over.place.as_path());
     let covered: BTreeSet<&Path> = fit.shown.iter().flat_map(places).filter_map(Path::parent).collect();
-    let over = profile.files().zip(&fit.shown).flat_map(move |(file, shown)| {
+    let over = profile.files().zip(&fit.shown).filter(|(_, shown)| !shown.stays).flat_map(move |(file, shown)| {
         // Whoever has found the library there without LD_LIBRARY_PATH looks there for what it needs.
         let beside = covered.iter().map(|folder| folder.join(&shown.soname)).filter(|_| shown.over.is_empty());
         let targets: Vec<PathBuf> = places(shown).map(Path::to_owned).chain(beside).collect();
@@ -315,7 +315,8 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
         entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
         entries.add(ENTRYPOINT.as_ref(), |path| Entry::Link(path, HELPER.into()));
     }
-    for (file, shown) in around.mpi.into_iter().flat_map(|(profile, fit)| profile.files().zip(&fit.shown)) {
+    let mpi = around.mpi.into_iter().flat_map(|(profile, fit)| profile.files().zip(&fit.shown));
+    for (file, shown) in mpi.filter(|(_, shown)| !shown.stays) {
         let place = Path::new(MPI_LIBRARIES).join(&shown.soname);
         entries.add(&place, |path| Entry::File(path, String::new()));
         wants.push(node(file, &place, Presence::Required));

@@ -86,7 +86,7 @@ impl Case {
         let over = over.map(|(_, place)| Over { place: place.clone(), version: name.into() }).collect();
         // As a rule the SONAME ends with the first number.
         let soname: Vec<&str> = name.split('.').take(3).collect();
-        Shown { soname: soname.join("."), version: name.into(), over }
+        Shown { soname: soname.join("."), version: name.into(), over, stays: false }
     }
 
     fn run(&self) -> Result<Plan, Refusal> {
@@ -108,6 +108,7 @@ impl Case {
         let fit = profile.map(|profile| Fit {
             shown: profile.files().map(|file| self.shown(file.file_name().unwrap().to_str().unwrap())).collect(),
             from_image: Vec::new(),
+            doubts: Vec::new(),
         });
         let around = Surroundings {
             directory: path("directory").unwrap(),

@@ -100,9 +100,13 @@ fn show_mpi(run: &Run) {
         return say(&format!("the image's own: {asked} finds no profile that fits"));
     };
     say(&format!("{name}, which fits"));
-    for (file, Shown { soname, version, over }) in profile.files().zip(&fit.shown) {
+    for (file, Shown { soname, version, over, stays }) in profile.files().zip(&fit.shown) {
         let covered: Vec<String> =
             over.iter().map(|over| format!("{} ({})", over.place.display(), over.version)).collect();
+        if *stays {
+            say(&format!("{} ({version}) is not needed: the image's {soname} is newer", file.display()));
+            continue;
+        }
         let covered = if covered.is_empty() { "nothing of the image's".to_owned() } else { covered.join(", ") };
         say(&format!("{} ({version}) as {soname} in place of {covered}", file.display()));
     }
@@ -110,5 +114,6 @@ fn show_mpi(run: &Run) {
         Some(newest) => format!("{library} ({newest})"),
         None => library.clone(),
     });
+    fit.doubts.iter().for_each(|doubt| say(&format!("note: {doubt}")));
     say(&format!("of the image: {}", wanted.collect::<Vec<_>>().join(", ")));
 }

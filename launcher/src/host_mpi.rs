@@ -36,6 +36,12 @@ pub struct Chosen {
 }
 
 impl Replacement {
+    /// What the user should know of a profile that he has asked for by name.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        let chosen = self.chosen.iter();
+        chosen.flat_map(|chosen| chosen.fit.doubts.iter().map(|doubt| format!("MPI profile {}: {doubt}", chosen.name)))
+    }
+
     /// The variables that are set with it.
     pub fn variables(&self) -> impl Iterator<Item = Variable> {
         self.chosen.iter().flat_map(|chosen| chosen.profile.env())
@@ -68,6 +74,9 @@ pub fn choose(
     for (name, profile) in &profiles.0 {
         let name = name.word();
         match ask(name, profile) {
+            Ok(Chosen { fit, .. }) if !fit.doubts.is_empty() => {
+                passed.push(format!("{name}: {}", fit.doubts.join("; ")))
+            }
             Ok(chosen) if chosen.fit.replaces() => return Ok(Replacement { chosen: Some(chosen), passed }),
             Ok(_) => passed.push(format!("{name}: the image has none of its libraries")),
             // Whether it fits is not known then, and the next one would not be answered either.

@@ -20,6 +20,9 @@ pub const CACHE: &str = "/etc/ld.so.cache";
 /// the last is musl's.
 const FOLDERS: &[&str] = &["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
 
+/// Places of one library; an image with many modules has some dozens.
+const MAX_PLACES: usize = 256;
+
 /// Debian's folder of libraries has some 10,000 names on a large desktop.
 const MAX_NAMES: usize = 100_000;
 
@@ -149,12 +152,20 @@ impl Libraries {
     /// The library in every place where the loader might find it, `folders` (of LD_LIBRARY_PATH) first. Links may make
     /// one file of several places.
     pub fn everywhere(&self, soname: &str, folders: &[PathBuf]) -> Result<Vec<Found>, Error> {
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut found = Vec::new();
         for path in self.places(soname, folders) {
-            if !seen.contains(&path) {
-                found.extend(self.open(path.clone())?);
-                seen.push(path);
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            match self.open(path) {
+                Ok(library) => found.extend(library),
+                Err(Error::Read(cause)) => return Err(Error::Read(cause)),
+                // The loader stumbles over it, if a program gets there.
+                Err(_) => {}
+            }
+            if found.len() > MAX_PLACES {
+                return Err(Error::TooMany("places"));
             }
         }
         Ok(found)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Misfit;
 use crate::config::Profile;
 use crate::elf::{self, Found, Libraries, Library, Machine, Root};
+use crate::request::inside;
 use crate::sys;
 
 /// What the parts of glibc are called. They work with each other and with no other glibc's.
@@ -45,6 +46,11 @@ const FAMILY: &[&str] = &[
 /// What programs of an image need directly, so that the host's must be no older.
 const RUNTIME: &[&str] = &["libstdc++.so.6", "libgcc_s.so.1", "libgfortran.so.5", "libgomp.so.1"];
 
+/// Libraries that a refusal names.
+const MAX_NAMED: usize = 8;
+/// Libraries beside libmpi that are looked at; Open MPI has about ten.
+const MAX_BESIDE: usize = 64;
+
 /// How a profile fits an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fit {
@@ -52,6 +58,8 @@ pub struct Fit {
     pub shown: Vec<Shown>,
     /// What the files need of the image: each library, and the newest version that is wanted of it.
     pub from_image: Vec<(String, Option<String>)>,
+    /// What some programs of the image may miss, though no version of a symbol tells.
+    pub doubts: Vec<String>,
 }
 
 /// What becomes of a file.
@@ -63,6 +71,8 @@ pub struct Shown {
     pub version: String,
     /// What it covers.
     pub over: Vec<Over>,
+    /// The image's own is newer, and stays.
+    pub stays: bool,
 }
 
 /// A library of the image that the host's covers.
@@ -83,7 +93,10 @@ impl Fit {
     /// Whether a process that read hostile files can have said this of `profile`: names are names.
     pub fn is_about(&self, profile: &Profile) -> bool {
         let name = |name: &str| !matches!(name, "" | "." | "..") && name.len() < 256 && !name.contains(['/', '\0']);
-        let proper = |shown: &Shown| name(&shown.soname) && shown.over.iter().all(|over| over.place.is_absolute());
+        let proper = |shown: &Shown| {
+            let over = |over: &Over| inside(&over.place).is_ok() && over.place.ends_with(&shown.soname);
+            name(&shown.soname) && shown.over.iter().all(over)
+        };
         self.shown.len() == profile.files().count() && self.shown.iter().all(proper)
     }
 }
@@ -168,19 +181,71 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
     let libraries = profile.libraries.0.len();
     same_family(files.get(..libraries).unwrap_or(&files), &image.names(folders))?;
     let from_image = wanted_of_image(&files, image)?;
-    let mut shown = Vec::new();
+    let (mut shown, mut doubts) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         let found = image.everywhere(&file.soname, folders).map_err(|cause| unreadable(&file.soname, cause))?;
-        if index < libraries || RUNTIME.contains(&file.soname.as_str()) {
-            found.iter().try_for_each(|found| no_older(file, found))?;
+        let newer = found.iter().try_for_each(|found| no_older(file, found));
+        if let Err(misfit) = newer {
+            // Of two releases of a dependency the newer one serves both, if it has what the host's files want.
+            let own = found.first().filter(|_| index >= libraries && !RUNTIME.contains(&file.soname.as_str()));
+            let serves = own.is_some_and(|own| files.iter().all(|other| serves(&own.library, other)));
+            if !serves {
+                return Err(misfit);
+            }
+            let (soname, version) = (file.soname.clone(), file.version.clone());
+            shown.push(Shown { soname, version, over: Vec::new(), stays: true });
+            continue;
         }
-        let over = found.into_iter().map(|found| {
+        doubts.extend(found.iter().filter(|_| index < libraries).filter_map(|found| newer_file(file, found)));
+        // A list that names a library otherwise is not what a loader's maker has written.
+        let named = found.into_iter().filter(|found| found.path.ends_with(&file.soname));
+        let over = named.filter(|found| inside(&found.path).is_ok()).map(|found| {
             let version = real_name(&found.file).unwrap_or_else(|| file.soname.clone());
             Over { place: found.path, version }
         });
-        shown.push(Shown { soname: file.soname.clone(), version: file.version.clone(), over: over.collect() });
+        shown.push(Shown {
+            soname: file.soname.clone(),
+            version: file.version.clone(),
+            over: over.collect(),
+            stays: false,
+        });
     }
-    Ok(Fit { shown, from_image })
+    doubts.extend(mixed(&files, image, folders));
+    doubts.dedup();
+    Ok(Fit { shown, from_image, doubts })
+}
+
+/// Whether `library` has all that `other` wants of one with its name.
+fn serves(library: &Library, other: &Needs) -> bool {
+    let of_it = |wanted: &&elf::Wanted| library.soname.as_ref() == Some(&wanted.library);
+    other.library.wanted.iter().filter(of_it).all(|wanted| lacking(library, &wanted.versions).is_none())
+}
+
+/// What there is to say of an MPI library of the image's that is newer than the host's: with the same SONAME functions are
+/// only ever added, and the numbers behind it count that (libtool).
+fn newer_file(file: &Needs, found: &Found) -> Option<String> {
+    let numbers = |name: &str| -> Option<Vec<u32>> {
+        name.rsplit_once(".so.")?.1.split('.').take(2).map(|number| number.parse().ok()).collect()
+    };
+    let image = real_name(&found.file)?;
+    let newer = numbers(&image)? > numbers(&file.version)?;
+    newer.then(|| format!("the image's {image} is newer than the host's {}: it may have functions more", file.version))
+}
+
+/// Libraries of the image beside the covered ones (libmpi_mpifh.so.40), which bring parts of the image's MPI along.
+fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String> {
+    let ours = |name: &str| files.iter().any(|file| file.soname == name);
+    let beside = image.names(folders).into_iter().filter(|name| name.starts_with("libmpi_") && !ours(name));
+    let brings = |name: &String| {
+        let library = image.everywhere(name, folders).ok()?.into_iter().next()?.library;
+        let part = |needed: &&String| needed.starts_with("libopen-") || needed.starts_with("libmpi");
+        let covered = library.needed.iter().any(|needed| ours(needed));
+        let own = library.needed.iter().filter(part).find(|needed| !ours(needed))?;
+        // One name for each library: what has more numbers behind it is the same file.
+        (covered && library.soname.as_ref() == Some(name))
+            .then(|| format!("the image's {name} needs its {own}, and the profile has neither"))
+    };
+    beside.take(MAX_BESIDE).filter_map(|name| brings(&name)).collect()
 }
 
 fn unreadable(library: &str, cause: elf::Error) -> Misfit {
@@ -210,7 +275,8 @@ fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Misfit> 
         };
         // What has more behind its major number is no name that a program asks for.
         let major = |name: &str| name.rsplit(".so.").next().is_some_and(|rest| !rest.contains('.'));
-        let there: Vec<String> = image.iter().filter(|name| same(name) && major(name)).cloned().collect();
+        let there = image.iter().filter(|name| same(name) && major(name)).take(MAX_NAMED);
+        let there: Vec<String> = there.cloned().collect();
         if !there.is_empty() {
             return Err(Misfit::Family { host: file.soname.clone(), image: there });
         }

@@ -127,7 +127,9 @@ impl Mpi {
                 mpi.family = Family::Mvapich;
             }
         }
-        if let Some(version) = texts.version(1) {
+        // Other libraries that are part of the file have versions, too.
+        let start = mpi.version.as_ref().map(|release| format!("{release}.")).unwrap_or_default();
+        if let Some(version) = texts.version(&start) {
             mpi.version = Some(version.to_owned());
         }
         Ok(mpi)
@@ -223,7 +225,7 @@ fn pmix_of(libraries: &Libraries, library: &Found) -> Pmix {
 /// The release of a PMIx library, as its texts have it.
 pub fn pmix_release(file: &File) -> Result<Option<String>, Error> {
     let texts = Texts::read(file)?;
-    Ok(texts.word_behind("OpenPMIx ").or_else(|| texts.version(1)).map(str::to_owned))
+    Ok(texts.word_behind("OpenPMIx ").or_else(|| texts.version("")).map(str::to_owned))
 }
 
 /// The modules that a server may name in its clients' environment and that these clients do not have, by variable.

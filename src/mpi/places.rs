@@ -15,7 +15,7 @@ const SCRIPTS: &str = "/.singularity.d/env";
 const ENVIRONMENT: &str = "/etc/environment";
 /// Below each of these, installations have folders of their own: so deep.
 const PREFIXES: &[(&str, usize)] = &[
-    ("/opt", 2),
+    ("/opt", 3),
     ("/usr/local", 1),
     ("/usr/lib64", 1),
     ("/usr/lib/x86_64-linux-gnu", 1),
@@ -24,6 +24,8 @@ const PREFIXES: &[(&str, usize)] = &[
 const LIBRARIES: &[&str] = &["lib", "lib64"];
 /// More folders than any image has there.
 const MAX_FOLDERS: usize = 2000;
+/// And of these, so many are looked into on each level.
+const MAX_LISTED: usize = 200;
 
 /// Folders in which an image may have MPI libraries, in no particular order.
 pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
@@ -32,7 +34,7 @@ pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
     for (top, depth) in PREFIXES {
         let mut level = vec![PathBuf::from(top)];
         for _ in 0..*depth {
-            level = level.iter().flat_map(|folder| image.folders(folder)).take(MAX_FOLDERS).collect();
+            level = level.iter().take(MAX_LISTED).flat_map(|folder| image.folders(folder)).take(MAX_FOLDERS).collect();
             prefixes.extend(level.iter().cloned());
         }
     }

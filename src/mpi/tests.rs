@@ -181,9 +181,34 @@ fn an_older_runtime_of_the_hosts_does_not_hide_the_images() {
     let with = profile("{libraries: [/opt/libmpi.so.40], dependencies: [/opt/libpal.so.40, /opt/libstdc++.so.6]}");
     let said = try_fit(&with, &host, &image).unwrap_err().to_string();
     assert_eq!(said, "the image's libstdc++.so.6 has GLIBCXX_3.4.33, the host's libstdc++.so.6 up to GLIBCXX_3.4.30");
-    // Other dependencies are the host's, whatever the image has.
+}
+
+#[test]
+fn a_newer_dependency_of_the_images_stays_if_it_serves_the_hosts() {
+    let image = image();
     image.put("lib64/libpal.so.40", &library(&Says { defined: &["PAL_9"], ..PAL }));
-    assert_eq!(try_fit(&ours(), HOST, &image).unwrap().shown[1].over.len(), 1);
+    let fit = try_fit(&ours(), HOST, &image).unwrap();
+    assert!(fit.shown[1].stays && fit.shown[1].over.is_empty() && !fit.shown[0].stays);
+    // The host's MPI wants what the image's newer one has given up.
+    let mpi = Says { needed: &["libpal.so.40"], wanted: &[("libpal.so.40", &["PAL_1"])], ..MPI };
+    let host = [("opt/libmpi.so.40", mpi), ("opt/libpal.so.40", Says { defined: &["PAL_1"], ..PAL })];
+    let said = cause(&host, &image);
+    assert_eq!(said, "the image's libpal.so.40 has PAL_9, the host's libpal.so.40 up to PAL_1");
+}
+
+#[test]
+fn what_is_called_otherwise_or_lies_elsewhere_is_not_taken_for_a_library() {
+    let fit = try_fit(&ours(), HOST, &image()).unwrap();
+    assert!(fit.is_about(&ours()));
+    let forged = |place: &str| {
+        let mut fit = fit.clone();
+        fit.shown[0].over = vec![Over { place: place.into(), version: String::new() }];
+        fit.is_about(&ours())
+    };
+    assert!(forged("/usr/lib/libmpi.so.40"));
+    for place in ["/etc/passwd", "/proc/1/libmpi.so.40", "/usr/../libmpi.so.40", "libmpi.so.40"] {
+        assert!(!forged(place), "{place}");
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub fn explain(
     }
     let found = packet.fds.first().ok_or_else(|| inside::dead(WHAT))?;
     let found = sys::read_whole(found, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
-    // What an image has called its files.
+    // Names of the image's have been cleaned one by one; this is for a child that somebody has taken over.
     String::from_utf8_lossy(&found).lines().for_each(|line| {
         let _ = writeln!(text, "{}", clean(line));
     });
@@ -116,13 +116,18 @@ fn image(offer: &Offer, environment: &[Pair]) -> String {
     for found in &pmix {
         let release = release(&found.path).unwrap_or_else(|| "of unknown release".into());
         let munge = if found.munge { "" } else { ", without psec/munge: its tasks are not asked for it" };
-        let _ = writeln!(text, "image   PMIx {release} ({}){munge}", found.path.display());
+        let _ = writeln!(text, "image   PMIx {release} ({}){munge}", name(&found.path));
     }
     text
 }
 
+/// A name that an image has chosen, in one line.
+fn name(path: &Path) -> String {
+    clean(&path.display().to_string())
+}
+
 fn verdicts(text: &mut String, offer: &Offer, mpi: &Mpi) {
-    let _ = writeln!(text, "image   {mpi} ({})", mpi.path.display());
+    let _ = writeln!(text, "image   {} ({})", clean(&mpi.to_string()), name(&mpi.path));
     let offered = |pmi: &Pmi| offer.types.is_empty() || offer.types.iter().any(|word| word == pmi.word());
     for pmi in Pmi::ALL.iter().filter(|pmi| offered(pmi)) {
         let verdict = mpi::judge(mpi, *pmi);

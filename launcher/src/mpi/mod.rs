@@ -7,11 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coracle::elf::{Error, Libraries, Library, Machine, Root};
 use coracle::env::{Change, Pair};
-use coracle::mpi::{self, Mpi, Pmi, STEMS};
+use coracle::mpi::{self, Mpi, Pmi, Pmix, STEMS};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::wire::Answer;
@@ -22,6 +22,8 @@ pub use explain::explain;
 
 /// What is asked about, for messages.
 const WHAT: &str = "the image's MPI";
+/// How long a look may take: it reads a few headers.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const MAX_LEN: usize = 1 << 20;
 
@@ -61,8 +63,16 @@ pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
     }
 }
 
-/// Answers `question` in `namespace`.
-pub fn look(
+/// Answers `question` in `namespace`, as far as the image lets it be answered: a start does not depend on it.
+pub fn look(question: &Question<'_>, namespace: &MountNamespace, identity: &Identity, step: Step<'_>) -> Answers {
+    try_look(question, namespace, identity, step, Instant::now() + PATIENCE).unwrap_or_else(|_| Answers {
+        pmi: question.pmi,
+        changes: without(question.pmi, &[]),
+        notes: Vec::new(),
+    })
+}
+
+fn try_look(
     question: &Question<'_>,
     namespace: &MountNamespace,
     identity: &Identity,
@@ -100,9 +110,7 @@ fn answers(question: &Question<'_>) -> Answers {
     let Some(libraries) = own_libraries() else { return found };
     let folders = folders(question.environment);
     if question.pmi == Some(Pmi::Pmix) {
-        let there = mpi::pmix(&libraries, &folders).unwrap_or_default();
-        let without = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
-        found.changes.extend(mpi::missing(&there).into_iter().map(without));
+        found.changes = without(question.pmi, &mpi::pmix(&libraries, &folders).unwrap_or_default());
     }
     let (Some(pmi), Some(tasks), Some(command)) = (question.pmi, question.tasks, question.command) else {
         return found;
@@ -111,6 +119,13 @@ fn answers(question: &Question<'_>) -> Answers {
         found.notes.extend(mpi::warning(&command.to_string_lossy(), &mpi, pmi, tasks));
     }
     found
+}
+
+/// What a PMIx server must not ask of clients with these libraries.
+fn without(pmi: Option<Pmi>, there: &[Pmix]) -> Vec<Change> {
+    let change = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
+    let missing = if pmi == Some(Pmi::Pmix) { mpi::missing(there) } else { Vec::new() };
+    missing.into_iter().map(change).collect()
 }
 
 /// The libraries of the tree that this process is in.

@@ -245,10 +245,12 @@ impl Server {
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
+            let mpi = variables
+                .as_ref()
+                .ok()
+                .and_then(Option::as_ref)
+                .and_then(|variables| self.ask_mpi(run, &container.namespace, variables, guess, early).ok());
             proxy.postpone(begun.elapsed());
-            let mpi = variables.as_ref().ok().and_then(Option::as_ref).and_then(|variables| {
-                self.ask_mpi(run, &container.namespace, variables, guess, early, proxy.deadline()).ok()
-            });
             Some((container, variables, wants, mpi))
         });
         let mut mpi = None;
@@ -277,7 +279,7 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
-        self.finish(run, container, (variables, mpi), loaded, here, proxy.deadline())
+        self.finish(run, container, (variables, mpi), loaded, here)
     }
 
     /// A container with all that tasks have to know. What was found out about MPI before holds if it was asked for the
@@ -289,13 +291,12 @@ impl Server {
         (variables, before): (Variables, Option<mpi::Answers>),
         loaded: Loaded,
         here: &Here,
-        deadline: Instant,
     ) -> Result<Built, Refusal> {
         let Container { namespace, plan } = container;
         let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
         let mpi = match before.filter(|before| before.pmi == pmi) {
             Some(before) => before,
-            None => self.ask_mpi(run, &namespace, &variables, here, self.step(), deadline)?,
+            None => self.ask_mpi(run, &namespace, &variables, here, self.step())?,
         };
         let changes = variables.followed_by(&mpi.changes)?;
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
@@ -309,7 +310,6 @@ impl Server {
         variables: &Variables,
         here: &Here,
         step: Step<'_>,
-        deadline: Instant,
     ) -> Result<mpi::Answers, Refusal> {
         let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
         // One node is enough to tell it, and neither a job script nor an entry point is a rank.
@@ -322,8 +322,11 @@ impl Server {
         let directory = run.settings.workdir.as_deref().unwrap_or(&here.directory);
         let command = self.start.command.as_deref();
         let question = mpi::Question { pmi, tasks, command, environment: &environment, directory };
-        let found = mpi::look(&question, namespace, &self.start.identity, step, deadline)?;
+        let mut found = mpi::look(&question, namespace, &self.start.identity, step);
         run.clock.lap("mpi");
+        if self.start.node == 0 {
+            found.notes.extend(run.mpi.doubts());
+        }
         Ok(found)
     }
 
@@ -448,7 +451,7 @@ impl Server {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
-        self.finish(run, container, (variables, None), loaded, here, proxy.deadline())
+        self.finish(run, container, (variables, None), loaded, here)
     }
 }
 
