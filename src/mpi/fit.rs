@@ -238,7 +238,7 @@ fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String>
     let beside = image.names(folders).into_iter().filter(|name| name.starts_with("libmpi_") && !ours(name));
     let brings = |name: &String| {
         let library = image.everywhere(name, folders).ok()?.into_iter().next()?.library;
-        let part = |needed: &&String| needed.starts_with("libopen-") || needed.starts_with("libmpi");
+        let part = |needed: &&String| ["libopen-", "libopen_mpi."].iter().any(|start| needed.starts_with(start));
         let covered = library.needed.iter().any(|needed| ours(needed));
         let own = library.needed.iter().filter(part).find(|needed| !ours(needed))?;
         // One name for each library: what has more numbers behind it is the same file.

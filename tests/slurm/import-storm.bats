@@ -1,9 +1,11 @@
 # What a file server is asked for an image on it does not depend on how many ranks of a node read what is in it.
 load support
 
+servers=()
+
 cleanup() {
-	end_servers
-	rmdir /net
+	((${#servers[@]} == 0)) || end_servers
+	rmdir /net 2>/dev/null || true
 }
 
 start_servers() {
@@ -25,6 +27,7 @@ end_servers() {
 	local node
 	for node in n1 n2 n3; do eventually gone "$node"; done
 	wait "${servers[@]}"
+	servers=()
 }
 
 # How often servers that nobody has asked before are asked by a step in which each rank of EACH a node reads all files.

@@ -41,7 +41,7 @@ cat: can'"'"'t open '"'"'/dev/knem'"'"': Permission denied'
 }
 
 @test "limits are those of a step on the node" {
-	local limits inside
+	local limits outside
 	limits='ulimit -a; ulimit -Ha'
 	good bash -c "ulimit -l 48; ulimit -s 4096; ulimit -n 777; srun -n1 bash -c '$limits'"
 	[[ $output == *' 48'* && $output == *4096* && $output == *777* ]] || fail "$output"

@@ -54,6 +54,7 @@ noted() { # TEXT
 	done
 }
 
+# pyxis#139: there ranks end in MPI_Init ("psec: munge failed to create credential").
 @test "an image without psec/munge starts, though the server asks for it" {
 	good srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_SECURITY_MODE'
 	prints $'native\nnative'
@@ -132,6 +133,7 @@ noted() { # TEXT
 	noted 'ring.openmpi: Open MPI 5.0 speaks PMIx, and this step has no PMI, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmix is for it'
 }
 
+# singularity#5203: there srun hung.
 @test "Open MPI 4 without PMIx ends, all of it, and the user is told before" {
 	local type offer
 	for type in none:'no PMI' pmi2:PMI-2; do
@@ -149,6 +151,35 @@ noted() { # TEXT
 	((status != 0 && status != 124)) || fail "status $status"
 	has 'MPI_Init will fail: srun --mpi=pmi2 is for it'
 	healthy
+}
+
+@test "a name with a line break in an image makes no line of explain" {
+	local forged=$'x\nnode    FORGED'
+	unsquashfs -quiet -no-progress -dest tree "$IMG/busybox-zstd.sqsh" >/dev/null
+	mkdir -p tree/opt/a/lib
+	unsquashfs -quiet -no-progress -offset 32768 -dest one "$IMG/mpi-bullseye.sif" usr/lib/x86_64-linux-gnu/libmpi.so.40.30.0 >/dev/null ||
+		unsquashfs -quiet -no-progress -offset 4096 -dest one "$IMG/mpi-bullseye.sif" usr/lib/x86_64-linux-gnu/libmpi.so.40.30.0 >/dev/null
+	cp one/usr/lib/x86_64-linux-gnu/libmpi.so.40.30.0 "tree/opt/a/lib/$forged"
+	ln -s "$forged" tree/opt/a/lib/libmpi.so.40
+	mksquashfs tree forged.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	chmod 644 forged.sqsh
+	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$dir/forged.sqsh"
+	((status == 0)) || fail "$output"
+	has FORGED
+	[[ $(grep -c '^node    FORGED' <<<"$output") == 0 ]] || fail "$output"
+}
+
+@test "a look at MPI that gets no answer refuses no start" {
+	# A list of the loader's with more places of one library than anybody looks at.
+	unsquashfs -quiet -no-progress -dest tree "$IMG/busybox-zstd.sqsh" >/dev/null
+	mkdir -p tree/opt
+	local number
+	for number in {1..300}; do mkdir -p "tree/opt/p$number/lib" && ln -s /bin/busybox "tree/opt/p$number/lib/libpmix.so.2"; done
+	mksquashfs tree many.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	chmod 644 many.sqsh
+	good srun -n2 --mpi=pmix --container="$dir/many.sqsh" \
+		--container-env="LD_LIBRARY_PATH=$(printf '/opt/p%d/lib:' {1..300})" sh -c 'echo $PMIX_SECURITY_MODE'
+	prints $'native\nnative'
 }
 
 @test "nobody is told anything of a single task, a script, or a program without MPI" {
