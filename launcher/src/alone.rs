@@ -13,7 +13,6 @@ use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
 
 use crate::clock::Clock;
-use crate::host_mpi::Replacement;
 use crate::place;
 use crate::stages::{Authority, Run};
 use crate::userns;
@@ -89,7 +88,7 @@ impl Order<'_> {
             known: None,
             stored: None,
             daemon: None,
-            mpi: Replacement::default(),
+            mpi: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

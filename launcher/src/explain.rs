@@ -95,18 +95,19 @@ fn show_mpi(run: &Run) {
     let asked = run.settings.mpi.as_ref().map(Mpi::word).filter(|word| *word != Mpi::NONE);
     let Some(asked) = asked else { return };
     let say = |line: &str| println!("mpi     {}", clean(line));
-    run.mpi.passed.iter().for_each(|why| say(&format!("not {why}")));
-    let Some(Chosen { name, profile, fit }) = &run.mpi.chosen else {
+    let Some(found) = &run.mpi else { return };
+    found.passed.iter().for_each(|why| say(&format!("not {why}")));
+    let Some(Chosen { name, profile, fit }) = &found.chosen else {
         return say(&format!("the image's own: {asked} finds no profile that fits"));
     };
     say(&format!("{name}, which fits"));
     for (file, Shown { soname, version, over, stays }) in profile.files().zip(&fit.shown) {
-        let covered: Vec<String> =
-            over.iter().map(|over| format!("{} ({})", over.place.display(), over.version)).collect();
         if *stays {
             say(&format!("{} ({version}) is not needed: the image's {soname} is newer", file.display()));
             continue;
         }
+        let covered: Vec<String> =
+            over.iter().map(|over| format!("{} ({})", over.place.display(), over.version)).collect();
         let covered = if covered.is_empty() { "nothing of the image's".to_owned() } else { covered.join(", ") };
         say(&format!("{} ({version}) as {soname} in place of {covered}", file.display()));
     }

@@ -64,8 +64,8 @@ pub struct Run {
     pub stored: Option<PathBuf>,
     /// slurmstepd's process id, if it is for a step.
     pub daemon: Option<u32>,
-    /// The host's MPI that stands in for the image's, once the image has been looked at.
-    pub mpi: Replacement,
+    /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
+    pub mpi: Option<Replacement>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -225,6 +225,7 @@ impl Run {
     pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
         let account = self.learn(proxy)?.account.clone();
+        self.mpi = None;
         self.clock.lap("judge");
         let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
@@ -278,7 +279,7 @@ impl Run {
             files: &self.files,
             client: self.client.as_ref(),
             helper: &self.helper,
-            mpi: self.mpi.chosen.as_ref().map(|chosen| (&chosen.profile, &chosen.fit)),
+            mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
         }
     }
 
@@ -311,8 +312,9 @@ impl Run {
         image: OwnedFd,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        if let Some(wanted) = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE) {
-            self.mpi = host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?;
+        let wanted = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
+        if let (Some(wanted), None) = (wanted, &self.mpi) {
+            self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
         let around = self.surroundings(here, loaded, script_folder);
@@ -408,7 +410,15 @@ impl Run {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             already_inside: false,
-            site: self.config.options.0.env.iter().cloned().chain(self.mpi.variables()).collect(),
+            site: self
+                .config
+                .options
+                .0
+                .env
+                .iter()
+                .cloned()
+                .chain(self.mpi.iter().flat_map(Replacement::variables))
+                .collect(),
             user: self.settings.env.clone(),
             image: self.path().into(),
             name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),

@@ -252,7 +252,7 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
 }
 
 /// The first `name`, as getenv(3) has it.
-fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
+pub fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
     host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())
 }
 

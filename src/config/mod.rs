@@ -314,6 +314,16 @@ pub enum SlurmClient {
     None,
 }
 
+impl SlurmClient {
+    /// Where the commands are, as far as it is said: the node has them even where images do not.
+    pub fn paths(&self) -> ClientPaths {
+        match self {
+            Self::Shown(paths) => paths.clone(),
+            Self::None => ClientPaths::default(),
+        }
+    }
+}
+
 impl Default for SlurmClient {
     fn default() -> Self {
         Self::Shown(ClientPaths::default())

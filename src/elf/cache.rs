@@ -35,8 +35,6 @@ pub struct Entry<'a> {
     pub name: &'a str,
     /// Where it is; the last name may be a link.
     pub path: &'a Path,
-    /// Which kind of library, and for which ABI of the machine (FLAG_* in ldconfig.h).
-    pub flags: u32,
     /// It is only for processors with certain features (glibc-hwcaps).
     pub is_special: bool,
 }
@@ -78,8 +76,7 @@ impl Cache {
                 let (name, path) = (self.text(self.number(at + 4)?)?, self.text(self.number(at + 8)?)?);
                 let capabilities = if self.entry_size == ENTRY { self.bytes.get(at + 16..at + 24)? } else { &[] };
                 let is_special = capabilities.iter().any(|byte| *byte != 0);
-                let flags = u32::try_from(self.number(at)?).ok()?;
-                Some(Entry { name, path: Path::new(path), flags, is_special })
+                Some(Entry { name, path: Path::new(path), is_special })
             })
     }
 

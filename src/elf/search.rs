@@ -138,11 +138,6 @@ impl Libraries {
         &self.root
     }
 
-    /// What the loader of the tree knows.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
-    }
-
     /// The library that the loader takes for `soname` when neither the program nor its environment says where: the list
     /// first, then the usual folders. What is for another machine is passed over, as the loader does.
     pub fn find(&self, soname: &str) -> Result<Option<Found>, Error> {

@@ -53,7 +53,12 @@ impl fmt::Display for Mpi {
 }
 
 /// The stems of names that MPI libraries for C have.
-pub const STEMS: [&str; 3] = ["libmpi.so.", "libmpich.so.", "libmpi_cray.so."];
+const STEMS: [&str; 3] = ["libmpi.so.", "libmpich.so.", "libmpi_cray.so."];
+
+/// Whether a library of this name is one of MPI for C.
+pub fn is_mpi(soname: &str) -> bool {
+    STEMS.iter().any(|stem| soname.starts_with(stem))
+}
 
 /// Where Open MPI has its components, from the folder of its library: its own makers', and Debian's.
 const COMPONENTS: [&str; 4] = ["openmpi", "openmpi3", "openmpi/lib/openmpi3", "openmpi/lib/openmpi"];
@@ -158,7 +163,7 @@ fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
 pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error> {
     let mut found: Vec<Mpi> = Vec::new();
     let known = libraries.names(folders);
-    for soname in known.iter().filter(|name| STEMS.iter().any(|stem| name.starts_with(stem))) {
+    for soname in known.iter().filter(|name| is_mpi(name)) {
         for library in libraries.everywhere(soname, folders)? {
             if !found.iter().any(|mpi| mpi.path == real_path(&library)) {
                 found.push(Mpi::closely(libraries, &library)?);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "launcher")]
 pub use fit::{Fit, Needs, Over, Shown, fit, is_glibc, needs};
 #[cfg(feature = "launcher")]
-pub use library::{Family, Mpi, Pmix, STEMS, all, missing, pmix, pmix_release};
+pub use library::{Family, Mpi, Pmix, all, is_mpi, missing, pmix, pmix_release};
 #[cfg(feature = "launcher")]
 pub use misfit::Misfit;
 #[cfg(feature = "launcher")]

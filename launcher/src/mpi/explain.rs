@@ -81,7 +81,7 @@ fn node(offer: &Offer) -> String {
         "" | "0" => writeln!(text, "node    ranks may copy from each other's memory (CMA)"),
         scope => writeln!(text, "node    ranks cannot copy from each other's memory (CMA): {YAMA} is {scope}"),
     };
-    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK).map(|limits| (limits.0, limits.1)) {
+    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
         let soft = if soft == RLIM_INFINITY { "unlimited".to_owned() } else { format!("{} KiB", soft / 1024) };
         let _ = writeln!(text, "node    locked memory here: {soft}; a step has what slurm.conf propagates");
     }
@@ -131,8 +131,11 @@ fn verdicts(text: &mut String, offer: &Offer, mpi: &Mpi) {
     let offered = |pmi: &Pmi| offer.types.is_empty() || offer.types.iter().any(|word| word == pmi.word());
     for pmi in Pmi::ALL.iter().filter(|pmi| offered(pmi)) {
         let verdict = mpi::judge(mpi, *pmi);
-        let mark = if verdict == Verdict::Starts { "yes" } else { "no " };
-        let mark = if verdict == Verdict::Unknown { "?  " } else { mark };
+        let mark = match verdict {
+            Verdict::Starts => "yes",
+            Verdict::Alone | Verdict::Fails => "no ",
+            Verdict::Unknown => "?  ",
+        };
         let _ = writeln!(text, "  {mark}   srun --mpi={:<5} {}", pmi.word(), verdict.words());
     }
     if !mpi.speaks.iter().any(offered) && mpi.certain {

@@ -3,7 +3,7 @@
 
 mod explain;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use coracle::elf::{Error, Libraries, Library, Machine, Root};
 use coracle::env::{Change, Pair};
-use coracle::mpi::{self, Mpi, Pmi, Pmix, STEMS};
+use coracle::mpi::{self, Mpi, Pmi, Pmix};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::wire::Answer;
 
 use crate::inside::{self, Step};
+use crate::variables::value;
 
 pub use explain::explain;
 
@@ -149,7 +150,7 @@ fn of_program(
     };
     let old = if program.run_path.is_none() { run_path(&program.old_run_path) } else { Vec::new() };
     let folders = [old, folders.to_vec(), run_path(&program.run_path)].concat();
-    for soname in program.needed.iter().filter(|name| STEMS.iter().any(|stem| name.starts_with(stem))) {
+    for soname in program.needed.iter().filter(|name| mpi::is_mpi(name)) {
         let Some(found) = libraries.everywhere(soname, &folders)?.into_iter().next() else { continue };
         return Ok(Some(Mpi::of(libraries, &found)));
     }
@@ -162,19 +163,15 @@ fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> O
         vec![question.directory.join(command)]
     } else {
         let path = value(question.environment, "PATH")?;
-        std::env::split_paths(path).map(|folder| question.directory.join(folder).join(command)).collect()
+        std::env::split_paths(&path).map(|folder| question.directory.join(folder).join(command)).collect()
     };
     let found = |path: PathBuf| libraries.root().open(&path).ok()?.map(|file| (path, file));
     let (path, file) = candidates.into_iter().find_map(found)?;
     Library::read(&file).ok().map(|program| (path, program))
 }
 
-fn value<'a>(environment: &'a [Pair], name: &str) -> Option<&'a OsString> {
-    environment.iter().find(|(known, _)| known == name).map(|(_, value)| value)
-}
-
 /// The folders of LD_LIBRARY_PATH.
 fn folders(environment: &[Pair]) -> Vec<PathBuf> {
     let list = value(environment, "LD_LIBRARY_PATH");
-    list.map(|list| std::env::split_paths(list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()
+    list.map(|list| std::env::split_paths(&list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()
 }

@@ -15,7 +15,6 @@ use coracle::view::HELPER;
 use super::Server;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
-use crate::host_mpi::Replacement;
 use crate::join;
 use crate::place;
 use crate::proxy::Proxy;
@@ -126,7 +125,7 @@ impl Server {
             known,
             stored: None,
             daemon: Some(self.start.daemon),
-            mpi: Replacement::default(),
+            mpi: None,
             clock: Clock::start(),
         });
         Ok(match step {

@@ -24,6 +24,7 @@ use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
+use crate::host_mpi::Replacement;
 use crate::inside::Step;
 use crate::join;
 use crate::mpi;
@@ -239,37 +240,29 @@ impl Server {
         // a guess does not matter.
         let guess = self.guess();
         let script = self.start.script_folder.as_deref();
+        let mut mpi = None;
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
             let container = run.build(&proxy, &loaded, guess, script).ok()?;
             let wants = run.wants(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
-            let mpi = variables
-                .as_ref()
-                .ok()
-                .and_then(Option::as_ref)
-                .and_then(|variables| self.ask_mpi(run, &container.namespace, variables, guess, early).ok());
+            if let Ok(Some(variables)) = &variables {
+                mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
+            }
             proxy.postpone(begun.elapsed());
-            Some((container, variables, wants, mpi))
+            Some((container, variables, wants))
         });
-        let mut mpi = None;
         let here = slot.insert(self.where_it_is(proxy.deadline())?);
         run.clock.lap("wait");
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants, found)) if same(&wants) => {
-                mpi = found;
-                (container, variables?)
-            }
+            Some((container, variables, wants)) if same(&wants) => (container, variables?),
             ahead => {
                 let container = run.build(&proxy, &loaded, here, script)?;
                 // Found out once for the node: scripts may take long, and do things.
                 let variables = match ahead {
-                    Some((_, variables, _, found)) => {
-                        mpi = found;
-                        variables?
-                    }
+                    Some((_, variables, _)) => variables?,
                     None => None,
                 };
                 (container, variables)
@@ -325,7 +318,7 @@ impl Server {
         let mut found = mpi::look(&question, namespace, &self.start.identity, step);
         run.clock.lap("mpi");
         if self.start.node == 0 {
-            found.notes.extend(run.mpi.doubts());
+            found.notes.extend(run.mpi.iter().flat_map(Replacement::doubts));
         }
         Ok(found)
     }
@@ -446,6 +439,8 @@ impl Server {
             }
             _ => (run.load(&proxy)?, None),
         };
+        // Of files that this namespace may have otherwise.
+        run.mpi = None;
         let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
         let variables = match variables {
             Some(variables) => variables,

@@ -176,33 +176,21 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
 
 /// One of the node's commands, whether containers show them or not.
 pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
-    let paths = match settings {
-        SlurmClient::Shown(paths) => paths.clone(),
-        SlurmClient::None => ClientPaths::default(),
-    };
-    let (_, bin, _) = find_commands(&Node::new(Path::new("/")), &paths).ok().flatten()?;
+    let (_, bin, _) = find_commands(&Node::new(Path::new("/")), &settings.paths()).ok().flatten()?;
     Some(bin.join(name))
 }
 
 /// TaskProlog and TaskEpilog of the node below `root`: what runs inside has to be seen there.
 pub fn task_scripts(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Vec<PathBuf> {
     let node = Node::new(root);
-    let paths = match settings {
-        SlurmClient::Shown(paths) => paths.clone(),
-        SlurmClient::None => ClientPaths::default(),
-    };
-    let folder = find_conf(&node, &paths, told, Path::new("/usr")).ok().flatten();
+    let folder = find_conf(&node, &settings.paths(), told, Path::new("/usr")).ok().flatten();
     folder.map(|folder| Conf::read(&node, &folder).task_scripts).unwrap_or_default()
 }
 
 /// The node's scontrol, for a question of our own. `settings` may keep the commands from containers; they are there.
 pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
-    let paths = match settings {
-        SlurmClient::Shown(paths) => paths.clone(),
-        SlurmClient::None => ClientPaths::default(),
-    };
     let node = Node::new(root);
-    let (_, bin, _) = find_commands(&node, &paths).ok().flatten()?;
+    let (_, bin, _) = find_commands(&node, &settings.paths()).ok().flatten()?;
     Some(bin.join("scontrol")).filter(|program| node.exists(program))
 }
 

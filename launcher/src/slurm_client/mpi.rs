@@ -22,11 +22,7 @@ pub struct Offer {
 
 /// Looks for them on the node below `root` ("/", but in tests). `told` is the value of `SLURM_CONF` that slurmd has.
 pub fn offer(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Offer {
-    let paths = match settings {
-        SlurmClient::Shown(paths) => paths.clone(),
-        SlurmClient::None => ClientPaths::default(),
-    };
-    look(&Node::new(root), &paths, told).unwrap_or_default()
+    look(&Node::new(root), &settings.paths(), told).unwrap_or_default()
 }
 
 fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> {
@@ -36,7 +32,7 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
     let folder = find_conf(node, paths, told, &prefix).ok()?;
     let conf = folder.map(|folder| Conf::read(node, &folder)).unwrap_or_default();
     let plugins = find_plugins(node, paths, &conf, &run_path(&program, &bin), &prefix, &loader).ok()?;
-    let mut offer = Offer { default: conf.mpi_default.clone(), ..Offer::default() };
+    let mut offer = Offer { default: conf.mpi_default, ..Offer::default() };
     for folder in &plugins {
         for file in node.names(folder) {
             let Some(word) = file.strip_prefix("mpi_").and_then(|rest| rest.strip_suffix(".so")) else { continue };
