@@ -14,6 +14,7 @@
 //! | `store` | an image that its user wants to keep | a file that nobody changes any more, and its `Record` |
 //! | `signature` | a SIF, and the keys that are accepted | who has signed it |
 //! | `elf` | a shared object, or a tree of them | what a library needs and has, and where it is |
+//! | `devices` | Slurm's grant, and what the node has in /dev | device nodes, and what a driver needs |
 //! | [`mpi`] | the step's PMIx server | what MPI needs to see |
 //! | [`mod@env`] | the job's environment, and what the image says | the tasks' environment, as changes |
 //! | `view` | all of the above | `Want`: what should be visible where |
@@ -35,6 +36,8 @@ pub mod wire;
 
 #[cfg(feature = "launcher")]
 pub mod config;
+#[cfg(feature = "launcher")]
+pub mod devices;
 #[cfg(feature = "launcher")]
 pub mod elf;
 #[cfg(feature = "launcher")]
