@@ -201,7 +201,7 @@ impl Plan {
         for (place, (index, sighting, sight)) in &chosen {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
             let nested = above.is_some();
-            let in_ours = above.is_some_and(|(_, above, _)| above.want.origin == Origin::Private);
+            let in_ours = above.is_some_and(|(_, above, _)| matches!(above.want.source, Source::Made(_)));
             // Through the folder above it, it is there already. A bind of the site's is one for what its mode says.
             if matches!(sighting.want.origin, Origin::Slurm | Origin::Mpi)
                 && sighting.want.presence.optional()
@@ -277,7 +277,8 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
     }
     // What the typed path may not be, a link of the image may not make of it.
     let ours = want.origin == Origin::Private && sight.place.starts_with(PRIVATE);
-    if want.origin != Origin::Kernel && !ours && crate::request::inside(&sight.place).is_err() {
+    if !matches!(want.origin, Origin::Kernel | Origin::Device) && !ours && crate::request::inside(&sight.place).is_err()
+    {
         return match (want.presence, sight.link) {
             (Presence::IfThere | Presence::IfMissing, _) => Ok(None),
             (_, link) => {
@@ -311,6 +312,7 @@ impl fmt::Display for Plan {
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
                 Source::Memory(size) => format!("(memory size={})", size.0),
+                Source::Made(_) if mount.origin == Origin::Kernel => "(devices)".to_owned(),
                 Source::Made(_) => "(coracle)".to_owned(),
             };
             let flags = mount.attributes;

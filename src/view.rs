@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Profile};
+use crate::devices::{Devices, PTS, STORES};
 use crate::mpi::{self, Fit, Shown};
 use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
@@ -75,6 +76,8 @@ impl Presence {
 pub enum Origin {
     /// /proc, /sys, /dev: real folders in every image, or missing.
     Kernel,
+    /// What is in /dev.
+    Device,
     /// The host's MPI in place of the image's: where that is, the image says.
     Mpi,
     /// Every container has it.
@@ -98,6 +101,7 @@ impl Origin {
     pub fn word(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Device => "device",
             Self::System => "system",
             Self::Home => "home",
             Self::Workdir => "workdir",
@@ -129,6 +133,8 @@ pub struct Surroundings<'a> {
     pub helper: &'a Path,
     /// The host's MPI that stands in for the image's, and how it fits.
     pub mpi: Option<(&'a Profile, &'a Fit)>,
+    /// What is in /dev.
+    pub devices: &'a Devices,
 }
 
 /// What the commands of Slurm need inside, and how they are started.
@@ -187,11 +193,17 @@ impl Want {
         Self { source: Source::Node(path.clone()), target: path, access, presence, origin }
     }
 
-    /// The flags of its mounts. Device nodes work in /dev and nowhere else.
+    /// The flags of its mounts. Device nodes work where they were put, and nowhere else: not even in /dev itself.
     pub fn attributes(&self) -> Attributes {
-        let kernel = self.origin == Origin::Kernel;
-        let dev = kernel && self.target == Path::new("/dev");
-        Attributes { read_only: self.access == Access::ReadOnly, no_suid: true, no_dev: !dev, no_exec: kernel && !dev }
+        let device = self.origin == Origin::Device;
+        // Memory that is shared is run, too: compilers at work put code there.
+        let stores = device && STORES.iter().any(|folder| self.target == Path::new(folder));
+        Attributes {
+            read_only: self.access == Access::ReadOnly,
+            no_suid: true,
+            no_dev: !device || stores,
+            no_exec: self.origin == Origin::Kernel || device && !stores,
+        }
     }
 
     /// True when `path` is already visible through this one, at the same place as on the node.
@@ -229,9 +241,10 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
         wants.iter().any(|want| want.origin >= Origin::Site(0) && path.starts_with(&want.target))
     };
 
-    for path in ["/proc", "/sys", "/dev"] {
+    for path in ["/proc", "/sys"] {
         wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
     }
+    wants.extend(devices(around.devices));
     let mut system = Vec::new();
     for path in ["/tmp", "/var/tmp"] {
         system.push(Want::node(path, ReadWrite, Required, Origin::System));
@@ -284,6 +297,27 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     wants
 }
 
+/// A /dev of the container's own, and what is mounted in it.
+fn devices(devices: &Devices) -> Vec<Want> {
+    let top = Path::new("/dev");
+    let mut entries = Entries::below(top);
+    let mut wants = Vec::new();
+    for folder in [PTS].iter().chain(STORES) {
+        entries.add(folder.as_ref(), Entry::Folder);
+        wants.push(Want::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+    }
+    for node in &devices.nodes {
+        entries.add(&node.path, |path| Entry::File(path, String::new()));
+        wants.push(Want::node(&node.path, Access::ReadWrite, Presence::IfThere, Origin::Device));
+    }
+    for (link, target) in &devices.links {
+        entries.add(link, |path| Entry::Link(path, target.clone()));
+    }
+    let (source, presence) = (Source::Made(entries.made), Presence::Required);
+    wants.push(Want { source, target: top.into(), access: Access::ReadOnly, presence, origin: Origin::Kernel });
+    wants
+}
+
 /// The host's MPI libraries over those of the image, and the folders that they open by path.
 fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = Want> + 'a {
     let want = |source: &Path, target: &Path, presence| {
@@ -309,7 +343,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
         Want { source, target, access: Access::ReadOnly, presence, origin }
     };
-    let (mut wants, mut entries) = (Vec::new(), Entries::default());
+    let (mut wants, mut entries) = (Vec::new(), Entries::below(PRIVATE.as_ref()));
     if helper {
         wants.push(node(around.helper, Path::new(HELPER), Presence::Required));
         entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
@@ -342,20 +376,26 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
             wants.push(node(&bind.source, &bind.target, presence));
         }
     }
-    let (source, target) = (Source::Made(entries.0), PRIVATE.into());
+    let (source, target) = (Source::Made(entries.made), PRIVATE.into());
     let presence = Presence::Required;
     wants.push(Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
     wants
 }
 
-/// The entries of our own folder, each after what is above it.
-#[derive(Default)]
-struct Entries(Vec<Entry>);
+/// The entries of a folder that is made, each after what is above it.
+struct Entries<'a> {
+    top: &'a Path,
+    made: Vec<Entry>,
+}
 
-impl Entries {
+impl<'a> Entries<'a> {
+    fn below(top: &'a Path) -> Self {
+        Self { top, made: Vec::new() }
+    }
+
     /// Adds one at `path`, with the folders on the way; nothing, if it lies elsewhere.
     fn add(&mut self, path: &Path, entry: impl FnOnce(PathBuf) -> Entry) {
-        let Ok(inside) = path.strip_prefix(PRIVATE) else { return };
+        let Ok(inside) = path.strip_prefix(self.top) else { return };
         let mut so_far = PathBuf::new();
         for name in inside.parent().into_iter().flatten() {
             so_far.push(name);
@@ -365,8 +405,8 @@ impl Entries {
     }
 
     fn push(&mut self, entry: Entry) {
-        if !self.0.contains(&entry) {
-            self.0.push(entry);
+        if !self.made.contains(&entry) {
+            self.made.push(entry);
         }
     }
 }
@@ -374,8 +414,11 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{Node, Type};
     use crate::request::Request;
     use std::ffi::OsStr;
+
+    const NONE: &Devices = &Devices { nodes: Vec::new(), links: Vec::new(), granted: Vec::new() };
 
     fn settings(fields: &str) -> Settings {
         Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
@@ -385,7 +428,7 @@ mod tests {
         let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
         wants(&settings(&fields), &Config::default(), around)
             .iter()
-            .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::System))
+            .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::Device | Origin::System))
             .map(|want| (want.target.display().to_string(), want.presence))
             .collect()
     }
@@ -400,6 +443,7 @@ mod tests {
             client: None,
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: None,
+            devices: NONE,
         }
     }
 
@@ -438,12 +482,25 @@ mod tests {
     }
 
     #[test]
-    fn only_dev_has_device_nodes() {
-        for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around("/w", "/h")) {
+    fn device_nodes_work_only_where_they_were_put() {
+        let node = |path: &str| Node { path: path.into(), kind: Type::Character, major: 1, minor: 3 };
+        let nodes = vec![node("/dev/infiniband/uverbs0"), node("/dev/null")];
+        let links = vec![("/dev/fd".into(), "/proc/self/fd".into())];
+        let around = Surroundings { devices: &Devices { nodes, links, granted: Vec::new() }, ..around("/w", "/h") };
+        for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
             let flags = want.attributes();
             assert!(flags.no_suid, "{want:?}");
-            assert_eq!(flags.no_dev, want.target != Path::new("/dev"), "{want:?}");
+            let works = ["/dev/pts", "/dev/infiniband/uverbs0", "/dev/null"].map(Path::new).contains(&&*want.target);
+            assert_eq!(flags.no_dev, !works, "{want:?}");
             assert_eq!(flags.read_only, want.access == Access::ReadOnly);
+            if want.target == Path::new("/dev") {
+                let folder = |path: &str| Entry::Folder(path.into());
+                let file = |path: &str| Entry::File(path.into(), String::new());
+                let folders = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(folder);
+                let others =
+                    [file("infiniband/uverbs0"), file("null"), Entry::Link("fd".into(), "/proc/self/fd".into())];
+                assert_eq!(want.source, Source::Made(folders.into_iter().chain(others).collect()));
+            }
         }
     }
 

@@ -9,12 +9,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
+use coracle::devices::{Devices, Node, Type};
 use coracle::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
 use coracle::mpi::{Fit, Over, Shown};
 use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
-use coracle::view::{Client, ClientBind, Presence, Source, Surroundings, wants};
+use coracle::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, wants};
 
 const LINE: &str = "----\n";
 
@@ -28,6 +29,7 @@ struct Case {
     image: BTreeMap<PathBuf, String>,
     /// Libraries of the image that the first profile of MPI covers, each with the name of the profile's file.
     over: Vec<(String, PathBuf)>,
+    devices: Devices,
 }
 
 impl Case {
@@ -38,6 +40,10 @@ impl Case {
             match key {
                 "config" => case.config.push_str(&format!("{value}\n")),
                 "node-file" => case.files.push(value.into()),
+                "device" => {
+                    let (major, minor) = (195, 0);
+                    case.devices.nodes.push(Node { path: value.into(), kind: Type::Character, major, minor });
+                }
                 "node-lacks" => case.lacking.push(value.into()),
                 "mpi-over" => {
                     let (name, place) = value.split_once(" -> ").unwrap();
@@ -119,6 +125,7 @@ impl Case {
             client: request.commands.then_some(&client),
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: profile.zip(fit.as_ref()),
+            devices: &self.devices,
         };
         let mut sightings = Vec::new();
         for want in wants(&request.settings, &config, &around) {
@@ -134,10 +141,14 @@ impl Case {
                     continue;
                 }
                 Source::Node(path) if file(path) => Shape::File,
+                Source::Node(path) if self.devices.nodes.iter().any(|node| node.path == *path) => Shape::File,
                 Source::Passwd | Source::Group => Shape::File,
                 _ => Shape::Folder,
             };
-            let sight = self.sight(&want.target);
+            let sight = match want.origin {
+                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                _ => self.sight(&want.target),
+            };
             sightings.push(Sighting { want, shape, sight });
         }
         let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };

@@ -11,8 +11,10 @@ use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Request, What};
 use coracle::sys::Identity;
+use nix::unistd::AccessFlags;
 
 use crate::clock::Clock;
+use crate::grant::{Grants, Rules, Teller};
 use crate::place;
 use crate::stages::{Authority, Run};
 use crate::userns;
@@ -72,13 +74,19 @@ impl Order<'_> {
         let (identity, authority) = whose(self.user)?;
         let used = request.settings.given();
         let settings = request.settings.or_site(&config.options.0);
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let told = std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute());
+        let grants = Grants::find(&config, &environment, told.as_deref(), Teller::Person);
+        let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
+        let devices =
+            grants.devices(&config, settings.gpu.unwrap_or(true), Some(&Rules { open: &open, slurms: false }));
         let run = Run {
             image,
             settings,
             client: None,
             helper: place::helper(),
             files: Vec::new(),
-            environment: std::env::vars_os().collect(),
+            environment,
             config,
             identity,
             authority,
@@ -89,6 +97,8 @@ impl Order<'_> {
             stored: None,
             daemon: None,
             mpi: None,
+            grants,
+            devices,
             clock: Clock::start(),
         };
         Ok((run, directory))

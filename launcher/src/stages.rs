@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use coracle::config::Config;
+use coracle::devices::{Devices, PTS, STORES};
 use coracle::env::{Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::options::Id;
-use coracle::plan::{Plan, Shape, Sighting, Upper};
+use coracle::plan::{Plan, Shape, Sight, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings};
@@ -20,11 +21,13 @@ use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
+use crate::grant::Grants;
 use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
@@ -66,6 +69,10 @@ pub struct Run {
     pub daemon: Option<u32>,
     /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
     pub mpi: Option<Replacement>,
+    /// What Slurm gave, and what the node has.
+    pub grants: Grants,
+    /// What of it is in /dev.
+    pub devices: Devices,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -280,6 +287,7 @@ impl Run {
             client: self.client.as_ref(),
             helper: &self.helper,
             mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
+            devices: &self.devices,
         }
     }
 
@@ -340,8 +348,13 @@ impl Run {
         let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for want in self.wants(around) {
             let Some((shape, source)) = open(proxy, &want)? else { continue };
-            let sight = rights.during(|| survey::look(image, &want.target));
-            let sight = sight.map_err(|error| apply::damaged(&name, &error))?;
+            let sight = match want.origin {
+                // In a /dev of our own, whatever the image has there.
+                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                _ => rights
+                    .during(|| survey::look(image, &want.target))
+                    .map_err(|error| apply::damaged(&name, &error))?,
+            };
             let images_own = want.presence == Presence::UnlessInImage
                 && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
             if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
@@ -468,6 +481,7 @@ fn form(image: &Image) -> Form {
 /// Opens what a want shows; nothing where the node does not have it and need not.
 fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
     let path = match &want.source {
+        Source::Node(path) if want.origin == Origin::Device => return Ok(open_device(path)),
         Source::Node(path) => path,
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
         Source::Memory(_) | Source::Made(_) => return Ok(Some((Shape::Folder, None))),
@@ -478,6 +492,18 @@ fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, 
         Err(_) if want.presence.optional() => Ok(None),
         Err(errno) => Err(missing(want, path, errno)),
     }
+}
+
+/// Opens a device node, or a folder of /dev; nothing where the node does not have it. Its owner and mode say what the
+/// user may do with it, not whether he sees it.
+fn open_device(path: &Path) -> Option<(Shape, Option<OwnedFd>)> {
+    if [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder)) {
+        let folder = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_DIRECTORY).ok()?;
+        return Some((Shape::Folder, Some(folder)));
+    }
+    let node = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).ok()?;
+    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&node).ok()?.st_mode) & SFlag::S_IFMT;
+    [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind).then_some((Shape::File, Some(node)))
 }
 
 /// Opens the folder that an overlay is to write into.

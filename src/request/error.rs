@@ -44,6 +44,8 @@ pub enum Error {
     Variable(OsString),
     /// What no profile of MPI can be called.
     Mpi(OsString),
+    /// Neither auto nor none.
+    Gpu(OsString),
     /// A variable that only Slurm or Coracle sets.
     OurVariable(OsString),
     /// Not a folder for an overlay.
@@ -103,6 +105,7 @@ impl From<Error> for Refusal {
             Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
             Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
             Error::Mpi(text) => usage(lossy(&text), "not a profile of MPI: its name, auto or none is wanted"),
+            Error::Gpu(text) => usage(lossy(&text), "auto or none is wanted for --container-gpu"),
             Error::Variable(text) => {
                 usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
             }
@@ -114,7 +117,7 @@ impl From<Error> for Refusal {
             ),
             Error::MadeAlready => usage(
                 "--container=step".into(),
-                "binds, digest, home, MPI, and what can be written were decided when that step started",
+                "binds, digest, home, MPI, GPUs, and what can be written were decided when that step started",
             ),
             Error::TooLong(length) => {
                 usage("--container".into(), &format!("the options take {length} bytes, at most {MAX_LEN} are possible"))

@@ -153,7 +153,8 @@ impl Request {
                 || settings.home.is_some()
                 || settings.writable.is_some()
                 || settings.overlay.is_some()
-                || settings.mpi.is_some();
+                || settings.mpi.is_some()
+                || settings.gpu.is_some();
             if made {
                 return Err(Error::MadeAlready);
             }

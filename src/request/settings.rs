@@ -34,6 +34,8 @@ pub struct Settings {
     pub scope: Option<Scope>,
     /// Whose MPI library programs get.
     pub mpi: Option<Mpi>,
+    /// Whether the GPUs that Slurm gave are visible.
+    pub gpu: Option<bool>,
 }
 
 /// Whether tasks may write into the image.
@@ -138,6 +140,7 @@ impl Settings {
             entrypoint: flag(Id::Entrypoint)?,
             scope: raw.value(Id::Scope).map(Scope::parse).transpose()?,
             mpi: raw.value(Id::Mpi).map(Mpi::parse).transpose()?,
+            gpu: raw.value(Id::Gpu).map(gpu).transpose()?,
         }
         .checked()
     }
@@ -156,6 +159,7 @@ impl Settings {
             (Id::Entrypoint, self.entrypoint.is_some()),
             (Id::Scope, self.scope.is_some()),
             (Id::Mpi, self.mpi.is_some()),
+            (Id::Gpu, self.gpu.is_some()),
         ];
         answered.into_iter().filter(|(_, answered)| *answered).map(|(id, _)| id).collect()
     }
@@ -178,6 +182,7 @@ impl Settings {
             entrypoint: self.entrypoint.or(other.entrypoint),
             scope: self.scope.or(other.scope),
             mpi: self.mpi.or(other.mpi),
+            gpu: self.gpu.or(other.gpu),
         }
     }
 
@@ -214,6 +219,7 @@ impl Settings {
         add("entrypoint", self.entrypoint.map(yes));
         add("scope", self.scope.map(|scope| scope.word().to_owned()));
         add("mpi", self.mpi.as_ref().map(|mpi| mpi.word().to_owned()));
+        add("gpu", self.gpu.map(gpu_word));
         fields.iter().fold(String::new(), |text, field| text + ";" + field)
     }
 
@@ -234,6 +240,7 @@ impl Settings {
             (Id::Entrypoint, self.entrypoint.map(yes)),
             (Id::Scope, self.scope.map(|scope| scope.word().to_owned())),
             (Id::Mpi, self.mpi.as_ref().map(|mpi| mpi.word().to_owned())),
+            (Id::Gpu, self.gpu.map(gpu_word)),
         ];
         let key = |id| OPTIONS.iter().find(|spec| spec.id == id).map(|spec| spec.key);
         values.into_iter().filter_map(|(id, value)| Some((key(id)?, value?))).collect()
@@ -261,6 +268,7 @@ impl Settings {
             "entrypoint" if self.entrypoint.is_none() => self.entrypoint = flag()?,
             "scope" if self.scope.is_none() => self.scope = Some(Scope::parse(OsStr::new(value))?),
             "mpi" if self.mpi.is_none() => self.mpi = Some(Mpi::parse(OsStr::new(value))?),
+            "gpu" if self.gpu.is_none() => self.gpu = Some(gpu(OsStr::new(value))?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -273,6 +281,18 @@ fn writable(text: &OsStr) -> Result<Writable, Error> {
         Ok(false) => Ok(Writable::Off),
         Err(_) => Size::parse(text).map(Some).map(Writable::Memory),
     }
+}
+
+fn gpu(text: &OsStr) -> Result<bool, Error> {
+    match text {
+        text if text == "auto" => Ok(true),
+        text if text == "none" => Ok(false),
+        other => Err(Error::Gpu(other.to_owned())),
+    }
+}
+
+fn gpu_word(shown: bool) -> String {
+    if shown { "auto" } else { "none" }.to_owned()
 }
 
 fn overlay(text: &OsStr, directory: &Path) -> Result<PathBuf, Error> {

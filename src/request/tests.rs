@@ -299,6 +299,7 @@ proptest! {
             overlay: Some(source.into()),
             entrypoint: Some(true),
             scope: Some(Scope::Steps),
+            gpu: Some(false),
             mpi: Some(Mpi::parse(OsStr::new("openmpi-5")).unwrap()),
         };
         let what = What::Image(ImageRef { path: image.clone().into(), typed: image });

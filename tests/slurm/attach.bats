@@ -63,7 +63,7 @@ ns='readlink /proc/self/ns/mnt'
 	start_job
 	not_joined "step $job.9: does not run on this node" coracle exec --job "$job.9" true
 	not_joined "step $job.1: has no container on this node" coracle exec --job "$job.1" true
-	not_joined 'binds, digest, home, MPI, and what can be written were decided' \
+	not_joined 'binds, digest, home, MPI, GPUs, and what can be written were decided' \
 		coracle exec --job "$job.0" -B /tmp:/x true
 	run as bob coracle exec --job "$job.0" true
 	((status != 0))

@@ -75,7 +75,9 @@ pub fn build(
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
                 (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
-                (Source::Made(entries), None) => stage.folder("coracle", entries, mount.attributes).map_err(system)?,
+                (Source::Made(entries), None) => {
+                    stage.folder(name_of(&mount.place), entries, mount.attributes).map_err(system)?
+                }
                 (Source::Memory(size), None) => {
                     root::memory(size.0, mount.attributes, Some(identity)).map_err(system)?
                 }
@@ -89,6 +91,11 @@ pub fn build(
     // The root of this process is the image now; nothing may be looked up before it is the node's again.
     sys::enter_mount_namespace(&home).map_err(system)?;
     built
+}
+
+/// The name of a folder that is made.
+fn name_of(place: &Path) -> &str {
+    place.file_name().and_then(|name| name.to_str()).unwrap_or("made")
 }
 
 /// A detached copy of what a mount shows; nothing for the files that we write ourselves.

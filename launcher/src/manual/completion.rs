@@ -34,7 +34,7 @@ fn kind(id: Id, value: &str) -> String {
         Id::Bind => "binds".to_owned(),
         Id::Overlay => "folder".to_owned(),
         Id::Env => "variables".to_owned(),
-        Id::Scope => format!("words {}", value.replace('|', " ")),
+        Id::Scope | Id::Gpu => format!("words {}", value.replace('|', " ")),
         Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint | Id::Mpi => {
             "any".to_owned()
         }

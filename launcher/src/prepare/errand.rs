@@ -15,6 +15,7 @@ use coracle::view::HELPER;
 use super::Server;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
+use crate::grant::{Grants, Teller};
 use crate::join;
 use crate::place;
 use crate::proxy::Proxy;
@@ -110,6 +111,8 @@ impl Server {
             false => None,
         };
         let job = self.job(&config);
+        let grants = Grants::find(&config, &self.environment, told, Teller::Step { script });
+        let devices = grants.devices(&config, settings.gpu.unwrap_or(true), None);
         let run = Box::new(Run {
             image,
             settings,
@@ -126,6 +129,8 @@ impl Server {
             stored: None,
             daemon: Some(self.start.daemon),
             mpi: None,
+            grants,
+            devices,
             clock: Clock::start(),
         });
         Ok(match step {

@@ -21,6 +21,8 @@ pub struct Conf {
     pub auth_socket: Option<PathBuf>,
     /// TaskProlog and TaskEpilog, which slurmstepd runs in the task's own namespace.
     pub task_scripts: Vec<PathBuf>,
+    /// GresTypes: the generic resources that Slurm manages.
+    pub gres_types: Vec<String>,
     /// MpiDefault: what srun takes for `--mpi` when nobody says it.
     pub mpi_default: Option<String>,
 }
@@ -46,6 +48,7 @@ impl Conf {
             match key.trim().to_ascii_lowercase().as_str() {
                 "plugindir" => self.plugins = value.split(':').map(PathBuf::from).collect(),
                 "plugstackconfig" => self.plugstack = Some(folder.join(value)),
+                "grestypes" => self.gres_types = value.split(',').map(str::to_owned).collect(),
                 "mpidefault" => self.mpi_default = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => self.task_scripts.push(folder.join(value)),
                 "authinfo" => {
@@ -85,7 +88,7 @@ fn add_spank_plugins(node: &Node, file: &Path, plugins: &[PathBuf], depth: usize
 }
 
 /// What follows `word`, whatever its case, and a blank at the start of `line`.
-fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+pub(super) fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let (first, rest) = line.split_once(char::is_whitespace)?;
     first.eq_ignore_ascii_case(word).then_some(rest.trim())
 }

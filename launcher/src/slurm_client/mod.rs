@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod conf;
+mod gres;
 mod mpi;
 mod node;
 mod program;
@@ -26,6 +27,7 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
+pub use gres::resources;
 pub use mpi::{Offer, offer};
 
 /// What coracle.yaml says is not so. What is only looked for and not found is no error.

@@ -1,0 +1,159 @@
+//! What belongs to a GPU besides the files that Slurm knows of it.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+/// Whose driver a GPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Vendor {
+    /// NVIDIA's own driver.
+    Nvidia,
+    /// amdgpu, with /dev/kfd for computing.
+    Amd,
+    /// i915 or xe.
+    Intel,
+}
+
+/// The driver's own nodes, without which no GPU of NVIDIA's can be used (nvidia-modprobe(1)).
+const NVIDIA_CONTROL: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
+/// Memory of other nodes (IMEX). Slurm makes a step's channels in a folder of its own (switch/nvidia_imex).
+const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
+/// GPUDirect Storage.
+const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
+const AMD_CONTROL: &str = "/dev/kfd";
+const DRI: &str = "/dev/dri";
+const DRM: &str = "/sys/class/drm";
+
+impl Vendor {
+    /// Whose GPU the device file belongs to, if to anybody's. `root` is "/", but in tests.
+    pub fn of(root: &Path, file: &Path) -> Option<Self> {
+        let name = file.to_str()?;
+        let rest = name.strip_prefix("/dev/nvidia");
+        if rest.is_some_and(|rest| rest.starts_with("-caps/") || rest.parse::<u32>().is_ok()) {
+            return Some(Self::Nvidia);
+        }
+        let node = file.strip_prefix(DRI).ok()?;
+        let driver = std::fs::read_link(below(root, DRM).join(node).join("device/driver")).ok();
+        match driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
+            Some("nvidia") => Some(Self::Nvidia),
+            Some("amdgpu") => Some(Self::Amd),
+            Some("i915" | "xe") => Some(Self::Intel),
+            Some(_) => None,
+            None => Some(if below(root, AMD_CONTROL).exists() { Self::Amd } else { Self::Intel }),
+        }
+    }
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nvidia => "NVIDIA",
+            Self::Amd => "AMD",
+            Self::Intel => "Intel",
+        }
+    }
+
+    /// Whether the driver's node at `path` serves all of its GPUs.
+    pub fn shares(self, path: &Path) -> bool {
+        match self {
+            Self::Nvidia => {
+                NVIDIA_CONTROL.iter().any(|control| path == Path::new(control))
+                    || path.parent() == Some(Path::new(NVIDIA_CHANNELS))
+                    || path.to_str().is_some_and(|path| path.starts_with(NVIDIA_STORAGE))
+            }
+            Self::Amd => path == Path::new(AMD_CONTROL),
+            Self::Intel => false,
+        }
+    }
+}
+
+/// Whether only whoever was granted a GPU may see the device file: it is one's, or serves one.
+pub fn is_gpus(path: &Path) -> bool {
+    let name = path.to_str().unwrap_or_default();
+    name.starts_with("/dev/nvidia") || path == Path::new(AMD_CONTROL) || path.starts_with(DRI)
+}
+
+/// The other device files of the same card: `card1` of `renderD129` (drm-uapi, "render nodes").
+pub fn siblings(root: &Path, file: &Path) -> Vec<PathBuf> {
+    let Ok(node) = file.strip_prefix(DRI) else { return Vec::new() };
+    let Ok(entries) = below(root, DRM).join(node).join("device/drm").read_dir() else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_node = |name: &String| {
+        let number = name.strip_prefix("card").or_else(|| name.strip_prefix("renderD"));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let nodes = names.filter(is_node);
+    nodes.map(|name| Path::new(DRI).join(name)).filter(|other| other != file).collect()
+}
+
+/// The links below /dev/dri/by-path, by which Level Zero finds GPUs, that lead to one of `shown`.
+pub fn links(root: &Path, shown: &dyn Fn(&Path) -> bool) -> Vec<(PathBuf, PathBuf)> {
+    let folder = Path::new(DRI).join("by-path");
+    let Ok(entries) = below(root, &folder).read_dir() else { return Vec::new() };
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let target = std::fs::read_link(below(root, &folder).join(&name)).ok()?;
+            let leads_to = Path::new(DRI).join(target.strip_prefix("..").ok()?);
+            shown(&leads_to).then(|| (folder.join(name), target))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn below(root: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_card_is_known_by_its_driver_and_its_nodes_by_the_card() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let device = root.join("sys/devices/pci/0000:03:00.0");
+        for name in ["card1", "renderD129", "card1-DP-1"] {
+            create_dir_all(device.join("drm").join(name)).unwrap();
+        }
+        create_dir_all(root.join("sys/bus/pci/drivers/amdgpu")).unwrap();
+        symlink("../../../bus/pci/drivers/amdgpu", device.join("driver")).unwrap();
+        create_dir_all(root.join("sys/class/drm/renderD129")).unwrap();
+        symlink("../../../devices/pci/0000:03:00.0", root.join("sys/class/drm/renderD129/device")).unwrap();
+        let file = Path::new("/dev/dri/renderD129");
+        assert_eq!(Vendor::of(root, file), Some(Vendor::Amd));
+        assert_eq!(siblings(root, file), [PathBuf::from("/dev/dri/card1")]);
+        assert_eq!(Vendor::of(root, Path::new("/dev/dri/renderD130")), Some(Vendor::Intel));
+        create_dir_all(root.join("dev")).unwrap();
+        write(root.join("dev/kfd"), "").unwrap();
+        assert_eq!(Vendor::of(root, Path::new("/dev/dri/renderD130")), Some(Vendor::Amd));
+    }
+
+    #[test]
+    fn nvidias_files_are_known_by_their_names() {
+        let vendor = |file: &str| Vendor::of(Path::new("/nowhere"), Path::new(file));
+        assert_eq!(vendor("/dev/nvidia12"), Some(Vendor::Nvidia));
+        assert_eq!(vendor("/dev/nvidia-caps/nvidia-cap30"), Some(Vendor::Nvidia));
+        assert_eq!(vendor("/dev/nvidiactl"), None);
+        assert!(Vendor::Nvidia.shares(Path::new("/dev/nvidia-uvm")));
+        assert!(Vendor::Nvidia.shares(Path::new("/dev/nvidia-caps-imex-channels/channel0")));
+        assert!(!Vendor::Nvidia.shares(Path::new("/dev/nvidia-caps/nvidia-cap1")));
+        assert!(is_gpus(Path::new("/dev/nvidia-caps/nvidia-cap1")) && !is_gpus(Path::new("/dev/null")));
+    }
+
+    #[test]
+    fn only_links_to_what_is_shown_are_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("dev/dri/by-path");
+        create_dir_all(&folder).unwrap();
+        for (name, target) in [("pci-a-render", "../renderD128"), ("pci-b-render", "../renderD129"), ("x", "/etc")] {
+            symlink(target, folder.join(name)).unwrap();
+        }
+        let found = links(root.path(), &|path| path == Path::new("/dev/dri/renderD129"));
+        assert_eq!(found, [("/dev/dri/by-path/pci-b-render".into(), "../renderD129".into())]);
+    }
+}

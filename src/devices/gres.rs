@@ -1,0 +1,180 @@
+//! gres.conf(5): which device files make a unit of a generic resource, in Slurm's own order.
+//!
+//! Slurm's numbers of GPUs (SLURM_STEP_GPUS) count the records of this file (gres_gpu.c, common_gres_set_env), and not
+//! what the device files are called.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+/// The name of GPUs among generic resources.
+pub const GPU: &str = "gpu";
+/// Parts of GPUs: their records name a GPU's files again.
+const SHARES: &[&str] = &["mps", "shard"];
+/// More units than a node has of anything.
+const MAX_UNITS: usize = 4096;
+
+/// What Slurm grants as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// The name of the resource.
+    pub name: String,
+    /// Its device files; a MIG instance has several.
+    pub files: Vec<PathBuf>,
+}
+
+impl Unit {
+    /// Whether it is a GPU, or a part of one with device files of its own.
+    pub fn is_gpu(&self) -> bool {
+        self.name == GPU
+    }
+}
+
+/// The units that `lines` of gres.conf name for the node `host`. Records without files (AutoDetect) make none.
+pub fn units<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Unit> {
+    let mut units = Vec::new();
+    let mut pending = String::new();
+    for line in lines {
+        let line = line.split('#').next().unwrap_or_default().trim_end();
+        if let Some(line) = line.strip_suffix('\\') {
+            pending.push_str(line);
+            continue;
+        }
+        pending.push_str(line);
+        add(&std::mem::take(&mut pending), host, &mut units);
+    }
+    add(&pending, host, &mut units);
+    units.truncate(MAX_UNITS);
+    units
+}
+
+fn add(line: &str, host: &str, units: &mut Vec<Unit>) {
+    let value = |wanted: &str| {
+        let mut pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+        pairs.find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim_matches('"'))
+    };
+    if value("NodeName").is_some_and(|nodes| !expand(nodes).iter().any(|node| node == host)) {
+        return;
+    }
+    let Some(name) = value("Name").map(str::to_ascii_lowercase) else { return };
+    if SHARES.contains(&name.as_str()) {
+        return;
+    }
+    let files = |list: &str| expand(list).into_iter().map(PathBuf::from).filter(|file| file.starts_with("/dev"));
+    match (value("MultipleFiles"), value("File")) {
+        (Some(list), _) => units.push(Unit { name, files: files(list).collect() }),
+        (None, Some(list)) => units.extend(files(list).map(|file| Unit { name: name.clone(), files: vec![file] })),
+        (None, None) => {}
+    }
+}
+
+/// A list of Slurm's: `n[1-3,07],x` is `n1`, `n2`, `n3`, `n07` and `x`.
+fn expand(list: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut depth, mut start) = (0_usize, 0);
+    let bytes = list.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                found.extend(list.get(start..at).map(one).unwrap_or_default());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.extend(list.get(start..).map(one).unwrap_or_default());
+    found.retain(|name| !name.is_empty());
+    found.truncate(MAX_UNITS);
+    found
+}
+
+/// What one name with brackets stands for.
+fn one(name: &str) -> Vec<String> {
+    let Some((front, (inner, rest))) =
+        name.split_once('[').and_then(|(front, rest)| Some((front, rest.split_once(']')?)))
+    else {
+        return vec![name.to_owned()];
+    };
+    let rests = one(rest);
+    let middles = inner.split(',').flat_map(range);
+    middles.flat_map(|middle| rests.iter().map(move |rest| format!("{front}{middle}{rest}"))).take(MAX_UNITS).collect()
+}
+
+/// `07-10` is `07`, `08`, `09` and `10`.
+fn range(text: &str) -> Vec<String> {
+    let Some((first, last)) = text.split_once('-') else { return vec![text.to_owned()] };
+    let width = if first.starts_with('0') { first.len() } else { 0 };
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => (first..=last).take(MAX_UNITS).map(|number| format!("{number:0width$}")).collect(),
+        _ => vec![text.to_owned()],
+    }
+}
+
+/// The GPUs of a node whose records name no files (AutoDetect): in the order of their files, as Slurm sorts them before
+/// it looks at links between them (gres_gpu.c, _sort_gpu_by_file).
+pub fn detected<'a>(nodes: impl IntoIterator<Item = &'a Path>) -> Vec<Unit> {
+    let number = |path: &Path, prefix: &str| -> Option<u32> { path.to_str()?.strip_prefix(prefix)?.parse().ok() };
+    let (mut nvidia, mut render) = (Vec::new(), Vec::new());
+    for node in nodes {
+        nvidia.extend(number(node, "/dev/nvidia").map(|number| (number, node)));
+        render.extend(number(node, "/dev/dri/renderD").map(|number| (number, node)));
+    }
+    // With NVIDIA's driver its GPUs have both.
+    let mut found = if nvidia.is_empty() { render } else { nvidia };
+    found.sort();
+    let unit = |node: &Path| Unit { name: GPU.to_owned(), files: vec![node.to_owned()] };
+    found.into_iter().map(|(_, node)| unit(node)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(text: &str, host: &str) -> Vec<(String, Vec<String>)> {
+        let shown = |file: &PathBuf| file.display().to_string();
+        let units = units(text.lines(), host);
+        units.into_iter().map(|unit| (unit.name, unit.files.iter().map(shown).collect())).collect()
+    }
+
+    #[test]
+    fn each_file_is_a_unit_and_several_files_can_be_one() {
+        let text = "# a comment\nAutoDetect=off\n\
+            Name=gpu Type=a100 File=/dev/nvidia[2-3] Cores=0-7 # here\n\
+            name=gpu type=1g.10gb \\\n  multiplefiles=/dev/nvidia0,/dev/nvidia-caps/nvidia-cap[12-13]\n\
+            Name=mps Count=200 File=/dev/nvidia2\nName=fpga File=/dev/xdma0\nName=license Count=3\n";
+        let gpu = |files: &[&str]| ("gpu".to_owned(), files.iter().map(|&file| file.to_owned()).collect::<Vec<_>>());
+        let fpga = ("fpga".to_owned(), vec!["/dev/xdma0".to_owned()]);
+        let mig = ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"];
+        assert_eq!(files(text, "n1"), [gpu(&["/dev/nvidia2"]), gpu(&["/dev/nvidia3"]), gpu(&mig), fpga]);
+    }
+
+    #[test]
+    fn records_of_other_nodes_are_passed_over() {
+        let text = "NodeName=n[1-3,08-10],login Name=gpu File=/dev/nvidia0\nNodeName=x Name=gpu File=/dev/nvidia1\n";
+        for host in ["n1", "n3", "n08", "n10", "login"] {
+            assert_eq!(files(text, host).len(), 1, "{host}");
+        }
+        for host in ["n4", "n8", "n", "n0"] {
+            assert!(files(text, host).is_empty(), "{host}");
+        }
+        assert_eq!(files(text, "x")[0].1, ["/dev/nvidia1"]);
+    }
+
+    #[test]
+    fn what_is_no_device_file_and_what_makes_no_sense_is_nothing() {
+        assert!(files("Name=gpu File=/etc/passwd\nFile=/dev/nvidia0\nName=gpu\nName=gpu File=[\n", "n").is_empty());
+        assert_eq!(files("Name=gpu File=/dev/nvidia[0-99999999]", "n").len(), MAX_UNITS);
+    }
+
+    #[test]
+    fn detected_gpus_are_in_the_order_of_their_numbers() {
+        let nodes = ["/dev/nvidia10", "/dev/nvidia9", "/dev/nvidiactl", "/dev/dri/renderD128", "/dev/nvidia-uvm"];
+        let found = detected(nodes.iter().map(Path::new));
+        assert_eq!(
+            found.iter().map(|unit| unit.files[0].to_str().unwrap()).collect::<Vec<_>>(),
+            ["/dev/nvidia9", "/dev/nvidia10"]
+        );
+        assert_eq!(detected([Path::new("/dev/dri/renderD129"), Path::new("/dev/dri/card0")]).len(), 1);
+    }
+}

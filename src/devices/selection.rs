@@ -1,0 +1,198 @@
+//! What of a node's /dev a container has.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::gpu::{self, Vendor};
+use super::gres::Unit;
+use super::{Node, Type};
+use crate::config::DeviceRules;
+
+/// Every Unix program may expect these (devices.txt of the kernel, "compulsory").
+const BASIC: &[&str] = &["/dev/full", "/dev/null", "/dev/ptmx", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+/// Interconnects, and what MPI copies between processes with: their drivers are made for every user.
+const FABRIC: &[&str] = &["cxi", "hfi1", "ipath", "kgni", "knem", "opa", "xpmem"];
+/// InfiniBand, RoCE and iWARP.
+const INFINIBAND: &str = "/dev/infiniband";
+/// Memory of GPUs for interconnects (GDRCopy).
+const GDR: &str = "/dev/gdrdrv";
+/// Links of every /dev (udev's static ones).
+const LINKS: &[(&str, &str)] = &[
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+const PTMX: &str = "/dev/ptmx";
+/// The first and last major number of what devpts makes (devices.txt, "Unix98 PTY slaves").
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// The file system of terminals.
+pub const PTS: &str = "/dev/pts";
+/// Other file systems in /dev, without device nodes: shared memory, message queues and huge pages.
+pub const STORES: &[&str] = &["/dev/shm", "/dev/mqueue", "/dev/hugepages"];
+
+/// What a container has below /dev.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// Device nodes, by path.
+    pub nodes: Vec<Node>,
+    /// Symbolic links, and where they lead.
+    pub links: Vec<(PathBuf, PathBuf)>,
+    /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
+    pub granted: Vec<(Vec<PathBuf>, Option<Vendor>)>,
+}
+
+/// A rule about devices: what kind of node, the driver's number, and the device's, or any.
+pub type Rule = (Type, u32, Option<u32>);
+
+/// What there is to choose from.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// Where the node's file system begins: "/", but in tests.
+    pub root: &'a Path,
+    /// All device nodes of the node.
+    pub nodes: &'a [Node],
+    /// All units of its generic resources.
+    pub units: &'a [Unit],
+    /// `devices` of coracle.yaml.
+    pub rules: &'a DeviceRules,
+}
+
+impl Devices {
+    /// What a container has whose step was granted `granted`.
+    pub fn select(choice: &Choice<'_>, granted: &[&Unit]) -> Self {
+        let root = choice.root;
+        let mut own: BTreeSet<PathBuf> = granted.iter().flat_map(|unit| unit.files.iter().cloned()).collect();
+        own.extend(granted.iter().flat_map(|unit| &unit.files).flat_map(|file| gpu::siblings(root, file)));
+        let vendors: BTreeSet<Vendor> = own.iter().filter_map(|file| Vendor::of(root, file)).collect();
+        let resources: BTreeSet<&Path> =
+            choice.units.iter().flat_map(|unit| &unit.files).map(PathBuf::as_path).collect();
+        let shown = |path: &Path| {
+            if own.contains(path) || BASIC.iter().any(|basic| path == Path::new(basic)) {
+                return true;
+            }
+            // What Slurm grants, nothing else does.
+            !resources.contains(path)
+                && match choice.rules.allow(path) {
+                    Some(allowed) => allowed,
+                    None if vendors.iter().any(|vendor| vendor.shares(path)) => true,
+                    None => !gpu::is_gpus(path) && is_fabric(path) || path == Path::new(GDR) && !vendors.is_empty(),
+                }
+        };
+        let nodes: Vec<Node> = choice.nodes.iter().filter(|node| shown(&node.path)).cloned().collect();
+        let mut links: Vec<(PathBuf, PathBuf)> = LINKS.iter().map(|(link, to)| (link.into(), to.into())).collect();
+        let has = |path: &Path| nodes.iter().any(|node| node.path == path);
+        if !has(Path::new(PTMX)) {
+            links.push((PTMX.into(), "pts/ptmx".into()));
+        }
+        links.extend(gpu::links(root, &has));
+        let vendor = |unit: &Unit| unit.files.iter().find_map(|file| Vendor::of(root, file)).filter(|_| unit.is_gpu());
+        let granted = granted.iter().map(|unit| (unit.files.clone(), vendor(unit))).collect();
+        Self { nodes, links, granted }
+    }
+
+    /// Adds the nodes that a driver's description names, unless they are another's.
+    pub fn add(&mut self, choice: &Choice<'_>, paths: &[PathBuf]) {
+        let free = |path: &Path| !choice.units.iter().any(|unit| unit.files.iter().any(|file| file == path));
+        let wanted = choice.nodes.iter().filter(|node| paths.contains(&node.path) && free(&node.path));
+        let new: Vec<Node> = wanted.filter(|node| !self.nodes.contains(node)).cloned().collect();
+        self.nodes.extend(new);
+        self.nodes.sort();
+    }
+
+    /// The rules that let whoever is in the container open what is there, and nothing else.
+    pub fn rules(&self) -> Vec<Rule> {
+        let nodes = self.nodes.iter().map(|node| (node.kind, node.major, Some(node.minor)));
+        let terminals = TERMINALS.map(|major| (Type::Character, major, None));
+        // The ptmx of devpts itself, whatever is called so in /dev.
+        nodes.chain([(Type::Character, 5, Some(2))]).chain(terminals).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The GPUs among what was granted.
+    pub fn gpus(&self) -> impl Iterator<Item = (&[PathBuf], Vendor)> {
+        self.granted.iter().filter_map(|(files, vendor)| Some((files.as_slice(), (*vendor)?)))
+    }
+}
+
+fn is_fabric(path: &Path) -> bool {
+    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str).unwrap_or_default();
+    path.starts_with(INFINIBAND) || FABRIC.iter().any(|driver| is_numbered(name, driver))
+}
+
+/// `hfi1_0` of `hfi1`, and `xpmem` of `xpmem`, but not `knemesis` of `knem`.
+fn is_numbered(name: &str, driver: &str) -> bool {
+    name.strip_prefix(driver).is_some_and(|rest| rest.chars().all(|letter| letter.is_ascii_digit() || letter == '_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grant::Grant;
+    use super::super::gres::units;
+    use super::*;
+
+    fn nodes(paths: &[&str]) -> Vec<Node> {
+        let numbered = paths.iter().zip(0..);
+        numbered.map(|(path, minor)| Node { path: path.into(), kind: Type::Character, major: 9, minor }).collect()
+    }
+
+    fn shown(all: &[&str], gres: &str, numbers: &str, rules: &str) -> Vec<String> {
+        let (nodes, units) = (nodes(all), units(gres.lines(), "n"));
+        let rules: DeviceRules = serde_yaml::from_str(rules).unwrap();
+        let choice = Choice { root: Path::new("/nowhere"), nodes: &nodes, units: &units, rules: &rules };
+        let devices = Devices::select(&choice, &Grant::from_numbers(numbers).of(&units, None, false));
+        devices.nodes.iter().map(|node| node.path.display().to_string()).collect()
+    }
+
+    const NODE: &[&str] = &[
+        "/dev/fuse",
+        "/dev/hfi1_0",
+        "/dev/infiniband/uverbs0",
+        "/dev/kvm",
+        "/dev/null",
+        "/dev/nvidia-caps/nvidia-cap1",
+        "/dev/nvidia-uvm",
+        "/dev/nvidia0",
+        "/dev/nvidia1",
+        "/dev/nvidiactl",
+        "/dev/xpmemory",
+    ];
+    const GRES: &str = "Name=gpu File=/dev/nvidia[0-1]";
+
+    #[test]
+    fn a_step_without_gpus_sees_none_of_their_files() {
+        assert_eq!(shown(NODE, GRES, "", "[]"), ["/dev/hfi1_0", "/dev/infiniband/uverbs0", "/dev/null"]);
+        assert_eq!(shown(NODE, "", "", "[]"), ["/dev/hfi1_0", "/dev/infiniband/uverbs0", "/dev/null"]);
+    }
+
+    #[test]
+    fn a_gpu_comes_with_its_drivers_nodes() {
+        let gpu = ["/dev/hfi1_0", "/dev/infiniband/uverbs0", "/dev/null", "/dev/nvidia-uvm", "/dev/nvidia1"];
+        assert_eq!(shown(NODE, GRES, "1", "[]"), [&gpu[..], &["/dev/nvidiactl"]].concat());
+    }
+
+    #[test]
+    fn the_site_adds_and_takes_away_but_grants_nothing_of_slurms() {
+        let rules = "[{path: /dev/fuse}, {path: /dev/k*, rule: allow}, {path: /dev/kvm, rule: deny}, \
+            {path: '/dev/nvidia*'}, {path: '/dev/**/uverbs?', rule: deny}, {path: /dev/null, rule: deny}]";
+        let wanted = ["/dev/fuse", "/dev/hfi1_0", "/dev/null", "/dev/nvidia-uvm", "/dev/nvidiactl"];
+        assert_eq!(shown(NODE, GRES, "", rules), wanted);
+    }
+
+    #[test]
+    fn patterns_are_of_dev_alone() {
+        for path in ["/etc/x", "/dev", "/dev/", "/dev/../etc", "/dev//x", "dev/x", "/dev/[x"] {
+            let error = serde_yaml::from_str::<DeviceRules>(&format!("[{{path: '{path}'}}]")).unwrap_err().to_string();
+            assert!(error.contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_rules_name_what_is_shown_and_terminals() {
+        let devices = Devices { nodes: nodes(&["/dev/null"]), ..Devices::default() };
+        let rules = devices.rules();
+        assert!(rules.contains(&(Type::Character, 9, Some(0))) && rules.contains(&(Type::Character, 136, None)));
+        assert_eq!(rules.len(), 2 + TERMINALS.count());
+    }
+}
