@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script, without};
+use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script};
 use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
@@ -267,10 +267,10 @@ fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     pairs.extend(changes.into_iter().filter_map(|change| match change {
         Change::Set(name, value) => Some((name, value)),
         Change::Unset(_) => None,
-        Change::Without(name, words) => {
-            let list = value(host, &name)?;
-            let left = without(&list, &words).unwrap_or(list);
-            Some((name, left))
+        Change::Without(..) | Change::Numbered(..) => {
+            let list = value(host, change.name())?;
+            let new = change.of_list(&list).unwrap_or(list);
+            Some((change.name().to_owned(), new))
         }
     }));
     pairs

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coracle::env::{Change, without};
+use coracle::env::Change;
 use coracle::mpi::SERVER_FOLDER;
 use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
@@ -393,10 +393,10 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
                 }
             }
             Change::Unset(name) => text(name).iter().for_each(|name| spank.unsetenv(name)),
-            Change::Without(name, words) => {
+            Change::Without(name, _) | Change::Numbered(name, _) => {
                 let Some(name) = text(name) else { continue };
-                let left = spank.getenv(&name, MAX_LEN).and_then(|list| text(&without(&list, words)?));
-                left.iter().for_each(|left| spank.setenv(&name, left));
+                let new = spank.getenv(&name, MAX_LEN).and_then(|list| text(&change.of_list(&list)?));
+                new.iter().for_each(|new| spank.setenv(&name, new));
             }
         }
     }

@@ -126,7 +126,7 @@ fn leave_the_container() {
                 sys::set_env(&name, &value);
             }
             (Some(name), Change::Unset(_)) => sys::unset_env(&name),
-            (None, _) | (Some(_), Change::Without(..)) => {}
+            (None, _) | (Some(_), Change::Without(..) | Change::Numbered(..)) => {}
         }
     }
     INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));

@@ -16,26 +16,41 @@ pub enum Change {
     Unset(OsString),
     /// Of its words, which commas part, these go.
     Without(OsString, OsString),
+    /// Each of its words that is one of these becomes its place among these, from 0.
+    Numbered(OsString, OsString),
 }
 
 impl Change {
     /// The variable.
     pub fn name(&self) -> &OsStr {
         match self {
-            Self::Set(name, _) | Self::Unset(name) | Self::Without(name, _) => name,
+            Self::Set(name, _) | Self::Unset(name) | Self::Without(name, _) | Self::Numbered(name, _) => name,
         }
     }
 
-    /// `+NAME=VALUE`, `-NAME` or `~NAME=WORD,WORD` for each, with a NUL behind. What no environment can hold (a NUL, a name that is
-    /// empty or has a `=`) is left out.
+    /// What becomes of a variable with this value; nothing, if it stays.
+    pub fn of_list(&self, list: &OsStr) -> Option<OsString> {
+        match self {
+            Self::Without(_, words) => without(list, words),
+            Self::Numbered(_, words) => numbered(list, words),
+            Self::Set(..) | Self::Unset(_) => None,
+        }
+    }
+
+    /// `+NAME=VALUE`, `-NAME`, `~NAME=WORD,WORD` or `#NAME=WORD,WORD` for each, with a NUL behind. What no environment can
+    /// hold (a NUL, a name that is empty or has a `=`) is left out.
     pub fn to_bytes(changes: &[Self]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for change in changes {
             match change {
-                Self::Set(name, value) | Self::Without(name, value)
+                Self::Set(name, value) | Self::Without(name, value) | Self::Numbered(name, value)
                     if is_name(name.as_bytes()) && !value.as_bytes().contains(&0) =>
                 {
-                    bytes.push(if matches!(change, Self::Set(..)) { b'+' } else { b'~' });
+                    bytes.push(match change {
+                        Self::Without(..) => b'~',
+                        Self::Numbered(..) => b'#',
+                        _ => b'+',
+                    });
                     bytes.extend_from_slice(name.as_bytes());
                     bytes.push(b'=');
                     bytes.extend_from_slice(value.as_bytes());
@@ -46,7 +61,7 @@ impl Change {
                     bytes.extend_from_slice(name.as_bytes());
                     bytes.push(0);
                 }
-                Self::Set(..) | Self::Unset(_) | Self::Without(..) => {}
+                _ => {}
             }
         }
         bytes
@@ -67,10 +82,14 @@ impl Change {
         let (kind, rest) = record.split_first()?;
         let owned = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         match kind {
-            b'+' | b'~' => {
+            b'+' | b'~' | b'#' => {
                 let equals = rest.iter().position(|byte| *byte == b'=')?;
                 let (name, value) = (rest.get(..equals)?, rest.get(equals.checked_add(1)?..)?);
-                let change = if *kind == b'+' { Self::Set } else { Self::Without };
+                let change = match kind {
+                    b'~' => Self::Without,
+                    b'#' => Self::Numbered,
+                    _ => Self::Set,
+                };
                 is_name(name).then(|| change(owned(name), owned(value)))
             }
             b'-' => is_name(rest).then(|| Self::Unset(owned(rest))),
@@ -79,11 +98,20 @@ impl Change {
     }
 }
 
-/// What is left of the words of `list` without `words`; nothing, if that is all of them, or none.
-pub fn without(list: &OsStr, words: &OsStr) -> Option<OsString> {
-    let comma = |byte: &u8| *byte == b',';
-    let gone = |word: &&[u8]| words.as_bytes().split(comma).any(|other| other == *word);
-    let left: Vec<&[u8]> = list.as_bytes().split(comma).filter(|word| !gone(word)).collect();
+fn words(list: &OsStr) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|byte| *byte == b',')
+}
+
+/// The words of `list` with numbers for those that are among `known`.
+fn numbered(list: &OsStr, known: &OsStr) -> Option<OsString> {
+    let place = |word: &[u8]| words(known).position(|other| other == word);
+    let new = words(list).map(|word| place(word).map_or_else(|| word.to_vec(), |place| place.to_string().into_bytes()));
+    Some(OsString::from_vec(new.collect::<Vec<_>>().join(&b',')))
+}
+
+/// What is left of the words of `list` without `gone`; nothing, if that is all of them, or none.
+fn without(list: &OsStr, gone: &OsStr) -> Option<OsString> {
+    let left: Vec<&[u8]> = words(list).filter(|word| !words(gone).any(|other| other == *word)).collect();
     let left = left.join(&b',');
     (!left.is_empty() && left.len() < list.len()).then(|| OsString::from_vec(left))
 }
@@ -120,6 +148,18 @@ mod tests {
         let change = Change::Without("LIST".into(), "a,b".into());
         assert_eq!(Change::from_bytes(b"~LIST=a,b\0"), Some(vec![change.clone()]));
         assert_eq!(Change::to_bytes(&[change]), b"~LIST=a,b\0");
+    }
+
+    #[test]
+    fn numbers_of_a_node_become_those_of_what_is_seen_of_it() {
+        let change = Change::Numbered("CUDA_VISIBLE_DEVICES".into(), "2,5,7".into());
+        assert_eq!(Change::from_bytes(b"#CUDA_VISIBLE_DEVICES=2,5,7\0"), Some(vec![change.clone()]));
+        assert_eq!(Change::to_bytes(std::slice::from_ref(&change)), b"#CUDA_VISIBLE_DEVICES=2,5,7\0");
+        for (before, after) in
+            [("2,5,7", "0,1,2"), ("7", "2"), ("5,2", "1,0"), ("MIG-1,GPU-2", "MIG-1,GPU-2"), ("", "")]
+        {
+            assert_eq!(change.of_list(before.as_ref()), Some(after.into()), "{before}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | 1 | the host's variables pass; with `clean` only what [`names::passes_clean`] lists | [`Environment::start`] |
 //! | 2 | `PATH` is [`DEFAULT_PATH`]; `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT` are unset | [`Environment::start`] |
 //! | 3 | the image's own: `/.singularity.d/env/*.sh` in byte order, or `/etc/environment`, or an OCI config's `Env` | [`script`], [`Environment::environment_file`], [`Environment::oci_env`] |
-//! | 4 | locale, user and Slurm's facts ([`names::is_protected`]) are the host's again | [`Environment::finish`] |
+//! | 4 | locale, user and Slurm's facts ([`names::is_protected`]) are the host's again; what a GPU's driver asks for | [`Environment::finish`], [`Environment::put`] |
 //! | 5 | `APPTAINERENV_NAME`, or else `SINGULARITYENV_NAME`, sets `NAME`, literally | [`Environment::finish`] |
 //! | 6 | the site's [`Item`]s, then the user's (`--container-env`) | [`Environment::finish`] |
 //! | 7 | `CORACLE_IMAGE`, `CORACLE_NAME`, `CORACLE_DIGEST`, `CORACLE_ALLOWED_DIR`: set, never read | [`Environment::finish`] |
@@ -32,7 +32,7 @@ mod undo;
 mod tests;
 
 pub use crate::request::Variable as Item;
-pub use change::{Change, without};
+pub use change::Change;
 #[cfg(feature = "launcher")]
 pub use environment::{Environment, Origin, Rules, Variable};
 pub use undo::{INSIDE, OUTER, Record};

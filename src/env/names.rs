@@ -14,9 +14,23 @@ pub fn is_slurms(name: &[u8]) -> bool {
     ["SLURM_", "SLURMD_", "PMI", "CORACLE_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
-/// What an image never changes: Slurm's facts, who the user is, and the language the user reads.
+/// What Slurm's gres plugins set for each task (gres_common.c, gres_common_gpu_set_env; gres_mps.c).
+pub const GPUS: [&str; 5] = [
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
+    "GPU_DEVICE_ORDINAL",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+];
+
+fn tells_gpus(name: &[u8]) -> bool {
+    GPUS.iter().any(|known| name == known.as_bytes())
+}
+
+/// What an image never changes: Slurm's facts, its GPUs among them, who the user is, and the language the user reads.
 pub fn is_protected(name: &[u8]) -> bool {
     is_slurms(name)
+        || tells_gpus(name)
         || matches!(name, b"HOME" | b"USER" | b"LOGNAME" | b"LANG" | b"LANGUAGE")
         || name.starts_with(b"LC_")
 }
@@ -34,12 +48,7 @@ pub fn passes_clean(name: &[u8]) -> bool {
                 | b"TMPDIR"
                 | b"DISPLAY"
                 | b"XAUTHORITY"
-                | b"CUDA_VISIBLE_DEVICES"
-                | b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
-                | b"ROCR_VISIBLE_DEVICES"
                 | b"HIP_VISIBLE_DEVICES"
-                | b"ZE_AFFINITY_MASK"
-                | b"GPU_DEVICE_ORDINAL"
                 | b"OMPI_MCA_btl_openib_if_include"
         )
         || name.ends_with(b"_proxy")

@@ -291,7 +291,7 @@ fn applied(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
         match change {
             Change::Set(name, value) => after.insert(name.clone(), value.clone()),
             Change::Unset(name) => after.remove(name),
-            Change::Without(name, words) => panic!("no environment asks for {name:?} without {words:?}"),
+            other => panic!("no environment asks for {other:?}"),
         };
     }
     after.into_iter().collect()
