@@ -18,12 +18,19 @@ use confine::Confinement;
 use coracle::devices::Node;
 use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 /// Devices that no machine has (Documentation/admin-guide/devices.txt, "Demo/sample use").
 const GPUS: [&str; 2] = ["gpu0", "gpu1"];
 const MAJOR: u32 = 42;
+const OPENED: Errno = Errno::UnknownErrno;
 const NULL: DeviceRule = DeviceRule { block: false, major: 1, minor: Some(3) };
+
+/// Where a process stands that Slurm has made no group for, and where Slurm's groups are.
+const SERVICE: &str = "service";
+const SCOPE: &str = "scope";
+const PARTS: [&str; 2] = [SERVICE, SCOPE];
 
 type Case = (&'static str, fn(&Place));
 
@@ -54,6 +61,8 @@ fn main() -> ExitCode {
             }
         };
         ran += 1;
+        let controllers = std::fs::read_to_string(place.top.join(SCOPE).join("cgroup.controllers")).unwrap_or_default();
+        println!("# version {version:?}: controllers: {}", controllers.trim_end());
         if bench {
             measure(&place);
             continue;
@@ -84,6 +93,14 @@ impl Place {
         if !nix::unistd::Uid::effective().is_root() {
             return Err("not root".into());
         }
+        let nodes = tempfile::tempdir_in("/dev").map_err(|cause| format!("/dev: {cause}"))?;
+        for (minor, name) in (0..).zip(GPUS) {
+            let node = nodes.path().join(name);
+            let made = make_node(&node, minor).and_then(|()| open_node(&node));
+            if made != Err(Errno::ENXIO) {
+                return Err(format!("a device node cannot be made and tried: {made:?}"));
+            }
+        }
         let found = match version {
             CgroupVersion::One => DeviceGroups::of(std::process::id()),
             CgroupVersion::Two => DeviceGroups::of_version_two(std::process::id()),
@@ -91,10 +108,12 @@ impl Place {
         let found = found.map_err(|error| error.to_string())?.filter(|found| found.version == version);
         let top = found.ok_or("not mounted")?.own.join(format!("confine-test-{}", std::process::id()));
         create_dir(&top).map_err(|cause| format!("{top:?}: {cause}"))?;
-        let nodes = tempfile::tempdir_in("/dev").map_err(|cause| format!("/dev: {cause}"))?;
-        for (minor, name) in (0..).zip(GPUS) {
-            make_node(&nodes.path().join(name), minor);
+        for part in PARTS {
+            create_dir(top.join(part)).unwrap();
         }
+        // Where there is a controller, Slurm has it for the groups of the tasks.
+        enable_controller(&top);
+        enable_controller(&top.join(SCOPE));
         Ok(Self { version, top, nodes })
     }
 
@@ -116,13 +135,10 @@ impl Place {
 
     /// A step for which Slurm has made no group here.
     fn own(&self) -> Step {
-        self.own_called("coracle_1_0")
-    }
-
-    fn own_called(&self, name: &str) -> Step {
-        let daemon = Daemon::inside(&self.top);
+        let name = "coracle_1_0";
+        let daemon = Daemon::inside(&self.top.join(SERVICE));
         let confinement = Confinement::by(self.groups(&daemon), name.into()).unwrap();
-        Step { confinement, folders: Vec::new(), user: self.top.join(name), daemon }
+        Step { confinement, folders: Vec::new(), user: self.top.join(SERVICE).join(name), daemon }
     }
 
     /// A step for which it has; the first GPU is denied by `rules` at the folder with this index: the job, the step, and
@@ -130,10 +146,17 @@ impl Place {
     fn slurm(&self, rules: Option<usize>) -> Step {
         let names: &[&str] = match self.version {
             CgroupVersion::One => &["job_7", "job_7/step_0", "job_7/step_0/task_0"],
-            CgroupVersion::Two => &["job_7", "job_7/step_0", "job_7/step_0/user", "job_7/step_0/slurm"],
+            CgroupVersion::Two => {
+                &["job_7", "job_7/step_0", "job_7/step_0/user", "job_7/step_0/slurm", "job_7/step_0/user/task_0"]
+            }
         };
-        let folders: Vec<PathBuf> = names.iter().map(|name| self.top.join(name)).collect();
-        folders.iter().for_each(|folder| create_dir(folder).unwrap());
+        let folders: Vec<PathBuf> = names.iter().map(|name| self.top.join(SCOPE).join(name)).collect();
+        for (index, folder) in folders.iter().enumerate() {
+            create_dir(folder).unwrap();
+            if index < 3 {
+                enable_controller(folder);
+            }
+        }
         match (rules.map(|index| &folders[index]), self.version) {
             (None, _) => {}
             (Some(folder), CgroupVersion::One) => write(folder.join("devices.deny"), "c 42:0 rwm").unwrap(),
@@ -144,7 +167,7 @@ impl Place {
         }
         let (own, user) = match self.version {
             CgroupVersion::One => (1, 2),
-            CgroupVersion::Two => (3, 2),
+            CgroupVersion::Two => (3, 4),
         };
         let daemon = Daemon::inside(&folders[own]);
         let confinement = Confinement::by(self.groups(&daemon), "coracle_7_0".into()).unwrap();
@@ -154,14 +177,17 @@ impl Place {
     /// What is said to be accessible, and what a task finds when it opens the nodes.
     fn expect(&self, step: &Step, wanted: [bool; 3]) {
         assert_eq!(step.confinement.accessible(&self.nodes()).unwrap(), wanted);
-        let errnos = wanted.map(|allowed| if allowed { Errno::ENXIO } else { Errno::EPERM });
-        let found = step.opens(&self.nodes());
-        assert_eq!(found, [wanted[0].then_some(Errno::UnknownErrno).unwrap_or(Errno::EPERM), errnos[1], errnos[2]]);
+        // The GPUs have no driver.
+        let answers = [OPENED, Errno::ENXIO, Errno::ENXIO].into_iter().zip(wanted);
+        let answers: Vec<Errno> =
+            answers.map(|(answer, allowed)| if allowed { answer } else { Errno::EPERM }).collect();
+        assert_eq!(step.opens(&self.nodes()), answers);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        PARTS.iter().for_each(|part| _ = remove_dir(self.top.join(part)));
         for _ in 0..100 {
             if remove_dir(&self.top).is_ok() {
                 return;
@@ -172,8 +198,17 @@ impl Drop for Place {
     }
 }
 
-fn make_node(path: &Path, minor: u64) {
-    mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(u64::from(MAJOR), minor)).unwrap();
+fn enable_controller(group: &Path) {
+    let _ = write(group.join("cgroup.subtree_control"), "+pids");
+}
+
+fn make_node(path: &Path, minor: u64) -> nix::Result<()> {
+    mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(u64::from(MAJOR), minor))
+}
+
+fn open_node(path: &Path) -> nix::Result<()> {
+    let opened = std::fs::File::options().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    opened.map(drop).map_err(|cause| Errno::from_raw(cause.raw_os_error().unwrap_or(255)))
 }
 
 /// A process that waits in a group until it is dropped.
@@ -215,18 +250,14 @@ struct Step {
 }
 
 impl Step {
-    /// What a task of the step gets from open(2), UnknownErrno for success.
+    /// What a task of the step gets from open(2), [`OPENED`] for success.
     fn opens(&self, nodes: &[Node]) -> Vec<Errno> {
         let (go, wait) = Channel::pair().unwrap();
         let (ours, theirs) = Channel::pair().unwrap();
         let far = Instant::now() + Duration::from_secs(60);
         let task = sys::fork(|| {
             let _ = wait.receive(far);
-            let errno = |node: &Node| {
-                let opened =
-                    std::fs::File::options().read(true).write(true).custom_flags(libc_nonblock()).open(&node.path);
-                opened.map_or_else(|cause| cause.raw_os_error().unwrap_or(255), |_| 0)
-            };
+            let errno = |node: &Node| open_node(&node.path).err().unwrap_or(OPENED) as i32;
             let numbers: Vec<u8> = nodes.iter().map(|node| u8::try_from(errno(node)).unwrap_or(255)).collect();
             u8::from(theirs.send(&numbers, &[], far).is_err())
         })
@@ -240,10 +271,6 @@ impl Step {
         task.wait().unwrap();
         packet.data.iter().map(|errno| Errno::from_raw((*errno).into())).collect()
     }
-}
-
-fn libc_nonblock() -> i32 {
-    nix::fcntl::OFlag::O_NONBLOCK.bits()
 }
 
 impl Drop for Step {
@@ -290,7 +317,7 @@ fn made_again(place: &Place) {
 }
 
 fn swept(place: &Place) {
-    let (before, other) = (place.top.join("coracle_5_5"), place.top.join("other"));
+    let (before, other) = (place.top.join("service/coracle_5_5"), place.top.join("service/other"));
     create_dir(&before).unwrap();
     create_dir(&other).unwrap();
     let mut step = place.own();
@@ -309,7 +336,7 @@ fn busy_name(place: &Place) {
     place.expect(&second, [false, true, false]);
     place.expect(&first, [true, false, false]);
     task.end(Duration::from_secs(10));
-    remove_dir(place.top.join("coracle_1_0_1")).unwrap();
+    remove_dir(place.top.join("service/coracle_1_0_1")).unwrap();
 }
 
 fn slurms(place: &Place) {
@@ -318,7 +345,7 @@ fn slurms(place: &Place) {
         let step = place.slurm(Some(index));
         assert!(step.confinement.is_slurms());
         place.expect(&step, [true, false, true]);
-        assert!(!step.user.join("coracle_probe").exists());
+        assert!(!step.folders[2].join("coracle_probe").exists());
     }
 }
 
@@ -340,13 +367,13 @@ fn on_slurms_group(place: &Place) {
 fn replaced(place: &Place) {
     let step = place.own();
     let gone = place.nodes.path().join("gone");
-    make_node(&gone, 0);
+    make_node(&gone, 0).unwrap();
     let node = Node::at(&gone).unwrap();
     let ask = || step.confinement.accessible(std::slice::from_ref(&node)).unwrap();
     assert_eq!(ask(), [true]);
     std::fs::remove_file(&gone).unwrap();
     assert_eq!(ask(), [false]);
-    make_node(&gone, 1);
+    make_node(&gone, 1).unwrap();
     assert_eq!(ask(), [false]);
     std::fs::remove_file(&gone).unwrap();
     std::os::unix::fs::symlink("/dev/null", &gone).unwrap();
@@ -356,8 +383,11 @@ fn replaced(place: &Place) {
 }
 
 fn nothing_left(place: &Place) {
-    let folders = read_dir(&place.top).unwrap().filter_map(Result::ok).filter(|entry| entry.path().is_dir());
-    assert_eq!(folders.map(|entry| entry.file_name()).collect::<Vec<_>>(), [""; 0]);
+    for part in PARTS {
+        let folders = read_dir(place.top.join(part)).unwrap().filter_map(Result::ok);
+        let folders = folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+        assert_eq!(folders.collect::<Vec<_>>(), [""; 0]);
+    }
 }
 
 fn measure(place: &Place) {
@@ -383,7 +413,7 @@ fn measure(place: &Place) {
     say(
         "fork, one process into a group",
         median(&mut || {
-            plain(&mut || u8::from(write(place.top.join("cgroup.procs"), "0").is_err()));
+            plain(&mut || u8::from(write(place.top.join("service/cgroup.procs"), "0").is_err()));
         }),
     );
     {

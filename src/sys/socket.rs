@@ -116,8 +116,8 @@ impl Channel {
                     let (mut fds, mut sender) = (Vec::new(), None);
                     for item in message.cmsgs().map_err(|errno| Error::new("recvmsg() control", errno))? {
                         match item {
-                            // SAFETY: the kernel made these descriptors for this message, and nothing else owns them.
                             ControlMessageOwned::ScmRights(raw) => {
+                                // SAFETY: the kernel made these for this message, and nothing else owns them.
                                 fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                             }
                             // 0 is a process of another namespace, and one of before the option was set.
