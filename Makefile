@@ -56,12 +56,13 @@ stage: images
 	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr SYSCONFDIR=/etc
 
 images:
-	$(CARGO) build --locked --example mksif --example crafted --example verity
+	$(CARGO) build --locked --example mksif --example crafted --example verity --example confine
 	tests/images/make-images $(IMAGES) target/debug/examples/mksif
 	tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
 	rm -rf $(IMAGES)/crafted
 	target/debug/examples/crafted $(IMAGES)/crafted
 	install target/debug/examples/verity $(IMAGES)/verity
+	install target/debug/examples/confine $(IMAGES)/confine
 
 demo: stage ## a three-node Slurm on this machine, and the main job on it, command by command (root)
 	tests/demo $(STAGE) $(IMAGES)

@@ -13,6 +13,8 @@ mod bounds;
 mod check;
 mod clock;
 mod command;
+#[allow(dead_code)]
+mod confine;
 mod exec;
 mod explain;
 mod facts;

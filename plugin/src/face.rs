@@ -386,7 +386,7 @@ hooks! {
         |state: &mut State, _: &Spank<'_>, _: &Words| stepd::task_post_fork(&mut state.stepd), |_: &mut State, _| 0;
     slurm_spank_task_exit,
         |state: &mut State, _: &Spank<'_>, _: &Words| stepd::task_exit(&mut state.stepd), |_: &mut State, _| 0;
-    slurm_spank_exit, |state: &mut State, _: &Spank<'_>, _: &Words| { state.stepd = stepd::State::default(); 0 }, |_: &mut State, _| 0;
+    slurm_spank_exit, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::exit(&mut state.stepd), |_: &mut State, _| 0;
 }
 
 fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {

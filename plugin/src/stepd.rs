@@ -269,6 +269,8 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         Refusal::system(launcher.to_string_lossy(), &error).hint("is Coracle's launcher installed on this node?")
     };
     let (ours, theirs) = Channel::pair().map_err(failed)?;
+    // Before anybody has it: a task may say hello before the launcher runs.
+    theirs.name_senders().map_err(failed)?;
     let words = [c"coracle", c"prepare", c"--config", arguments.config.as_c_str()];
     let environment = sys::memory_file(&spank.environment()).map_err(failed)?;
     sys::spawn_reparented(launcher, &words, &theirs).map_err(failed)?;
@@ -490,6 +492,19 @@ pub fn task_exit(state: &mut State) -> c_int {
     if flags.is_raised(FLAG_REFUSED) && others && !flags.raise(FLAG_KILLED) {
         end_step(state);
     }
+    0
+}
+
+/// In slurmstepd, as root, when the step is over: removes the control group that the launcher may have made for it. One
+/// that cannot be removed yet goes when the next step starts.
+pub fn exit(state: &mut State) -> c_int {
+    if state.wanted
+        && face::context() == face::Context::Stepd
+        && let Ok(groups) = sys::Cgroups::of(std::process::id())
+    {
+        groups.remove_child(&sys::own_group(state.job, state.step));
+    }
+    *state = State::default();
     0
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
+use crate::sys::DeviceRule;
+
 /// Folders below /dev go no deeper.
 const MAX_DEPTH: usize = 4;
 /// More device nodes than any node has.
@@ -46,6 +48,11 @@ impl Node {
         let number = |number: u64| u32::try_from(number).ok();
         let (major, minor) = (number(major(found.rdev()))?, number(minor(found.rdev()))?);
         Some(Self { path: path.to_owned(), kind, major, minor })
+    }
+
+    /// What allows this device.
+    pub fn rule(&self) -> DeviceRule {
+        DeviceRule { block: self.kind == Type::Block, major: self.major, minor: Some(self.minor) }
     }
 }
 

@@ -4,6 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
+/// What the names of our own groups begin with.
+pub const OWN_GROUPS: &str = "coracle_";
+
+/// What a step's own group is called, where Slurm makes none.
+pub fn own_group(job: u32, step: u32) -> String {
+    format!("{OWN_GROUPS}{job}_{step}")
+}
+
 /// The folders of a process' control groups: one for each hierarchy of version 1, and that of version 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroups {
@@ -11,9 +19,9 @@ pub struct Cgroups {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Folder {
-    mounted: PathBuf,
-    below: PathBuf,
+pub(super) struct Folder {
+    pub(super) mounted: PathBuf,
+    pub(super) below: PathBuf,
 }
 
 impl Cgroups {
@@ -42,6 +50,17 @@ impl Cgroups {
         jobs.map(|folder| enter(&folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
     }
 
+    /// Removes what `name` was made as below these groups. One that still has a process in it stays.
+    pub fn remove_child(&self, name: &str) {
+        for folder in &self.folders {
+            let _ = nix::unistd::unlinkat(
+                nix::fcntl::AT_FDCWD,
+                &folder.mounted.join(&folder.below).join(name),
+                nix::unistd::UnlinkatFlags::RemoveDir,
+            );
+        }
+    }
+
     /// Puts the caller at the top of those hierarchies of version 1 in which these groups are a job's. A group with a
     /// process in it cannot be removed, and that of a job is when the job ends.
     pub fn leave_job(&self) -> Result<()> {
@@ -57,6 +76,15 @@ impl Folder {
     }
 }
 
+/// Puts the caller, whose only thread this is, into a group of version 1.
+///
+/// Unlike a whole process, a thread that moves itself waits for nobody (kernel/cgroup/cgroup.c,
+/// cgroup_procs_write_start, since Linux 5.6).
+pub fn enter_with_one_thread(folder: &Path) -> Result<()> {
+    let file = folder.join("tasks");
+    std::fs::write(&file, "0").map_err(|cause| Error::from_io(format!("write({file:?}, 0)"), &cause))
+}
+
 fn enter(folder: &Path) -> Result<()> {
     let file = folder.join("cgroup.procs");
     // 0 is whoever writes it, also from a process namespace (cgroups(7)).
@@ -64,7 +92,7 @@ fn enter(folder: &Path) -> Result<()> {
 }
 
 /// Where a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if it is.
-fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
+pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
     let (before, after) = mount.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
     let (root, mounted) = (before.next()?, before.next()?);

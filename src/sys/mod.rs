@@ -5,7 +5,9 @@
 //! from a machine that we cannot see.
 
 mod acl;
+mod bpf;
 mod cgroup;
+mod devcgroup;
 mod environ;
 mod fuse;
 mod idmap;
@@ -31,7 +33,9 @@ pub mod spank {
 }
 
 pub use acl::share_with;
-pub use cgroup::Cgroups;
+pub use bpf::{DeviceRule, MAX_DEVICE_RULES, allow_devices, has_device_rules};
+pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
+pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{FuseAbort, FuseDevice};
 pub use idmap::swap_root_and;
@@ -46,14 +50,14 @@ pub use ns::{
     MountNamespace, enter_mount_namespace, enter_user_namespace, in_first_user_namespace, unshare_mount_namespace,
 };
 pub use output::output_of;
-pub use path::{Lookup, fd_path, hint_beneath, open_beneath, open_in_root, open_untrusted, read_link_at};
+pub use path::{Lookup, fd_path, hint_beneath, may_open, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{
     Identity, become_user, drop_capabilities, give_up_capabilities, set_no_new_privileges, set_undumpable,
     with_fs_identity, with_overlay_rights,
 };
 pub use process::{
-    CHANNEL, Child, close_others, die_with_parent, fork, fork_contained, ignore_signals, in_background, keep_only,
-    reset_signals, spawn_reparented, while_cancellable,
+    CHANNEL, Child, close_others, die_with_parent, fork, fork_contained, fork_into, ignore_signals, in_background,
+    keep_only, reset_signals, spawn_reparented, while_cancellable,
 };
 #[cfg(feature = "spank")]
 pub use release::{plugin_version, symbol};

@@ -4,9 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 
-use super::{Error, Result, show};
+use super::{Error, Result, check, show};
 
 /// How [`open_in_root`] treats symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,20 @@ pub fn open_beneath(directory: impl AsFd, path: &Path, flags: OFlag) -> Result<O
 /// Never blocks on a FIFO and never becomes the controlling terminal.
 pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+/// Whether this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
+/// group, too (linux/device_cgroup.h, called by fs/namei.c), and no driver hears of it. `file` may be an O_PATH one.
+pub fn may_open(file: impl AsFd) -> Result<bool> {
+    let file = file.as_fd();
+    let (mode, flags) = (libc::R_OK | libc::W_OK, libc::AT_EMPTY_PATH | libc::AT_EACCESS);
+    // SAFETY: the path is NUL-terminated; all else are integers.
+    let result = unsafe { libc::syscall(libc::SYS_faccessat2, file.as_raw_fd(), c"".as_ptr(), mode, flags) };
+    match check(result, || format!("faccessat2({}, R_OK|W_OK)", show(file))) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// How often a look-up that was disturbed is tried again.

@@ -101,20 +101,50 @@ impl Drop for Child {
 ///
 /// Refused (EBUSY) when the process has more than one thread: the child could then find a lock held for ever.
 pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
-    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0);
-    if threads != 1 {
-        return Err(Error::new(format!("fork() with {threads} threads"), Errno::EBUSY));
-    }
+    only_one_thread()?;
     // SAFETY: the process has a single thread, as was just seen, so the child may use everything it inherits.
     match unsafe { nix::unistd::fork() } {
         Err(errno) => Err(Error::new("fork()", errno)),
         Ok(ForkResult::Parent { child }) => Ok(Child { pid: child }),
-        Ok(ForkResult::Child) => {
-            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(125);
-            // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
-            unsafe { libc::_exit(status.into()) }
-        }
+        Ok(ForkResult::Child) => run(work),
     }
+}
+
+/// linux/sched.h; the one of libc is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Like [`fork`]; the child begins in a control group of version 2, whose folder `group` is (CLONE_INTO_CGROUP,
+/// clone(2)). Nobody waits for that, as they would if a process moved.
+pub fn fork_into(group: impl AsFd, work: impl FnOnce() -> u8) -> Result<Child> {
+    only_one_thread()?;
+    let group = group.as_fd();
+    // SAFETY: clone_args consists of integers, for which 0 stands for what is not wanted.
+    let mut wanted: libc::clone_args = unsafe { std::mem::zeroed() };
+    wanted.flags = CLONE_INTO_CGROUP;
+    wanted.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    wanted.cgroup = group.as_raw_fd().cast_unsigned().into();
+    // SAFETY: the kernel reads as many bytes as are passed, which `wanted` has. Without CLONE_VM and a stack this is
+    // fork(2), but for libc's handlers, which are there for other threads: of these there are none.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const wanted, size_of::<libc::clone_args>()) };
+    match libc::pid_t::try_from(pid) {
+        Ok(0) => run(work),
+        Ok(pid) if pid > 0 => Ok(Child { pid: Pid::from_raw(pid) }),
+        _ => Err(Error::last(format!("clone3(CLONE_INTO_CGROUP, {})", super::show(group)))),
+    }
+}
+
+fn only_one_thread() -> Result<()> {
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0) {
+        1 => Ok(()),
+        threads => Err(Error::new(format!("fork() with {threads} threads"), Errno::EBUSY)),
+    }
+}
+
+/// What a child that was forked does.
+fn run(work: impl FnOnce() -> u8) -> ! {
+    let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(125);
+    // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// Like [`fork`], in a process namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one

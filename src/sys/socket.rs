@@ -7,8 +7,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
+    recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
 
 use super::{Error, Result};
@@ -31,6 +31,8 @@ pub struct Packet {
     pub data: Vec<u8>,
     /// The descriptors that came along, close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// The process that has sent it, as this process' namespace numbers it; see [`Channel::name_senders`].
+    pub sender: Option<u32>,
 }
 
 /// What waiting for a message ended with.
@@ -62,6 +64,13 @@ impl Channel {
             return Err(Error::new(call(), errno));
         }
         Ok(Self { fd })
+    }
+
+    /// Lets the kernel name the sender of each message that arrives at this end from now on (SO_PASSCRED, unix(7)).
+    ///
+    /// The option is the socket's: it holds for whoever inherits this end. A message that was sent before names nobody.
+    pub fn name_senders(&self) -> Result<()> {
+        setsockopt(&self.fd, sockopt::PassCred, &true).map_err(|errno| Error::new("setsockopt(SO_PASSCRED)", errno))
     }
 
     pub(super) fn from_fd(fd: OwnedFd) -> Self {
@@ -97,21 +106,28 @@ impl Channel {
     /// may wait in recvmsg itself.
     pub fn receive(&self, deadline: Instant) -> Result<Received> {
         let mut data = vec![0; PACKET];
-        let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS]);
+        let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS], UnixCredentials);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let (length, flags, fds) = loop {
+        let (length, flags, fds, sender) = loop {
             wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], deadline)?;
             let mut slice = [IoSliceMut::new(&mut data)];
             match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), flags) {
                 Ok(message) => {
-                    let mut fds = Vec::new();
+                    let (mut fds, mut sender) = (Vec::new(), None);
                     for item in message.cmsgs().map_err(|errno| Error::new("recvmsg() control", errno))? {
-                        if let ControlMessageOwned::ScmRights(raw) = item {
-                            // SAFETY: the kernel made these descriptors for this message, and nothing else owns them.
-                            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                        match item {
+                            ControlMessageOwned::ScmRights(raw) => {
+                                // SAFETY: the kernel made these for this message, and nothing else owns them.
+                                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                            }
+                            // 0 is a process of another namespace, and one of before the option was set.
+                            ControlMessageOwned::ScmCredentials(of) => {
+                                sender = u32::try_from(of.pid()).ok().filter(|pid| *pid > 0);
+                            }
+                            _ => {}
                         }
                     }
-                    break (message.bytes, message.flags, fds);
+                    break (message.bytes, message.flags, fds, sender);
                 }
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 // A peer that closes with unread messages resets the connection (unix(7)).
@@ -126,7 +142,7 @@ impl Channel {
             return Ok(Received::Closed);
         }
         data.truncate(length);
-        Ok(Received::Packet(Packet { data, fds }))
+        Ok(Received::Packet(Packet { data, fds, sender }))
     }
 
     /// The same for as long as somebody holds the other end of `line`; ECANCELED when nobody does any more.
@@ -179,6 +195,26 @@ mod tests {
         assert_eq!((packet.data.as_slice(), packet.fds.len()), (&b"hello"[..], 1));
         let (sent, came) = (nix::sys::stat::fstat(&file).unwrap(), nix::sys::stat::fstat(&packet.fds[0]).unwrap());
         assert_eq!((sent.st_dev, sent.st_ino), (came.st_dev, came.st_ino));
+    }
+
+    #[test]
+    fn who_has_sent_a_message_is_told_from_when_it_is_asked() {
+        let (one, other) = Channel::pair().unwrap();
+        let sender = || match other.receive(soon()).unwrap() {
+            Received::Packet(packet) => packet.sender,
+            Received::Closed => panic!("closed"),
+        };
+        one.send(b"before", &[], soon()).unwrap();
+        other.name_senders().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        one.send(b"behind", &[file.as_fd(); DESCRIPTORS], soon()).unwrap();
+        assert_eq!((sender(), sender()), (None, Some(std::process::id())));
+        // It has the sender, not whoever has made the pair.
+        let mut child = std::process::Command::new("sh");
+        child.args(["-c", "printf child >&0"]);
+        let mut child = child.stdin(one.into_fd()).spawn().unwrap();
+        assert_eq!(sender(), Some(child.id()));
+        child.wait().unwrap();
     }
 
     #[test]

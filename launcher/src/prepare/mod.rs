@@ -81,7 +81,9 @@ fn sanitize() -> sys::Result<Channel> {
 
 /// What the step is, and the job's environment.
 fn first_word(channel: &Channel) -> sys::Result<Option<(Start, Vec<Pair>)>> {
-    let Received::Packet(Packet { data, fds }) = channel.receive(Instant::now() + FIRST_WORD)? else { return Ok(None) };
+    let Received::Packet(Packet { data, fds, .. }) = channel.receive(Instant::now() + FIRST_WORD)? else {
+        return Ok(None);
+    };
     let (Ok(start), Some(environment)) = (Start::from_bytes(&data), fds.first()) else { return Ok(None) };
     Ok(Some((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?))))
 }
