@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod gpu;
 mod mpi;
 mod place;
 mod rule;
@@ -23,6 +24,7 @@ use crate::report::{Kind, Refusal};
 use crate::request::{Access, Mpi, Settings};
 
 pub use audit::Audit;
+pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
@@ -76,6 +78,9 @@ pub struct Config {
     /// What of the host's MPI may stand in for an image's.
     #[serde(default)]
     pub mpi: Profiles,
+    /// What containers get of a GPU's driver.
+    #[serde(default)]
+    pub gpu: Gpu,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
@@ -129,6 +134,7 @@ impl Default for Config {
             audit: Audit::default(),
             options: SiteOptions::default(),
             mpi: Profiles::default(),
+            gpu: Gpu::default(),
             writable_limit: Limit::default(),
             default_image: None,
             required: None,

@@ -4,6 +4,16 @@
 //! Nothing of the image and nothing that a user can set adds to it.
 #![forbid(unsafe_code)]
 
+pub mod cdi;
+mod driver;
+mod error;
+mod glibc;
+mod known;
 mod node;
+mod source;
 
+pub use driver::{Driver, Library, Placed, Vendor, find};
+pub use error::Error;
+pub use glibc::{image_glibc, is_glibc_version, too_old};
 pub use node::{Node, Type, all};
+pub use source::{Sources, Unfit, What};
