@@ -17,3 +17,8 @@ pub use error::Error;
 pub use glibc::{image_glibc, is_glibc_version, too_old};
 pub use node::{Node, Type, all};
 pub use source::{Sources, Unfit, What};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tree;

@@ -14,6 +14,8 @@ use crate::devices::Error;
 
 /// The longest file that is read, in bytes; one for eight GPUs with seven parts each has some 100 kB.
 const MAX_LEN: u64 = 4 << 20;
+/// Brackets in each other.
+const MAX_DEPTH: usize = 256;
 /// Files in all folders.
 const MAX_FILES: usize = 256;
 
@@ -148,6 +150,9 @@ impl Spec {
                 if has_aliases(text) {
                     return Err(wrong(None, "has anchors and aliases, which are not read".into()));
                 }
+                if is_deep(text) {
+                    return Err(wrong(None, format!("more than {MAX_DEPTH} brackets in each other")));
+                }
                 let wrong = |error: serde_yaml::Error| {
                     let message = error.to_string();
                     let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
@@ -189,7 +194,7 @@ fn is_known(path: &Path, head: &Head) -> Result<(), Error> {
 
 /// Whether a text may make much of little: the parser limits how often an alias is followed, and not what it leads to.
 /// Nobody's specifications have any, so what only looks like an anchor and an alias counts, too.
-fn has_aliases(text: &str) -> bool {
+pub(super) fn has_aliases(text: &str) -> bool {
     let mut before = b' ';
     let mut signs = [false, false];
     for (at, byte) in text.bytes().enumerate() {
@@ -202,6 +207,19 @@ fn has_aliases(text: &str) -> bool {
         before = byte;
     }
     signs == [true, true]
+}
+
+/// Whether there are more brackets in each other than anybody writes: the parser takes time by the square of them.
+fn is_deep(text: &str) -> bool {
+    let mut depth = 0_usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > MAX_DEPTH
+    })
 }
 
 /// The specifications in `folders`, the less important ones first. A folder that is not there has none; a file that
