@@ -17,6 +17,7 @@ mod exec;
 mod explain;
 mod facts;
 mod fuse;
+mod host_driver;
 mod host_mpi;
 mod inside;
 mod join;
