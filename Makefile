@@ -104,7 +104,7 @@ bench-mpi: stage ## MPI in a container beside native, and what a file server is 
 
 # T= one of fuzz/targets, or all. RUSTC_BOOTSTRAP: cargo-fuzz wants options of the compiler that only it lets a stable
 # one have.
-T       ?= sif_header squashfs_tables squashfs_deep erofs request config wire
+T       ?= sif_header squashfs_tables squashfs_deep erofs request config cdi wire
 SECONDS ?= 60
 fuzz: export RUSTC_BOOTSTRAP := 1
 fuzz: ## feed the parsers nonsense: T=sif_header SECONDS=60 (needs `cargo install cargo-fuzz`)

@@ -59,6 +59,8 @@ fn main() {
         put(&corpus, "elf", "list", &list);
     }
     put(&corpus, "config", "example", include_bytes!("../slurm-conf-examples/coracle.yaml"));
+    put(&corpus, "cdi", "yaml", include_bytes!("../tests/gpus/nvidia.yaml"));
+    put(&corpus, "cdi", "json", include_bytes!("../tests/gpus/nvidia.json"));
     put(&corpus, "request", "request", b"1:image=/a/b.sif;as=b.sif;bind=/x:/y:ro");
     put(&corpus, "request", "bind", b"/data:/srv:ro");
     put(&corpus, "wire", "here", b"directory=/home\0pmix=/run\0");

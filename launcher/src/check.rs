@@ -81,11 +81,11 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
         for file in &files {
             println!("mpi.{name}: {} is {} ({})", file.file.display(), file.soname, file.version);
             glibc.extend(file.library.wanted.iter().flat_map(|wanted| wanted.versions.iter().map(String::as_str)));
-            others.extend(file.from_image(&files).filter(|needed| !mpi::is_glibc(needed)));
+            others.extend(file.from_image(&files).filter(|needed| !elf::is_glibc(needed)));
         }
         for folder in &profile.folders {
             let wanted = wanted_below(&node, &folder.source.0, COMPONENTS);
-            let wanted = wanted.into_iter().filter(|needed| !mpi::is_glibc(needed));
+            let wanted = wanted.into_iter().filter(|needed| !elf::is_glibc(needed));
             let known = |needed: &str| others.contains(needed) || files.iter().any(|file| file.soname == needed);
             let more: Vec<String> = wanted.filter(|needed| !known(needed)).collect();
             if !more.is_empty() {

@@ -20,6 +20,7 @@ mod explain;
 mod facts;
 mod fuse;
 mod grant;
+mod host_driver;
 mod host_mpi;
 mod inside;
 mod join;

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::host_mpi;
+use crate::{host_driver, host_mpi};
 
 /// The child and the line to it. It ends when this is dropped.
 #[derive(Debug)]
@@ -92,6 +92,7 @@ mod ask {
     pub const UID: u8 = b'u';
     pub const LOOP: u8 = b'l';
     pub const MPI: u8 = b'm';
+    pub const GLIBC: u8 = b'g';
 }
 mod reply {
     pub const DONE: u8 = b'+';
@@ -210,6 +211,14 @@ impl Proxy {
     pub fn fit_mpi(&self, root: BorrowedFd<'_>, question: &[u8], what: &str) -> Result<Vec<u8>, Refusal> {
         let reply = self.ask(&[&[ask::MPI], question].concat(), &[root], what)?;
         done(&reply.data, what).map(<[u8]>::to_vec)
+    }
+
+    /// The newest version of glibc, such as `GLIBC_2.36`, in the image `what` that is mounted as `root`; nothing, if it has
+    /// none for this machine.
+    #[cfg_attr(not(test), expect(dead_code, reason = "until containers get a driver"))]
+    pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
+        let reply = self.ask(&[ask::GLIBC], &[root], what)?;
+        host_driver::heard(done(&reply.data, what)?).map_err(garbled)
     }
 
     /// Puts the image that was opened last behind `device`.
@@ -336,6 +345,11 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                 None => return 1,
             },
             (ask::MPI, question) => match packet.fds.into_iter().next().map(|root| host_mpi::answer(root, question)) {
+                Some(Ok(answer)) => send(channel, reply::DONE, &answer, None),
+                Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
+                None => return 1,
+            },
+            (ask::GLIBC, _) => match packet.fds.into_iter().next().map(host_driver::answer) {
                 Some(Ok(answer)) => send(channel, reply::DONE, &answer, None),
                 Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
                 None => return 1,

@@ -4,6 +4,7 @@
 
 mod audit;
 mod devices;
+mod gpu;
 mod mpi;
 mod place;
 mod rule;
@@ -25,6 +26,7 @@ use crate::request::{Access, Mpi, Settings};
 
 pub use audit::Audit;
 pub use devices::DeviceRules;
+pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
@@ -81,6 +83,9 @@ pub struct Config {
     /// Which of the node's device nodes containers have besides the usual ones.
     #[serde(default)]
     pub devices: DeviceRules,
+    /// What containers get of a GPU's driver.
+    #[serde(default)]
+    pub gpu: Gpu,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
@@ -135,6 +140,7 @@ impl Default for Config {
             options: SiteOptions::default(),
             mpi: Profiles::default(),
             devices: DeviceRules::default(),
+            gpu: Gpu::default(),
             writable_limit: Limit::default(),
             default_image: None,
             required: None,

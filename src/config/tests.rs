@@ -138,6 +138,14 @@ fn faults_are_named_with_file_line_and_key() {
         ("version: 1\nmpi:\n  a: {libraries: [/a], folders: [{to: /x}]}\n", "unknown field `to`"),
         ("version: 1\nmpi:\n  a: {libraries: [/a], env: [A]}\n", "\"A\" is not NAME=VALUE"),
         ("version: 1\nmpi:\n  a: {libraries: [/a], env: [SLURM_X=1]}\n", "Slurm and Coracle set this variable"),
+        ("version: 1\ngpu: {driver: nvidia}\n", "unknown variant `nvidia`, expected one of `auto`, `cdi`"),
+        ("version: 1\ngpu:\n  drivers: cdi\n", "c.yaml:3:3: gpu: unknown field `drivers`"),
+        ("version: 1\ngpu: {cdi: [cdi]}\n", "\"cdi\" is not an absolute path"),
+        ("version: 1\ngpu: {libraries: [libcuda]}\n", "\"libcuda\" is neither a library's name, such as libcuda.so"),
+        ("version: 1\ngpu: {libraries: [../libcuda.so]}\n", "\"../libcuda.so\" is neither a library's name"),
+        ("version: 1\ngpu: {programs: [bin/nvidia-smi]}\n", "\"bin/nvidia-smi\" is neither a program's name nor"),
+        ("version: 1\ngpu: {programs: [..]}\n", "\"..\" is neither a program's name nor an absolute path"),
+        ("version: 1\ngpu: {files: [/proc/driver]}\n", "\"/proc/driver\": nothing may"),
         ("version: 1\noptions:\n  mpi: b\n", "c.yaml:3:3: options.mpi: there is no profile b below mpi"),
         ("version: [1\n", "c.yaml:1:10: version: invalid type"),
         ("", "c.yaml:1:1: missing field `version`"),
@@ -162,6 +170,23 @@ fn profiles_of_mpi_are_in_the_order_of_the_file() {
     let files: Vec<_> = config.mpi.get("a").unwrap().files().collect();
     assert_eq!(files, [Path::new("/a/libmpi.so.12"), Path::new("/a/libx.so")]);
     assert!(config.mpi.get("b").is_none());
+}
+
+#[test]
+fn the_driver_is_found_by_itself_unless_the_site_says_otherwise() {
+    let gpu = |text: &str| Config::parse(Path::new("c.yaml"), &format!("version: 1\n{text}")).unwrap().gpu;
+    let found = gpu("");
+    assert_eq!(found.driver, DriverFrom::Auto);
+    assert_eq!(found.cdi().collect::<Vec<_>>(), [Path::new("/etc/cdi"), Path::new("/var/run/cdi")]);
+    assert_eq!(found, gpu("gpu: {}\n"));
+    let found = gpu("gpu:\n  driver: libraries\n  cdi: []\n  libraries: [libcuda.so, /opt/x/liby.so.1]\n  programs: \
+                     [dcgmi, /opt/x/bin/z]\n  files: [/run//x/socket]\n");
+    assert_eq!((found.driver, found.cdi().count()), (DriverFrom::Libraries, 0));
+    let wanted = [LibraryName::Listed("libcuda.so".into()), LibraryName::File("/opt/x/liby.so.1".into())];
+    assert_eq!(found.libraries, wanted);
+    let wanted = [ProgramName::Listed("dcgmi".into()), ProgramName::File("/opt/x/bin/z".into())];
+    assert_eq!(found.programs, wanted);
+    assert_eq!(found.files().collect::<Vec<_>>(), [Path::new("/run/x/socket")]);
 }
 
 #[test]

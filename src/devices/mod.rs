@@ -4,14 +4,29 @@
 //! Nothing of the image and nothing that a user can set adds to it.
 #![forbid(unsafe_code)]
 
+pub mod cdi;
+mod driver;
+mod error;
+mod glibc;
 mod gpu;
 mod grant;
 mod gres;
+mod known;
 mod node;
 mod selection;
+mod source;
 
+pub use driver::{Driver, Library, Placed, find};
+pub use error::Error;
+pub use glibc::{image_glibc, is_glibc_version, too_old};
 pub use gpu::Vendor;
 pub use grant::{Grant, JOB_GPUS, STEP_GPUS};
 pub use gres::{GPU, Unit, detected, units};
 pub use node::{Node, Type, all};
-pub use selection::{Choice, Devices, PTS, Rule, STORES};
+pub use selection::{Choice, Devices, PTS, STORES};
+pub use source::{Sources, Unfit, What};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tree;

@@ -8,6 +8,7 @@ use super::gpu::{self, Vendor};
 use super::gres::Unit;
 use super::{Node, Type};
 use crate::config::DeviceRules;
+use crate::sys::DeviceRule;
 
 /// Every Unix program may expect these (devices.txt of the kernel, "compulsory").
 const BASIC: &[&str] = &["/dev/full", "/dev/null", "/dev/ptmx", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
@@ -43,9 +44,6 @@ pub struct Devices {
     /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
     pub granted: Vec<(Vec<PathBuf>, Option<Vendor>)>,
 }
-
-/// A rule about devices: what kind of node, the driver's number, and the device's, or any.
-pub type Rule = (Type, u32, Option<u32>);
 
 /// What there is to choose from.
 #[derive(Debug, Clone, Copy)]
@@ -103,11 +101,12 @@ impl Devices {
     }
 
     /// The rules that let whoever is in the container open what is there, and nothing else.
-    pub fn rules(&self) -> Vec<Rule> {
-        let nodes = self.nodes.iter().map(|node| (node.kind, node.major, Some(node.minor)));
-        let terminals = TERMINALS.map(|major| (Type::Character, major, None));
+    pub fn rules(&self) -> Vec<DeviceRule> {
+        let rule = |block, major, minor| DeviceRule { block, major, minor };
+        let nodes = self.nodes.iter().map(|node| rule(node.kind == Type::Block, node.major, Some(node.minor)));
         // The ptmx of devpts itself, whatever is called so in /dev.
-        nodes.chain([(Type::Character, 5, Some(2))]).chain(terminals).collect::<BTreeSet<_>>().into_iter().collect()
+        let terminals = TERMINALS.map(|major| rule(false, major, None)).chain([rule(false, 5, Some(2))]);
+        nodes.chain(terminals).collect()
     }
 
     /// The GPUs among what was granted.
@@ -192,7 +191,8 @@ mod tests {
     fn the_rules_name_what_is_shown_and_terminals() {
         let devices = Devices { nodes: nodes(&["/dev/null"]), ..Devices::default() };
         let rules = devices.rules();
-        assert!(rules.contains(&(Type::Character, 9, Some(0))) && rules.contains(&(Type::Character, 136, None)));
+        let rule = |major, minor| DeviceRule { block: false, major, minor };
+        assert!(rules.contains(&rule(9, Some(0))) && rules.contains(&rule(136, None)));
         assert_eq!(rules.len(), 2 + TERMINALS.count());
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod glibc;
 mod search;
 mod texts;
 
@@ -28,6 +29,7 @@ use elf::parse::ParseAt;
 use elf::segment::{ProgramHeader, SegmentTable};
 
 pub use cache::{Cache, Entry};
+pub use glibc::is_glibc;
 pub use search::{CACHE, Found, Libraries, Root};
 pub use texts::Texts;
 

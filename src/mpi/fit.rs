@@ -8,27 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Misfit;
 use crate::config::Profile;
-use crate::elf::{self, Found, Libraries, Library, Machine, Root};
+use crate::elf::{self, Found, Libraries, Library, Machine, Root, is_glibc};
 use crate::request::inside;
 use crate::sys;
 
-/// What the parts of glibc are called. They work with each other and with no other glibc's.
-const GLIBC: &[&str] = &[
-    "ld-linux",
-    "ld64.so",
-    "libBrokenLocale.so",
-    "libanl.so",
-    "libc.so",
-    "libdl.so",
-    "libm.so",
-    "libmvec.so",
-    "libnsl.so.1",
-    "libpthread.so",
-    "libresolv.so",
-    "librt.so",
-    "libthread_db.so",
-    "libutil.so",
-];
 const LIBC: &str = "libc.so.6";
 /// musl's loaders are called so, and lie in /lib.
 const MUSL: &str = "ld-musl-";
@@ -136,11 +119,6 @@ impl Needs {
         let needed = self.library.needed.iter().map(String::as_str);
         needed.filter(|needed| !files.iter().any(|file| file.soname == *needed))
     }
-}
-
-/// True of the parts of glibc.
-pub fn is_glibc(soname: &str) -> bool {
-    GLIBC.iter().any(|part| soname.starts_with(part))
 }
 
 /// The last name of where a file really is: a hint for people.

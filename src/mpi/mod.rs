@@ -15,7 +15,7 @@ mod pmi;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "launcher")]
-pub use fit::{Fit, Needs, Over, Shown, fit, is_glibc, needs};
+pub use fit::{Fit, Needs, Over, Shown, fit, needs};
 #[cfg(feature = "launcher")]
 pub use library::{Family, Mpi, Pmix, all, is_mpi, missing, pmix, pmix_release};
 #[cfg(feature = "launcher")]

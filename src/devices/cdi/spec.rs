@@ -1,0 +1,284 @@
+//! Specifications as they stand in files.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::config::{self, open_trusted};
+use crate::devices::Error;
+
+/// The longest file that is read, in bytes; one for eight GPUs with seven parts each has some 100 kB.
+const MAX_LEN: u64 = 4 << 20;
+/// Brackets in each other.
+const MAX_DEPTH: usize = 256;
+/// Files in all folders.
+const MAX_FILES: usize = 256;
+
+/// A specification.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Its file.
+    pub path: PathBuf,
+    /// `vendor/class`
+    pub kind: String,
+    /// Of two that have the same device, the one with the higher number counts.
+    pub priority: usize,
+    pub(super) devices: Vec<Device>,
+    pub(super) edits: Edits,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    cdi_version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Whole {
+    #[serde(rename = "cdiVersion")]
+    _version: IgnoredAny,
+    kind: String,
+    #[serde(default, rename = "annotations")]
+    _annotations: IgnoredAny,
+    devices: Vec<Device>,
+    #[serde(default)]
+    container_edits: Edits,
+}
+
+/// A device, under one of its names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Device {
+    pub(super) name: String,
+    #[serde(default, rename = "annotations")]
+    _annotations: IgnoredAny,
+    pub(super) container_edits: Edits,
+}
+
+/// What is to be changed of a container.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct Edits {
+    pub(super) env: Vec<String>,
+    pub(super) device_nodes: Vec<DeviceNode>,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) hooks: Vec<Hook>,
+    // What steps belong to is Slurm's to say: groups, resource groups of the processor, and the network.
+    pub(super) additional_gids: Option<IgnoredAny>,
+    pub(super) intel_rdt: Option<IgnoredAny>,
+    pub(super) net_devices: Option<IgnoredAny>,
+}
+
+/// A device node. Its numbers, owner and rights are those that it has on the node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct DeviceNode {
+    path: PathBuf,
+    host_path: Option<PathBuf>,
+    #[serde(default, rename = "type")]
+    _type: IgnoredAny,
+    #[serde(default, rename = "major")]
+    _major: IgnoredAny,
+    #[serde(default, rename = "minor")]
+    _minor: IgnoredAny,
+    #[serde(default, rename = "fileMode")]
+    _file_mode: IgnoredAny,
+    #[serde(default, rename = "permissions")]
+    _permissions: IgnoredAny,
+    #[serde(default, rename = "uid")]
+    _uid: IgnoredAny,
+    #[serde(default, rename = "gid")]
+    _gid: IgnoredAny,
+}
+
+impl DeviceNode {
+    /// Where it is on the node.
+    pub(super) fn host(&self) -> &Path {
+        self.host_path.as_deref().filter(|path| !path.as_os_str().is_empty()).unwrap_or(&self.path)
+    }
+}
+
+/// Something of the node's that appears inside. How it is mounted is ours to say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Mount {
+    pub(super) host_path: PathBuf,
+    pub(super) container_path: PathBuf,
+    #[serde(default, rename = "options")]
+    _options: IgnoredAny,
+    #[serde(default, rename = "type")]
+    pub(super) kind: Option<String>,
+}
+
+/// A program that would be run. None is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Hook {
+    #[serde(rename = "hookName")]
+    _name: String,
+    pub(super) path: PathBuf,
+    #[serde(default)]
+    pub(super) args: Vec<String>,
+    #[serde(default, rename = "env")]
+    _env: IgnoredAny,
+    #[serde(default, rename = "timeout")]
+    _timeout: IgnoredAny,
+}
+
+impl Spec {
+    /// Reads the text of a file that is called `path`: JSON if its name says so, else YAML.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let wrong = |place, cause: String| Error::File(config::Error::Content { path: path.to_owned(), place, cause });
+        let whole = match path.extension().is_some_and(|extension| extension == "json") {
+            true => {
+                let wrong = |error: serde_json::Error| {
+                    let message = error.to_string();
+                    let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
+                    wrong(Some((error.line(), error.column())), cause)
+                };
+                let head: Head = serde_json::from_str(text).map_err(wrong)?;
+                is_known(path, &head)?;
+                serde_json::from_str::<Whole>(text).map_err(wrong)?
+            }
+            false => {
+                if has_aliases(text) {
+                    return Err(wrong(None, "has anchors and aliases, which are not read".into()));
+                }
+                if is_deep(text) {
+                    return Err(wrong(None, format!("more than {MAX_DEPTH} brackets in each other")));
+                }
+                let wrong = |error: serde_yaml::Error| {
+                    let message = error.to_string();
+                    let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
+                    wrong(error.location().map(|place| (place.line(), place.column())), cause)
+                };
+                let head: Head = serde_yaml::from_str(text).map_err(wrong)?;
+                is_known(path, &head)?;
+                serde_yaml::from_str::<Whole>(text).map_err(wrong)?
+            }
+        };
+        let Whole { kind, devices, container_edits: edits, .. } = whole;
+        let named = kind.split_once('/').is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty());
+        if !named {
+            return Err(wrong(None, format!("kind: {kind:?} is not vendor/class")));
+        }
+        let mut names = BTreeSet::new();
+        for device in &devices {
+            if device.name.is_empty() {
+                return Err(wrong(None, "a device has no name".into()));
+            }
+            if !names.insert(&device.name) {
+                return Err(wrong(None, format!("the device {:?} stands there twice", device.name)));
+            }
+        }
+        Ok(Self { path: path.to_owned(), kind, priority: 0, devices, edits })
+    }
+}
+
+fn is_known(path: &Path, head: &Head) -> Result<(), Error> {
+    let mut numbers = head.cdi_version.split('.').map(|number| number.parse::<u32>().ok());
+    let known = match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(0), Some(minor)) => minor >= 3,
+        (Some(1), Some(_)) => true,
+        _ => false,
+    };
+    let version = head.cdi_version.clone();
+    if known { Ok(()) } else { Err(Error::Version { path: path.to_owned(), version }) }
+}
+
+/// Whether a text may make much of little: the parser limits how often an alias is followed, and not what it leads to.
+/// Nobody's specifications have any, so what only looks like an anchor and an alias counts, too.
+pub(super) fn has_aliases(text: &str) -> bool {
+    let mut before = b' ';
+    let mut signs = [false, false];
+    for (at, byte) in text.bytes().enumerate() {
+        let starts = before.is_ascii_whitespace() || !before.is_ascii() || matches!(before, b'[' | b'{' | b',' | b':');
+        let named = text.as_bytes().get(at + 1).is_some_and(|next| !next.is_ascii_whitespace());
+        if starts && named {
+            signs[0] |= byte == b'&';
+            signs[1] |= byte == b'*';
+        }
+        before = byte;
+    }
+    signs == [true, true]
+}
+
+/// Whether there are more brackets in each other than anybody writes: the parser takes time by the square of them.
+fn is_deep(text: &str) -> bool {
+    let mut depth = 0_usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > MAX_DEPTH
+    })
+}
+
+/// The specifications in `folders`, the less important ones first. A folder that is not there has none; a file that
+/// others than root could have written is an error, as is one that cannot be understood.
+pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Error> {
+    let mut specs = Vec::new();
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for (priority, folder) in folders.enumerate() {
+        let folder = resolved(folder);
+        if seen.contains(&folder) {
+            continue;
+        }
+        for path in files(&folder)? {
+            if specs.len() >= MAX_FILES {
+                let why = format!("more than {MAX_FILES} specifications");
+                return Err(Error::File(config::Error::Untrusted { path, why }));
+            }
+            specs.push(Spec { priority, ..Spec::parse(&path, &text(&path)?)? });
+        }
+        seen.push(folder);
+    }
+    Ok(specs)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |cause| Error::File(config::Error::Read(folder.to_owned(), cause));
+    let entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(failed(cause)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "json" || extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn text(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let file = open_trusted(path).map_err(Error::File)?;
+    let read = file.take(MAX_LEN + 1).read_to_string(&mut text);
+    let length = read.map_err(|cause| Error::File(config::Error::Read(path.to_owned(), cause)))?;
+    if length as u64 > MAX_LEN {
+        let why = format!("longer than {MAX_LEN} bytes");
+        return Err(Error::File(config::Error::Untrusted { path: path.to_owned(), why }));
+    }
+    Ok(text)
+}
+
+/// `folder` without the one link on the way that every system has, /var/run; any other is refused when a file is opened.
+fn resolved(folder: &Path) -> PathBuf {
+    let link = Path::new("/var/run");
+    let Ok(rest) = folder.strip_prefix(link) else { return folder.to_owned() };
+    let roots = link.symlink_metadata().is_ok_and(|found| found.is_symlink() && found.uid() == 0);
+    let leads = link.read_link().is_ok_and(|target| target == Path::new("/run") || target == Path::new("../run"));
+    if roots && leads { Path::new("/run").join(rest) } else { folder.to_owned() }
+}

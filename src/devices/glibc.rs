@@ -1,0 +1,76 @@
+//! The C library that a driver's files need of an image.
+#![forbid(unsafe_code)]
+
+use crate::elf::Libraries;
+
+/// How the versions of its symbols begin.
+pub(super) const PREFIX: &str = "GLIBC_";
+const LIBC: &str = "libc.so.6";
+/// Longer than any version.
+const MAX_LEN: usize = 24;
+
+/// The newest version that the C library of a tree has. Without one it is no glibc's (musl), or none for this machine.
+///
+/// For a process without rights: the files are hostile.
+pub fn image_glibc(libraries: &Libraries) -> Option<String> {
+    let found = libraries.find(LIBC).ok()??;
+    found.library.newest(PREFIX).filter(|version| is_glibc_version(version)).map(str::to_owned)
+}
+
+/// Whether `text` is a version such as `GLIBC_2.36`, whoever says it.
+pub fn is_glibc_version(text: &str) -> bool {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= MAX_LEN && text.strip_prefix(PREFIX).is_some_and(|rest| rest.split('.').all(number))
+}
+
+/// Whether a C library that has versions up to `has` lacks `wanted`.
+pub fn too_old(wanted: &str, has: &str) -> bool {
+    let numbers = |version: &str| -> Option<Vec<u32>> {
+        version.strip_prefix(PREFIX)?.split('.').map(|number| number.parse().ok()).collect()
+    };
+    match (numbers(wanted), numbers(has)) {
+        (Some(wanted), Some(has)) => has < wanted,
+        // What wants nothing that can be understood is served; what has nothing serves nobody.
+        (wanted, _) => wanted.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::{Machine, Root};
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (wanted, has, old) in [
+            ("GLIBC_2.27", "GLIBC_2.17", true),
+            ("GLIBC_2.27", "GLIBC_2.27", false),
+            ("GLIBC_2.4", "GLIBC_2.36", false),
+            ("GLIBC_2.2.5", "GLIBC_2.2", true),
+            ("GLIBC_2.27", "nonsense", true),
+            ("nonsense", "GLIBC_2.27", false),
+        ] {
+            assert_eq!(too_old(wanted, has), old, "{wanted} {has}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_version() {
+        assert!(is_glibc_version("GLIBC_2.36") && is_glibc_version("GLIBC_2.2.5"));
+        for text in
+            ["", "GLIBC_", "GLIBC_2.", "GLIBC_+2.1", "GLIBC_PRIVATE", "2.36", "GLIBC_2.36\n", &"GLIBC_2".repeat(9)]
+        {
+            assert!(!is_glibc_version(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn this_node_has_one_and_an_empty_tree_has_none() {
+        let node = Libraries::new(Root::node().unwrap(), Machine::own()).unwrap();
+        assert!(image_glibc(&node).is_some_and(|version| is_glibc_version(&version)));
+        let scratch = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(scratch.path()).unwrap();
+        let empty = Libraries::new(Root::of_mount(root.into()), Machine::own()).unwrap();
+        assert_eq!(image_glibc(&empty), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! What is known of the drivers of GPUs: the names of their files.
+//!
+//! NVIDIA's libraries and its kernel modules are of one release and work with no other, so they are the node's. Those of
+//! AMD (ROCm) and Intel (Level Zero, OpenCL) speak to interfaces of the kernel that stay the same (kfd, drm), come with
+//! the images, and need libraries of their own age there (LLVM, libstdc++): nothing of theirs is the node's, unless
+//! coracle.yaml names it.
+#![forbid(unsafe_code)]
+
+use super::Vendor;
+
+/// Where programs are.
+pub(super) const BIN: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+
+const NVIDIA: &[&str] = &[
+    // Computing and management.
+    "libcuda.so",
+    "libcudadebugger.so",
+    "libnvidia-cfg.so",
+    "libnvidia-gpucomp.so",
+    "libnvidia-ml.so",
+    "libnvidia-nscq.so",
+    "libnvidia-nvvm.so",
+    "libnvidia-nvvm70.so",
+    "libnvidia-opencl.so",
+    "libnvidia-pkcs11.so",
+    "libnvidia-pkcs11-openssl3.so",
+    "libnvidia-ptxjitcompiler.so",
+    "libnvidia-sandboxutils.so",
+    "libnvidia-fatbinaryloader.so",
+    "libnvidia-compiler.so",
+    "libnvidia-allocator.so",
+    // Video.
+    "libnvcuvid.so",
+    "libnvidia-encode.so",
+    "libnvidia-opticalflow.so",
+    "libvdpau_nvidia.so",
+    // Graphics.
+    "libEGL_nvidia.so",
+    "libGLESv1_CM_nvidia.so",
+    "libGLESv2_nvidia.so",
+    "libGLX_nvidia.so",
+    "libnvidia-api.so",
+    "libnvidia-cbl.so",
+    "libnvidia-egl-gbm.so",
+    "libnvidia-egl-wayland.so",
+    "libnvidia-egl-xcb.so",
+    "libnvidia-egl-xlib.so",
+    "libnvidia-eglcore.so",
+    "libnvidia-fbc.so",
+    "libnvidia-glcore.so",
+    "libnvidia-glsi.so",
+    "libnvidia-glvkspirv.so",
+    "libnvidia-gtk2.so",
+    "libnvidia-gtk3.so",
+    "libnvidia-ifr.so",
+    "libnvidia-present.so",
+    "libnvidia-rtcore.so",
+    "libnvidia-tls.so",
+    "libnvidia-vksc-core.so",
+    "libnvoptix.so",
+    // Deep learning for pictures.
+    "libnvidia-ngx.so",
+];
+const NVIDIA_PROGRAMS: &[&str] =
+    &["nvidia-smi", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server", "nvidia-debugdump", "nvidia-persistenced"];
+const NVIDIA_FILES: &[&str] = &["/run/nvidia-persistenced/socket"];
+
+impl Vendor {
+    /// The libraries of its driver.
+    pub(super) fn libraries(self) -> &'static [&'static str] {
+        match self {
+            Self::Nvidia => NVIDIA,
+            Self::Amd | Self::Intel => &[],
+        }
+    }
+
+    /// Programs that come with its driver. Those of the others are scripts that need more files (rocm-smi), or belong to
+    /// the libraries of the image.
+    pub(super) fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Nvidia => NVIDIA_PROGRAMS,
+            Self::Amd | Self::Intel => &[],
+        }
+    }
+
+    /// What its libraries look for at a certain path.
+    pub(super) fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Nvidia => NVIDIA_FILES,
+            Self::Amd | Self::Intel => &[],
+        }
+    }
+}
