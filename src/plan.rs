@@ -203,14 +203,15 @@ impl Plan {
             let nested = above.is_some();
             let in_ours = above.is_some_and(|(_, above, _)| matches!(above.want.source, Source::Made(_)));
             // Through the folder above it, it is there already. A bind of the site's is one for what its mode says.
-            if matches!(sighting.want.origin, Origin::Slurm | Origin::Mpi)
+            if matches!(sighting.want.origin, Origin::Slurm | Origin::Mpi | Origin::Driver)
                 && sighting.want.presence.optional()
                 && above.is_some_and(|(_, above, sight)| shows(above, &sight.place, sighting, place))
             {
                 continue;
             }
             // Whoever has put something above a library of the image's has put his own in its place.
-            if nested && !in_ours && sighting.want.origin == Origin::Mpi && sighting.want.presence.optional() {
+            let replaces = matches!(sighting.want.origin, Origin::Mpi | Origin::Driver);
+            if nested && !in_ours && replaces && sighting.want.presence.optional() {
                 continue;
             }
             match &sight.link {
@@ -276,7 +277,7 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
         return Err(Error::Kernel(want.target.clone()));
     }
     // What the typed path may not be, a link of the image may not make of it.
-    let ours = want.origin == Origin::Private && sight.place.starts_with(PRIVATE);
+    let ours = matches!(want.origin, Origin::Private | Origin::Driver) && sight.place.starts_with(PRIVATE);
     if !matches!(want.origin, Origin::Kernel | Origin::Device) && !ours && crate::request::inside(&sight.place).is_err()
     {
         return match (want.presence, sight.link) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Profile};
-use crate::devices::{Devices, PTS, STORES};
+use crate::devices::{Devices, Driver, PTS, STORES};
 use crate::mpi::{self, Fit, Shown};
 use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
@@ -80,6 +80,8 @@ pub enum Origin {
     Device,
     /// The host's MPI in place of the image's: where that is, the image says.
     Mpi,
+    /// What a GPU's driver brings along.
+    Driver,
     /// Every container has it.
     System,
     /// The user's home.
@@ -108,6 +110,7 @@ impl Origin {
             Self::Slurm => "slurm",
             Self::Private => "coracle",
             Self::Mpi => "mpi",
+            Self::Driver => "driver",
             Self::Site(_) => "site",
             Self::User => "user",
         }
@@ -135,6 +138,8 @@ pub struct Surroundings<'a> {
     pub mpi: Option<(&'a Profile, &'a Fit)>,
     /// What is in /dev.
     pub devices: &'a Devices,
+    /// What programs need of a GPU's driver.
+    pub driver: Option<&'a Driver>,
 }
 
 /// What the commands of Slurm need inside, and how they are started.
@@ -181,6 +186,13 @@ pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 
 /// Where the host's MPI libraries appear inside, under their SONAMEs.
 pub const MPI_LIBRARIES: &str = "/run/coracle/mpi/lib";
+
+/// Where the libraries of a GPU's driver appear inside,
+pub const GPU_LIBRARIES: &str = "/run/coracle/gpu/lib";
+/// its programs,
+pub const GPU_PROGRAMS: &str = "/run/coracle/gpu/bin";
+/// and what it wants to be set: `NAME=VALUE` lines.
+pub const GPU_ENVIRONMENT: &str = "/run/coracle/gpu/environment";
 
 /// Folders that belong to the operating system: there the image's own is meant, not the node's.
 const OWN: &[&str] = &["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
@@ -288,7 +300,7 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
         add(file, ReadOnly, IfThere, Origin::Slurm);
     }
     let helper = around.client.is_some() || settings.entrypoint == Some(true);
-    if helper || around.mpi.is_some() {
+    if helper || around.mpi.is_some() || around.driver.is_some() {
         wants.extend(private(around, helper));
     }
     if let Some((profile, fit)) = around.mpi {
@@ -360,6 +372,9 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
             entries.add(&link, |path| Entry::Link(path, shown.soname.clone().into()));
         }
     }
+    if let Some(driver) = around.driver {
+        wants.extend(driver_files(driver, &mut entries));
+    }
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
         for link in &client.links {
@@ -379,6 +394,33 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
     let (source, target) = (Source::Made(entries.made), PRIVATE.into());
     let presence = Presence::Required;
     wants.push(Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
+    wants
+}
+
+/// What a GPU's driver brings along. The image's own is never written to, and never asked.
+fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<Want> {
+    let want = |source: &Path, target: &Path, presence| {
+        let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
+        Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Driver }
+    };
+    let mut wants = Vec::new();
+    let libraries = driver.libraries.iter();
+    let libraries = libraries.map(|library| (&library.source, Path::new(GPU_LIBRARIES).join(&library.name)));
+    let programs = driver.programs.iter();
+    let programs = programs.filter_map(|file| Some((file, Path::new(GPU_PROGRAMS).join(file.file_name()?))));
+    for (source, target) in libraries.chain(programs) {
+        entries.add(&target, |path| Entry::File(path, String::new()));
+        wants.push(want(source, &target, Presence::Required));
+    }
+    for library in &driver.libraries {
+        for link in &library.links {
+            let link = Path::new(GPU_LIBRARIES).join(link);
+            entries.add(&link, |path| Entry::Link(path, library.name.clone().into()));
+        }
+    }
+    let lines: String = driver.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    entries.add(GPU_ENVIRONMENT.as_ref(), |path| Entry::File(path, lines));
+    wants.extend(driver.files.iter().map(|file| want(&file.source, &file.target, Presence::IfThere)));
     wants
 }
 
@@ -418,7 +460,7 @@ mod tests {
     use crate::request::Request;
     use std::ffi::OsStr;
 
-    const NONE: &Devices = &Devices { nodes: Vec::new(), links: Vec::new(), granted: Vec::new() };
+    const NONE: &Devices = &Devices { nodes: Vec::new(), links: Vec::new(), granted: Vec::new(), numbers: Vec::new() };
 
     fn settings(fields: &str) -> Settings {
         Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
@@ -444,6 +486,7 @@ mod tests {
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: None,
             devices: NONE,
+            driver: None,
         }
     }
 
@@ -486,7 +529,7 @@ mod tests {
         let node = |path: &str| Node { path: path.into(), kind: Type::Character, major: 1, minor: 3 };
         let nodes = vec![node("/dev/infiniband/uverbs0"), node("/dev/null")];
         let links = vec![("/dev/fd".into(), "/proc/self/fd".into())];
-        let around = Surroundings { devices: &Devices { nodes, links, granted: Vec::new() }, ..around("/w", "/h") };
+        let around = Surroundings { devices: &Devices { nodes, links, ..Devices::default() }, ..around("/w", "/h") };
         for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
             let flags = want.attributes();
             assert!(flags.no_suid, "{want:?}");

@@ -126,6 +126,7 @@ impl Case {
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: profile.zip(fit.as_ref()),
             devices: &self.devices,
+            driver: None,
         };
         let mut sightings = Vec::new();
         for want in wants(&request.settings, &config, &around) {

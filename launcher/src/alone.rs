@@ -78,8 +78,8 @@ impl Order<'_> {
         let told = std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute());
         let grants = Grants::find(&config, &environment, told.as_deref(), Teller::Person);
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
-        let devices =
-            grants.devices(&config, settings.gpu.unwrap_or(true), Some(&Rules { open: &open, slurms: false }));
+        let rules = Rules { open: &open, slurms: false };
+        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules))?;
         let run = Run {
             image,
             settings,
@@ -98,7 +98,8 @@ impl Order<'_> {
             daemon: None,
             mpi: None,
             grants,
-            devices,
+            provision,
+            misfit: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

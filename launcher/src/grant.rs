@@ -1,12 +1,14 @@
 //! What Slurm gave a step on this node, and what of /dev its container has for it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
-use coracle::devices::{self, Choice, Devices, GPU, Grant, JOB_GPUS, Node, STEP_GPUS, Unit};
-use coracle::env::Pair;
+use coracle::devices::{self, Choice, Devices, Driver, GPU, Grant, JOB_GPUS, Node, STEP_GPUS, Unit, Vendor};
+use coracle::env::{Change, Pair, names};
+use coracle::report::Refusal;
 
 use crate::slurm_client;
 
@@ -29,6 +31,15 @@ pub struct Grants {
     /// All units of the node's resources.
     pub units: Vec<Unit>,
     grant: Grant,
+}
+
+/// What a container has of the node's devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provision {
+    /// What is in /dev.
+    pub devices: Devices,
+    /// What programs need of the driver of the GPUs among them.
+    pub driver: Option<Driver>,
 }
 
 /// What of it may be opened, by the rules of the step's control group.
@@ -76,28 +87,51 @@ impl Grants {
     }
 
     /// What a container has of it that shows GPUs, or not. Without `rules` it is what it probably has.
-    pub fn devices(&self, config: &Config, gpus: bool, rules: Option<&Rules<'_>>) -> Devices {
-        let choice = self.choice(config);
+    pub fn provide(&self, config: &Config, gpus: bool, rules: Option<&Rules<'_>>) -> Result<Provision, Refusal> {
+        let choice = Choice { root: Path::new("/"), nodes: &self.nodes, units: &self.units, rules: &config.devices };
         let open = rules.map(|rules| rules.open);
         let mut granted = self.grant.of(&self.units, open, rules.is_some_and(|rules| rules.slurms));
-        granted.retain(|unit| gpus || !unit.is_gpu());
-        Devices::select(&choice, &granted)
+        granted.units.retain(|unit| gpus || !unit.is_gpu());
+        let mut devices = Devices::select(&choice, granted);
+        let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
+        if vendors.is_empty() {
+            return Ok(Provision { devices, driver: None });
+        }
+        let vendors: Vec<Vendor> = vendors.into_iter().collect();
+        let paths: Vec<PathBuf> = devices.nodes.iter().map(|node| node.path.clone()).collect();
+        let mut driver = devices::find(&config.gpu, &vendors, &paths)?.unwrap_or_default();
+        devices.add(&choice, &driver.nodes);
+        let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
+        if nvidia > 0 {
+            // As they are numbered here, whatever Slurm calls them.
+            let numbers: Vec<String> = (0..nvidia).map(|number| number.to_string()).collect();
+            driver.env.push(("NVIDIA_VISIBLE_DEVICES".into(), numbers.join(",")));
+        }
+        Ok(Provision { devices, driver: Some(driver) })
     }
 
-    /// What the devices of a container are chosen from.
-    pub fn choice<'a>(&'a self, config: &'a Config) -> Choice<'a> {
-        Choice { root: Path::new("/"), nodes: &self.nodes, units: &self.units, rules: &config.devices }
+    /// What becomes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
+    pub fn changes(&self, devices: &Devices, gpus: bool) -> Vec<Change> {
+        let all = |change: &dyn Fn(&str) -> Change| names::GPUS.iter().map(|name| change(name)).collect();
+        if !gpus && !self.grant.numbers.is_empty() {
+            return all(&|name| Change::Unset(name.into()));
+        }
+        let numbers: Vec<String> = devices.numbers.iter().map(usize::to_string).collect();
+        match numbers.is_empty() {
+            true => Vec::new(),
+            false => all(&|name| Change::Numbered(name.into(), numbers.join(",").into())),
+        }
+    }
+
+    /// Whether it matters what the rules of the step's control group are.
+    pub fn asks_rules(&self) -> bool {
+        !self.grant.numbers.is_empty() || self.units.iter().any(|unit| !unit.is_gpu())
     }
 
     /// The nodes that Slurm gives or not.
     pub fn given(&self) -> Vec<Node> {
         let files: Vec<&PathBuf> = self.units.iter().flat_map(|unit| &unit.files).collect();
         self.nodes.iter().filter(|node| files.contains(&&node.path)).cloned().collect()
-    }
-
-    /// Slurm's numbers of the step's GPUs, where they count those of the whole node.
-    pub fn numbers(&self) -> impl Iterator<Item = usize> {
-        self.grant.numbers.iter().copied()
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use coracle::config::Config;
-use coracle::devices::{Devices, PTS, STORES};
-use coracle::env::{Pair, Rules};
+use coracle::devices::{PTS, STORES, Sources as Trusted, What, too_old};
+use coracle::env::{Change, Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sight, Sighting, Upper};
@@ -27,7 +27,7 @@ use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
-use crate::grant::Grants;
+use crate::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
@@ -71,8 +71,10 @@ pub struct Run {
     pub mpi: Option<Replacement>,
     /// What Slurm gave, and what the node has.
     pub grants: Grants,
-    /// What of it is in /dev.
-    pub devices: Devices,
+    /// What of it the container has.
+    pub provision: Provision,
+    /// What the image lacks for the driver of its GPUs.
+    pub misfit: Option<String>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -287,8 +289,20 @@ impl Run {
             client: self.client.as_ref(),
             helper: &self.helper,
             mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
-            devices: &self.devices,
+            devices: &self.provision.devices,
+            driver: self.provision.driver.as_ref(),
         }
+    }
+
+    /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
+    pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
+        self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules)?;
+        Ok(())
+    }
+
+    /// What becomes of the variables in which Slurm tells a task of its GPUs.
+    pub fn gpu_changes(&self) -> Vec<Change> {
+        self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true))
     }
 
     /// What should be visible to a step that is there.
@@ -325,6 +339,15 @@ impl Run {
             self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
+        let wanted = self.provision.driver.as_ref().and_then(|driver| driver.glibc.clone());
+        if let (Some(wanted), None) = (wanted, &self.misfit) {
+            // One without any has no programs for it.
+            let own = proxy.glibc(image.as_fd(), &name)?;
+            self.misfit = own.filter(|own| too_old(&wanted, own)).map(|own| {
+                format!("the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded")
+            });
+            self.clock.lap("driver");
+        }
         let around = self.surroundings(here, loaded, script_folder);
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;
         self.clock.lap("plan");
@@ -347,7 +370,9 @@ impl Run {
         let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
         let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for want in self.wants(around) {
-            let Some((shape, source)) = open(proxy, &want)? else { continue };
+            let trusted = want.origin == Origin::Driver && self.authority == Authority::Root;
+            let opened = if trusted { open_trusted(&want)? } else { open(proxy, &want)? };
+            let Some((shape, source)) = opened else { continue };
             let sight = match want.origin {
                 // In a /dev of our own, whatever the image has there.
                 Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
@@ -491,6 +516,19 @@ fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, 
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
         Err(_) if want.presence.optional() => Ok(None),
         Err(errno) => Err(missing(want, path, errno)),
+    }
+}
+
+/// Opens what a driver brings along, if nobody but root can have written it. What that is, was decided by what root has
+/// written, too; a user's rights are not asked, because the files' modes still are when he opens them.
+fn open_trusted(want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
+    let Source::Node(path) = &want.source else { return Ok(None) };
+    let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
+    match trusted.place(path) {
+        Ok((_, What::Folder, place)) => Ok(Some((Shape::Folder, Some(place)))),
+        Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
+        Err(_) if want.presence.optional() => Ok(None),
+        Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
     }
 }
 

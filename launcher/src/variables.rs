@@ -20,7 +20,7 @@ use coracle::image::sif;
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::view::{COMMANDS, MPI_LIBRARIES};
+use coracle::view::{COMMANDS, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MPI_LIBRARIES};
 use coracle::wire::Answer;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
@@ -212,14 +212,18 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
             }
         }
     }
+    tell_of_gpus(&mut environment);
     environment.finish(&host, &rules);
     if question.commands {
         environment.prepend("PATH", COMMANDS);
     }
     // The container tells, because a step can be joined that was made with other options.
-    match Path::new(MPI_LIBRARIES).is_dir() {
-        true => environment.prepend(LIBRARY_PATH, MPI_LIBRARIES),
-        false => environment.leave_out(LIBRARY_PATH, MPI_LIBRARIES),
+    let folders = [("PATH", GPU_PROGRAMS), (LIBRARY_PATH, GPU_LIBRARIES), (LIBRARY_PATH, MPI_LIBRARIES)];
+    for (list, folder) in folders {
+        match Path::new(folder).is_dir() {
+            true => environment.prepend(list, folder),
+            false => environment.leave_out(list, folder),
+        }
     }
     if !rules.already_inside {
         let outer = Record::of(&question.id, &host, &environment).to_env();
@@ -249,6 +253,21 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
         entrypoint: words.is_some(),
         listing: sys::memory_file(listing.concat().as_bytes()).map_err(system)?,
     }))
+}
+
+/// Takes what the driver of the container's GPUs wants to be set. An image, or a submitter, that names NVIDIA's GPUs for a
+/// container runtime knows nothing of those that are here.
+fn tell_of_gpus(environment: &mut Environment) {
+    const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
+    if environment.get(NVIDIA).is_some() {
+        environment.put(NVIDIA, "void".into());
+    }
+    let text = read(Path::new(GPU_ENVIRONMENT)).unwrap_or_default();
+    for line in text.split(|byte| *byte == b'\n') {
+        let Some(equals) = line.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (String::from_utf8_lossy(&line[..equals]), OsStr::from_bytes(&line[equals + 1..]));
+        environment.put(&name, value.to_owned());
+    }
 }
 
 /// The first `name`, as getenv(3) has it.

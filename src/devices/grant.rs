@@ -31,7 +31,7 @@ impl Grant {
     /// are the authority: where they leave no more GPUs than were granted, it has those. Where they leave more, Slurm
     /// does not constrain devices, and its numbers say which they are. Of other resources there are no numbers, so
     /// there only rules that Slurm has made (`constrained`) give any.
-    pub fn of<'a>(&self, units: &'a [Unit], open: Option<&dyn Fn(&Path) -> bool>, constrained: bool) -> Vec<&'a Unit> {
+    pub fn of<'a>(&self, units: &'a [Unit], open: Option<&dyn Fn(&Path) -> bool>, constrained: bool) -> Granted<'a> {
         let may = |unit: &Unit| open.is_none_or(|open| unit.files.iter().all(|file| open(file)));
         let gpus: Vec<(usize, &Unit)> = units.iter().filter(|unit| unit.is_gpu()).enumerate().collect();
         let open_gpus = gpus.iter().filter(|(_, unit)| may(unit)).count();
@@ -42,8 +42,18 @@ impl Grant {
         if constrained && open.is_some() {
             found.extend(units.iter().filter(|unit| !unit.is_gpu() && may(unit)));
         }
-        found
+        let more = gpus.len() > self.numbers.len() && !by_rules;
+        Granted { units: found, numbers: if more { self.numbers.iter().copied().collect() } else { Vec::new() } }
     }
+}
+
+/// What a step has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted<'a> {
+    /// Units, GPUs first.
+    pub units: Vec<&'a Unit>,
+    /// Slurm's numbers of the GPUs where these count GPUs that the step does not see, and Slurm does not know that.
+    pub numbers: Vec<usize>,
 }
 
 #[cfg(test)]
@@ -58,7 +68,7 @@ mod tests {
         let rules = |path: &Path| open.unwrap_or_default().iter().any(|file| Path::new(file) == path);
         let rules: Option<&dyn Fn(&Path) -> bool> = if open.is_some() { Some(&rules) } else { None };
         let found = Grant::from_numbers(numbers).of(&units, rules, constrained);
-        found.iter().map(|unit| unit.files[0].display().to_string()).collect()
+        found.units.iter().map(|unit| unit.files[0].display().to_string()).collect()
     }
 
     const ALL: &[&str] = &["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2", "/dev/nvidia3", "/dev/xdma0"];
@@ -76,6 +86,19 @@ mod tests {
         assert_eq!(has("1,3", Some(ALL), false), ["/dev/nvidia1", "/dev/nvidia3"]);
         assert_eq!(has("1,3", None, false), ["/dev/nvidia1", "/dev/nvidia3"]);
         assert_eq!(has("7", Some(ALL), false), [""; 0]);
+    }
+
+    #[test]
+    fn numbers_have_to_be_translated_only_where_rules_hide_nothing() {
+        let units = units(NODE.lines(), "n");
+        let numbers = |numbers: &str, open: &[&str]| {
+            let rules = |path: &Path| open.iter().any(|file| Path::new(file) == path);
+            Grant::from_numbers(numbers).of(&units, Some(&rules), false).numbers
+        };
+        assert_eq!(numbers("2,3", ALL), [2, 3]);
+        assert_eq!(numbers("2,3", &["/dev/nvidia2", "/dev/nvidia3"]), [0; 0]);
+        assert_eq!(numbers("0,1,2,3", ALL), [0; 0]);
+        assert_eq!(numbers("", ALL), [0; 0]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use driver::{Driver, Library, Placed, find};
 pub use error::Error;
 pub use glibc::{image_glibc, is_glibc_version, too_old};
 pub use gpu::Vendor;
-pub use grant::{Grant, JOB_GPUS, STEP_GPUS};
+pub use grant::{Grant, Granted, JOB_GPUS, STEP_GPUS};
 pub use gres::{GPU, Unit, detected, units};
 pub use node::{Node, Type, all};
 pub use selection::{Choice, Devices, PTS, STORES};

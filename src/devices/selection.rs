@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::gpu::{self, Vendor};
+use super::grant::Granted;
 use super::gres::Unit;
 use super::{Node, Type};
 use crate::config::DeviceRules;
@@ -43,6 +44,8 @@ pub struct Devices {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
     pub granted: Vec<(Vec<PathBuf>, Option<Vendor>)>,
+    /// [`Granted::numbers`]
+    pub numbers: Vec<usize>,
 }
 
 /// What there is to choose from.
@@ -60,8 +63,9 @@ pub struct Choice<'a> {
 
 impl Devices {
     /// What a container has whose step was granted `granted`.
-    pub fn select(choice: &Choice<'_>, granted: &[&Unit]) -> Self {
+    pub fn select(choice: &Choice<'_>, granted: Granted<'_>) -> Self {
         let root = choice.root;
+        let Granted { units: granted, numbers } = granted;
         let mut own: BTreeSet<PathBuf> = granted.iter().flat_map(|unit| unit.files.iter().cloned()).collect();
         own.extend(granted.iter().flat_map(|unit| &unit.files).flat_map(|file| gpu::siblings(root, file)));
         let vendors: BTreeSet<Vendor> = own.iter().filter_map(|file| Vendor::of(root, file)).collect();
@@ -88,7 +92,7 @@ impl Devices {
         links.extend(gpu::links(root, &has));
         let vendor = |unit: &Unit| unit.files.iter().find_map(|file| Vendor::of(root, file)).filter(|_| unit.is_gpu());
         let granted = granted.iter().map(|unit| (unit.files.clone(), vendor(unit))).collect();
-        Self { nodes, links, granted }
+        Self { nodes, links, granted, numbers }
     }
 
     /// Adds the nodes that a driver's description names, unless they are another's.
@@ -140,7 +144,7 @@ mod tests {
         let (nodes, units) = (nodes(all), units(gres.lines(), "n"));
         let rules: DeviceRules = serde_yaml::from_str(rules).unwrap();
         let choice = Choice { root: Path::new("/nowhere"), nodes: &nodes, units: &units, rules: &rules };
-        let devices = Devices::select(&choice, &Grant::from_numbers(numbers).of(&units, None, false));
+        let devices = Devices::select(&choice, Grant::from_numbers(numbers).of(&units, None, false));
         devices.nodes.iter().map(|node| node.path.display().to_string()).collect()
     }
 

@@ -84,6 +84,11 @@ impl Sources {
 
     /// Where `path` really is, and what is there; nobody else can have written it.
     pub fn find(&self, path: &Path) -> Result<(PathBuf, What), Unfit> {
+        self.place(path).map(|(real, what, _)| (real, what))
+    }
+
+    /// The same, open as a place (O_PATH).
+    pub fn place(&self, path: &Path) -> Result<(PathBuf, What, OwnedFd), Unfit> {
         let file = self.open(path, OFlag::O_PATH)?;
         let found = metadata(&file)?;
         let what = match found.file_type() {
@@ -97,7 +102,7 @@ impl Sources {
             What::Socket => self.socket(path, &real, &found)?,
             What::File | What::Folder => self.check(&found)?,
         }
-        Ok((real, what))
+        Ok((real, what, file.into()))
     }
 
     /// Where the library at `path` really is, and what it says.

@@ -15,16 +15,10 @@ pub fn is_slurms(name: &[u8]) -> bool {
 }
 
 /// What Slurm's gres plugins set for each task (gres_common.c, gres_common_gpu_set_env; gres_mps.c).
-pub const GPUS: [&str; 5] = [
-    "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ZE_AFFINITY_MASK",
-    "GPU_DEVICE_ORDINAL",
-    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
-];
+pub const GPUS: [&str; 4] = ["CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"];
 
 fn tells_gpus(name: &[u8]) -> bool {
-    GPUS.iter().any(|known| name == known.as_bytes())
+    GPUS.iter().any(|known| name == known.as_bytes()) || name == b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 }
 
 /// What an image never changes: Slurm's facts, its GPUs among them, who the user is, and the language the user reads.

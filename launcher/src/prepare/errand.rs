@@ -112,7 +112,7 @@ impl Server {
         };
         let job = self.job(&config);
         let grants = Grants::find(&config, &self.environment, told, Teller::Step { script });
-        let devices = grants.devices(&config, settings.gpu.unwrap_or(true), None);
+        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None)?;
         let run = Box::new(Run {
             image,
             settings,
@@ -130,7 +130,8 @@ impl Server {
             daemon: Some(self.start.daemon),
             mpi: None,
             grants,
-            devices,
+            provision,
+            misfit: None,
             clock: Clock::start(),
         });
         Ok(match step {
