@@ -101,7 +101,8 @@ impl Confinement {
 
     /// Allows these devices to the step's tasks, and no others, from now on; only where Slurm does not decide.
     ///
-    /// The rule goes with the step's group, if Slurm has made one. For one of our own, see [`Self::adopt`].
+    /// To be called once. The rule goes with the step's group, if Slurm has made one; for one of our own, see
+    /// [`Self::adopt`]. After an error no task may start.
     pub fn restrict(&mut self, allowed: &[DeviceRule]) -> sys::Result<()> {
         if self.slurms {
             return Err(sys::Error::new("device rules: they are Slurm's", Errno::EPERM));
@@ -113,9 +114,8 @@ impl Confinement {
                 Some(step) => sys::allow_devices(open(step)?, allowed),
                 None => {
                     sweep(&groups.own);
-                    let own = groups.own.clone();
-                    self.name = free_name(&own, &self.name);
-                    self.with_own(&own, |_| Ok(()))
+                    self.name = self.make_first(&groups.own)?;
+                    Ok(())
                 }
             },
         }
@@ -139,7 +139,8 @@ impl Confinement {
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            match self.make(&group).and_then(|()| work(&group)) {
+            // Where it still is, it is complete.
+            match self.make(&group).and_then(|_| work(&group)) {
                 // The files of a group that has gone meanwhile answer ENODEV.
                 Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
                 result => return result,
@@ -147,26 +148,34 @@ impl Confinement {
         }
     }
 
-    fn make(&self, group: &Path) -> sys::Result<()> {
-        let (Some(rules), Some(groups)) = (&self.made, &self.groups) else { return Ok(()) };
+    /// Makes our own group and says what it is called: a job that runs again has the name of its first run, from which
+    /// there may still be a process.
+    fn make_first(&self, parent: &Path) -> sys::Result<String> {
+        let names = (1..=MAX_RUNS).map(|run| format!("{}_{run}", self.name));
+        for name in std::iter::once(self.name.clone()).chain(names) {
+            if self.make(&parent.join(&name))? {
+                return Ok(name);
+            }
+        }
+        Err(sys::Error::new(format!("mkdir({:?})", parent.join(&self.name)), Errno::EEXIST))
+    }
+
+    /// Makes a group with the rules; false if it is there already. There is none without the rules.
+    fn make(&self, group: &Path) -> sys::Result<bool> {
+        let (Some(rules), Some(groups)) = (&self.made, &self.groups) else { return Ok(false) };
         match std::fs::DirBuilder::new().mode(0o755).create(group) {
             Ok(()) => {}
-            // Ours, and complete.
-            Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
             Err(cause) => return Err(sys::Error::from_io(format!("mkdir({group:?})"), &cause)),
         }
-        match groups.version {
-            CgroupVersion::One => {
-                write(&group.join("devices.deny"), "a")?;
-                let allow = group.join("devices.allow");
-                rules.iter().try_for_each(|rule| match write(&allow, &line(rule)) {
-                    // Whoever denies it to the groups above is right.
-                    Err(error) if error.errno() == Errno::EPERM => Ok(()),
-                    written => written,
-                })
-            }
-            CgroupVersion::Two => sys::allow_devices(open(group)?, rules),
+        let ruled = match groups.version {
+            CgroupVersion::One => write_rules(group, rules),
+            CgroupVersion::Two => open(group).and_then(|folder| sys::allow_devices(folder, rules)),
+        };
+        if ruled.is_err() {
+            let _ = std::fs::remove_dir(group);
         }
+        ruled.map(|()| true)
     }
 
     /// Starts a child in the group whose rules hold for the step's tasks; the child is told whether it got there.
@@ -247,14 +256,17 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// A job that runs again has the name of its first run, from which there may still be a process.
-fn free_name(parent: &Path, name: &str) -> String {
-    let names = (1..=MAX_RUNS).map(|run| format!("{name}_{run}"));
-    let free = |name: &String| !parent.join(name).exists();
-    std::iter::once(name.to_owned()).chain(names).find(free).unwrap_or_else(|| name.to_owned())
+/// Rules of version 1, as Documentation/admin-guide/cgroup-v1/devices.rst has them.
+fn write_rules(group: &Path, rules: &[DeviceRule]) -> sys::Result<()> {
+    write(&group.join("devices.deny"), "a")?;
+    let allow = group.join("devices.allow");
+    rules.iter().try_for_each(|rule| match write(&allow, &line(rule)) {
+        // Whoever denies it to the groups above is right.
+        Err(error) if error.errno() == Errno::EPERM => Ok(()),
+        written => written,
+    })
 }
 
-/// A rule as Documentation/admin-guide/cgroup-v1/devices.rst has it.
 fn line(rule: &DeviceRule) -> String {
     let minor = rule.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
     format!("{} {}:{minor} rwm", if rule.block { 'b' } else { 'c' }, rule.major)
