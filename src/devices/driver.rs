@@ -19,7 +19,8 @@ use crate::request::inside;
 pub struct Driver {
     /// Libraries, for a folder that the loader looks into first.
     pub libraries: Vec<Library>,
-    /// Files of the node, for a folder of programs, under their last names.
+    /// Files of the node, for a folder of programs, under their last names. One that is a link leads to a file that was
+    /// looked at.
     pub programs: Vec<PathBuf>,
     /// What appears at a certain path, where the image allows it.
     pub files: Vec<Placed>,
@@ -225,8 +226,11 @@ impl<'a> Making<'a> {
     pub(super) fn program(&mut self, path: &Path) {
         match self.sources.find(path) {
             Ok((source, What::File)) => {
-                let known = |other: &PathBuf| other.file_name() == source.file_name();
-                match self.driver.programs.iter().find(|other| known(other)) {
+                // What is a link to a program of another name is called by that of the link.
+                let same = source.file_name() == path.file_name();
+                let source = if same { source } else { path.to_owned() };
+                let known = |other: &&PathBuf| other.file_name() == source.file_name();
+                match self.driver.programs.iter().find(known) {
                     None => self.driver.programs.push(source),
                     Some(other) if *other == source => {}
                     Some(_) => self.leave_out(path, "a second program of that name"),

@@ -46,6 +46,10 @@ fn the_libraries_that_are_known_are_found_by_their_names() {
     assert_eq!(found.programs, [tree.at("/usr/bin/nvidia-smi")]);
     assert_eq!(found.found_in, ["the loader's list"]);
     assert_eq!(found.notes, [""; 0]);
+    // A link to a program of another name.
+    std::fs::rename(tree.at("/usr/bin/nvidia-smi"), tree.at("/usr/bin/smi")).unwrap();
+    symlink("smi", tree.at("/usr/bin/nvidia-smi")).unwrap();
+    assert_eq!(driver(&tree, "{}", &[Vendor::Nvidia]).programs, [Path::new("/usr/bin/nvidia-smi")]);
     // The others' come with the images.
     assert_eq!(driver(&tree, "{}", &[Vendor::Amd, Vendor::Intel]), Driver::default());
 }

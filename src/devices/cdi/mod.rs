@@ -97,14 +97,14 @@ type Named<'a> = BTreeMap<(&'a str, &'a str), (&'a Spec, &'a Device)>;
 pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Error> {
     let granted: BTreeSet<&Path> = granted.iter().map(PathBuf::as_path).collect();
     let mut found: Vec<Granted<'_>> = Vec::new();
-    for ((kind, name), (spec, device)) in effective(specs, &granted)? {
+    for ((_, name), (spec, device)) in effective(specs, &granted)? {
         let nodes = telling(spec, device);
         if name == ALL || nodes.is_empty() || !nodes.is_subset(&granted) {
             continue;
         }
         // A device has an index and a number of its own, and may be in the specifications of several programs.
         match found.iter_mut().find(|other| other.nodes == nodes) {
-            Some(other) if other.spec.kind == kind || other.spec.priority >= spec.priority => {}
+            Some(other) if other.spec.priority >= spec.priority => {}
             Some(other) => *other = Granted { spec, device, nodes },
             None => found.push(Granted { spec, device, nodes }),
         }
@@ -121,12 +121,14 @@ pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Err
     let of_part = |node: &&&Path| node.starts_with(PARTS) && !found.iter().any(|one| one.nodes.contains(*node));
     // Of a GPU that has been divided since the specification was written, only a part is granted.
     let divided = granted.iter().find(of_part).is_some();
-    let mine = |node: &Path| granted.contains(node) || (!divided && !others.contains(node));
+    let free = |node: &Path| !others.contains(node) && !is_nvidia(node);
+    let common = |node: &Path| granted.contains(node) || (free(node) && !node.starts_with(RENDERING));
+    let mine = |node: &Path| granted.contains(node) || (free(node) && !divided);
     let mut chosen = Chosen::default();
     for one in &found {
         if !chosen.specs.contains(&one.spec.path) {
             chosen.specs.push(one.spec.path.clone());
-            chosen.add(one.spec, &one.spec.edits, |node| granted.contains(node) || !others.contains(node))?;
+            chosen.add(one.spec, &one.spec.edits, common)?;
         }
         chosen.devices.push(format!("{}={}", one.spec.kind, one.device.name));
         chosen.add(one.spec, &one.device.container_edits, mine)?;

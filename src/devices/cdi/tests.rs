@@ -102,6 +102,13 @@ fn a_device_node_of_another_device_is_never_added() {
 }
 
 #[test]
+fn what_all_devices_have_in_common_is_no_gpu() {
+    let edits = "  deviceNodes: [{path: /dev/nvidia7}, {path: /dev/nvidia-caps/nvidia-cap9}, {path: /dev/dri/card9}, {path: \
+                 /dev/nvidia-uvm}]\n";
+    assert_eq!(chosen(&[with(edits)], &["nvidia0"]).unwrap().nodes, granted(&["nvidia-uvm", "nvidia0"]));
+}
+
+#[test]
 fn a_part_is_preferred_to_the_whole_and_an_old_specification_gives_no_more_than_was_granted() {
     let whole = "- name: '0'\n  containerEdits: {deviceNodes: [{path: /dev/nvidia0}, {path: /dev/dri/card0}]}\n";
     let part = "- name: '0:0'\n  containerEdits: {deviceNodes: [{path: /dev/nvidia0}, {path: \
@@ -355,6 +362,17 @@ fn specifications_that_others_could_write_are_refused() {
 }
 
 proptest! {
+    #[test]
+    fn no_damage_makes_it_panic(at in 0..YAML.len(), length in 0_usize..40, put in "[ -~\n]{0,12}") {
+        let end = (at + length).min(YAML.len());
+        let text = format!("{}{put}{}", &YAML[..at], &YAML[end..]);
+        if let Ok(spec) = Spec::parse(Path::new("/x.yaml"), &text) {
+            let found = choose(&[spec], &granted(&["nvidia2", "nvidia3"]));
+            let other = |node: &PathBuf| is_nvidia(node) && !granted(&["nvidia2", "nvidia3"]).contains(node);
+            prop_assert!(!found.is_ok_and(|found| found.is_some_and(|found| found.nodes.iter().any(other))));
+        }
+    }
+
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}") {
         for name in ["/x.yaml", "/x.json"] {
