@@ -100,6 +100,7 @@ impl Order<'_> {
             grants,
             provision,
             misfit: None,
+            confinement: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

@@ -13,7 +13,6 @@ mod bounds;
 mod check;
 mod clock;
 mod command;
-#[allow(dead_code)]
 mod confine;
 mod exec;
 mod explain;

@@ -215,7 +215,6 @@ impl Proxy {
 
     /// The newest version of glibc, such as `GLIBC_2.36`, in the image `what` that is mounted as `root`; nothing, if it has
     /// none for this machine.
-    #[expect(dead_code, reason = "until containers get a driver")]
     pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
         let reply = self.ask(&[ask::GLIBC], &[root], what)?;
         host_driver::heard(done(&reply.data, what)?).map_err(garbled)

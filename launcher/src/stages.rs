@@ -26,6 +26,7 @@ use nix::sys::stat::SFlag;
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
+use crate::confine::Confinement;
 use crate::facts::{self, Known};
 use crate::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::host_mpi::{self, Replacement};
@@ -75,6 +76,8 @@ pub struct Run {
     pub provision: Provision,
     /// What the image lacks for the driver of its GPUs.
     pub misfit: Option<String>,
+    /// Who decides which devices the tasks of the step may open, once that has been asked.
+    pub confinement: Option<Confinement>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -344,7 +347,9 @@ impl Run {
             // One without any has no programs for it.
             let own = proxy.glibc(image.as_fd(), &name)?;
             self.misfit = own.filter(|own| too_old(&wanted, own)).map(|own| {
-                format!("the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded")
+                format!(
+                    "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
+                )
             });
             self.clock.lap("driver");
         }

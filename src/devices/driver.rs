@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Vendor};
 use super::cdi;
 use super::glibc::PREFIX;
 use super::known::BIN;
 use super::source::{Sources, Unfit, What};
+use super::{Error, Vendor};
 use crate::config::{DriverFrom, Gpu, LibraryName, ProgramName};
 use crate::elf::{self, Libraries, Machine, Root, is_glibc};
 use crate::request::inside;

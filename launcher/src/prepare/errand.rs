@@ -132,6 +132,7 @@ impl Server {
             grants,
             provision,
             misfit: None,
+            confinement: None,
             clock: Clock::start(),
         });
         Ok(match step {

@@ -8,7 +8,7 @@ mod errand;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,12 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Settings, is_script};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
+use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
+use crate::confine::Confinement;
+use crate::grant::Rules;
 use crate::host_mpi::Replacement;
 use crate::inside::Step;
 use crate::join;
@@ -204,7 +207,7 @@ impl Server {
 
     /// Lets the tasks run on the node.
     fn leave(&self, changes: &OwnedFd) {
-        self.each_task(|_, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
+        self.each_task(|_, _, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
     }
 
     /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
@@ -226,6 +229,7 @@ impl Server {
                 policy::options(&self.known(&run.config)?.rules, &run.used)?;
             }
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
+            self.confine(run)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
             let (namespace, joins) = (found.namespace, Some(found.step));
             let (mpi, changes) = (mpi::Answers::default(), variables.followed_by(&[])?);
@@ -257,6 +261,7 @@ impl Server {
         });
         let here = slot.insert(self.where_it_is(proxy.deadline())?);
         run.clock.lap("wait");
+        self.confine(run)?;
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
             Some((container, variables, wants)) if same(&wants) => (container, variables?),
@@ -277,6 +282,34 @@ impl Server {
         self.finish(run, container, (variables, mpi), loaded, here)
     }
 
+    /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.
+    /// By now slurmstepd is in the control groups of its step.
+    fn confine(&self, run: &mut Run) -> Result<(), Refusal> {
+        // A node with nothing to give has nothing to keep.
+        if run.grants.units.is_empty() {
+            return Ok(());
+        }
+        let system = |error: sys::Error| Refusal::system("the step's devices", &error);
+        let mut confinement = Confinement::of(self.start.daemon, self.start.job, self.start.step).map_err(system)?;
+        let slurms = confinement.is_slurms();
+        if run.grants.asks_rules() {
+            let given = run.grants.given();
+            let answers = confinement.accessible(&given).map_err(system)?;
+            let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
+            run.provide(Some(&Rules { open: &open, slurms }))?;
+        }
+        if !slurms {
+            match confinement.restrict(&run.provision.devices.rules()) {
+                // A node without control groups: what is in /dev is all that keeps devices apart.
+                Err(error) if error.errno() == Errno::ENODEV => {}
+                restricted => restricted.map_err(system)?,
+            }
+        }
+        run.confinement = Some(confinement);
+        run.clock.lap("devices");
+        Ok(())
+    }
+
     /// A container with all that tasks have to know. What was found out about MPI before holds if it was asked for the
     /// same.
     fn finish(
@@ -289,11 +322,12 @@ impl Server {
     ) -> Result<Built, Refusal> {
         let Container { namespace, plan } = container;
         let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
-        let mpi = match before.filter(|before| before.pmi == pmi) {
+        let mut mpi = match before.filter(|before| before.pmi == pmi) {
             Some(before) => before,
             None => self.ask_mpi(run, &namespace, &variables, here, self.step())?,
         };
-        let changes = variables.followed_by(&mpi.changes)?;
+        mpi.notes.extend(run.misfit.clone().filter(|_| self.start.node == 0));
+        let changes = variables.followed_by(&[mpi.changes.clone(), run.gpu_changes()].concat())?;
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
 
@@ -351,7 +385,10 @@ impl Server {
         steps: Option<OsString>,
     ) -> (Result<Built, Refusal>, u32) {
         let mut entered = 0;
-        self.each_task(|hello, task| {
+        self.each_task(|hello, task, sender| {
+            if let Some(confinement) = &run.confinement {
+                adopt(confinement, sender)?;
+            }
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
             }
@@ -370,12 +407,12 @@ impl Server {
     }
 
     fn refuse_all(&self, refusal: &Refusal, trail: Trail<'_>) {
-        self.each_task(|_, _| Err(refusal.clone()));
+        self.each_task(|_, _, _| Err(refusal.clone()));
         trail.end(&Entry { refusal: Some(refusal), ..Entry::default() }, 0);
     }
 
     /// Waits for each task of this node; a task whose greeting ends with a refusal is told so.
-    fn each_task(&self, mut greet: impl FnMut(Hello, Option<MountNamespace>) -> Result<(), Refusal>) {
+    fn each_task(&self, mut greet: impl FnMut(Hello, Option<MountNamespace>, Option<u32>) -> Result<(), Refusal>) {
         let end = Instant::now() + STRAGGLERS;
         let mut greeted = 0;
         while greeted < self.start.tasks {
@@ -384,7 +421,7 @@ impl Server {
             let Ok(hello) = Hello::from_bytes(&packet.data) else { continue };
             greeted += 1;
             let task = packet.fds.into_iter().next().map(MountNamespace::from_fd);
-            if let Err(refusal) = greet(hello, task)
+            if let Err(refusal) = greet(hello, task, packet.sender)
                 && self.answer(&Answer::Refused(refusal), &[]).is_err()
             {
                 return;
@@ -450,6 +487,13 @@ impl Server {
         };
         self.finish(run, container, (variables, None), loaded, here)
     }
+}
+
+/// Puts a task under the rule that was made for the step. Its number is the kernel's word, and nobody else's.
+fn adopt(confinement: &Confinement, task: Option<u32>) -> Result<(), Refusal> {
+    let system = |error: sys::Error| Refusal::system("the step's devices", &error);
+    let unknown = || Refusal::new(Kind::Internal, "the step's devices", "it is not known which process a task is");
+    confinement.adopt(task.ok_or_else(unknown)?).map_err(system)
 }
 
 /// Writes a container down, before any task gets it.
