@@ -22,7 +22,7 @@ device_nodes() { # KIND DEV
 	# The machine's own, if it has any, are not the cluster's.
 	rm -rf "$2"/nvidia* "$2"/kfd "$2"/dri "$2"/infiniband
 	case $1 in
-	plain | mig) nvidia_nodes "$1" "$2" ;;
+	plain | part | mig) nvidia_nodes "$1" "$2" ;;
 	amd) amd_nodes "$2" ;;
 	esac
 	mkdir "$2/infiniband"
@@ -64,6 +64,7 @@ amd_nodes() { # DEV
 gres_of_node() { # KIND
 	case $1 in
 	plain) echo Gres=gpu:8 ;;
+	part) echo Gres=gpu:4 ;;
 	mig) echo Gres=gpu:1g.10gb:4,gpu:a100:6 ;;
 	amd) echo Gres=gpu:2 ;;
 	esac
@@ -73,6 +74,7 @@ gres_conf() { # KIND
 	local unit gpu instance compute
 	case $1 in
 	plain) echo 'Name=gpu File=/dev/nvidia[0-7]' ;;
+	part) echo 'Name=gpu File=/dev/nvidia[4-7]' ;;
 	mig)
 		for unit in "${MIG_UNITS[@]}"; do
 			read -r gpu instance compute <<<"$unit"
