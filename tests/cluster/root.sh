@@ -19,7 +19,7 @@ enter_root() {
 	if [[ $tracker == cgroup2 ]]; then
 		gcc -O2 -Wall -shared -fPIC -o "$root/usr/local/lib/unified.so" "$here/unified.c" || die "$here/unified.c: does not compile"
 	fi
-	[[ -z $driver ]] || cp -a --no-preserve=ownership "$driver/." "$root"
+	[[ -z $driver ]] || cp -a --no-preserve=ownership "$driver/usr/." "$root/usr"
 
 	mkdir "$root/.outside"
 	cd "$root" || exit
