@@ -8,7 +8,8 @@ load devices
 	look -N1
 	opened_just "$all"
 	look -N1 --gres=gpu:1
-	opened_just "$all" && counts 1 1
+	opened_just "$all"
+	counts 1 1
 }
 
 # Where Slurm confines, the variable says 0 to both.
