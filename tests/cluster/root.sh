@@ -16,6 +16,10 @@ enter_root() {
 	mount_kernel_folders "$root"
 	forget_coracle "$root"
 	[[ -z $install ]] || cp -a --no-preserve=ownership "$install/." "$root"
+	if [[ $tracker == cgroup2 ]]; then
+		gcc -O2 -Wall -shared -fPIC -o "$root/usr/local/lib/unified.so" "$here/unified.c" || die "$here/unified.c: does not compile"
+	fi
+	[[ -z $driver ]] || cp -a --no-preserve=ownership "$driver/usr/." "$root/usr"
 
 	mkdir "$root/.outside"
 	cd "$root" || exit
@@ -26,6 +30,7 @@ enter_root() {
 	[[ $(stat --file-system --format %T /) == overlayfs ]] || die "still on the machine's root file system"
 	# A mount made on the login node shows on every node, as a file server's would.
 	mount --make-rshared /
+	[[ -z $driver ]] || ldconfig
 	cd "$cwd" 2>/dev/null || cd /
 }
 
@@ -58,11 +63,14 @@ mount_kernel_folders() { # ROOT
 	mkdir -p "$1/dev/pts" "$1/dev/shm"
 	mount --bind /dev/pts "$1/dev/pts"
 	mount -t tmpfs -o mode=1777,nosuid,nodev shm "$1/dev/shm"
-	if [[ -n $gpus ]]; then
-		for i in 0 1 2 3; do mknod -m 666 "$1/dev/nvidia$i" c 195 "$i"; done
-		mknod -m 666 "$1/dev/nvidiactl" c 195 255
-	fi
+	[[ -z $gpus ]] || device_nodes "$gpus" "$1/dev"
 
+	if [[ $tracker == cgroup2 ]]; then
+		mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$1/sys/fs/cgroup"
+		# systemd would have made it.
+		mkdir "$1/sys/fs/cgroup/system.slice"
+		return
+	fi
 	# slurmd wants to see cgroups even where it makes none.
 	mount -t tmpfs -o mode=755,nosuid,nodev,noexec cgroup "$1/sys/fs/cgroup"
 	while IFS=: read -r _ controllers _; do

@@ -26,10 +26,11 @@ start_munge() {
 }
 
 configure_slurm() {
-	local task=task/none
+	local task=task/none track=${tracker%2} version=1
+	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
-	[[ $tracker != cgroup ]] || task=task/affinity,task/cgroup
+	[[ $track != cgroup ]] || task=task/affinity,task/cgroup
 	[[ -e /etc/slurm/plugstack.conf ]] || echo 'include /etc/slurm/plugstack.conf.d/*.conf' >/etc/slurm/plugstack.conf
 	[[ -z $facts ]] || echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >/etc/slurm/plugstack.conf.d/facts.conf
 	cat >/etc/slurm/slurm.conf <<-CONF
@@ -38,7 +39,7 @@ configure_slurm() {
 	SlurmUser=root
 	AuthType=auth/munge
 	CredType=cred/munge
-	ProctrackType=proctrack/$tracker
+	ProctrackType=proctrack/$track
 	TaskPlugin=$task
 	MpiDefault=none
 	LaunchParameters=use_interactive_step
@@ -58,29 +59,29 @@ configure_slurm() {
 	${gpus:+GresTypes=gpu}
 	${job_tmp:+JobContainerType=job_container/tmpfs
 	PrologFlags=Contain}
-	NodeName=n[1-$nodes] CPUs=16 RealMemory=4000 ${gpus:+Gres=gpu:4}
+	NodeName=n[1-$nodes] CPUs=16 RealMemory=4000 ${gpus:+$(gres_of_node "$gpus")}
 	PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 	PartitionName=other Nodes=n[1-$nodes] MaxTime=INFINITE State=UP OverSubscribe=YES
 	$extra
 	CONF
 	# The machine has fewer cores than a node says, and its memory is not what is tested.
 	cat >/etc/slurm/cgroup.conf <<-CONF
-	CgroupPlugin=cgroup/v1
+	CgroupPlugin=cgroup/v$version
 	CgroupMountpoint=/sys/fs/cgroup
+	IgnoreSystemd=yes
 	ConstrainCores=no
-	ConstrainDevices=yes
+	ConstrainDevices=$confine
 	ConstrainRAMSpace=no
 	CONF
-	if [[ -n $gpus ]]; then
-		echo 'Name=gpu File=/dev/nvidia[0-3]' >/etc/slurm/gres.conf
-	fi
+	[[ -z $gpus ]] || gres_conf "$gpus" >/etc/slurm/gres.conf
 	if [[ -n $job_tmp ]]; then
 		printf '%s\n' AutoBasePath=true BasePath=/var/spool/job_container >/etc/slurm/job_container.conf
 	fi
 }
 
 start_slurm() {
-	local i cpus first
+	local i cpus first preload=''
+	[[ $tracker != cgroup2 ]] || preload=/usr/local/lib/unified.so
 	slurmctld 2>/var/log/slurm/start.log || fail_with_log slurmctld /var/log/slurm/{start,slurmctld}.log
 	# Linux 6.18 refuses (EINVAL) to bind the file of a mount namespace whose number is lower than ours. Each CPU deals
 	# out numbers of its own, so ours are made where they are lowest now; then they may run anywhere.
@@ -90,7 +91,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done
