@@ -294,7 +294,7 @@ impl Chosen {
 
     /// Looks at the files below `sources`. An error, what is left, if most libraries are missing: the names
     /// have the driver's release in them, so that is a specification older than the driver.
-    pub(super) fn make(self, sources: &Sources) -> Result<Making<'_>, Driver> {
+    pub(super) fn make(self, sources: &Sources) -> Result<Making<'_>, Box<Driver>> {
         let mut making = Making::new(sources);
         making.driver.nodes = self.nodes;
         making.driver.env = self.env;
@@ -318,12 +318,12 @@ impl Chosen {
             }
         }
         link(&mut making, &folders, self.links);
-        if stale { Err(making.done()) } else { Ok(making) }
+        if stale { Err(Box::new(making.done())) } else { Ok(making) }
     }
 
     /// What programs need, with the files that are below `sources`.
     pub fn driver(self, sources: &Sources) -> Driver {
-        self.make(sources).map_or_else(|stale| stale, Making::done)
+        self.make(sources).map_or_else(|stale| *stale, Making::done)
     }
 }
 
