@@ -65,8 +65,15 @@ pub fn find(gpu: &Gpu, vendors: &[Vendor], granted: &[PathBuf]) -> Result<Option
         DriverFrom::Libraries => None,
         DriverFrom::Auto | DriverFrom::Cdi => cdi::choose(&cdi::read(gpu.cdi())?, granted)?,
     };
-    let (making, vendors) = match edits {
-        Some(edits) => (edits.make(&sources), &[][..]),
+    let (making, vendors) = match edits.map(|edits| edits.make(&sources)) {
+        Some(Ok(making)) => (making, &[][..]),
+        Some(Err(stale)) if gpu.driver == DriverFrom::Cdi => return Err(Error::Stale(stale.found_in)),
+        Some(Err(stale)) => {
+            let why =
+                |file: &String| format!("{file}: most of its libraries are not on this node: was the driver updated?");
+            let notes = stale.found_in.iter().map(why).collect();
+            (Making { sources: &sources, driver: Driver { nodes: stale.nodes, notes, ..Driver::default() } }, vendors)
+        }
         None if gpu.driver == DriverFrom::Cdi => return Err(Error::NoDevice(granted.to_owned())),
         None => (Making::new(&sources), vendors),
     };

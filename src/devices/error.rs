@@ -41,6 +41,8 @@ pub enum Error {
     },
     /// coracle.yaml wants a specification, and there is none for these device nodes.
     NoDevice(Vec<PathBuf>),
+    /// Specifications most of whose libraries are gone.
+    Stale(Vec<String>),
     /// The loader's list of this node cannot be read.
     Loader(io::Error),
     /// A system call failed.
@@ -71,6 +73,11 @@ impl From<Error> for Refusal {
                 let nodes: Vec<String> = nodes.iter().map(|node| node.display().to_string()).collect();
                 let cause = "gpu.driver is cdi in coracle.yaml, and no specification has this device";
                 Self::new(Kind::Config, nodes.join(", "), cause)
+            }
+            Error::Stale(files) => {
+                let cause = "most of its libraries are not on this node: it has to be written again after each update of the \
+                             driver";
+                Self::new(Kind::Config, files.join(", "), cause)
             }
             Error::Loader(cause) => {
                 return Self::new(Kind::System, elf::CACHE, format!("cannot be read: {cause}"));

@@ -16,8 +16,8 @@ pub use spec::{Spec, read};
 use self::hooks::{Link, Meaning};
 use self::spec::{Device, Edits};
 use super::Error;
-use super::driver::{Making, is_name};
-use super::source::{Sources, What};
+use super::driver::{Driver, Making, is_name};
+use super::source::{Sources, Unfit, What};
 use crate::request::Variable;
 
 /// The sum of all devices of a specification.
@@ -292,13 +292,17 @@ impl Chosen {
         }
     }
 
-    /// Looks at the files below `sources`.
-    pub(super) fn make(self, sources: &Sources) -> Making<'_> {
+    /// Looks at the files below `sources`. An error, what is left, if most libraries are missing: the names
+    /// have the driver's release in them, so that is a specification older than the driver.
+    pub(super) fn make(self, sources: &Sources) -> Result<Making<'_>, Box<Driver>> {
         let mut making = Making::new(sources);
         making.driver.nodes = self.nodes;
         making.driver.env = self.env;
         making.driver.notes = self.notes;
         making.driver.found_in = self.specs.iter().map(|path| path.display().to_string()).collect();
+        let named: Vec<_> = self.mounts.iter().filter(|(_, target)| is_name(last(target))).collect();
+        let missing = named.iter().filter(|(host, _)| matches!(sources.find(host), Err(Unfit::Missing))).count();
+        let stale = missing * 2 > named.len();
         let mut folders = BTreeSet::new();
         for (host, target) in self.mounts {
             let Some(target) = making.proper(&host, &target) else { continue };
@@ -314,12 +318,12 @@ impl Chosen {
             }
         }
         link(&mut making, &folders, self.links);
-        making
+        if stale { Err(Box::new(making.done())) } else { Ok(making) }
     }
 
     /// What programs need, with the files that are below `sources`.
-    pub fn driver(self, sources: &Sources) -> super::Driver {
-        self.make(sources).done()
+    pub fn driver(self, sources: &Sources) -> Driver {
+        self.make(sources).map_or_else(|stale| *stale, Making::done)
     }
 }
 

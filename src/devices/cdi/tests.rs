@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::devices::Library;
 use crate::devices::tree::{RELEASE, Tree};
-use crate::devices::{Driver, Library};
 use crate::report::Refusal;
 
 const YAML: &str = include_str!("../../../tests/gpus/nvidia.yaml");
@@ -171,6 +171,25 @@ fn the_whole_specification_becomes_a_driver() {
     ];
     let found: BTreeSet<_> = driver.notes.iter().cloned().collect();
     assert_eq!(found, notes.into());
+}
+
+#[test]
+fn a_specification_whose_libraries_are_gone_is_stale() {
+    let tree = Tree::new();
+    tree.fill(&YAML.replace(RELEASE, "560.35.03"));
+    let make = |text: &str| chosen(&[spec(text)], &["nvidia2"]).unwrap().make(&tree.sources()).map(Making::done);
+    let stale = make(YAML).unwrap_err();
+    assert_eq!(stale.found_in, ["/etc/cdi/x.yaml"]);
+    // Some are not of a release.
+    let stays = ["libnvidia-egl-gbm", "libnvidia-egl-wayland", "nvidia_drv"];
+    let others = |name: &str| !stays.iter().any(|stay| name.contains(stay));
+    assert!(stale.libraries.iter().all(|library| !others(&library.name)), "{:?}", stale.libraries);
+    assert!(
+        make(
+            "cdiVersion: 0.5.0\nkind: a/b\ndevices: [{name: x, containerEdits: {deviceNodes: [{path: /dev/nvidia2}]}}]"
+        )
+        .is_ok()
+    );
 }
 
 #[test]
