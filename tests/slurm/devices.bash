@@ -14,8 +14,9 @@ setup_file() {
 	program=$1 together=$2 marks=$3 folder=$4
 	shift 4
 	who=$SLURMD_NODENAME/$SLURM_JOB_ID.${SLURM_STEP_ID:-batch}/$SLURM_PROCID
-	# Slurm leaves alone what a user exports of the other variable.
-	if [ -n "${SLURM_STEP_ID:-}" ]; then granted=${SLURM_STEP_GPUS:--}; else granted=${SLURM_JOB_GPUS:--}; fi
+	# Slurm sets one of the two, and leaves alone what a user exports as the other. An interactive step, 4294967290, has
+	# that of its job, as a batch script has.
+	if [ "${SLURM_STEP_ID:-4294967290}" -lt 4294967290 ]; then granted=${SLURM_STEP_GPUS:--}; else granted=${SLURM_JOB_GPUS:--}; fi
 	wait_for_all() {
 		[ "$together" = 0 ] || : >"$marks/$1.$(echo "$who" | tr / _)"
 		for try in $(seq 400); do
