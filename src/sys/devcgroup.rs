@@ -49,9 +49,11 @@ impl DeviceGroups {
     fn parse(groups: &str, mounts: &str) -> Result<Option<Self>> {
         match find(groups, mounts, CgroupVersion::One) {
             Some(Some(found)) => Ok(Some(found)),
-            // It decides, and nothing can be asked of it.
-            Some(None) => Err(Error::new("the cgroup hierarchy \"devices\", which is not mounted here", Errno::ENOENT)),
-            None => Ok(find(groups, mounts, CgroupVersion::Two).and_then(|found| found)),
+            // It decides, and nothing can be asked of it. At its top there is nothing to decide (devices.rst).
+            Some(None) if !at_the_top(groups) => {
+                Err(Error::new("the cgroup hierarchy \"devices\", which is not mounted here", Errno::ENOENT))
+            }
+            Some(None) | None => Ok(find(groups, mounts, CgroupVersion::Two).and_then(|found| found)),
         }
     }
 
@@ -80,6 +82,15 @@ fn read(pid: u32) -> Result<(String, String)> {
         std::fs::read_to_string(&path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause))
     };
     Ok((read(format!("/proc/{pid}/cgroup"))?, read("/proc/self/mountinfo".into())?))
+}
+
+/// Whether the process is in the topmost group of the `devices` hierarchy.
+fn at_the_top(groups: &str) -> bool {
+    groups.lines().any(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let devices = fields.next().is_some_and(|controllers| controllers.split(',').any(|one| one == "devices"));
+        devices && fields.next() == Some("/")
+    })
 }
 
 /// The outer answer is whether the process has a group in such a hierarchy, the inner one whether that is mounted.
@@ -118,7 +129,9 @@ mod tests {
         assert_eq!(step, ["devices/slurm_n1/uid_1/job_2/step_0", "devices/slurm_n1/uid_1/job_2"]);
         let (_, own, step) = parse("4:devices:/system.slice/slurmd.service\n0::/\n", BOTH);
         assert_eq!((own.as_str(), step.len()), ("devices/system.slice/slurmd.service", 0));
-        let hidden = DeviceGroups::parse("4:devices:/\n0::/\n", TWO).unwrap_err();
+        let (version, ..) = parse("4:devices:/\n0::/\n", TWO);
+        assert_eq!(version, CgroupVersion::Two);
+        let hidden = DeviceGroups::parse("4:devices:/docker/x\n0::/\n", TWO).unwrap_err();
         assert_eq!(hidden.errno(), Errno::ENOENT);
     }
 
