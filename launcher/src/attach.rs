@@ -23,7 +23,6 @@ pub fn main(given: &Exec) -> Result<ExitCode, Refusal> {
     if command.is_empty() {
         return Err(Refusal::new(Kind::Usage, "exec", "the command is missing").hint("coracle exec --job JOB COMMAND…"));
     }
-    given.common.check()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let srun = std::env::split_paths(&path)
         .chain(PLACES.iter().map(PathBuf::from))

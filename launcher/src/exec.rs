@@ -71,7 +71,6 @@ pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
 
 /// Becomes the command inside the image, so that signals, status and terminal are its own.
 fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<ExitCode, Refusal> {
-    common.check()?;
     let Some(Inside { words, environment }) = enter(common, image, &errand)? else { return Ok(ExitCode::SUCCESS) };
     let Some((program, arguments)) = words.split_first() else { return Ok(ExitCode::SUCCESS) };
     let cause = Command::new(program).args(arguments).env_clear().envs(environment).exec();
@@ -100,8 +99,8 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
         return Ok(None);
     }
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
-    let mut environment = found.applied_to(&run.environment)?;
-    found.notes.iter().for_each(|note| eprintln!("coracle: {note}"));
+    let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
     proxy.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;
@@ -131,7 +130,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 
 /// What was asked for, in all its places.
 fn options(common: &Common, errand: &Errand<'_>) -> RawOptions {
-    let mut raw = common.options.0.clone();
+    let mut raw = common.raw();
     alone::fill(&mut raw);
     alone::fill_as_apptainer(&mut raw, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {

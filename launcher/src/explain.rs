@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use coracle::devices::Unit;
 use coracle::mpi::Shown;
 use coracle::policy::Reader;
 use coracle::report::{Refusal, clean};
@@ -16,6 +17,8 @@ use nix::sys::stat::Mode;
 
 use crate::alone::{self, Order};
 use crate::command::Explain;
+use crate::doctor;
+use crate::grant::Provision;
 use crate::host_mpi::Chosen;
 use crate::mpi;
 use crate::proxy::{Opened, Proxy};
@@ -73,6 +76,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    show_gpus(&run);
     show_mpi(&run);
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     if given.mpi {
@@ -88,6 +92,24 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     print!("\n{}", String::from_utf8_lossy(&listing));
     found.notes.iter().for_each(|note| println!("\nnote    {}", clean(note)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which GPUs the container has, and what of their driver; or why it has none.
+fn show_gpus(run: &Run) {
+    let say = |line: &str| println!("gpu     {}", clean(line));
+    let Provision { devices, driver } = &run.provision;
+    for (files, vendor) in devices.gpus() {
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        say(&format!("{}: {}", vendor.word(), files.join(", ")));
+    }
+    if let Some(driver) = driver {
+        say(&format!("driver {}", doctor::summary(driver)));
+        driver.notes.iter().chain(&run.misfit).for_each(|note| say(&format!("note: {note}")));
+    } else if run.settings.gpu == Some(false) {
+        say("none: that was asked for, or is the site's default");
+    } else if run.grants.units.iter().any(Unit::is_gpu) {
+        say("none: Slurm gives this job none, or they are not yours to open");
+    }
 }
 
 /// Whose MPI programs get, and why: nothing, if that was not asked.

@@ -98,8 +98,7 @@ impl Grants {
             return Ok(Provision { devices, driver: None });
         }
         let vendors: Vec<Vendor> = vendors.into_iter().collect();
-        let paths: Vec<PathBuf> = devices.nodes.iter().map(|node| node.path.clone()).collect();
-        let mut driver = devices::find(&config.gpu, &vendors, &paths)?.unwrap_or_default();
+        let mut driver = devices::find(&config.gpu, &vendors, &devices.of_gpus())?.unwrap_or_default();
         devices.add(&choice, &driver.nodes);
         let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
         if nvidia > 0 {
@@ -126,6 +125,11 @@ impl Grants {
     /// Whether it matters what the rules of the step's control group are.
     pub fn asks_rules(&self) -> bool {
         !self.grant.numbers.is_empty() || self.units.iter().any(|unit| !unit.is_gpu())
+    }
+
+    /// All device nodes of this node.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// The nodes that Slurm gives or not.

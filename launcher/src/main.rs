@@ -14,6 +14,7 @@ mod check;
 mod clock;
 mod command;
 mod confine;
+mod doctor;
 mod exec;
 mod explain;
 mod facts;

@@ -280,7 +280,7 @@ fn undo(record: &Record, host: &[Pair]) -> Vec<Change> {
 }
 
 /// `host` with these changes.
-fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
+pub fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     let touched: HashSet<&OsStr> = changes.iter().map(Change::name).collect();
     let mut pairs: Vec<Pair> = host.iter().filter(|(name, _)| !touched.contains(name.as_os_str())).cloned().collect();
     pairs.extend(changes.into_iter().filter_map(|change| match change {

@@ -21,7 +21,8 @@ const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
 /// GPUDirect Storage.
 const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
 const AMD_CONTROL: &str = "/dev/kfd";
-const DRI: &str = "/dev/dri";
+/// Where cards have their nodes.
+pub const DRI: &str = "/dev/dri";
 const DRM: &str = "/sys/class/drm";
 
 impl Vendor {

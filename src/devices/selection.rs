@@ -113,6 +113,13 @@ impl Devices {
         nodes.chain(terminals).collect()
     }
 
+    /// The device files of the GPUs among what was granted, and others of the same cards.
+    pub fn of_gpus(&self) -> Vec<PathBuf> {
+        let granted = self.gpus().flat_map(|(files, _)| files.iter().cloned());
+        let cards = self.nodes.iter().map(|node| &node.path).filter(|path| path.starts_with(gpu::DRI)).cloned();
+        granted.chain(cards).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The GPUs among what was granted.
     pub fn gpus(&self) -> impl Iterator<Item = (&[PathBuf], Vendor)> {
         self.granted.iter().filter_map(|(files, vendor)| Some((files.as_slice(), (*vendor)?)))

@@ -4,13 +4,14 @@
 mod options;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use coracle::report::{Kind, Refusal};
+use coracle::options::{Id, RawOptions, Spec};
+use coracle::report::Kind;
 
-use crate::{attach, audit, check, exec, explain, store, verify};
+use crate::{attach, audit, check, doctor, exec, explain, store, verify};
 
 pub use options::{Full, Short};
 
@@ -44,6 +45,10 @@ enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
+    /// Say what this node has for containers and GPUs, and what it lacks
+    ///
+    /// A line each: good, note or bad. The exit status is 1 if there is a bad one.
+    Doctor(Doctor),
     /// Put an image into the site's store, where nobody changes it any more
     Cp(store::Copy),
     /// List your images in the store
@@ -122,10 +127,10 @@ pub struct Common {
     /// Open the image and run the command as this user, with the user's groups (root only; default: root)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// NVIDIA's devices: refused where there are any
+    /// GPUs, as Apptainer's users ask for NVIDIA's: the same as --gpu=auto
     #[arg(long, hide = true)]
     pub nv: bool,
-    /// AMD's devices: refused where there are any
+    /// And for AMD's
     #[arg(long, hide = true)]
     pub rocm: bool,
 }
@@ -202,6 +207,14 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
+/// What `coracle doctor` was given.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
+    pub config: PathBuf,
+}
+
 /// What `coracle verify` was given.
 ///
 /// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
@@ -257,6 +270,7 @@ pub fn main() -> ExitCode {
                 Verb::Run(run) => exec::run(run),
                 Verb::Shell(shell) => exec::shell(shell),
                 Verb::Explain(explain) => explain::main(explain),
+                Verb::Doctor(doctor) => doctor::main(doctor),
                 Verb::Cp(copy) => store::cp(copy),
                 Verb::Ls(list) => store::ls(list),
                 Verb::Rm(remove) => store::rm(remove),
@@ -282,21 +296,14 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The devices behind `--nv` and `--rocm`.
-const DEVICES: [(&str, &str); 2] = [("--nv", "/dev/nvidiactl"), ("--rocm", "/dev/kfd")];
-
 impl Common {
-    /// Workflow tools ask for GPUs wherever they run; where there are any, leaving them out would be found out late.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let asked = [self.nv, self.rocm].into_iter().zip(DEVICES).filter(|(asked, _)| *asked);
-        match asked.map(|(_, device)| device).find(|(_, device)| Path::new(device).exists()) {
-            Some((flag, device)) => Err(Refusal::new(
-                Kind::Usage,
-                flag,
-                format!("this node has {device}, and its libraries cannot be shown inside yet"),
-            )),
-            None => Ok(()),
+    /// The options of the table, those among them that have names of Apptainer's.
+    pub fn raw(&self) -> RawOptions {
+        let mut raw = self.options.0.clone();
+        if let Some(spec) = Spec::of(Id::Gpu).filter(|_| (self.nv || self.rocm) && raw.value(Id::Gpu).is_none()) {
+            raw.take(spec, "auto".into());
         }
+        raw
     }
 }
 

@@ -31,6 +31,16 @@ pub fn resources(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Op
     Some(Resources { types: Conf::read(&node, &folder).gres_types, lines })
 }
 
+/// Whether cgroup.conf(5) lets steps open only the devices that they were given.
+pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> bool {
+    let node = Node::new(root);
+    let folder = find_conf(&node, &settings.paths(), told, Path::new("/usr")).ok().flatten();
+    let text = folder.and_then(|folder| node.text(&folder.join("cgroup.conf"))).unwrap_or_default();
+    let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
+    let mut about = values.filter(|(key, _)| key.trim().eq_ignore_ascii_case("ConstrainDevices"));
+    about.next_back().is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("yes"))
+}
+
 fn add(node: &Node, folder: &Path, file: &Path, depth: usize, lines: &mut Vec<String>) {
     let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
     for line in text.lines() {
@@ -58,5 +68,8 @@ mod tests {
         let found = resources(&root, &SlurmClient::default(), None).unwrap();
         assert_eq!(found.types, ["gpu", "fpga"]);
         assert_eq!(found.lines[..3], ["Name=a", "Name=b", "Name=a"]);
+        assert!(!constrains_devices(&root, &SlurmClient::default(), None));
+        std::fs::write(folder.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
+        assert!(constrains_devices(&root, &SlurmClient::default(), None));
     }
 }

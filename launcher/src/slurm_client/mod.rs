@@ -27,7 +27,7 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
-pub use gres::resources;
+pub use gres::{constrains_devices, resources};
 pub use mpi::{Offer, offer};
 
 /// What coracle.yaml says is not so. What is only looked for and not found is no error.
