@@ -1,6 +1,7 @@
 //! A whole run on one page: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sight, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{ImageRef, Mpi, Settings};
+use coracle::request::{ImageRef, Mpi, Settings, Variable};
 use coracle::store::Shelf;
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
@@ -305,7 +306,11 @@ impl Run {
 
     /// What becomes of the variables in which Slurm tells a task of its GPUs.
     pub fn gpu_changes(&self) -> Vec<Change> {
-        self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true))
+        let users = |name: &OsStr| {
+            self.settings.env.iter().any(|variable| matches!(variable, Variable::Set(users, _) if users == name))
+        };
+        let changes = self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true));
+        changes.into_iter().filter(|change| !users(change.name())).collect()
     }
 
     /// What should be visible to a step that is there.

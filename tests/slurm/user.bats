@@ -99,7 +99,7 @@ with_entrypoint() { # NAME
 	prints word
 }
 
-@test "Apptainer's words: --pwd, --cwd, --env, -e, --no-home, -s, -q, --nv without a GPU" {
+@test "Apptainer's words: --pwd, --cwd, --env, -e, --no-home, -s, -q, --nv, --rocm" {
 	good coracle -s exec --pwd /etc "$busybox" sh -c 'pwd; echo $PWD'
 	prints $'/etc\n/etc'
 	good coracle exec -q --cwd /etc "$busybox" pwd
@@ -115,13 +115,6 @@ with_entrypoint() { # NAME
 	((status == 1)) || fail "$output"
 	good env -u HOME coracle exec "$busybox" sh -c 'echo $HOME'
 	prints /home/alice
-}
-
-@test "--nv is refused by name where there is a GPU" {
-	touch /dev/nvidiactl
-	run -125 alice coracle exec --nv "$busybox" true
-	rm /dev/nvidiactl
-	[[ ${lines[0]} == 'coracle: --nv: this node has /dev/nvidiactl, '*' [usage]' ]] || fail "$output"
 }
 
 @test "what is written goes to memory, and never to the image" {
