@@ -34,6 +34,7 @@ mod proxy;
 mod sandbox;
 mod shelf;
 mod slurm_client;
+mod sources;
 mod stages;
 mod store;
 mod survey;

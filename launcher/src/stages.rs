@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use coracle::config::Config;
-use coracle::devices::{PTS, STORES, Sources as Trusted, What, too_old};
+use coracle::devices::too_old;
 use coracle::env::{Change, Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::options::Id;
@@ -20,9 +20,7 @@ use coracle::store::Shelf;
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::SFlag;
 
 use crate::apply::{self, Disk, Rights, Sources};
 use crate::bounds::Bounds;
@@ -35,6 +33,7 @@ use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
 use crate::slurm_client;
+use crate::sources;
 use crate::survey;
 use crate::variables::{self, Variables};
 use crate::verify::{self, Need};
@@ -380,9 +379,7 @@ impl Run {
         let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
         let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for want in self.wants(around) {
-            let trusted = want.origin == Origin::Driver && self.authority == Authority::Root;
-            let opened = if trusted { open_trusted(&want)? } else { open(proxy, &want)? };
-            let Some((shape, source)) = opened else { continue };
+            let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
             let sight = match want.origin {
                 // In a /dev of our own, whatever the image has there.
                 Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
@@ -402,7 +399,7 @@ impl Run {
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
-            let folder = open_upper(proxy, path)?;
+            let folder = sources::open_upper(proxy, path)?;
             if let Some(bounds) = &bounds {
                 let shown = path.display().to_string();
                 bounds.allow(folder.as_fd(), &shown)?;
@@ -510,77 +507,5 @@ fn form(image: &Image) -> Form {
         image if image.is_directory() => Form::Directory,
         image if image.has_ext3() => Form::FileWithExt3,
         _ => Form::File,
-    }
-}
-
-/// Opens what a want shows; nothing where the node does not have it and need not.
-fn open(proxy: &Proxy, want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
-    let path = match &want.source {
-        Source::Node(path) if want.origin == Origin::Device => return Ok(open_device(path)),
-        Source::Node(path) => path,
-        Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
-        Source::Memory(_) | Source::Made(_) => return Ok(Some((Shape::Folder, None))),
-    };
-    match proxy.open_source(path)? {
-        Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
-        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
-        Err(_) if want.presence.optional() => Ok(None),
-        Err(errno) => Err(missing(want, path, errno)),
-    }
-}
-
-/// Opens what a driver brings along, if nobody but root can have written it. What that is, was decided by what root has
-/// written, too; a user's rights are not asked, because the files' modes still are when he opens them.
-fn open_trusted(want: &Want) -> Result<Option<(Shape, Option<OwnedFd>)>, Refusal> {
-    let Source::Node(path) = &want.source else { return Ok(None) };
-    let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
-    match trusted.place(path) {
-        Ok((_, What::Folder, place)) => Ok(Some((Shape::Folder, Some(place)))),
-        Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
-        Err(_) if want.presence.optional() => Ok(None),
-        Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
-    }
-}
-
-/// Opens a device node, or a folder of /dev; nothing where the node does not have it. Its owner and mode say what the
-/// user may do with it, not whether he sees it.
-fn open_device(path: &Path) -> Option<(Shape, Option<OwnedFd>)> {
-    if [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder)) {
-        let folder = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_DIRECTORY).ok()?;
-        return Some((Shape::Folder, Some(folder)));
-    }
-    let node = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).ok()?;
-    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&node).ok()?.st_mode) & SFlag::S_IFMT;
-    [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind).then_some((Shape::File, Some(node)))
-}
-
-/// Opens the folder that an overlay is to write into.
-fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
-    let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
-    match proxy.open_source(path)? {
-        Ok((fd, Shape::Folder)) => Ok(fd),
-        Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
-        Err(errno) => Err(refuse(unusable(errno))),
-    }
-}
-
-fn unusable(errno: Errno) -> String {
-    match errno {
-        Errno::ENOENT | Errno::ENOTDIR => "does not exist on this node".to_owned(),
-        Errno::EACCES => "you may not use it on this node: permission denied".to_owned(),
-        other => format!("cannot be opened on this node: {}", other.desc()),
-    }
-}
-
-fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
-    let cause = unusable(errno);
-    let path = path.display().to_string();
-    match want.origin {
-        Origin::Workdir => {
-            Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir")
-        }
-        Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
-        Origin::User => Refusal::new(Kind::Bind, path, cause),
-        _ => Refusal::new(Kind::System, path, cause),
     }
 }

@@ -295,6 +295,15 @@ pub fn reset_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().map_err(|errno| Error::new("sigprocmask(SIG_SETMASK, {})", errno))
 }
 
+/// Lets a write into a pipe that nobody reads any more end the process, as that of any command (pipe(7)): Rust has the
+/// signal ignored, and a print that fails is a panic.
+pub fn end_with_reader() -> Result<()> {
+    // SAFETY: the default action runs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }
+        .map(drop)
+        .map_err(|errno| Error::new("signal(SIGPIPE, SIG_DFL)", errno))
+}
+
 /// The descriptor that a program started by [`spawn_reparented`] finds its channel at.
 pub const CHANNEL: libc::c_int = 3;
 /// Enough for a handful of system calls.

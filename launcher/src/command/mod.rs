@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use coracle::options::{Id, RawOptions, Spec};
 use coracle::report::Kind;
+use coracle::sys;
 
 use crate::{attach, audit, check, doctor, exec, explain, store, verify};
 
@@ -75,6 +76,11 @@ const RUNNING: [&str; 4] = ["exec", "run", "shell", "explain"];
 impl Verb {
     fn is_running(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
+    }
+
+    /// What people read page by page.
+    fn is_printing(&self) -> bool {
+        matches!(self, Self::Explain(_) | Self::Doctor(_) | Self::Ls(_) | Self::Log(_) | Self::Config(_))
     }
 }
 
@@ -263,24 +269,30 @@ pub fn tree() -> clap::Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let (done, failure) = match Command::try_parse() {
-        Ok(Command { verb, .. }) => (
-            match &verb {
-                Verb::Exec(exec) if exec.job.is_some() => attach::main(exec),
-                Verb::Exec(exec) => exec::exec(exec),
-                Verb::Run(run) => exec::run(run),
-                Verb::Shell(shell) => exec::shell(shell),
-                Verb::Explain(explain) => explain::main(explain),
-                Verb::Doctor(doctor) => doctor::main(doctor),
-                Verb::Cp(copy) => store::cp(copy),
-                Verb::Ls(list) => store::ls(list),
-                Verb::Rm(remove) => store::rm(remove),
-                Verb::StoreService(service) => store::serve(service),
-                Verb::Verify(verify) => Ok(verify::main(verify)),
-                Verb::Log(log) => audit::main(log),
-                Verb::Config(Settings::Check(check)) => check::main(check),
-            },
-            if verb.is_running() { REFUSED } else { BAD },
-        ),
+        Ok(Command { verb, .. }) => {
+            if verb.is_printing() {
+                // Where that fails, a page that is not read to its end is a panic's message.
+                let _ = sys::end_with_reader();
+            }
+            (
+                match &verb {
+                    Verb::Exec(exec) if exec.job.is_some() => attach::main(exec),
+                    Verb::Exec(exec) => exec::exec(exec),
+                    Verb::Run(run) => exec::run(run),
+                    Verb::Shell(shell) => exec::shell(shell),
+                    Verb::Explain(explain) => explain::main(explain),
+                    Verb::Doctor(doctor) => doctor::main(doctor),
+                    Verb::Cp(copy) => store::cp(copy),
+                    Verb::Ls(list) => store::ls(list),
+                    Verb::Rm(remove) => store::rm(remove),
+                    Verb::StoreService(service) => store::serve(service),
+                    Verb::Verify(verify) => Ok(verify::main(verify)),
+                    Verb::Log(log) => audit::main(log),
+                    Verb::Config(Settings::Check(check)) => check::main(check),
+                },
+                if verb.is_running() { REFUSED } else { BAD },
+            )
+        }
         Err(error) => {
             // Help and version go to standard output and are no failure.
             let _ = error.print();

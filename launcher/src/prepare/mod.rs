@@ -4,11 +4,12 @@
 //! last task has its answer. Whatever goes wrong becomes the answer: a task that says hello is never left alone.
 #![forbid(unsafe_code)]
 
+mod devices;
 mod errand;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,9 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Settings, is_script};
 use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
-use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
-use crate::confine::Confinement;
-use crate::grant::Rules;
 use crate::host_mpi::Replacement;
 use crate::inside::Step;
 use crate::join;
@@ -282,34 +280,6 @@ impl Server {
         self.finish(run, container, (variables, mpi), loaded, here)
     }
 
-    /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.
-    /// By now slurmstepd is in the control groups of its step.
-    fn confine(&self, run: &mut Run) -> Result<(), Refusal> {
-        // A node with nothing to give has nothing to keep.
-        if run.grants.units.is_empty() {
-            return Ok(());
-        }
-        let system = |error: sys::Error| Refusal::system("the step's devices", &error);
-        let mut confinement = Confinement::of(self.start.daemon, self.start.job, self.start.step).map_err(system)?;
-        let slurms = confinement.is_slurms();
-        if run.grants.asks_rules() {
-            let given = run.grants.given();
-            let answers = confinement.accessible(&given).map_err(system)?;
-            let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
-            run.provide(Some(&Rules { open: &open, slurms }))?;
-        }
-        if !slurms {
-            match confinement.restrict(&run.provision.devices.rules()) {
-                // A node without control groups: what is in /dev is all that keeps devices apart.
-                Err(error) if error.errno() == Errno::ENODEV => {}
-                restricted => restricted.map_err(system)?,
-            }
-        }
-        run.confinement = Some(confinement);
-        run.clock.lap("devices");
-        Ok(())
-    }
-
     /// A container with all that tasks have to know. What was found out about MPI before holds if it was asked for the
     /// same.
     fn finish(
@@ -387,7 +357,7 @@ impl Server {
         let mut entered = 0;
         self.each_task(|hello, task, sender| {
             if let Some(confinement) = &run.confinement {
-                adopt(confinement, sender)?;
+                devices::adopt(confinement, sender)?;
             }
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
@@ -487,13 +457,6 @@ impl Server {
         };
         self.finish(run, container, (variables, None), loaded, here)
     }
-}
-
-/// Puts a task under the rule that was made for the step. Its number is the kernel's word, and nobody else's.
-fn adopt(confinement: &Confinement, task: Option<u32>) -> Result<(), Refusal> {
-    let system = |error: sys::Error| Refusal::system("the step's devices", &error);
-    let unknown = || Refusal::new(Kind::Internal, "the step's devices", "it is not known which process a task is");
-    confinement.adopt(task.ok_or_else(unknown)?).map_err(system)
 }
 
 /// Writes a container down, before any task gets it.

@@ -1,14 +1,19 @@
 //! What should be visible where inside a container, before anybody has looked at the image or the node.
 #![forbid(unsafe_code)]
 
+mod devices;
+mod entries;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Profile};
-use crate::devices::{Devices, Driver, PTS, STORES};
+use crate::devices::{Devices, Driver, STORES};
 use crate::mpi::{self, Fit, Shown};
 use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
+
+use entries::Entries;
 
 /// One thing that should be visible inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,7 +261,7 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     for path in ["/proc", "/sys"] {
         wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
     }
-    wants.extend(devices(around.devices));
+    wants.extend(devices::own_dev(around.devices));
     let mut system = Vec::new();
     for path in ["/tmp", "/var/tmp"] {
         system.push(Want::node(path, ReadWrite, Required, Origin::System));
@@ -309,27 +314,6 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     wants
 }
 
-/// A /dev of the container's own, and what is mounted in it.
-fn devices(devices: &Devices) -> Vec<Want> {
-    let top = Path::new("/dev");
-    let mut entries = Entries::below(top);
-    let mut wants = Vec::new();
-    for folder in [PTS].iter().chain(STORES) {
-        entries.add(folder.as_ref(), Entry::Folder);
-        wants.push(Want::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
-    }
-    for node in &devices.nodes {
-        entries.add(&node.path, |path| Entry::File(path, String::new()));
-        wants.push(Want::node(&node.path, Access::ReadWrite, Presence::IfThere, Origin::Device));
-    }
-    for (link, target) in &devices.links {
-        entries.add(link, |path| Entry::Link(path, target.clone()));
-    }
-    let (source, presence) = (Source::Made(entries.made), Presence::Required);
-    wants.push(Want { source, target: top.into(), access: Access::ReadOnly, presence, origin: Origin::Kernel });
-    wants
-}
-
 /// The host's MPI libraries over those of the image, and the folders that they open by path.
 fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = Want> + 'a {
     let want = |source: &Path, target: &Path, presence| {
@@ -373,7 +357,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
         }
     }
     if let Some(driver) = around.driver {
-        wants.extend(driver_files(driver, &mut entries));
+        wants.extend(devices::driver_files(driver, &mut entries));
     }
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
@@ -391,196 +375,11 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
             wants.push(node(&bind.source, &bind.target, presence));
         }
     }
-    let (source, target) = (Source::Made(entries.made), PRIVATE.into());
+    let (source, target) = (Source::Made(entries.into_made()), PRIVATE.into());
     let presence = Presence::Required;
     wants.push(Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
     wants
 }
 
-/// What a GPU's driver brings along. The image's own is never written to, and never asked.
-fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<Want> {
-    let want = |source: &Path, target: &Path, presence| {
-        let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
-        Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Driver }
-    };
-    let mut wants = Vec::new();
-    let libraries = driver.libraries.iter();
-    let libraries = libraries.map(|library| (&library.source, Path::new(GPU_LIBRARIES).join(&library.name)));
-    let programs = driver.programs.iter();
-    let programs = programs.filter_map(|file| Some((file, Path::new(GPU_PROGRAMS).join(file.file_name()?))));
-    for (source, target) in libraries.chain(programs) {
-        entries.add(&target, |path| Entry::File(path, String::new()));
-        wants.push(want(source, &target, Presence::Required));
-    }
-    for library in &driver.libraries {
-        for link in &library.links {
-            let link = Path::new(GPU_LIBRARIES).join(link);
-            entries.add(&link, |path| Entry::Link(path, library.name.clone().into()));
-        }
-    }
-    let lines: String = driver.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    entries.add(GPU_ENVIRONMENT.as_ref(), |path| Entry::File(path, lines));
-    wants.extend(driver.files.iter().map(|file| want(&file.source, &file.target, Presence::IfThere)));
-    wants
-}
-
-/// The entries of a folder that is made, each after what is above it.
-struct Entries<'a> {
-    top: &'a Path,
-    made: Vec<Entry>,
-}
-
-impl<'a> Entries<'a> {
-    fn below(top: &'a Path) -> Self {
-        Self { top, made: Vec::new() }
-    }
-
-    /// Adds one at `path`, with the folders on the way; nothing, if it lies elsewhere.
-    fn add(&mut self, path: &Path, entry: impl FnOnce(PathBuf) -> Entry) {
-        let Ok(inside) = path.strip_prefix(self.top) else { return };
-        let mut so_far = PathBuf::new();
-        for name in inside.parent().into_iter().flatten() {
-            so_far.push(name);
-            self.push(Entry::Folder(so_far.clone()));
-        }
-        self.push(entry(inside.to_owned()));
-    }
-
-    fn push(&mut self, entry: Entry) {
-        if !self.made.contains(&entry) {
-            self.made.push(entry);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::devices::{Node, Type};
-    use crate::request::Request;
-    use std::ffi::OsStr;
-
-    const NONE: &Devices = &Devices { nodes: Vec::new(), links: Vec::new(), granted: Vec::new(), numbers: Vec::new() };
-
-    fn settings(fields: &str) -> Settings {
-        Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
-    }
-
-    fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {
-        let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
-        wants(&settings(&fields), &Config::default(), around)
-            .iter()
-            .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::Device | Origin::System))
-            .map(|want| (want.target.display().to_string(), want.presence))
-            .collect()
-    }
-
-    fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
-        Surroundings {
-            directory: Path::new(directory),
-            home: Some(Path::new(home)),
-            script_folder: None,
-            pmix: None,
-            files: &[],
-            client: None,
-            helper: Path::new("/usr/lib/coracle/coracle-inside"),
-            mpi: None,
-            devices: NONE,
-            driver: None,
-        }
-    }
-
-    fn paths(shown: &[(String, Presence)]) -> Vec<&str> {
-        shown.iter().map(|(path, _)| path.as_str()).collect()
-    }
-
-    #[test]
-    fn what_is_visible_anyway_is_not_bound_again() {
-        assert_eq!(paths(&shown(&[], &around("/home/a/x", "/home/a"))), ["/home/a", "/run/munge"]);
-        assert_eq!(paths(&shown(&[], &around("/tmp/x", "/tmp/home"))), ["/run/munge"]);
-        assert_eq!(paths(&shown(&["/home:/home"], &around("/home/a/x", "/home/a"))), ["/home", "/run/munge"]);
-        assert_eq!(paths(&shown(&[], &around("/dev/shm/x", "/"))), ["/run/munge"]);
-    }
-
-    #[test]
-    fn the_users_bind_stands_for_a_working_directory_below_it() {
-        assert_eq!(
-            paths(&shown(&["/data:/work"], &around("/work/run", "/home/a"))),
-            ["/work", "/home/a", "/run/munge"]
-        );
-    }
-
-    #[test]
-    fn the_working_directory_in_a_system_folder_may_be_the_images() {
-        for (directory, presence) in [
-            ("/usr/share/doc", Presence::UnlessInImage),
-            ("/opt", Presence::UnlessInImage),
-            ("/opt/project", Presence::Required),
-            ("/scratch/run", Presence::Required),
-        ] {
-            let shown = shown(&[], &around(directory, "/home/a"));
-            assert_eq!(shown.last(), Some(&(directory.to_owned(), presence)));
-        }
-        assert_eq!(paths(&shown(&[], &around("/", "/home/a"))), ["/home/a", "/run/munge"]);
-    }
-
-    #[test]
-    fn device_nodes_work_only_where_they_were_put() {
-        let node = |path: &str| Node { path: path.into(), kind: Type::Character, major: 1, minor: 3 };
-        let nodes = vec![node("/dev/infiniband/uverbs0"), node("/dev/null")];
-        let links = vec![("/dev/fd".into(), "/proc/self/fd".into())];
-        let around = Surroundings { devices: &Devices { nodes, links, ..Devices::default() }, ..around("/w", "/h") };
-        for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
-            let flags = want.attributes();
-            assert!(flags.no_suid, "{want:?}");
-            let works = ["/dev/pts", "/dev/infiniband/uverbs0", "/dev/null"].map(Path::new).contains(&&*want.target);
-            assert_eq!(flags.no_dev, !works, "{want:?}");
-            assert_eq!(flags.read_only, want.access == Access::ReadOnly);
-            if want.target == Path::new("/dev") {
-                let folder = |path: &str| Entry::Folder(path.into());
-                let file = |path: &str| Entry::File(path.into(), String::new());
-                let folders = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(folder);
-                let others =
-                    [file("infiniband/uverbs0"), file("null"), Entry::Link("fd".into(), "/proc/self/fd".into())];
-                assert_eq!(want.source, Source::Made(folders.into_iter().chain(others).collect()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_home_that_is_not_wanted_is_not_shown_but_a_working_directory_in_it_is() {
-        let shown = |directory| -> Vec<PathBuf> {
-            let wants = wants(&settings(";home=no"), &Config::default(), &around(directory, "/home/a"));
-            wants
-                .into_iter()
-                .filter(|want| want.origin == Origin::Workdir || want.origin == Origin::Home)
-                .map(|want| want.target)
-                .collect()
-        };
-        assert_eq!(shown("/scratch/x"), [PathBuf::from("/scratch/x")]);
-        assert_eq!(shown("/home/a/x"), [PathBuf::from("/home/a/x")]);
-    }
-
-    #[test]
-    fn our_folder_is_there_only_when_something_in_it_is_needed() {
-        let client = Client {
-            binds: [("/usr", "/run/coracle/host/usr"), ("/etc/slurm", "/etc/slurm")]
-                .map(|(source, target)| ClientBind {
-                    source: source.into(),
-                    target: target.into(),
-                    unless_in_image: false,
-                })
-                .into(),
-            links: vec![ClientLink { place: "/run/coracle/slurm/bin/srun".into(), target: HELPER.into() }],
-            launch: "loader=/x\n".into(),
-        };
-        let ours = |fields, client| -> Vec<PathBuf> {
-            let around = Surroundings { client, ..around("/w", "/h") };
-            let wants = wants(&settings(fields), &Config::default(), &around);
-            wants.into_iter().filter(|want| want.origin == Origin::Private).map(|want| want.target).collect()
-        };
-        assert!(ours("", None).is_empty());
-        assert_eq!(ours(";entrypoint=yes", None), [PathBuf::from(HELPER), PRIVATE.into()]);
-        assert_eq!(ours("", Some(&client)), [HELPER, "/run/coracle/host/usr", PRIVATE].map(PathBuf::from));
-    }
-}
+mod tests;
