@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use coracle::config::{self, Audit, Config, Log};
 use coracle::plan::Plan;
 use coracle::report::{Refusal, clean};
-use coracle::request::{Digest, Request, Settings, step_name};
+use coracle::request::{Digest, PRIVATE, Request, Settings, step_name};
 use coracle::view::{Origin, Source};
 use coracle::wire::Start;
 
@@ -172,9 +172,13 @@ fn options(settings: &Settings, config: Option<&Config>) -> std::collections::BT
     settings.summary(sites).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// What the container shows beside the image and what every container has of the kernel's.
+/// What the container shows beside the image, devices, the files of a GPU's driver, and what every container has of the
+/// kernel's.
 fn binds(plan: &Plan) -> Vec<Bind> {
-    let shown = plan.mounts.iter().filter(|mount| mount.origin != Origin::Kernel);
+    let shown = plan.mounts.iter().filter(|mount| {
+        let drivers = mount.origin == Origin::Driver && mount.place.starts_with(PRIVATE);
+        !drivers && !matches!(mount.origin, Origin::Kernel | Origin::Device)
+    });
     let bind = shown.filter_map(|mount| {
         let source = match &mount.source {
             Source::Node(path) => path.to_string_lossy().into_owned(),
