@@ -65,12 +65,36 @@ load devices
 	opened_just -
 }
 
-@test "a step that joins another's container opens what the step of it was given" {
+of_joined_steps() {
 	local command
 	look_command
-	job_script job.sh "srun -n1 --exact --gres=gpu:2 --container=$busybox $(printf '%q ' "${command[@]}")"
-	batch -N1 --gres=gpu:2 job.sh
+	job_script job.sh "srun -n1 --overlap --gres=gpu:2 --container=step ${command[*]}"
+	batch -N1 --gres=gpu:2 --container="$busybox" job.sh
 	opened_just 0,1
+	job_script job.sh "srun -n1 --overlap --gres=gpu:1 --container=step ${command[*]}"
+	batch -N1 --gres=gpu:2 --container="$busybox" job.sh
+	opened_as_granted
+	job_script job.sh "srun -n1 --overlap --gres=none --container=step ${command[*]}"
+	batch -N1 --gres=gpu:2 --container="$busybox" job.sh
+	opened_just -
+}
+
+@test "a step that joins its job's container opens what it was given itself" {
+	contained of_joined_steps
+}
+
+@test "the variables of a step that joins a container count what that shows" {
+	[[ ! -e /dev/kfd && ! -e /dev/nvidia-caps/nvidia-cap12 ]] || skip 'the CUDA program counts whole GPUs of NVIDIA'"'"'s'
+	local first
+	job_script hold.sh "touch $dir/held; until [ -e $dir/done ]; do sleep 0.1; done"
+	alice srun -N1 -w n1 --gres=gpu:1 ./hold.sh 3>&- &
+	first=$!
+	eventually test -e held
+	job_script job.sh "$IMG/cuda-probe; srun -n1 --overlap --container=step $IMG/cuda-probe"
+	batch -N1 -w n1 --gres=gpu:1 --container="$IMG/mpi-bookworm.sif" job.sh || { touch done; wait "$first"; return 1; }
+	touch done
+	wait "$first"
+	[[ $(grep -cx 'devices 1' <<<"$output") == 2 ]] || fail "$output"
 }
 
 no_groups() { [[ -z $(find /sys/fs/cgroup -name 'coracle_*' -print -quit 2>/dev/null) ]]; }
