@@ -56,9 +56,13 @@ glibc_image() {
 	skip "$img is missing: make-mpi-images makes it"
 }
 
-# The specification of the stand-in.
+# The specification of the stand-in, whose first two GPUs are divided, and here are whole as well.
 stand_in_cdi() {
-	install -D -m 644 "$BATS_TEST_DIRNAME/../gpus/nvidia.yaml" /etc/cdi/nvidia.yaml
+	install -d /etc/cdi
+	sed '/^devices:/a\
+- {name: "0", containerEdits: {deviceNodes: [{path: /dev/nvidia0}]}}\
+- {name: "1", containerEdits: {deviceNodes: [{path: /dev/nvidia1}]}}' "$BATS_TEST_DIRNAME/../gpus/nvidia.yaml" >/etc/cdi/nvidia.yaml
+	chmod 644 /etc/cdi/nvidia.yaml
 }
 
 # A specification that is read from the input.
