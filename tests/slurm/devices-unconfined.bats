@@ -180,3 +180,37 @@ VARIABLES='env | grep -E "^(CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE
 	opened_just "$all"
 	[[ $(head -n 1 look.out) =~ 1 ]] || fail "$(<look.out)"
 }
+
+@test "a step whose image squashfuse reads opens what it was given, and reads its image" {
+	needs squashfuse
+	local DENIED='EPERM|ENOENT'
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	look -N1 --gres=gpu:1 --container="$busybox"
+	opened_just 0
+	look -N1 -n2 --container="$busybox"
+	opened_just -
+	good srun -N1 --gres=gpu:1 --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+}
+
+@test "coracle exec into a job opens what the job was given" {
+	local command DENIED='EPERM|ENOENT'
+	look_command
+	job_script job.sh "touch $dir/running; until [ -e $dir/done ]; do sleep 0.1; done"
+	job=$(alice sbatch --parsable -N1 --gres=gpu:1 --container="$busybox" -o "$dir/batch.out" job.sh)
+	eventually test -e running || fail "$(<batch.out)"
+	run alice coracle exec --job "$job" "${command[@]}"
+	touch done
+	eventually ended "$job"
+	((status == 0)) || fail "$output"
+	opened_just 0
+}
+
+@test "a terminal in a container works where Coracle makes the rules" {
+	needs script
+	run alice script -qec "srun -Q -N1 --gres=gpu:1 --pty --container=$busybox sh -c 'tty; echo through >/dev/tty; echo x >/dev/null && echo null'" /dev/null </dev/null
+	output=$(tr -d '\r' <<<"$output")
+	has /dev/pts/
+	has_line through
+	has_line null
+}

@@ -345,7 +345,7 @@ without_cuda() { # WHAT
 }
 
 @test "a library that turns into a user's file and back is never that file" {
-	local tries=0 wrong=0 racer hers
+	local tries=0 wrong=0 ran=0 racer hers
 	install -o alice -m 755 "$SUITE/gpu/libnvidia-cfg.so.$RELEASE" hers.so
 	echo hers >>hers.so
 	hers=$(sha256sum <hers.so)
@@ -357,26 +357,27 @@ without_cuda() { # WHAT
 	while ((tries < 12)); do
 		tries=$((tries + 1))
 		run alice srun -N1 --gres=gpu:1 --container="$IMG/mpi-bookworm.sif" sha256sum /run/coracle/gpu/lib/libcuda.so.1
-		[[ $output != "${hers% -}"* ]] || wrong=$((wrong + 1))
+		[[ $output != *"${hers%% *}"* ]] || wrong=$((wrong + 1))
+		[[ $status != 0 ]] || ran=$((ran + 1))
 	done
 	kill "$racer"
 	wait "$racer" || true
 	rm -f "$LIBS/new.so"
-	echo "# a library that others put in turns: tries $tries, theirs $wrong" >&3
+	echo "# a library that others put in turns: tries $tries, the node's $ran, theirs $wrong" >&3
 	((wrong == 0))
 }
 
 # --- Hostile images
 
 @test "an image whose folders are links out gets nothing made on the node" {
-	local what place target=$dir/out
+	local what place target=$dir/out tries=0 refused=0
 	install -d -m 777 "$target"
 	stand_in_cdi
 	install -d /etc/vulkan/icd.d
 	echo '{}' >/etc/vulkan/icd.d/nvidia_icd.json
 	site 'gpu: {files: [/etc/vulkan/icd.d/nvidia_icd.json]}'
 	for what in run run/coracle run/coracle/gpu/lib lib/firmware usr/lib/firmware etc/vulkan usr/share/vulkan dev/shm usr/lib/x86_64-linux-gnu; do
-		for place in "$target" "../../../../../../..$target" /proc/1/root/scratch; do
+		for place in "$target" "../../../../../../..$target"; do
 			image_tree
 			rm -rf "$dir/tree/$what"
 			mkdir -p "$dir/tree/${what%/*}"
@@ -391,9 +392,10 @@ without_cuda() { # WHAT
 				has_line "$MARK" || return
 			fi
 			[[ -z $(ls -A "$target") ]] || fail "$what -> $place: made $(ls "$target")" || return
-			echo "# /$what -> $place: status $status${output:+ $(grep -o 'coracle: .*' <<<"$output" | head -n 1)}" >&3
+			tries=$((tries + 1)) refused=$((refused + (status == 125)))
 		done
 	done
+	echo "# images with links out: tries $tries, refused $refused, made on the node 0" >&3
 	healthy
 }
 
