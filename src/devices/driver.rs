@@ -74,7 +74,10 @@ pub fn find(gpu: &Gpu, vendors: &[Vendor], granted: &[PathBuf]) -> Result<Option
             let notes = stale.found_in.iter().map(why).collect();
             (Making { sources: &sources, driver: Driver { nodes: stale.nodes, notes, ..Driver::default() } }, vendors)
         }
-        None if gpu.driver == DriverFrom::Cdi => return Err(Error::NoDevice(granted.to_owned())),
+        None if gpu.driver == DriverFrom::Cdi => {
+            let gpus = granted.iter().filter(|node| Vendor::of(Path::new("/"), node).is_some());
+            return Err(Error::NoDevice(gpus.cloned().collect()));
+        }
         None => (Making::new(&sources), vendors),
     };
     let listed = gpu.libraries.iter().any(|library| matches!(library, LibraryName::Listed(_)));

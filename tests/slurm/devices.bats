@@ -20,19 +20,6 @@ load devices
 	(figure() { :; }; ! opened_just 0,1)
 }
 
-of_a_step() {
-	look -N1 "${container[@]}"
-	opened_just -
-	counts 1 1
-	look -N2 -n4 --ntasks-per-node=2 --gres=gpu:2 "${container[@]}"
-	opened_just 0,1
-	opened_as_granted
-	counts 4 1
-	look -N1 --gres=gpu:1 "${container[@]}"
-	opened_just 0
-	opened_as_granted
-}
-
 @test "a task opens what its step was given, and nothing else" {
 	bare_and_contained of_a_step
 }
@@ -57,81 +44,20 @@ of_each_task() {
 	bare_and_contained of_each_task
 }
 
-of_two_jobs() {
-	local command together=2 first second
-	look_command
-	alice srun -N1 -w n1 --gres=gpu:1 "${container[@]}" "${command[@]}" >first 2>&1 &
-	first=$!
-	alice srun -N1 -w n1 --gres=gpu:1 "${container[@]}" "${command[@]}" >second 2>&1 &
-	second=$!
-	wait "$first" || fail "$(cat first)"
-	wait "$second" || fail "$(cat second)"
-	output=$(cat first second)
-	opened_as_granted
-	counts 2 2
-}
-
 @test "of two jobs on a node each opens its own" {
 	bare_and_contained of_two_jobs
-}
-
-of_two_steps() {
-	local command together=2
-	look_command
-	job_script job.sh "srun -n1 --exact --gres=gpu:1 ${container[*]} ${command[*]} &
-		srun -n1 --exact --gres=gpu:1 ${container[*]} ${command[*]} & wait"
-	batch -N1 -n2 --gres=gpu:2 job.sh
-	opened_as_granted
-	counts 2 2
 }
 
 @test "of two steps at the same time each opens its own" {
 	bare_and_contained of_two_steps
 }
 
-of_a_batch_script() {
-	local command
-	look_command
-	job_script job.sh "exec ${command[*]}"
-	batch -N1 --gres=gpu:1 "${container[@]}" job.sh
-	opened_just 0
-	opened_as_granted
-	batch -N1 "${container[@]}" job.sh
-	opened_just -
-}
-
 @test "a batch script opens what its job was given" {
 	bare_and_contained of_a_batch_script
 }
 
-of_a_step_without() {
-	local command
-	look_command
-	job_script job.sh "srun --gres=none ${container[*]} ${command[*]}"
-	batch -N1 --gres=gpu:2 job.sh
-	opened_just -
-}
-
 @test "a step that wants none opens none of its job's" {
 	bare_and_contained of_a_step_without
-}
-
-with_exports() {
-	local variables=(SLURM_STEP_GPUS=1 SLURM_JOB_GPUS=1) command
-	look_command
-	good env "${variables[@]}" srun -N1 "${container[@]}" "${command[@]}"
-	opened_just -
-	opened_as_granted
-	good env "${variables[@]}" srun -N1 --gres=gpu:1 "${container[@]}" "${command[@]}"
-	opened_just 0
-	opened_as_granted
-	job_script job.sh "exec ${command[*]}"
-	batch -N1 "${container[@]}" job.sh
-	opened_just -
-	opened_as_granted
-	batch -N1 --gres=gpu:1 "${container[@]}" job.sh
-	opened_just 0
-	opened_as_granted
 }
 
 @test "what a user exports as Slurm's word gives nothing" {
