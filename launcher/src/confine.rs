@@ -160,8 +160,20 @@ impl Confinement {
         Err(sys::Error::new(format!("mkdir({:?})", parent.join(&self.name)), Errno::EEXIST))
     }
 
-    /// Makes a group with the rules; false if it is there already. There is none without the rules.
+    /// Makes a group with the rules; false if it is there already. There is none without the rules. Another start may
+    /// clear it away while they are written.
     fn make(&self, group: &Path) -> sys::Result<bool> {
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            match self.make_once(group) {
+                Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn make_once(&self, group: &Path) -> sys::Result<bool> {
         let (Some(rules), Some(groups)) = (&self.made, &self.groups) else { return Ok(false) };
         match std::fs::DirBuilder::new().mode(0o755).create(group) {
             Ok(()) => {}
