@@ -42,6 +42,8 @@ pub struct Start {
     pub directory: Option<PathBuf>,
     /// Slurm's own configuration file, as slurmd told slurmstepd.
     pub slurm_conf: Option<PathBuf>,
+    /// What Slurm calls this node.
+    pub node_name: Option<OsString>,
 }
 
 /// Where the step is, once slurmstepd has set it up as the user.
@@ -166,6 +168,7 @@ impl Start {
             .put_if("script_folder", self.script_folder.as_ref())
             .put_if("directory", self.directory.as_ref())
             .put_if("slurm_conf", self.slurm_conf.as_ref())
+            .put_if("node_name", self.node_name.as_ref())
             .0
     }
 
@@ -192,6 +195,7 @@ impl Start {
             script_folder: reader.path("script_folder")?,
             directory: reader.path("directory")?,
             slurm_conf: reader.path("slurm_conf")?,
+            node_name: reader.get("node_name"),
         })
     }
 }
@@ -284,6 +288,7 @@ mod tests {
             script_folder: Some("/var/spool/slurmd/job00007".into()),
             directory: Some("/home/alice".into()),
             slurm_conf: Some("/etc/slurm/slurm.conf".into()),
+            node_name: Some("n2".into()),
         };
         assert_eq!(Start::from_bytes(&start.to_bytes()), Ok(start));
         let here = Here { directory: "/with\nnewline".into(), pmix: None };

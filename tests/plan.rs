@@ -125,7 +125,7 @@ impl Case {
             client: request.commands.then_some(&client),
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: profile.zip(fit.as_ref()),
-            devices: &self.devices,
+            devices: Some(&self.devices),
             driver: None,
         };
         let mut sightings = Vec::new();

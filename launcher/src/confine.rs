@@ -23,6 +23,8 @@ const PARTING: Duration = Duration::from_secs(1);
 const MAX_RUNS: u32 = 64;
 /// How often a group that another start has cleared away is made again.
 const TRIES: u32 = 16;
+/// How long a task that cannot be moved is left alone.
+const AGAIN: Duration = Duration::from_millis(5);
 /// A group that lives as long as a question, below the one that Slurm keeps a step's tasks in.
 const PROBE: &str = "coracle_probe";
 
@@ -124,7 +126,15 @@ impl Confinement {
     /// Puts a task under the rule, if that is not in a group where Slurm puts it.
     pub fn adopt(&self, task: u32) -> sys::Result<()> {
         let Some(own) = self.own() else { return Ok(()) };
-        self.with_own(own, |group| write(&group.join("cgroup.procs"), &task.to_string()))
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            match self.with_own(own, |group| write(&group.join("cgroup.procs"), &task.to_string())) {
+                // Seen of tasks that live, where Slurm moves them at the same time.
+                Err(error) if tries > 0 && error.errno() == Errno::ESRCH => std::thread::sleep(AGAIN),
+                adopted => return adopted,
+            }
+        }
     }
 
     /// The group below which there is one of our own.

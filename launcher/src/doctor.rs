@@ -59,7 +59,7 @@ pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
     let config = settings(&mut findings, &given.config);
     let told = std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute());
     slurm(&mut findings, &config, told.as_deref());
-    let grants = Grants::find(&config, &[], told.as_deref(), Teller::Step { script: true });
+    let grants = Grants::find(&config, &[], told.as_deref(), &Teller::Step { script: true, node: None });
     resources(&mut findings, &grants);
     confinement(&mut findings, &config, told.as_deref(), &grants);
     driver(&mut findings, &config, &grants);
@@ -133,7 +133,7 @@ fn resources(findings: &mut Findings, grants: &Grants) {
         }
     }
     let dealt = |path: &Path| grants.units.iter().any(|unit| unit.files.iter().any(|file| file == path));
-    let detected = devices::detected(nodes.iter().copied());
+    let detected = devices::detected(Path::new("/"), nodes.iter().copied());
     let others: Vec<String> =
         detected.iter().flat_map(|unit| &unit.files).filter(|file| !dealt(file)).map(|file| shown(file)).collect();
     if !others.is_empty() {

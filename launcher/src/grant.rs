@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,12 +14,14 @@ use coracle::report::Refusal;
 use crate::slurm_client;
 
 /// Whose word counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Teller {
     /// slurmstepd, which has just made the step's environment. A job script has the job's GPUs.
     Step {
         /// It is a job script, or salloc's shell.
         script: bool,
+        /// What Slurm calls this node.
+        node: Option<OsString>,
     },
     /// A person, who gets what he can open anyway.
     Person,
@@ -52,20 +55,31 @@ pub struct Rules<'a> {
 
 impl Grants {
     /// Finds out about this node. `told` is what Slurm was told of its own configuration (`SLURM_CONF`).
-    pub fn find(config: &Config, environment: &[Pair], told: Option<&Path>, teller: Teller) -> Self {
+    pub fn find(config: &Config, environment: &[Pair], told: Option<&Path>, teller: &Teller) -> Self {
         let root = Path::new("/");
         let nodes = devices::all(Path::new("/dev"));
         let slurm = slurm_client::resources(root, &config.slurm_client, told);
         let types =
             |name: &str| slurm.iter().flat_map(|slurm| &slurm.types).any(|known| known.eq_ignore_ascii_case(name));
-        let lines = slurm.iter().flat_map(|slurm| slurm.lines.iter().map(String::as_str));
-        let mut units = devices::units(lines, &host_name());
+        let lines = || slurm.iter().flat_map(|slurm| slurm.lines.iter().map(String::as_str));
+        let node = match teller {
+            Teller::Step { node: Some(node), .. } => node.to_string_lossy().into_owned(),
+            Teller::Step { node: None, .. } => host_name(),
+            Teller::Person => std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| host_name()),
+        };
+        let mut units = devices::units(lines(), &node);
+        for file in units.iter_mut().flat_map(|unit| &mut unit.files) {
+            // A link of udev's, such as those by-path.
+            if let Some(real) = file.canonicalize().ok().filter(|real| real.starts_with("/dev")) {
+                *file = real;
+            }
+        }
         let has_gpus = types(GPU);
         // What Slurm does not know of is nobody's to be given by Slurm.
         units.retain(|unit| types(&unit.name));
-        let detects = has_gpus || teller == Teller::Person && slurm.is_none();
+        let detects = has_gpus && devices::detects(lines(), &node) || *teller == Teller::Person && slurm.is_none();
         if detects && !units.iter().any(Unit::is_gpu) {
-            units.extend(devices::detected(nodes.iter().map(|node| node.path.as_path())));
+            units.extend(devices::detected(root, nodes.iter().map(|node| node.path.as_path())));
         }
         let value = |name: &str| {
             let variable = environment.iter().find(|(known, _)| known == name);
@@ -74,11 +88,11 @@ impl Grants {
         let numbers = match teller {
             // Where Slurm knows of no GPUs it leaves these variables to users.
             Teller::Step { .. } if !has_gpus => None,
-            Teller::Step { script: true } => value(JOB_GPUS),
-            Teller::Step { script: false } => value(STEP_GPUS),
+            Teller::Step { script: true, .. } => value(JOB_GPUS),
+            Teller::Step { script: false, .. } => value(STEP_GPUS),
             Teller::Person => value(STEP_GPUS).or_else(|| value(JOB_GPUS)),
         };
-        let outside = teller == Teller::Person && value("SLURM_JOB_ID").is_none();
+        let outside = *teller == Teller::Person && value("SLURM_JOB_ID").is_none();
         let grant = match numbers {
             None if outside => Grant { numbers: (0..units.len()).collect() },
             numbers => Grant::from_numbers(&numbers.unwrap_or_default()),
@@ -88,9 +102,10 @@ impl Grants {
 
     /// What a container has of it that shows GPUs, or not. Without `rules` it is what it probably has.
     pub fn provide(&self, config: &Config, gpus: bool, rules: Option<&Rules<'_>>) -> Result<Provision, Refusal> {
-        let choice = Choice { root: Path::new("/"), nodes: &self.nodes, units: &self.units, rules: &config.devices };
-        let open = rules.map(|rules| rules.open);
-        let mut granted = self.grant.of(&self.units, open, rules.is_some_and(|rules| rules.slurms));
+        let constrained = rules.is_some_and(|rules| rules.slurms);
+        let (nodes, units) = (self.nodes.as_slice(), self.units.as_slice());
+        let choice = Choice { root: Path::new("/"), nodes, units, rules: &config.devices, constrained };
+        let mut granted = self.grant.of(&self.units, rules.map(|rules| rules.open), constrained);
         granted.units.retain(|unit| gpus || !unit.is_gpu());
         let mut devices = Devices::select(&choice, granted);
         let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();

@@ -54,13 +54,17 @@ fn open_trusted(path: &Path, want: &Want) -> Result<Option<Opened>, Refusal> {
 /// Opens a device node, or a folder of /dev; nothing where the node does not have it. Its owner and mode say what the
 /// user may do with it, not whether he sees it.
 fn open_device(path: &Path) -> Option<Opened> {
-    if [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder)) {
-        let folder = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_DIRECTORY).ok()?;
-        return Some((Shape::Folder, Some(folder)));
-    }
-    let node = sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).ok()?;
-    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&node).ok()?.st_mode) & SFlag::S_IFMT;
-    [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind).then_some((Shape::File, Some(node)))
+    // Some nodes have a link to where their shared memory is.
+    let usual = [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder));
+    let flags = if usual { OFlag::O_DIRECTORY } else { OFlag::O_NOFOLLOW };
+    let found = sys::open_untrusted(path, OFlag::O_PATH | flags).ok()?;
+    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&found).ok()?.st_mode) & SFlag::S_IFMT;
+    let shape = match kind {
+        SFlag::S_IFDIR => Shape::Folder,
+        SFlag::S_IFCHR | SFlag::S_IFBLK => Shape::File,
+        _ => return None,
+    };
+    Some((shape, Some(found)))
 }
 
 /// Opens the folder that an overlay is to write into.

@@ -292,14 +292,18 @@ impl Run {
             client: self.client.as_ref(),
             helper: &self.helper,
             mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
-            devices: &self.provision.devices,
+            devices: (self.authority == Authority::Root).then_some(&self.provision.devices),
             driver: self.provision.driver.as_ref(),
         }
     }
 
     /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
     pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
-        self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules)?;
+        let provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules)?;
+        if provision.driver != self.provision.driver {
+            self.misfit = None;
+        }
+        self.provision = provision;
         Ok(())
     }
 
@@ -309,7 +313,16 @@ impl Run {
             self.settings.env.iter().any(|variable| matches!(variable, Variable::Set(users, _) if users == name))
         };
         let changes = self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true));
-        changes.into_iter().filter(|change| !users(change.name())).collect()
+        // In the node's own /dev all have their own numbers.
+        let hidden = |change: &Change| self.authority == Authority::Root || !matches!(change, Change::Numbered(..));
+        changes.into_iter().filter(|change| hidden(change) && !users(change.name())).collect()
+    }
+
+    /// The same in the container of another step: what that says of GPUs is not about this one.
+    pub fn joined_changes(&self) -> Vec<Change> {
+        let driver = self.provision.driver.iter().flat_map(|driver| &driver.env);
+        let told = driver.map(|(name, value)| Change::Set(name.into(), value.into()));
+        told.chain(self.gpu_changes()).collect()
     }
 
     /// What should be visible to a step that is there.

@@ -263,6 +263,8 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
         directory: directory_of(spank),
         slurm_conf: sys::get_env(c"SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute()),
+        // slurmstepd's own environment, and not the job's (slurmstepd.c, _init_from_slurmd).
+        node_name: sys::get_env(c"SLURMD_NODENAME"),
     };
     let launcher = arguments.launcher.as_c_str();
     let failed = |error: sys::Error| {

@@ -17,7 +17,7 @@ pub enum Vendor {
 /// The driver's own nodes, without which no GPU of NVIDIA's can be used (nvidia-modprobe(1)).
 const NVIDIA_CONTROL: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
 /// Memory of other nodes (IMEX). Slurm makes a step's channels in a folder of its own (switch/nvidia_imex).
-const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
+pub const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
 /// GPUDirect Storage.
 const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
 const AMD_CONTROL: &str = "/dev/kfd";
@@ -58,7 +58,6 @@ impl Vendor {
         match self {
             Self::Nvidia => {
                 NVIDIA_CONTROL.iter().any(|control| path == Path::new(control))
-                    || path.parent() == Some(Path::new(NVIDIA_CHANNELS))
                     || path.to_str().is_some_and(|path| path.starts_with(NVIDIA_STORAGE))
             }
             Self::Amd => path == Path::new(AMD_CONTROL),
@@ -84,6 +83,17 @@ pub fn siblings(root: &Path, file: &Path) -> Vec<PathBuf> {
     };
     let nodes = names.filter(is_node);
     nodes.map(|name| Path::new(DRI).join(name)).filter(|other| other != file).collect()
+}
+
+/// The folder of IMEX channels, and the number of its driver, where the node has it. What is in it differs from step to
+/// step, so it is shown as it is where the tasks are.
+pub fn channels(root: &Path) -> Option<(PathBuf, u32)> {
+    below(root, NVIDIA_CHANNELS).is_dir().then_some(())?;
+    let name = NVIDIA_CHANNELS.strip_prefix("/dev/")?;
+    let drivers = std::fs::read_to_string(below(root, "/proc/devices")).ok()?;
+    let mut lines = drivers.lines().filter_map(|line| line.trim().split_once(' '));
+    let number = lines.find(|(_, driver)| *driver == name)?.0.parse().ok()?;
+    Some((NVIDIA_CHANNELS.into(), number))
 }
 
 /// The links below /dev/dri/by-path, by which Level Zero finds GPUs, that lead to one of `shown`.
@@ -141,9 +151,19 @@ mod tests {
         assert_eq!(vendor("/dev/nvidia-caps/nvidia-cap30"), Some(Vendor::Nvidia));
         assert_eq!(vendor("/dev/nvidiactl"), None);
         assert!(Vendor::Nvidia.shares(Path::new("/dev/nvidia-uvm")));
-        assert!(Vendor::Nvidia.shares(Path::new("/dev/nvidia-caps-imex-channels/channel0")));
         assert!(!Vendor::Nvidia.shares(Path::new("/dev/nvidia-caps/nvidia-cap1")));
         assert!(is_gpus(Path::new("/dev/nvidia-caps/nvidia-cap1")) && !is_gpus(Path::new("/dev/null")));
+    }
+
+    #[test]
+    fn channels_are_a_folder_and_the_number_of_a_driver() {
+        let root = tempfile::tempdir().unwrap();
+        create_dir_all(root.path().join("proc")).unwrap();
+        write(root.path().join("proc/devices"), "Character devices:\n  1 mem\n506 nvidia-caps-imex-channels\n")
+            .unwrap();
+        assert_eq!(channels(root.path()), None);
+        create_dir_all(root.path().join("dev/nvidia-caps-imex-channels")).unwrap();
+        assert_eq!(channels(root.path()), Some((NVIDIA_CHANNELS.into(), 506)));
     }
 
     #[test]

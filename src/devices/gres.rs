@@ -1,7 +1,7 @@
 //! gres.conf(5): which device files make a unit of a generic resource, in Slurm's own order.
 //!
 //! Slurm's numbers of GPUs (SLURM_STEP_GPUS) count the records of this file (gres_gpu.c, common_gres_set_env), and not
-//! what the device files are called.
+//! what the device files are called. Types that slurm.conf has in another order than this file are counted in that order.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -111,9 +111,23 @@ fn range(text: &str) -> Vec<String> {
     }
 }
 
-/// The GPUs of a node whose records name no files (AutoDetect): in the order of their files, as Slurm sorts them before
-/// it looks at links between them (gres_gpu.c, _sort_gpu_by_file).
-pub fn detected<'a>(nodes: impl IntoIterator<Item = &'a Path>) -> Vec<Unit> {
+/// Whether records for the node `host` leave it to Slurm to find the files of GPUs.
+pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool {
+    lines.into_iter().any(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let has = |wanted: &str, value: &dyn Fn(&str) -> bool| {
+            let mut pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+            pairs.any(|(key, found)| key.eq_ignore_ascii_case(wanted) && value(found))
+        };
+        let elsewhere = has("NodeName", &|nodes| !expand(nodes).iter().any(|node| node == host));
+        !elsewhere && has("AutoDetect", &|how| !how.eq_ignore_ascii_case("off"))
+    })
+}
+
+/// The GPUs of a node whose records name no files (AutoDetect), parts of GPUs one by one (MIG): in the order of their
+/// files, as Slurm sorts them before it looks at links between them (gres_gpu.c, _sort_gpu_by_file). `root` is "/", but
+/// in tests.
+pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> Vec<Unit> {
     let number = |path: &Path, prefix: &str| -> Option<u32> { path.to_str()?.strip_prefix(prefix)?.parse().ok() };
     let (mut nvidia, mut render) = (Vec::new(), Vec::new());
     for node in nodes {
@@ -123,8 +137,38 @@ pub fn detected<'a>(nodes: impl IntoIterator<Item = &'a Path>) -> Vec<Unit> {
     // With NVIDIA's driver its GPUs have both.
     let mut found = if nvidia.is_empty() { render } else { nvidia };
     found.sort();
-    let unit = |node: &Path| Unit { name: GPU.to_owned(), files: vec![node.to_owned()] };
-    found.into_iter().map(|(_, node)| unit(node)).collect()
+    let files = found.into_iter().flat_map(|(number, node)| {
+        let parts = if node.starts_with("/dev/dri") { Vec::new() } else { parts(root, number) };
+        let whole = parts.is_empty().then(|| vec![node.to_owned()]);
+        whole.into_iter().chain(parts.into_iter().map(|caps| [vec![node.to_owned()], caps].concat()))
+    });
+    files.map(|files| Unit { name: GPU.to_owned(), files }).collect()
+}
+
+/// The parts of NVIDIA's GPU with this number: of each the nodes of its GPU instance and its compute instance
+/// (MIG user guide, "/proc based capabilities").
+fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
+    let mig = root.join(format!("proc/driver/nvidia/capabilities/gpu{number}/mig"));
+    let cap = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("access")).ok()?;
+        let minor = text.lines().find_map(|line| line.strip_prefix("DeviceFileMinor:"))?;
+        Some(Path::new("/dev/nvidia-caps").join(format!("nvidia-cap{}", minor.trim())))
+    };
+    let mut found = Vec::new();
+    for instance in numbered(&mig, "gi") {
+        let Some(gpu) = cap(&instance) else { continue };
+        found.extend(numbered(&instance, "ci").iter().filter_map(|compute| Some(vec![gpu.clone(), cap(compute)?])));
+    }
+    found
+}
+
+/// The folders in `folder` that are called `prefix` and a number, by number.
+fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut numbers: Vec<u32> = names.filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().map(|number| folder.join(format!("{prefix}{number}"))).collect()
 }
 
 #[cfg(test)]
@@ -170,11 +214,38 @@ mod tests {
     #[test]
     fn detected_gpus_are_in_the_order_of_their_numbers() {
         let nodes = ["/dev/nvidia10", "/dev/nvidia9", "/dev/nvidiactl", "/dev/dri/renderD128", "/dev/nvidia-uvm"];
-        let found = detected(nodes.iter().map(Path::new));
+        let root = tempfile::tempdir().unwrap();
+        let found = detected(root.path(), nodes.iter().map(Path::new));
         assert_eq!(
             found.iter().map(|unit| unit.files[0].to_str().unwrap()).collect::<Vec<_>>(),
             ["/dev/nvidia9", "/dev/nvidia10"]
         );
-        assert_eq!(detected([Path::new("/dev/dri/renderD129"), Path::new("/dev/dri/card0")]).len(), 1);
+        let amd = [Path::new("/dev/dri/renderD129"), Path::new("/dev/dri/card0")];
+        assert_eq!(detected(root.path(), amd).len(), 1);
+    }
+
+    #[test]
+    fn parts_of_a_detected_gpu_are_units() {
+        let root = tempfile::tempdir().unwrap();
+        let mig = root.path().join("proc/driver/nvidia/capabilities/gpu1/mig");
+        for (folder, minor) in [("gi10", 30), ("gi10/ci0", 31), ("gi2", 12), ("gi2/ci0", 13), ("gi2/ci1", 14)] {
+            std::fs::create_dir_all(mig.join(folder)).unwrap();
+            let text = format!("DeviceFileMinor: {minor}\nDeviceFileMode: 292\n");
+            std::fs::write(mig.join(folder).join("access"), text).unwrap();
+        }
+        let found = detected(root.path(), ["/dev/nvidia0", "/dev/nvidia1"].map(Path::new));
+        let part = |caps: [u32; 2]| {
+            let caps = caps.map(|cap| format!("/dev/nvidia-caps/nvidia-cap{cap}"));
+            [vec!["/dev/nvidia1".to_owned()], caps.to_vec()].concat()
+        };
+        let wanted = [vec!["/dev/nvidia0".to_owned()], part([12, 13]), part([12, 14]), part([30, 31])];
+        let shown = |unit: &Unit| unit.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn only_records_of_the_node_leave_it_to_slurm_to_find_files() {
+        assert!(detects(["AutoDetect=nvml"], "n1") && detects(["NodeName=n[1-2] autodetect=rsmi Name=gpu"], "n1"));
+        assert!(!detects(["AutoDetect=off", "NodeName=n2 AutoDetect=nvml", "# AutoDetect=nvml", "Name=gpu"], "n1"));
     }
 }

@@ -21,7 +21,7 @@ pub use error::Error;
 pub use glibc::{image_glibc, is_glibc_version, too_old};
 pub use gpu::Vendor;
 pub use grant::{Grant, Granted, JOB_GPUS, STEP_GPUS};
-pub use gres::{GPU, Unit, detected, units};
+pub use gres::{GPU, Unit, detected, detects, units};
 pub use node::{Node, Type, all};
 pub use selection::{Choice, Devices, PTS, STORES};
 pub use source::{Sources, Unfit, What};

@@ -40,6 +40,8 @@ pub const STORES: &[&str] = &["/dev/shm", "/dev/mqueue", "/dev/hugepages"];
 pub struct Devices {
     /// Device nodes, by path.
     pub nodes: Vec<Node>,
+    /// Folders of device nodes that are shown as they are, and the number of the driver of these.
+    pub folders: Vec<(PathBuf, u32)>,
     /// Symbolic links, and where they lead.
     pub links: Vec<(PathBuf, PathBuf)>,
     /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
@@ -59,6 +61,8 @@ pub struct Choice<'a> {
     pub units: &'a [Unit],
     /// `devices` of coracle.yaml.
     pub rules: &'a DeviceRules,
+    /// Slurm lets a step open only what it gave of its resources.
+    pub constrained: bool,
 }
 
 impl Devices {
@@ -68,15 +72,23 @@ impl Devices {
         let Granted { units: granted, numbers } = granted;
         let mut own: BTreeSet<PathBuf> = granted.iter().flat_map(|unit| unit.files.iter().cloned()).collect();
         own.extend(granted.iter().flat_map(|unit| &unit.files).flat_map(|file| gpu::siblings(root, file)));
-        let vendors: BTreeSet<Vendor> = own.iter().filter_map(|file| Vendor::of(root, file)).collect();
+        // Of what is no GPU nobody knows who has it where Slurm does not constrain it: there it is like any other.
+        let slurms = |unit: &&Unit| unit.is_gpu() || choice.constrained;
         let resources: BTreeSet<&Path> =
-            choice.units.iter().flat_map(|unit| &unit.files).map(PathBuf::as_path).collect();
+            choice.units.iter().filter(slurms).flat_map(|unit| &unit.files).map(PathBuf::as_path).collect();
+        let free = |path: &Path| !resources.contains(path) && choice.rules.allow(path) == Some(true);
+        // GPUs that are none of Slurm's, and that the site shows to everybody.
+        let open = choice.nodes.iter().map(|node| node.path.as_path()).filter(|path| free(path));
+        let open: Vec<(PathBuf, Vendor)> =
+            open.filter_map(|path| Some((path.to_owned(), Vendor::of(root, path)?))).collect();
+        own.extend(open.iter().map(|(path, _)| path.clone()));
+        let vendors: BTreeSet<Vendor> = own.iter().filter_map(|file| Vendor::of(root, file)).collect();
         let shown = |path: &Path| {
             if own.contains(path) || BASIC.iter().any(|basic| path == Path::new(basic)) {
                 return true;
             }
             // What Slurm grants, nothing else does.
-            !resources.contains(path)
+            !(resources.contains(path) || path.parent() == Some(Path::new(gpu::NVIDIA_CHANNELS)))
                 && match choice.rules.allow(path) {
                     Some(allowed) => allowed,
                     None if vendors.iter().any(|vendor| vendor.shares(path)) => true,
@@ -91,8 +103,16 @@ impl Devices {
         }
         links.extend(gpu::links(root, &has));
         let vendor = |unit: &Unit| unit.files.iter().find_map(|file| Vendor::of(root, file)).filter(|_| unit.is_gpu());
-        let granted = granted.iter().map(|unit| (unit.files.clone(), vendor(unit))).collect();
-        Self { nodes, links, granted, numbers }
+        let granted = granted.iter().map(|unit| (unit.files.clone(), vendor(unit)));
+        let granted = granted.chain(open.into_iter().map(|(path, vendor)| (vec![path], Some(vendor)))).collect();
+        let folders = gpu::channels(root).filter(|_| vendors.contains(&Vendor::Nvidia)).into_iter().collect();
+        Self { nodes, folders, links, granted, numbers }
+    }
+
+    /// Whether a node is made anew in each container, and not bound: the kernel looks for the terminals of a ptmx beside
+    /// it (path_pts(), fs/namei.c), where a bind of a single file has nothing.
+    pub fn is_made(node: &Node) -> bool {
+        BASIC.iter().any(|basic| node.path == Path::new(basic))
     }
 
     /// Adds the nodes that a driver's description names, unless they are another's.
@@ -110,7 +130,8 @@ impl Devices {
         let nodes = self.nodes.iter().map(|node| rule(node.kind == Type::Block, node.major, Some(node.minor)));
         // The ptmx of devpts itself, whatever is called so in /dev.
         let terminals = TERMINALS.map(|major| rule(false, major, None)).chain([rule(false, 5, Some(2))]);
-        nodes.chain(terminals).collect()
+        let folders = self.folders.iter().map(|(_, major)| rule(false, *major, None));
+        nodes.chain(terminals).chain(folders).collect()
     }
 
     /// The device files of the GPUs among what was granted, and others of the same cards.
@@ -150,7 +171,8 @@ mod tests {
     fn shown(all: &[&str], gres: &str, numbers: &str, rules: &str) -> Vec<String> {
         let (nodes, units) = (nodes(all), units(gres.lines(), "n"));
         let rules: DeviceRules = serde_yaml::from_str(rules).unwrap();
-        let choice = Choice { root: Path::new("/nowhere"), nodes: &nodes, units: &units, rules: &rules };
+        let root = Path::new("/nowhere");
+        let choice = Choice { root, nodes: &nodes, units: &units, rules: &rules, constrained: true };
         let devices = Devices::select(&choice, Grant::from_numbers(numbers).of(&units, None, false));
         devices.nodes.iter().map(|node| node.path.display().to_string()).collect()
     }
@@ -180,6 +202,26 @@ mod tests {
     fn a_gpu_comes_with_its_drivers_nodes() {
         let gpu = ["/dev/hfi1_0", "/dev/infiniband/uverbs0", "/dev/null", "/dev/nvidia-uvm", "/dev/nvidia1"];
         assert_eq!(shown(NODE, GRES, "1", "[]"), [&gpu[..], &["/dev/nvidiactl"]].concat());
+    }
+
+    #[test]
+    fn gpus_that_are_none_of_slurms_come_with_their_driver_where_the_site_shows_them() {
+        let gpus = ["/dev/nvidia-uvm", "/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"];
+        let found = shown(NODE, "", "", "[{path: '/dev/nvidia[0-9]'}]");
+        assert!(gpus.iter().all(|gpu| found.iter().any(|path| path == gpu)), "{found:?}");
+    }
+
+    #[test]
+    fn a_resource_that_nobody_constrains_is_like_any_other_device() {
+        let nodes = nodes(&["/dev/infiniband/uverbs0", "/dev/xdma0"]);
+        let units = units("Name=nic File=/dev/infiniband/uverbs0\nName=fpga File=/dev/xdma0".lines(), "n");
+        let rules: DeviceRules = serde_yaml::from_str("[{path: /dev/xdma0}]").unwrap();
+        let shown = |constrained| {
+            let root = Path::new("/nowhere");
+            let choice = Choice { root, nodes: &nodes, units: &units, rules: &rules, constrained };
+            Devices::select(&choice, Granted::default()).nodes.len()
+        };
+        assert_eq!((shown(false), shown(true)), (2, 0));
     }
 
     #[test]

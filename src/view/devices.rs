@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::entries::Entries;
 use super::{Entry, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, Origin, Presence, Source, Want};
-use crate::devices::{Devices, Driver, PTS, STORES};
+use crate::devices::{Devices, Driver, Node, PTS, STORES};
 use crate::request::Access;
 
 /// A /dev of the container's own, and what is mounted in it.
@@ -17,7 +17,15 @@ pub fn own_dev(devices: &Devices) -> Vec<Want> {
         entries.add(folder.as_ref(), Entry::Folder);
         wants.push(Want::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
-    for node in &devices.nodes {
+    for (folder, _) in &devices.folders {
+        entries.add(folder, Entry::Folder);
+        wants.push(Want::node(folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+    }
+    let (made, bound): (Vec<&Node>, _) = devices.nodes.iter().partition(|node| Devices::is_made(node));
+    for node in made {
+        entries.add(&node.path, |path| Entry::Device(path, node.major, node.minor));
+    }
+    for node in bound {
         entries.add(&node.path, |path| Entry::File(path, String::new()));
         wants.push(Want::node(&node.path, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }

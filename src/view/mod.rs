@@ -54,6 +54,8 @@ pub enum Entry {
     File(PathBuf, String),
     /// A symbolic link and where it leads.
     Link(PathBuf, PathBuf),
+    /// A character device, and the numbers of its driver and of itself, for everybody.
+    Device(PathBuf, u32, u32),
 }
 
 /// What happens when the node does not have it, or the image does.
@@ -141,8 +143,8 @@ pub struct Surroundings<'a> {
     pub helper: &'a Path,
     /// The host's MPI that stands in for the image's, and how it fits.
     pub mpi: Option<(&'a Profile, &'a Fit)>,
-    /// What is in /dev.
-    pub devices: &'a Devices,
+    /// What is in /dev; nothing, if that is the node's own.
+    pub devices: Option<&'a Devices>,
     /// What programs need of a GPU's driver.
     pub driver: Option<&'a Driver>,
 }
@@ -192,11 +194,11 @@ pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 /// Where the host's MPI libraries appear inside, under their SONAMEs.
 pub const MPI_LIBRARIES: &str = "/run/coracle/mpi/lib";
 
-/// Where the libraries of a GPU's driver appear inside,
+/// Where the libraries of a GPU's driver appear inside.
 pub const GPU_LIBRARIES: &str = "/run/coracle/gpu/lib";
-/// its programs,
+/// Where its programs appear.
 pub const GPU_PROGRAMS: &str = "/run/coracle/gpu/bin";
-/// and what it wants to be set: `NAME=VALUE` lines.
+/// What it wants to be set: `NAME=VALUE` lines.
 pub const GPU_ENVIRONMENT: &str = "/run/coracle/gpu/environment";
 
 /// Folders that belong to the operating system: there the image's own is meant, not the node's.
@@ -210,16 +212,21 @@ impl Want {
         Self { source: Source::Node(path.clone()), target: path, access, presence, origin }
     }
 
-    /// The flags of its mounts. Device nodes work where they were put, and nowhere else: not even in /dev itself.
+    /// The flags of its mounts. Device nodes work in /dev and where they were put there, and nowhere else.
     pub fn attributes(&self) -> Attributes {
         let device = self.origin == Origin::Device;
         // Memory that is shared is run, too: compilers at work put code there.
+        let dev = self.origin == Origin::Kernel && self.target == Path::new("/dev");
         let stores = device && STORES.iter().any(|folder| self.target == Path::new(folder));
         Attributes {
             read_only: self.access == Access::ReadOnly,
             no_suid: true,
-            no_dev: !device || stores,
-            no_exec: self.origin == Origin::Kernel || device && !stores,
+            no_dev: !(device && !stores || dev),
+            no_exec: match self.origin {
+                // What is mounted below the node's own is not ours to judge.
+                Origin::Kernel => !(dev && matches!(self.source, Source::Node(_))),
+                _ => device && !stores,
+            },
         }
     }
 
@@ -261,7 +268,10 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     for path in ["/proc", "/sys"] {
         wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
     }
-    wants.extend(devices::own_dev(around.devices));
+    match around.devices {
+        Some(devices) => wants.extend(devices::own_dev(devices)),
+        None => wants.push(Want::node("/dev", ReadWrite, Required, Origin::Kernel)),
+    }
     let mut system = Vec::new();
     for path in ["/tmp", "/var/tmp"] {
         system.push(Want::node(path, ReadWrite, Required, Origin::System));

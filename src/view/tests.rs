@@ -6,7 +6,8 @@ use crate::devices::{Node, Type};
 use crate::request::Request;
 use std::ffi::OsStr;
 
-const NONE: &Devices = &Devices { nodes: Vec::new(), links: Vec::new(), granted: Vec::new(), numbers: Vec::new() };
+const NONE: &Devices =
+    &Devices { nodes: Vec::new(), links: Vec::new(), folders: Vec::new(), granted: Vec::new(), numbers: Vec::new() };
 
 fn settings(fields: &str) -> Settings {
     Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
@@ -31,7 +32,7 @@ fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
         client: None,
         helper: Path::new("/usr/lib/coracle/coracle-inside"),
         mpi: None,
-        devices: NONE,
+        devices: Some(NONE),
         driver: None,
     }
 }
@@ -72,19 +73,22 @@ fn device_nodes_work_only_where_they_were_put() {
     let node = |path: &str| Node { path: path.into(), kind: Type::Character, major: 1, minor: 3 };
     let nodes = vec![node("/dev/infiniband/uverbs0"), node("/dev/null")];
     let links = vec![("/dev/fd".into(), "/proc/self/fd".into())];
-    let around = Surroundings { devices: &Devices { nodes, links, ..Devices::default() }, ..around("/w", "/h") };
+    let around = Surroundings { devices: Some(&Devices { nodes, links, ..Devices::default() }), ..around("/w", "/h") };
     for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
         let flags = want.attributes();
         assert!(flags.no_suid, "{want:?}");
-        let works = ["/dev/pts", "/dev/infiniband/uverbs0", "/dev/null"].map(Path::new).contains(&&*want.target);
+        let works = ["/dev", "/dev/pts", "/dev/infiniband/uverbs0"].map(Path::new).contains(&&*want.target);
         assert_eq!(flags.no_dev, !works, "{want:?}");
         assert_eq!(flags.read_only, want.access == Access::ReadOnly);
         if want.target == Path::new("/dev") {
             let folder = |path: &str| Entry::Folder(path.into());
             let file = |path: &str| Entry::File(path.into(), String::new());
             let folders = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(folder);
-            let others = [file("infiniband/uverbs0"), file("null"), Entry::Link("fd".into(), "/proc/self/fd".into())];
-            assert_eq!(want.source, Source::Made(folders.into_iter().chain(others).collect()));
+            let null = Entry::Device("null".into(), 1, 3);
+            let others = [file("infiniband/uverbs0"), Entry::Link("fd".into(), "/proc/self/fd".into())];
+            let wanted: Vec<Entry> =
+                folders[..4].iter().cloned().chain([null, folders[4].clone()]).chain(others).collect();
+            assert_eq!(want.source, Source::Made(wanted));
         }
     }
 }

@@ -10,17 +10,44 @@ load support
 	[[ $(grep -c 'Read-only file system\|Permission denied' <<<"$output") == 3 ]] || fail "$output"
 }
 
-@test "every mount is nosuid, and nodev but for single device nodes and terminals" {
+@test "every mount is nosuid, and nodev but for /dev, single device nodes and terminals" {
 	good srun -n1 --container="$busybox" cat /proc/self/mountinfo
-	local place options nodes=0
+	local place options
 	while read -r _ _ _ _ place options _; do
 		[[ ,$options, == *,nosuid,* ]] || fail "$place $options" || return
 		[[ ,$options, != *,nodev,* ]] || continue
-		nodes=$((nodes + 1))
-		[[ $place == /dev/pts || -c $place ]] || fail "$place $options" || return
+		[[ $place == /dev || $place == /dev/pts || -c $place ]] || fail "$place $options" || return
 	done <<<"$output"
-	((nodes >= 6)) || fail "$output"
-	[[ $(awk '$5 == "/dev" { print $6 }' <<<"$output") == ro,*nodev* ]] || fail "$output"
+	[[ $(awk '$5 == "/dev" { print $6 }' <<<"$output") == ro,* ]] || fail "$output"
+}
+
+@test "programs can open terminals of their own: the kernel looks for them beside /dev/ptmx" {
+	local open='exec 3<>/dev/ptmx && echo open'
+	good sh -c "$open"
+	good srun -n1 --container="$busybox" sh -c "$open"
+	prints open
+	job_script job.sh "$open"
+	batch --container="$busybox" job.sh
+	prints open
+	good coracle exec "$busybox" sh -c "$open"
+	prints open
+	run coracle exec --user alice "$busybox" sh -c "$open"
+	prints open
+}
+
+@test "/dev has what every program expects, and nothing of the node's besides" {
+	good srun -n1 --container="$busybox" sh -c 'ls /dev; echo x >/dev/null; echo to stderr >/dev/stderr; head -c 3 /dev/zero | od -An -tx1; read -r word </dev/fd/0; echo $word' <<<'from stdin'
+	has_line ' 00 00 00'
+	has_line 'to stderr'
+	has_line 'from stdin'
+	local name
+	for name in full null ptmx pts random shm stderr stdin stdout tty urandom zero; do has_line "$name" || return; done
+	for name in fuse loop0 loop-control kvm kmsg; do
+		[[ ! -e /dev/$name || $'\n'$output$'\n' != *$'\n'"$name"$'\n'* ]] || fail "$name" "$output" || return
+	done
+	run alice srun -n1 --container="$busybox" sh -c 'mknod /dev/x c 1 3 || touch /dev/x || rm /dev/null'
+	((status != 0)) || fail "$output"
+	has 'Read-only file system'
 }
 
 @test "no mount of the container is one that its node would see" {

@@ -17,7 +17,7 @@ use std::path::Path;
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
-use coracle::view::Source;
+use coracle::view::{Origin, Source};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
@@ -75,6 +75,9 @@ pub fn build(
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
                 (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
+                (Source::Made(entries), None) if mount.origin == Origin::Kernel => {
+                    root::devices(entries, mount.attributes).map_err(system)?
+                }
                 (Source::Made(entries), None) => {
                     stage.folder(name_of(&mount.place), entries, mount.attributes).map_err(system)?
                 }

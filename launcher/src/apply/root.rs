@@ -12,7 +12,7 @@ use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace
 use coracle::view::Entry;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
 
 use super::Rights;
 
@@ -126,21 +126,9 @@ impl Stage {
 
     /// A detached mount of a folder with these entries.
     pub fn folder(&self, name: &str, entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
-        let mode = Mode::from_bits_truncate(0o755);
-        make_folder(self.tmpfs.as_fd(), Path::new(name), mode)?;
+        make_folder(self.tmpfs.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
         let top = self.at(name)?;
-        for entry in entries {
-            match entry {
-                // A folder above two mount points is named twice.
-                Entry::Folder(path) => match make_folder(top.as_fd(), path, mode) {
-                    Err(error) if error.errno() != Errno::EEXIST => return Err(error),
-                    _ => {}
-                },
-                Entry::File(path, content) => drop(write(top.as_fd(), path, content)?),
-                Entry::Link(path, target) => nix::unistd::symlinkat(target, &top, path)
-                    .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {path:?})"), errno))?,
-            }
-        }
+        fill(top.as_fd(), entries)?;
         let tree = sys::clone_tree(&top, false)?;
         sys::set_attributes(&tree, attributes, MountPropagation::Private)?;
         Ok(tree)
@@ -157,6 +145,41 @@ impl Stage {
     fn at(&self, name: &str) -> sys::Result<OwnedFd> {
         sys::open_beneath(&self.tmpfs, Path::new(name), OFlag::O_PATH | OFlag::O_DIRECTORY)
     }
+}
+
+/// The most that a /dev may take of the node's memory, in bytes: it has names, and nothing in them.
+const DEVICES: u64 = 1 << 20;
+
+/// A detached /dev with these entries, on a file system of its own: on others no device works.
+pub fn devices(entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
+    let tmpfs = memory(DEVICES, Attributes { read_only: false, ..attributes }, None)?;
+    fill(tmpfs.as_fd(), entries)?;
+    sys::set_attributes(&tmpfs, attributes, MountPropagation::Private)?;
+    Ok(tmpfs)
+}
+
+fn fill(top: BorrowedFd<'_>, entries: &[Entry]) -> sys::Result<()> {
+    for entry in entries {
+        match entry {
+            // A folder above two mount points is named twice.
+            Entry::Folder(path) => match make_folder(top, path, Mode::from_bits_truncate(0o755)) {
+                Err(error) if error.errno() != Errno::EEXIST => return Err(error),
+                _ => {}
+            },
+            Entry::File(path, content) => drop(write(top, path, content)?),
+            Entry::Link(path, target) => nix::unistd::symlinkat(target, top, path)
+                .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {path:?})"), errno))?,
+            Entry::Device(path, major, minor) => {
+                let mode = Mode::from_bits_truncate(0o666);
+                let number = makedev((*major).into(), (*minor).into());
+                let failed = |errno| sys::Error::new(format!("mknodat({path:?}, c {major}:{minor})"), errno);
+                mknodat(top, path, SFlag::S_IFCHR, mode, number).map_err(failed)?;
+                // The umask has taken some of it away.
+                fchmodat(top, path, mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a file with this content.

@@ -111,7 +111,12 @@ impl Server {
             false => None,
         };
         let job = self.job(&config);
-        let grants = Grants::find(&config, &self.environment, told, Teller::Step { script });
+        let grants = Grants::find(
+            &config,
+            &self.environment,
+            told,
+            &Teller::Step { script, node: self.start.node_name.clone() },
+        );
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None)?;
         let run = Box::new(Run {
             image,

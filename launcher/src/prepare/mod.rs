@@ -230,7 +230,7 @@ impl Server {
             self.confine(run)?;
             let variables = run.variables(None, &found.namespace, Some(self.step()))?;
             let (namespace, joins) = (found.namespace, Some(found.step));
-            let (mpi, changes) = (mpi::Answers::default(), variables.followed_by(&run.gpu_changes())?);
+            let (mpi, changes) = (mpi::Answers::default(), variables.followed_by(&run.joined_changes())?);
             Ok(Built { namespace, variables, mpi, changes, loaded: None, plan: None, joins })
         });
         Ok(Outcome { built, base, here: None, joined: true, kept: false })

@@ -237,11 +237,45 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
                 let why = format!("more than {MAX_FILES} specifications");
                 return Err(Error::File(config::Error::Untrusted { path, why }));
             }
-            specs.push(Spec { priority, ..Spec::parse(&path, &text(&path)?)? });
+            let text = text(&path)?;
+            match Spec::parse(&path, &text) {
+                Ok(spec) => specs.push(Spec { priority, ..spec }),
+                // What is wrong with somebody's network cards keeps nobody from GPUs.
+                Err(_) if is_of_no_gpu(&text) => {}
+                Err(error) => return Err(error),
+            }
         }
         seen.push(folder);
     }
     Ok(specs)
+}
+
+/// Whether a specification that cannot be read says of itself that it is of no GPUs.
+fn is_of_no_gpu(text: &str) -> bool {
+    let words = text.lines().filter_map(|line| line.trim().trim_matches(['"', ',']).split_once(':'));
+    let mut kinds = words.filter(|(key, _)| key.trim_matches(['"', ' ']) == "kind");
+    let kind = kinds.next().map(|(_, kind)| kind.trim_matches([' ', '"', '\'', ',']));
+    kind.and_then(|kind| kind.split_once('/')).is_some_and(|(vendor, class)| {
+        !["nvidia", "amd", "intel"].iter().any(|known| vendor.contains(known)) && !class.contains("gpu")
+    })
+}
+
+#[cfg(test)]
+#[test]
+fn only_what_names_another_kind_of_device_is_passed_over() {
+    for text in ["cdiVersion: 9\nkind: acme.com/nic\n", "{\n  \"kind\": \"acme.com/nic\",\n", "kind: 'acme.com/nic'"] {
+        assert!(is_of_no_gpu(text), "{text}");
+    }
+    for text in [
+        "kind: nvidia.com/gpu",
+        "kind: acme.com/gpu",
+        "kind: amd.com/nic",
+        "kind: x",
+        "",
+        "{\"kind\": \"intel.com/x\"}",
+    ] {
+        assert!(!is_of_no_gpu(text), "{text}");
+    }
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
