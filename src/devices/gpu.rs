@@ -85,14 +85,14 @@ pub fn siblings(root: &Path, file: &Path) -> Vec<PathBuf> {
     nodes.map(|name| Path::new(DRI).join(name)).filter(|other| other != file).collect()
 }
 
-/// The folder of IMEX channels, and the number of its driver, where the node has it. What is in it differs from step to
-/// step, so it is shown as it is where the tasks are.
-pub fn channels(root: &Path) -> Option<(PathBuf, u32)> {
+/// The folder of IMEX channels where the node has it, and the number of its driver, if that is loaded. What is in it
+/// differs from step to step, so it is shown as it is where the tasks are.
+pub fn channels(root: &Path) -> Option<(PathBuf, Option<u32>)> {
     below(root, NVIDIA_CHANNELS).is_dir().then_some(())?;
-    let name = NVIDIA_CHANNELS.strip_prefix("/dev/")?;
-    let drivers = std::fs::read_to_string(below(root, "/proc/devices")).ok()?;
+    let name = NVIDIA_CHANNELS.trim_start_matches("/dev/");
+    let drivers = std::fs::read_to_string(below(root, "/proc/devices")).unwrap_or_default();
     let mut lines = drivers.lines().filter_map(|line| line.trim().split_once(' '));
-    let number = lines.find(|(_, driver)| *driver == name)?.0.parse().ok()?;
+    let number = lines.find(|(_, driver)| *driver == name).and_then(|(number, _)| number.parse().ok());
     Some((NVIDIA_CHANNELS.into(), number))
 }
 
@@ -163,7 +163,7 @@ mod tests {
             .unwrap();
         assert_eq!(channels(root.path()), None);
         create_dir_all(root.path().join("dev/nvidia-caps-imex-channels")).unwrap();
-        assert_eq!(channels(root.path()), Some((NVIDIA_CHANNELS.into(), 506)));
+        assert_eq!(channels(root.path()), Some((NVIDIA_CHANNELS.into(), Some(506))));
     }
 
     #[test]

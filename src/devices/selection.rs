@@ -40,8 +40,8 @@ pub const STORES: &[&str] = &["/dev/shm", "/dev/mqueue", "/dev/hugepages"];
 pub struct Devices {
     /// Device nodes, by path.
     pub nodes: Vec<Node>,
-    /// Folders of device nodes that are shown as they are, and the number of the driver of these.
-    pub folders: Vec<(PathBuf, u32)>,
+    /// Folders of device nodes that are shown as they are, and the number of the driver of these, if that is known.
+    pub folders: Vec<(PathBuf, Option<u32>)>,
     /// Symbolic links, and where they lead.
     pub links: Vec<(PathBuf, PathBuf)>,
     /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
@@ -130,7 +130,7 @@ impl Devices {
         let nodes = self.nodes.iter().map(|node| rule(node.kind == Type::Block, node.major, Some(node.minor)));
         // The ptmx of devpts itself, whatever is called so in /dev.
         let terminals = TERMINALS.map(|major| rule(false, major, None)).chain([rule(false, 5, Some(2))]);
-        let folders = self.folders.iter().map(|(_, major)| rule(false, *major, None));
+        let folders = self.folders.iter().filter_map(|(_, major)| Some(rule(false, (*major)?, None)));
         nodes.chain(terminals).chain(folders).collect()
     }
 
