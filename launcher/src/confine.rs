@@ -70,6 +70,11 @@ impl Confinement {
         self.slurms
     }
 
+    /// Whether the node has control groups that can decide.
+    pub fn has_groups(&self) -> bool {
+        self.groups.is_some()
+    }
+
     /// Which of these nodes the step's tasks may open for reading and writing, by the rules that hold for all of them.
     /// No device is opened. A node that is another one by now may not.
     pub fn accessible(&self, nodes: &[Node]) -> sys::Result<Vec<bool>> {
@@ -130,7 +135,7 @@ impl Confinement {
         loop {
             tries -= 1;
             match self.with_own(own, |group| write(&group.join("cgroup.procs"), &task.to_string())) {
-                // Seen of tasks that live, where Slurm moves them at the same time.
+                // Seen, rarely, of tasks that lived (job_container/tmpfs).
                 Err(error) if tries > 0 && error.errno() == Errno::ESRCH => std::thread::sleep(AGAIN),
                 adopted => return adopted,
             }

@@ -155,6 +155,45 @@ touch $dir/running; until [ -e $dir/seen ]; do sleep 0.1; done"
 	has_line '/dev/nvidia0 EPERM'
 }
 
+# --- What is said of it
+
+@test "explain says which GPUs a container would show, where their driver is from, and why there are none" {
+	glibc_image
+	good coracle explain --container="$img"
+	has_line 'gpu     NVIDIA: /dev/nvidia0'
+	has_line 'gpu     NVIDIA: /dev/nvidia7'
+	has "gpu     driver from the loader's list: "
+	good coracle explain --container="$img" --container-gpu=none
+	has_line "gpu     none: that was asked for, or is the site's default"
+	has_not NVIDIA
+	job_script job.sh "coracle explain --container=$img | grep ^gpu"
+	batch -N1 --gres=gpu:2 job.sh
+	[[ $(grep -c NVIDIA: <<<"$output") == 2 ]] || fail "$output"
+	batch -N1 job.sh
+	prints 'gpu     none: Slurm gives this job none, or they are not yours to open'
+}
+
+@test "doctor says what a node has for GPUs, and its status what is missing" {
+	run on-node n1 coracle doctor
+	((status == 0)) || fail "$output"
+	has_line 'good  slurm     slurm.conf has GresTypes=gpu'
+	has_line 'good  gres      gpu: /dev/nvidia7'
+	has_line "good  cgroups   of devices: version 1; Slurm's rules (ConstrainDevices=yes)"
+	has "good  driver    NVIDIA: from the loader's list: "
+	mv /dev/nvidia7 /dev/gone
+	run on-node n1 coracle doctor
+	mv /dev/gone /dev/nvidia7
+	((status == 1)) || fail "$status" "$output"
+	has_line 'bad   gres      gpu: gres.conf names /dev/nvidia7: not there'
+	mkdir -p /etc/cdi
+	stand_in_cdi
+	sed -i 's/update-ldcache/brew-coffee/' /etc/cdi/nvidia.yaml
+	run on-node n1 coracle doctor
+	((status == 1)) || fail "$status" "$output"
+	has 'bad   driver '
+	has brew-coffee
+}
+
 # --- Specifications (CDI)
 
 @test "a specification says which files there are, and what they are called" {

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
-use nix::errno::Errno;
 
 use super::Server;
 use crate::confine::Confinement;
@@ -29,12 +28,9 @@ impl Server {
             let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
             run.provide(Some(&Rules { open: &open, slurms }))?;
         }
-        if !slurms {
-            match confinement.restrict(&run.provision.devices.rules()) {
-                // A node without control groups: what is in /dev is all that keeps devices apart.
-                Err(error) if error.errno() == Errno::ENODEV => {}
-                restricted => restricted.map_err(system)?,
-            }
+        // On a node without control groups what is in /dev is all that keeps devices apart.
+        if !slurms && confinement.has_groups() {
+            confinement.restrict(&run.provision.devices.rules()).map_err(system)?;
         }
         run.confinement = Some(confinement);
         run.clock.lap("devices");
