@@ -102,6 +102,7 @@ impl Order<'_> {
             provision,
             misfit: None,
             confinement: None,
+            explains: false,
             clock: Clock::start(),
         };
         Ok((run, directory))

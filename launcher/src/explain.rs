@@ -33,6 +33,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let image = given.container.as_os_str();
     let order = Order { raw, image, config: &given.config, user: given.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
+    run.explains = true;
     if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
         println!("scope   steps: the job script runs on the node");
         return Ok(ExitCode::SUCCESS);

@@ -78,6 +78,8 @@ pub struct Run {
     pub misfit: Option<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
     pub confinement: Option<Confinement>,
+    /// It is only told what a step would get, whoever asks.
+    pub explains: bool,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -106,7 +108,7 @@ pub struct Loaded {
 pub struct Container {
     /// Its mount namespace.
     pub namespace: MountNamespace,
-    /// What was done to make it.
+    /// What was done to make it, or would be for a step.
     pub plan: Plan,
 }
 
@@ -372,10 +374,15 @@ impl Run {
         }
         let around = self.surroundings(here, loaded, script_folder);
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;
+        let of_a_step = Surroundings { devices: Some(&self.provision.devices), ..around };
+        let shown = match self.explains && around != of_a_step {
+            true => Some(self.plan(proxy, loaded, image.as_fd(), &of_a_step)?.0),
+            false => None,
+        };
         self.clock.lap("plan");
         let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
         self.clock.lap("build");
-        Ok(Container { namespace, plan })
+        Ok(Container { namespace, plan: shown.unwrap_or(plan) })
     }
 
     fn plan(

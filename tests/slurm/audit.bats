@@ -95,7 +95,7 @@ print(r["devices"], r["options"])'
 	has_line "$dir/data /mnt/data ro user"
 	has_line 'tmpfs /x rw user'
 	has_line '/tmp /tmp rw system'
-	has_line "['/dev'] {'digest': '$hash', 'env': 'SITES=,TOKEN=,KEPT', 'home': 'no'}"
+	has_line "['/dev', '/dev/pts'] {'digest': '$hash', 'env': 'SITES=,TOKEN=,KEPT', 'home': 'no'}"
 	has_not '/home/alice'
 	has_not '/proc'
 	run records 'print(all(type(r["microseconds"][p]) is int and r["microseconds"][p] >= 0 for r in records for p in ("open", "judge", "mount", "plan", "build")))'

@@ -138,6 +138,7 @@ impl Server {
             provision,
             misfit: None,
             confinement: None,
+            explains: false,
             clock: Clock::start(),
         });
         Ok(match step {
