@@ -14,7 +14,7 @@ use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
 use crate::clock::Clock;
-use crate::grant::{Grants, Rules, Teller};
+use crate::grant::{Grants, Provision, Rules, Teller};
 use crate::place;
 use crate::stages::{Authority, Run};
 use crate::userns;
@@ -80,7 +80,7 @@ impl Order<'_> {
         // Parts of GPUs have nodes that are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
         let rules = Rules { open: &open, slurms: false };
-        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules))?;
+        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
             settings,

@@ -98,7 +98,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
 /// Which GPUs the container has, and what of their driver; or why it has none.
 fn show_gpus(run: &Run) {
     let say = |line: &str| println!("gpu     {}", clean(line));
-    let Provision { devices, driver } = &run.provision;
+    let Provision { devices, driver, .. } = &run.provision;
     for (files, vendor) in devices.gpus() {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         say(&format!("{}: {}", vendor.word(), files.join(", ")));

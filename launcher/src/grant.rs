@@ -41,8 +41,17 @@ pub struct Grants {
 pub struct Provision {
     /// What is in /dev.
     pub devices: Devices,
+    /// The device files of its GPUs, for which a driver was looked for.
+    of_gpus: Vec<PathBuf>,
     /// What programs need of the driver of the GPUs among them.
     pub driver: Option<Driver>,
+}
+
+impl Provision {
+    /// The version of glibc that the driver's files need.
+    pub fn glibc(&self) -> Option<&str> {
+        self.driver.as_ref()?.glibc.as_deref()
+    }
 }
 
 /// What of it may be opened, by the rules of the step's control group.
@@ -100,28 +109,28 @@ impl Grants {
         Self { nodes, units, grant }
     }
 
-    /// What a container has of it that shows GPUs, or not. Without `rules` it is what it probably has.
-    pub fn provide(&self, config: &Config, gpus: bool, rules: Option<&Rules<'_>>) -> Result<Provision, Refusal> {
+    /// What a container has of it that shows GPUs, or not. Without `rules` it is what it probably has. The driver is that
+    /// of `before`, if that is of the same GPUs: it takes reading dozens of files.
+    pub fn provide(
+        &self,
+        config: &Config,
+        gpus: bool,
+        rules: Option<&Rules<'_>>,
+        before: Provision,
+    ) -> Result<Provision, Refusal> {
         let constrained = rules.is_some_and(|rules| rules.slurms);
         let (nodes, units) = (self.nodes.as_slice(), self.units.as_slice());
         let choice = Choice { root: Path::new("/"), nodes, units, rules: &config.devices, constrained };
         let mut granted = self.grant.of(&self.units, rules.map(|rules| rules.open), constrained);
         granted.units.retain(|unit| gpus || !unit.is_gpu());
         let mut devices = Devices::select(&choice, granted);
-        let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
-        if vendors.is_empty() {
-            return Ok(Provision { devices, driver: None });
-        }
-        let vendors: Vec<Vendor> = vendors.into_iter().collect();
-        let mut driver = devices::find(&config.gpu, &vendors, &devices.of_gpus())?.unwrap_or_default();
-        devices.add(&choice, &driver.nodes);
-        let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
-        if nvidia > 0 {
-            // As they are numbered here, whatever Slurm calls them.
-            let numbers: Vec<String> = (0..nvidia).map(|number| number.to_string()).collect();
-            driver.env.push(("NVIDIA_VISIBLE_DEVICES".into(), numbers.join(",")));
-        }
-        Ok(Provision { devices, driver: Some(driver) })
+        let of_gpus = devices.of_gpus();
+        let driver = match before.of_gpus == of_gpus {
+            true => before.driver,
+            false => driver(config, &devices, &of_gpus)?,
+        };
+        devices.add(&choice, driver.as_ref().map(|driver| driver.nodes.as_slice()).unwrap_or_default());
+        Ok(Provision { devices, of_gpus, driver })
     }
 
     /// What becomes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
@@ -152,6 +161,23 @@ impl Grants {
         let files: Vec<&PathBuf> = self.units.iter().flat_map(|unit| &unit.files).collect();
         self.nodes.iter().filter(|node| files.contains(&&node.path)).cloned().collect()
     }
+}
+
+/// What programs need of the driver of these GPUs, whose device files are `files`; nothing, if there are none.
+fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Option<Driver>, Refusal> {
+    let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
+    if vendors.is_empty() {
+        return Ok(None);
+    }
+    let vendors: Vec<Vendor> = vendors.into_iter().collect();
+    let mut driver = devices::find(&config.gpu, &vendors, files)?.unwrap_or_default();
+    let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
+    if nvidia > 0 {
+        // As they are numbered here, whatever Slurm calls them.
+        let numbers: Vec<String> = (0..nvidia).map(|number| number.to_string()).collect();
+        driver.env.push(("NVIDIA_VISIBLE_DEVICES".into(), numbers.join(",")));
+    }
+    Ok(Some(driver))
 }
 
 /// What gres.conf calls this node: a NodeName is the short name of the host as a rule (slurm.conf(5)).

@@ -301,11 +301,12 @@ impl Run {
 
     /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
     pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
-        let provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules)?;
-        if provision.driver != self.provision.driver {
+        let before = std::mem::take(&mut self.provision);
+        let glibc = before.glibc().map(str::to_owned);
+        self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules, before)?;
+        if self.provision.glibc() != glibc.as_deref() {
             self.misfit = None;
         }
-        self.provision = provision;
         Ok(())
     }
 
@@ -361,11 +362,10 @@ impl Run {
             self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
-        let wanted = self.provision.driver.as_ref().and_then(|driver| driver.glibc.clone());
-        if let (Some(wanted), None) = (wanted, &self.misfit) {
+        if let (Some(wanted), None) = (self.provision.glibc(), &self.misfit) {
             // One without any has no programs for it.
             let own = proxy.glibc(image.as_fd(), &name)?;
-            self.misfit = own.filter(|own| too_old(&wanted, own)).map(|own| {
+            self.misfit = own.filter(|own| too_old(wanted, own)).map(|own| {
                 format!(
                     "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
                 )

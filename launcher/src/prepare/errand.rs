@@ -15,7 +15,7 @@ use coracle::view::HELPER;
 use super::Server;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
-use crate::grant::{Grants, Teller};
+use crate::grant::{Grants, Provision, Teller};
 use crate::join;
 use crate::place;
 use crate::proxy::Proxy;
@@ -117,7 +117,7 @@ impl Server {
             told,
             &Teller::Step { script, node: self.start.node_name.clone() },
         );
-        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None)?;
+        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;
         let run = Box::new(Run {
             image,
             settings,
