@@ -31,7 +31,7 @@ pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
-pub use trusted::{append_trusted, open_trusted, trust};
+pub use trusted::{append_trusted, open_trusted, read_trusted, trust};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
@@ -465,7 +465,7 @@ impl From<Error> for Refusal {
 impl Config {
     /// Reads `path`. A file that is not there means the defaults; anything else that is wrong is an error.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        match trusted::read(path) {
+        match read_trusted(path, trusted::MAX_LEN) {
             Ok(text) => Self::parse(path, &text),
             Err(Error::Read(_, cause)) if cause.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
@@ -480,9 +480,7 @@ impl Config {
     /// Reads the text of a file that is called `path` in messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let config: Self = serde_yaml::from_str(text).map_err(|error| {
-            let message = error.to_string();
-            // The parser says the place behind its message; ours stands in front, as compilers have it.
-            let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
+            let cause = cause_of(&error);
             // Some errors come without a place, or with that of the whole file: then the key in the message tells.
             let place = error.location().map(|place| (place.line(), place.column()));
             let place = place.filter(|place| *place != (1, 1)).or_else(|| find_key(text, &cause)).or(place);
@@ -503,6 +501,12 @@ impl Config {
         let known = [Mpi::NONE, Mpi::AUTO].contains(&name) || self.mpi.get(name).is_some();
         (!known).then_some(name)
     }
+}
+
+/// What a parser says of a text, without the place behind it: ours stands in front, as compilers have it.
+pub fn cause_of(error: &impl fmt::Display) -> String {
+    let message = error.to_string();
+    message.split(" at line ").next().unwrap_or(&message).to_owned()
 }
 
 /// The place of the key that a message names in backquotes: some of the parser's errors come without one.

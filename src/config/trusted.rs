@@ -8,18 +8,18 @@ use std::path::Path;
 
 use super::Error;
 
-/// The longest file that is read, in bytes.
-const MAX_LEN: u64 = 1 << 20;
+/// The longest file of settings that is read, in bytes.
+pub(super) const MAX_LEN: u64 = 1 << 20;
 
-/// Reads a file that nobody but root can have written.
-pub(super) fn read(path: &Path) -> Result<String, Error> {
-    whole(path, open_trusted(path)?)
+/// Reads a file of at most `limit` bytes that nobody but root can have written.
+pub fn read_trusted(path: &Path, limit: u64) -> Result<String, Error> {
+    whole(path, open_trusted(path)?, limit)
 }
 
 /// Reads a file whoever has written it.
 pub(super) fn text(path: &Path) -> Result<String, Error> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?)
+    whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?, MAX_LEN)
 }
 
 /// Whether nobody but root can have written a file.
@@ -27,12 +27,11 @@ pub fn trust(path: &Path) -> Result<(), Error> {
     open_trusted(path).map(drop)
 }
 
-fn whole(path: &Path, file: File) -> Result<String, Error> {
+fn whole(path: &Path, file: File, limit: u64) -> Result<String, Error> {
     let mut text = String::new();
-    let length =
-        file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;
-    if length as u64 > MAX_LEN {
-        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {MAX_LEN} bytes") });
+    let length = file.take(limit + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    if length as u64 > limit {
+        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {limit} bytes") });
     }
     Ok(text)
 }

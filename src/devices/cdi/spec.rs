@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::config::{self, open_trusted};
+use crate::config::{self, read_trusted};
 use crate::devices::Error;
 
 /// The longest file that is read, in bytes; one for eight GPUs with seven parts each has some 100 kB.
@@ -137,11 +137,8 @@ impl Spec {
         let wrong = |place, cause: String| Error::File(config::Error::Content { path: path.to_owned(), place, cause });
         let whole = match path.extension().is_some_and(|extension| extension == "json") {
             true => {
-                let wrong = |error: serde_json::Error| {
-                    let message = error.to_string();
-                    let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
-                    wrong(Some((error.line(), error.column())), cause)
-                };
+                let wrong =
+                    |error: serde_json::Error| wrong(Some((error.line(), error.column())), config::cause_of(&error));
                 let head: Head = serde_json::from_str(text).map_err(wrong)?;
                 is_known(path, &head)?;
                 serde_json::from_str::<Whole>(text).map_err(wrong)?
@@ -154,9 +151,7 @@ impl Spec {
                     return Err(wrong(None, format!("more than {MAX_DEPTH} brackets in each other")));
                 }
                 let wrong = |error: serde_yaml::Error| {
-                    let message = error.to_string();
-                    let cause = message.split(" at line ").next().unwrap_or(&message).to_owned();
-                    wrong(error.location().map(|place| (place.line(), place.column())), cause)
+                    wrong(error.location().map(|place| (place.line(), place.column())), config::cause_of(&error))
                 };
                 let head: Head = serde_yaml::from_str(text).map_err(wrong)?;
                 is_known(path, &head)?;
@@ -237,7 +232,7 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
                 let why = format!("more than {MAX_FILES} specifications");
                 return Err(Error::File(config::Error::Untrusted { path, why }));
             }
-            let text = text(&path)?;
+            let text = read_trusted(&path, MAX_LEN).map_err(Error::File)?;
             match Spec::parse(&path, &text) {
                 Ok(spec) => specs.push(Spec { priority, ..spec }),
                 // What is wrong with somebody's network cards keeps nobody from GPUs.
@@ -251,31 +246,13 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
 }
 
 /// Whether a specification that cannot be read says of itself that it is of no GPUs.
-fn is_of_no_gpu(text: &str) -> bool {
+pub(super) fn is_of_no_gpu(text: &str) -> bool {
     let words = text.lines().filter_map(|line| line.trim().trim_matches(['"', ',']).split_once(':'));
     let mut kinds = words.filter(|(key, _)| key.trim_matches(['"', ' ']) == "kind");
     let kind = kinds.next().map(|(_, kind)| kind.trim_matches([' ', '"', '\'', ',']));
     kind.and_then(|kind| kind.split_once('/')).is_some_and(|(vendor, class)| {
         !["nvidia", "amd", "intel"].iter().any(|known| vendor.contains(known)) && !class.contains("gpu")
     })
-}
-
-#[cfg(test)]
-#[test]
-fn only_what_names_another_kind_of_device_is_passed_over() {
-    for text in ["cdiVersion: 9\nkind: acme.com/nic\n", "{\n  \"kind\": \"acme.com/nic\",\n", "kind: 'acme.com/nic'"] {
-        assert!(is_of_no_gpu(text), "{text}");
-    }
-    for text in [
-        "kind: nvidia.com/gpu",
-        "kind: acme.com/gpu",
-        "kind: amd.com/nic",
-        "kind: x",
-        "",
-        "{\"kind\": \"intel.com/x\"}",
-    ] {
-        assert!(!is_of_no_gpu(text), "{text}");
-    }
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -294,18 +271,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort();
     Ok(files)
-}
-
-fn text(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    let file = open_trusted(path).map_err(Error::File)?;
-    let read = file.take(MAX_LEN + 1).read_to_string(&mut text);
-    let length = read.map_err(|cause| Error::File(config::Error::Read(path.to_owned(), cause)))?;
-    if length as u64 > MAX_LEN {
-        let why = format!("longer than {MAX_LEN} bytes");
-        return Err(Error::File(config::Error::Untrusted { path: path.to_owned(), why }));
-    }
-    Ok(text)
 }
 
 /// `folder` without the one link on the way that every system has, /var/run; any other is refused when a file is opened.

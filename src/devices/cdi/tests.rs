@@ -401,3 +401,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_what_names_another_kind_of_device_is_passed_over() {
+    for text in ["cdiVersion: 9\nkind: acme.com/nic\n", "{\n  \"kind\": \"acme.com/nic\",\n", "kind: 'acme.com/nic'"] {
+        assert!(spec::is_of_no_gpu(text), "{text}");
+    }
+    for text in [
+        "kind: nvidia.com/gpu",
+        "kind: acme.com/gpu",
+        "kind: amd.com/nic",
+        "kind: x",
+        "",
+        "{\"kind\": \"intel.com/x\"}",
+    ] {
+        assert!(!spec::is_of_no_gpu(text), "{text}");
+    }
+}
