@@ -5,15 +5,14 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coracle::devices::{Node, Type};
+use coracle::devices::Node;
 use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule, Received};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{major, minor};
 
 /// How long the kernel may take to say what may be opened. It asks no driver.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -263,13 +262,7 @@ fn opens(node: &Node) -> bool {
     let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
     let Ok(file) = File::options().read(true).custom_flags(flags).open(&node.path) else { return false };
     let Ok(found) = file.metadata() else { return false };
-    let kind = match found.file_type() {
-        kind if kind.is_char_device() => Type::Character,
-        kind if kind.is_block_device() => Type::Block,
-        _ => return false,
-    };
-    let same = kind == node.kind
-        && (major(found.rdev()), minor(found.rdev())) == (u64::from(node.major), u64::from(node.minor));
+    let same = Node::of(&node.path, &found).as_ref() == Some(node);
     same && sys::may_open(&file).unwrap_or(false)
 }
 

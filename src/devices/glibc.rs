@@ -1,7 +1,7 @@
 //! The C library that a driver's files need of an image.
 #![forbid(unsafe_code)]
 
-use crate::elf::Libraries;
+use crate::elf::{self, Libraries};
 
 /// How the versions of its symbols begin.
 pub(super) const PREFIX: &str = "GLIBC_";
@@ -23,16 +23,10 @@ pub fn is_glibc_version(text: &str) -> bool {
     text.len() <= MAX_LEN && text.strip_prefix(PREFIX).is_some_and(|rest| rest.split('.').all(number))
 }
 
-/// Whether a C library that has versions up to `has` lacks `wanted`.
+/// Whether a C library that has versions up to `has` lacks `wanted`. What is no version is wanted by nobody, and serves
+/// nobody.
 pub fn too_old(wanted: &str, has: &str) -> bool {
-    let numbers = |version: &str| -> Option<Vec<u32>> {
-        version.strip_prefix(PREFIX)?.split('.').map(|number| number.parse().ok()).collect()
-    };
-    match (numbers(wanted), numbers(has)) {
-        (Some(wanted), Some(has)) => has < wanted,
-        // What wants nothing that can be understood is served; what has nothing serves nobody.
-        (wanted, _) => wanted.is_some(),
-    }
+    elf::newest([wanted, has].into_iter(), PREFIX).is_some_and(|newest| newest != has)
 }
 
 #[cfg(test)]

@@ -20,7 +20,11 @@ const NVIDIA_CONTROL: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvi
 pub const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
 /// GPUDirect Storage.
 const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
+/// The switches between NVIDIA's GPUs.
+const NVIDIA_SWITCHES: &str = "/dev/nvidia-nvswitchctl";
 const AMD_CONTROL: &str = "/dev/kfd";
+/// Where the parts of NVIDIA's GPUs have their nodes (MIG).
+pub const PARTS: &str = "/dev/nvidia-caps";
 /// Where cards have their nodes.
 pub const DRI: &str = "/dev/dri";
 const DRM: &str = "/sys/class/drm";
@@ -28,9 +32,7 @@ const DRM: &str = "/sys/class/drm";
 impl Vendor {
     /// Whose GPU the device file belongs to, if to anybody's. `root` is "/", but in tests.
     pub fn of(root: &Path, file: &Path) -> Option<Self> {
-        let name = file.to_str()?;
-        let rest = name.strip_prefix("/dev/nvidia");
-        if rest.is_some_and(|rest| rest.starts_with("-caps/") || rest.parse::<u32>().is_ok()) {
+        if is_nvidia(file) {
             return Some(Self::Nvidia);
         }
         let node = file.strip_prefix(DRI).ok()?;
@@ -57,13 +59,27 @@ impl Vendor {
     pub fn shares(self, path: &Path) -> bool {
         match self {
             Self::Nvidia => {
-                NVIDIA_CONTROL.iter().any(|control| path == Path::new(control))
-                    || path.to_str().is_some_and(|path| path.starts_with(NVIDIA_STORAGE))
+                is_one_of(NVIDIA_CONTROL, path) || path.to_str().is_some_and(|path| path.starts_with(NVIDIA_STORAGE))
             }
             Self::Amd => path == Path::new(AMD_CONTROL),
             Self::Intel => false,
         }
     }
+}
+
+/// Whether the device file is one of NVIDIA's GPUs, or of a part of one.
+pub fn is_nvidia(file: &Path) -> bool {
+    let number = file.to_str().and_then(|file| file.strip_prefix("/dev/nvidia")).unwrap_or_default();
+    file.starts_with(PARTS) || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether a driver needs the device file for whichever of its GPUs, so that it tells none from another.
+pub fn is_control(file: &Path) -> bool {
+    is_one_of(NVIDIA_CONTROL, file) || is_one_of(&[AMD_CONTROL, NVIDIA_SWITCHES], file)
+}
+
+fn is_one_of(files: &[&str], file: &Path) -> bool {
+    files.iter().any(|known| file == Path::new(known))
 }
 
 /// Whether only whoever was granted a GPU may see the device file: it is one's, or serves one.

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::gpu::{DRI, PARTS};
+
 /// The name of GPUs among generic resources.
 pub const GPU: &str = "gpu";
 /// Parts of GPUs: their records name a GPU's files again.
@@ -23,48 +25,62 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Whether the device file is one of its own.
+    pub fn has(&self, file: &Path) -> bool {
+        self.files.iter().any(|own| own == file)
+    }
+
     /// Whether it is a GPU, or a part of one with device files of its own.
     pub fn is_gpu(&self) -> bool {
         self.name == GPU
     }
 }
 
-/// The units that `lines` of gres.conf name for the node `host`. Records without files (AutoDetect) make none.
-pub fn units<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Unit> {
-    let mut units = Vec::new();
-    let mut pending = String::new();
+/// The records of gres.conf that are about the node `host`, a line each.
+fn records<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<String> {
+    let mut records = Vec::new();
+    let mut record = String::new();
     for line in lines {
         let line = line.split('#').next().unwrap_or_default().trim_end();
-        if let Some(line) = line.strip_suffix('\\') {
-            pending.push_str(line);
-            continue;
+        match line.strip_suffix('\\') {
+            Some(line) => record.push_str(line),
+            None => records.push(std::mem::take(&mut record) + line),
         }
-        pending.push_str(line);
-        add(&std::mem::take(&mut pending), host, &mut units);
     }
-    add(&pending, host, &mut units);
+    records.push(record);
+    let here = |nodes: &str| expand(nodes).iter().any(|node| node == host);
+    records.retain(|record| value(record, "NodeName").is_none_or(here));
+    records
+}
+
+/// What a record says of `wanted`.
+fn value<'a>(record: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut pairs = record.split_whitespace().filter_map(|word| word.split_once('='));
+    pairs.find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim_matches('"'))
+}
+
+/// The units that `lines` of gres.conf name for the node `host`. Records without files (AutoDetect) make none.
+pub fn units<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Unit> {
+    let mut units: Vec<Unit> = records(lines, host).iter().flat_map(|record| of_record(record)).collect();
     units.truncate(MAX_UNITS);
     units
 }
 
-fn add(line: &str, host: &str, units: &mut Vec<Unit>) {
-    let value = |wanted: &str| {
-        let mut pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
-        pairs.find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim_matches('"'))
-    };
-    if value("NodeName").is_some_and(|nodes| !expand(nodes).iter().any(|node| node == host)) {
-        return;
-    }
-    let Some(name) = value("Name").map(str::to_ascii_lowercase) else { return };
-    if SHARES.contains(&name.as_str()) {
-        return;
-    }
+fn of_record(record: &str) -> Vec<Unit> {
+    let name = value(record, "Name").map(str::to_ascii_lowercase);
+    let Some(name) = name.filter(|name| !SHARES.contains(&name.as_str())) else { return Vec::new() };
     let files = |list: &str| expand(list).into_iter().map(PathBuf::from).filter(|file| file.starts_with("/dev"));
-    match (value("MultipleFiles"), value("File")) {
-        (Some(list), _) => units.push(Unit { name, files: files(list).collect() }),
-        (None, Some(list)) => units.extend(files(list).map(|file| Unit { name: name.clone(), files: vec![file] })),
-        (None, None) => {}
+    match (value(record, "MultipleFiles"), value(record, "File")) {
+        (Some(list), _) => vec![Unit { name, files: files(list).collect() }],
+        (None, Some(list)) => files(list).map(|file| Unit { name: name.clone(), files: vec![file] }).collect(),
+        (None, None) => Vec::new(),
     }
+}
+
+/// Whether records for the node `host` leave it to Slurm to find the files of GPUs.
+pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool {
+    let records = records(lines, host);
+    records.iter().filter_map(|record| value(record, "AutoDetect")).any(|how| !how.eq_ignore_ascii_case("off"))
 }
 
 /// A list of Slurm's: `n[1-3,07],x` is `n1`, `n2`, `n3`, `n07` and `x`.
@@ -111,19 +127,6 @@ fn range(text: &str) -> Vec<String> {
     }
 }
 
-/// Whether records for the node `host` leave it to Slurm to find the files of GPUs.
-pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool {
-    lines.into_iter().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let has = |wanted: &str, value: &dyn Fn(&str) -> bool| {
-            let mut pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
-            pairs.any(|(key, found)| key.eq_ignore_ascii_case(wanted) && value(found))
-        };
-        let elsewhere = has("NodeName", &|nodes| !expand(nodes).iter().any(|node| node == host));
-        !elsewhere && has("AutoDetect", &|how| !how.eq_ignore_ascii_case("off"))
-    })
-}
-
 /// The GPUs of a node whose records name no files (AutoDetect), parts of GPUs one by one (MIG): in the order of their
 /// files, as Slurm sorts them before it looks at links between them (gres_gpu.c, _sort_gpu_by_file). `root` is "/", but
 /// in tests.
@@ -138,7 +141,7 @@ pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> V
     let mut found = if nvidia.is_empty() { render } else { nvidia };
     found.sort();
     let files = found.into_iter().flat_map(|(number, node)| {
-        let parts = if node.starts_with("/dev/dri") { Vec::new() } else { parts(root, number) };
+        let parts = if node.starts_with(DRI) { Vec::new() } else { parts(root, number) };
         let whole = parts.is_empty().then(|| vec![node.to_owned()]);
         whole.into_iter().chain(parts.into_iter().map(|caps| [vec![node.to_owned()], caps].concat()))
     });
@@ -152,7 +155,7 @@ fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
     let cap = |folder: &Path| {
         let text = std::fs::read_to_string(folder.join("access")).ok()?;
         let minor = text.lines().find_map(|line| line.strip_prefix("DeviceFileMinor:"))?;
-        Some(Path::new("/dev/nvidia-caps").join(format!("nvidia-cap{}", minor.trim())))
+        Some(Path::new(PARTS).join(format!("nvidia-cap{}", minor.trim())))
     };
     let mut found = Vec::new();
     for instance in numbered(&mig, "gi") {

@@ -1,7 +1,7 @@
 //! The device nodes of a node.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,11 @@ pub enum Type {
 impl Node {
     /// The device node at `path`, whose last name is no link; nothing, if there is none.
     pub fn at(path: &Path) -> Option<Self> {
-        let found = path.symlink_metadata().ok()?;
+        Self::of(path, &path.symlink_metadata().ok()?)
+    }
+
+    /// The device node at `path`, of which `found` was found; nothing, if it is none.
+    pub fn of(path: &Path, found: &Metadata) -> Option<Self> {
         let kind = match found.file_type() {
             kind if kind.is_char_device() => Type::Character,
             kind if kind.is_block_device() => Type::Block,
@@ -53,17 +57,6 @@ impl Node {
     /// What allows this device.
     pub fn rule(&self) -> DeviceRule {
         DeviceRule { block: self.kind == Type::Block, major: self.major, minor: Some(self.minor) }
-    }
-}
-
-/// `c 195:0 /dev/nvidia0`
-impl fmt::Display for Node {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = match self.kind {
-            Type::Character => 'c',
-            Type::Block => 'b',
-        };
-        write!(out, "{letter} {}:{} {}", self.major, self.minor, self.path.display())
     }
 }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::Node;
 use super::gpu::{self, Vendor};
 use super::grant::Granted;
 use super::gres::Unit;
-use super::{Node, Type};
 use crate::config::DeviceRules;
 use crate::sys::DeviceRule;
 
@@ -117,7 +117,7 @@ impl Devices {
 
     /// Adds the nodes that a driver's description names, unless they are another's.
     pub fn add(&mut self, choice: &Choice<'_>, paths: &[PathBuf]) {
-        let free = |path: &Path| !choice.units.iter().any(|unit| unit.files.iter().any(|file| file == path));
+        let free = |path: &Path| !choice.units.iter().any(|unit| unit.has(path));
         let wanted = choice.nodes.iter().filter(|node| paths.contains(&node.path) && free(&node.path));
         let new: Vec<Node> = wanted.filter(|node| !self.nodes.contains(node)).cloned().collect();
         self.nodes.extend(new);
@@ -126,11 +126,11 @@ impl Devices {
 
     /// The rules that let whoever is in the container open what is there, and nothing else.
     pub fn rules(&self) -> Vec<DeviceRule> {
-        let rule = |block, major, minor| DeviceRule { block, major, minor };
-        let nodes = self.nodes.iter().map(|node| rule(node.kind == Type::Block, node.major, Some(node.minor)));
+        let rule = |major, minor| DeviceRule { block: false, major, minor };
+        let nodes = self.nodes.iter().map(Node::rule);
         // The ptmx of devpts itself, whatever is called so in /dev.
-        let terminals = TERMINALS.map(|major| rule(false, major, None)).chain([rule(false, 5, Some(2))]);
-        let folders = self.folders.iter().filter_map(|(_, major)| Some(rule(false, (*major)?, None)));
+        let terminals = TERMINALS.map(|major| rule(major, None)).chain([rule(5, Some(2))]);
+        let folders = self.folders.iter().filter_map(|(_, major)| Some(rule((*major)?, None)));
         nodes.chain(terminals).chain(folders).collect()
     }
 
@@ -159,6 +159,7 @@ fn is_numbered(name: &str, driver: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Type;
     use super::super::grant::Grant;
     use super::super::gres::units;
     use super::*;

@@ -17,23 +17,12 @@ use self::hooks::{Link, Meaning};
 use self::spec::{Device, Edits};
 use super::Error;
 use super::driver::{Driver, Making, is_name};
+use super::gpu::{DRI, PARTS, is_control, is_nvidia};
 use super::source::{Sources, Unfit, What};
 use crate::request::Variable;
 
 /// The sum of all devices of a specification.
 const ALL: &str = "all";
-/// Device nodes that say nothing of which device is meant, whether a specification has them in common or with each.
-const CONTROL: [&str; 6] = [
-    "/dev/kfd",
-    "/dev/nvidia-modeset",
-    "/dev/nvidia-uvm",
-    "/dev/nvidia-uvm-tools",
-    "/dev/nvidiactl",
-    "/dev/nvidia-nvswitchctl",
-];
-/// Where the parts of GPUs have their device nodes (MIG).
-const PARTS: &str = "/dev/nvidia-caps";
-const RENDERING: &str = "/dev/dri";
 /// What a driver has no reason to say of programs: what belongs to the user, to the loader, and to Slurm, which says in
 /// some of these what a task has.
 const NOT_ITS: [&str; 26] = [
@@ -122,7 +111,7 @@ pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Err
     // Of a GPU that has been divided since the specification was written, only a part is granted.
     let divided = granted.iter().find(of_part).is_some();
     let free = |node: &Path| !others.contains(node) && !is_nvidia(node);
-    let common = |node: &Path| granted.contains(node) || (free(node) && !node.starts_with(RENDERING));
+    let common = |node: &Path| granted.contains(node) || (free(node) && !node.starts_with(DRI));
     let mine = |node: &Path| granted.contains(node) || (free(node) && !divided);
     let mut chosen = Chosen::default();
     for one in &found {
@@ -178,13 +167,11 @@ fn own(device: &Device) -> impl Iterator<Item = &Path> {
 /// NVIDIA's has one for rendering, too, which Slurm does not name.
 fn telling<'a>(spec: &Spec, device: &'a Device) -> BTreeSet<&'a Path> {
     let common = |node: &Path| spec.edits.device_nodes.iter().any(|other| other.host() == node);
-    let nodes: BTreeSet<&Path> = own(device)
-        .filter(|node| !CONTROL.iter().any(|control| *node == Path::new(control)) && !common(node))
-        .collect();
+    let nodes: BTreeSet<&Path> = own(device).filter(|node| !is_control(node) && !common(node)).collect();
     let of = |wanted: &dyn Fn(&Path) -> bool| -> BTreeSet<&'a Path> {
         nodes.iter().copied().filter(|node| wanted(node)).collect()
     };
-    let drivers = of(&|node| !node.starts_with(RENDERING));
+    let drivers = of(&|node| !node.starts_with(DRI));
     let rendering = of(&|node| last(node).starts_with("renderD"));
     [drivers, rendering].into_iter().find(|some| !some.is_empty()).unwrap_or(nodes)
 }
@@ -194,13 +181,7 @@ fn others<'a>(specs: &'a [Spec], found: &[Granted<'_>]) -> BTreeSet<&'a Path> {
     let devices = specs.iter().flat_map(|spec| spec.devices.iter().map(move |device| (spec, device)));
     let chosen = |nodes: &BTreeSet<&Path>| found.iter().any(|one| one.nodes == *nodes);
     let rest = devices.filter(|(spec, device)| device.name != ALL && !chosen(&telling(spec, device)));
-    rest.flat_map(|(_, device)| own(device)).filter(|node| !CONTROL.iter().any(|one| *node == Path::new(one))).collect()
-}
-
-/// `/dev/nvidia0` and the like.
-fn is_nvidia(node: &Path) -> bool {
-    let number = node.to_str().and_then(|node| node.strip_prefix("/dev/nvidia")).unwrap_or_default();
-    node.starts_with(PARTS) || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    rest.flat_map(|(_, device)| own(device)).filter(|node| !is_control(node)).collect()
 }
 
 fn last(path: &Path) -> &str {
