@@ -16,6 +16,7 @@ use nix::unistd::AccessFlags;
 use crate::clock::Clock;
 use crate::grant::{Grants, Provision, Rules, Teller};
 use crate::place;
+use crate::slurm_client;
 use crate::stages::{Authority, Run};
 use crate::userns;
 
@@ -75,8 +76,8 @@ impl Order<'_> {
         let used = request.settings.given();
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
-        let told = std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute());
-        let grants = Grants::find(&config, &environment, told.as_deref(), &Teller::Person);
+        let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
+        let grants = Grants::find(slurmd.as_ref(), &environment, &Teller::Person);
         // Parts of GPUs have nodes that are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
         let rules = Rules { open: &open, slurms: false };

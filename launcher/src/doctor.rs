@@ -14,7 +14,7 @@ use coracle::sys::{CgroupVersion, DeviceGroups};
 use crate::command::Doctor;
 use crate::grant::{Grants, Teller};
 use crate::place;
-use crate::slurm_client;
+use crate::slurm_client::{self, Slurmd};
 
 /// Something that containers need is missing.
 const BAD: u8 = 1;
@@ -57,9 +57,10 @@ pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
     let mut findings = Findings::default();
     kernel(&mut findings);
     let config = settings(&mut findings, &given.config);
-    let told = std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute());
-    slurm(&mut findings, &config, told.as_deref());
-    let grants = Grants::find(&config, &[], told.as_deref(), &Teller::Step { script: true, node: None });
+    let told = slurm_client::told();
+    let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, told.as_deref());
+    slurm(&mut findings, slurmd.as_ref());
+    let grants = Grants::find(slurmd.as_ref(), &[], &Teller::Step { script: true, node: None });
     resources(&mut findings, &grants);
     confinement(&mut findings, &config, told.as_deref(), &grants);
     driver(&mut findings, &config, &grants);
@@ -112,10 +113,10 @@ fn settings(findings: &mut Findings, path: &Path) -> Config {
     }
 }
 
-fn slurm(findings: &mut Findings, config: &Config, told: Option<&Path>) {
-    match slurm_client::resources(Path::new("/"), &config.slurm_client, told) {
-        Some(found) if found.types.is_empty() => findings.good("slurm", "slurm.conf has no GresTypes"),
-        Some(found) => findings.good("slurm", format!("slurm.conf has GresTypes={}", found.types.join(","))),
+fn slurm(findings: &mut Findings, slurmd: Option<&Slurmd>) {
+    match slurmd.map(|slurmd| &slurmd.gres_types) {
+        Some(types) if types.is_empty() => findings.good("slurm", "slurm.conf has no GresTypes"),
+        Some(types) => findings.good("slurm", format!("slurm.conf has GresTypes={}", types.join(","))),
         None => findings.note("slurm", "no slurm.conf is found on this node"),
     }
 }
@@ -132,7 +133,7 @@ fn resources(findings: &mut Findings, grants: &Grants) {
             false => findings.bad("gres", format!("{}: gres.conf names {}: not there", unit.name, missing.join(", "))),
         }
     }
-    let dealt = |path: &Path| grants.units.iter().any(|unit| unit.files.iter().any(|file| file == path));
+    let dealt = |path: &Path| grants.units.iter().any(|unit| unit.has(path));
     let detected = devices::detected(Path::new("/"), nodes.iter().copied());
     let others: Vec<String> =
         detected.iter().flat_map(|unit| &unit.files).filter(|file| !dealt(file)).map(|file| shown(file)).collect();

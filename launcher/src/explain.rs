@@ -38,7 +38,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         println!("scope   steps: the job script runs on the node");
         return Ok(ExitCode::SUCCESS);
     }
-    let told = std::env::var_os("SLURM_CONF").map(std::path::PathBuf::from).filter(|path| path.is_absolute());
+    let told = slurm_client::told();
     if given.script || given.ntasks == 1 {
         run.client = slurm_client::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }
@@ -73,7 +73,8 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     };
     let loaded = run.attach(&proxy, opened, grant)?;
     alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
-    run.files = stages::files(&run.config, &run.environment, told.as_deref());
+    let slurmd = slurm_client::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
+    run.files = stages::files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;

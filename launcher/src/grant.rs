@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle::config::Config;
@@ -11,7 +10,8 @@ use coracle::devices::{self, Choice, Devices, Driver, GPU, Grant, JOB_GPUS, Node
 use coracle::env::{Change, Pair, names};
 use coracle::report::Refusal;
 
-use crate::slurm_client;
+use crate::slurm_client::Slurmd;
+use crate::variables::value;
 
 /// Whose word counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +63,14 @@ pub struct Rules<'a> {
 }
 
 impl Grants {
-    /// Finds out about this node. `told` is what Slurm was told of its own configuration (`SLURM_CONF`).
-    pub fn find(config: &Config, environment: &[Pair], told: Option<&Path>, teller: &Teller) -> Self {
+    /// Finds out about this node, whose Slurm has been told `slurmd`.
+    pub fn find(slurmd: Option<&Slurmd>, environment: &[Pair], teller: &Teller) -> Self {
         let root = Path::new("/");
         let nodes = devices::all(Path::new("/dev"));
-        let slurm = slurm_client::resources(root, &config.slurm_client, told);
-        let types =
-            |name: &str| slurm.iter().flat_map(|slurm| &slurm.types).any(|known| known.eq_ignore_ascii_case(name));
-        let lines = || slurm.iter().flat_map(|slurm| slurm.lines.iter().map(String::as_str));
+        let types = |name: &str| {
+            slurmd.iter().flat_map(|slurmd| &slurmd.gres_types).any(|known| known.eq_ignore_ascii_case(name))
+        };
+        let lines = || slurmd.iter().flat_map(|slurmd| slurmd.gres.iter().map(String::as_str));
         let node = match teller {
             Teller::Step { node: Some(node), .. } => node.to_string_lossy().into_owned(),
             Teller::Step { node: None, .. } => host_name(),
@@ -86,14 +86,11 @@ impl Grants {
         let has_gpus = types(GPU);
         // What Slurm does not know of is nobody's to be given by Slurm.
         units.retain(|unit| types(&unit.name));
-        let detects = has_gpus && devices::detects(lines(), &node) || *teller == Teller::Person && slurm.is_none();
+        let detects = has_gpus && devices::detects(lines(), &node) || *teller == Teller::Person && slurmd.is_none();
         if detects && !units.iter().any(Unit::is_gpu) {
             units.extend(devices::detected(root, nodes.iter().map(|node| node.path.as_path())));
         }
-        let value = |name: &str| {
-            let variable = environment.iter().find(|(known, _)| known == name);
-            variable.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
+        let value = |name| value(environment, name).map(|value| value.to_string_lossy().into_owned());
         let numbers = match teller {
             // Where Slurm knows of no GPUs it leaves these variables to users.
             Teller::Step { .. } if !has_gpus => None,
@@ -158,8 +155,8 @@ impl Grants {
 
     /// The nodes that Slurm gives or not.
     pub fn given(&self) -> Vec<Node> {
-        let files: Vec<&PathBuf> = self.units.iter().flat_map(|unit| &unit.files).collect();
-        self.nodes.iter().filter(|node| files.contains(&&node.path)).cloned().collect()
+        let given = |node: &&Node| self.units.iter().any(|unit| unit.has(&node.path));
+        self.nodes.iter().filter(given).cloned().collect()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
 use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
-use crate::slurm_client;
+use crate::slurm_client::Slurmd;
 use crate::sources;
 use crate::survey;
 use crate::variables::{self, Variables};
@@ -509,11 +509,10 @@ impl Run {
     }
 }
 
-/// Single files of the node that Slurm or a job's environment refers to. `told` is what Slurm was told of its own
-/// configuration (`SLURM_CONF`).
-pub fn files(config: &Config, environment: &[Pair], told: Option<&Path>) -> Vec<PathBuf> {
+/// Single files of the node that Slurm or a job's environment refers to.
+pub fn files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
     let cookie = cookie(environment);
-    let scripts = slurm_client::task_scripts(Path::new("/"), &config.slurm_client, told);
+    let scripts = slurmd.iter().flat_map(|slurmd| &slurmd.task_scripts).cloned();
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
 }
 

@@ -111,19 +111,16 @@ impl Server {
             false => None,
         };
         let job = self.job(&config);
-        let grants = Grants::find(
-            &config,
-            &self.environment,
-            told,
-            &Teller::Step { script, node: self.start.node_name.clone() },
-        );
+        let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, told);
+        let teller = Teller::Step { script, node: self.start.node_name.clone() };
+        let grants = Grants::find(slurmd.as_ref(), &self.environment, &teller);
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;
         let run = Box::new(Run {
             image,
             settings,
             client,
             helper: place::helper(),
-            files: stages::files(&config, &self.environment, told),
+            files: stages::files(slurmd.as_ref(), &self.environment),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),

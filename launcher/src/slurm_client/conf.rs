@@ -31,32 +31,41 @@ impl Conf {
     /// Reads slurm.conf in `folder` and what it includes. What cannot be read says nothing.
     pub fn read(node: &Node, folder: &Path) -> Self {
         let mut conf = Self::default();
-        conf.add(node, folder, &folder.join("slurm.conf"), 0);
-        conf
-    }
-
-    fn add(&mut self, node: &Node, folder: &Path, file: &Path, depth: usize) {
-        let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
-        for line in text.lines() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if let Some(included) = after_word(line, "include") {
-                self.add(node, folder, &folder.join(included), depth.saturating_add(1));
-                continue;
-            }
+        for line in lines(node, folder, "slurm.conf") {
             let Some((key, value)) = line.split_once('=') else { continue };
             let value = value.split_whitespace().next().unwrap_or_default().trim_matches('"');
             match key.trim().to_ascii_lowercase().as_str() {
-                "plugindir" => self.plugins = value.split(':').map(PathBuf::from).collect(),
-                "plugstackconfig" => self.plugstack = Some(folder.join(value)),
-                "grestypes" => self.gres_types = value.split(',').map(str::to_owned).collect(),
-                "mpidefault" => self.mpi_default = Some(value.to_owned()),
-                "taskprolog" | "taskepilog" => self.task_scripts.push(folder.join(value)),
+                "plugindir" => conf.plugins = value.split(':').map(PathBuf::from).collect(),
+                "plugstackconfig" => conf.plugstack = Some(folder.join(value)),
+                "grestypes" => conf.gres_types = value.split(',').map(str::to_owned).collect(),
+                "mpidefault" => conf.mpi_default = Some(value.to_owned()),
+                "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
                 "authinfo" => {
                     let socket = value.split(',').find_map(|option| option.strip_prefix("socket="));
-                    self.auth_socket = socket.map(PathBuf::from);
+                    conf.auth_socket = socket.map(PathBuf::from);
                 }
                 _ => {}
             }
+        }
+        conf
+    }
+}
+
+/// The lines of the file `name` in `folder`, with those of files that it includes where they stand, and without comments.
+/// What cannot be read has none.
+pub fn lines(node: &Node, folder: &Path, name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    add_lines(node, folder, &folder.join(name), 0, &mut lines);
+    lines
+}
+
+fn add_lines(node: &Node, folder: &Path, file: &Path, depth: usize, lines: &mut Vec<String>) {
+    let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        match after_word(line, "include") {
+            Some(included) => add_lines(node, folder, &folder.join(included), depth.saturating_add(1), lines),
+            None => lines.push(line.to_owned()),
         }
     }
 }
@@ -88,7 +97,7 @@ fn add_spank_plugins(node: &Node, file: &Path, plugins: &[PathBuf], depth: usize
 }
 
 /// What follows `word`, whatever its case, and a blank at the start of `line`.
-pub(super) fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let (first, rest) = line.split_once(char::is_whitespace)?;
     first.eq_ignore_ascii_case(word).then_some(rest.trim())
 }

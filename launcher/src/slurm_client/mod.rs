@@ -9,10 +9,10 @@
 #![forbid(unsafe_code)]
 
 mod conf;
-mod gres;
 mod mpi;
 mod node;
 mod program;
+mod slurmd;
 
 use std::fmt::Write;
 use std::io::{self, BufRead};
@@ -27,8 +27,8 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
-pub use gres::{constrains_devices, resources};
 pub use mpi::{Offer, offer};
+pub use slurmd::{Slurmd, constrains_devices, slurmd};
 
 /// What coracle.yaml says is not so. What is only looked for and not found is no error.
 #[derive(Debug)]
@@ -182,11 +182,9 @@ pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
     Some(bin.join(name))
 }
 
-/// TaskProlog and TaskEpilog of the node below `root`: what runs inside has to be seen there.
-pub fn task_scripts(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Vec<PathBuf> {
-    let node = Node::new(root);
-    let folder = find_conf(&node, &settings.paths(), told, Path::new("/usr")).ok().flatten();
-    folder.map(|folder| Conf::read(&node, &folder).task_scripts).unwrap_or_default()
+/// Where Slurm's configuration is by the word of this process' environment: that of a person, or of slurmd.
+pub fn told() -> Option<PathBuf> {
+    std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The node's scontrol, for a question of our own. `settings` may keep the commands from containers; they are there.

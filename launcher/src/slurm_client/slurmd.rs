@@ -1,0 +1,67 @@
+//! What Slurm's configuration says of this node's steps.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use coracle::config::SlurmClient;
+
+use super::conf::{self, Conf};
+use super::find_conf;
+use super::node::Node;
+
+/// What slurmd has been told, as far as it concerns containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slurmd {
+    /// TaskProlog and TaskEpilog: what runs inside has to be seen there.
+    pub task_scripts: Vec<PathBuf>,
+    /// GresTypes: for these, and for no others, slurmstepd sets variables or takes them away.
+    pub gres_types: Vec<String>,
+    /// The lines of gres.conf.
+    pub gres: Vec<String>,
+}
+
+/// Reads it on the node below `root` ("/", but in tests); nothing, if there is no configuration of Slurm's. `told` is
+/// the value of `SLURM_CONF` that slurmd has.
+pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
+    let node = Node::new(root);
+    let folder = folder(&node, settings, told)?;
+    let Conf { task_scripts, gres_types, .. } = Conf::read(&node, &folder);
+    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf") })
+}
+
+/// Whether cgroup.conf(5) lets steps open only the devices that they were given.
+pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> bool {
+    let node = Node::new(root);
+    let lines = folder(&node, settings, told).map(|folder| conf::lines(&node, &folder, "cgroup.conf"));
+    let lines = lines.unwrap_or_default();
+    let values = lines.iter().filter_map(|line| line.split_once('='));
+    let mut about = values.filter(|(key, _)| key.trim().eq_ignore_ascii_case("ConstrainDevices"));
+    about.next_back().is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("yes"))
+}
+
+fn folder(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
+    find_conf(node, &settings.paths(), told, Path::new("/usr")).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn includes_are_read_where_they_stand() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let folder = root.join("etc/slurm");
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(slurmd(&root, &SlurmClient::default(), None), None);
+        std::fs::write(folder.join("slurm.conf"), "ClusterName=x\ngrestypes=gpu,fpga # both\n").unwrap();
+        std::fs::write(folder.join("gres.conf"), "Name=a\nInclude more.conf\nName=c\n").unwrap();
+        std::fs::write(folder.join("more.conf"), "Name=b\ninclude gres.conf\n").unwrap();
+        let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
+        assert_eq!(found.gres_types, ["gpu", "fpga"]);
+        assert_eq!(found.gres[..3], ["Name=a", "Name=b", "Name=a"]);
+        assert!(!constrains_devices(&root, &SlurmClient::default(), None));
+        std::fs::write(folder.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
+        assert!(constrains_devices(&root, &SlurmClient::default(), None));
+    }
+}
