@@ -83,17 +83,26 @@ of_joined_steps() {
 	contained of_joined_steps
 }
 
-@test "the variables of a step that joins a container count what that shows" {
-	[[ ! -e /dev/kfd && ! -e /dev/nvidia-caps/nvidia-cap12 ]] || skip 'the CUDA program counts whole GPUs of NVIDIA'"'"'s'
-	local first
+# A bare job that has the first GPU of n1 until it is let go; its srun is $first.
+hold_the_first() {
 	job_script hold.sh "touch $dir/held; until [ -e $dir/done ]; do sleep 0.1; done"
 	alice srun -N1 -w n1 --gres=gpu:1 ./hold.sh 3>&- &
 	first=$!
 	eventually test -e held
-	job_script job.sh "$IMG/cuda-probe; srun -n1 --overlap --container=step $IMG/cuda-probe"
-	batch -N1 -w n1 --gres=gpu:1 --container="$IMG/mpi-bookworm.sif" job.sh || { touch done; wait "$first"; return 1; }
+}
+
+let_it_go() {
 	touch done
 	wait "$first"
+}
+
+@test "the variables of a step that joins a container count what that shows" {
+	[[ ! -e /dev/kfd && ! -e /dev/nvidia-caps/nvidia-cap12 ]] || skip 'the CUDA program counts whole GPUs of NVIDIA'"'"'s'
+	local first
+	hold_the_first
+	job_script job.sh "$IMG/cuda-probe; srun -n1 --overlap --container=step $IMG/cuda-probe"
+	batch -N1 -w n1 --gres=gpu:1 --container="$IMG/mpi-bookworm.sif" job.sh || { let_it_go; return 1; }
+	let_it_go
 	[[ $(grep -cx 'devices 1' <<<"$output") == 2 ]] || fail "$output"
 }
 
@@ -113,13 +122,9 @@ VARIABLES='env | grep -E "^(CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE
 @test "the variables of a job that has not the first GPU count what it sees" {
 	[[ ! -e /dev/kfd && ! -e /dev/nvidia-caps/nvidia-cap12 ]] || skip 'the CUDA program counts whole GPUs of NVIDIA'"'"'s'
 	local first
-	job_script hold.sh "touch $dir/held; until [ -e $dir/done ]; do sleep 0.1; done"
-	alice srun -N1 -w n1 --gres=gpu:1 ./hold.sh 3>&- &
-	first=$!
-	eventually test -e held
+	hold_the_first
 	good srun -N1 -w n1 --gres=gpu:1 --container="$IMG/mpi-bookworm.sif" sh -c "$VARIABLES; $IMG/cuda-probe; nvidia-smi -L; echo \$SLURM_STEP_GPUS"
-	touch done
-	wait "$first"
+	let_it_go
 	has_line 'CUDA_VISIBLE_DEVICES=0 GPU_DEVICE_ORDINAL=0 NVIDIA_VISIBLE_DEVICES=0 ROCR_VISIBLE_DEVICES=0 '
 	has_line 'devices 1'
 	has_line 'tried=1 opened=1'
@@ -144,14 +149,10 @@ VARIABLES='env | grep -E "^(CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE
 @test "the variables of bound tasks of a job that has not the first GPU count what they see" {
 	[[ ! -e /dev/kfd && ! -e /dev/nvidia-caps/nvidia-cap12 ]] || skip 'the CUDA program counts whole GPUs of NVIDIA'"'"'s'
 	local first task
-	job_script hold.sh "touch $dir/held; until [ -e $dir/done ]; do sleep 0.1; done"
-	alice srun -N1 -w n1 --gres=gpu:1 ./hold.sh 3>&- &
-	first=$!
-	eventually test -e held
+	hold_the_first
 	good srun -N1 -w n1 -n2 --gpus-per-task=1 --container="$IMG/mpi-bookworm.sif" sh -c \
 		"{ $VARIABLES; $IMG/cuda-probe; } >$dir/\$SLURM_PROCID.out"
-	touch done
-	wait "$first"
+	let_it_go
 	for task in 0 1; do
 		output=$(<"$task.out")
 		has "CUDA_VISIBLE_DEVICES=$task "
