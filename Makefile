@@ -7,7 +7,7 @@ CARGO      ?= cargo
 STAGE      := target/stage
 IMAGES     := target/images
 
-.PHONY: help deps build manual install images stage demo cluster check unit slurm test test-kernel verify-agreement \
+.PHONY: help deps build manual install images stage demo cluster check unit making slurm test test-kernel verify-agreement \
 	fuzz bench bench-mpi clean
 
 help: ## this list
@@ -17,7 +17,7 @@ deps: ## install what building and testing needs (the only target that installs;
 	tests/deps
 
 build: ## the plugin, the launcher and what runs inside of images
-	$(CARGO) build --locked --release --package coracle-launcher --bin coracle
+	$(CARGO) build --locked --release --package coracle-launcher --bin coracle --package coracle-images
 	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- \
 		-C target-feature=+crt-static
 	$(CARGO) build --locked --profile plugin --package spank_coracle --package spank_coracle_facts
@@ -32,6 +32,7 @@ install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDI
 	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
 	install -D -m 0755 target/plugin/libspank_coracle_facts.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle_facts.so
 	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(PREFIX)/lib/coracle/coracle-inside
+	install -D -m 0755 target/release/coracle-images $(DESTDIR)$(PREFIX)/lib/coracle/coracle-images
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
 	sed -e 's#/usr/lib/coracle#$(PREFIX)/lib/coracle#' slurm-conf-examples/plugstack.conf.d/coracle.conf \
 		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
@@ -73,12 +74,15 @@ cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed
 check: ## formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-inside; do \
+	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-images coracle-inside coracle-orders; do \
 		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
 	$(CARGO) deny --log-level error check bans licenses sources
 
 unit: ## what needs no Slurm
 	$(CARGO) test --locked --workspace --features coracle-launcher/manual
+
+making: stage ## what makes images: sources, registries, definition files (root)
+	tests/making/run $(STAGE) $(IMAGES)
 
 slurm: stage ## behaviour on a real three-node Slurm (root)
 	$(CARGO) build --locked --package spank_coracle --features inject-panic
@@ -86,7 +90,7 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 
-test: check unit slurm test-kernel verify-agreement ## everything
+test: check unit making slurm test-kernel verify-agreement ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle

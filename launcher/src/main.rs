@@ -22,6 +22,7 @@ mod fuse;
 mod grant;
 mod host_driver;
 mod host_mpi;
+mod images;
 mod inside;
 mod join;
 mod journal;

@@ -15,12 +15,15 @@ pub const MAGIC: &[u8; 10] = b"SIF_MAGIC\0";
 pub const MAX_OVERLAYS: usize = 8;
 /// The longest data object that [`object`] answers, in bytes.
 pub const MAX_OBJECT: u64 = 1 << 20;
-const HEADER: usize = 128;
-const DESCRIPTOR: usize = 585;
+/// Bytes of the header.
+pub const HEADER: usize = 128;
+/// Bytes of a descriptor.
+pub const DESCRIPTOR: usize = 585;
 /// The most descriptors that we read. Apptainer makes room for 48.
 const MAX_DESCRIPTORS: i64 = 4096;
 
-const DATA_PARTITION: i32 = 0x4004;
+/// A file system.
+pub const DATA_PARTITION: i32 = 0x4004;
 /// A signature of other objects.
 pub const DATA_SIGNATURE: i32 = 0x4005;
 const FS_SQUASHFS: i32 = 1;
@@ -352,23 +355,29 @@ fn extent(what: &'static str, offset: i64, size: i64, length: u64) -> Result<(u6
 }
 
 /// Architecture codes of SIF, with the names that Rust has for them.
+const ARCHITECTURES: [([u8; 3], &str); 13] = [
+    (*b"01\0", "x86"),
+    (*b"02\0", "x86_64"),
+    (*b"03\0", "arm"),
+    (*b"04\0", "aarch64"),
+    (*b"05\0", "powerpc64"),
+    (*b"06\0", "powerpc64le"),
+    (*b"07\0", "mips"),
+    (*b"08\0", "mipsel"),
+    (*b"09\0", "mips64"),
+    (*b"10\0", "mips64el"),
+    (*b"11\0", "s390x"),
+    (*b"12\0", "riscv64"),
+    (*b"13\0", "loongarch64"),
+];
+
 fn architecture_name(code: [u8; 3]) -> Option<&'static str> {
-    Some(match &code {
-        b"01\0" => "x86",
-        b"02\0" => "x86_64",
-        b"03\0" => "arm",
-        b"04\0" => "aarch64",
-        b"05\0" => "powerpc64",
-        b"06\0" => "powerpc64le",
-        b"07\0" => "mips",
-        b"08\0" => "mipsel",
-        b"09\0" => "mips64",
-        b"10\0" => "mips64el",
-        b"11\0" => "s390x",
-        b"12\0" => "riscv64",
-        b"13\0" => "loongarch64",
-        _ => return None,
-    })
+    ARCHITECTURES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
+}
+
+/// The code for a processor that is called as in [`std::env::consts::ARCH`].
+pub fn architecture_code(name: &str) -> Option<[u8; 3]> {
+    ARCHITECTURES.iter().find(|(_, known)| *known == name).map(|(code, _)| *code)
 }
 
 fn filesystem_name(id: i32) -> Option<&'static str> {

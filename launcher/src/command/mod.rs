@@ -11,8 +11,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use coracle::options::{Id, RawOptions, Spec};
 use coracle::report::Kind;
 use coracle::sys;
+use coracle_orders::{Build, Inspect, Order, Pull, Sif, Sign};
 
-use crate::{attach, audit, check, doctor, exec, explain, store, verify};
+use crate::{attach, audit, check, doctor, exec, explain, images, store, verify};
 
 pub use options::{Full, Short};
 
@@ -50,6 +51,18 @@ enum Verb {
     ///
     /// A line each: good, note or bad. The exit status is 1 if there is a bad one.
     Doctor(Doctor),
+    /// Fetch an image from a registry and make a SIF of it
+    Pull(Pull),
+    /// Make a SIF from a folder, an archive, another image or a definition file
+    ///
+    /// Commands of a definition file run as root of a user namespace: over what is yours, and nothing else.
+    Build(Build),
+    /// Show what an image says of itself: labels, scripts, environment, parts, signatures
+    Inspect(Inspect),
+    /// Look at the parts of a SIF
+    Sif(Sif),
+    /// Sign a SIF with an OpenPGP key
+    Sign(Sign),
     /// Put an image into the site's store, where nobody changes it any more
     Cp(store::Copy),
     /// List your images in the store
@@ -282,6 +295,11 @@ pub fn main() -> ExitCode {
                     Verb::Shell(shell) => exec::shell(shell),
                     Verb::Explain(explain) => explain::main(explain),
                     Verb::Doctor(doctor) => doctor::main(doctor),
+                    Verb::Pull(pull) => images::hand_over(&Order::Pull(pull.clone())),
+                    Verb::Build(build) => images::hand_over(&Order::Build(build.clone())),
+                    Verb::Inspect(inspect) => images::hand_over(&Order::Inspect(inspect.clone())),
+                    Verb::Sif(sif) => images::hand_over(&Order::Sif(sif.clone())),
+                    Verb::Sign(sign) => images::hand_over(&Order::Sign(sign.clone())),
                     Verb::Cp(copy) => store::cp(copy),
                     Verb::Ls(list) => store::ls(list),
                     Verb::Rm(remove) => store::rm(remove),

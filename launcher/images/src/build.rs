@@ -1,0 +1,97 @@
+//! `coracle build`: one file from whatever there is.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coracle::image::sif::architecture_code;
+use coracle::report::{Kind, Refusal};
+use coracle_orders::{Build, Packing};
+use ring::rand::SecureRandom;
+
+use crate::draft::Draft;
+use crate::root::Root;
+use crate::sif::{Layout, Object};
+use crate::source::Source;
+use crate::squashfs;
+use crate::workshop::{self, Owners, Workshop};
+
+/// What has been put together, and is to become a file.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The root file system.
+    pub root: Root,
+    /// The processor it is for, as Rust calls it.
+    pub architecture: String,
+    /// What stands beside the root file system.
+    pub objects: Vec<Object>,
+}
+
+/// Makes the file that was asked for.
+pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
+    let source = Source::of(&given.source)?;
+    let draft = Draft::of(&given.output, given.force)?;
+    let status = workshop::run(|workshop| {
+        let assembly = assemble(&source, given, workshop)?;
+        write(&assembly, &draft, &given.packing, workshop)
+    })?;
+    if status == 0 {
+        draft.publish()?;
+    }
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(crate::BAD)))
+}
+
+fn assemble(source: &Source, _given: &Build, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    match source {
+        Source::Folder(path) => {
+            let mut root = Root::of(path)?;
+            // Nobody but root could have made files there for others to have in the image.
+            root.all_root = workshop.owners != Owners::All;
+            Ok(Assembly { root, architecture: std::env::consts::ARCH.into(), objects: Vec::new() })
+        }
+        other => Err(Refusal::new(Kind::Internal, format!("{other:?}"), "not there yet")),
+    }
+}
+
+/// Writes what was put together as a SIF.
+pub fn write(assembly: &Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
+    let architecture = architecture_code(&assembly.architecture)
+        .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
+    let epoch = epoch()?;
+    let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
+    layout.objects.extend(assembly.objects.iter().map(Object::clone));
+    let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
+    layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
+    layout.write(draft, size)
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
+
+/// The time that everything is to have (reproducible-builds.org, SOURCE_DATE_EPOCH), in seconds.
+fn epoch() -> Result<Option<i64>, Refusal> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let number = text.to_str().and_then(|text| text.parse::<u32>().ok());
+    let refuse =
+        || Refusal::new(Kind::Usage, "SOURCE_DATE_EPOCH", format!("{text:?} is no number of seconds since 1970"));
+    number.map(|number| Some(i64::from(number))).ok_or_else(refuse)
+}
+
+/// A random one (RFC 9562, version 4), or where the same image is to be made again one that follows from its root file
+/// system (version 8). Nobody may take it for the image's identity: that is the digest of its bytes.
+fn uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
+    let mut uuid = [0; 16];
+    let version = if epoch.is_some() {
+        let digest = crate::draft::digest(draft, at, size)?;
+        uuid.copy_from_slice(&digest[..16]);
+        0x80
+    } else {
+        let filled = ring::rand::SystemRandom::new().fill(&mut uuid);
+        filled.map_err(|_| Refusal::new(Kind::System, "getrandom()", "gives no random numbers"))?;
+        0x40
+    };
+    uuid[6] = uuid[6] & 0x0f | version;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}

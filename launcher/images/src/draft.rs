@@ -1,0 +1,248 @@
+//! A file that is being made, and has its name only when it is whole.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use coracle::report::{Kind, Refusal};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
+
+/// Before the umask, as Apptainer has it: a SIF may be executed.
+const MODE: Mode = Mode::from_bits_truncate(0o755);
+/// How many names are tried for a file that has to have one while it is made.
+const TRIES: u32 = 100;
+
+/// A file without a name, or on file systems that have none such, with one that says so.
+///
+/// Dropped before it is published, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    /// Open for reading and writing.
+    pub file: File,
+    folder: File,
+    name: OsString,
+    typed: String,
+    replace: bool,
+    named: Option<OsString>,
+}
+
+impl Draft {
+    /// A draft of `output`, which must not be there yet, unless it may be replaced.
+    pub fn of(output: &Path, replace: bool) -> Result<Self, Refusal> {
+        let typed = output.display().to_string();
+        let refuse = |cause: &str| Refusal::new(Kind::Usage, &typed, cause);
+        let name = output.file_name().ok_or_else(|| refuse("not the name of a file"))?.to_owned();
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = File::open(folder).map_err(|error| unwritable(&folder.display().to_string(), &error))?;
+        match output.symlink_metadata() {
+            Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
+            Ok(_) if !replace => return Err(taken(&typed)),
+            _ => {}
+        }
+        let (file, named) = create(&folder, &name).map_err(|errno| unwritable(&typed, &errno.into()))?;
+        Ok(Self { file, folder, name, typed, replace, named })
+    }
+
+    /// A path under which this process and those that it starts can open it.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+    }
+
+    /// What the file is to be called, as it was typed.
+    pub fn typed(&self) -> &str {
+        &self.typed
+    }
+
+    /// Gives it its name, with all that it has on disk.
+    pub fn publish(mut self) -> Result<(), Refusal> {
+        self.file.sync_all().map_err(|error| unwritable(&self.typed, &error))?;
+        self.link().map_err(|errno| match errno {
+            Errno::EEXIST => taken(&self.typed),
+            errno => unwritable(&self.typed, &errno.into()),
+        })
+    }
+
+    fn link(&mut self) -> Result<(), Errno> {
+        if self.named.is_none() && self.replace {
+            // A link replaces nothing, so it takes two steps.
+            self.named = Some(free_name(&self.name, |name| self.link_as(name))?);
+        }
+        let Some(named) = &self.named else {
+            return self.link_as(&self.name);
+        };
+        if self.replace {
+            nix::fcntl::renameat(&self.folder, named.as_os_str(), &self.folder, self.name.as_os_str())?;
+        } else {
+            // Unlike a rename, this fails if somebody else has made a file of that name by now.
+            let same = AtFlags::empty();
+            nix::unistd::linkat(&self.folder, named.as_os_str(), &self.folder, self.name.as_os_str(), same)?;
+            nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+        }
+        self.named = None;
+        Ok(())
+    }
+
+    fn link_as(&self, name: &OsStr) -> Result<(), Errno> {
+        let own = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        nix::unistd::linkat(nix::fcntl::AT_FDCWD, &own, &self.folder, name, follow)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(named) = &self.named {
+            let _ = nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// The SHA-256 of a part of it.
+pub fn digest(draft: &Draft, at: u64, size: u64) -> Result<[u8; 32], Refusal> {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < size {
+        let part = usize::try_from(size - done).unwrap_or(usize::MAX).min(buffer.len());
+        draft.file.read_exact_at(&mut buffer[..part], at + done).map_err(|error| unwritable(&draft.typed, &error))?;
+        context.update(&buffer[..part]);
+        done += part as u64;
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    Ok(digest)
+}
+
+/// A file that cannot be written, and why.
+pub fn unwritable(typed: &str, error: &io::Error) -> Refusal {
+    let refuse = |cause: String| Refusal::new(Kind::System, typed, cause);
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => refuse("no space is left there".into()),
+        Some(Errno::EDQUOT) => refuse("your quota there is used up".into()),
+        Some(Errno::EFBIG) => refuse("the largest size that files may have here is reached".into()),
+        Some(Errno::ENOENT | Errno::ENOTDIR) => refuse("there is no such folder".into()),
+        Some(Errno::EACCES | Errno::EPERM) => refuse("you may not write there".into()),
+        Some(Errno::EROFS) => refuse("nobody can write there: the file system is read-only".into()),
+        _ => refuse(error.to_string()),
+    }
+}
+
+fn taken(typed: &str) -> Refusal {
+    Refusal::new(Kind::Usage, typed, "is there already").hint("--force replaces it")
+}
+
+fn create(folder: &File, name: &OsStr) -> Result<(File, Option<OsString>), Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match nix::fcntl::openat(folder, ".", flags | OFlag::O_TMPFILE, MODE) {
+        Ok(file) => Ok((file.into(), None)),
+        // NFS and some others have no files without names.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
+            let mut made = None;
+            let named = free_name(name, |name| {
+                let file = nix::fcntl::openat(folder, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?;
+                made = Some(File::from(file));
+                Ok(())
+            })?;
+            made.map(|file| (file, Some(named))).ok_or(Errno::EIO)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A hidden name beside `name` with which `make` succeeds.
+fn free_name(name: &OsStr, mut make: impl FnMut(&OsStr) -> Result<(), Errno>) -> Result<OsString, Errno> {
+    for number in 0..TRIES {
+        let mut free = OsString::from(".");
+        free.push(name);
+        free.push(format!(".unfinished-{}-{number}", std::process::id()));
+        match make(&free) {
+            Err(Errno::EEXIST) => {}
+            made => return made.map(|()| free),
+        }
+    }
+    Err(Errno::EEXIST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_draft_has_no_name_before_it_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("a.sif");
+        let mut draft = Draft::of(&output, false).unwrap();
+        draft.file.write_all(b"whole").unwrap();
+        assert!(names(folder.path()).is_empty());
+        draft.publish().unwrap();
+        assert_eq!(names(folder.path()), ["a.sif"]);
+        assert_eq!(std::fs::read(&output).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_replaced_only_when_asked_and_only_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("a.sif");
+        std::fs::write(&output, "old").unwrap();
+        let refused = Draft::of(&output, false).unwrap_err();
+        assert!(refused.cause.contains("already") && refused.kind == Kind::Usage, "{refused}");
+        let mut draft = Draft::of(&output, true).unwrap();
+        draft.file.write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&output).unwrap(), b"old");
+        draft.publish().unwrap();
+        assert_eq!((names(folder.path()), std::fs::read(&output).unwrap()), (vec!["a.sif".into()], b"new".to_vec()));
+    }
+
+    #[test]
+    fn of_two_who_make_the_same_file_the_second_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("a.sif");
+        let (first, second) = (Draft::of(&output, false).unwrap(), Draft::of(&output, false).unwrap());
+        first.publish().unwrap();
+        assert!(second.publish().unwrap_err().cause.contains("already"));
+        assert_eq!(names(folder.path()), ["a.sif"]);
+    }
+
+    #[test]
+    fn a_draft_that_had_to_have_a_name_leaves_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("a.sif");
+        for (replace, publish) in [(false, false), (false, true), (true, true)] {
+            let mut draft = Draft::of(&output, replace).unwrap();
+            let name = free_name(OsStr::new("a.sif"), |name| draft.link_as(name)).unwrap();
+            draft.named = Some(name);
+            assert!(names(folder.path()).iter().any(|name| name.starts_with(".a.sif.unfinished-")));
+            if publish {
+                draft.publish().unwrap();
+                assert_eq!(names(folder.path()), ["a.sif"]);
+            } else {
+                drop(draft);
+                assert!(names(folder.path()).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_for_a_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| Draft::of(path, true).unwrap_err().line();
+        assert!(refused(&folder.path().join("none/a.sif")).contains("no such folder"));
+        assert!(refused(folder.path()).contains("a folder of that name"));
+        assert!(refused(Path::new("..")).contains("not the name of a file"));
+    }
+}

@@ -1,0 +1,56 @@
+//! `coracle-images`: makes images, as whoever asks for it.
+//!
+//! `coracle` starts it with an [`Order`] as its only argument. What takes networks, archives and compressed streams is
+//! here, and not in the program that root starts for jobs.
+//!
+//! An image is made in a [`workshop`]: a process of its own that is root in a user namespace, if the kernel allows it.
+//! There a [`source`] becomes a [`root`], which [`squashfs`] packs and [`sif`] writes into a [`draft`]; only what is
+//! whole gets the name that was asked for.
+#![forbid(unsafe_code)]
+#![allow(dead_code, unused_imports, reason = "rooms that are being furnished")]
+
+mod build;
+mod conventions;
+mod draft;
+mod oci;
+mod root;
+mod sif;
+mod source;
+mod squashfs;
+mod workshop;
+
+use std::process::ExitCode;
+
+use coracle::report::{Kind, Refusal};
+use coracle_orders::Order;
+
+/// A command that manages something could not do it.
+const BAD: u8 = 1;
+/// The command line makes no sense.
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    order().and_then(|order| carry_out(&order)).unwrap_or_else(|refusal| {
+        eprintln!("{refusal}");
+        ExitCode::from(if refusal.kind == Kind::Usage { WRONG } else { BAD })
+    })
+}
+
+fn order() -> Result<Order, Refusal> {
+    let refuse =
+        |cause: String| Refusal::new(Kind::Usage, "coracle-images", cause).hint("coracle help lists what there is");
+    let mut arguments = std::env::args().skip(1);
+    let (Some(text), None) = (arguments.next(), arguments.next()) else {
+        return Err(refuse("coracle starts this program; people start coracle".into()));
+    };
+    Order::from_json(&text).map_err(|error| refuse(format!("not an order: {error}")))
+}
+
+fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
+    match order {
+        Order::Build(given) => build::main(given),
+        Order::Pull(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
+            Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The root file system of an image, packed by mksquashfs.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use coracle::report::{Kind, Refusal};
+use coracle_orders::{Compression, Packing};
+
+use crate::draft::{Draft, unwritable};
+use crate::root::{Owner, Root};
+use crate::workshop::run_program;
+
+/// Where Debian and others have it, if PATH does not say so.
+const PACKAGE: &str = "squashfs-tools";
+/// What is no permission bit of a mode.
+const TYPE: u32 = !0o7777;
+/// Where a squashfs says how long it is (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
+const BYTES_USED: u64 = 40;
+
+/// What a squashfs is filled up to.
+const PADDED: u64 = 4096;
+
+/// Packs `root` into `draft`, from byte `offset` on; answers how many bytes it takes.
+///
+/// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another time.
+pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
+    let definitions = scratch.join("definitions");
+    let text = root.ledger.definitions(|path, owner, mode| differs(root, path, owner, mode)).map_err(|path| {
+        Refusal::new(
+            Kind::ImageFormat,
+            path.display().to_string(),
+            "a name with a line break, of a file that is not root's",
+        )
+    })?;
+    std::fs::write(&definitions, text).map_err(|error| unwritable(&definitions.display().to_string(), &error))?;
+    let mut words: Vec<OsString> = vec![root.path().into(), draft.path().into()];
+    let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
+    add(&format!(
+        "-noappend -no-progress -quiet -no-exports -no-recovery -offset {offset} -comp {} -b {}",
+        packing.compression, packing.block_size.0
+    ));
+    if let Some(level) = packing.level {
+        match packing.compression {
+            Compression::Zstd | Compression::Gzip | Compression::Lzo => add(&format!("-Xcompression-level {level}")),
+            Compression::Lz4 | Compression::Xz => {
+                let cause = format!("{} has no levels", packing.compression);
+                return Err(Refusal::new(Kind::Usage, "--level", cause));
+            }
+        }
+    }
+    if let Some(processors) = packing.processors {
+        add(&format!("-processors {processors}"));
+    }
+    // Attributes that only this machine's file system has, such as SELinux labels, do not belong to an image.
+    add(if root.has_attributes { "-xattrs" } else { "-no-xattrs" });
+    if root.all_root {
+        add("-all-root");
+    }
+    words.extend(["-pf".into(), definitions.into_os_string()]);
+    let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
+    run_program("mksquashfs", PACKAGE, &words, |_| {})?;
+    let length = length_of(&draft.file, offset).map_err(|error| unwritable(draft.typed(), &error))?;
+    // The kernel reads whole sectors, and mksquashfs fills up to here.
+    Ok(length.next_multiple_of(PADDED))
+}
+
+fn length_of(file: &File, offset: u64) -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, offset + BYTES_USED)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Whether the folder says something else of a file than the image is to say.
+fn differs(root: &Root, path: &Path, owner: Owner, mode: u32) -> bool {
+    // Below the folder itself: a link on the way would be one of the image's, and those are written down themselves.
+    let Ok(found) = root.path().join(path).symlink_metadata() else { return false };
+    (found.uid(), found.gid()) != (owner.uid, owner.gid)
+        || (!found.is_symlink() && found.mode() & !TYPE != mode & !TYPE)
+}

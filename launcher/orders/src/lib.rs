@@ -1,0 +1,245 @@
+//! What people type about making images.
+//!
+//! `coracle` parses it, and hands it over to `coracle-images`, which has what takes networks and archives: nothing of
+//! that is in the program that root starts for jobs.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// The site's settings, as everywhere.
+const CONFIG: &str = "/etc/coracle/coracle.yaml";
+/// Where the store's service listens.
+const SOCKET: &str = "/run/coracle/store.sock";
+
+/// What there is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// `coracle pull`
+    Pull(Pull),
+    /// `coracle build`
+    Build(Build),
+    /// `coracle inspect`
+    Inspect(Inspect),
+    /// `coracle sif`
+    Sif(Sif),
+    /// `coracle sign`
+    Sign(Sign),
+}
+
+impl Order {
+    /// The form in which one program gives it to the other, as an argument.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads [`Order::to_json`].
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+/// How the root file system is packed.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Packing {
+    /// How files are compressed
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Compression::Zstd)]
+    pub compression: Compression,
+    /// How much it tries, in the compressor's own numbers (default: the compressor's)
+    #[arg(long, value_name = "N")]
+    pub level: Option<u32>,
+    /// How many bytes are compressed together: 4K to 1M, a power of two
+    #[arg(long, value_name = "BYTES", default_value = "128K")]
+    pub block_size: BlockSize,
+    /// How many processors may work (default: those that this process may use)
+    #[arg(long, value_name = "N")]
+    pub processors: Option<u32>,
+}
+
+/// The compressors of squashfs that every kernel in use has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Compression {
+    /// Fast to read and small
+    Zstd,
+    /// Slow to read; every reader has it
+    Gzip,
+    /// The fastest to read, and larger
+    Lz4,
+    /// The smallest, and by far the slowest to read
+    Xz,
+    /// Older than zstd and worse
+    Lzo,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Lz4 => "lz4",
+            Self::Xz => "xz",
+            Self::Lzo => "lzo",
+        })
+    }
+}
+
+/// The size of a block of squashfs, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockSize(pub u32);
+
+impl FromStr for BlockSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, factor) = match text.as_bytes().last() {
+            Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+            Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+            _ => (text, 1),
+        };
+        let bytes = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
+        match bytes {
+            Some(bytes) if bytes.is_power_of_two() && (4 << 10..=1 << 20).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err("a power of two from 4K to 1M is wanted".into()),
+        }
+    }
+}
+
+/// How registries are spoken to.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Access {
+    /// Speak HTTP without TLS to the registry that is named: whoever is on the way can read and change what is said
+    #[arg(long)]
+    pub plain_http: bool,
+    /// User names and passwords, as docker login and podman login write them (default: their own places)
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Of images for several processors, the one for this: amd64, arm64, ppc64le … (default: this machine's)
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// The site's settings
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+}
+
+/// What `coracle pull` was given.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Pull {
+    /// The image: docker://[REGISTRY/]REPOSITORY[:TAG|@DIGEST]
+    pub image: String,
+    /// The file to write (default: the repository's last part, _ and the tag, with .sif)
+    pub output: Option<PathBuf>,
+    /// Put it into the site's store, under this name (default: as the file would be called), and keep no file
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["output", "force"])]
+    pub store: Option<OsString>,
+    /// Where the store's service listens
+    #[arg(long, value_name = "PATH", default_value = SOCKET, hide = true)]
+    pub socket: PathBuf,
+    /// Replace the file if there is one
+    #[arg(short = 'F', long)]
+    pub force: bool,
+    /// How the registry is spoken to.
+    #[command(flatten)]
+    pub access: Access,
+    /// How it is packed.
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+/// What `coracle build` was given.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Build {
+    /// The SIF to write
+    pub output: PathBuf,
+    /// What to make it from: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
+    /// oci:FOLDER[:TAG], oci-archive:FILE or docker://IMAGE
+    pub source: OsString,
+    /// Replace the file if there is one
+    #[arg(short = 'F', long)]
+    pub force: bool,
+    /// Leave out %test of a definition file
+    #[arg(short = 'T', long)]
+    pub notest: bool,
+    /// A value for {{ NAME }} in a definition file: NAME=VALUE
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    pub arguments: Vec<String>,
+    /// How a registry is spoken to.
+    #[command(flatten)]
+    pub access: Access,
+    /// How it is packed.
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+/// What `coracle inspect` was given.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Inspect {
+    /// The image: a SIF or squashfs
+    pub image: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print the labels only
+    #[arg(short, long)]
+    pub labels: bool,
+    /// Print the run script only
+    #[arg(short, long)]
+    pub runscript: bool,
+    /// Print the scripts of the environment only
+    #[arg(short, long)]
+    pub environment: bool,
+    /// Print the definition file only
+    #[arg(short, long)]
+    pub deffile: bool,
+    /// Print the help text only
+    #[arg(short = 'H', long)]
+    pub helpfile: bool,
+    /// Print the test script only
+    #[arg(short, long)]
+    pub test: bool,
+}
+
+/// What `coracle sif` was given.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Sif {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: SifVerb,
+}
+
+/// What can be done with the parts of a SIF.
+#[derive(Debug, Clone, Serialize, Deserialize, Subcommand)]
+pub enum SifVerb {
+    /// List the data objects of a SIF
+    List {
+        /// The file
+        image: PathBuf,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a data object to standard output, as it is
+    Dump {
+        /// The object's number, as list has it
+        id: u32,
+        /// The file
+        image: PathBuf,
+    },
+}
+
+/// What `coracle sign` was given.
+#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+pub struct Sign {
+    /// The SIF, which gets the signature
+    pub image: PathBuf,
+    /// Sign with the secret OpenPGP key in this file (default: gpg does it, with your own keyring and agent)
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    pub key: Option<PathBuf>,
+    /// With this key of your keyring: a fingerprint, key number or address (default: gpg's default key)
+    #[arg(short = 'u', long, value_name = "KEY")]
+    pub user: Option<String>,
+}

@@ -1,0 +1,37 @@
+# What the tests of this folder share.
+
+# A folder for each test, which user and ranged may write to.
+setup() {
+	umask 022
+	unset SOURCE_DATE_EPOCH
+	cd "$BATS_TEST_TMPDIR"
+	chmod 1777 . && chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "$BATS_SUITE_TMPDIR" "$BATS_RUN_TMPDIR"/test 2>/dev/null || true
+}
+
+# Nothing of ours may be left in /tmp, nor a file that says that it is not finished.
+teardown() {
+	local left
+	left=$(find /tmp "$BATS_TEST_TMPDIR" -maxdepth 1 \( -name 'coracle-*' -o -name '.*unfinished*' \) 2>/dev/null)
+	[[ -z $left ]] || { echo "left behind: $left"; return 1; }
+}
+
+as_user() { # COMMAND...
+	runs_as user "$@"
+}
+
+as_ranged() { # COMMAND...
+	runs_as ranged "$@"
+}
+
+runs_as() { # NAME COMMAND...
+	local name=$1
+	shift
+	setpriv --reuid "$name" --regid "$name" --init-groups \
+		env "HOME=$CORACLE_SCRATCH/home/$name" "USER=$name" "$@"
+}
+
+# A small tree: a static busybox, and what people look at.
+small_tree() { # FOLDER
+	mkdir -p "$1"
+	cp -a "$CORACLE_IMAGES/tree/." "$1"
+}
