@@ -118,7 +118,7 @@ pub struct Access {
     /// User names and passwords, as docker login and podman login write them (default: their own places)
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
-    /// Of images for several processors, the one for this: amd64, arm64, ppc64le … (default: this machine's)
+    /// Of images for several processors, the one for this: amd64, arm64, ppc64le or another (default: this machine's)
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
     /// The site's settings
