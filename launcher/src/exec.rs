@@ -20,6 +20,7 @@ use nix::sys::stat::Mode;
 
 use crate::alone::{self, Order};
 use crate::command::{Common, Exec, Run, Shell};
+use crate::images;
 use crate::proxy::Proxy;
 use crate::variables;
 
@@ -84,6 +85,7 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
 /// Enters the container; answers what to become, or nothing when only the plan was asked for.
 fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
     let raw = options(common, errand);
+    let image = &*images::fetched(image, &common.config)?;
     let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
     alone::empower(&run)?;

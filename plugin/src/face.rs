@@ -411,10 +411,12 @@ fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
 
 fn init_post_opt(state: &mut State, spank: &Spank<'_>, _: &Words) -> c_int {
     match context() {
-        context @ (Context::Srun | Context::Allocator) => match submit::post_opt(&mut state.submit, context) {
-            Ok(()) => 0,
-            Err(fault) => refuse(state, fault),
-        },
+        context @ (Context::Srun | Context::Allocator) => {
+            match submit::post_opt(&mut state.submit, &state.arguments, context) {
+                Ok(()) => 0,
+                Err(fault) => refuse(state, fault),
+            }
+        }
         Context::Stepd => {
             stepd::init_post_opt(&mut state.stepd, &state.arguments, spank);
             0

@@ -4,10 +4,11 @@
 //! a file that is missing here may well exist on the node.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr};
+use std::borrow::Cow;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use coracle::env::{Change, INSIDE, OUTER, Record};
@@ -16,8 +17,10 @@ use coracle::options::{Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
 use coracle::sys;
+use coracle::wire::Answer;
 use nix::fcntl::OFlag;
 
+use crate::arguments::Arguments;
 use crate::face::{self, Context};
 use crate::het::{self, Decided, Inherited};
 
@@ -72,7 +75,7 @@ pub fn init(state: &mut State) {
 }
 
 /// After all options are parsed, once for each component of a heterogeneous job.
-pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
+pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> Result<(), Refusal> {
     let fresh = sys::get_env(CONTAINER);
     if context == Context::Allocator
         && fresh.as_deref().is_some_and(|image| image != "none")
@@ -92,7 +95,7 @@ pub fn post_opt(state: &mut State, context: Context) -> Result<(), Refusal> {
     let groups = het::groups(context, state.calls);
     state.calls += 1;
     for group in groups {
-        let mut choice = choose(state, context, fresh.as_deref(), group)?;
+        let mut choice = choose(state, arguments, context, fresh.as_deref(), group)?;
         if let Some(Choice::Container(request)) = &mut choice {
             request.commands |= context == Context::Srun && face::option_is_set(c"pty");
             check(request)?;
@@ -133,7 +136,13 @@ fn leave_the_container() {
 }
 
 /// What this command asks for, if it asks: the command line, else, for a step of a job, what the job has.
-fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) -> Result<Option<Choice>, Refusal> {
+fn choose(
+    state: &State,
+    arguments: &Arguments,
+    context: Context,
+    fresh: Option<&OsStr>,
+    group: u32,
+) -> Result<Option<Choice>, Refusal> {
     let directory = std::env::current_dir()
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.before.clone();
@@ -154,11 +163,33 @@ fn choose(state: &State, context: Context, fresh: Option<&OsStr>, group: u32) ->
             request.inherited = true;
             Ok(Some(Choice::Container(Box::new(request))))
         }
-        (Some(image), _) => Ok(Some(Request::parse(&options, image, &directory)?)),
+        (Some(image), _) => {
+            let image = import(image, arguments)?;
+            Ok(Some(Request::parse(&options, &image, &directory)?))
+        }
         (None, inherited) => match lone {
             Some(flag) => Err(Error::WithoutImage(flag).into()),
             None => Ok(inherited),
         },
+    }
+}
+
+/// What images of registries begin with.
+const REGISTRY: &[u8] = b"docker://";
+
+/// What is to be run: the image itself, or what one of a registry has become, as the site has it, which is a file or an
+/// image in the store. A program of the user's makes it here, so that the job has it once for all its nodes.
+fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>, Refusal> {
+    if !image.as_bytes().starts_with(REGISTRY) {
+        return Ok(image.into());
+    }
+    let name = CString::new(image.as_bytes()).unwrap_or_default();
+    let words = [c"coracle", c"pull", c"--for-job", c"--config", &arguments.config, c"--", &name];
+    let said = sys::output_of(&arguments.launcher, &words, 4096);
+    let said = said.map_err(|error| Refusal::system(image.to_string_lossy(), &error))?;
+    match Answer::from_bytes(&said) {
+        Ok(Answer::Refused(refusal)) => Err(refusal),
+        _ => Ok(OsString::from_vec(said).into()),
     }
 }
 

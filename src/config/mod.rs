@@ -5,6 +5,7 @@
 mod audit;
 mod devices;
 mod gpu;
+mod imported;
 mod mpi;
 mod place;
 mod rule;
@@ -27,6 +28,7 @@ use crate::request::{Access, Mpi, Settings};
 pub use audit::Audit;
 pub use devices::DeviceRules;
 pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
+pub use imported::RegistryImages;
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
@@ -46,6 +48,8 @@ pub struct Config {
     pub version: Version,
     /// How images that no rule of `image_paths` covers are run. Without it they are not.
     pub user_images: Option<UserImages>,
+    /// What `--container=docker://…` means. There is no default: until it is said, it is refused.
+    pub registry_images: Option<RegistryImages>,
     /// Where squashfuse_ll is, if it is not where packages put it.
     pub squashfuse: Option<Squashfuse>,
     /// Folders whose images are trusted.
@@ -127,6 +131,7 @@ impl Default for Config {
         Self {
             version: Version,
             user_images: None,
+            registry_images: None,
             squashfuse: None,
             image_paths: Vec::new(),
             store: Store::default(),

@@ -14,7 +14,7 @@ pub enum Error {
     NoImage,
     /// An option with `=` and nothing behind it.
     Empty(String),
-    /// A scheme such as `docker://` that no node resolves.
+    /// A scheme such as `docker://` where no image is fetched.
     Scheme(OsString),
     /// What no image in a store can be called.
     StoredName(OsString),
@@ -66,8 +66,10 @@ impl From<Error> for Refusal {
         let usage = |object: String, cause: &str| Self::new(Kind::Usage, object, cause);
         match error {
             Error::NoImage => usage("--container".into(), "the name of an image is missing"),
-            Error::Scheme(text) => usage(lossy(&text), "images are not fetched when a job starts")
-                .hint("make a file of it first, for instance: apptainer pull img.sif docker://…"),
+            Error::Scheme(text) => {
+                usage(lossy(&text), "no kind of image that is fetched: docker://… is, by who asks for it")
+                    .hint("make a file of it first: coracle pull docker://…")
+            }
             Error::StoredName(text) => usage(
                 lossy(&text),
                 "not a name of a stored image: letters, digits and . _ - are wanted, beginning with a letter or digit, \

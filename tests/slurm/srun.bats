@@ -196,7 +196,9 @@ real_image_runs() { # NAME
 
 @test "an empty --container, a scheme and a stored image's name are refused before the job queues" {
 	at=submit refused usage '--container: the name of an image is missing' srun -n1 --container= true
-	at=submit refused usage 'docker://alpine: images are not fetched' srun -n1 --container=docker://alpine true
+	at=submit refused usage 'oras://x/y: no kind of image that is fetched' srun -n1 --container=oras://x/y true
+	at=submit refused policy 'docker://alpine: nothing is fetched for jobs' srun -n1 --container=docker://alpine true
+	has 'coracle pull docker://alpine alpine_latest.sif'
 	at=submit refused usage 'store:../x: not a name of a stored image' srun -n1 --container=store:../x true
 	at=node refused image-missing 'store:x: no image of yours in the store' srun -n1 --container=store:x true
 }

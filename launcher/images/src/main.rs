@@ -49,7 +49,7 @@ fn order() -> Result<Order, Refusal> {
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
         Order::Build(given) => build::main(given),
-        Order::Pull(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
+        Order::Pull(_) | Order::Resolve(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
             Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
         }
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -22,6 +22,8 @@ const SOCKET: &str = "/run/coracle/store.sock";
 pub enum Order {
     /// `coracle pull`
     Pull(Pull),
+    /// Say the digest of the manifest that a pull would take.
+    Resolve(Pull),
     /// `coracle build`
     Build(Build),
     /// `coracle inspect`
@@ -59,6 +61,12 @@ pub struct Packing {
     /// How many processors may work (default: those that this process may use)
     #[arg(long, value_name = "N")]
     pub processors: Option<u32>,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self { compression: Compression::Zstd, level: None, block_size: BlockSize(128 << 10), processors: None }
+    }
 }
 
 /// The compressors of squashfs that every kernel in use has.
@@ -117,12 +125,14 @@ pub struct Access {
     pub plain_http: bool,
     /// User names and passwords, as docker login and podman login write them (default: their own places)
     #[arg(long, value_name = "FILE")]
+    #[serde(with = "maybe_bytes")]
     pub authfile: Option<PathBuf>,
     /// Of images for several processors, the one for this: amd64, arm64, ppc64le or another (default: this machine's)
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    #[serde(with = "bytes")]
     pub config: PathBuf,
 }
 
@@ -132,13 +142,21 @@ pub struct Pull {
     /// The image: docker://[REGISTRY/]REPOSITORY[:TAG|@DIGEST]
     pub image: String,
     /// The file to write (default: the repository's last part, _ and the tag, with .sif)
+    #[serde(with = "maybe_bytes")]
     pub output: Option<PathBuf>,
     /// Put it into the site's store, under this name (default: as the file would be called), and keep no file
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["output", "force"])]
     pub store: Option<OsString>,
     /// Where the store's service listens
     #[arg(long, value_name = "PATH", default_value = SOCKET, hide = true)]
+    #[serde(with = "bytes")]
     pub socket: PathBuf,
+    /// Print what --container has for this image, which becomes a file or an image in the store if it is none yet
+    #[arg(long, hide = true, conflicts_with_all = ["output", "force", "store"])]
+    pub for_job: bool,
+    /// The file to write has no name, and is open as this descriptor.
+    #[arg(skip)]
+    pub descriptor: Option<i32>,
     /// Replace the file if there is one
     #[arg(short = 'F', long)]
     pub force: bool,
@@ -150,10 +168,41 @@ pub struct Pull {
     pub packing: Packing,
 }
 
+impl Pull {
+    /// Nothing but an image and the site's settings.
+    pub fn of(image: &str, config: &Path) -> Self {
+        let access = Access { plain_http: false, authfile: None, arch: None, config: config.to_owned() };
+        Self {
+            image: image.to_owned(),
+            output: None,
+            store: None,
+            socket: SOCKET.into(),
+            for_job: false,
+            descriptor: None,
+            force: false,
+            access,
+            packing: Packing::default(),
+        }
+    }
+}
+
+/// What the file of an image is called if nobody says so: its last name, and the tag, or the beginning of its digest.
+pub fn file_name(image: &str) -> String {
+    let name = image.strip_prefix("docker://").unwrap_or(image);
+    let (name, digest) = name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let (last, tag) = last.split_once(':').map_or((last, None), |(last, tag)| (last, Some(tag)));
+    let digest = digest.map(|digest| digest.rsplit(':').next().unwrap_or(digest).chars().take(12).collect::<String>());
+    let text = format!("{last}_{}.sif", tag.map(str::to_owned).or(digest).unwrap_or_else(|| "latest".into()));
+    // A file must not become another one by what is in a name.
+    text.chars().map(|known| if known.is_ascii_alphanumeric() || "._-".contains(known) { known } else { '_' }).collect()
+}
+
 /// What `coracle build` was given.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Build {
     /// The SIF to write
+    #[serde(with = "bytes")]
     pub output: PathBuf,
     /// What to make it from: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
     /// oci:FOLDER[:TAG], oci-archive:FILE or docker://IMAGE
@@ -179,6 +228,7 @@ pub struct Build {
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Inspect {
     /// The image: a SIF or squashfs
+    #[serde(with = "bytes")]
     pub image: PathBuf,
     /// Print it as JSON
     #[arg(long)]
@@ -217,6 +267,7 @@ pub enum SifVerb {
     /// List the data objects of a SIF
     List {
         /// The file
+        #[serde(with = "bytes")]
         image: PathBuf,
         /// Print it as JSON
         #[arg(long)]
@@ -227,6 +278,7 @@ pub enum SifVerb {
         /// The object's number, as list has it
         id: u32,
         /// The file
+        #[serde(with = "bytes")]
         image: PathBuf,
     },
 }
@@ -235,11 +287,82 @@ pub enum SifVerb {
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Sign {
     /// The SIF, which gets the signature
+    #[serde(with = "bytes")]
     pub image: PathBuf,
     /// Sign with the secret OpenPGP key in this file (default: gpg does it, with your own keyring and agent)
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    #[serde(with = "maybe_bytes")]
     pub key: Option<PathBuf>,
     /// With this key of your keyring: a fingerprint, key number or address (default: gpg's default key)
     #[arg(short = 'u', long, value_name = "KEY")]
     pub user: Option<String>,
+}
+
+/// Paths as bytes: those of serde must be UTF-8.
+mod bytes {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        OsString::deserialize(deserializer).map(PathBuf::from)
+    }
+}
+
+/// The same where there may be none.
+mod maybe_bytes {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_ref().map(|path| path.as_os_str()).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<OsString>::deserialize(deserializer)?.map(PathBuf::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_called_by_the_last_name_and_the_tag() {
+        for (image, wanted) in [
+            ("docker://alpine", "alpine_latest.sif"),
+            ("docker://alpine:3.20", "alpine_3.20.sif"),
+            ("docker://registry.site.it:5000/group/app:1", "app_1.sif"),
+            ("docker://a/b@sha256:0123456789abcdef", "b_0123456789ab.sif"),
+            ("docker://a/b:t@sha256:0123456789abcdef", "b_t.sif"),
+            ("docker://a/..", ".._latest.sif"),
+            ("docker://a/b:x y/../z", "z_latest.sif"),
+        ] {
+            assert_eq!(file_name(image), wanted);
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_power_of_two_within_the_limits() {
+        let size = |text: &str| text.parse::<BlockSize>().map(|size| size.0);
+        assert_eq!(
+            (size("4K"), size("128k"), size("1M"), size("65536")),
+            (Ok(4096), Ok(131_072), Ok(1 << 20), Ok(65536))
+        );
+        for wrong in ["", "K", "3K", "2K", "2M", "100000", "-1", "8192M"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_order_comes_back_as_it_was() {
+        use std::os::unix::ffi::OsStringExt;
+        let name = OsString::from_vec(b"a\xff b".to_vec());
+        let order = Order::Sign(Sign { image: PathBuf::from(&name), key: None, user: Some("x".into()) });
+        let Order::Sign(sign) = Order::from_json(&order.to_json().unwrap()).unwrap() else { panic!() };
+        assert_eq!(sign.image.into_os_string(), name);
+    }
 }

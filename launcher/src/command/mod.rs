@@ -295,7 +295,7 @@ pub fn main() -> ExitCode {
                     Verb::Shell(shell) => exec::shell(shell),
                     Verb::Explain(explain) => explain::main(explain),
                     Verb::Doctor(doctor) => doctor::main(doctor),
-                    Verb::Pull(pull) => images::hand_over(&Order::Pull(pull.clone())),
+                    Verb::Pull(pull) => images::pull(pull),
                     Verb::Build(build) => images::hand_over(&Order::Build(build.clone())),
                     Verb::Inspect(inspect) => images::hand_over(&Order::Inspect(inspect.clone())),
                     Verb::Sif(sif) => images::hand_over(&Order::Sif(sif.clone())),

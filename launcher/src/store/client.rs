@@ -72,25 +72,32 @@ pub struct List {
 pub fn cp(given: &Copy) -> Result<ExitCode, Refusal> {
     let typed = given.image.display().to_string();
     let name = given.name.as_deref().or(given.image.file_name()).unwrap_or_default();
-    let name = StoredName::parse(name)?.to_string();
-    let file = open(&given.image)?;
-    let line = call(&given.socket)?;
-    ask(&line, &Question::Copy { name: name.clone() }, Some(&file))?;
-    let mut progress = Progress::of(&typed);
+    let record = put(&open(&given.image)?, &typed, &StoredName::parse(name)?, &given.socket)?;
+    println!("{name} {}", record.digest, name = StoredName::parse(name)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts an open file, which is called `typed` in messages, into the store as `name`.
+pub fn put(file: &File, typed: &str, name: &StoredName, socket: &Path) -> Result<Record, Refusal> {
+    let line = call(socket)?;
+    ask(&line, &Question::Copy { name: name.to_string() }, Some(file))?;
+    let mut progress = Progress::of(typed);
     loop {
         match next(&line)? {
             Reply::Waiting => progress.phase("waits for another image of yours"),
             Reply::Copied { bytes, total } => progress.bytes(bytes, total),
             Reply::Checking => progress.phase("is being checked"),
             Reply::Scanning => progress.phase("is being scanned"),
-            Reply::Stored(record) => {
-                drop(progress);
-                println!("{name} {}", record.digest);
-                return Ok(ExitCode::SUCCESS);
-            }
+            Reply::Stored(record) => return Ok(*record),
             reply => return Err(unexpected(&reply)),
         }
     }
+}
+
+/// Whether this user has an image of that name in the store.
+pub fn has(config: &Config, name: &StoredName) -> Result<bool, Refusal> {
+    let shelf = Shelf::open(config.store.path(), &me()?).map_err(|error| error.refuse(name.as_str()))?;
+    Ok(shelf.is_some_and(|shelf| shelf.image(name).is_ok()))
 }
 
 /// Takes images out of the store.
