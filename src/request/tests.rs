@@ -110,7 +110,7 @@ fn wrong_binds_are_named() {
 fn what_no_node_resolves_is_refused() {
     assert!(refusal("", &[], None).contains("the name of an image is missing"));
     for wrong in ["docker://alpine", "oras://x/y"] {
-        assert!(refusal(wrong, &[], None).contains("not fetched when a job starts"), "{wrong}");
+        assert!(refusal(wrong, &[], None).contains("no kind of image that is fetched"), "{wrong}");
     }
     assert_eq!(request("/odd://name", &[]).image().unwrap().path, Path::new("/odd://name"));
 }
