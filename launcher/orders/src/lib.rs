@@ -3,6 +3,7 @@
 //! `coracle` parses it, and hands it over to `coracle-images`, which has what takes networks and archives: nothing of
 //! that is in the program that root starts for jobs.
 #![forbid(unsafe_code)]
+#![allow(rustdoc::broken_intra_doc_links, reason = "comments of arguments are what --help prints, brackets included")]
 
 use std::ffi::OsString;
 use std::fmt;
