@@ -30,15 +30,11 @@ pub struct Assembly {
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let source = Source::of(&given.source)?;
-    let draft = Draft::of(&given.output, given.force)?;
-    let status = workshop::run(|workshop| {
+    let draft = || Draft::of(&given.output, given.force);
+    workshop::make(draft, |workshop, draft| {
         let assembly = assemble(&source, given, workshop)?;
-        write(&assembly, &draft, &given.packing, workshop)
-    })?;
-    if status == 0 {
-        draft.publish()?;
-    }
-    Ok(ExitCode::from(u8::try_from(status).unwrap_or(crate::BAD)))
+        write(&assembly, draft, &given.packing, workshop)
+    })
 }
 
 fn assemble(source: &Source, _given: &Build, workshop: &Workshop) -> Result<Assembly, Refusal> {

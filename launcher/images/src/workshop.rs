@@ -10,7 +10,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
@@ -21,7 +21,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
-use crate::draft::unwritable;
+use crate::draft::{Draft, unwritable};
+use crate::{BAD, WRONG};
 
 /// How long the two processes wait for each other before the work begins.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,40 +55,68 @@ pub struct Workshop {
     pub denied: Option<Refusal>,
 }
 
-/// Lets `work` make something in a workshop, with its refusals printed; answers its exit status.
+/// Lets `work` make a file, which gets its name if it is whole. What ends this process in between leaves nothing.
+pub fn make(
+    draft: impl FnOnce() -> Result<Draft, Refusal>,
+    work: impl FnOnce(&Workshop, &Draft) -> Result<(), Refusal>,
+) -> Result<ExitCode, Refusal> {
+    // A draft may have a name that has to be taken back. From the end of the work on, nothing is left to interrupt.
+    hold_signals()?;
+    let draft = draft()?;
+    let status = run(|workshop| work(workshop, &draft))?;
+    if status == 0 {
+        draft.publish()?;
+    }
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(BAD)))
+}
+
+/// Lets `work` do something in a workshop, with its refusals printed; answers its exit status.
 pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, Refusal> {
-    let scratch = Scratch::new()?;
     let system = |error: sys::Error| Refusal::system("workshop", &error);
+    hold_signals()?;
+    let scratch = Scratch::new()?;
     // Orphans of the work become ours, and nobody's who would leave them alive.
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| system(sys::Error::new("prctl(PR_SET_CHILD_SUBREAPER)", errno)))?;
-    let waited = wait_signals();
-    waited.thread_block().map_err(|errno| system(sys::Error::new("sigprocmask()", errno)))?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
     let folder = scratch.path.clone();
     let worker = sys::fork(|| {
-        let workshop = match settle(&theirs, folder) {
-            Ok(workshop) => workshop,
-            Err(refusal) => {
+        let done = settle(&theirs, folder).and_then(|workshop| work(&workshop));
+        done.map_or_else(
+            |refusal| {
                 eprintln!("{refusal}");
-                return 1;
-            }
-        };
-        match work(&workshop) {
-            Ok(()) => 0,
-            Err(refusal) => {
-                eprintln!("{refusal}");
-                if refusal.kind == Kind::Usage { 2 } else { 1 }
-            }
+                if refusal.kind == Kind::Usage { WRONG } else { BAD }
+            },
+            |()| 0,
+        )
+    });
+    let worker = match worker {
+        Ok(worker) => worker,
+        Err(error) => {
+            scratch.remove(None);
+            return Err(system(error));
         }
-    })
-    .map_err(system)?;
-    let pid = Pid::from_raw(worker.id());
-    let namespace = prepare(&ours, pid);
-    let status = supervise(worker, &waited);
-    waited.thread_unblock().map_err(|errno| system(sys::Error::new("sigprocmask()", errno)))?;
-    scratch.remove(namespace?)?;
+    };
+    let namespace = prepare(&ours, Pid::from_raw(worker.id()));
+    let (namespace, failure) = match namespace {
+        Ok(namespace) => (namespace, None),
+        Err(refusal) => (None, Some(refusal)),
+    };
+    let status = match failure {
+        None => supervise(worker),
+        Some(refusal) => {
+            drop(worker);
+            end_children();
+            Err(refusal)
+        }
+    };
+    scratch.remove(namespace);
     status
+}
+
+fn hold_signals() -> Result<(), Refusal> {
+    let held = wait_signals().thread_block();
+    held.map_err(|errno| Refusal::system("workshop", &sys::Error::new("sigprocmask()", errno)))
 }
 
 fn wait_signals() -> SigSet {
@@ -97,7 +126,8 @@ fn wait_signals() -> SigSet {
 }
 
 /// Waits for the worker, and ends it when this process is told to end.
-fn supervise(worker: sys::Child, signals: &SigSet) -> Result<i32, Refusal> {
+fn supervise(worker: sys::Child) -> Result<i32, Refusal> {
+    let signals = wait_signals();
     let system = |errno| Refusal::system("workshop", &sys::Error::new("sigwait()", errno));
     let own = Pid::from_raw(worker.id());
     let status = loop {
@@ -292,7 +322,7 @@ impl Scratch {
     }
 
     /// Removes it with all that is in it, by a process that has the rights that its maker had.
-    fn remove(&self, namespace: Option<File>) -> Result<(), Refusal> {
+    fn remove(&self, namespace: Option<File>) {
         let path = &self.path;
         let cleaner = sys::fork(|| {
             if let Some(namespace) = namespace {
@@ -305,7 +335,6 @@ impl Scratch {
         if !matches!(done, Ok(WaitStatus::Exited(_, 0))) {
             eprintln!("coracle: {}: could not be removed", path.display());
         }
-        Ok(())
     }
 }
 
