@@ -26,10 +26,18 @@ const TRIES: u32 = 100;
 pub struct Draft {
     /// Open for reading and writing.
     pub file: File,
+    typed: String,
+    /// None of a file that stays without a name: whoever started us has it.
+    place: Option<Place>,
+}
+
+/// Where a file is to be.
+#[derive(Debug)]
+struct Place {
     folder: File,
     name: OsString,
-    typed: String,
     replace: bool,
+    /// What it is called while it is made, if it has to be called something.
     named: Option<OsString>,
 }
 
@@ -47,7 +55,14 @@ impl Draft {
             _ => {}
         }
         let (file, named) = create(&folder, &name).map_err(|errno| unwritable(&typed, &errno.into()))?;
-        Ok(Self { file, folder, name, typed, replace, named })
+        Ok(Self { file, typed, place: Some(Place { folder, name, replace, named }) })
+    }
+
+    /// The file that whoever started us has open as `descriptor`, called `typed` in messages.
+    pub fn inherited(descriptor: i32, typed: &str) -> Result<Self, Refusal> {
+        let path = format!("/proc/self/fd/{descriptor}");
+        let file = File::options().read(true).write(true).open(path).map_err(|error| unwritable(typed, &error))?;
+        Ok(Self { file, typed: typed.to_owned(), place: None })
     }
 
     /// A path under which this process and those that it starts can open it.
@@ -63,19 +78,22 @@ impl Draft {
     /// Gives it its name, with all that it has on disk.
     pub fn publish(mut self) -> Result<(), Refusal> {
         self.file.sync_all().map_err(|error| unwritable(&self.typed, &error))?;
-        self.link().map_err(|errno| match errno {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        place.link(&self.file).map_err(|errno| match errno {
             Errno::EEXIST => taken(&self.typed),
             errno => unwritable(&self.typed, &errno.into()),
         })
     }
+}
 
-    fn link(&mut self) -> Result<(), Errno> {
+impl Place {
+    fn link(&mut self, file: &File) -> Result<(), Errno> {
         if self.named.is_none() && self.replace {
             // A link replaces nothing, so it takes two steps.
-            self.named = Some(free_name(&self.name, |name| self.link_as(name))?);
+            self.named = Some(free_name(&self.name, |name| self.link_as(file, name))?);
         }
         let Some(named) = &self.named else {
-            return self.link_as(&self.name);
+            return self.link_as(file, &self.name);
         };
         if self.replace {
             nix::fcntl::renameat(&self.folder, named.as_os_str(), &self.folder, self.name.as_os_str())?;
@@ -89,14 +107,14 @@ impl Draft {
         Ok(())
     }
 
-    fn link_as(&self, name: &OsStr) -> Result<(), Errno> {
-        let own = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+    fn link_as(&self, file: &File, name: &OsStr) -> Result<(), Errno> {
+        let own = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let follow = AtFlags::AT_SYMLINK_FOLLOW;
         nix::unistd::linkat(nix::fcntl::AT_FDCWD, &own, &self.folder, name, follow)
     }
 }
 
-impl Drop for Draft {
+impl Drop for Place {
     fn drop(&mut self) {
         if let Some(named) = &self.named {
             let _ = nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir);
@@ -224,8 +242,9 @@ mod tests {
         let output = folder.path().join("a.sif");
         for (replace, publish) in [(false, false), (false, true), (true, true)] {
             let mut draft = Draft::of(&output, replace).unwrap();
-            let name = free_name(OsStr::new("a.sif"), |name| draft.link_as(name)).unwrap();
-            draft.named = Some(name);
+            let Draft { file, place: Some(place), .. } = &mut draft else { panic!() };
+            let name = free_name(OsStr::new("a.sif"), |name| place.link_as(file, name)).unwrap();
+            place.named = Some(name);
             assert!(names(folder.path()).iter().any(|name| name.starts_with(".a.sif.unfinished-")));
             if publish {
                 draft.publish().unwrap();
