@@ -57,6 +57,7 @@ pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
     let mut findings = Findings::default();
     kernel(&mut findings);
     let config = settings(&mut findings, &given.config);
+    making(&mut findings);
     let told = slurm_client::told();
     let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, told.as_deref());
     slurm(&mut findings, slurmd.as_ref());
@@ -110,6 +111,24 @@ fn settings(findings: &mut Findings, path: &Path) -> Config {
             findings.bad("coracle", Refusal::from(error).line());
             Config::default()
         }
+    }
+}
+
+/// What `coracle build` and `coracle pull` need, which not every node has to have.
+fn making(findings: &mut Findings) {
+    for program in ["mksquashfs", "unsquashfs"] {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        match std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file()) {
+            Some(path) => findings.good("images", path.display()),
+            None => {
+                findings.note("images", format!("{program} is not in PATH: no image can be made here (squashfs-tools)"))
+            }
+        }
+    }
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    if limit.trim() == "0" {
+        let loss = "definition files cannot run commands here, and nobody but root has coracle run";
+        findings.note("images", format!("sysctl user.max_user_namespaces is 0: {loss}"));
     }
 }
 
