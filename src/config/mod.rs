@@ -7,6 +7,7 @@ mod devices;
 mod gpu;
 mod mpi;
 mod place;
+mod registry;
 mod rule;
 mod store;
 mod trusted;
@@ -29,6 +30,7 @@ pub use devices::DeviceRules;
 pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
+pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_repository};
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
 pub use trusted::{append_trusted, open_trusted, read_trusted, trust};
@@ -86,6 +88,9 @@ pub struct Config {
     /// What containers get of a GPU's driver.
     #[serde(default)]
     pub gpu: Gpu,
+    /// How registries of images are spoken to.
+    #[serde(default)]
+    pub registries: Registries,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
@@ -141,6 +146,7 @@ impl Default for Config {
             mpi: Profiles::default(),
             devices: DeviceRules::default(),
             gpu: Gpu::default(),
+            registries: Registries::default(),
             writable_limit: Limit::default(),
             default_image: None,
             required: None,
