@@ -1,20 +1,26 @@
 //! `coracle build`: one file from whatever there is.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle::image::sif::architecture_code;
 use coracle::report::{Kind, Refusal};
-use coracle_orders::{Build, Packing};
+use coracle_orders::{Access, Build, Packing};
 use ring::rand::SecureRandom;
 
+use crate::conventions::{self, Conventions};
 use crate::draft::Draft;
+use crate::oci;
 use crate::root::Root;
-use crate::sif::{Layout, Object};
+use crate::sif::Layout;
 use crate::source::Source;
 use crate::squashfs;
 use crate::workshop::{self, Owners, Workshop};
+
+/// The folder of the root file system in the workshop.
+const ROOT: &str = "root";
 
 /// What has been put together, and is to become a file.
 #[derive(Debug)]
@@ -23,8 +29,9 @@ pub struct Assembly {
     pub root: Root,
     /// The processor it is for, as Rust calls it.
     pub architecture: String,
-    /// What stands beside the root file system.
-    pub objects: Vec<Object>,
+    /// What is to be said of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
+    /// is: nothing is written there.
+    pub conventions: Option<Conventions>,
 }
 
 /// Makes the file that was asked for.
@@ -32,8 +39,14 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let source = Source::of(&given.source)?;
     let draft = Draft::of(&given.output, given.force)?;
     let status = workshop::run(|workshop| {
-        let assembly = assemble(&source, given, workshop)?;
-        write(&assembly, &draft, &given.packing, workshop)
+        let assembly = match &source {
+            Source::Folder(path) => borrow(path, workshop)?,
+            Source::Definition(path) => {
+                return Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet"));
+            }
+            source => assemble(source, &given.access, ROOT, workshop)?,
+        };
+        write(assembly, &draft, &given.packing, workshop)
     })?;
     if status == 0 {
         draft.publish()?;
@@ -41,25 +54,35 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(crate::BAD)))
 }
 
-fn assemble(source: &Source, _given: &Build, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    match source {
-        Source::Folder(path) => {
-            let mut root = Root::of(path)?;
-            // Nobody but root could have made files there for others to have in the image.
-            root.all_root = workshop.owners != Owners::All;
-            Ok(Assembly { root, architecture: std::env::consts::ARCH.into(), objects: Vec::new() })
-        }
-        other => Err(Refusal::new(Kind::Internal, format!("{other:?}"), "not there yet")),
-    }
+/// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
+///
+/// What a definition file is made from can be put together so; a definition file itself cannot.
+pub fn assemble(source: &Source, access: &Access, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    Err(Refusal::new(Kind::Internal, format!("{source:?} {access:?} {name} {workshop:?}"), "not there yet"))
+}
+
+/// Applies the layers of an image onto each other, in the folder `name` of the workshop, which is not there yet.
+pub fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    Err(Refusal::new(Kind::Internal, format!("{image:?} {name} {workshop:?}"), "not there yet"))
+}
+
+/// Takes a folder of somebody's as it is.
+fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let mut root = Root::of(path)?;
+    // Nobody but root could have made files there for others to have in the image.
+    root.all_root = workshop.owners != Owners::All;
+    Ok(Assembly { root, architecture: std::env::consts::ARCH.into(), conventions: None })
 }
 
 /// Writes what was put together as a SIF.
-pub fn write(assembly: &Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
+pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
     let architecture = architecture_code(&assembly.architecture)
         .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
     let epoch = epoch()?;
     let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
-    layout.objects.extend(assembly.objects.iter().map(Object::clone));
+    if let Some(conventions) = &assembly.conventions {
+        layout.objects = conventions::write(&assembly.root, conventions)?;
+    }
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
     layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)
