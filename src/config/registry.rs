@@ -132,7 +132,9 @@ pub fn is_repository(text: &str) -> bool {
         let bytes = part.as_bytes();
         let ends = bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain);
         let between = bytes.split(plain).filter(|gap| !gap.is_empty());
-        ends && between.into_iter().all(|gap| matches!(gap, b"." | b"_" | b"__") || gap.iter().all(|byte| *byte == b'-'))
+        ends && between
+            .into_iter()
+            .all(|gap| matches!(gap, b"." | b"_" | b"__") || gap.iter().all(|byte| *byte == b'-'))
     };
     text.len() <= 255 && text.split('/').all(is_part)
 }
@@ -146,7 +148,8 @@ mod tests {
         for good in ["docker.io", "localhost:5000", "10.0.0.1", "A.example:443", "[::1]:5000", "[fe80::1]", "x"] {
             assert!(is_host(good), "{good}");
         }
-        for bad in ["", "a b", "user@host", "a..b", "-a", "a:0", "a:65536", "a:+5", "a:", "a/b", "[::1", "[x]", "a:1:2"] {
+        for bad in ["", "a b", "user@host", "a..b", "-a", "a:0", "a:65536", "a:+5", "a:", "a/b", "[::1", "[x]", "a:1:2"]
+        {
             assert!(!is_host(bad), "{bad}");
         }
         for good in ["a", "library/alpine", "a.b/c_d/e__f/g--h", "1/2"] {

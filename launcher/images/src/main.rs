@@ -13,6 +13,8 @@ mod build;
 mod conventions;
 mod draft;
 mod oci;
+mod pull;
+mod registry;
 mod root;
 mod sif;
 mod source;
@@ -49,7 +51,8 @@ fn order() -> Result<Order, Refusal> {
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
         Order::Build(given) => build::main(given),
-        Order::Pull(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
+        Order::Pull(given) => pull::main(given),
+        Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
             Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
         }
     }

@@ -121,6 +121,9 @@ pub struct Access {
     /// Of images for several processors, the one for this: amd64, arm64, ppc64le or another (default: this machine's)
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// Try again, and in the end give up, when a registry has sent nothing for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: u32,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,

@@ -97,11 +97,8 @@ impl Fault {
 
     fn of_tls(host: &str, error: &rustls::Error) -> Self {
         match error {
-            rustls::Error::InvalidMessage(_) => {
-                Self::new(Kind::Registry, format!("{host} does not speak TLS")).hint(
-                    "--plain-http if its network can be trusted, or plain_http: yes for it in coracle.yaml",
-                )
-            }
+            rustls::Error::InvalidMessage(_) => Self::new(Kind::Registry, format!("{host} does not speak TLS"))
+                .hint("--plain-http if its network can be trusted, or plain_http: yes for it in coracle.yaml"),
             rustls::Error::InvalidCertificate(why) => {
                 Self::new(Kind::Registry, format!("{host} has a certificate that is not accepted: {why}"))
                     .hint("a site's own authority belongs into this machine's certificates, or SSL_CERT_FILE names it")

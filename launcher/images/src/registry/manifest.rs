@@ -94,7 +94,8 @@ impl Manifest {
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if raw.schema_version == Some(1) {
-            let cause = "its manifest is of Docker's first scheme, which has no digests of layers that could be checked";
+            let cause =
+                "its manifest is of Docker's first scheme, which has no digests of layers that could be checked";
             return Err(Fault::new(Kind::ImageFormat, cause).hint("push the image again, with any newer program"));
         }
         match raw {
@@ -118,7 +119,10 @@ impl Manifest {
                 return Err(Fault::new(Kind::ImageEncrypted, "its layers are encrypted"));
             }
             if !LAYERS.contains(&layer.media_type.as_str()) {
-                return Err(Fault::new(Kind::ImageFormat, format!("a layer of an unknown kind: {:?}", layer.media_type)));
+                return Err(Fault::new(
+                    Kind::ImageFormat,
+                    format!("a layer of an unknown kind: {:?}", layer.media_type),
+                ));
             }
         }
         let config = config.part()?;

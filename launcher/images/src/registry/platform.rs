@@ -31,7 +31,8 @@ impl Wanted {
     pub fn of(typed: Option<&str>) -> Result<Self, String> {
         let text = typed.unwrap_or(std::env::consts::ARCH);
         let (word, variant) = text.split_once('/').map_or((text, None), |(word, variant)| (word, Some(variant)));
-        let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_word =
+            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_word(word) || !variant.is_none_or(is_word) {
             return Err(format!("{text:?} is no processor, such as amd64 or arm64/v8"));
         }
@@ -105,8 +106,15 @@ mod tests {
     #[test]
     fn the_platform_that_fits_best_is_chosen() {
         let offered: Vec<_> = [
-            "windows/amd64", "linux/amd64/v3", "linux/arm64", "linux/amd64", "linux/arm/v6", "linux/arm/v7",
-            "linux/arm64/v8", "linux/ppc64le", "unknown/unknown",
+            "windows/amd64",
+            "linux/amd64/v3",
+            "linux/arm64",
+            "linux/amd64",
+            "linux/arm/v6",
+            "linux/arm/v7",
+            "linux/arm64/v8",
+            "linux/ppc64le",
+            "unknown/unknown",
         ]
         .map(platform)
         .into();
