@@ -12,6 +12,7 @@
 mod build;
 mod conventions;
 mod draft;
+mod layer;
 mod oci;
 mod pull;
 mod registry;

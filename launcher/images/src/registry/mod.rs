@@ -62,6 +62,11 @@ impl Registries {
         Self { access: access.clone(), site }
     }
 
+    /// The processor that images are wanted for, if somebody has said.
+    pub fn processor(&self) -> Option<&str> {
+        self.access.arch.as_deref()
+    }
+
     /// Downloads an image, as far as it is not here already, and checks all of it.
     ///
     /// There are threads while it does so, and none any more when it is done: a process can be forked then.
