@@ -76,7 +76,7 @@ check: ## formatting, lints, documentation, dependencies
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-images coracle-inside coracle-orders; do \
 		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
-	$(CARGO) deny --log-level error check bans licenses sources
+	$(CARGO) deny --workspace --log-level error check bans licenses sources
 
 unit: ## what needs no Slurm
 	$(CARGO) test --locked --workspace --features coracle-launcher/manual

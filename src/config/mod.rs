@@ -8,6 +8,7 @@ mod gpu;
 mod imported;
 mod mpi;
 mod place;
+mod registry;
 mod rule;
 mod store;
 mod trusted;
@@ -31,6 +32,7 @@ pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use imported::RegistryImages;
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
+pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_repository};
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
 pub use trusted::{append_trusted, open_trusted, read_trusted, trust};
@@ -90,6 +92,9 @@ pub struct Config {
     /// What containers get of a GPU's driver.
     #[serde(default)]
     pub gpu: Gpu,
+    /// How registries of images are spoken to.
+    #[serde(default)]
+    pub registries: Registries,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
     #[serde(default)]
     pub writable_limit: Limit,
@@ -146,6 +151,7 @@ impl Default for Config {
             mpi: Profiles::default(),
             devices: DeviceRules::default(),
             gpu: Gpu::default(),
+            registries: Registries::default(),
             writable_limit: Limit::default(),
             default_image: None,
             required: None,

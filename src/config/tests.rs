@@ -145,6 +145,13 @@ fn faults_are_named_with_file_line_and_key() {
         ("version: 1\ngpu: {libraries: [../libcuda.so]}\n", "\"../libcuda.so\" is neither a library's name"),
         ("version: 1\ngpu: {programs: [bin/nvidia-smi]}\n", "\"bin/nvidia-smi\" is neither a program's name nor"),
         ("version: 1\ngpu: {programs: [..]}\n", "\"..\" is neither a program's name nor an absolute path"),
+        (
+            "version: 1\nregistries: {docker.io: {mirror: x}}\n",
+            "unknown field `mirror`, expected `plain_http` or `mirrors`",
+        ),
+        ("version: 1\nregistries: {docker.io: {plain_http: maybe}}\n", "yes or no is wanted"),
+        ("version: 1\nregistries: {https://docker.io: {}}\n", "is no host of a registry"),
+        ("version: 1\nregistries: {docker.io: {mirrors: [mirror.site.org]}}\n", "is no address of a mirror"),
         ("version: 1\ngpu: {files: [/proc/driver]}\n", "\"/proc/driver\": nothing may"),
         ("version: 1\noptions:\n  mpi: b\n", "c.yaml:3:3: options.mpi: there is no profile b below mpi"),
         ("version: [1\n", "c.yaml:1:10: version: invalid type"),

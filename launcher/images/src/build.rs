@@ -1,6 +1,8 @@
 //! `coracle build`: one file from whatever there is.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +11,19 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Build, Packing};
 use ring::rand::SecureRandom;
 
+use crate::conventions::{self, Conventions};
 use crate::draft::Draft;
+use crate::layer::{self, Applier, Meaning};
+use crate::oci;
+use crate::registry::{Name, Registries};
 use crate::root::Root;
-use crate::sif::{Layout, Object};
+use crate::sif::Layout;
 use crate::source::Source;
 use crate::squashfs;
 use crate::workshop::{self, Owners, Workshop};
+
+/// The folder of the root file system in the workshop.
+const ROOT: &str = "root";
 
 /// What has been put together, and is to become a file.
 #[derive(Debug)]
@@ -23,39 +32,128 @@ pub struct Assembly {
     pub root: Root,
     /// The processor it is for, as Rust calls it.
     pub architecture: String,
-    /// What stands beside the root file system.
-    pub objects: Vec<Object>,
+    /// What is to be said of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
+    /// is: nothing is written there.
+    pub conventions: Option<Conventions>,
 }
 
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let source = Source::of(&given.source)?;
+    let registries = Registries::of(&given.access);
     let draft = || Draft::of(&given.output, given.force);
     workshop::make(draft, |workshop, draft| {
-        let assembly = assemble(&source, given, workshop)?;
-        write(&assembly, draft, &given.packing, workshop)
+        let assembly = match &source {
+            Source::Folder(path) => borrow(path, workshop)?,
+            Source::Definition(path) => {
+                return Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet"));
+            }
+            source => assemble(source, &registries, ROOT, workshop)?,
+        };
+        write(assembly, draft, &given.packing, workshop)
     })
 }
 
-fn assemble(source: &Source, _given: &Build, workshop: &Workshop) -> Result<Assembly, Refusal> {
+/// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
+///
+/// What a definition file is made from can be put together so; a definition file itself cannot.
+pub fn assemble(
+    source: &Source,
+    registries: &Registries,
+    name: &str,
+    workshop: &Workshop,
+) -> Result<Assembly, Refusal> {
+    let processor = registries.processor();
     match source {
-        Source::Folder(path) => {
-            let mut root = Root::of(path)?;
-            // Nobody but root could have made files there for others to have in the image.
-            root.all_root = workshop.owners != Owners::All;
-            Ok(Assembly { root, architecture: std::env::consts::ARCH.into(), objects: Vec::new() })
+        Source::Folder(path) => copy(path, name, workshop),
+        Source::Tar(path) => assemble_tar(path, name, workshop),
+        Source::Image(path) => Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet")),
+        Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
+        Source::Layout(path, tag) => assemble_oci(&oci::from_layout(path, tag.as_deref(), processor)?, name, workshop),
+        Source::LayoutArchive(path, tag) => {
+            let image = oci::from_layout_archive(path, tag.as_deref(), processor, &workshop.folder)?;
+            assemble_oci(&image, name, workshop)
         }
-        other => Err(Refusal::new(Kind::Internal, format!("{other:?}"), "not there yet")),
+        Source::Registry(image) => assemble_oci(&registries.fetch(&Name::of(image)?)?, name, workshop),
+        Source::Definition(path) => {
+            Err(Refusal::new(Kind::Internal, path.display().to_string(), "a definition file is no part of another"))
+        }
     }
 }
 
+/// Applies the layers of an image onto each other, in the folder `name` of the workshop, which is not there yet.
+pub fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let config = image.config()?;
+    let architecture = config.processor()?;
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    for (number, layer) in (1..).zip(&image.layers) {
+        let what = format!("layer {number} of {}", image.layers.len());
+        layer::apply(layer, &what, Meaning::Changes, &mut applier)?;
+    }
+    finish(applier)?;
+    let conventions = Conventions { oci: Some((image.config.clone(), config)), ..Conventions::default() };
+    Ok(Assembly { root, architecture, conventions: Some(conventions) })
+}
+
+fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let unreadable =
+        |error: std::io::Error| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), error.to_string());
+    let size = path.metadata().map_err(unreadable)?.len();
+    let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    layer::apply(&layer, "", Meaning::Tree, &mut applier)?;
+    finish(applier)?;
+    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+}
+
+/// Says once what an image loses here: nothing that programs need in order to run.
+fn finish(applier: Applier<'_>) -> Result<(), Refusal> {
+    let lost = applier.finish()?;
+    if !lost.is_empty() {
+        let names: Vec<String> = lost.into_iter().take(10).collect();
+        eprintln!("coracle: attributes of files that cannot be kept here: {}", names.join(", "));
+    }
+    Ok(())
+}
+
+/// A folder of somebody's, copied: its files are root's, unless root makes the image.
+fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    Root::of(path)?;
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
+    let words =
+        [format!("--preserve={kept}"), "--recursive".into(), "--no-dereference".into(), "--reflink=auto".into()];
+    let from = path.join(".");
+    let mut words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    words.extend([OsStr::new("--"), from.as_os_str(), root.path().as_os_str()]);
+    workshop::run_program("cp", "coreutils", &words, |_| {})?;
+    root.all_root = workshop.owners != Owners::All;
+    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+}
+
+fn own() -> String {
+    std::env::consts::ARCH.into()
+}
+
+/// Takes a folder of somebody's as it is.
+fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let mut root = Root::of(path)?;
+    // Nobody but root could have made files there for others to have in the image.
+    root.all_root = workshop.owners != Owners::All;
+    Ok(Assembly { root, architecture: own(), conventions: None })
+}
+
 /// Writes what was put together as a SIF.
-pub fn write(assembly: &Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
+pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
     let architecture = architecture_code(&assembly.architecture)
         .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
     let epoch = epoch()?;
     let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
-    layout.objects.extend(assembly.objects.iter().map(Object::clone));
+    if let Some(conventions) = &assembly.conventions {
+        layout.objects = conventions::write(&assembly.root, conventions)?;
+    }
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
     layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)

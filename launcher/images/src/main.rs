@@ -12,7 +12,10 @@
 mod build;
 mod conventions;
 mod draft;
+mod layer;
 mod oci;
+mod pull;
+mod registry;
 mod root;
 mod sif;
 mod source;
@@ -49,7 +52,9 @@ fn order() -> Result<Order, Refusal> {
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
         Order::Build(given) => build::main(given),
-        Order::Pull(_) | Order::Resolve(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
+        Order::Pull(given) => pull::main(given),
+        Order::Resolve(given) => pull::resolve(given),
+        Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
             Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
         }
     }

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 const CONFIG: &str = "/etc/coracle/coracle.yaml";
 /// Where the store's service listens.
 const SOCKET: &str = "/run/coracle/store.sock";
+/// For how many seconds a registry may send nothing.
+const STALL: u32 = 60;
 
 /// What there is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +133,9 @@ pub struct Access {
     /// Of images for several processors, the one for this: amd64, arm64, ppc64le or another (default: this machine's)
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// Try again, and in the end give up, when a registry has sent nothing for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = STALL, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: u32,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
     #[serde(with = "bytes")]
@@ -172,7 +177,8 @@ pub struct Pull {
 impl Pull {
     /// Nothing but an image and the site's settings.
     pub fn of(image: &str, config: &Path) -> Self {
-        let access = Access { plain_http: false, authfile: None, arch: None, config: config.to_owned() };
+        let access =
+            Access { plain_http: false, authfile: None, arch: None, timeout: STALL, config: config.to_owned() };
         Self {
             image: image.to_owned(),
             output: None,

@@ -1,0 +1,49 @@
+//! `coracle pull`: an image of a registry as one file.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coracle::report::{Kind, Refusal};
+use coracle_orders::{Pull, file_name};
+
+use crate::draft::{self, Draft, unwritable};
+use crate::registry::{Name, Registries};
+use crate::{build, workshop};
+
+/// The folder of the root file system in the workshop.
+const ROOT: &str = "root";
+
+/// Makes the file that was asked for.
+pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
+    let name = name(given)?;
+    let output = given.output.clone().unwrap_or_else(|| PathBuf::from(file_name(&given.image)));
+    let registries = Registries::of(&given.access);
+    let draft = || match given.descriptor {
+        Some(descriptor) => Draft::inherited(descriptor, name.typed()),
+        None => Draft::of(&output, given.force),
+    };
+    workshop::make(draft, |workshop, draft| {
+        let image = registries.fetch(&name)?;
+        let assembly = build::assemble_oci(&image, ROOT, workshop)?;
+        build::write(assembly, draft, &given.packing, workshop)?;
+        let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
+        let digest: String = draft::digest(draft, 0, size)?.iter().map(|byte| format!("{byte:02x}")).collect();
+        println!("{} sha256:{digest}", output.display());
+        Ok(())
+    })
+}
+
+/// Says which manifest it would take.
+pub fn resolve(given: &Pull) -> Result<ExitCode, Refusal> {
+    println!("{}", Registries::of(&given.access).resolve(&name(given)?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name(given: &Pull) -> Result<Name, Refusal> {
+    if !given.image.starts_with("docker://") {
+        return Err(Refusal::new(Kind::Usage, &given.image, "not an image in a registry")
+            .hint("docker://[REGISTRY/]REPOSITORY[:TAG|@DIGEST]; coracle build takes files"));
+    }
+    Name::of(&given.image)
+}
