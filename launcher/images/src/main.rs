@@ -12,11 +12,16 @@
 mod build;
 mod conventions;
 mod draft;
+mod inspect;
 mod oci;
+mod output;
+mod parts;
 mod root;
 mod sif;
+mod sign;
 mod source;
 mod squashfs;
+mod subject;
 mod workshop;
 
 use std::process::ExitCode;
@@ -49,8 +54,9 @@ fn order() -> Result<Order, Refusal> {
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
         Order::Build(given) => build::main(given),
-        Order::Pull(_) | Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
-            Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
-        }
+        Order::Inspect(given) => inspect::main(given),
+        Order::Sif(given) => parts::main(given),
+        Order::Sign(given) => sign::main(given),
+        Order::Pull(_) => Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet")),
     }
 }

@@ -175,14 +175,14 @@ impl<'a> Files<'a> {
                 bytes.resize(bytes.len() + rest, 0);
                 continue;
             }
-            let (data, end) = self.block(at, *size_of).map_err(|error| error.of(&wrong))?;
+            let (data, end) = self.block(at, *size_of).map_err(|error| error.of(wrong))?;
             at = end;
             let data = data.get(..rest).ok_or_else(|| wrong("has a block that is shorter than it has to be"))?;
             bytes.extend_from_slice(data);
         }
         if bytes.len() < size {
             let (at, size_of) = self.fragment(contents.fragment)?;
-            let (data, _) = self.block(at, size_of).map_err(|error| error.of(&wrong))?;
+            let (data, _) = self.block(at, size_of).map_err(|error| error.of(wrong))?;
             let tail = usize::try_from(contents.offset).unwrap_or(usize::MAX);
             let tail = tail.checked_add(size - bytes.len()).and_then(|end| data.get(tail..end));
             bytes.extend_from_slice(tail.ok_or_else(|| wrong("reaches out of its fragment"))?);
@@ -193,7 +193,7 @@ impl<'a> Files<'a> {
     /// Where a fragment is, and its size with the flag.
     fn fragment(&mut self, number: u32) -> Result<(u64, u32), Error> {
         let wrong = |text| Error::from(Fault::Fragment(number, text));
-        let each = METADATA as u32 / FRAGMENT;
+        let each = u32::try_from(METADATA).unwrap_or(0) / FRAGMENT;
         let first = self.fragment_blocks.first().copied().unwrap_or(0);
         let place = self.fragment_blocks.get((number / each) as usize).filter(|_| number < self.superblock.fragments);
         let offset = u16::try_from(number % each * FRAGMENT).unwrap_or(u16::MAX);
