@@ -7,8 +7,8 @@ CARGO      ?= cargo
 STAGE      := target/stage
 IMAGES     := target/images
 
-.PHONY: help deps build manual install images stage demo cluster check unit making slurm test test-kernel verify-agreement \
-	fuzz bench bench-mpi clean
+.PHONY: help deps build manual install images stage demo cluster check unit making slurm test test-kernel verify-agreement referee \
+	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -90,7 +90,7 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 
-test: check unit making slurm test-kernel verify-agreement ## everything
+test: check unit making slurm test-kernel verify-agreement referee ## everything
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
@@ -98,9 +98,15 @@ test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
 	tests/apptainer/run target/apptainer target/release/coracle
 
+referee: stage ## images between `coracle` and `apptainer`, both ways (needs Debian's mirror; root)
+	tests/apptainer/referee target/apptainer $(STAGE) $(IMAGES)
+
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)
 	benches/store $(STAGE) $(IMAGES)
+
+bench-packing: stage ## which compressor and block size run fastest (root; minutes)
+	benches/packing $(STAGE)
 
 bench-mpi: stage ## MPI in a container beside native, and what a file server is asked for an import (root; half an hour)
 	benches/mpi $(STAGE) $(IMAGES)

@@ -164,6 +164,19 @@ pub fn is_hidden(character: char) -> bool {
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A text of an image, safe for a terminal: its lines and tabs as they are, no other control characters; all of it.
+pub fn plain(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_hidden(character) && !matches!(character, '\n' | '\t') {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
 /// Text that a user, an image or a file name had a part in, safe for a terminal and a log: one line, no
 /// control characters, bounded; what was cut out of its middle is marked.
 pub fn clean(text: &str) -> String {
@@ -199,6 +212,11 @@ mod tests {
         let line = Refusal::new(Kind::Usage, hostile, "cause").line();
         assert!(line.starts_with("coracle: /a\\u{1b}[2J\\n"), "{line}");
         assert!(line.ends_with("\\u{202e}x: cause [usage]") && line.len() <= LINE + 3, "{line}");
+    }
+
+    #[test]
+    fn a_plain_text_keeps_its_lines_and_nothing_that_steers_a_terminal() {
+        assert_eq!(plain("a\tb\n\u{1b}[2Jc\r\u{9b}\u{202e}"), "a\tb\n\\u{1b}[2Jc\\r\\u{9b}\\u{202e}");
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The Singularity Image Format, version 01 (pkg/sif of github.com/apptainer/sif): a header of 128 bytes, a table
 //! of descriptors of 585 bytes, and data objects wherever the descriptors say. Little endian, packed.
 
+mod describe;
+
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::{Error, Filesystem, Layer, field, read_array, squashfs};
+
+pub use describe::{Link, Partition as Described, group_link, objects};
 
 /// Where the magic is, behind the launch script.
 pub const MAGIC_AT: usize = 32;
@@ -74,6 +78,8 @@ pub enum Fault {
     TooManyOverlays,
     /// A data object that is longer than [`MAX_OBJECT`].
     LongObject(u64),
+    /// Two objects have this number.
+    SameId(u32),
     /// Two parts share bytes, of which this is the first.
     Overlap(u64),
 }
@@ -122,6 +128,7 @@ impl fmt::Display for Fault {
             },
             Self::NotExt3 => out.write_str("it does not start like an ext3"),
             Self::TooManyOverlays => write!(out, "it has more than {MAX_OVERLAYS} overlay partitions"),
+            Self::SameId(id) => write!(out, "two objects have number {id}"),
             Self::Overlap(at) => write!(out, "two of its parts share byte {at}"),
             Self::LongObject(size) => write!(out, "a data object of {size} bytes, {MAX_OBJECT} are possible"),
         }
@@ -195,7 +202,7 @@ impl Header {
     }
 
     /// Where the table of descriptors lies.
-    fn table(&self, length: u64) -> Result<(u64, u64), Error> {
+    pub fn table(&self, length: u64) -> Result<(u64, u64), Error> {
         let count = i64::from_le_bytes(field(&self.0, 88));
         if !(1..=MAX_DESCRIPTORS).contains(&count) {
             return Err(Fault::DescriptorCount(count).into());

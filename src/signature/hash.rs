@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -133,12 +134,26 @@ impl<'a> Hashes<'a> {
 
     /// Whether `digest` is the one of an object, which is read for that.
     pub(super) fn is_object(&mut self, digest: &Digest, object: &Descriptor) -> Result<bool, Error> {
-        let key = (object.id(), digest.algorithm);
-        if let Some(known) = self.done.get(&key) {
-            return Ok(*known == digest.value);
+        Ok(self.value(digest.algorithm, object)? == digest.value)
+    }
+
+    /// The SHA-256 of an object, as signed documents have it.
+    pub(super) fn sha256_of(&mut self, object: &Descriptor) -> Result<String, Error> {
+        Ok(written(self.value(Algorithm::Sha256, object)?))
+    }
+
+    fn value(&mut self, algorithm: Algorithm, object: &Descriptor) -> Result<&[u8], Error> {
+        let key = (object.id(), algorithm);
+        if !self.done.contains_key(&key) {
+            let value = self.read(algorithm, object)?;
+            self.done.insert(key, value);
         }
+        Ok(self.done.get(&key).map_or(&[][..], Vec::as_slice))
+    }
+
+    fn read(&mut self, algorithm: Algorithm, object: &Descriptor) -> Result<Vec<u8>, Error> {
         let (mut offset, mut left) = object.place("a data object", self.length)?;
-        let mut running = digest.algorithm.start();
+        let mut running = algorithm.start();
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
             let count = match self.file.read_at(&mut self.buffer[..want], offset) {
@@ -151,9 +166,20 @@ impl<'a> Hashes<'a> {
             offset += count as u64;
             left -= count as u64;
         }
-        let value = running.finish();
-        let same = value == digest.value;
-        self.done.insert(key, value);
-        Ok(same)
+        Ok(running.finish())
     }
+}
+
+/// The SHA-256 of some bytes, as signed documents have it.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    let mut running = Algorithm::Sha256.start();
+    running.update(bytes);
+    written(&running.finish())
+}
+
+fn written(value: &[u8]) -> String {
+    value.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

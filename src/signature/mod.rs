@@ -14,6 +14,7 @@ mod hash;
 mod keyring;
 mod openpgp;
 mod pem;
+mod statement;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::image::{Container, START};
 
 pub use error::{Error, KeyFault, SignatureFault};
 pub use keyring::{KeyError, Keyring, MAX_KEY_FILE};
+pub use statement::{Statement, statements};
 
 use covered::Covered;
 use hash::Hashes;

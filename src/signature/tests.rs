@@ -485,3 +485,21 @@ proptest! {
         let _ = pgp::composed::SignedPublicKey::from_bytes(&key[..]);
     }
 }
+
+#[test]
+fn what_is_to_be_signed_is_what_verification_wants() {
+    let image = plain();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&image).unwrap();
+    let made = statements(&file, image.len() as u64).unwrap();
+    assert_eq!(made, [Statement { group: 1, text: whole(&image) }]);
+    let (site, other) = (OpenPgp::new(1), OpenPgp::new(2));
+    let fingerprint: [u8; 20] = site.fingerprint().try_into().unwrap();
+    let message = site.message(&made[0].text, HashAlgorithm::Sha256, Vec::new());
+    let check = |message: &[u8], keys: &Keyring| made[0].is_signed_by(message, &fingerprint, keys, now());
+    assert_eq!(check(&message, &site.keyring()).unwrap().name.as_deref(), Some("Site <site@example.org>"));
+    assert!(matches!(check(&message, &other.keyring()), Err(SignatureFault::UnknownKey(_))));
+    let another = site.message("{}", HashAlgorithm::Sha256, Vec::new());
+    assert!(matches!(check(&another, &site.keyring()), Err(SignatureFault::Format(why)) if why.contains("another")));
+    assert!(check(b"nothing", &site.keyring()).is_err());
+}

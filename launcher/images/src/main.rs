@@ -12,14 +12,19 @@
 mod build;
 mod conventions;
 mod draft;
+mod inspect;
 mod layer;
 mod oci;
+mod output;
+mod parts;
 mod pull;
 mod registry;
 mod root;
 mod sif;
+mod sign;
 mod source;
 mod squashfs;
+mod subject;
 mod workshop;
 
 use std::process::ExitCode;
@@ -54,8 +59,8 @@ fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
         Order::Build(given) => build::main(given),
         Order::Pull(given) => pull::main(given),
         Order::Resolve(given) => pull::resolve(given),
-        Order::Inspect(_) | Order::Sif(_) | Order::Sign(_) => {
-            Err(Refusal::new(Kind::Internal, "coracle-images", "not there yet"))
-        }
+        Order::Inspect(given) => inspect::main(given),
+        Order::Sif(given) => parts::main(given),
+        Order::Sign(given) => sign::main(given),
     }
 }

@@ -17,8 +17,8 @@ const LAUNCH: &[u8] = b"#!/usr/bin/env run-singularity\n";
 /// As many as Apptainer makes room for.
 const SLOTS: usize = 48;
 const TABLE_AT: u64 = 4096;
-/// Objects begin here: behind the table, at a multiple of a page.
-const DATA_AT: u64 = 32 * 1024;
+/// Objects begin behind the table.
+const DATA_AT: u64 = TABLE_AT + (SLOTS * DESCRIPTOR) as u64;
 /// Of partitions: the page size of every kernel that they are mapped by.
 const PAGE: u64 = 4096;
 const GROUP: u32 = 0xf000_0001;
@@ -69,7 +69,7 @@ impl Layout {
         for (slot, object) in table.chunks_exact_mut(DESCRIPTOR).zip(&self.objects) {
             id += 1;
             let bytes = object.bytes.len() as u64;
-            self.describe(slot, id, object, at, bytes);
+            self.describe(slot, id, object, at, bytes, 0);
             write(&object.bytes, at)?;
             at += bytes;
         }
@@ -81,7 +81,7 @@ impl Layout {
                 extra: [&FS_SQUASHFS.to_le_bytes()[..], &PART_PRIMARY_SYSTEM.to_le_bytes(), &self.architecture]
                     .concat(),
             };
-            self.describe(slot, id + 1, &root, root_at, size);
+            self.describe(slot, id + 1, &root, root_at, size, root_at - at);
         }
         let end = root_at + size;
         draft.file.set_len(end).map_err(|error| unwritable(draft.typed(), &error))?;
@@ -89,7 +89,8 @@ impl Layout {
         write(&self.header(end), 0)
     }
 
-    fn describe(&self, slot: &mut [u8], id: u32, object: &Object, at: u64, size: u64) {
+    /// `padding` is what lies between an object and the one before.
+    fn describe(&self, slot: &mut [u8], id: u32, object: &Object, at: u64, size: u64, padding: u64) {
         let Object { datatype, name, extra, .. } = object;
         let mut put = |from: usize, bytes: &[u8]| slot[from..from + bytes.len()].copy_from_slice(bytes);
         put(0, &datatype.to_le_bytes());
@@ -98,7 +99,7 @@ impl Layout {
         put(9, &GROUP.to_le_bytes());
         put(17, &at.to_le_bytes());
         put(25, &size.to_le_bytes());
-        put(33, &size.to_le_bytes());
+        put(33, &(padding + size).to_le_bytes());
         put(41, &self.time.to_le_bytes());
         put(49, &self.time.to_le_bytes());
         let name = name.as_bytes();

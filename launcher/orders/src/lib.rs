@@ -300,6 +300,9 @@ pub struct Sign {
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
     #[serde(with = "maybe_bytes")]
     pub key: Option<PathBuf>,
+    /// Read the passphrase of --key from the first line of this file, such as /dev/fd/3 (default: from the terminal)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub passphrase_file: Option<PathBuf>,
     /// With this key of your keyring: a fingerprint, key number or address (default: gpg's default key)
     #[arg(short = 'u', long, value_name = "KEY")]
     pub user: Option<String>,

@@ -1,4 +1,4 @@
-//! A metadata block, as the kernel would see it: at most 8 KiB of it, whatever it says.
+//! A block, as the kernel would see it: at most what there is room for, whatever it says.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::io::Read;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::FrameDecoder;
 
-use super::{Compression, METADATA, lzo};
+use super::{Compression, lzo};
 
 /// The largest window or dictionary: the largest block of a squashfs, which is what the kernel makes room for.
 const WINDOW: u64 = 1 << 20;
@@ -28,7 +28,7 @@ impl Decompressor {
     }
 
     /// How many bytes of `out` the block has filled; nothing if it is damaged or longer.
-    pub fn block(&mut self, block: &[u8], out: &mut [u8; METADATA]) -> Option<usize> {
+    pub fn block(&mut self, block: &[u8], out: &mut [u8]) -> Option<usize> {
         match self.compression {
             Compression::Gzip => zlib(block, out),
             Compression::Lz4 => lz4_flex::block::decompress_into(block, out).ok(),

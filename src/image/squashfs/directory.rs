@@ -10,7 +10,9 @@ use super::metadata::{Chain, Source};
 const MAX_RUN: u32 = 256;
 
 /// What an entry says of the inode that it names.
-pub struct Entry {
+pub struct Entry<'a> {
+    /// Its name in this directory.
+    pub name: &'a [u8],
     /// Where that is: the block's place in the inode table.
     pub block: u32,
     /// The place in that block.
@@ -30,7 +32,7 @@ pub fn read(
     chain: &mut Chain,
     number: u32,
     listing: Listing,
-    mut each: impl FnMut(Entry) -> Result<(), Error>,
+    mut each: impl FnMut(Entry<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let wrong = |text| Error::from(Fault::Directory(number, text));
     if listing.size == 0 {
@@ -75,7 +77,8 @@ pub fn read(
             before.clear();
             before.extend_from_slice(name);
             let delta = i16::from_le_bytes(field(&entry, 2));
-            each(Entry { block, offset: short(0), number: base.wrapping_add_signed(delta.into()), kind: short(4) })?;
+            let number = base.wrapping_add_signed(delta.into());
+            each(Entry { name, block, offset: short(0), number, kind: short(4) })?;
         }
     }
     Ok(())

@@ -8,9 +8,9 @@ use super::metadata::{Chain, Source, Stream};
 use super::{Fault, Superblock};
 
 /// A place or number that there is not, in fields of 32 bits: no fragment, no extended attributes.
-const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 /// Set in the size of a block that is stored as it is.
-const STORED: u32 = 1 << 24;
+pub const STORED: u32 = 1 << 24;
 /// The longest target of a symbolic link: PATH_MAX with its end.
 const MAX_LINK: u32 = 4095;
 /// The most bytes of a name in a directory.
@@ -20,8 +20,10 @@ pub const EMPTY_DIRECTORY: u32 = 3;
 
 /// The kinds of inodes as directories name them; the longer form of each is seven more.
 pub const DIRECTORY: u16 = 1;
-const FILE: u16 = 2;
-const LINK: u16 = 3;
+/// A regular file.
+pub const FILE: u16 = 2;
+/// A symbolic link.
+pub const LINK: u16 = 3;
 const BLOCK_DEVICE: u16 = 4;
 const CHARACTER_DEVICE: u16 = 5;
 const FIFO: u16 = 6;

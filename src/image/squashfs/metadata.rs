@@ -60,12 +60,25 @@ impl<'a> Source<'a> {
             block.bytes[..packed.len()].copy_from_slice(packed);
             packed.len()
         } else {
-            self.decompressor.block(packed, &mut block.bytes).ok_or_else(|| wrong("cannot be decompressed"))?
+            self.decompressor.block(packed, &mut block.bytes[..]).ok_or_else(|| wrong("cannot be decompressed"))?
         };
         if block.length == 0 {
             return Err(wrong("is empty"));
         }
         Ok(at + size)
+    }
+
+    /// Fills `out` with the block of a file's contents that has `size` bytes at `at`, stored as they are or compressed;
+    /// answers how many that were. Nothing, if it is damaged.
+    pub fn contents(&mut self, at: u64, size: usize, stored: bool, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        let mut packed = vec![0; size];
+        self.file.read_exact_at(&mut packed, self.offset.saturating_add(at))?;
+        if !stored {
+            return Ok(self.decompressor.block(&packed, out));
+        }
+        let Some(room) = out.get_mut(..size) else { return Ok(None) };
+        room.copy_from_slice(&packed);
+        Ok(Some(size))
     }
 
     /// The entries of a table whose blocks start at `starts` (and the last ends at the last of these), each of `N`

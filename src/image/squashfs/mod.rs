@@ -11,6 +11,8 @@ mod decompress;
 mod directory;
 mod fault;
 #[cfg(feature = "launcher")]
+mod files;
+#[cfg(feature = "launcher")]
 mod inode;
 #[cfg(feature = "launcher")]
 mod lzo;
@@ -27,6 +29,8 @@ mod walk;
 mod tests;
 
 pub use fault::Fault;
+#[cfg(feature = "launcher")]
+pub use files::{Files, Node};
 #[cfg(feature = "launcher")]
 pub use walk::{Budget, Contents, inspect_deep};
 
@@ -100,6 +104,11 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// How many bytes of a file are compressed together.
+    pub fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
     /// Reads and checks the superblock of the squashfs in `size` bytes from `offset` on, in a file of `length`.
     pub fn read(file: &File, offset: u64, size: u64, length: u64) -> Result<Self, Error> {
         if size < SUPERBLOCK as u64 {

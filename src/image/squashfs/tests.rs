@@ -217,3 +217,63 @@ fn deep_folders_are_followed_so_far_and_no_further() {
         "more than 99 directories in one another, which is too much to look at"
     );
 }
+
+#[test]
+fn single_files_are_read_with_each_compressor_and_no_link_is_followed() {
+    let tree = tree();
+    let path = |name: &str| tree.path().join(name);
+    let long: Vec<u8> = (0..700_000_u32).flat_map(|number| (number / 3).to_le_bytes()).collect();
+    std::fs::write(path("long"), &long).unwrap();
+    let holes = std::fs::File::create(path("holes")).unwrap();
+    holes.write_all_at(b"end", 1_000_000).unwrap();
+    std::fs::write(path("empty"), "").unwrap();
+    for options in [
+        &["-comp", "gzip", "-b", "4096"][..],
+        &["-comp", "lzo"],
+        &["-comp", "lz4", "-Xhc"],
+        &["-comp", "xz", "-Xbcj", "x86"],
+        &["-comp", "zstd", "-b", "1M"],
+        &["-noI", "-noD", "-noF", "-noX"],
+        &["-no-exports", "-no-fragments", "-no-xattrs"],
+    ] {
+        let Some(image) = made(tree.path(), options) else { return };
+        let opened = file(&image);
+        let mut files = Files::open(&opened, 0, image.len() as u64).unwrap();
+        let mut look = |name: &str| files.look(name, 4 << 20).unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        assert_eq!(look("/folder-7/a file of some name 31"), Some(Node::File("31".repeat(50).into_bytes())));
+        assert_eq!(look("long"), Some(Node::File(long.clone())), "{options:?}");
+        assert_eq!(look("holes"), Some(Node::File([&[0; 1_000_000][..], b"end"].concat())), "{options:?}");
+        assert_eq!(look("empty"), Some(Node::File(Vec::new())));
+        assert_eq!(look("link"), Some(Node::Link));
+        for none in ["link/x", "none", "long/x", "folder-1/none", "../folder-1", "."] {
+            assert_eq!(look(none), None, "{none}");
+        }
+        assert!(matches!(look("folder-1"), Some(Node::Folder(names)) if names.len() == 60));
+        assert!(matches!(look("/"), Some(Node::Folder(names)) if names.len() == 16));
+        assert_eq!(files.look("long", 4096).unwrap(), Some(Node::Long(2_800_000)));
+    }
+}
+
+#[test]
+fn files_of_crafted_images_make_nothing_panic() {
+    let tree = tree();
+    let images = crafted().into_iter().map(|one| one.bytes);
+    let mut images: Vec<Vec<u8>> = images.collect();
+    images.extend(made(tree.path(), &["-b", "4096"]));
+    let mut random = Numbers(0xf11e);
+    for image in images {
+        for turn in 0..200 {
+            let mut bytes = image.clone();
+            if turn > 0 {
+                // Most of what leads to a file is at the end.
+                let at = bytes.len() - 1 - random.next(bytes.len().min(20_000));
+                bytes[at] = bytes[at].wrapping_add(u8::try_from(1 + random.next(255)).unwrap());
+            }
+            let opened = file(&bytes);
+            let Ok(mut files) = Files::open(&opened, 0, bytes.len() as u64) else { continue };
+            for name in ["/", "/folder-3/a file of some name 5", "/file", "/a"] {
+                let _ = files.look(name, 1 << 20);
+            }
+        }
+    }
+}

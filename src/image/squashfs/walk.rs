@@ -50,7 +50,7 @@ pub struct Contents {
 }
 
 /// The most metadata blocks of a table that is read from any place: a gigabyte of directories.
-const MAX_BLOCKS: usize = 1 << 17;
+pub(super) const MAX_BLOCKS: usize = 1 << 17;
 /// The most bytes of a value of an extended attribute (XATTR_SIZE_MAX), and of a name without its prefix.
 const MAX_VALUE: u32 = 65536;
 const MAX_XATTR_NAME: u16 = 255;

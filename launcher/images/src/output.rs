@@ -1,0 +1,66 @@
+//! What commands print: nothing of an image gets to a terminal that could steer it.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use coracle::report::{Kind, Refusal, is_hidden};
+use serde::Serialize;
+
+/// The last second of the year 9999, behind which no date is written.
+const LAST: u64 = 253_402_300_799;
+
+/// Writes to standard output. Whoever has read enough of it may close it.
+pub fn print(bytes: &[u8]) -> Result<(), Refusal> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Refusal::new(Kind::System, "standard output", error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A JSON document with a line break behind it.
+pub fn json(value: &impl Serialize) -> Result<String, Refusal> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Refusal::new(Kind::Internal, "standard output", error.to_string()))?;
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Outside of strings, line breaks are the only ones; inside, those below a space are escaped already.
+        if is_hidden(character) && character != '\n' {
+            let _ = write!(safe, "\\u{:04x}", u32::from(character));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe.push('\n');
+    Ok(safe)
+}
+
+/// A time in seconds since 1970, as people read it.
+pub fn time(seconds: i64) -> Option<String> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST)?;
+    Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_characters_and_says_the_same() {
+        let said = "a\u{1b}[2J\u{7f}\u{9b}x\n\u{202e}\"é\\";
+        let text = json(&[said]).unwrap();
+        assert!(!text.chars().any(|character| is_hidden(character) && character != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [said]);
+    }
+
+    #[test]
+    fn times_that_nobody_can_mean_have_no_date() {
+        assert_eq!(time(1_700_000_000).unwrap(), "2023-11-14T22:13:20Z");
+        assert_eq!((time(-1), time(i64::MAX)), (None, None));
+        assert!(time(253_402_300_799).is_some());
+    }
+}

@@ -1,0 +1,106 @@
+//! Signing with GnuPG: its user's keyring and agent, which asks for passphrases and speaks to security tokens.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use coracle::report::{Kind, Refusal};
+use coracle::signature::{Keyring, Statement};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::Signature;
+
+/// The most bytes of what it answers.
+const MOST: u64 = 1 << 20;
+/// What a line of its status begins with (doc/DETAILS of GnuPG).
+const CREATED: &str = "[GNUPG:] SIG_CREATED ";
+
+/// Who is to sign.
+pub struct Gnupg {
+    user: Option<String>,
+}
+
+impl Gnupg {
+    /// `user` as gpg's own --local-user, or its default key.
+    pub fn new(user: Option<&str>) -> Self {
+        Self { user: user.map(str::to_owned) }
+    }
+
+    /// Has it sign.
+    pub fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
+        let refuse = |cause: &str| Refusal::new(Kind::Signature, "gpg", cause);
+        let system = |error: std::io::Error| Refusal::new(Kind::System, "gpg", error.to_string());
+        let status = memfd_create("status", MFdFlags::MFD_CLOEXEC).map_err(|errno| system(errno.into()))?;
+        let mut status = File::from(status);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), status.as_raw_fd());
+        let mut words: Vec<OsString> =
+            ["--status-file", &path, "--digest-algo", "SHA256", "--output", "-"].map(OsString::from).into();
+        if let Some(user) = &self.user {
+            words.extend(["--local-user".into(), user.into()]);
+        }
+        words.push("--clear-sign".into());
+        let text = format!("{}\n", statement.text);
+        let message = run(&words, text.as_bytes(), self.user.as_deref())?;
+        let mut said = String::new();
+        status.rewind().map_err(system)?;
+        status.take(MOST).read_to_string(&mut said).map_err(system)?;
+        let line = said.lines().find_map(|line| line.strip_prefix(CREATED));
+        let part = line.and_then(|line| line.split(' ').nth(5));
+        let part = part.filter(|part| part.len() == 40).ok_or_else(|| refuse("it does not say who has signed"))?;
+        let listed = run(&["--with-colons", "--list-keys", part].map(OsString::from), b"", None)?;
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        let whole = listed.lines().find_map(|line| line.strip_prefix("fpr:")).and_then(|line| line.split(':').nth(8));
+        let whole = whole.ok_or_else(|| refuse("it does not show the key that has signed"))?;
+        let fingerprint = bytes_of(whole)
+            .ok_or_else(|| refuse("the key has no fingerprint of 20 bytes, and a SIF has no room for another"))?;
+        let mut keys = Keyring::default();
+        keys.add(&run(&["--export", whole].map(OsString::from), b"", None)?)
+            .map_err(|error| refuse(&format!("the public key {whole}: {error}")))?;
+        statement
+            .is_signed_by(&message, &fingerprint, &keys, SystemTime::now())
+            .map_err(|fault| refuse(&format!("what key {whole} signs would not be accepted: {fault}")))?;
+        Ok(Signature { group: statement.group, message, fingerprint })
+    }
+}
+
+/// What gpg answers.
+fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, Refusal> {
+    let system = |error: std::io::Error| Refusal::new(Kind::System, "gpg", error.to_string());
+    let mut command = Command::new("gpg");
+    command.args(["--batch", "--no-tty"]).args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Where its agent may ask for a passphrase.
+    if std::env::var_os("GPG_TTY").is_none()
+        && let Ok(terminal) = nix::unistd::ttyname(std::io::stdin())
+    {
+        command.env("GPG_TTY", terminal);
+    }
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Refusal::new(Kind::System, "gpg", "not found")
+            .hint("it is in the package gnupg; with --key FILE it is not needed"),
+        _ => system(error),
+    })?;
+    // Less than a pipe holds, so nobody waits for anybody; a gpg that has gone says why itself.
+    let input = child.stdin.take().map(|mut pipe| pipe.write_all(input));
+    let output = child.wait_with_output().map_err(system)?;
+    if output.status.success() {
+        input.transpose().map_err(system)?;
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let last = last.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("gpg: ").to_owned());
+    let object = user.map_or_else(|| "gpg".to_owned(), |user| format!("gpg --local-user {user}"));
+    Err(Refusal::new(Kind::Signature, object, last).hint("gpg --list-secret-keys lists the keys that can sign"))
+}
+
+fn bytes_of(digits: &str) -> Option<[u8; 20]> {
+    let digits = digits.as_bytes();
+    let number = |digit: u8| char::from(digit).to_digit(16).and_then(|number| u8::try_from(number).ok());
+    let bytes = digits.chunks_exact(2).map(|pair| Some(number(pair[0])? << 4 | number(pair[1])?));
+    bytes.collect::<Option<Vec<u8>>>().filter(|_| digits.len() == 40)?.try_into().ok()
+}

@@ -1,0 +1,150 @@
+//! Signing with a secret OpenPGP key from a file.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use coracle::report::{Kind, Refusal};
+use coracle::signature::{Keyring, SignatureFault, Statement};
+use pgp::composed::{ArmorOptions, CleartextSignedMessage, PublicOrSecret, SignedSecretKey, SignedSecretSubKey};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData};
+use pgp::ser::Serialize as _;
+use pgp::types::{KeyDetails, KeyVersion, Password, SigningKey, Timestamp};
+
+use super::{Signature, passphrase, read_small};
+
+/// The longest key file, in bytes.
+const MOST: u64 = 1 << 20;
+
+/// A key that can sign, opened.
+pub struct SecretKey {
+    typed: String,
+    key: SignedSecretKey,
+    fingerprint: [u8; 20],
+    password: Password,
+    /// The public part, as others have it.
+    keys: Keyring,
+}
+
+impl SecretKey {
+    /// Reads the one in the file, armoured or binary; its passphrase is asked for, if there is one.
+    pub fn read(path: &Path, passphrase_file: Option<&Path>) -> Result<Self, Refusal> {
+        let typed = path.display().to_string();
+        let refuse = |cause: String| Refusal::new(Kind::Usage, &typed, cause);
+        let bytes = read_small(path, MOST)?;
+        let key = only(&bytes).map_err(refuse)?;
+        if key.version() != KeyVersion::V4 {
+            return Err(refuse("a key of another version than 4, whose fingerprint a SIF has no room for".into()));
+        }
+        let fingerprint = <[u8; 20]>::try_from(key.fingerprint().as_bytes());
+        let fingerprint = fingerprint.map_err(|_| refuse("a key without a fingerprint of 20 bytes".into()))?;
+        let mut keys = Keyring::default();
+        key.to_public_key()
+            .to_bytes()
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| keys.add(&bytes).map_err(|error| error.to_string()))
+            .map_err(|error| refuse(format!("it has no public part: {error}")))?;
+        let locked = key.primary_key.secret_params().is_encrypted()
+            || key.secret_subkeys.iter().any(|subkey| subkey.key.secret_params().is_encrypted());
+        let password = match locked {
+            true => Password::from(&passphrase::get(&typed, passphrase_file)?[..]),
+            false => Password::empty(),
+        };
+        let key = Self { typed, key, fingerprint, password, keys };
+        if key.opens().any(|opens| opens) {
+            return Ok(key);
+        }
+        Err(Refusal::new(Kind::Usage, &key.typed, "the passphrase does not open it"))
+    }
+
+    /// For each part that could sign, whether the passphrase opens it.
+    fn opens(&self) -> impl Iterator<Item = bool> {
+        let opened = |result: pgp::errors::Result<pgp::errors::Result<()>>| matches!(result, Ok(Ok(())));
+        let primary = opened(self.key.primary_key.unlock(&self.password, |_, _| Ok(())));
+        let subkeys = self.signing_subkeys().map(move |one| opened(one.key.unlock(&self.password, |_, _| Ok(()))));
+        std::iter::once(primary).chain(subkeys)
+    }
+
+    /// Those that are said to be for signing, the newest first, as GnuPG takes them.
+    fn signing_subkeys(&self) -> impl Iterator<Item = &SignedSecretSubKey> {
+        let signs = |one: &&SignedSecretSubKey| one.signatures.iter().any(|signature| signature.key_flags().sign());
+        let mut subkeys: Vec<&SignedSecretSubKey> = self.key.secret_subkeys.iter().filter(signs).collect();
+        subkeys.sort_by_key(|one| std::cmp::Reverse(one.key.created_at().as_secs()));
+        subkeys.into_iter()
+    }
+
+    /// Signs with the first part of the key whose signature will be accepted.
+    pub fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
+        let mut why = None;
+        let mut tried: Vec<Result<Vec<u8>, String>> = Vec::new();
+        tried.extend(self.signing_subkeys().map(|one| message(&one.key, &self.password, &statement.text)));
+        tried.push(message(&self.key.primary_key, &self.password, &statement.text));
+        for made in tried {
+            let refused = match made {
+                Err(cause) => cause,
+                Ok(message) => {
+                    match statement.is_signed_by(&message, &self.fingerprint, &self.keys, SystemTime::now()) {
+                        Ok(_) => {
+                            let fingerprint = self.fingerprint;
+                            return Ok(Signature { group: statement.group, message, fingerprint });
+                        }
+                        Err(SignatureFault::Key(key, fault)) => format!("key {key} {fault}"),
+                        Err(fault) => format!("what it signs would not be accepted: {fault}"),
+                    }
+                }
+            };
+            why.get_or_insert(refused);
+        }
+        Err(Refusal::new(Kind::Usage, &self.typed, why.unwrap_or_default()))
+    }
+}
+
+/// The only secret key that is there.
+fn only(bytes: &[u8]) -> Result<SignedSecretKey, String> {
+    let none = || "no OpenPGP secret key, armoured or binary".to_owned();
+    let (found, _) = PublicOrSecret::from_reader_many(bytes).map_err(|_| none())?;
+    let (mut secret, mut public) = (Vec::new(), false);
+    for key in found {
+        match key {
+            Ok(PublicOrSecret::Secret(key)) => secret.push(key),
+            Ok(PublicOrSecret::Public(_)) => public = true,
+            Err(_) => {}
+        }
+    }
+    match (secret.pop(), secret.len()) {
+        (Some(key), 0) => Ok(key),
+        (Some(_), more) => Err(format!("{} secret keys, where one is wanted", more + 1)),
+        (None, _) if public => Err("a public key, where the secret one is wanted".into()),
+        (None, _) => Err(none()),
+    }
+}
+
+/// A clear-signed message, as Apptainer has them.
+fn message<K: SigningKey>(key: &K, password: &Password, text: &str) -> Result<Vec<u8>, String> {
+    let sign = || {
+        // What Apptainer accepts, of what is strong enough for the key.
+        let hash = match key.hash_alg() {
+            hash @ (HashAlgorithm::Sha384 | HashAlgorithm::Sha512) => hash,
+            _ => HashAlgorithm::Sha256,
+        };
+        let mut config = SignatureConfig::v4(SignatureType::Text, key.algorithm(), hash);
+        config.hashed_subpackets = vec![
+            Subpacket::regular(SubpacketData::SignatureCreationTime(Timestamp::now()))?,
+            Subpacket::regular(SubpacketData::IssuerFingerprint(key.fingerprint()))?,
+        ];
+        config.unhashed_subpackets = vec![Subpacket::regular(SubpacketData::IssuerKeyId(key.legacy_key_id()))?];
+        let text = format!("{text}\n");
+        CleartextSignedMessage::new(&text, config, key, password)?.to_armored_bytes(ArmorOptions::default())
+    };
+    sign().map_err(|error: pgp::errors::Error| format!("it does not sign: {error}"))
+}
+
+/// As everybody writes fingerprints.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}

@@ -1,0 +1,110 @@
+//! `coracle sign`: a signature for each group of objects of a SIF.
+//!
+//! The image is copied, and the copy takes its name when all of it is on disk: whoever runs the old one meanwhile keeps
+//! it, and no power cut leaves half a signature in the only copy. What others have signed stays as it is.
+#![forbid(unsafe_code)]
+
+mod gnupg;
+mod key;
+mod passphrase;
+mod signals;
+mod write;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use coracle::report::{Kind, Refusal};
+use coracle::signature::{self, Statement};
+use coracle_orders::Sign;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use crate::subject::Subject;
+use gnupg::Gnupg;
+use key::SecretKey;
+
+/// A signature that is to become an object of the image.
+#[derive(Debug)]
+pub struct Signature {
+    /// The group that it is of.
+    pub group: u32,
+    /// A clear-signed message.
+    pub message: Vec<u8>,
+    /// The key that made it.
+    pub fingerprint: [u8; 20],
+}
+
+/// Who signs.
+enum Signer {
+    Key(Box<SecretKey>),
+    Gnupg(Gnupg),
+}
+
+impl Signer {
+    fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
+        match self {
+            Self::Key(key) => key.sign(statement),
+            Self::Gnupg(gnupg) => gnupg.sign(statement),
+        }
+    }
+}
+
+/// Signs the image.
+pub fn main(given: &Sign) -> Result<ExitCode, Refusal> {
+    let typed = given.image.display().to_string();
+    let subject = Subject::open(&given.image, OFlag::O_RDWR)?;
+    let _lock = lock(&subject)?;
+    let (_, objects) = subject.objects("has no room for a signature")?;
+    let groups: std::collections::BTreeSet<u32> = objects.iter().filter_map(|object| object.group()).collect();
+    write::check_room(&subject, groups.len())?;
+    let signer = match &given.key {
+        Some(path) => Signer::Key(Box::new(SecretKey::read(path, given.passphrase_file.as_deref())?)),
+        None => Signer::Gnupg(Gnupg::new(given.user.as_deref())),
+    };
+    let statements = signature::statements(&subject.file, subject.length()).map_err(|error| match error {
+        signature::Error::Empty => {
+            Refusal::new(Kind::ImageFormat, &typed, "none of its objects is in a group, so there is nothing to sign")
+        }
+        error => error.refuse(&typed),
+    })?;
+    let signatures =
+        statements.iter().map(|statement| signer.sign(statement)).collect::<Result<Vec<Signature>, Refusal>>()?;
+    // A link stays one: what it leads to is what gets the signature.
+    let place = given.image.canonicalize();
+    let place = place.map_err(|error| Refusal::new(Kind::ImageMissing, &typed, error.to_string()))?;
+    write::write(&subject, &place, &signatures)?;
+    for Signature { group, fingerprint, .. } in &signatures {
+        println!("{}: group {group} signed by {}", coracle::report::clean(&typed), key::hex(fingerprint));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of two who sign one image at a time, the second would replace what the first has made.
+fn lock(subject: &Subject) -> Result<Option<Flock<std::fs::File>>, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::System, &subject.typed, cause);
+    let file = subject.file.try_clone().map_err(|error| refuse(error.to_string()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(refuse("somebody else is signing it, or has locked it".into())),
+        // Lustre and NFS may have no locks; that the file is still the same is looked at before it is replaced.
+        Err((_, Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ENOLCK)) => Ok(None),
+        Err((_, errno)) => Err(refuse(format!("flock(): {}", errno.desc()))),
+    }
+}
+
+/// The whole of a small file, such as a key.
+fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, Refusal> {
+    use std::io::Read;
+    let refuse = |cause: String| Refusal::new(Kind::Usage, path.display().to_string(), cause);
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => refuse("no such file".into()),
+        std::io::ErrorKind::PermissionDenied => refuse("you may not read it".into()),
+        _ => refuse(error.to_string()),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
+    if bytes.len() as u64 > most {
+        return Err(refuse(format!("longer than {most} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,49 @@
+//! Signals that wait until what must not be left behind has gone.
+#![forbid(unsafe_code)]
+
+use coracle::report::{Kind, Refusal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Holds back what ends programs, until it is dropped.
+pub struct Held {
+    set: SigSet,
+    before: SigSet,
+    line: SignalFd,
+}
+
+impl Held {
+    /// From now on.
+    pub fn new() -> Result<Self, Refusal> {
+        let failed = |errno: nix::errno::Errno| Refusal::new(Kind::System, "signals", errno.desc());
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let before = SigSet::thread_get_mask().map_err(failed)?;
+        set.thread_block().map_err(failed)?;
+        let line = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+        Ok(Self { set, before, line })
+    }
+
+    /// Whether one waits.
+    pub fn pending(&self) -> bool {
+        let mut one = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut one, PollTimeout::ZERO), Ok(count) if count > 0)
+    }
+
+    /// Readable when one waits.
+    pub fn line(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+
+    /// Lets those that wait do what they do.
+    pub fn give_in(&self) {
+        let _ = self.set.thread_unblock();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}

@@ -1,0 +1,154 @@
+//! The copy of an image that has its signatures.
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coracle::image::sif::{DATA_SIGNATURE, DESCRIPTOR, HEADER, Header, group_link};
+use coracle::report::{Kind, Refusal};
+
+use super::Signature;
+use super::signals::Held;
+use crate::draft::{Draft, unwritable};
+use crate::subject::Subject;
+
+/// How much is copied before a signal is looked for, in bytes.
+const PART: u64 = 64 << 20;
+/// No group, as descriptors have it.
+const NO_GROUP: u32 = 0xf000_0000;
+/// The metadata is hashed with SHA-256.
+const SHA256: i32 = 1;
+
+/// Refuses an image whose table has no place for `wanted` signatures.
+pub fn check_room(subject: &Subject, wanted: usize) -> Result<(), Refusal> {
+    let (_, table) = table(subject)?;
+    let free = table.chunks_exact(DESCRIPTOR).filter(|slot| slot[4] == 0).count();
+    if free < wanted {
+        let all = table.len() / DESCRIPTOR;
+        let cause = format!("its table has {free} free places of {all}, {wanted} are needed for signatures");
+        return Err(Refusal::new(Kind::ImageFormat, &subject.typed, cause)
+            .hint("a new image has room: coracle build NEW.sif from what it was made of"));
+    }
+    Ok(())
+}
+
+/// Where the table is, and what is in it.
+fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
+    let damaged = |error: coracle::image::Error| error.refuse(&subject.typed);
+    let header = Header::read(&subject.file, subject.length()).map_err(damaged)?;
+    let (at, size) = header.table(subject.length()).map_err(damaged)?;
+    let mut table = vec![0; usize::try_from(size).unwrap_or(0)];
+    let read = subject.file.read_exact_at(&mut table, at);
+    read.map_err(|error| damaged(coracle::image::Error::Read(error)))?;
+    Ok((at, table))
+}
+
+/// Puts a copy with `signatures` in the place of the image.
+pub fn write(subject: &Subject, place: &Path, signatures: &[Signature]) -> Result<(), Refusal> {
+    // An interrupt must find time to take the copy away.
+    let held = Held::new()?;
+    let draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
+    let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
+    let mut source = &subject.file;
+    source.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut left = subject.length();
+    while left > 0 {
+        let copied = std::io::copy(&mut source.take(left.min(PART)), &mut &draft.file).map_err(failed)?;
+        if copied == 0 {
+            return Err(changed(subject));
+        }
+        left -= copied;
+        if held.pending() {
+            drop(draft);
+            held.give_in();
+            return Err(Refusal::new(Kind::System, &subject.typed, "interrupted: it has no new signature"));
+        }
+    }
+    append(subject, &draft, signatures)?;
+    keep_owner(subject, &draft).map_err(failed)?;
+    if !is_same(subject, place) {
+        return Err(changed(subject));
+    }
+    draft.publish().map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })
+}
+
+fn append(subject: &Subject, draft: &Draft, signatures: &[Signature]) -> Result<(), Refusal> {
+    let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    let now = now.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0);
+    let (table_at, mut table) = table(subject)?;
+    let mut end = subject.length();
+    let mut used: Vec<u32> = table.chunks_exact(DESCRIPTOR).filter(|slot| slot[4] != 0).map(id).collect();
+    for signature in signatures {
+        let free = table.chunks_exact_mut(DESCRIPTOR).enumerate().find(|(_, slot)| slot[4] == 0);
+        let Some((index, slot)) = free else { return Err(changed(subject)) };
+        // As Apptainer counts, unless another object has that number.
+        let first = u32::try_from(index + 1).unwrap_or(1);
+        let Some(id) = (first..).chain(1..first).find(|id| !used.contains(id)) else { return Err(changed(subject)) };
+        used.push(id);
+        describe(slot, id, signature, end, now);
+        draft.file.write_all_at(&signature.message, end).map_err(failed)?;
+        end += signature.message.len() as u64;
+    }
+    draft.file.write_all_at(&table, table_at).map_err(failed)?;
+    let mut header = [0; HEADER];
+    draft.file.read_exact_at(&mut header, 0).map_err(failed)?;
+    let free = table.chunks_exact(DESCRIPTOR).filter(|slot| slot[4] == 0).count();
+    let data_at = header.get(112..120).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let mut put = |at: usize, bytes: [u8; 8]| header[at..at + 8].copy_from_slice(&bytes);
+    put(72, now.to_le_bytes());
+    put(80, (free as u64).to_le_bytes());
+    put(120, end.saturating_sub(data_at).to_le_bytes());
+    draft.file.write_all_at(&header, 0).map_err(failed)
+}
+
+fn id(slot: &[u8]) -> u32 {
+    slot.get(5..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn describe(slot: &mut [u8], id: u32, signature: &Signature, at: u64, now: i64) {
+    let size = signature.message.len() as u64;
+    slot.fill(0);
+    let mut put = |from: usize, bytes: &[u8]| slot[from..from + bytes.len()].copy_from_slice(bytes);
+    put(0, &DATA_SIGNATURE.to_le_bytes());
+    put(4, &[1]);
+    put(5, &id.to_le_bytes());
+    put(9, &NO_GROUP.to_le_bytes());
+    put(13, &group_link(signature.group).to_le_bytes());
+    put(17, &at.to_le_bytes());
+    put(25, &size.to_le_bytes());
+    put(33, &size.to_le_bytes());
+    put(41, &now.to_le_bytes());
+    put(49, &now.to_le_bytes());
+    put(201, &SHA256.to_le_bytes());
+    put(205, &signature.fingerprint);
+}
+
+/// The new file is for those whom the old one was for.
+fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
+    let (old, new) = (&subject.found, draft.file.metadata()?);
+    let owner = (old.uid() != new.uid()).then_some(old.uid());
+    let group = (old.gid() != new.gid()).then_some(old.gid());
+    if owner.is_some() || group.is_some() {
+        // Whoever may not give it away has it himself, and gives nobody more than before.
+        let given = std::os::unix::fs::fchown(&draft.file, owner, group);
+        if given.is_err() && nix::unistd::geteuid().is_root() {
+            return given;
+        }
+    }
+    draft.file.set_permissions(old.permissions())
+}
+
+/// Whether what has been read is still there under its name.
+fn is_same(subject: &Subject, place: &Path) -> bool {
+    let what = |found: &std::fs::Metadata| {
+        (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec())
+    };
+    place.symlink_metadata().is_ok_and(|now| what(&now) == what(&subject.found))
+}
+
+fn changed(subject: &Subject) -> Refusal {
+    Refusal::new(Kind::System, &subject.typed, "somebody has changed it while it was being signed")
+}

@@ -1,0 +1,175 @@
+//! What a SIF says of itself and of its objects, for people to read. Nothing of it is anybody's word but the image's.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use super::{
+    ARCHITECTURES, DATA_PARTITION, Descriptor, Error, FS_ENCRYPTED_SQUASHFS, FS_EXT3, FS_GOCRYPTFS_SQUASHFS,
+    FS_SQUASHFS, Fault, File, GROUP_MASK, Header, PART_OVERLAY, PART_PRIMARY_SYSTEM, check_places, field, printable,
+};
+
+/// What an object is linked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// A group of objects.
+    Group(u32),
+    /// One object.
+    Object(u32),
+}
+
+/// A partition, as its descriptor has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    filesystem: i32,
+    part: i32,
+    architecture: [u8; 3],
+}
+
+/// Header and objects of the SIF in `file`, of `length` bytes: they lie in the file, share no bytes, and no two have
+/// one number. It may be encrypted, made for another processor, or have no root file system.
+pub fn objects(file: &File, length: u64) -> Result<(Header, Vec<Descriptor>), Error> {
+    let header = Header::read(file, length)?;
+    let descriptors = header.descriptors(file, length)?;
+    check_places(&descriptors, header.table(length)?, length)?;
+    let mut ids: Vec<u32> = descriptors.iter().map(Descriptor::id).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Fault::SameId(pair[0]).into()),
+        None => Ok((header, descriptors)),
+    }
+}
+
+impl Header {
+    /// What starts the file, if it is executed.
+    pub fn launch(&self) -> String {
+        printable(&self.0[..32])
+    }
+
+    /// The image's number, which says nothing of what is in it.
+    pub fn uuid(&self) -> [u8; 16] {
+        field(&self.0, 48)
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub fn created(&self) -> i64 {
+        i64::from_le_bytes(field(&self.0, 64))
+    }
+
+    /// When it was last changed.
+    pub fn modified(&self) -> i64 {
+        i64::from_le_bytes(field(&self.0, 72))
+    }
+
+    /// The processor of its root file system, as in [`std::env::consts::ARCH`].
+    pub fn architecture(&self) -> Option<&'static str> {
+        super::architecture_name(field(&self.0, 45))
+    }
+}
+
+impl Descriptor {
+    /// The object's name; writers make file names of them.
+    pub fn name(&self) -> String {
+        printable(&self.field::<128>(73))
+    }
+
+    /// What it is about, if that is something else in the image.
+    pub fn link(&self) -> Option<Link> {
+        let link = u32::from_le_bytes(self.field(13));
+        match self.linked_group() {
+            Some(group) => Some(Link::Group(group)),
+            None => Some(Link::Object(link)).filter(|_| link != 0),
+        }
+    }
+
+    /// When it was added, in seconds since 1970.
+    pub fn created(&self) -> i64 {
+        i64::from_le_bytes(self.field(41))
+    }
+
+    /// What kind of object it is, in a word.
+    pub fn type_name(&self) -> Option<&'static str> {
+        Some(match self.data_type() {
+            0x4001 => "definition",
+            0x4002 => "environment",
+            0x4003 => "labels",
+            DATA_PARTITION => "partition",
+            super::DATA_SIGNATURE => "signature",
+            0x4006 => "json",
+            0x4007 => "data",
+            0x4008 => "key",
+            0x4009 => "sbom",
+            0x400a => "oci-index",
+            0x400b => "oci-blob",
+            _ => return None,
+        })
+    }
+
+    /// What it says as a partition, if it is one.
+    pub fn partition(&self) -> Option<Partition> {
+        (self.data_type() == DATA_PARTITION).then(|| Partition {
+            filesystem: i32::from_le_bytes(self.field(201)),
+            part: i32::from_le_bytes(self.field(205)),
+            architecture: self.field(209),
+        })
+    }
+}
+
+impl Partition {
+    /// True of a squashfs that anybody can read.
+    pub fn is_squashfs(&self) -> bool {
+        self.filesystem == FS_SQUASHFS
+    }
+
+    /// True of the root file system.
+    pub fn is_root(&self) -> bool {
+        self.part == PART_PRIMARY_SYSTEM
+    }
+
+    /// True of what only a key opens.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.filesystem, FS_ENCRYPTED_SQUASHFS | FS_GOCRYPTFS_SQUASHFS)
+    }
+
+    /// The file system, in a word.
+    pub fn filesystem(&self) -> Option<&'static str> {
+        Some(match self.filesystem {
+            FS_SQUASHFS => "squashfs",
+            FS_EXT3 => "ext3",
+            3 => "archive",
+            4 => "raw",
+            FS_ENCRYPTED_SQUASHFS => "encrypted squashfs",
+            FS_GOCRYPTFS_SQUASHFS => "encrypted squashfs (gocryptfs)",
+            _ => return None,
+        })
+    }
+
+    /// What it is for, in a word.
+    pub fn role(&self) -> Option<&'static str> {
+        Some(match self.part {
+            1 => "system",
+            PART_PRIMARY_SYSTEM => "root",
+            3 => "data",
+            PART_OVERLAY => "overlay",
+            _ => return None,
+        })
+    }
+
+    /// The processor it is for, as in [`std::env::consts::ARCH`].
+    pub fn architecture(&self) -> Option<&'static str> {
+        ARCHITECTURES.iter().find(|(known, _)| *known == self.architecture).map(|(_, name)| *name)
+    }
+}
+
+/// What a signature or a link to a group says of the group's number.
+pub fn group_link(group: u32) -> u32 {
+    group | GROUP_MASK
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => write!(out, "group {group}"),
+            Self::Object(id) => id.fmt(out),
+        }
+    }
+}
