@@ -159,6 +159,11 @@ pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Wo
     layout.write(draft, size)
 }
 
+/// When an image is made that is made now: in seconds since 1970.
+pub fn time() -> Result<i64, Refusal> {
+    Ok(epoch()?.unwrap_or_else(now))
+}
+
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }

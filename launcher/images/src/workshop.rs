@@ -18,6 +18,7 @@ use coracle::sys::{self, Channel, Received};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
@@ -184,6 +185,8 @@ fn settle(line: &Channel, folder: PathBuf) -> Result<Workshop, Refusal> {
         Received::Packet(packet) => Owners::from_byte(packet.data.first().copied()),
         Received::Closed => None,
     };
+    // What is made here is an image's, whoever makes it.
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let owners = owners.ok_or_else(|| Refusal::new(Kind::Internal, "workshop", "whoever gives it its ids has gone"))?;
     let denied = made.err().map(denied);
     if denied.is_none() {

@@ -6,6 +6,7 @@
 //! `../../etc`, leads nowhere else.
 #![forbid(unsafe_code)]
 
+mod entries;
 mod ledger;
 
 use std::fs::File;
