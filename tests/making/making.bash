@@ -2,6 +2,10 @@
 
 # A folder for each test, which user and ranged may write to.
 setup() {
+	settle
+}
+
+settle() {
 	umask 022
 	unset SOURCE_DATE_EPOCH
 	cd "$BATS_TEST_TMPDIR"
@@ -10,6 +14,10 @@ setup() {
 
 # Nothing of ours may be left in /tmp, nor a file that says that it is not finished.
 teardown() {
+	nothing_left
+}
+
+nothing_left() {
 	local left
 	left=$(find /tmp "$BATS_TEST_TMPDIR" -maxdepth 1 \( -name 'coracle-*' -o -name '.*unfinished*' \) 2>/dev/null)
 	[[ -z $left ]] || { echo "left behind: $left"; return 1; }

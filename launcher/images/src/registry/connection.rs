@@ -30,21 +30,36 @@ const LONGEST_ERROR: u64 = 1 << 16;
 /// How much of what a registry says is repeated.
 const SAID: usize = 200;
 
-/// What all connections share. It has a thread, so it must not be there when a process is forked.
-pub fn client(stall: Duration) -> Result<Client, Refusal> {
-    // Another one was installed by whoever came first, which does as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let policy = redirect::Policy::custom(|attempt| {
+/// What all connections share. They have threads, so they must not be there when a process is forked.
+pub struct Clients {
+    follows: Client,
+    stays: Client,
+}
+
+impl Clients {
+    /// Such as give up when nothing has come for `stall`.
+    pub fn new(stall: Duration) -> Result<Self, Refusal> {
+        // Another one was installed by whoever came first, which does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self { follows: client(stall, follow())?, stays: client(stall, redirect::Policy::none())? })
+    }
+}
+
+fn follow() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
         let from_tls = attempt.previous().last().is_some_and(|previous| previous.scheme() == "https");
         if attempt.previous().len() > REDIRECTS {
             attempt.error("it redirects without an end")
         } else if from_tls && attempt.url().scheme() != "https" {
             attempt.error("it redirects to a place without TLS")
         } else {
-            // What was sent to prove who asks stays with the host that it was for.
+            // The header that proves who asks stays with the host that it was for: reqwest takes it away.
             attempt.follow()
         }
-    });
+    })
+}
+
+fn client(stall: Duration, policy: redirect::Policy) -> Result<Client, Refusal> {
     Client::builder()
         .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT.min(stall))
@@ -56,19 +71,20 @@ pub fn client(stall: Duration) -> Result<Client, Refusal> {
 }
 
 /// A place to get images from, and what it is asked for.
-pub struct Connection {
-    client: Client,
+pub struct Connection<'a> {
+    clients: &'a Clients,
     origin: Url,
-    host: String,
+    label: String,
     repository: String,
     credentials: Option<Credentials>,
     login: Mutex<Option<HeaderValue>>,
 }
 
-impl Connection {
-    /// To `host`, for images of `repository`.
+impl<'a> Connection<'a> {
+    /// To `host`, which messages call `label`, for images of `repository`.
     pub fn to(
-        client: &Client,
+        clients: &'a Clients,
+        label: &str,
         host: &str,
         plain_http: bool,
         repository: String,
@@ -77,13 +93,12 @@ impl Connection {
         let scheme = if plain_http { "http" } else { "https" };
         let origin = Url::parse(&format!("{scheme}://{host}/"))
             .map_err(|error| Fault::new(Kind::Usage, format!("{host}: {error}")))?;
-        let (client, host) = (client.clone(), host.to_owned());
-        Ok(Self { client, origin, host, repository, credentials, login: Mutex::new(None) })
+        Ok(Self { clients, origin, label: label.into(), repository, credentials, login: Mutex::new(None) })
     }
 
-    /// Its host, for messages.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// What messages call it.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// Asks once for `path` of the repository, from byte `from` on.
@@ -91,7 +106,7 @@ impl Connection {
         let url = format!("{}v2/{}/{path}", self.origin, self.repository);
         let mut logged_in = false;
         loop {
-            let mut request = self.client.get(&url).header(header::ACCEPT, accept);
+            let mut request = self.clients.follows.get(&url).header(header::ACCEPT, accept);
             if from > 0 {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
@@ -117,9 +132,9 @@ impl Connection {
     pub fn read(&self, response: Response, longest: u64) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         let read = response.take(longest + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Fault::broken(&self.host, &error))?;
+        read.map_err(|error| Fault::broken(&self.label, &error))?;
         if bytes.len() as u64 > longest {
-            return Err(Fault::new(Kind::Registry, format!("{} answers more than {longest} bytes", self.host)));
+            return Err(Fault::new(Kind::Registry, format!("{} answers more than {longest} bytes", self.label)));
         }
         Ok(bytes)
     }
@@ -131,12 +146,12 @@ impl Connection {
     fn send(&self, request: RequestBuilder) -> Result<Response, Fault> {
         request.send().map_err(|error| {
             if error.is_timeout() {
-                return Fault::passing(format!("{} does not answer", self.host));
+                return Fault::passing(format!("{} does not answer", self.label));
             }
             if error.is_redirect() {
-                return Fault::new(Kind::Registry, format!("{}: {}", self.host, root(&error)));
+                return Fault::new(Kind::Registry, format!("{}: {}", self.label, root(&error)));
             }
-            Fault::broken(&self.host, &error)
+            Fault::broken(&self.label, &error)
         })
     }
 
@@ -172,7 +187,7 @@ impl Connection {
 
     /// Asks the realm that the registry names for a token.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Fault> {
-        let no_realm = || Fault::new(Kind::Registry, format!("{} wants a token from {realm:?}", self.host));
+        let no_realm = || Fault::new(Kind::Registry, format!("{} wants a token from {realm:?}", self.label));
         let mut url = Url::parse(realm).map_err(|_| no_realm())?;
         // A password that came under TLS does not leave without it.
         if !(url.scheme() == "https" || url.scheme() == "http" && self.origin.scheme() == "http") {
@@ -181,21 +196,26 @@ impl Connection {
         let scope = format!("repository:{}:pull", self.repository);
         let mut pairs = vec![("scope", scope.as_str())];
         pairs.extend(service.map(|service| ("service", service)));
+        // What proves who asks is for the realm, not for whoever it redirects to.
         let request = match &self.credentials {
             Some(Credentials::Token(token)) => {
                 pairs.extend([("grant_type", "refresh_token"), ("client_id", "coracle"), ("refresh_token", token)]);
                 let mut form = url.clone();
                 form.query_pairs_mut().clear().extend_pairs(pairs);
                 let body = form.query().unwrap_or_default().to_owned();
-                self.client.post(url).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+                self.clients
+                    .stays
+                    .post(url)
+                    .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(body)
             }
             Some(Credentials::Password(user, password)) => {
                 url.query_pairs_mut().extend_pairs(pairs);
-                self.client.get(url).header(header::AUTHORIZATION, secret(basic_auth(user, password))?)
+                self.clients.stays.get(url).header(header::AUTHORIZATION, secret(basic_auth(user, password))?)
             }
             None => {
                 url.query_pairs_mut().extend_pairs(pairs);
-                self.client.get(url)
+                self.clients.follows.get(url)
             }
         };
         let response = self.send(request)?;
@@ -203,14 +223,14 @@ impl Connection {
             return Err(self.fault(response, "token"));
         }
         let bytes = self.read(response, LONGEST_TOKEN)?;
-        let bad = || Fault::new(Kind::Registry, format!("{} has no token for us", self.host));
+        let bad = || Fault::new(Kind::Registry, format!("{} has no token for us", self.label));
         let answer: Token = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty()).ok_or_else(bad)
     }
 
     /// What an answer means that is none that was asked for.
     fn fault(&self, response: Response, path: &str) -> Fault {
-        let (status, host) = (response.status(), &self.host);
+        let (status, host) = (response.status(), &self.label);
         let wait =
             response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let wait = wait.map(Duration::from_secs);

@@ -29,7 +29,7 @@ pub struct Download<'a> {
     /// The image, for messages.
     pub object: &'a str,
     /// Where they are asked for, one after the other; not empty.
-    pub places: &'a [Connection],
+    pub places: &'a [Connection<'a>],
     /// Where they go.
     pub cache: &'a Cache,
     /// Who is told.
@@ -39,7 +39,7 @@ pub struct Download<'a> {
 
 impl<'a> Download<'a> {
     /// Of an image's blobs.
-    pub fn of(object: &'a str, places: &'a [Connection], cache: &'a Cache, progress: &'a Progress) -> Self {
+    pub fn of(object: &'a str, places: &'a [Connection<'a>], cache: &'a Cache, progress: &'a Progress) -> Self {
         Self { object, places, cache, progress, stop: AtomicBool::new(false) }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Download<'a> {
     }
 
     /// Gets what is missing of a blob from one place, and checks the whole.
-    fn fill(&self, place: &Connection, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
+    fn fill(&self, place: &Connection<'_>, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
         let mut doubtful = partial.length() > 0;
         let mut patience = Patience::default();
         loop {
@@ -105,7 +105,7 @@ impl<'a> Download<'a> {
                 Ok(()) => {
                     self.restart(partial)?;
                     if !doubtful {
-                        let cause = format!("what {} gives out as {} is something else", place.host(), part.digest);
+                        let cause = format!("what {} gives out as {} is something else", place.label(), part.digest);
                         return Err(Fault::new(Kind::Digest, cause));
                     }
                     // What was there before may have been wrong, and not what came now.
@@ -127,7 +127,7 @@ impl<'a> Download<'a> {
     }
 
     /// One request.
-    fn attempt(&self, place: &Connection, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
+    fn attempt(&self, place: &Connection<'_>, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
         if partial.length() == part.size {
             return Ok(());
         }
@@ -139,14 +139,14 @@ impl<'a> Download<'a> {
                 // It gives the whole blob, whatever it was asked for.
                 self.restart(partial)?;
                 if response.status() == StatusCode::PARTIAL_CONTENT {
-                    return Err(Fault::passing(format!("{} gives out another part than was asked for", place.host())));
+                    return Err(Fault::passing(format!("{} gives out another part than was asked for", place.label())));
                 }
                 0
             }
         };
         let wrong = |length: u64| {
             let cause =
-                format!("what {} gives out as {} has {length} bytes, not {}", place.host(), part.digest, part.size);
+                format!("what {} gives out as {} has {length} bytes, not {}", place.label(), part.digest, part.size);
             Fault::new(Kind::Digest, cause)
         };
         if let Some(length) = response.content_length().map(|length| length.saturating_add(from))
@@ -161,8 +161,8 @@ impl<'a> Download<'a> {
             }
             let read = response.read(&mut buffer);
             let count = read.map_err(|error| match is_timeout(&error) {
-                true => Fault::passing(format!("{} has stopped giving it out", place.host())),
-                false => Fault::passing(format!("{}: the connection broke: {error}", place.host())),
+                true => Fault::passing(format!("{} has stopped giving it out", place.label())),
+                false => Fault::passing(format!("{}: the connection broke: {error}", place.label())),
             })?;
             if count == 0 {
                 break;
@@ -178,7 +178,7 @@ impl<'a> Download<'a> {
             true => Ok(()),
             false => Err(Fault::passing(format!(
                 "{} has given out {} of {} bytes",
-                place.host(),
+                place.label(),
                 partial.length(),
                 part.size
             ))),

@@ -22,11 +22,10 @@ use std::time::Duration;
 use coracle::config::{self, Config};
 use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::Access;
-use reqwest::blocking::Client;
 
 use crate::oci;
 use cache::Cache;
-use connection::Connection;
+use connection::{Clients, Connection};
 use digest::Digest;
 use download::Download;
 use fault::{Fault, patiently};
@@ -73,7 +72,8 @@ impl Registries {
     pub fn fetch(&self, name: &Name) -> Result<oci::Image, Refusal> {
         let cache = Cache::open()?;
         let wanted = self.wanted()?;
-        let (places, found) = self.look(name, &wanted)?;
+        let clients = self.clients()?;
+        let (places, found) = self.look(name, &wanted, &clients)?;
 
         let mut parts: BTreeMap<&Digest, &Part> = BTreeMap::new();
         for part in found.layers.iter().chain([&found.config]) {
@@ -106,27 +106,40 @@ impl Registries {
 
     /// The digest of the manifest that a [`fetch`](Self::fetch) would take now.
     pub fn resolve(&self, name: &Name) -> Result<String, Refusal> {
-        self.look(name, &self.wanted()?).map(|(_, found)| found.digest.to_string())
+        self.look(name, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
     }
 
     fn wanted(&self) -> Result<Wanted, Refusal> {
         Wanted::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
     }
 
+    fn clients(&self) -> Result<Clients, Refusal> {
+        Clients::new(Duration::from_secs(self.access.timeout.into()))
+    }
+
     /// Who has it, and what.
-    fn look(&self, name: &Name, wanted: &Wanted) -> Result<(Vec<Connection>, Found), Refusal> {
-        let client = connection::client(Duration::from_secs(self.access.timeout.into()))?;
-        let mut places = self.places(name, &client)?;
+    fn look<'a>(
+        &self,
+        name: &Name,
+        wanted: &Wanted,
+        clients: &'a Clients,
+    ) -> Result<(Vec<Connection<'a>>, Found), Refusal> {
+        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
+        let mut places = self.places(name, site, clients)?;
         let found = Self::find(&mut places, name, wanted)?;
         Ok((places, found))
     }
 
     /// The mirrors that the site has, and the registry itself.
-    fn places(&self, name: &Name, client: &Client) -> Result<Vec<Connection>, Refusal> {
-        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
+    fn places<'a>(
+        &self,
+        name: &Name,
+        site: Option<&config::Registry>,
+        clients: &'a Clients,
+    ) -> Result<Vec<Connection<'a>>, Refusal> {
         let given = self.access.authfile.as_deref();
-        let to = |host: &str, plain_http, repository, credentials| {
-            Connection::to(client, host, plain_http, repository, credentials)
+        let to = |label: &str, host: &str, plain_http, repository, credentials| {
+            Connection::to(clients, label, host, plain_http, repository, credentials)
                 .map_err(|fault| fault.refusal(name.typed()))
         };
         let mut places = Vec::new();
@@ -137,16 +150,16 @@ impl Registries {
             };
             // A file that is for the registry alone may well say nothing of its mirrors.
             let credentials = credentials::find(given, &mirror.host, &repository, false)?;
-            places.push(to(&mirror.host, mirror.plain_http, repository, credentials)?);
+            places.push(to(&mirror.host, &mirror.host, mirror.plain_http, repository, credentials)?);
         }
         let plain_http = self.access.plain_http || site.is_some_and(config::Registry::plain_http);
         let credentials = credentials::find(given, &name.registry, &name.repository, true)?;
-        places.push(to(name.host(), plain_http, name.repository.clone(), credentials)?);
+        places.push(to(&name.registry, name.host(), plain_http, name.repository.clone(), credentials)?);
         Ok(places)
     }
 
     /// Asks one place after the other; those that do not have the image are left out of `places`.
-    fn find(places: &mut Vec<Connection>, name: &Name, wanted: &Wanted) -> Result<Found, Refusal> {
+    fn find(places: &mut Vec<Connection<'_>>, name: &Name, wanted: &Wanted) -> Result<Found, Refusal> {
         loop {
             let Some(place) = places.first() else {
                 return Err(Refusal::new(Kind::Internal, name.typed(), "there is no place to ask"));
@@ -167,7 +180,7 @@ impl Registries {
 }
 
 /// What a place has under a name, for a processor.
-fn resolve(place: &Connection, name: &Name, wanted: &Wanted) -> Result<Found, Fault> {
+fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found, Fault> {
     let mut expected = name.digest.clone();
     let mut word = name.wanted();
     for _ in 0..DEPTH {
@@ -185,7 +198,7 @@ fn resolve(place: &Connection, name: &Name, wanted: &Wanted) -> Result<Found, Fa
 }
 
 /// Asks for a manifest, by tag or digest.
-fn ask(place: &Connection, word: &str, expected: Option<&Digest>) -> Result<(Vec<u8>, Digest), Fault> {
+fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<(Vec<u8>, Digest), Fault> {
     patiently(|| {
         let response = place.get(&format!("manifests/{word}"), manifest::ACCEPT, 0)?;
         // Of a tag, this is all that there is to compare with; other algorithms than ours are left to themselves.
@@ -194,7 +207,7 @@ fn ask(place: &Connection, word: &str, expected: Option<&Digest>) -> Result<(Vec
         if let Some(expected) = expected.or(said.as_ref()) {
             let digest = expected.of_same_kind(&bytes);
             if digest != *expected {
-                let cause = format!("what {} gives out as its manifest {expected} is {digest}", place.host());
+                let cause = format!("what {} gives out as its manifest {expected} is {digest}", place.label());
                 return Err(Fault::new(Kind::Digest, cause));
             }
             return Ok((bytes, digest));

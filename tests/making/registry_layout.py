@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""registry_layout.py LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
+
+Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those folders, or with several
+platforms an index of such images. A platform is an architecture, or an architecture/variant."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+
+OCI = "application/vnd.oci.image."
+
+
+def put(layout, data):
+    digest = hashlib.sha256(data).hexdigest()
+    folder = os.path.join(layout, "blobs", "sha256")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, digest), "wb") as file:
+        file.write(data)
+    return {"digest": "sha256:" + digest, "size": len(data)}
+
+
+def root(entry):
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    return entry
+
+
+def image(layout, platform, folders):
+    architecture, _, variant = platform.partition("/")
+    layers, diff_ids = [], []
+    for folder in folders:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name in sorted(os.listdir(folder)):
+                tar.add(os.path.join(folder, name), name, filter=root)
+        data = packed.getvalue()
+        diff_ids.append("sha256:" + hashlib.sha256(data).hexdigest())
+        layers.append({"mediaType": OCI + "layer.v1.tar+gzip", **put(layout, gzip.compress(data, 1, mtime=0))})
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI + "manifest.v1+json",
+        "config": {"mediaType": OCI + "config.v1+json", **put(layout, json.dumps(config).encode())},
+        "layers": layers,
+    }
+    named = {"os": "linux", "architecture": architecture}
+    if variant:
+        named["variant"] = variant
+    return {"mediaType": OCI + "manifest.v1+json", **put(layout, json.dumps(manifest).encode()), "platform": named}
+
+
+def main():
+    layout, tag, images = sys.argv[1], sys.argv[2], sys.argv[3:]
+    made = []
+    for text in images:
+        platform, _, folders = text.partition(":")
+        made.append(image(layout, platform, folders.split(",")))
+    if len(made) == 1:
+        top = made[0]
+    else:
+        index = {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": made}
+        top = {"mediaType": OCI + "index.v1+json", **put(layout, json.dumps(index).encode())}
+    top["annotations"] = {"org.opencontainers.image.ref.name": tag}
+    with open(os.path.join(layout, "oci-layout"), "w") as file:
+        file.write('{"imageLayoutVersion":"1.0.0"}')
+    with open(os.path.join(layout, "index.json"), "w") as file:
+        json.dump({"schemaVersion": 2, "manifests": [top]}, file)
+
+
+main()
