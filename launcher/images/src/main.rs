@@ -25,6 +25,7 @@ mod sign;
 mod source;
 mod squashfs;
 mod subject;
+mod unpack;
 mod workshop;
 
 use std::process::ExitCode;
