@@ -46,6 +46,23 @@ runs() { # FILE COMMAND...
 	for who in user ranged own; do cmp root.sif "$who.sif"; done
 }
 
+@test "a capability of a file is kept wherever there is a user namespace, and else its loss is said" {
+	local who
+	make capability layout
+	export SOURCE_DATE_EPOCH=1700000000
+	coracle build root.sif oci:layout
+	as_user coracle build user.sif oci:layout
+	as_ranged coracle build ranged.sif oci:layout
+	for who in user ranged; do cmp root.sif "$who.sif"; done
+	unsquashfs -q -n -o "$(offset root.sif)" -d unpacked root.sif >/dev/null
+	[[ $(getfattr -n security.capability -e hex --only-values unpacked/bin | tr '\0' . | cat -v) == *^D* ]]
+	run as_user unshare --user --map-current-user --keep-caps sh -c '
+		echo 0 >/proc/sys/user/max_user_namespaces
+		exec setpriv --ambient-caps=-all --inh-caps=-all coracle build own.sif oci:layout'
+	[[ $status == 0 ]]
+	says 'attributes of files that cannot be kept here: security.capability'
+}
+
 @test "the same layers give the same image, however they are compressed" {
 	local how
 	export SOURCE_DATE_EPOCH=1700000000

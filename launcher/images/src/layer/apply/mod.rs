@@ -35,6 +35,8 @@ use crate::workshop::Owners;
 
 /// How folders are made that no entry is about.
 const FOLDER: u32 = 0o755;
+/// How many lost attributes are remembered.
+const LOST: usize = 10;
 const COPIED: usize = 256 << 10;
 /// What the owner of a file can do in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -101,9 +103,7 @@ impl<'a> Applier<'a> {
             Kind::Link(target) | Kind::Symlink(target) => target.len(),
             _ => 0,
         };
-        self.budget
-            .entry(entry.path.len() + link)
-            .map_err(|cause| self.named.refusal(Fault::ImageFormat, &format!("has {cause}")))?;
+        self.take(entry.path.len() + link)?;
         let path = parts(&entry.path).map_err(|cause| self.bad(&entry.path, &format!("is {cause}")))?;
         self.newest = self.newest.max(clamp(entry.time));
         let Some(name) = path.file_name() else {
@@ -120,6 +120,8 @@ impl<'a> Applier<'a> {
         }
         let folder = self.folder(parent, entry)?;
         let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+        // Behind links, it may be far longer than what the entry says.
+        self.budget.name(place.path.as_os_str().len()).map_err(|cause| self.too_much(&cause))?;
         self.mark(&place.path);
         match &entry.kind {
             Kind::Folder => self.make_folder(&place, entry),
@@ -151,6 +153,7 @@ impl<'a> Applier<'a> {
                 };
                 let folder = self.folder(parent, entry)?;
                 let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+                self.take(place.path.as_os_str().len())?;
                 self.mark(&place.path);
                 match mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700)) {
                     Ok(()) => {}
@@ -178,7 +181,7 @@ impl<'a> Applier<'a> {
     fn make_file(&mut self, place: &Place, entry: &Entry, data: &mut impl Read) -> Result<(), Refusal> {
         self.budget.file(entry.stored, self.root.folder())?;
         let holes = entry.size.saturating_sub(entry.stored);
-        self.budget.holes(holes).map_err(|cause| self.named.refusal(Fault::ImageFormat, &format!("has {cause}")))?;
+        self.budget.holes(holes).map_err(|cause| self.too_much(&cause))?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o600);
         let file = File::from(self.make(place, |fd, name| nix::fcntl::openat(fd, name, flags, mode))?);
@@ -376,11 +379,20 @@ impl<'a> Applier<'a> {
             let flags = rustix::fs::XattrFlags::empty();
             match rustix::fs::fsetxattr(file, name.as_slice(), value, flags) {
                 Ok(()) => self.root.has_attributes = true,
-                Err(_) => {
+                Err(_) if self.lost.len() < LOST => {
                     self.lost.insert(shown(name));
                 }
+                Err(_) => {}
             }
         }
+    }
+
+    fn take(&mut self, name: usize) -> Result<(), Refusal> {
+        self.budget.entry(name).map_err(|cause| self.too_much(&cause))
+    }
+
+    fn too_much(&self, cause: &str) -> Refusal {
+        self.named.refusal(Fault::ImageFormat, &format!("has {cause}"))
     }
 
     fn stat(&self, place: &Place) -> Result<Option<FileStat>, Refusal> {
