@@ -37,6 +37,8 @@ use crate::workshop::Owners;
 const FOLDER: u32 = 0o755;
 /// How many lost attributes are remembered.
 const LOST: usize = 10;
+/// What a folder takes on most disks.
+const BLOCK: u64 = 4096;
 const COPIED: usize = 256 << 10;
 /// What the owner of a file can do in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -61,6 +63,7 @@ pub struct Applier<'a> {
 impl<'a> Applier<'a> {
     /// One that makes files of `root`, of those who can be had.
     pub fn new(root: &'a mut Root, owners: Owners) -> Self {
+        root.rest_is_root = owners == Owners::Own;
         Self {
             root,
             owners,
@@ -123,6 +126,9 @@ impl<'a> Applier<'a> {
         // Behind links, it may be far longer than what the entry says.
         self.budget.name(place.path.as_os_str().len()).map_err(|cause| self.too_much(&cause))?;
         self.mark(&place.path);
+        if entry.kind != Kind::File {
+            self.budget.file(if entry.kind == Kind::Folder { BLOCK } else { 0 }, self.root.folder())?;
+        }
         match &entry.kind {
             Kind::Folder => self.make_folder(&place, entry),
             Kind::File => self.make_file(&place, entry, data),
@@ -154,6 +160,7 @@ impl<'a> Applier<'a> {
                 let folder = self.folder(parent, entry)?;
                 let place = Place { path: folder.join(name), name: name.to_owned(), folder };
                 self.take(place.path.as_os_str().len())?;
+                self.budget.file(BLOCK, self.root.folder())?;
                 self.mark(&place.path);
                 match mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700)) {
                     Ok(()) => {}
