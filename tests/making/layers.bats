@@ -32,18 +32,41 @@ runs() { # FILE COMMAND...
 	return "$status"
 }
 
+# A user in a namespace in which there can be no further one, as himself and without capabilities.
+as_plain_user() { # COMMAND...
+	as_user unshare --user --map-current-user --keep-caps sh -c '
+		echo 0 >/proc/sys/user/max_user_namespaces
+		exec setpriv --ambient-caps=-all --inh-caps=-all "$@"' sh "$@"
+}
+
 @test "an image is the same for root, a user, one with a range of ids, and one without user namespaces" {
-	local who
+	local from who
 	make layout layout
+	make small small text one
+	export SOURCE_DATE_EPOCH=1700000000
+	for from in layout small; do
+		coracle build root.sif "oci:$from"
+		as_user coracle build user.sif "oci:$from"
+		as_ranged coracle build ranged.sif "oci:$from"
+		as_plain_user coracle build own.sif "oci:$from"
+		for who in user ranged own; do cmp root.sif "$who.sif"; done
+		rm -f ./*.sif
+	done
+}
+
+@test "a capability of a file is kept wherever there is a user namespace, and else its loss is said" {
+	local who
+	make capability layout
 	export SOURCE_DATE_EPOCH=1700000000
 	coracle build root.sif oci:layout
 	as_user coracle build user.sif oci:layout
 	as_ranged coracle build ranged.sif oci:layout
-	# In a namespace in which there can be no further one, as its user and without capabilities.
-	as_user unshare --user --map-current-user --keep-caps sh -c '
-		echo 0 >/proc/sys/user/max_user_namespaces
-		exec setpriv --ambient-caps=-all --inh-caps=-all coracle build own.sif oci:layout'
-	for who in user ranged own; do cmp root.sif "$who.sif"; done
+	for who in user ranged; do cmp root.sif "$who.sif"; done
+	unsquashfs -q -n -o "$(offset root.sif)" -d unpacked root.sif >/dev/null
+	[[ $(getfattr -n security.capability -e hex --only-values unpacked/bin | tr '\0' . | cat -v) == *^D* ]]
+	run as_plain_user coracle build own.sif oci:layout
+	[[ $status == 0 ]]
+	says 'attributes of files that cannot be kept here: security.capability'
 }
 
 @test "the same layers give the same image, however they are compressed" {

@@ -11,6 +11,8 @@ import sys
 import tarfile
 
 TREE = os.environ.get("CORACLE_IMAGES", ".") + "/tree"
+# struct vfs_cap_data of linux/capability.h, version 2: CAP_NET_BIND_SERVICE, permitted and effective.
+BIND_PORTS = "\x01\0\0\x02\0\x04\0\0" + "\0" * 12
 FOLDER, LINK, SYMLINK = tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
 
 
@@ -154,6 +156,7 @@ WHAT = {
     "layout": lambda out, how="gzip", tag="one": layout(out, [tar(lower()), tar(upper())], how, tag),
     "small": lambda out, text, tag: layout(out, [tar([folder("etc"), entry("etc/text", data=text.encode())])], "", tag),
     "wrong-layer": lambda out: layout(out, [tar(lower()), tar(upper())], ids=["sha256:" + digest(tar(lower())), "sha256:" + "1" * 64]),
+    "capability": lambda out: layout(out, [tar([entry("bin", data=b"#", mode=0o755, pax={"SCHILY.xattr.security.capability": BIND_PORTS})])]),
     "tar": lambda out: write(out, tar(lower())),
     "docker": lambda out, *layers: docker(out, list(layers)),
     "docker-link": lambda out, target: docker(out, ["l/layer.tar"], more=[entry("l/layer.tar", SYMLINK, link=target)]),

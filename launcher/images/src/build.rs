@@ -156,7 +156,7 @@ fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
 }
 
 /// Writes what was put together as a SIF.
-pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
+pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
     let architecture = architecture_code(&assembly.architecture)
         .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
     let epoch = epoch()?;
@@ -164,6 +164,7 @@ pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Wo
     if let Some(conventions) = &assembly.conventions {
         layout.objects = conventions::write(&assembly.root, conventions)?;
     }
+    assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
     layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)

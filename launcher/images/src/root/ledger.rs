@@ -50,6 +50,11 @@ impl Ledger {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device) });
     }
 
+    /// Whether anything is noted of `path`.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// Whether `path` is a device.
     pub fn is_device(&self, path: &Path) -> bool {
         self.entries.get(path).is_some_and(|entry| entry.device.is_some())
