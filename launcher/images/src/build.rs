@@ -20,6 +20,7 @@ use crate::root::Root;
 use crate::sif::Layout;
 use crate::source::Source;
 use crate::squashfs;
+use crate::unpack;
 use crate::workshop::{self, Owners, Workshop};
 
 /// The folder of the root file system in the workshop.
@@ -71,7 +72,7 @@ pub fn assemble(
     match source {
         Source::Folder(path) => copy(path, name, workshop),
         Source::Tar(path) => assemble_tar(path, name, workshop),
-        Source::Image(path) => Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet")),
+        Source::Image(path) => assemble_image(path, name, workshop),
         Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
         Source::Layout(path, tag) => assemble_oci(&oci::from_layout(path, tag.as_deref(), processor)?, name, workshop),
         Source::LayoutArchive(path, tag) => {
@@ -108,6 +109,15 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
     let mut root = Root::create(&workshop.folder.join(name))?;
     let mut applier = Applier::new(&mut root, workshop.owners);
     layer::apply(&layer, "", Meaning::Tree, &mut applier)?;
+    finish(applier)?;
+    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+}
+
+/// Unpacks an image; what `/.singularity.d` says in it is still there.
+fn assemble_image(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    unpack::unpack(path, &mut applier, &workshop.folder)?;
     finish(applier)?;
     Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
 }
@@ -150,7 +160,7 @@ fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
 }
 
 /// Writes what was put together as a SIF.
-pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
+pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
     let architecture = architecture_code(&assembly.architecture)
         .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
     let epoch = epoch()?;
@@ -158,6 +168,7 @@ pub fn write(assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Wo
     if let Some(conventions) = &assembly.conventions {
         layout.objects = conventions::write(&assembly.root, conventions)?;
     }
+    assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
     layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)

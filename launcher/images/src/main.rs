@@ -20,6 +20,7 @@ mod root;
 mod sif;
 mod source;
 mod squashfs;
+mod unpack;
 mod workshop;
 
 use std::process::ExitCode;

@@ -30,7 +30,7 @@ const PADDED: u64 = 4096;
 /// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another time.
 pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
     let definitions = scratch.join("definitions");
-    let Definitions { lines, words: named } =
+    let Definitions { lines, words: named, root: top } =
         root.ledger.definitions(|path, owner, mode| differs(root, path, owner, mode));
     if named.iter().map(|word| word.len() + 16).sum::<usize>() > MOST_WORDS {
         let cause = "too many names with line breaks of files that are not root's";
@@ -59,6 +59,9 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     add(if root.has_attributes { "-xattrs" } else { "-no-xattrs" });
     if root.all_root {
         add("-all-root");
+    }
+    if let Some((Owner { uid, gid }, mode)) = top {
+        add(&format!("-root-mode {mode:o} -root-uid {uid} -root-gid {gid}"));
     }
     words.extend(["-pf".into(), definitions.into_os_string()]);
     words.extend(named.into_iter().flat_map(|word| ["-p".into(), word]));

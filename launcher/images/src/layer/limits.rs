@@ -2,7 +2,7 @@
 //!
 //! Whoever made it may have made it so that it fills a disk, or never ends. What real images have is far below:
 //!
-//! - ten million entries, with names of 1 GiB together, in all layers of an image;
+//! - ten million entries, with names of 2 GiB together (each counts twice: in the archive, and in the image), in all layers of an image;
 //! - of each archive: 100 times its size as it lies there, and always 4 GiB. One that is not compressed has no such
 //!   limit: that is what to do about one that is meant so;
 //! - holes of 1 TiB in sparse files;
@@ -22,7 +22,7 @@ const ALWAYS: u64 = 4 << 30;
 /// How many times its size it may unpack to.
 const RATIO: u64 = 100;
 const ENTRIES: u64 = 10_000_000;
-const NAMES: u64 = 1 << 30;
+const NAMES: u64 = 2 << 30;
 const HOLES: u64 = 1 << 40;
 /// After how many bytes the disk is looked at again.
 const LOOK: u64 = 64 << 20;
@@ -73,10 +73,15 @@ impl Budget {
 
     /// Takes an entry with a name of `name` bytes.
     pub fn entry(&mut self, name: usize) -> Result<(), String> {
-        let too_many = |what| format!("more than {what} in the image");
-        self.entries = self.entries.checked_sub(1).ok_or_else(|| too_many(format!("{ENTRIES} files")))?;
-        self.names =
-            self.names.checked_sub(name as u64).ok_or_else(|| too_many(format!("{NAMES} bytes of names of files")))?;
+        let left = self.entries.checked_sub(1);
+        self.entries = left.ok_or_else(|| format!("more than {ENTRIES} files in the image"))?;
+        self.name(name)
+    }
+
+    /// Takes a name of `name` bytes.
+    pub fn name(&mut self, name: usize) -> Result<(), String> {
+        let left = self.names.checked_sub(name as u64);
+        self.names = left.ok_or_else(|| format!("more than {NAMES} bytes of names of files in the image"))?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod stream;
 pub mod tar;
 
 use std::io;
+use std::path::Path;
 
 use coracle::report::{Kind, Refusal};
 
@@ -31,7 +32,7 @@ pub enum Meaning {
 
 /// Applies one of them.
 pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<'_>) -> Result<(), Refusal> {
-    let named = Named { file: layer.file.display().to_string(), what: what.to_owned() };
+    let named = Named::new(&layer.file, what);
     applier.begin(named.clone(), meaning);
     let ((), digest) = stream::with_tar(layer, &named, |stream| {
         let mut tar = tar::Reader::new(stream);
@@ -59,6 +60,11 @@ pub struct Named {
 }
 
 impl Named {
+    /// `what` of the file.
+    pub fn new(file: &Path, what: &str) -> Self {
+        Self { file: file.display().to_string(), what: what.to_owned() }
+    }
+
     /// A refusal of it.
     pub fn refusal(&self, kind: Kind, cause: &str) -> Refusal {
         let what = if self.what.is_empty() { String::new() } else { format!("{}: ", self.what) };

@@ -4,10 +4,13 @@
 use std::io;
 
 use super::fields::decimal;
-use super::tar::{MAX_RECORD, malformed};
+use super::tar::malformed;
 
 /// In front of the names of extended attributes.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
+
+/// What may hold for all entries.
+const GLOBAL: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
 
 /// Keys and values, in their order.
 #[derive(Debug, Default)]
@@ -33,14 +36,15 @@ impl Records {
         Ok(Self { all })
     }
 
-    /// Adds those of a global header, which hold from there on.
+    /// Adds those of a global header, which hold from there on; what else somebody wrote there says nothing here.
     pub fn update(&mut self, bytes: &[u8]) -> io::Result<()> {
         for (key, value) in Self::read(bytes)?.all {
-            self.all.retain(|(known, _)| *known != key);
-            self.all.push((key, value));
+            if GLOBAL.contains(&key.as_slice()) {
+                self.all.retain(|(known, _)| *known != key);
+                self.all.push((key, value));
+            }
         }
-        let size: usize = self.all.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if size as u64 > MAX_RECORD { Err(malformed("has too many global records")) } else { Ok(()) }
+        Ok(())
     }
 
     /// The last value of `key`.

@@ -50,6 +50,11 @@ impl Ledger {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device) });
     }
 
+    /// Whether anything is noted of `path`.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// Whether `path` is a device.
     pub fn is_device(&self, path: &Path) -> bool {
         self.entries.get(path).is_some_and(|entry| entry.device.is_some())
@@ -93,6 +98,10 @@ impl Ledger {
         let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {
             let Entry { owner: Owner { uid, gid }, mode, device } = *entry;
+            if path.as_os_str().is_empty() {
+                definitions.root = differs(path, entry.owner, mode).then_some((entry.owner, mode));
+                continue;
+            }
             let rest = match device {
                 None if differs(path, entry.owner, mode) => format!(" m {mode:o} {uid} {gid}"),
                 None => continue,
@@ -119,12 +128,13 @@ pub struct Definitions {
     pub lines: Vec<u8>,
     /// Of names with a line break, each for a -p.
     pub words: Vec<OsString>,
+    /// The owner and mode of the root itself, which has options of its own.
+    pub root: Option<(Owner, u32)>,
 }
 
 /// A name as mksquashfs reads it: in quotation marks, with a backslash before these and before backslashes.
 fn quoted(name: &OsStr) -> Vec<u8> {
     let mut out = vec![b'"'];
-    let name = if name.is_empty() { OsStr::new("/") } else { name };
     for byte in name.as_bytes() {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', *byte]),
@@ -145,10 +155,12 @@ mod tests {
         ledger.own(Path::new("a b"), Owner { uid: 5, gid: 6 }, 0o4755);
         ledger.own(Path::new("plain"), Owner::default(), 0o644);
         ledger.device(Path::new("d/\"n\\ull"), Owner::default(), 0o666, Device { block: false, major: 1, minor: 3 });
+        ledger.own(Path::new(""), Owner { uid: 1, gid: 2 }, 0o555);
         ledger.own(Path::new("line\nbreak"), Owner { uid: 1, gid: 1 }, 0o644);
         let definitions = ledger.definitions(|_, owner, _| owner != Owner::default());
         let lines = String::from_utf8(definitions.lines).unwrap();
         assert_eq!(lines, "\"a b\" m 4755 5 6\n\"d/\\\"n\\\\ull\" c 666 0 0 1 3\n");
+        assert_eq!(definitions.root, Some((Owner { uid: 1, gid: 2 }, 0o555)));
         assert_eq!(definitions.words, ["\"line\nbreak\" m 644 1 1"]);
     }
 

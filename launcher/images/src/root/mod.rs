@@ -35,6 +35,8 @@ pub struct Root {
     pub has_attributes: bool,
     /// Whether all of it is to be root's, whatever the folder and the ledger say.
     pub all_root: bool,
+    /// Whether what the ledger does not know is to be root's: whoever made it here is nobody's root.
+    pub rest_is_root: bool,
 }
 
 impl Root {
@@ -60,7 +62,34 @@ impl Root {
             ledger: Ledger::default(),
             has_attributes: false,
             all_root: false,
+            rest_is_root: false,
         })
+    }
+
+    /// Notes what the ledger does not know yet as root's, if it is to be; when all is there that will be.
+    pub fn note_rest(&mut self) -> Result<(), Refusal> {
+        if !self.rest_is_root {
+            return Ok(());
+        }
+        let mut folders = vec![PathBuf::new()];
+        if !self.ledger.knows(Path::new("")) {
+            self.ledger.own(Path::new(""), Owner::default(), 0o755);
+        }
+        while let Some(folder) = folders.pop() {
+            let failed = |error: std::io::Error| inside(&folder, &sys::Error::from_io("readdir()", &error));
+            for entry in self.path.join(&folder).read_dir().map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let (path, found) = (folder.join(entry.file_name()), entry.metadata().map_err(failed)?);
+                if !self.ledger.knows(&path) {
+                    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777;
+                    self.ledger.own(&path, Owner::default(), mode);
+                }
+                if found.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where it is, for programs that get it as a whole.
@@ -153,6 +182,21 @@ fn inside(path: &Path, error: &sys::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_noted_is_roots_if_it_is_to_be() {
+        let top = tempfile::tempdir().unwrap();
+        let mut root = Root::create(&top.path().join("root")).unwrap();
+        root.write(Path::new("/d/known"), 0o644, b"").unwrap();
+        root.write(Path::new("/d/new"), 0o755, b"").unwrap();
+        root.ledger.own(Path::new("d/known"), Owner { uid: 5, gid: 6 }, 0o600);
+        root.note_rest().unwrap();
+        assert!(!root.ledger.knows(Path::new("d/new")));
+        root.rest_is_root = true;
+        root.note_rest().unwrap();
+        let lines = String::from_utf8(root.ledger.definitions(|_, _, _| true).lines).unwrap();
+        assert_eq!(lines, "\"d\" m 755 0 0\n\"d/known\" m 600 5 6\n\"d/new\" m 755 0 0\n");
+    }
 
     #[test]
     fn no_link_of_an_image_leads_out_of_it() {

@@ -35,6 +35,10 @@ use crate::workshop::Owners;
 
 /// How folders are made that no entry is about.
 const FOLDER: u32 = 0o755;
+/// How many lost attributes are remembered.
+const LOST: usize = 10;
+/// What a folder takes on most disks.
+const BLOCK: u64 = 4096;
 const COPIED: usize = 256 << 10;
 /// What the owner of a file can do in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -59,6 +63,7 @@ pub struct Applier<'a> {
 impl<'a> Applier<'a> {
     /// One that makes files of `root`, of those who can be had.
     pub fn new(root: &'a mut Root, owners: Owners) -> Self {
+        root.rest_is_root = owners == Owners::Own;
         Self {
             root,
             owners,
@@ -101,9 +106,7 @@ impl<'a> Applier<'a> {
             Kind::Link(target) | Kind::Symlink(target) => target.len(),
             _ => 0,
         };
-        self.budget
-            .entry(entry.path.len() + link)
-            .map_err(|cause| self.named.refusal(Fault::ImageFormat, &format!("has {cause}")))?;
+        self.take(entry.path.len() + link)?;
         let path = parts(&entry.path).map_err(|cause| self.bad(&entry.path, &format!("is {cause}")))?;
         self.newest = self.newest.max(clamp(entry.time));
         let Some(name) = path.file_name() else {
@@ -120,7 +123,12 @@ impl<'a> Applier<'a> {
         }
         let folder = self.folder(parent, entry)?;
         let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+        // Behind links, it may be far longer than what the entry says.
+        self.budget.name(place.path.as_os_str().len()).map_err(|cause| self.too_much(&cause))?;
         self.mark(&place.path);
+        if entry.kind != Kind::File {
+            self.budget.file(if entry.kind == Kind::Folder { BLOCK } else { 0 }, self.root.folder())?;
+        }
         match &entry.kind {
             Kind::Folder => self.make_folder(&place, entry),
             Kind::File => self.make_file(&place, entry, data),
@@ -151,6 +159,8 @@ impl<'a> Applier<'a> {
                 };
                 let folder = self.folder(parent, entry)?;
                 let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+                self.take(place.path.as_os_str().len())?;
+                self.budget.file(BLOCK, self.root.folder())?;
                 self.mark(&place.path);
                 match mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700)) {
                     Ok(()) => {}
@@ -178,7 +188,7 @@ impl<'a> Applier<'a> {
     fn make_file(&mut self, place: &Place, entry: &Entry, data: &mut impl Read) -> Result<(), Refusal> {
         self.budget.file(entry.stored, self.root.folder())?;
         let holes = entry.size.saturating_sub(entry.stored);
-        self.budget.holes(holes).map_err(|cause| self.named.refusal(Fault::ImageFormat, &format!("has {cause}")))?;
+        self.budget.holes(holes).map_err(|cause| self.too_much(&cause))?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o600);
         let file = File::from(self.make(place, |fd, name| nix::fcntl::openat(fd, name, flags, mode))?);
@@ -376,11 +386,20 @@ impl<'a> Applier<'a> {
             let flags = rustix::fs::XattrFlags::empty();
             match rustix::fs::fsetxattr(file, name.as_slice(), value, flags) {
                 Ok(()) => self.root.has_attributes = true,
-                Err(_) => {
+                Err(_) if self.lost.len() < LOST => {
                     self.lost.insert(shown(name));
                 }
+                Err(_) => {}
             }
         }
+    }
+
+    fn take(&mut self, name: usize) -> Result<(), Refusal> {
+        self.budget.entry(name).map_err(|cause| self.too_much(&cause))
+    }
+
+    fn too_much(&self, cause: &str) -> Refusal {
+        self.named.refusal(Fault::ImageFormat, &format!("has {cause}"))
     }
 
     fn stat(&self, place: &Place) -> Result<Option<FileStat>, Refusal> {

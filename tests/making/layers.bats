@@ -1,0 +1,305 @@
+# Images from tar files, docker archives, OCI layouts and other images.
+bats_require_minimum_version 1.5.0
+load making
+
+make() { # WHAT OUT [ARGUMENT...]
+	python3 "$BATS_TEST_DIRNAME/layers.py" "$@"
+}
+
+# Where the root file system of a SIF begins.
+offset() { # FILE
+	python3 -c '
+import sys
+data = open(sys.argv[1], "rb").read(1 << 20)
+print(next(at for at in range(32768, len(data), 4096) if data[at:at + 4] == b"hsqs"))' "$1"
+}
+
+list() { # FILE
+	TZ=UTC unsquashfs -o "$(offset "$1")" -lln "$1"
+}
+
+says() { # TEXT
+	[[ $output == *"$1"* ]] || { echo "no '$1' in: $output"; return 1; }
+}
+
+# A command in an image. The site's settings must be where only root writes.
+runs() { # FILE COMMAND...
+	local status=0
+	mount -t tmpfs -o mode=755 settings /mnt
+	printf 'version: 1\nuser_images: kernel\n' >/mnt/coracle.yaml
+	coracle exec --config /mnt/coracle.yaml "$@" || status=$?
+	umount /mnt
+	return "$status"
+}
+
+# A user in a namespace in which there can be no further one, as himself and without capabilities.
+as_plain_user() { # COMMAND...
+	as_user unshare --user --map-current-user --keep-caps sh -c '
+		echo 0 >/proc/sys/user/max_user_namespaces
+		exec setpriv --ambient-caps=-all --inh-caps=-all "$@"' sh "$@"
+}
+
+@test "an image is the same for root, a user, one with a range of ids, and one without user namespaces" {
+	local from who
+	make layout layout
+	make small small text one
+	export SOURCE_DATE_EPOCH=1700000000
+	for from in layout small; do
+		coracle build root.sif "oci:$from"
+		as_user coracle build user.sif "oci:$from"
+		as_ranged coracle build ranged.sif "oci:$from"
+		as_plain_user coracle build own.sif "oci:$from"
+		for who in user ranged own; do cmp root.sif "$who.sif"; done
+		rm -f ./*.sif
+	done
+}
+
+@test "a capability of a file is kept wherever there is a user namespace, and else its loss is said" {
+	local who
+	make capability layout
+	export SOURCE_DATE_EPOCH=1700000000
+	coracle build root.sif oci:layout
+	as_user coracle build user.sif oci:layout
+	as_ranged coracle build ranged.sif oci:layout
+	for who in user ranged; do cmp root.sif "$who.sif"; done
+	unsquashfs -q -n -o "$(offset root.sif)" -d unpacked root.sif >/dev/null
+	[[ $(getfattr -n security.capability -e hex --only-values unpacked/bin | tr '\0' . | cat -v) == *^D* ]]
+	run as_plain_user coracle build own.sif oci:layout
+	[[ $status == 0 ]]
+	says 'attributes of files that cannot be kept here: security.capability'
+}
+
+@test "the same layers give the same image, however they are compressed" {
+	local how
+	export SOURCE_DATE_EPOCH=1700000000
+	for how in gzip zstd xz bzip2 ''; do
+		make layout "layout-$how" "$how"
+		coracle build "$how.sif" "oci:layout-$how"
+		cmp gzip.sif "$how.sif"
+	done
+	make layout again gzip
+	touch -d @1 again/blobs/sha256/*
+	coracle build again.sif oci:again
+	cmp gzip.sif again.sif
+}
+
+@test "without SOURCE_DATE_EPOCH, the list of files is the same the next time" {
+	make layout layout
+	coracle build one.sif oci:layout
+	sleep 1.1
+	coracle build two.sif oci:layout
+	diff <(list one.sif | grep -v ' squashfs-root/dev/') <(list two.sif | grep -v ' squashfs-root/dev/')
+	run ! cmp -s one.sif two.sif
+}
+
+@test "owners, modes, devices, names and times are the layers', and what is gone is gone" {
+	make layout layout
+	SOURCE_DATE_EPOCH=9999999999 run coracle build a.sif oci:layout
+	[[ $status == 2 ]]
+	as_user coracle build a.sif oci:layout
+	run list a.sif
+	says 'dr-xr-xr-x 0/0 '
+	says '-rwsr-xr-x 0/0 '
+	says '-rwxr-sr-x 0/5 '
+	says 'd--------- 100/0 '
+	says '---------- 0/42 '
+	says 'crw-rw-rw- 0/0                   1,  7'
+	says 'prw-r--r-- 7/0 '
+	says 'lrwxrwxrwx 11/12 '
+	says 'drwxrwxrwt 1/0                       3 2020-09-13 12:26 squashfs-root/far'
+	says 'drwxrwsr-x 0/50 '
+	says '-rw-r--r-- 33/33                     9 2020-09-13 12:26 squashfs-root/usr/lib/moved'
+	says '1970-01-01 00:00 squashfs-root/before'
+	says '-rw-r--r-- 5/0                       0 2020-09-13 12:26 squashfs-root/odd name"'"'"'\ '
+	says '-rws--x--x 6/0                       0 2020-09-13 12:26 squashfs-root/line
+break'
+	says '-rw-r--r-- 8/0 '
+	says 'squashfs-root/absolute/name'
+	[[ $output != *gone* && $output != *old* && $output != *disk* && $output != *.wh.* ]]
+	unsquashfs -q -n -o "$(offset a.sif)" -d unpacked a.sif attribute >/dev/null
+	[[ $(runs a.sif /bin/cat /lib/moved) == 'by a link' ]]
+	[[ $(getfattr --only-values -n user.note unpacked/attribute) == 'hello
+there' ]]
+}
+
+@test "a chroot in a tar file, with each compressor" {
+	local how
+	tar -C "$CORACLE_IMAGES/tree" -cf plain.tar .
+	cp plain.tar gz.tar && gzip gz.tar && cp plain.tar bz.tar && bzip2 bz.tar && xz -k plain.tar && zstd -q plain.tar
+	export SOURCE_DATE_EPOCH=1700000000
+	coracle build plain.sif plain.tar
+	for how in gz.tar.gz bz.tar.bz2 plain.tar.xz plain.tar.zst; do
+		as_user coracle build --force other.sif "$how"
+		cmp plain.sif other.sif
+	done
+	[[ $(runs plain.sif /bin/cat /etc/image-only) == "$(cat "$CORACLE_IMAGES/tree/etc/image-only")" ]]
+}
+
+@test "sparse files and long names, in every form that GNU tar writes" {
+	local form long
+	long=tree/$(printf 'n%.0s' {1..150})/$(printf 'm%.0s' {1..150})
+	mkdir -p "${long%/*}"
+	echo long >"$long"
+	truncate -s 50M tree/sparse
+	printf middle | dd of=tree/sparse bs=1 seek=20000000 conv=notrunc status=none
+	printf end >>tree/sparse
+	for form in --format=gnu --format=posix '--format=posix --sparse-version=0.0' '--format=posix --sparse-version=0.1'; do
+		# shellcheck disable=SC2086 # options
+		tar -C tree $form --sparse -cf a.tar .
+		[[ $(stat -c %s a.tar) -lt 1000000 ]]
+		as_user coracle build --force a.sif a.tar
+		rm -rf unpacked
+		unsquashfs -q -n -o "$(offset a.sif)" -d unpacked a.sif >/dev/null
+		cmp tree/sparse unpacked/sparse
+		cmp "$long" "unpacked/${long#tree/}"
+	done
+}
+
+@test "docker archives and OCI archives that skopeo writes, of one image and of several" {
+	export SOURCE_DATE_EPOCH=1700000000
+	make layout layout
+	skopeo copy -q oci:layout:one docker-archive:docker.tar:example.org/a/b:c
+	skopeo copy -q oci:layout:one oci-archive:oci.tar:one
+	gzip -k docker.tar
+	coracle build layout.sif oci:layout:one
+	coracle build oci.sif oci-archive:oci.tar:one
+	cmp layout.sif oci.sif
+	coracle build docker.sif docker-archive:docker.tar
+	coracle build named.sif docker-archive:docker.tar:example.org/a/b:c
+	coracle build packed.sif docker-archive:docker.tar.gz
+	cmp docker.sif named.sif
+	cmp docker.sif packed.sif
+	diff <(list layout.sif) <(list docker.sif)
+	run coracle build none.sif docker-archive:docker.tar:other:tag
+	[[ $status == 1 ]]
+	says 'no image of that name is in it [image-missing]'
+	says 'it has example.org/a/b:c'
+	[[ ! -e none.sif ]]
+}
+
+@test "of several images in a layout, one has to be named" {
+	make small layout first one
+	make small layout second two
+	run coracle build a.sif oci:layout
+	[[ $status == 1 ]]
+	says 'several images are in it'
+	says 'one, two'
+	coracle build a.sif oci:layout:two
+	[[ $(unsquashfs -o "$(offset a.sif)" -cat a.sif etc/text) == second ]]
+	run coracle build b.sif oci:layout:three
+	says 'no image "three" is in it [image-missing]'
+}
+
+@test "an image is packed again: a SIF and a squashfs with each compressor" {
+	local image
+	export SOURCE_DATE_EPOCH=1700000000
+	tar -C "$CORACLE_IMAGES/tree" -cf plain.tar .
+	coracle build plain.sif plain.tar
+	as_user coracle build again.sif plain.sif
+	cmp plain.sif again.sif
+	for image in "$CORACLE_IMAGES"/busybox-{gzip,lz4,lzo,none,xz,zstd}.sqsh; do
+		coracle build --force a.sif "$image"
+		diff <(list a.sif) <(TZ=UTC unsquashfs -lln "$image")
+	done
+	run coracle build b.sif "$CORACLE_IMAGES/overlays.sif"
+	[[ $status == 1 ]]
+	says 'has overlays'
+	head -c 300000 plain.sif >cut.sif
+	run coracle build b.sif cut.sif
+	[[ $status == 1 ]]
+	says 'truncated'
+}
+
+@test "a layer that is not what the configuration says is refused" {
+	make wrong-layer layout
+	run coracle build a.sif oci:layout
+	[[ $status == 1 && ! -e a.sif ]]
+	says 'layer 2 of 2: holds sha256:'
+	says '[digest]'
+	make layout other
+	local manifest
+	manifest=$(python3 -c 'import json; print(json.load(open("other/index.json"))["manifests"][0]["digest"][7:])')
+	sed -i 's/"amd64"/"arm64"/; s/schemaVersion": 2/schemaVersion": 3/' "other/blobs/sha256/$manifest"
+	run coracle build a.sif oci:other
+	[[ $status == 1 ]]
+	says "is called sha256:$manifest [digest]"
+}
+
+@test "no archive writes outside, or takes what is there" {
+	local archive
+	echo sings >canary
+	chmod 666 canary
+	make link-out absolute.tar "$PWD"
+	make link-out relative.tar ../../../../../../../../../../"$PWD"
+	make link-out magic.tar /proc/self/cwd
+	make hard-link-out hard.tar "$PWD/canary"
+	make hard-link-out hard-up.tar "../../../../../../../../$PWD/canary"
+	make up up.tar
+	for archive in absolute relative magic hard hard-up up; do
+		run coracle build a.sif "$archive.tar"
+		[[ $status == 1 && $output == *'[image-format]'* ]] || { echo "$archive: $output"; return 1; }
+		[[ ! -e a.sif && $(cat canary) == sings && $(stat -c %h canary) == 1 ]]
+	done
+	[[ ! -e /canary && ! -e /tmp/canary ]]
+}
+
+@test "a manifest.json that asks for what is not in the archive is refused" {
+	local name
+	echo secret >secret
+	for name in ../secret "$PWD/secret" none /etc/passwd ''; do
+		make docker a.tar "$name"
+		run coracle build a.sif docker-archive:a.tar
+		[[ $status == 1 && $output == *'is not in it [image-format]'* ]] || { echo "$name: $output"; return 1; }
+	done
+	for name in ../../secret "$PWD/secret" ../l/layer.tar; do
+		make docker-link a.tar "$name"
+		run coracle build a.sif docker-archive:a.tar
+		[[ $status == 1 && $output == *'is not in it [image-format]'* ]] || { echo "$name: $output"; return 1; }
+	done
+	make docker-huge a.tar
+	run coracle build a.sif docker-archive:a.tar
+	says 'c.json is longer than 4194304 bytes'
+	make docker-twice a.tar
+	run coracle build a.sif docker-archive:a.tar
+	says 'has "l" twice'
+	[[ ! -e a.sif ]]
+}
+
+@test "archives that are cut off or are none are refused" {
+	local size
+	make tar whole.tar
+	gzip -k whole.tar
+	for size in 700 100000; do
+		for archive in whole.tar whole.tar.gz; do
+			head -c "$size" "$archive" >cut
+			run coracle build a.sif cut
+			[[ $status == 1 && $output == *'cut: '*'[image-format]'* ]] || { echo "$archive $size: $output"; return 1; }
+		done
+	done
+	{ printf '\x1f\x8b\x08'; head -c 1000 /dev/urandom; } >garbage
+	run coracle build a.sif garbage
+	[[ $status == 1 ]]
+	says 'garbage: '
+	says '[image-format]'
+	[[ ! -e a.sif ]]
+}
+
+@test "a bomb is refused before it fills the disk, and nothing is left of it" {
+	make endless bomb.tar.gz 6
+	run coracle build a.sif bomb.tar.gz
+	[[ $status == 1 && ! -e a.sif ]]
+	says 'bomb.tar.gz: unpacks to more than 100 times its size and more than 4 GiB [image-format]'
+}
+
+@test "a disk that is too small is noticed before it is full" {
+	mkdir small
+	mount -t tmpfs -o size=20m small small
+	truncate -s 30M large
+	tar -cf large.tar large
+	CORACLE_TMPDIR=$PWD/small run coracle build a.sif large.tar
+	ls -A small >left
+	umount small
+	[[ $status == 1 && ! -e a.sif && ! -s left ]]
+	says 'no space is left there [system]'
+	says 'CORACLE_TMPDIR'
+}
