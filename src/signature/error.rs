@@ -110,7 +110,7 @@ impl Error {
         };
         let refusal = Refusal::new(kind, image, self.to_string());
         match self {
-            Self::Unsigned(_) => refusal.hint("apptainer sign signs an image"),
+            Self::Unsigned(_) => refusal.hint("coracle sign signs an image"),
             Self::Legacy(_) => refusal.hint("sign it again with Apptainer, or Singularity 3.6 or later"),
             Self::Signature(_, SignatureFault::UnknownKey(_)) => {
                 refusal.hint("name the signer's public key with --key, or have it put into the site's folder of keys")

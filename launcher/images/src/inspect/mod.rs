@@ -31,7 +31,7 @@ const OCI: &str = "oci-config.json";
 const DEFINITION: i32 = 0x4001;
 const JSON: i32 = 0x4006;
 
-/// All that is shown. The names of fields are those of `--json`; docs/images.md explains them.
+/// All that is shown. The names of fields are those of `--json`; docs/inspect.md explains them.
 #[derive(Debug, Default, Serialize)]
 struct About {
     version: u32,

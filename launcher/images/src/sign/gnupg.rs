@@ -34,8 +34,7 @@ impl Gnupg {
     pub fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
         let refuse = |cause: &str| Refusal::new(Kind::Signature, "gpg", cause);
         let system = |error: std::io::Error| Refusal::new(Kind::System, "gpg", error.to_string());
-        let status = memfd_create("status", MFdFlags::MFD_CLOEXEC).map_err(|errno| system(errno.into()))?;
-        let mut status = File::from(status);
+        let mut status = memory(b"")?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), status.as_raw_fd());
         let mut words: Vec<OsString> =
             ["--status-file", &path, "--digest-algo", "SHA256", "--output", "-"].map(OsString::from).into();
@@ -69,26 +68,22 @@ impl Gnupg {
 
 /// What gpg answers.
 fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, Refusal> {
-    let system = |error: std::io::Error| Refusal::new(Kind::System, "gpg", error.to_string());
     let mut command = Command::new("gpg");
     command.args(["--batch", "--no-tty"]).args(words);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Not through a pipe: whoever fills one while the other fills another waits for ever.
+    command.stdin(memory(input)?).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Where its agent may ask for a passphrase.
     if std::env::var_os("GPG_TTY").is_none()
         && let Ok(terminal) = nix::unistd::ttyname(std::io::stdin())
     {
         command.env("GPG_TTY", terminal);
     }
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+    let output = command.output().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Refusal::new(Kind::System, "gpg", "not found")
             .hint("it is in the package gnupg; with --key FILE it is not needed"),
-        _ => system(error),
+        _ => Refusal::new(Kind::System, "gpg", error.to_string()),
     })?;
-    // Less than a pipe holds, so nobody waits for anybody; a gpg that has gone says why itself.
-    let input = child.stdin.take().map(|mut pipe| pipe.write_all(input));
-    let output = child.wait_with_output().map_err(system)?;
     if output.status.success() {
-        input.transpose().map_err(system)?;
         return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
@@ -96,6 +91,15 @@ fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, 
     let last = last.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("gpg: ").to_owned());
     let object = user.map_or_else(|| "gpg".to_owned(), |user| format!("gpg --local-user {user}"));
     Err(Refusal::new(Kind::Signature, object, last).hint("gpg --list-secret-keys lists the keys that can sign"))
+}
+
+/// A file in memory that says this, open at its start.
+fn memory(bytes: &[u8]) -> Result<File, Refusal> {
+    let failed = |error: std::io::Error| Refusal::new(Kind::System, "memfd", error.to_string());
+    let file = memfd_create("gpg", MFdFlags::MFD_CLOEXEC).map_err(|errno| failed(errno.into()))?;
+    let mut file = File::from(file);
+    file.write_all(bytes).and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file)
 }
 
 fn bytes_of(digits: &str) -> Option<[u8; 20]> {

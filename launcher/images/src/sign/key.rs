@@ -23,7 +23,6 @@ pub struct SecretKey {
     typed: String,
     key: SignedSecretKey,
     fingerprint: [u8; 20],
-    password: Password,
     /// The public part, as others have it.
     keys: Keyring,
 }
@@ -34,7 +33,7 @@ impl SecretKey {
         let typed = path.display().to_string();
         let refuse = |cause: String| Refusal::new(Kind::Usage, &typed, cause);
         let bytes = read_small(path, MOST)?;
-        let key = only(&bytes).map_err(refuse)?;
+        let mut key = only(&bytes).map_err(refuse)?;
         if key.version() != KeyVersion::V4 {
             return Err(refuse("a key of another version than 4, whose fingerprint a SIF has no room for".into()));
         }
@@ -46,25 +45,8 @@ impl SecretKey {
             .map_err(|error| error.to_string())
             .and_then(|bytes| keys.add(&bytes).map_err(|error| error.to_string()))
             .map_err(|error| refuse(format!("it has no public part: {error}")))?;
-        let locked = key.primary_key.secret_params().is_encrypted()
-            || key.secret_subkeys.iter().any(|subkey| subkey.key.secret_params().is_encrypted());
-        let password = match locked {
-            true => Password::from(&passphrase::get(&typed, passphrase_file)?[..]),
-            false => Password::empty(),
-        };
-        let key = Self { typed, key, fingerprint, password, keys };
-        if key.opens().any(|opens| opens) {
-            return Ok(key);
-        }
-        Err(Refusal::new(Kind::Usage, &key.typed, "the passphrase does not open it"))
-    }
-
-    /// For each part that could sign, whether the passphrase opens it.
-    fn opens(&self) -> impl Iterator<Item = bool> {
-        let opened = |result: pgp::errors::Result<pgp::errors::Result<()>>| matches!(result, Ok(Ok(())));
-        let primary = opened(self.key.primary_key.unlock(&self.password, |_, _| Ok(())));
-        let subkeys = self.signing_subkeys().map(move |one| opened(one.key.unlock(&self.password, |_, _| Ok(()))));
-        std::iter::once(primary).chain(subkeys)
+        open(&mut key, &typed, passphrase_file)?;
+        Ok(Self { typed, key, fingerprint, keys })
     }
 
     /// Those that are said to be for signing, the newest first, as GnuPG takes them.
@@ -79,8 +61,8 @@ impl SecretKey {
     pub fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
         let mut why = None;
         let mut tried: Vec<Result<Vec<u8>, String>> = Vec::new();
-        tried.extend(self.signing_subkeys().map(|one| message(&one.key, &self.password, &statement.text)));
-        tried.push(message(&self.key.primary_key, &self.password, &statement.text));
+        tried.extend(self.signing_subkeys().map(|one| message(&one.key, &statement.text)));
+        tried.push(message(&self.key.primary_key, &statement.text));
         for made in tried {
             let refused = match made {
                 Err(cause) => cause,
@@ -99,6 +81,23 @@ impl SecretKey {
         }
         Err(Refusal::new(Kind::Usage, &self.typed, why.unwrap_or_default()))
     }
+}
+
+/// Opens the parts of a key that a passphrase protects; there may be some that have no secret here.
+fn open(key: &mut SignedSecretKey, typed: &str, passphrase_file: Option<&Path>) -> Result<(), Refusal> {
+    let locked = key.primary_key.secret_params().is_encrypted()
+        || key.secret_subkeys.iter().any(|subkey| subkey.key.secret_params().is_encrypted());
+    if !locked {
+        return Ok(());
+    }
+    let password = Password::from(&passphrase::get(typed, passphrase_file)?[..]);
+    // Once, since each try takes as long as the key's maker wanted it to.
+    let is_locked = key.primary_key.secret_params().is_encrypted();
+    let mut opened = is_locked && key.primary_key.remove_password(&password).is_ok();
+    for subkey in &mut key.secret_subkeys {
+        opened |= subkey.key.secret_params().is_encrypted() && subkey.key.remove_password(&password).is_ok();
+    }
+    if opened { Ok(()) } else { Err(Refusal::new(Kind::Usage, typed, "the passphrase does not open it")) }
 }
 
 /// The only secret key that is there.
@@ -122,7 +121,7 @@ fn only(bytes: &[u8]) -> Result<SignedSecretKey, String> {
 }
 
 /// A clear-signed message, as Apptainer has them.
-fn message<K: SigningKey>(key: &K, password: &Password, text: &str) -> Result<Vec<u8>, String> {
+fn message<K: SigningKey>(key: &K, text: &str) -> Result<Vec<u8>, String> {
     let sign = || {
         // What Apptainer accepts, of what is strong enough for the key.
         let hash = match key.hash_alg() {
@@ -136,7 +135,7 @@ fn message<K: SigningKey>(key: &K, password: &Password, text: &str) -> Result<Ve
         ];
         config.unhashed_subpackets = vec![Subpacket::regular(SubpacketData::IssuerKeyId(key.legacy_key_id()))?];
         let text = format!("{text}\n");
-        CleartextSignedMessage::new(&text, config, key, password)?.to_armored_bytes(ArmorOptions::default())
+        CleartextSignedMessage::new(&text, config, key, &Password::empty())?.to_armored_bytes(ArmorOptions::default())
     };
     sign().map_err(|error: pgp::errors::Error| format!("it does not sign: {error}"))
 }

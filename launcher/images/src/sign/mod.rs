@@ -13,12 +13,13 @@ mod write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind, Refusal, clean};
 use coracle::signature::{self, Statement};
 use coracle_orders::Sign;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
+use crate::output;
 use crate::subject::Subject;
 use gnupg::Gnupg;
 use key::SecretKey;
@@ -74,7 +75,8 @@ pub fn main(given: &Sign) -> Result<ExitCode, Refusal> {
     let place = place.map_err(|error| Refusal::new(Kind::ImageMissing, &typed, error.to_string()))?;
     write::write(&subject, &place, &signatures)?;
     for Signature { group, fingerprint, .. } in &signatures {
-        println!("{}: group {group} signed by {}", coracle::report::clean(&typed), key::hex(fingerprint));
+        let line = format!("{typed}: group {group} signed by {}", key::hex(fingerprint));
+        output::print(format!("{}\n", clean(&line)).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

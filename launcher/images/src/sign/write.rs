@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -126,19 +126,22 @@ fn describe(slot: &mut [u8], id: u32, signature: &Signature, at: u64, now: i64) 
     put(205, &signature.fingerprint);
 }
 
-/// The new file is for those whom the old one was for.
+/// The new file is for those whom the old one was for, and for nobody else.
 fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     let (old, new) = (&subject.found, draft.file.metadata()?);
-    let owner = (old.uid() != new.uid()).then_some(old.uid());
-    let group = (old.gid() != new.gid()).then_some(old.gid());
-    if owner.is_some() || group.is_some() {
-        // Whoever may not give it away has it himself, and gives nobody more than before.
-        let given = std::os::unix::fs::fchown(&draft.file, owner, group);
+    let mut mode = old.mode() & 0o777;
+    if old.gid() != new.gid() && std::os::unix::fs::fchown(&draft.file, None, Some(old.gid())).is_err() {
+        // What was the old group's is not for the one that it has now.
+        mode &= !0o070;
+    }
+    if old.uid() != new.uid() {
+        // Whoever may not give it away has it himself.
+        let given = std::os::unix::fs::fchown(&draft.file, Some(old.uid()), None);
         if given.is_err() && nix::unistd::geteuid().is_root() {
             return given;
         }
     }
-    draft.file.set_permissions(old.permissions())
+    draft.file.set_permissions(PermissionsExt::from_mode(mode))
 }
 
 /// Whether what has been read is still there under its name.
