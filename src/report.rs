@@ -34,6 +34,8 @@ pub enum Kind {
     Policy,
     /// The store cannot keep an image, or give it out.
     Store,
+    /// What an image is made from says what cannot be done.
+    Build,
     /// The site's configuration is wrong.
     Config,
     /// It took too long.
@@ -46,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of docs/messages.md.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Usage,
         Self::ImageMissing,
         Self::ImageUnreadable,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Workdir,
         Self::Policy,
         Self::Store,
+        Self::Build,
         Self::Config,
         Self::Timeout,
         Self::System,
@@ -84,6 +87,7 @@ impl Kind {
             Self::Workdir => "workdir",
             Self::Policy => "policy",
             Self::Store => "store",
+            Self::Build => "build",
             Self::Config => "config",
             Self::Timeout => "timeout",
             Self::System => "system",

@@ -11,6 +11,7 @@ use coracle_orders::{Access, Build, Packing};
 use ring::rand::SecureRandom;
 
 use crate::conventions::{self, Conventions};
+use crate::definition::Definition;
 use crate::draft::Draft;
 use crate::oci;
 use crate::root::Root;
@@ -41,9 +42,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let status = workshop::run(|workshop| {
         let assembly = match &source {
             Source::Folder(path) => borrow(path, workshop)?,
-            Source::Definition(path) => {
-                return Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet"));
-            }
+            Source::Definition(path) => Definition::read(path, &given.arguments)?.assemble(given, workshop)?,
             source => assemble(source, &given.access, ROOT, workshop)?,
         };
         write(assembly, &draft, &given.packing, workshop)
