@@ -1,6 +1,7 @@
 //! `coracle build`: one file from whatever there is.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use ring::rand::SecureRandom;
 use crate::conventions::{self, Conventions};
 use crate::definition::Definition;
 use crate::draft::Draft;
+use crate::layer::{self, Applier, Meaning};
 use crate::oci;
 use crate::root::Root;
 use crate::sif::Layout;
@@ -57,12 +59,78 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
 ///
 /// What a definition file is made from can be put together so; a definition file itself cannot.
 pub fn assemble(source: &Source, access: &Access, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    Err(Refusal::new(Kind::Internal, format!("{source:?} {access:?} {name} {workshop:?}"), "not there yet"))
+    let processor = access.arch.as_deref();
+    match source {
+        Source::Folder(path) => copy(path, name, workshop),
+        Source::Tar(path) => assemble_tar(path, name, workshop),
+        Source::Image(path) => Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet")),
+        Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
+        Source::Layout(path, tag) => assemble_oci(&oci::from_layout(path, tag.as_deref(), processor)?, name, workshop),
+        Source::LayoutArchive(path, tag) => {
+            let image = oci::from_layout_archive(path, tag.as_deref(), processor, &workshop.folder)?;
+            assemble_oci(&image, name, workshop)
+        }
+        Source::Registry(image) => Err(Refusal::new(Kind::Internal, image, "not there yet")),
+        Source::Definition(path) => {
+            Err(Refusal::new(Kind::Internal, path.display().to_string(), "a definition file is no part of another"))
+        }
+    }
 }
 
 /// Applies the layers of an image onto each other, in the folder `name` of the workshop, which is not there yet.
 pub fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    Err(Refusal::new(Kind::Internal, format!("{image:?} {name} {workshop:?}"), "not there yet"))
+    let config = image.config()?;
+    let architecture = config.processor()?;
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    for (number, layer) in (1..).zip(&image.layers) {
+        let what = format!("layer {number} of {}", image.layers.len());
+        layer::apply(layer, &what, Meaning::Changes, &mut applier)?;
+    }
+    finish(applier)?;
+    let conventions = Conventions { oci: Some((image.config.clone(), config)), ..Conventions::default() };
+    Ok(Assembly { root, architecture, conventions: Some(conventions) })
+}
+
+fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    let unreadable =
+        |error: std::io::Error| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), error.to_string());
+    let size = path.metadata().map_err(unreadable)?.len();
+    let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    layer::apply(&layer, "", Meaning::Tree, &mut applier)?;
+    finish(applier)?;
+    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+}
+
+/// Says once what an image loses here: nothing that programs need in order to run.
+fn finish(applier: Applier<'_>) -> Result<(), Refusal> {
+    let lost = applier.finish()?;
+    if !lost.is_empty() {
+        let names: Vec<String> = lost.into_iter().take(10).collect();
+        eprintln!("coracle: attributes of files that cannot be kept here: {}", names.join(", "));
+    }
+    Ok(())
+}
+
+/// A folder of somebody's, copied: its files are root's, unless root makes the image.
+fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+    Root::of(path)?;
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
+    let words =
+        [format!("--preserve={kept}"), "--recursive".into(), "--no-dereference".into(), "--reflink=auto".into()];
+    let from = path.join(".");
+    let mut words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    words.extend([OsStr::new("--"), from.as_os_str(), root.path().as_os_str()]);
+    workshop::run_program("cp", "coreutils", &words, |_| {})?;
+    root.all_root = workshop.owners != Owners::All;
+    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+}
+
+fn own() -> String {
+    std::env::consts::ARCH.into()
 }
 
 /// Takes a folder of somebody's as it is.
@@ -70,7 +138,7 @@ fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
     // Nobody but root could have made files there for others to have in the image.
     root.all_root = workshop.owners != Owners::All;
-    Ok(Assembly { root, architecture: std::env::consts::ARCH.into(), conventions: None })
+    Ok(Assembly { root, architecture: own(), conventions: None })
 }
 
 /// Writes what was put together as a SIF.

@@ -13,6 +13,7 @@ mod build;
 mod conventions;
 mod definition;
 mod draft;
+mod layer;
 mod oci;
 mod root;
 mod sif;

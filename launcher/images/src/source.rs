@@ -110,7 +110,7 @@ fn tagged(text: &OsStr) -> (PathBuf, Option<String>) {
 }
 
 /// The beginnings of gzip (RFC 1952), zstd (RFC 8878), xz and bzip2.
-fn is_compressed(start: &[u8]) -> bool {
+pub fn is_compressed(start: &[u8]) -> bool {
     [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"].iter().any(|magic| start.starts_with(magic))
 }
 

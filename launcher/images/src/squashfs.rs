@@ -10,7 +10,7 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
 use crate::draft::{Draft, unwritable};
-use crate::root::{Owner, Root};
+use crate::root::{Definitions, Owner, Root};
 use crate::workshop::run_program;
 
 /// Where Debian and others have it, if PATH does not say so.
@@ -20,6 +20,8 @@ const TYPE: u32 = !0o7777;
 /// Where a squashfs says how long it is (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
 const BYTES_USED: u64 = 40;
 
+/// How much may stand in a command line: Linux takes 2 MiB, environment included (execve(2)).
+const MOST_WORDS: usize = 1 << 20;
 /// What a squashfs is filled up to.
 const PADDED: u64 = 4096;
 
@@ -28,14 +30,13 @@ const PADDED: u64 = 4096;
 /// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another time.
 pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
     let definitions = scratch.join("definitions");
-    let text = root.ledger.definitions(|path, owner, mode| differs(root, path, owner, mode)).map_err(|path| {
-        Refusal::new(
-            Kind::ImageFormat,
-            path.display().to_string(),
-            "a name with a line break, of a file that is not root's",
-        )
-    })?;
-    std::fs::write(&definitions, text).map_err(|error| unwritable(&definitions.display().to_string(), &error))?;
+    let Definitions { lines, words: named } =
+        root.ledger.definitions(|path, owner, mode| differs(root, path, owner, mode));
+    if named.iter().map(|word| word.len() + 16).sum::<usize>() > MOST_WORDS {
+        let cause = "too many names with line breaks of files that are not root's";
+        return Err(Refusal::new(Kind::ImageFormat, root.path().display().to_string(), cause));
+    }
+    std::fs::write(&definitions, lines).map_err(|error| unwritable(&definitions.display().to_string(), &error))?;
     let mut words: Vec<OsString> = vec![root.path().into(), draft.path().into()];
     let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
     add(&format!(
@@ -60,6 +61,7 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
         add("-all-root");
     }
     words.extend(["-pf".into(), definitions.into_os_string()]);
+    words.extend(named.into_iter().flat_map(|word| ["-p".into(), word]));
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
     run_program("mksquashfs", PACKAGE, &words, |_| {})?;
     let length = length_of(&draft.file, offset).map_err(|error| unwritable(draft.typed(), &error))?;

@@ -154,7 +154,7 @@ fn execute(task: &Task<'_>, workshop: &Workshop, inside: bool) -> u8 {
     let Some((program, arguments)) = task.words.split_first() else { return BROKEN };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().stdin(Stdio::null()).current_dir("/");
-    command.env("PATH", PATH).env("HOME", "/root").env("USER", "root").env("LANG", "C");
+    command.env("PATH", PATH).env("HOME", if inside { "/root" } else { "/" }).env("USER", "root").env("LANG", "C");
     command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     if inside && workshop.owners == Owners::Root {
         command.env("APT_CONFIG", format!("/dev/{APT}"));

@@ -4,8 +4,8 @@
 mod changes;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// The owner of a file in the image, by number.
@@ -52,52 +52,89 @@ impl Ledger {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device) });
     }
 
-    /// Forgets `path` and all below it.
-    pub fn forget(&mut self, path: &Path) {
-        self.forget_below(path);
+    /// Whether `path` is a device.
+    pub fn is_device(&self, path: &Path) -> bool {
+        self.entries.get(path).is_some_and(|entry| entry.device.is_some())
+    }
+
+    /// The names of the devices in the folder `path`.
+    pub fn devices_in(&self, path: &Path) -> Vec<OsString> {
+        let below = self.below(path).filter(|(known, entry)| entry.device.is_some() && known.parent() == Some(path));
+        below.filter_map(|(known, _)| known.file_name()).map(OsStr::to_owned).collect()
+    }
+
+    /// Notes of `path` what is noted of `target`, if anything is.
+    pub fn link(&mut self, target: &Path, path: &Path) {
+        match self.entries.get(target).copied() {
+            Some(entry) => self.entries.insert(path.to_owned(), entry),
+            None => self.entries.remove(path),
+        };
+    }
+
+    /// Forgets `path`, but nothing below it.
+    pub fn remove(&mut self, path: &Path) {
         self.entries.remove(path);
     }
 
-    /// Forgets all below `path`.
-    pub fn forget_below(&mut self, path: &Path) {
-        self.entries.retain(|known, _| known == path || !known.starts_with(path));
+    /// Forgets `path` and all below it.
+    pub fn forget(&mut self, path: &Path) {
+        let known: Vec<PathBuf> = self.below(path).map(|(known, _)| known.clone()).collect();
+        for path in known {
+            self.entries.remove(&path);
+        }
     }
 
-    /// The definitions that mksquashfs takes (its -pf): those of devices, and of files that are not root's or that
-    /// `differs` from what the folder has.
-    ///
-    /// `None` of a name that cannot be written in such a file: one with a line break.
-    pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Result<Vec<u8>, PathBuf> {
-        let mut out = Vec::new();
+    /// `path` and what is below it: these stand together, since paths are ordered by their parts.
+    fn below(&self, path: &Path) -> impl Iterator<Item = (&PathBuf, &Entry)> {
+        self.entries.range(path.to_owned()..).take_while(move |(known, _)| known.starts_with(path))
+    }
+
+    /// The definitions that mksquashfs takes: those of devices, and of files that are not root's or that `differs` from
+    /// what the folder has.
+    pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Definitions {
+        let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {
             let Entry { owner: Owner { uid, gid }, mode, device } = *entry;
-            let line = match device {
-                None if differs(path, entry.owner, mode) => format!(" m {mode:o} {uid} {gid}\n"),
+            let rest = match device {
+                None if differs(path, entry.owner, mode) => format!(" m {mode:o} {uid} {gid}"),
                 None => continue,
                 Some(Device { block, major, minor }) => {
-                    format!(" {} {mode:o} {uid} {gid} {major} {minor}\n", if block { 'b' } else { 'c' })
+                    format!(" {} {mode:o} {uid} {gid} {major} {minor}", if block { 'b' } else { 'c' })
                 }
             };
-            out.extend(quoted(path.as_os_str()).ok_or_else(|| path.clone())?);
-            out.extend(line.as_bytes());
+            let line = [quoted(path.as_os_str()), rest.into_bytes()].concat();
+            if line.contains(&b'\n') {
+                definitions.words.push(OsString::from_vec(line));
+            } else {
+                definitions.lines.extend(line);
+                definitions.lines.push(b'\n');
+            }
         }
-        Ok(out)
+        definitions
     }
 }
 
+/// What mksquashfs is told of files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Definitions {
+    /// Line by line, for its -pf.
+    pub lines: Vec<u8>,
+    /// Of names with a line break, each for a -p.
+    pub words: Vec<OsString>,
+}
+
 /// A name as mksquashfs reads it: in quotation marks, with a backslash before these and before backslashes.
-fn quoted(name: &OsStr) -> Option<Vec<u8>> {
+fn quoted(name: &OsStr) -> Vec<u8> {
     let mut out = vec![b'"'];
     let name = if name.is_empty() { OsStr::new("/") } else { name };
     for byte in name.as_bytes() {
         match byte {
-            b'\n' => return None,
             b'"' | b'\\' => out.extend([b'\\', *byte]),
             byte => out.push(*byte),
         }
     }
     out.push(b'"');
-    Some(out)
+    out
 }
 
 #[cfg(test)]
@@ -110,10 +147,27 @@ mod tests {
         ledger.own(Path::new("a b"), Owner { uid: 5, gid: 6 }, 0o4755);
         ledger.own(Path::new("plain"), Owner::default(), 0o644);
         ledger.device(Path::new("d/\"n\\ull"), Owner::default(), 0o666, Device { block: false, major: 1, minor: 3 });
-        let text = ledger.definitions(|_, owner, _| owner != Owner::default()).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "\"a b\" m 4755 5 6\n\"d/\\\"n\\\\ull\" c 666 0 0 1 3\n");
-        ledger.forget(Path::new("d"));
         ledger.own(Path::new("line\nbreak"), Owner { uid: 1, gid: 1 }, 0o644);
-        assert_eq!(ledger.definitions(|_, owner, _| owner != Owner::default()), Err("line\nbreak".into()));
+        let definitions = ledger.definitions(|_, owner, _| owner != Owner::default());
+        let lines = String::from_utf8(definitions.lines).unwrap();
+        assert_eq!(lines, "\"a b\" m 4755 5 6\n\"d/\\\"n\\\\ull\" c 666 0 0 1 3\n");
+        assert_eq!(definitions.words, ["\"line\nbreak\" m 644 1 1"]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_what_is_below_and_nothing_beside() {
+        let mut ledger = Ledger::default();
+        let null = Device { block: false, major: 1, minor: 3 };
+        for path in ["d", "d/a", "d/a/null", "d.x", "d-x/y", "e"] {
+            ledger.device(Path::new(path), Owner::default(), 0o666, null);
+        }
+        assert_eq!(ledger.devices_in(Path::new("d")), ["a"]);
+        assert_eq!(ledger.devices_in(Path::new("")), ["d", "d.x", "e"]);
+        ledger.forget(Path::new("d"));
+        assert!(!ledger.is_device(Path::new("d/a/null")) && !ledger.is_device(Path::new("d")));
+        assert!(["d.x", "d-x/y", "e"].iter().all(|path| ledger.is_device(Path::new(path))));
+        ledger.link(Path::new("e"), Path::new("f"));
+        ledger.link(Path::new("none"), Path::new("e"));
+        assert!(ledger.is_device(Path::new("f")) && !ledger.is_device(Path::new("e")));
     }
 }

@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-pub use ledger::{Device, Ledger, Owner};
+pub use ledger::{Definitions, Device, Ledger, Owner};
 
 use crate::draft::unwritable;
 

@@ -1,0 +1,84 @@
+//! Layers: tar files that are applied onto each other (image-spec, layer.md).
+#![forbid(unsafe_code)]
+
+mod apply;
+mod fields;
+mod limits;
+mod pax;
+mod places;
+mod sparse;
+mod stream;
+pub mod tar;
+
+use std::io;
+
+use coracle::report::{Kind, Refusal};
+
+pub use apply::Applier;
+pub use limits::{Budget, bomb, unpacked};
+pub use stream::reader;
+
+use crate::oci::Layer;
+
+/// What a tar file is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// All the files that there are.
+    Tree,
+    /// What is changed in those of the layers below: some names say that files are gone.
+    Changes,
+}
+
+/// Applies one of them.
+pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<'_>) -> Result<(), Refusal> {
+    let named = Named { file: layer.file.display().to_string(), what: what.to_owned() };
+    applier.begin(named.clone(), meaning);
+    let ((), digest) = stream::with_tar(layer, &named, |stream| {
+        let mut tar = tar::Reader::new(stream);
+        while let Some(entry) = tar.next_entry().map_err(|error| named.refuse(&error))? {
+            applier.entry(&entry, &mut tar)?;
+        }
+        if !tar.is_closed() && layer.diff_id.is_none() {
+            return Err(named.refuse(&io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
+    })?;
+    match &layer.diff_id {
+        Some(wanted) if *wanted != digest => {
+            Err(named.refusal(Kind::Digest, &format!("holds {digest}, and {wanted} was expected")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a refusal is about.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    file: String,
+    what: String,
+}
+
+impl Named {
+    /// A refusal of it.
+    pub fn refusal(&self, kind: Kind, cause: &str) -> Refusal {
+        let what = if self.what.is_empty() { String::new() } else { format!("{}: ", self.what) };
+        Refusal::new(kind, &self.file, format!("{what}{cause}"))
+    }
+
+    /// Why it cannot be read.
+    pub fn refuse(&self, error: &io::Error) -> Refusal {
+        if error.raw_os_error().is_some() {
+            return self.refusal(Kind::ImageUnreadable, &error.to_string());
+        }
+        let bomb = limits::is_bomb(error);
+        let cause = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "ends too early".to_owned(),
+            io::ErrorKind::InvalidData if error.get_ref().is_some_and(|inner| inner.source().is_none()) => {
+                error.to_string()
+            }
+            _ => format!("is damaged: {error}"),
+        };
+        let refusal = self.refusal(Kind::ImageFormat, &cause);
+        if bomb { refusal.hint("one that is meant so can be unpacked to a plain tar file before") } else { refusal }
+    }
+}
