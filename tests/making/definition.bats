@@ -101,9 +101,10 @@ nothing_runs() { # WORD of a command line
     setsid sleep 4217 &
     echo ready >/ready
     sleep 4217'
-	as_user coracle build x.sif x.def >log 2>&1 &
+	# The process that gets the signal is coracle itself.
+	setpriv --reuid user --regid user --init-groups coracle build x.sif x.def >log 2>&1 &
 	local pid=$! status=0
-	while ! grep -q ready log; do sleep 0.05; done
+	until grep -qs 'sleep 4217$' log; do sleep 0.05; done
 	sleep 0.3
 	pgrep -f 'sleep 4217' >/dev/null
 	kill -TERM "$pid"
