@@ -36,6 +36,8 @@ pub enum Kind {
     Store,
     /// A registry does not give an image out.
     Registry,
+    /// What an image is made from says what cannot be done.
+    Build,
     /// The site's configuration is wrong.
     Config,
     /// It took too long.
@@ -48,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of docs/messages.md.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Usage,
         Self::ImageMissing,
         Self::ImageUnreadable,
@@ -64,6 +66,7 @@ impl Kind {
         Self::Policy,
         Self::Store,
         Self::Registry,
+        Self::Build,
         Self::Config,
         Self::Timeout,
         Self::System,
@@ -88,6 +91,7 @@ impl Kind {
             Self::Policy => "policy",
             Self::Store => "store",
             Self::Registry => "registry",
+            Self::Build => "build",
             Self::Config => "config",
             Self::Timeout => "timeout",
             Self::System => "system",

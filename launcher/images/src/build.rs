@@ -12,6 +12,7 @@ use coracle_orders::{Build, Packing};
 use ring::rand::SecureRandom;
 
 use crate::conventions::{self, Conventions};
+use crate::definition::Definition;
 use crate::draft::Draft;
 use crate::layer::{self, Applier, Meaning};
 use crate::oci;
@@ -47,7 +48,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         let assembly = match &source {
             Source::Folder(path) => borrow(path, workshop)?,
             Source::Definition(path) => {
-                return Err(Refusal::new(Kind::Internal, path.display().to_string(), "not there yet"));
+                Definition::read(path, &given.arguments)?.assemble(given, &registries, workshop)?
             }
             source => assemble(source, &registries, ROOT, workshop)?,
         };

@@ -11,6 +11,7 @@
 
 mod build;
 mod conventions;
+mod definition;
 mod draft;
 mod inspect;
 mod layer;

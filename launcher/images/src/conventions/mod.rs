@@ -105,8 +105,12 @@ pub fn write(root: &Root, conventions: &Conventions) -> Result<Vec<Object>, Refu
         }
     }
     if let Some(text) = &conventions.environment {
-        // Behind what the image that this one is made from says.
-        root.append(Path::new(ENVIRONMENT), PROGRAM, LIMIT, format!("\n{text}\n").as_bytes())?;
+        // Behind what the image that this one is made from says, and once.
+        let text = format!("\n{text}\n");
+        let there = root.read(Path::new(ENVIRONMENT), LIMIT)?.unwrap_or_default();
+        if !there.ends_with(text.as_bytes()) {
+            root.write(Path::new(ENVIRONMENT), PROGRAM, &[there, text.into_bytes()].concat())?;
+        }
     }
     if let Some(text) = &conventions.apps {
         put("/.singularity.d/env/94-appsbase.sh", PROGRAM, text)?;
@@ -125,7 +129,7 @@ pub fn write(root: &Root, conventions: &Conventions) -> Result<Vec<Object>, Refu
     let labels = labels::of(root, conventions)?;
     root.write(Path::new(LABELS), PLAIN, &json(&labels, LABELS)?)?;
     if let Some(text) = &conventions.definition {
-        keep_old_definition(root)?;
+        keep_old_definition(root, text)?;
         put(DEFINITION, PLAIN, text)?;
     }
     objects(root, conventions, labels)
@@ -149,8 +153,9 @@ pub fn furnish(root: &Root) -> Result<(), Refusal> {
 }
 
 /// As Apptainer does it, by number.
-fn keep_old_definition(root: &Root) -> Result<(), Refusal> {
-    if root.status(Path::new(DEFINITION))?.is_none() {
+fn keep_old_definition(root: &Root, new: &str) -> Result<(), Refusal> {
+    let there = root.read(Path::new(DEFINITION), LIMIT)?;
+    if there.is_none_or(|old| old == new.as_bytes()) {
         return Ok(());
     }
     let number = root.names(Path::new(HISTORY))?.len();
@@ -224,10 +229,14 @@ mod tests {
             ..Conventions::default()
         };
         write(&root, &say("first")).unwrap();
+        write(&root, &say("second")).unwrap();
+        // What was said twice is there once.
         let objects = write(&root, &say("second")).unwrap();
         let read = |path: &str| String::from_utf8(root.read(Path::new(path), LIMIT).unwrap().unwrap()).unwrap();
         let environment = read(ENVIRONMENT);
         assert!(environment.find("A=first").unwrap() < environment.find("A=second").unwrap(), "{environment}");
+        assert_eq!(environment.matches("A=second").count(), 1);
+        assert_eq!(root.names(Path::new(HISTORY)).unwrap().len(), 1);
         assert_eq!(read(DEFINITION), "# second\n");
         assert_eq!(read(&format!("{HISTORY}/Apptainer0")), "# first\n");
         assert!(read(LABELS).contains(r#""who":"second""#));

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -65,11 +66,16 @@ impl Root {
         }
     }
 
-    /// Writes behind what the file `path` says, or a new file.
-    pub fn append(&self, path: &Path, mode: u32, limit: u64, bytes: &[u8]) -> Result<(), Refusal> {
-        let mut all = self.read(path, limit)?.unwrap_or_default();
-        all.extend(bytes);
-        self.write(path, mode, &all)
+    /// Writes all of `source` into the new file `path`; folders above it are made.
+    pub fn write_from(&self, path: &Path, mode: u32, source: &mut File) -> Result<(), Refusal> {
+        let Some((folder, name)) = self.parent_made(path)? else { return Ok(()) };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o600))
+            .map_err(|errno| inside(path, &sys::Error::new("openat()", errno)))?;
+        let mut file = File::from(file);
+        std::io::copy(source, &mut file)
+            .and_then(|_| file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)))
+            .map_err(|error| inside(path, &sys::Error::from_io("write()", &error)))
     }
 
     /// Removes the file `path`; what it may link to stays.
@@ -93,7 +99,7 @@ impl Root {
     /// The folder that `path` is in, and its name there; nothing, if there is no such folder.
     pub fn parent<'a>(&self, path: &'a Path) -> Result<Option<(OwnedFd, &'a OsStr)>, Refusal> {
         let Some(name) = path.file_name() else { return Ok(None) };
-        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
         match sys::open_in_root(self.folder(), parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links) {
             Ok(folder) => Ok(Some((folder, name))),
             Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),

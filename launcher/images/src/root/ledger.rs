@@ -1,6 +1,8 @@
 //! Whose the files of an image are, and its devices: what only root could write down in a file system.
 #![forbid(unsafe_code)]
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
