@@ -25,6 +25,8 @@ teardown_file() {
 	rm -rf /var/lib/coracle/store /run/coracle/store.sock "$SUITE/registry" "$SUITE/layout"
 }
 
+# The service itself goes on; whoever served a caller does not.
+no_launcher() { [[ $(pgrep -x coracle | wc -l) == $(pgrep -F "$SUITE/service.pid" | wc -l) ]]; }
 no_service() { ! pgrep -u coracle -x coracle >/dev/null; }
 
 cleanup() {
@@ -117,7 +119,7 @@ registry_images: store"
 	good coracle ls
 	prints "$first"
 	good coracle pull --store=mine.sif "docker://$registry/lab/box:1"
-	[[ $output == 'mine.sif sha256:'* ]]
+	has 'mine.sif sha256:'
 	good srun -Q -n1 --container=store:mine.sif cat /etc/image-only
 	prints "$MARK"
 }

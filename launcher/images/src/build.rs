@@ -25,7 +25,7 @@ use crate::unpack;
 use crate::workshop::{self, Owners, Workshop};
 
 /// The folder of the root file system in the workshop.
-const ROOT: &str = "root";
+pub const ROOT: &str = "root";
 
 /// What has been put together, and is to become a file.
 #[derive(Debug)]
@@ -76,15 +76,35 @@ pub fn assemble(
             let image = oci::from_layout_archive(path, tag.as_deref(), processor, &workshop.folder)?;
             assemble_oci(&image, name, workshop)
         }
-        Source::Registry(image) => assemble_oci(&registries.fetch(&Name::of(image)?)?, name, workshop),
+        Source::Registry(image) => assemble_registry(&Name::of(image)?, registries, name, workshop),
         Source::Definition(path) => {
             Err(Refusal::new(Kind::Internal, path.display().to_string(), "a definition file is no part of another"))
         }
     }
 }
 
+/// Puts an image of a registry together, which says from then on where it is from, and which one it was.
+pub fn assemble_registry(
+    image: &Name,
+    registries: &Registries,
+    name: &str,
+    workshop: &Workshop,
+) -> Result<Assembly, Refusal> {
+    let fetched = registries.fetch(image)?;
+    let mut assembly = assemble_oci(&fetched, name, workshop)?;
+    let from = match &fetched.digest {
+        Some(digest) if image.digest.is_none() => format!("{image}@{digest}"),
+        _ => image.to_string(),
+    };
+    if let Some(conventions) = &mut assembly.conventions {
+        conventions.definition = Some(format!("bootstrap: docker\nfrom: {from}\n"));
+        conventions.header = [("bootstrap".into(), "docker".into()), ("from".into(), from)].into();
+    }
+    Ok(assembly)
+}
+
 /// Applies the layers of an image onto each other, in the folder `name` of the workshop, which is not there yet.
-pub fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
+fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let config = image.config()?;
     let architecture = config.processor()?;
     let mut root = Root::create(&workshop.folder.join(name))?;

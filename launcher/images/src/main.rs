@@ -7,7 +7,6 @@
 //! There a [`source`] becomes a [`root`], which [`squashfs`] packs and [`sif`] writes into a [`draft`]; only what is
 //! whole gets the name that was asked for.
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports, reason = "rooms that are being furnished")]
 
 mod build;
 mod conventions;

@@ -11,9 +11,6 @@ use crate::draft::{self, Draft, unwritable};
 use crate::registry::{Name, Registries};
 use crate::{build, workshop};
 
-/// The folder of the root file system in the workshop.
-const ROOT: &str = "root";
-
 /// Makes the file that was asked for.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
     let name = name(given)?;
@@ -24,8 +21,7 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
         None => Draft::of(&output, given.force),
     };
     workshop::make(draft, |workshop, draft| {
-        let image = registries.fetch(&name)?;
-        let assembly = build::assemble_oci(&image, ROOT, workshop)?;
+        let assembly = build::assemble_registry(&name, &registries, build::ROOT, workshop)?;
         build::write(assembly, draft, &given.packing, workshop)?;
         let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
         let digest: String = draft::digest(draft, 0, size)?.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -371,7 +371,7 @@ mod tests {
     fn an_order_comes_back_as_it_was() {
         use std::os::unix::ffi::OsStringExt;
         let name = OsString::from_vec(b"a\xff b".to_vec());
-        let order = Order::Sign(Sign { image: PathBuf::from(&name), key: None, user: Some("x".into()) });
+        let order = Order::Sign(Sign { image: PathBuf::from(&name), key: None, passphrase_file: None, user: None });
         let Order::Sign(sign) = Order::from_json(&order.to_json().unwrap()).unwrap() else { panic!() };
         assert_eq!(sign.image.into_os_string(), name);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use coracle::report::{Kind, Refusal};
 use serde::Serialize;
 
-use super::{HELP, LABELS, LIMIT, RUNSCRIPT, STARTSCRIPT, TEST};
+use super::{HELP, LIMIT, RUNSCRIPT, STARTSCRIPT, TEST};
 use crate::root::Root;
 
 /// Its name in a SIF.

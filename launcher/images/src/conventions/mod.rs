@@ -19,7 +19,6 @@ use crate::root::Root;
 use crate::sif::{DATA_DEFINITION, DATA_JSON, Object};
 
 pub use labels::from_lines as labels_from_lines;
-pub use scripts::quoted;
 
 /// Where the definition file is in an image.
 const DEFINITION: &str = "/.singularity.d/Singularity";

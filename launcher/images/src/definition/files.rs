@@ -137,7 +137,7 @@ impl Copy<'_> {
             let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
             std::fs::set_permissions(path, permissions)
                 .map_err(|error| self.refuse(format!("{}: {error}", to.display())))?;
-            self.target.ledger.forget_own(relative(to));
+            self.target.ledger.remove(relative(to));
             for name in self.origin.root.names(from)? {
                 self.tree(&from.join(&name), &to.join(&name), depth + 1)?;
             }

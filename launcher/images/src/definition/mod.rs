@@ -136,12 +136,7 @@ impl Definition {
     }
 
     /// Does what it says.
-    pub fn assemble(
-        &self,
-        given: &Build,
-        registries: &Registries,
-        workshop: &Workshop,
-    ) -> Result<Assembly, Refusal> {
+    pub fn assemble(&self, given: &Build, registries: &Registries, workshop: &Workshop) -> Result<Assembly, Refusal> {
         let mut done: Vec<(Option<&str>, Root)> = Vec::new();
         for (number, stage) in self.stages.iter().enumerate() {
             let name = format!("stage-{number}");
@@ -165,7 +160,9 @@ impl Definition {
         given: &Build,
         workshop: &Workshop,
     ) -> Result<Assembly, Refusal> {
-        let brought = assembly.conventions.take().unwrap_or_default();
+        let mut brought = assembly.conventions.take().unwrap_or_default();
+        // Of what is made here, this definition file is the one.
+        (brought.definition, brought.header) = (None, BTreeMap::new());
         // What %post runs may rely on the variables of the image.
         conventions::write(&assembly.root, &brought)?;
         let root = &mut assembly.root;

@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io;
 
-use coracle::report::{Kind, Refusal};
+use coracle::report::Refusal;
 use nix::errno::Errno;
 
 use crate::draft::unwritable;
@@ -117,6 +117,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use coracle::report::Kind;
+
     use super::*;
 
     #[test]

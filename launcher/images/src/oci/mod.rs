@@ -6,7 +6,7 @@ mod layout;
 mod place;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Signing with GnuPG: its user's keyring and agent, which asks for passphrases and speaks to security tokens.
 #![forbid(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;

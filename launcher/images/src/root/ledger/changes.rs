@@ -65,11 +65,6 @@ impl Ledger {
             entry.mode = now.mode;
         }
     }
-
-    /// Forgets `path`, but nothing below it.
-    pub fn forget_own(&mut self, path: &std::path::Path) {
-        self.entries.remove(path);
-    }
 }
 
 #[cfg(test)]
