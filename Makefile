@@ -17,7 +17,7 @@ deps: ## install what building and testing needs (the only target that installs;
 	tests/deps
 
 build: ## the plugin, the launcher and what runs inside of images
-	$(CARGO) build --locked --release --package coracle-launcher --bin coracle --package coracle-images
+	$(CARGO) build --locked --release --package coracle-launcher --package coracle-images --bin coracle --bin coracle-images
 	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- \
 		-C target-feature=+crt-static
 	$(CARGO) build --locked --profile plugin --package spank_coracle --package spank_coracle_facts
