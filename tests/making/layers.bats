@@ -190,6 +190,10 @@ there' ]]
 	says 'no image "three" is in it [image-missing]'
 }
 
+its_own() {
+	grep -vE ' squashfs-root(/etc)?$|/(\.singularity\.d|\.(exec|run|shell|test)|environment|singularity|etc/(hosts|resolv\.conf))(/.*)?( -> .*)?$'
+}
+
 @test "an image is packed again: a SIF and a squashfs with each compressor" {
 	local image
 	export SOURCE_DATE_EPOCH=1700000000
@@ -199,7 +203,8 @@ there' ]]
 	cmp plain.sif again.sif
 	for image in "$CORACLE_IMAGES"/busybox-{gzip,lz4,lzo,none,xz,zstd}.sqsh; do
 		coracle build --force a.sif "$image"
-		diff <(list a.sif) <(TZ=UTC unsquashfs -lln "$image")
+		# But for what every image gets, and the folders that it is put into.
+		diff <(list a.sif | its_own) <(TZ=UTC unsquashfs -lln "$image" | its_own)
 	done
 	run coracle build b.sif "$CORACLE_IMAGES/overlays.sif"
 	[[ $status == 1 ]]

@@ -104,7 +104,7 @@ manifest_of_box() {
 	coracle pull --force --plain-http "docker://$between/lab/box:1"
 	digest=$(manifest_of_box)
 	coracle pull --plain-http "docker://$between/lab/box@$digest"
-	[[ -s box_sha256-${digest:7:12}.sif ]]
+	[[ -s box_${digest:7:12}.sif ]]
 	coracle pull --plain-http "docker://$between/lab/box:gone@$digest"
 	[[ -s box_gone.sif ]]
 	# What was downloaded before is not downloaded again.

@@ -70,10 +70,11 @@ impl Registries {
     ///
     /// There are threads while it does so, and none any more when it is done: a process can be forked then.
     pub fn fetch(&self, name: &Name) -> Result<oci::Image, Refusal> {
-        let cache = Cache::open()?;
         let wanted = self.wanted()?;
+        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
+        let cache = Cache::open()?;
         let clients = self.clients()?;
-        let (places, found) = self.look(name, &wanted, &clients)?;
+        let (places, found) = self.look(name, site, &wanted, &clients)?;
 
         let mut parts: BTreeMap<&Digest, &Part> = BTreeMap::new();
         for part in found.layers.iter().chain([&found.config]) {
@@ -106,7 +107,8 @@ impl Registries {
 
     /// The digest of the manifest that a [`fetch`](Self::fetch) would take now.
     pub fn resolve(&self, name: &Name) -> Result<String, Refusal> {
-        self.look(name, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
+        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
+        self.look(name, site, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
     }
 
     fn wanted(&self) -> Result<Wanted, Refusal> {
@@ -121,10 +123,10 @@ impl Registries {
     fn look<'a>(
         &self,
         name: &Name,
+        site: Option<&config::Registry>,
         wanted: &Wanted,
         clients: &'a Clients,
     ) -> Result<(Vec<Connection<'a>>, Found), Refusal> {
-        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
         let mut places = self.places(name, site, clients)?;
         let found = Self::find(&mut places, name, wanted)?;
         Ok((places, found))
