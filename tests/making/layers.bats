@@ -191,7 +191,9 @@ there' ]]
 }
 
 its_own() {
-	grep -vE ' squashfs-root(/etc)?$|/(\.singularity\.d|\.(exec|run|shell|test)|environment|singularity|etc/(hosts|resolv\.conf))(/.*)?( -> .*)?$'
+	grep -vE ' squashfs-root(/etc)?$|/(\.singularity\.d|\.(exec|run|shell|test)|environment|singularity|etc/(hosts|resolv\.conf))(/.*)?( -> .*)?$' |
+		# How long a folder's list is depends on where its files' inodes are.
+		sed -E 's/^(d[^ ]+ [^ ]+ +)[0-9]+/\1-/'
 }
 
 @test "an image is packed again: a SIF and a squashfs with each compressor" {
