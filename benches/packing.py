@@ -15,6 +15,7 @@ TREE, SCRATCH, ROUNDS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 WAYS = {
     "zstd 128K (default)": [],
     "zstd 128K, level 3": ["--level", "3"],
+    "zstd 128K, level 15": ["--level", "15"],
     "zstd 128K, level 19": ["--level", "19"],
     "zstd 64K": ["--block-size", "64K"],
     "zstd 256K": ["--block-size", "256K"],

@@ -15,6 +15,8 @@ use crate::workshop::run_program;
 
 /// Where Debian and others have it, if PATH does not say so.
 const PACKAGE: &str = "squashfs-tools";
+/// Of zstd's 22 levels, the one behind which a file gets little smaller and takes far longer (docs/packing.md).
+const ZSTD_LEVEL: u32 = 9;
 /// What is no permission bit of a mode.
 const TYPE: u32 = !0o7777;
 /// Where a squashfs says how long it is (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
@@ -43,7 +45,8 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
         "-noappend -no-progress -quiet -no-exports -no-recovery -offset {offset} -comp {} -b {}",
         packing.compression, packing.block_size.0
     ));
-    if let Some(level) = packing.level {
+    let usual = (packing.compression == Compression::Zstd).then_some(ZSTD_LEVEL);
+    if let Some(level) = packing.level.or(usual) {
         match packing.compression {
             Compression::Zstd | Compression::Gzip | Compression::Lzo => add(&format!("-Xcompression-level {level}")),
             Compression::Lz4 | Compression::Xz => {

@@ -55,7 +55,7 @@ pub struct Packing {
     /// How files are compressed
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Compression::Zstd)]
     pub compression: Compression,
-    /// How much it tries, in the compressor's own numbers (default: the compressor's)
+    /// How much it tries, in the compressor's own numbers (default: 9 of zstd, else the compressor's)
     #[arg(long, value_name = "N")]
     pub level: Option<u32>,
     /// How many bytes are compressed together: 4K to 1M, a power of two
