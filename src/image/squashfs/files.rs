@@ -23,7 +23,7 @@ const FRAGMENT: u32 = 16;
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
-    /// A folder, with the first [`MAX_NAMES`] names in it.
+    /// A folder, with the first 4,096 names in it.
     Folder(Vec<Vec<u8>>),
     /// A regular file, and what it says.
     File(Vec<u8>),
