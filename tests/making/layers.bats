@@ -32,13 +32,6 @@ runs() { # FILE COMMAND...
 	return "$status"
 }
 
-# A user in a namespace in which there can be no further one, as himself and without capabilities.
-as_plain_user() { # COMMAND...
-	as_user unshare --user --map-current-user --keep-caps sh -c '
-		echo 0 >/proc/sys/user/max_user_namespaces
-		exec setpriv --ambient-caps=-all --inh-caps=-all "$@"' sh "$@"
-}
-
 @test "an image is the same for root, a user, one with a range of ids, and one without user namespaces" {
 	local from who
 	make layout layout
