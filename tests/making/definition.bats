@@ -267,6 +267,8 @@ setup_file() {
 	start_registry "$folder/registry"
 	echo "$registry_pid" >"$folder/pid"
 	export registry forms=$folder
+	# A proxy, which Debian may need, has no business with it.
+	export no_proxy="127.0.0.1${no_proxy:+,$no_proxy}" NO_PROXY="127.0.0.1${NO_PROXY:+,$NO_PROXY}"
 	skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$folder/layout:1" "docker://$registry/lab/box:1"
 }
 
