@@ -1,6 +1,7 @@
 # Definition files: what they say, and what becomes of it.
 bats_require_minimum_version 1.5.0
 load making
+load registry
 
 # The folder of small_tree, as the image "base", and a definition made of it.
 base_and() { # TEXT of the rest
@@ -245,6 +246,130 @@ nothing_runs() { # WORD of a command line
     /no/such/file'
 	run as_user coracle build x.sif x.def
 	[[ $status == 1 && $output == *'coracle: x.def:5: /no/such/file: there is no such file [build]'* ]]
+}
+
+# An image of the tree with a run script, labels and variables, in every form that Bootstrap: takes.
+setup_file() {
+	local folder=$BATS_FILE_TMPDIR/forms
+	chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR"
+	mkdir -p "$folder"
+	cp -a "$CORACLE_IMAGES/tree" "$folder/tree"
+	chmod 755 "$folder" "$folder/tree"
+	echo '{"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["/bin/busybox", "echo", "of the image"], "Labels": {"Old": "kept"}}' \
+		>"$folder/config"
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config "$folder/config" "$folder/layout" 1 "$here:$folder/tree"
+	skopeo --insecure-policy copy --quiet "oci:$folder/layout:1" "docker-archive:$folder/docker.tar:lab/box:1"
+	skopeo --insecure-policy copy --quiet "oci:$folder/layout:1" "oci-archive:$folder/oci.tar:1"
+	coracle build "$folder/box.sif" "oci:$folder/layout:1"
+	mksquashfs "$folder/tree" "$folder/box.sqsh" -all-root -quiet -no-progress >/dev/null
+	tar -C "$folder/tree" -czf "$folder/tree.tar.gz" .
+	chmod -R a+rX "$folder"
+	start_registry "$folder/registry"
+	echo "$registry_pid" >"$folder/pid"
+	export registry forms=$folder
+	# A proxy, which Debian may need, has no business with it.
+	export no_proxy="127.0.0.1${no_proxy:+,$no_proxy}" NO_PROXY="127.0.0.1${NO_PROXY:+,$NO_PROXY}"
+	skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$folder/layout:1" "docker://$registry/lab/box:1"
+}
+
+teardown_file() {
+	kill "$(<"$BATS_FILE_TMPDIR/forms/pid")"
+}
+
+# What a definition makes of a base, for root and for a user: the image's own is there, %post has seen its variables, and
+# the definition's comes on top. Bases that are no OCI images bring neither labels nor variables.
+builds_upon() { # HEADER... [-- OPTION...]
+	local who header=() brought=yes
+	while (($#)) && [[ $1 != -- ]]; do
+		header+=("$1")
+		shift
+	done
+	[[ ${1-} != -- ]] || shift
+	[[ "${header[*]}" != *box.sqsh* && "${header[*]}" != *tree* ]] || brought=no
+	printf '%s\n' "${header[@]}" '%post' '    echo "from image: ${FROM_IMAGE:-no}" >/seen' '%labels' '    New label' >base.def
+	for who in root user; do
+		rm -f "$who.sif"
+		export CORACLE_CACHEDIR=$PWD/cache-$who
+		if [[ $who == root ]]; then
+			coracle build "$@" root.sif base.def
+		else
+			as_user coracle build "$@" user.sif base.def
+		fi
+		[[ $(inside "$who.sif" seen) == "from image: $brought" ]]
+		[[ $(inside "$who.sif" etc/image-only) == "$(<"$CORACLE_IMAGES/tree/etc/image-only")" ]]
+		[[ $(inside "$who.sif" .singularity.d/labels.json) == *'"New":"label"'* ]]
+		[[ $(inside "$who.sif" .singularity.d/Singularity) == "$(<base.def)" ]]
+		[[ $brought == no ]] || {
+			[[ $(inside "$who.sif" .singularity.d/labels.json) == *'"Old":"kept"'* ]]
+			[[ $(inside "$who.sif" .singularity.d/runscript) == *'of the image'* ]]
+			[[ $(inside "$who.sif" .singularity.d/env/10-docker2singularity.sh) == *FROM_IMAGE* ]]
+		}
+	done
+}
+
+@test "Bootstrap: docker, with the registry in From: or beside it" {
+	builds_upon 'Bootstrap: docker' "From: $registry/lab/box:1" -- --plain-http
+	builds_upon 'Bootstrap: docker' "Registry: $registry" 'Namespace: lab' 'From: box:1' -- --plain-http
+	printf '%s\n' 'Bootstrap: docker' "From: $registry/lab/none:1" >none.def
+	run as_user coracle build --plain-http none.sif none.def
+	[[ $status == 1 && $output == *"$registry/lab/none:1: "*' has no such image (404): '*'[registry]'* && ! -e none.sif ]] || { echo "$output"; return 1; }
+}
+
+@test "Bootstrap: oci, oci-archive and docker-archive" {
+	builds_upon 'Bootstrap: oci' "From: $forms/layout:1"
+	builds_upon 'Bootstrap: oci-archive' "From: $forms/oci.tar:1"
+	builds_upon 'Bootstrap: docker-archive' "From: $forms/docker.tar"
+	printf '%s\n' 'Bootstrap: oci' "From: $forms/layout:2" >none.def
+	run as_user coracle build none.sif none.def
+	[[ $status == 1 && $output == *'no image "2" is in it [image-missing]'* && ! -e none.sif ]]
+}
+
+@test "Bootstrap: localimage of a SIF, a squashfs, a folder and a tar file" {
+	builds_upon 'Bootstrap: localimage' "From: $forms/box.sif"
+	builds_upon 'Bootstrap: localimage' "From: $forms/box.sqsh"
+	builds_upon 'Bootstrap: localimage' "From: $forms/tree"
+	builds_upon 'Bootstrap: localimage' "From: $forms/tree.tar.gz"
+	printf '%s\n' 'Bootstrap: localimage' 'From: base.def' >none.def
+	run as_user coracle build none.sif none.def
+	[[ $status == 1 && $output == *'none.def:2: base.def is a definition file: build it first [build]'* && ! -e none.sif ]]
+}
+
+# A user in another root folder, which is this one: where the kernel gives no user namespaces (unshare(2), EPERM).
+as_enclosed_user() { # COMMAND...
+	unshare --mount --propagation private sh -c '
+		mount --rbind / /mnt
+		exec chroot /mnt setpriv --reuid user --regid user --init-groups sh -c "cd \"\$0\" && exec \"\$@\"" "$PWD" "$@"' sh \
+		env "HOME=$CORACLE_SCRATCH/home/user" USER=user "$@"
+}
+
+@test "without user namespaces, commands are refused, and all else is built" {
+	local header name
+	export CORACLE_CACHEDIR=$PWD/cache SOURCE_DATE_EPOCH=1700000000
+	echo text >file
+	for header in "docker $registry/lab/box:1" "oci $forms/layout:1" "oci-archive $forms/oci.tar:1" \
+		"docker-archive $forms/docker.tar" "localimage $forms/box.sif" "localimage $forms/box.sqsh" \
+		"localimage $forms/tree" "localimage $forms/tree.tar.gz" 'scratch -'; do
+		printf '%s\n' "Bootstrap: ${header% *}" "From: ${header#* }" '%files' '    file /put' '%labels' '    New label' >x.def
+		rm -rf ./*.sif
+		as_enclosed_user coracle build --plain-http own.sif x.def
+		[[ $(inside own.sif put) == text && $(inside own.sif .singularity.d/labels.json) == *'"New":"label"'* ]]
+		unsquashfs -o "$(root_at own.sif)" -lln own.sif | grep squashfs-root >list
+		run -1 grep -v ' 0/0 ' list
+		as_user coracle build --plain-http user.sif x.def
+		cmp own.sif user.sif
+	done
+	for name in post test appinstall\ one; do
+		base_and "
+%$name
+    touch /canary"
+		run as_enclosed_user coracle build x.sif x.def
+		[[ $status == 1 && ! -e x.sif ]]
+		[[ $output == *'coracle: user namespace: this machine allows you none: unshare(CLONE_NEWUSER): '*'[system]'* ]]
+		[[ $output == *'hint: what runs commands in the image needs one: build on a machine that has them, or as root'* ]]
+	done
+	printf '%s\n' 'Bootstrap: debootstrap' 'OSVersion: bookworm' 'MirrorURL: http://127.0.0.1:1/' >x.def
+	run as_enclosed_user coracle build x.sif x.def
+	[[ $status == 1 && ! -e x.sif && $output == *'user namespace: this machine allows you none'* ]]
 }
 
 # Builds a Debian with packages as somebody, into a list of its files.

@@ -38,6 +38,13 @@ runs_as() { # NAME COMMAND...
 		env "HOME=$CORACLE_SCRATCH/home/$name" "USER=$name" "$@"
 }
 
+# A user in a namespace in which there can be no further one, as himself and without capabilities.
+as_plain_user() { # COMMAND...
+	as_user unshare --user --map-current-user --keep-caps sh -c '
+		echo 0 >/proc/sys/user/max_user_namespaces
+		exec setpriv --ambient-caps=-all --inh-caps=-all "$@"' sh "$@"
+}
+
 # A small tree: a static busybox, and what people look at.
 small_tree() { # FOLDER
 	mkdir -p "$1"

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""registry_layout.py LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
+"""registry_layout.py [--config FILE] LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
 
 Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those folders, or with several
-platforms an index of such images. A platform is an architecture, or an architecture/variant."""
+platforms an index of such images. A platform is an architecture, or an architecture/variant. What a container runs
+with is in the FILE, if there is one: {"Env": [...], "Cmd": [...], ...}."""
 
 import gzip
 import hashlib
@@ -13,6 +14,7 @@ import sys
 import tarfile
 
 OCI = "application/vnd.oci.image."
+RUNNING = {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}
 
 
 def put(layout, data):
@@ -31,7 +33,7 @@ def root(entry):
     return entry
 
 
-def image(layout, platform, folders):
+def image(layout, platform, folders, running):
     architecture, _, variant = platform.partition("/")
     layers, diff_ids = [], []
     for folder in folders:
@@ -45,7 +47,7 @@ def image(layout, platform, folders):
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "config": running,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
     manifest = {
@@ -61,11 +63,16 @@ def image(layout, platform, folders):
 
 
 def main():
-    layout, tag, images = sys.argv[1], sys.argv[2], sys.argv[3:]
+    words, running = sys.argv[1:], RUNNING
+    if words[0] == "--config":
+        with open(words[1]) as file:
+            running = json.load(file)
+        words = words[2:]
+    layout, tag, images = words[0], words[1], words[2:]
     made = []
     for text in images:
         platform, _, folders = text.partition(":")
-        made.append(image(layout, platform, folders.split(",")))
+        made.append(image(layout, platform, folders.split(","), running))
     if len(made) == 1:
         top = made[0]
     else:

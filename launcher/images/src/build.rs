@@ -42,6 +42,10 @@ pub struct Assembly {
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let source = Source::of(&given.source)?;
+    if let (Some(word), false) = (given.arguments.first(), matches!(source, Source::Definition(_))) {
+        let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
+        return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
+    }
     let registries = Registries::of(&given.access);
     let draft = || Draft::of(&given.output, given.force);
     workshop::make(draft, |workshop, draft| {

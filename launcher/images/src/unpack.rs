@@ -4,7 +4,7 @@
 //! is unpacked like an archive, with the same limits, and by those who cannot make files of others, too. What is wrong
 //! with the metadata is found before, by the reader that jobs have.
 //!
-//! Extended attributes are not among what it writes down.
+//! Extended attributes are not among what it writes down: where there are some, their loss is said.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use coracle::image::squashfs::{Budget, inspect_deep};
+use coracle::image::squashfs::{Budget, Superblock, inspect_deep};
 use coracle::image::{self, Filesystem};
 use coracle::report::{Kind as Fault, Refusal};
 use coracle::sys;
@@ -46,6 +46,13 @@ pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<
         return Err(named.refusal(Fault::ImageFormat, "holds no squashfs, and nothing else is unpacked"));
     }
     inspect_deep(&file, layer.offset, layer.size, &Budget::default()).map_err(|error| error.refuse(&typed))?;
+    let length = file.metadata().map_err(|error| named.refusal(Fault::ImageUnreadable, &error.to_string()))?.len();
+    let superblock = Superblock::read(&file, layer.offset, layer.size, length).map_err(|error| error.refuse(&typed))?;
+    if superblock.has_attributes() {
+        eprintln!(
+            "coracle: {typed}: extended attributes of its files, such as capabilities, are not kept: unsquashfs lists none"
+        );
+    }
     applier.begin(named.clone(), Meaning::Tree);
     let said = scratch.join("unsquashfs");
     let mut program = start(&file, layer.offset, &said)?;

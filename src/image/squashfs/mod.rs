@@ -109,6 +109,11 @@ impl Superblock {
         self.block_size
     }
 
+    /// Whether files have extended attributes.
+    pub fn has_attributes(&self) -> bool {
+        self.xattr_table != NO_TABLE
+    }
+
     /// Reads and checks the superblock of the squashfs in `size` bytes from `offset` on, in a file of `length`.
     pub fn read(file: &File, offset: u64, size: u64, length: u64) -> Result<Self, Error> {
         if size < SUPERBLOCK as u64 {

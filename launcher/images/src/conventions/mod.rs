@@ -165,10 +165,17 @@ fn keep_old_definition(root: &Root, new: &str) -> Result<(), Refusal> {
 fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, String>) -> Result<Vec<Object>, Refusal> {
     let object = |datatype, name: &str, bytes| Object { datatype, name: name.to_owned(), bytes, extra: Vec::new() };
     let mut objects = Vec::new();
-    if let Some(text) = &conventions.definition {
+    // An image that is only packed again is still what its definition says.
+    let definition = match root.read(Path::new(DEFINITION), LIMIT) {
+        Ok(text) => text.and_then(|text| String::from_utf8(text).ok()),
+        // What somebody's image has there need be no definition.
+        Err(refusal) if refusal.kind == Kind::ImageFormat => None,
+        Err(refusal) => return Err(refusal),
+    };
+    if let Some(text) = &definition {
         objects.push(object(DATA_DEFINITION, "", text.clone().into_bytes()));
     }
-    let metadata = metadata::of(root, conventions.definition.as_deref(), labels)?;
+    let metadata = metadata::of(root, definition.as_deref(), labels)?;
     objects.push(object(DATA_JSON, metadata::NAME, json(&metadata, metadata::NAME)?));
     if let Some((bytes, _)) = &conventions.oci {
         let broken = |cause: &str| Refusal::new(Kind::ImageFormat, "the configuration of the OCI image", cause);
@@ -247,6 +254,18 @@ mod tests {
         assert_eq!(attributes["labels"]["who"], "second");
         assert!(attributes["environment"][ENVIRONMENT].as_str().unwrap().ends_with("export A=second"));
         assert_eq!(metadata["type"], "container");
+    }
+
+    #[test]
+    fn an_image_that_is_packed_again_keeps_its_definition() {
+        let (_top, root) = tree();
+        let first = Conventions { definition: Some("# it\n".into()), ..Conventions::default() };
+        write(&root, &first).unwrap();
+        let objects = write(&root, &Conventions::default()).unwrap();
+        assert_eq!((objects[0].datatype, objects[0].bytes.as_slice()), (DATA_DEFINITION, &b"# it\n"[..]));
+        assert!(root.names(Path::new(HISTORY)).unwrap().is_empty());
+        root.write(Path::new(DEFINITION), PLAIN, b"\xff").unwrap();
+        assert_eq!(write(&root, &Conventions::default()).unwrap()[0].datatype, DATA_JSON);
     }
 
     #[test]

@@ -89,9 +89,10 @@ if [ -n "${SINGULARITY_APPNAME:-}" ]; then
 fi
 "#;
 
-/// `text` as one word of a shell, whatever is in it.
+/// `text` as one word of a shell, whatever is in it. A backslash between quotes, `'\''`, would be kept by the shell that
+/// Apptainer reads variables with (github.com/mvdan/sh).
 pub fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
 
 /// What sets the variables of an OCI image: PATH always, others where the user has none of that name.

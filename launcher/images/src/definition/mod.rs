@@ -28,7 +28,7 @@ use crate::conventions::{self, Conventions, TEST, labels_from_lines};
 use crate::registry::Registries;
 use crate::root::Root;
 use crate::source::Source;
-use crate::workshop::Workshop;
+use crate::workshop::{Owners, Workshop};
 use arguments::Arguments;
 use files::Origin;
 use inside::Task;
@@ -216,7 +216,12 @@ impl Definition {
         let bootstrap = stage.header("bootstrap").unwrap_or_default().to_ascii_lowercase();
         let own = |root| Assembly { root, architecture: std::env::consts::ARCH.into(), conventions: None };
         let source = match bootstrap.as_str() {
-            "scratch" => return Root::create(&workshop.folder.join(name)).map(own),
+            "scratch" => {
+                let mut root = Root::create(&workshop.folder.join(name))?;
+                // Where there is no root, what is copied there is the user's.
+                root.all_root = workshop.owners == Owners::Own;
+                return Ok(own(root));
+            }
             "debootstrap" => return debootstrap::make(&self.file, stage, name, workshop).map(own),
             "localimage" => match Source::of(PathBuf::from(from).as_os_str())? {
                 Source::Definition(_) => {
