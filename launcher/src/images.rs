@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -100,14 +100,25 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
             .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too")
     };
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| refuse(&folder, &error))?;
+    // Whoever else could write there could choose what the job runs.
+    let own = |found: &Metadata| found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let found = folder.symlink_metadata().map_err(|error| refuse(&folder, &error))?;
+    if !found.is_dir() || !own(&found) {
+        let cause = "it is a link, or belongs to somebody else, or others may write to it";
+        return Err(Refusal::new(Kind::System, folder.display().to_string(), cause)
+            .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too"));
+    }
     let path = folder.join(format!("{}.sif", hex(&digest)));
-    // Whoever asks for the same one at the same time waits for the first, and finds it.
+    // Whoever asks for the same one at the same time waits for the first, and finds it. Some file systems of clusters know
+    // no locks: there both make it, and one of the two is in place, whole.
     let lock = folder.join(format!(".{}.lock", hex(&digest)));
-    let opened =
-        File::options().write(true).create(true).truncate(false).open(&lock).map_err(|error| refuse(&lock, &error))?;
-    let held = Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, errno)| refuse(&lock, &errno.into()))?;
+    let nofollow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let opened = File::options().write(true).create(true).truncate(false).custom_flags(nofollow).open(&lock);
+    let held = Flock::lock(opened.map_err(|error| refuse(&lock, &error))?, FlockArg::LockExclusive).ok();
     let order = Pull { output: Some(path.clone()), for_job: false, ..pinned(given, &digest) };
-    let there = path.exists() || carried_out(order)?;
+    let there = || path.symlink_metadata().is_ok_and(|found| found.is_file() && own(&found));
+    // Without a lock, somebody else may have been faster.
+    let there = there() || carried_out(order)? || held.is_none() && there();
     drop(held);
     Ok(there.then_some(path))
 }
@@ -117,8 +128,8 @@ fn folder() -> Result<PathBuf, Refusal> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = named("CORACLE_CACHEDIR")
         .or_else(|| Some(named("XDG_CACHE_HOME")?.join("coracle")))
-        .or_else(|| Some(named("HOME")?.join(".cache/coracle")))
-        .filter(|cache| cache.is_absolute());
+        .or_else(|| Some(named("HOME")?.join(".cache/coracle")));
+    let cache = cache.and_then(|cache| std::path::absolute(cache).ok());
     cache.map(|cache| cache.join("images")).ok_or_else(|| {
         Refusal::new(Kind::System, "HOME", "is not set, so there is no place for the image")
             .hint("set CORACLE_CACHEDIR")

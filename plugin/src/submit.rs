@@ -189,6 +189,7 @@ fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>,
     let said = said.map_err(|error| Refusal::system(image.to_string_lossy(), &error))?;
     match Answer::from_bytes(&said) {
         Ok(Answer::Refused(refusal)) => Err(refusal),
+        // Of nothing, that the name of an image is missing.
         _ => Ok(OsString::from_vec(said).into()),
     }
 }

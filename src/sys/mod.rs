@@ -52,8 +52,8 @@ pub use ns::{
 pub use output::output_of;
 pub use path::{Lookup, fd_path, hint_beneath, may_open, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{
-    Identity, become_user, drop_capabilities, give_up_capabilities, set_no_new_privileges, set_undumpable,
-    with_fs_identity, with_overlay_rights,
+    Identity, become_user, drop_capabilities, give_up_capabilities, keep_capabilities, set_no_new_privileges,
+    set_undumpable, with_fs_identity, with_overlay_rights,
 };
 pub use process::{
     CHANNEL, Child, close_others, die_with_parent, end_with_reader, fork, fork_contained, fork_into, ignore_signals,

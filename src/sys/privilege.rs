@@ -199,6 +199,37 @@ pub fn drop_capabilities() -> Result<()> {
     change_capabilities("capset(inheritable=0)", |word| word.inheritable = 0)
 }
 
+/// Leaves this process, which may not get them back by execve either, no capabilities but those in `kept`, by number
+/// (linux/capability.h).
+pub fn keep_capabilities(kept: &[u8]) -> Result<()> {
+    for capability in 0..64u8 {
+        if kept.contains(&capability) {
+            continue;
+        }
+        // SAFETY: this operation takes only integers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) } < 0 {
+            // EINVAL: more than the last capability of this kernel.
+            if Errno::last() == Errno::EINVAL && capability > 0 {
+                break;
+            }
+            return Err(Error::last(format!("prctl(PR_CAPBSET_DROP, {capability})")));
+        }
+    }
+    // A bit each, 32 in a word.
+    let word = |number: u8| {
+        let mine = kept.iter().filter(|capability| **capability / 32 == number);
+        mine.fold(0u32, |word, capability| word | 1 << (capability % 32))
+    };
+    let words = [word(0), word(1)];
+    let mut data = capabilities()?;
+    for (data, word) in data.iter_mut().zip(words) {
+        data.permitted &= word;
+        data.effective &= word;
+        data.inheritable = 0;
+    }
+    set_capabilities("capset(permitted)", &data)
+}
+
 /// Changes the three sets of this thread, of which each word has 32 bits.
 fn change_capabilities(call: &str, change: impl Fn(&mut CapData)) -> Result<()> {
     let mut data = capabilities()?;

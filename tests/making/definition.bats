@@ -416,3 +416,36 @@ debian_of() { # NAME
 	debian_of user
 	grep -q ' 0/0 .*/usr/bin/ssh-agent' list
 }
+
+@test "%post finds no way out by the processes that it sees, and changes nothing of the kernel, not even for root" {
+	local who
+	small_tree base
+	mkdir -m 777 host
+	echo canary >host/canary
+	chmod 666 host/canary
+	cat >x.def <<-DEF
+		Bootstrap: localimage
+		From: base
+		%post
+		for process in /proc/[0-9]*; do
+			if cat "\$process/root$PWD/host/canary"; then echo "OUT by \$process/root"; fi
+			if ls "\$process/cwd/host"; then echo "OUT by \$process/cwd"; fi
+			for file in "\$process"/fd/*; do
+				if ls "\$file/host"; then echo "OUT by \$file"; fi
+			done
+		done
+		for file in kernel/core_pattern vm/drop_caches; do
+			if (exec 3>>/proc/sys/\$file); then echo "WRITES \$file"; fi
+		done
+		if mount -o remount,rw /proc/sys; then echo MOUNTS; fi
+		if unshare -U -r mount -t proc proc /proc; then echo MOUNTS; fi
+		echo "to the end"
+	DEF
+	for who in root user ranged; do
+		rm -f x.sif
+		if [[ $who == root ]]; then run coracle build x.sif x.def; else run "as_$who" coracle build x.sif x.def; fi
+		[[ $status == 0 && $output == *'to the end'* ]]
+		run ! grep -E '^(OUT|WRITES|MOUNTS)' <<<"$output"
+	done
+	[[ $(<host/canary) == canary ]]
+}

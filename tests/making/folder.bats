@@ -65,3 +65,19 @@ print(struct.unpack_from("<I", start, 12)[0], struct.unpack_from("<H", start, 20
 	[[ $status == 143 && ! -e a.sif ]]
 	run ! pgrep -f "$BATS_TEST_TMPDIR/tree"
 }
+
+@test "what is no file is not replaced, and a folder with the workshop in it is refused" {
+	small_tree tree
+	mkfifo fifo
+	mknod null c 1 3
+	for name in fifo null; do
+		run coracle build --force "$name" tree
+		[[ $status == 2 && $output == *"$name: something that is no file has that name [usage]"* ]]
+	done
+	[[ -p fifo && -c null ]]
+	run env TMPDIR="$PWD/tree" coracle build a.sif tree
+	[[ $status == 2 && $output == *'is in it, where images are made [usage]'*CORACLE_TMPDIR* && ! -e a.sif ]]
+	mv tree -- -tree
+	coracle build a.sif -- -tree
+	[[ -s a.sif ]]
+}

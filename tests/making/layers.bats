@@ -324,3 +324,23 @@ unfolded() {
 	says 'no space is left there [system]'
 	says 'CORACLE_TMPDIR'
 }
+
+@test "what is written into an image is root's and for everybody, whatever the image had in its place" {
+	local who
+	small_tree odd
+	mkdir -p odd/.singularity.d/env
+	echo '{}' >odd/.singularity.d/labels.json
+	chmod 600 odd/.singularity.d/labels.json
+	chmod 700 odd/.singularity.d odd/.singularity.d/env
+	tar -C odd --owner=1000 --group=7 -cf odd.tar .
+	export SOURCE_DATE_EPOCH=1700000000
+	coracle build root.sif odd.tar
+	as_user coracle build user.sif odd.tar
+	as_plain_user coracle build own.sif odd.tar
+	for who in user own; do cmp root.sif "$who.sif"; done
+	run list user.sif
+	grep -qE '^drwxr-xr-x 0/0 .* squashfs-root/\.singularity\.d$' <<<"$output"
+	grep -qE '^drwxr-xr-x 0/0 .* squashfs-root/\.singularity\.d/env$' <<<"$output"
+	grep -qE '^-rw-r--r-- 0/0 .* squashfs-root/\.singularity\.d/labels\.json$' <<<"$output"
+	grep -qE ' 1000/7 .* squashfs-root/etc/image-only$' <<<"$output"
+}

@@ -137,6 +137,18 @@ registry_images: store"
 	healthy
 }
 
+@test "file: a folder of images that somebody else could have filled is not used" {
+	site 'registry_images: file'
+	install -d -o alice -g alice -m 755 "$dir/cache"
+	install -d -o alice -g alice -m 777 "$dir/cache/images"
+	run alice env CORACLE_CACHEDIR="$dir/cache" srun -Q -n1 --container="docker://$registry/lab/box:1" true
+	((status != 0)) || fail "$output"
+	has "$dir/cache/images: it is a link, or belongs to somebody else, or others may write to it [system]"
+	rmdir "$dir/cache/images"
+	good env CORACLE_CACHEDIR="$dir/cache" srun -Q -n1 --container="docker://$registry/lab/box:1" cat /etc/image-only
+	prints "$MARK"
+}
+
 @test "outside of a job docker:// is the same image" {
 	site 'registry_images: file'
 	good coracle exec "docker://$registry/lab/box:1" cat /etc/image-only

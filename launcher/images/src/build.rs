@@ -156,6 +156,7 @@ fn finish(applier: Applier<'_>) -> Result<(), Refusal> {
 /// A folder of somebody's, copied: its files are root's, unless root makes the image.
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
+    apart(path, workshop)?;
     let mut root = Root::create(&workshop.folder.join(name))?;
     let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
     let words =
@@ -172,9 +173,22 @@ fn own() -> String {
     std::env::consts::ARCH.into()
 }
 
+/// Refuses a folder that has the workshop in it: that would be a part of the image.
+fn apart(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
+    match path.canonicalize() {
+        Ok(whole) if workshop.folder.starts_with(&whole) => {
+            let cause = format!("{} is in it, where images are made", workshop.folder.display());
+            Err(Refusal::new(Kind::Usage, path.display().to_string(), cause)
+                .hint("CORACLE_TMPDIR names another folder for that"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes a folder of somebody's as it is.
 fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
+    apart(path, workshop)?;
     // Nobody but root could have made files there for others to have in the image.
     root.all_root = workshop.owners != Owners::All;
     Ok(Assembly { root, architecture: own(), conventions: None })
@@ -187,7 +201,7 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     let epoch = epoch()?;
     let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
     if let Some(conventions) = &assembly.conventions {
-        layout.objects = conventions::write(&assembly.root, conventions)?;
+        layout.objects = conventions::write(&mut assembly.root, conventions)?;
     }
     assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;

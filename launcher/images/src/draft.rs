@@ -51,10 +51,14 @@ impl Draft {
         let folder = File::open(folder).map_err(|error| unwritable(&folder.display().to_string(), &error))?;
         match output.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
+            // A device, FIFO or socket, which is somebody's, and no image.
+            Ok(found) if !found.is_file() && !found.is_symlink() => {
+                return Err(refuse("something that is no file has that name"));
+            }
             Ok(_) if !replace => return Err(taken(&typed)),
             _ => {}
         }
-        let (file, named) = create(&folder, &name).map_err(|errno| unwritable(&typed, &errno.into()))?;
+        let (file, named) = create(&folder).map_err(|errno| unwritable(&typed, &errno.into()))?;
         Ok(Self { file, typed, place: Some(Place { folder, name, replace, named }) })
     }
 
@@ -90,7 +94,7 @@ impl Place {
     fn link(&mut self, file: &File) -> Result<(), Errno> {
         if self.named.is_none() && self.replace {
             // A link replaces nothing, so it takes two steps.
-            self.named = Some(free_name(&self.name, |name| self.link_as(file, name))?);
+            self.named = Some(free_name(|name| self.link_as(file, name))?);
         }
         let Some(named) = &self.named else {
             return self.link_as(file, &self.name);
@@ -156,14 +160,14 @@ fn taken(typed: &str) -> Refusal {
     Refusal::new(Kind::Usage, typed, "is there already").hint("--force replaces it")
 }
 
-fn create(folder: &File, name: &OsStr) -> Result<(File, Option<OsString>), Errno> {
+fn create(folder: &File) -> Result<(File, Option<OsString>), Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     match nix::fcntl::openat(folder, ".", flags | OFlag::O_TMPFILE, MODE) {
         Ok(file) => Ok((file.into(), None)),
         // NFS and some others have no files without names.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let mut made = None;
-            let named = free_name(name, |name| {
+            let named = free_name(|name| {
                 let file = nix::fcntl::openat(folder, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?;
                 made = Some(File::from(file));
                 Ok(())
@@ -174,12 +178,10 @@ fn create(folder: &File, name: &OsStr) -> Result<(File, Option<OsString>), Errno
     }
 }
 
-/// A hidden name beside `name` with which `make` succeeds.
-fn free_name(name: &OsStr, mut make: impl FnMut(&OsStr) -> Result<(), Errno>) -> Result<OsString, Errno> {
+/// A hidden name with which `make` succeeds.
+fn free_name(mut make: impl FnMut(&OsStr) -> Result<(), Errno>) -> Result<OsString, Errno> {
     for number in 0..TRIES {
-        let mut free = OsString::from(".");
-        free.push(name);
-        free.push(format!(".unfinished-{}-{number}", std::process::id()));
+        let free = OsString::from(format!(".unfinished-{}-{number}.sif", std::process::id()));
         match make(&free) {
             Err(Errno::EEXIST) => {}
             made => return made.map(|()| free),
@@ -243,9 +245,9 @@ mod tests {
         for (replace, publish) in [(false, false), (false, true), (true, true)] {
             let mut draft = Draft::of(&output, replace).unwrap();
             let Draft { file, place: Some(place), .. } = &mut draft else { panic!() };
-            let name = free_name(OsStr::new("a.sif"), |name| place.link_as(file, name)).unwrap();
+            let name = free_name(|name| place.link_as(file, name)).unwrap();
             place.named = Some(name);
-            assert!(names(folder.path()).iter().any(|name| name.starts_with(".a.sif.unfinished-")));
+            assert!(names(folder.path()).iter().any(|name| name.starts_with(".unfinished-")));
             if publish {
                 draft.publish().unwrap();
                 assert_eq!(names(folder.path()), ["a.sif"]);

@@ -63,7 +63,15 @@ impl Source {
     fn by_contents(path: &Path) -> Result<Self, Refusal> {
         let refuse = |kind, cause: &str| Refusal::new(kind, path.display().to_string(), cause);
         let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| match error.errno() {
-            Errno::ENOENT | Errno::ENOTDIR => refuse(Kind::ImageMissing, "no such file or folder"),
+            Errno::ENOENT | Errno::ENOTDIR => {
+                let refusal = refuse(Kind::ImageMissing, "no such file or folder");
+                match path.to_str().and_then(|typed| typed.split_once(':')) {
+                    Some((scheme, _)) if !scheme.contains('/') => refusal.hint(
+                        "known beside files and folders: docker://IMAGE, docker-archive:FILE, oci:FOLDER, oci-archive:FILE",
+                    ),
+                    _ => refusal,
+                }
+            }
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
             _ => refuse(Kind::ImageUnreadable, &error.to_string()),
         })?;

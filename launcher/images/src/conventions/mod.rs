@@ -55,6 +55,8 @@ const FOLDERS: [(&str, u32); 12] = [
     ("/.singularity.d/env", 0o755),
     ("/.singularity.d/libs", 0o755),
 ];
+/// Of these, what everybody has to read, whatever the image says.
+const OURS: [&str; 3] = ["/.singularity.d", "/.singularity.d/env", "/.singularity.d/libs"];
 /// What is bound over by runtimes, which make no files in an image.
 const EMPTY_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 const LINKS: [(&str, &str); 6] = [
@@ -94,13 +96,13 @@ pub struct Conventions {
 }
 
 /// Writes it into `root`; answers what stands beside.
-pub fn write(root: &Root, conventions: &Conventions) -> Result<Vec<Object>, Refusal> {
+pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, Refusal> {
     furnish(root)?;
-    let put = |path: &str, mode, text: &str| root.write(Path::new(path), mode, text.as_bytes());
+    let put = |root: &mut Root, path: &str, mode, text: &str| root.write(Path::new(path), mode, text.as_bytes());
     if let Some((_, config)) = &conventions.oci {
-        put(OCI_ENVIRONMENT, PROGRAM, &scripts::environment(config.config.env.as_deref().unwrap_or_default()))?;
+        put(root, OCI_ENVIRONMENT, PROGRAM, &scripts::environment(config.config.env.as_deref().unwrap_or_default()))?;
         if let Some(text) = scripts::runscript(&config.config) {
-            put(RUNSCRIPT, PROGRAM, &text)?;
+            put(root, RUNSCRIPT, PROGRAM, &text)?;
         }
     }
     if let Some(text) = &conventions.environment {
@@ -112,8 +114,8 @@ pub fn write(root: &Root, conventions: &Conventions) -> Result<Vec<Object>, Refu
         }
     }
     if let Some(text) = &conventions.apps {
-        put("/.singularity.d/env/94-appsbase.sh", PROGRAM, text)?;
-        put("/.singularity.d/env/95-apps.sh", PROGRAM, scripts::APPS)?;
+        put(root, "/.singularity.d/env/94-appsbase.sh", PROGRAM, text)?;
+        put(root, "/.singularity.d/env/95-apps.sh", PROGRAM, scripts::APPS)?;
     }
     for (path, mode, text) in [
         (RUNSCRIPT, PROGRAM, &conventions.runscript),
@@ -122,22 +124,25 @@ pub fn write(root: &Root, conventions: &Conventions) -> Result<Vec<Object>, Refu
         (HELP, PLAIN, &conventions.help),
     ] {
         if let Some(text) = text {
-            put(path, mode, text)?;
+            put(root, path, mode, text)?;
         }
     }
     let labels = labels::of(root, conventions)?;
     root.write(Path::new(LABELS), PLAIN, &json(&labels, LABELS)?)?;
     if let Some(text) = &conventions.definition {
         keep_old_definition(root, text)?;
-        put(DEFINITION, PLAIN, text)?;
+        put(root, DEFINITION, PLAIN, text)?;
     }
     objects(root, conventions, labels)
 }
 
 /// What runtimes expect of any image, where it is not there yet.
-pub fn furnish(root: &Root) -> Result<(), Refusal> {
+pub fn furnish(root: &mut Root) -> Result<(), Refusal> {
     for (path, mode) in FOLDERS {
         root.provide_folder(Path::new(path), mode)?;
+    }
+    for path in OURS {
+        root.open_to_all(Path::new(path))?;
     }
     for path in EMPTY_FILES {
         root.provide_file(Path::new(path), PLAIN, b"")?;
@@ -152,7 +157,7 @@ pub fn furnish(root: &Root) -> Result<(), Refusal> {
 }
 
 /// As Apptainer does it, by number.
-fn keep_old_definition(root: &Root, new: &str) -> Result<(), Refusal> {
+fn keep_old_definition(root: &mut Root, new: &str) -> Result<(), Refusal> {
     let there = root.read(Path::new(DEFINITION), LIMIT)?;
     if there.is_none_or(|old| old == new.as_bytes()) {
         return Ok(());
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_an_image_has_stays_and_links_lead_nowhere() {
-        let (top, root) = tree();
+        let (top, mut root) = tree();
         let outside = top.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(outside.join("hosts"), root.path().join("environment")).unwrap();
@@ -211,7 +216,7 @@ mod tests {
         root.write(Path::new("/etc/hosts"), 0o600, b"mine").unwrap();
         std::fs::create_dir(root.path().join(".singularity.d")).unwrap();
         std::os::unix::fs::symlink(outside.join("labels"), root.path().join(".singularity.d/labels.json")).unwrap();
-        write(&root, &Conventions::default()).unwrap();
+        write(&mut root, &Conventions::default()).unwrap();
         assert_eq!(root.read(Path::new("/etc/hosts"), 10).unwrap().unwrap(), b"mine");
         assert_eq!(std::fs::read_link(root.path().join("home")).unwrap(), Path::new("/usr/home"));
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
@@ -227,17 +232,17 @@ mod tests {
 
     #[test]
     fn the_environment_of_a_second_image_is_put_behind_that_of_the_first_and_its_definition_is_kept() {
-        let (_top, root) = tree();
+        let (_top, mut root) = tree();
         let say = |text: &str| Conventions {
             environment: Some(format!("export A={text}")),
             definition: Some(format!("# {text}\n")),
             labels: [("who".to_owned(), text.to_owned())].into(),
             ..Conventions::default()
         };
-        write(&root, &say("first")).unwrap();
-        write(&root, &say("second")).unwrap();
+        write(&mut root, &say("first")).unwrap();
+        write(&mut root, &say("second")).unwrap();
         // What was said twice is there once.
-        let objects = write(&root, &say("second")).unwrap();
+        let objects = write(&mut root, &say("second")).unwrap();
         let read = |path: &str| String::from_utf8(root.read(Path::new(path), LIMIT).unwrap().unwrap()).unwrap();
         let environment = read(ENVIRONMENT);
         assert!(environment.find("A=first").unwrap() < environment.find("A=second").unwrap(), "{environment}");
@@ -258,23 +263,23 @@ mod tests {
 
     #[test]
     fn an_image_that_is_packed_again_keeps_its_definition() {
-        let (_top, root) = tree();
+        let (_top, mut root) = tree();
         let first = Conventions { definition: Some("# it\n".into()), ..Conventions::default() };
-        write(&root, &first).unwrap();
-        let objects = write(&root, &Conventions::default()).unwrap();
+        write(&mut root, &first).unwrap();
+        let objects = write(&mut root, &Conventions::default()).unwrap();
         assert_eq!((objects[0].datatype, objects[0].bytes.as_slice()), (DATA_DEFINITION, &b"# it\n"[..]));
         assert!(root.names(Path::new(HISTORY)).unwrap().is_empty());
         root.write(Path::new(DEFINITION), PLAIN, b"\xff").unwrap();
-        assert_eq!(write(&root, &Conventions::default()).unwrap()[0].datatype, DATA_JSON);
+        assert_eq!(write(&mut root, &Conventions::default()).unwrap()[0].datatype, DATA_JSON);
     }
 
     #[test]
     fn an_oci_configuration_stands_beside_as_apptainer_has_it() {
-        let (_top, root) = tree();
+        let (_top, mut root) = tree();
         let text = br#"{"architecture":"arm64","config":{"Env":["A=b"],"Cmd":["x"],"Labels":{"l":"v"}},"history":[]}"#;
         let config = serde_json::from_slice(text).unwrap();
         let conventions = Conventions { oci: Some((text.to_vec(), config)), ..Conventions::default() };
-        let objects = write(&root, &conventions).unwrap();
+        let objects = write(&mut root, &conventions).unwrap();
         let last = objects.last().unwrap();
         assert_eq!((last.datatype, last.name.as_str()), (DATA_JSON, "oci-config.json"));
         assert_eq!(last.bytes, br#"{"Cmd":["x"],"Env":["A=b"],"Labels":{"l":"v"}}"#);

@@ -128,7 +128,9 @@ pub fn environment(list: &[String]) -> String {
 pub fn runscript(config: &Execution) -> Option<String> {
     let words =
         |list: &Option<Vec<String>>| list.iter().flatten().map(|word| format!("{} ", quoted(word))).collect::<String>();
-    let (entrypoint, cmd) = (words(&config.entrypoint), words(&config.cmd));
+    // A single empty word takes back the entry point of a lower image, as Docker has it.
+    let entrypoint = config.entrypoint.clone().filter(|list| list.as_slice() != [""]);
+    let (entrypoint, cmd) = (words(&entrypoint), words(&config.cmd));
     if entrypoint.is_empty() && cmd.is_empty() {
         return None;
     }

@@ -41,7 +41,7 @@ fn one(file: &str, app: &App, host: &Origin<'_>, root: &mut Root) -> Result<(), 
     for folder in ["input", "output"] {
         root.make_folder(Path::new(&format!("/scif/data/{name}/{folder}")), 0o755)?;
     }
-    let put =
+    let mut put =
         |path: &str, mode, text: &str| root.write(Path::new(&format!("{top}/scif/{path}")), mode, text.as_bytes());
     put("env/01-base.sh", 0o755, &base(name))?;
     let section = |name: &str| app.sections.get(name).filter(|section| !section.is_empty());

@@ -38,13 +38,13 @@ pub fn make(file: &str, stage: &Stage, name: &str, workshop: &Workshop) -> Resul
     let Some(program) = find() else {
         return Err(Refusal::new(Kind::System, PROGRAM, "not found").hint("it is in the package debootstrap"));
     };
-    let root = Root::create(&workshop.folder.join(name))?;
+    let mut root = Root::create(&workshop.folder.join(name))?;
     let mut words: Vec<OsString> = vec![program, "--foreign".into(), "--variant=minbase".into(), EXCLUDED.into()];
     words.extend([format!("--include={include}").into(), suite.into(), root.path().into(), mirror.into()]);
     // In a container it goes on where devices cannot be made.
     let variables = vec![("container", "lxc".to_owned())];
     inside::run_outside(&Task { shown: format!("{file}: debootstrap"), words, variables }, workshop)?;
-    conventions::furnish(&root)?;
+    conventions::furnish(&mut root)?;
     let words = vec!["/debootstrap/debootstrap".into(), "--second-stage".into()];
     let variables = vec![("container", "lxc".to_owned()), ("DEBIAN_FRONTEND", "noninteractive".to_owned())];
     let shown = format!("{file}: debootstrap, its second half");

@@ -52,6 +52,13 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 const APT: &str = "coracle-apt.conf";
 /// apt would become a user that is not there.
 const APT_TEXT: &str = "APT::Sandbox::User \"root\";\n";
+/// What the kernel lets root change by his number alone, whatever capabilities he has: a build by root must not.
+const KERNEL: [&str; 6] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
+/// And read.
+const SECRET: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kmsg"];
+/// What package managers need, by number (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID,
+/// SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. Mounts stay as they are, and other processes unseen.
+const CAPABILITIES: [u8; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31];
 /// The exit status of a command that could not be started, and of one that this program could not prepare.
 const NOT_FOUND: u8 = 127;
 const BROKEN: u8 = 125;
@@ -71,29 +78,33 @@ pub struct Task<'a> {
 pub fn run(task: &Task<'_>, root: &Root, workshop: &Workshop) -> Result<(), Refusal> {
     possible(workshop)?;
     let scratch = scratch(workshop)?;
-    contain(task, || {
-        let prepared = prepare(root.path(), &scratch, workshop)
-            .and_then(|()| if workshop.owners == Owners::Root { pretence::install() } else { Ok(()) });
-        if let Err(error) = prepared {
-            eprintln!("{}", Refusal::system(&task.shown, &error));
-            return BROKEN;
-        }
-        execute(task, workshop, true)
+    let before = || prepare(root.path(), &scratch, workshop);
+    contain(task, before, || {
+        let ready = sys::set_no_new_privileges().and_then(|()| sys::keep_capabilities(&CAPABILITIES));
+        pretend(workshop, ready).map_or_else(|error| task.broken(&error), |()| execute(task, workshop, true))
     })
 }
 
 /// Runs a program of this machine, which works on the image's folder from outside.
 pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> {
     possible(workshop)?;
-    contain(task, || {
-        if workshop.owners == Owners::Root
-            && let Err(error) = pretence::install()
-        {
-            eprintln!("{}", Refusal::system(&task.shown, &error));
-            return BROKEN;
-        }
-        execute(task, workshop, false)
-    })
+    contain(
+        task,
+        || Ok(()),
+        || pretend(workshop, Ok(())).map_or_else(|error| task.broken(&error), |()| execute(task, workshop, false)),
+    )
+}
+
+/// Where there is one id, what would fail for that is answered as if it had been done.
+fn pretend(workshop: &Workshop, ready: sys::Result<()>) -> sys::Result<()> {
+    if workshop.owners == Owners::Root { ready.and_then(|()| pretence::install()) } else { ready }
+}
+
+impl Task<'_> {
+    fn broken(&self, error: &sys::Error) -> u8 {
+        eprintln!("{}", Refusal::system(&self.shown, error));
+        BROKEN
+    }
 }
 
 /// Commands run as root in a namespace, or not at all.
@@ -124,9 +135,20 @@ fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
 }
 
 /// The first process of a process namespace takes care of orphans; `work` is its child.
-fn contain(task: &Task<'_>, work: impl FnOnce() -> u8) -> Result<(), Refusal> {
+///
+/// That child sees the first process in its /proc. So this one is in the same place, after `before`, has nothing open, and
+/// lets nobody look into it.
+fn contain(
+    task: &Task<'_>,
+    before: impl FnOnce() -> sys::Result<()>,
+    work: impl FnOnce() -> u8,
+) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system(&task.shown, &error);
     let child = sys::fork_contained(|| {
+        let alone = before().and_then(|()| sys::close_others(&[])).and_then(|()| sys::set_undumpable());
+        if let Err(error) = alone {
+            return task.broken(&error);
+        }
         let Ok(child) = sys::fork(work) else { return BROKEN };
         let own = child.release();
         loop {
@@ -184,6 +206,9 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
         Err(_) => copy("/proc", true)?,
     };
     attach(&proc, &top, "/proc")?;
+    for (path, hidden) in KERNEL.iter().map(|path| (path, false)).chain(SECRET.iter().map(|path| (path, true))) {
+        shut(&top, Path::new(path), hidden)?;
+    }
     let system = copy("/sys", true)?;
     sys::set_attributes(&system, Attributes { read_only: true, ..inert }, MountPropagation::Private)?;
     attach(&system, &top, "/sys")?;
@@ -199,6 +224,20 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
     }
     sys::pivot_to(&top)?;
     sys::detach_old_root()
+}
+
+/// Makes a part of /proc read-only, or covers it with nothing.
+fn shut(top: &OwnedFd, path: &Path, hidden: bool) -> sys::Result<()> {
+    let found = match sys::open_in_root(top, path, OFlag::O_PATH, Lookup::Links) {
+        Ok(found) => found,
+        // Not every kernel has all of them.
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let cover = if hidden { copy("/dev/null", false)? } else { sys::clone_tree(&found, true)? };
+    let inert = Attributes { no_suid: true, no_exec: true, read_only: true, ..Attributes::default() };
+    sys::set_attributes(&cover, inert, MountPropagation::Private)?;
+    sys::move_mount(&cover, &found)
 }
 
 fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {

@@ -164,7 +164,7 @@ impl Definition {
         // Of what is made here, this definition file is the one.
         (brought.definition, brought.header) = (None, BTreeMap::new());
         // What %post runs may rely on the variables of the image.
-        conventions::write(&assembly.root, &brought)?;
+        conventions::write(&mut assembly.root, &brought)?;
         let root = &mut assembly.root;
         let host = Root::of(Path::new("/"))?;
         let here = std::env::current_dir()
@@ -195,7 +195,7 @@ impl Definition {
             apps,
             architecture: Some(assembly.architecture.clone()),
         };
-        conventions::write(&assembly.root, &conventions)?;
+        conventions::write(&mut assembly.root, &conventions)?;
         assembly.conventions = Some(conventions);
         if let Some(section) = stage.section("test").filter(|_| !given.notest) {
             let words: [&OsStr; 1] = [OsStr::new(TEST)];

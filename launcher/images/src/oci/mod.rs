@@ -136,11 +136,16 @@ pub struct Config {
     #[serde(default)]
     pub architecture: String,
     /// What a container of it runs with.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     pub config: Execution,
     /// What the layers are.
     #[serde(default)]
     pub rootfs: RootFs,
+}
+
+/// Docker writes null for what an image does not have.
+fn null_is_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Execution, D::Error> {
+    Ok(Option::<Execution>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What a container of an image runs with.

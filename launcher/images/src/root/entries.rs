@@ -10,10 +10,10 @@ use coracle::report::Refusal;
 use coracle::sys::{self, Lookup};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use super::{Root, inside};
+use super::{Owner, Root, inside};
 
 impl Root {
     /// The names in the folder `path` of the image, sorted; none, if there is no such folder.
@@ -39,11 +39,12 @@ impl Root {
     }
 
     /// Makes the folder `path`, with these permissions, unless something of that name is there.
-    pub fn provide_folder(&self, path: &Path, mode: u32) -> Result<(), Refusal> {
+    pub fn provide_folder(&mut self, path: &Path, mode: u32) -> Result<(), Refusal> {
         let wrap = |call: &str, errno| inside(path, &sys::Error::new(call, errno));
         let Some((folder, name)) = self.parent_made(path)? else { return Ok(()) };
         match nix::sys::stat::mkdirat(&folder, name, Mode::S_IRWXU) {
             Ok(()) => {
+                self.forget(&folder, name);
                 nix::sys::stat::fchmodat(&folder, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
                     .map_err(|errno| wrap("fchmodat()", errno))
             }
@@ -52,23 +53,39 @@ impl Root {
         }
     }
 
+    /// Makes the folder `path`, if it is one, root's and readable by everybody.
+    pub fn open_to_all(&mut self, path: &Path) -> Result<(), Refusal> {
+        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
+        let is_folder =
+            self.status(path)?.is_some_and(|found| SFlag::from_bits_truncate(found.st_mode) == SFlag::S_IFDIR);
+        if let (true, Some(place)) = (is_folder, sys::hint_beneath(self.folder(), &folder)) {
+            self.ledger.own(&place.join(name), Owner::default(), 0o755);
+        }
+        Ok(())
+    }
+
     /// Writes the file `path`, unless something of that name is there.
-    pub fn provide_file(&self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn provide_file(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
         if self.status(path)?.is_some() { Ok(()) } else { self.write(path, mode, bytes) }
     }
 
     /// Makes the link `path`, unless something of that name is there.
-    pub fn provide_link(&self, path: &Path, target: &Path) -> Result<(), Refusal> {
+    pub fn provide_link(&mut self, path: &Path, target: &Path) -> Result<(), Refusal> {
         let Some((folder, name)) = self.parent_made(path)? else { return Ok(()) };
         match nix::unistd::symlinkat(target, &folder, name) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Ok(()) => {
+                self.forget(&folder, name);
+                Ok(())
+            }
+            Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(inside(path, &sys::Error::new("symlinkat()", errno))),
         }
     }
 
     /// Writes all of `source` into the new file `path`; folders above it are made.
-    pub fn write_from(&self, path: &Path, mode: u32, source: &mut File) -> Result<(), Refusal> {
+    pub fn write_from(&mut self, path: &Path, mode: u32, source: &mut File) -> Result<(), Refusal> {
         let Some((folder, name)) = self.parent_made(path)? else { return Ok(()) };
+        self.forget(&folder, name);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o600))
             .map_err(|errno| inside(path, &sys::Error::new("openat()", errno)))?;
@@ -79,8 +96,9 @@ impl Root {
     }
 
     /// Removes the file `path`; what it may link to stays.
-    pub fn remove(&self, path: &Path) -> Result<(), Refusal> {
+    pub fn remove(&mut self, path: &Path) -> Result<(), Refusal> {
         let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
+        self.forget(&folder, name);
         match nix::unistd::unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(inside(path, &sys::Error::new("unlinkat()", errno))),
@@ -88,10 +106,12 @@ impl Root {
     }
 
     /// Gives `from` the name `to`.
-    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Refusal> {
+    pub fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Refusal> {
         let (Some((old, old_name)), Some((new, new_name))) = (self.parent(from)?, self.parent_made(to)?) else {
             return Ok(());
         };
+        self.forget(&old, old_name);
+        self.forget(&new, new_name);
         nix::fcntl::renameat(&old, old_name, &new, new_name)
             .map_err(|errno| inside(from, &sys::Error::new("renameat()", errno)))
     }

@@ -9,6 +9,7 @@
 mod entries;
 mod ledger;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -57,9 +58,11 @@ impl Root {
                 Errno::EACCES | Errno::EPERM => refuse("you may not read it".into()),
                 _ => refuse(error.to_string()),
             })?;
+        // Programs get it, which would take a name with a dash for an option.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self {
             folder: folder.into(),
-            path: path.to_owned(),
+            path: absolute,
             ledger: Ledger::default(),
             has_attributes: false,
             all_root: false,
@@ -151,10 +154,11 @@ impl Root {
     }
 
     /// Writes the file `path` of the image, in place of whatever is there under that name; folders above it are made.
-    pub fn write(&self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn write(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
         let wrap = |call: &str, errno| inside(path, &sys::Error::new(call, errno));
         let name = path.file_name().ok_or_else(|| wrap("write()", Errno::EISDIR))?;
         let folder = self.make_folder(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+        self.forget(&folder, name);
         // A link of that name would be followed, and a hard link is another file's, too.
         match nix::unistd::unlinkat(&folder, name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -170,12 +174,25 @@ impl Root {
     }
 }
 
+impl Root {
+    /// Whatever was `name` in `folder` is something else from now on, and root's.
+    fn forget(&mut self, folder: &OwnedFd, name: &OsStr) {
+        if let Some(place) = sys::hint_beneath(&self.folder, folder) {
+            self.ledger.forget(&place.join(name));
+        }
+    }
+}
+
 /// A failure with a path of the image.
 fn inside(path: &Path, error: &sys::Error) -> Refusal {
     let shown = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     if matches!(error.errno(), Errno::ENOSPC | Errno::EDQUOT) {
         return unwritable(&shown, &std::io::Error::from_raw_os_error(error.errno() as i32))
             .hint("CORACLE_TMPDIR names the folder in which images are made");
+    }
+    if matches!(error.errno(), Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::ENXIO) {
+        let cause = "a folder is where a file should be in the image, or the reverse, or a link that leads nowhere";
+        return Refusal::new(Kind::ImageFormat, shown, cause);
     }
     Refusal::new(Kind::System, shown, format!("of the image: {error}"))
 }
@@ -205,7 +222,7 @@ mod tests {
         let outside = top.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("file"), "host").unwrap();
-        let root = Root::create(&top.path().join("root")).unwrap();
+        let mut root = Root::create(&top.path().join("root")).unwrap();
         std::os::unix::fs::symlink(&outside, root.path().join("absolute")).unwrap();
         std::os::unix::fs::symlink("../outside", root.path().join("relative")).unwrap();
         std::os::unix::fs::symlink(outside.join("file"), root.path().join("linked")).unwrap();
