@@ -194,10 +194,11 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
     let files = scripts();
-    // What converts an OCI image to a SIF writes scripts; where it has not, there is only the configuration.
-    let config = match (&files, question.sif) {
-        (None, Some(file)) => oci_config(file, &question.shown)?,
-        _ => None,
+    // What converts an OCI image to a SIF writes scripts; where it has not, there is only the configuration. It is needed,
+    // too, where the image has nothing that runs a script of theirs.
+    let config = match question.sif.filter(|_| files.is_none() || !Path::new(SHELL).exists()) {
+        Some(file) => oci_config(file, &question.shown)?,
+        None => None,
     };
     if !rules.already_inside {
         match (files, &config) {
@@ -432,10 +433,12 @@ fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
 
 /// The words of the image's entry point, if it has one.
 fn entrypoint(config: Option<OciConfig>) -> Option<Vec<String>> {
-    if Path::new(RUNSCRIPT).exists() {
+    let config = config.filter(|config| !config.entrypoint.is_empty());
+    // A script is of no use to an image that has nothing but its program.
+    if Path::new(RUNSCRIPT).exists() && (config.is_none() || Path::new(SHELL).exists()) {
         return Some(vec![RUNSCRIPT.to_owned()]);
     }
-    if let Some(config) = config.filter(|config| !config.entrypoint.is_empty()) {
+    if let Some(config) = config {
         return Some(config.entrypoint);
     }
     Path::new(ENROOT_RC).is_file().then(|| vec![SHELL.to_owned(), ENROOT_RC.to_owned()])

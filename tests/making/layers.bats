@@ -1,6 +1,7 @@
 # Images from tar files, docker archives, OCI layouts and other images.
 bats_require_minimum_version 1.5.0
 load making
+load registry
 
 make() { # WHAT OUT [ARGUMENT...]
 	python3 "$BATS_TEST_DIRNAME/layers.py" "$@"
@@ -24,10 +25,15 @@ says() { # TEXT
 
 # A command in an image. The site's settings must be where only root writes.
 runs() { # FILE COMMAND...
-	local status=0
+	executes exec "$@"
+}
+
+executes() { # exec|run FILE WORD...
+	local status=0 verb=$1
+	shift
 	mount -t tmpfs -o mode=755 settings /mnt
 	printf 'version: 1\nuser_images: kernel\n' >/mnt/coracle.yaml
-	coracle exec --config /mnt/coracle.yaml "$@" || status=$?
+	coracle "$verb" --config /mnt/coracle.yaml "$@" || status=$?
 	umount /mnt
 	return "$status"
 }
@@ -343,4 +349,20 @@ unfolded() {
 	grep -qE '^drwxr-xr-x 0/0 .* squashfs-root/\.singularity\.d/env$' <<<"$output"
 	grep -qE '^-rw-r--r-- 0/0 .* squashfs-root/\.singularity\.d/labels\.json$' <<<"$output"
 	grep -qE ' 1000/7 .* squashfs-root/etc/image-only$' <<<"$output"
+}
+
+@test "an image without a shell runs its entry point, and one whose configuration is null is one" {
+	mkdir -p bare/bin none/bin
+	cp "$(type -P busybox)" bare/bin/busybox
+	cp "$(type -P busybox)" none/bin/busybox
+	echo '{"Entrypoint": ["/bin/busybox", "echo", "from the entry point"]}' >config.json
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config.json bare-layout 1 "$here:bare"
+	coracle build bare.sif oci:bare-layout
+	run executes run bare.sif words
+	[[ $output == 'from the entry point words' ]]
+	echo null >config.json
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config.json none-layout 1 "$here:none"
+	coracle build none.sif oci:none-layout
+	run executes exec none.sif /bin/busybox echo runs
+	says runs
 }
