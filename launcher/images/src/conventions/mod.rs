@@ -186,7 +186,8 @@ fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, Stri
         let broken = |cause: &str| Refusal::new(Kind::ImageFormat, "the configuration of the OCI image", cause);
         let whole: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| broken(&error.to_string()))?;
         // What a container runs with, and not the history of the image: as Apptainer has it.
-        let inner = whole.get("config").cloned().unwrap_or_else(|| serde_json::json!({}));
+        let inner =
+            whole.get("config").filter(|inner| inner.is_object()).cloned().unwrap_or_else(|| serde_json::json!({}));
         objects.push(object(DATA_JSON, "oci-config.json", json(&inner, "oci-config.json")?));
     }
     Ok(objects)
