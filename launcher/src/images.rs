@@ -125,12 +125,7 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
 
 /// Where images of jobs are: in the home folder, which the nodes of a cluster see as a rule.
 fn folder() -> Result<PathBuf, Refusal> {
-    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = named("CORACLE_CACHEDIR")
-        .or_else(|| Some(named("XDG_CACHE_HOME")?.join("coracle")))
-        .or_else(|| Some(named("HOME")?.join(".cache/coracle")));
-    let cache = cache.and_then(|cache| std::path::absolute(cache).ok());
-    cache.map(|cache| cache.join("images")).ok_or_else(|| {
+    coracle_orders::place::cache().map(|cache| cache.join("images")).ok_or_else(|| {
         Refusal::new(Kind::System, "HOME", "is not set, so there is no place for the image")
             .hint("set CORACLE_CACHEDIR")
     })
@@ -148,10 +143,7 @@ fn into_store(given: &Pull, name: &StoredName) -> Result<Option<Record>, Refusal
 
 /// A file that vanishes with the last process that has it, which the program that we start inherits.
 fn unnamed() -> Result<File, Refusal> {
-    let named = ["CORACLE_TMPDIR", "TMPDIR"]
-        .into_iter()
-        .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-    let folder = PathBuf::from(named.unwrap_or_else(|| "/tmp".into()));
+    let folder = coracle_orders::place::scratch();
     let refuse = |errno: nix::errno::Errno| {
         Refusal::new(Kind::System, folder.display().to_string(), errno.desc())
             .hint("CORACLE_TMPDIR names the folder in which images are made")

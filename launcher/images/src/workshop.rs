@@ -310,11 +310,7 @@ struct Scratch {
 impl Scratch {
     /// CORACLE_TMPDIR, TMPDIR, or /tmp: on a disk of this machine, if there is one.
     fn new() -> Result<Self, Refusal> {
-        let named = ["CORACLE_TMPDIR", "TMPDIR"]
-            .into_iter()
-            .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-        let base = named.unwrap_or_else(|| "/tmp".into());
-        let base = Path::new(&base);
+        let base = coracle_orders::place::scratch();
         let refuse = |error: &std::io::Error| {
             unwritable(&base.display().to_string(), error)
                 .hint("CORACLE_TMPDIR names the folder in which images are made")

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments of arguments are what --help prints, brackets included")]
 
+pub mod place;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 use coracle::report::{Kind, Refusal};
 use nix::fcntl::OFlag;
 
+use coracle_orders::place;
+
 use super::digest::{Digest, Sum};
 use super::manifest::Part;
 use crate::draft::unwritable;
@@ -46,17 +48,11 @@ pub struct Partial {
 }
 
 impl Cache {
-    /// CORACLE_CACHEDIR, or coracle in XDG_CACHE_HOME or ~/.cache.
+    /// Below the user's cache folder.
     pub fn open() -> Result<Self, Refusal> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = variable("CORACLE_CACHEDIR")
-            .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("coracle")))
-            // Not the password file: it knows another name for whoever is root in a user namespace.
-            .or_else(|| variable("HOME").map(|home| home.join(".cache/coracle")));
-        let folder = folder.ok_or_else(|| {
+        let folder = place::cache().ok_or_else(|| {
             Refusal::new(Kind::Usage, "HOME", "not set, so there is no place for what is downloaded").hint(HINT)
         })?;
-        let folder = std::path::absolute(&folder).unwrap_or(folder);
         Self::at(folder.join("blobs"))
     }
 
