@@ -82,12 +82,17 @@ executes() { # exec|run FILE WORD...
 	cmp gzip.sif again.sif
 }
 
+timeless() {
+	awk '{$4 = $5 = ""; print}'
+}
+
 @test "without SOURCE_DATE_EPOCH, the list of files is the same the next time" {
 	make layout layout
 	coracle build one.sif oci:layout
 	sleep 1.1
 	coracle build two.sif oci:layout
-	diff <(list one.sif | grep -v ' squashfs-root/dev/') <(list two.sif | grep -v ' squashfs-root/dev/')
+	# But for the times of what is made now, and of devices.
+	diff <(list one.sif | timeless) <(list two.sif | timeless)
 	run ! cmp -s one.sif two.sif
 }
 
