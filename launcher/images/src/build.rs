@@ -13,7 +13,7 @@ use ring::rand::SecureRandom;
 
 use crate::conventions::{self, Conventions};
 use crate::definition::Definition;
-use crate::draft::Draft;
+use crate::draft::{self, Draft};
 use crate::layer::{self, Applier, Meaning};
 use crate::oci;
 use crate::registry::{Name, Registries};
@@ -232,8 +232,9 @@ fn epoch() -> Result<Option<i64>, Refusal> {
 fn uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
     let mut uuid = [0; 16];
     let version = if epoch.is_some() {
-        let digest = crate::draft::digest(draft, at, size)?;
-        uuid.copy_from_slice(&digest[..16]);
+        let digest = draft::digest(draft, at, size)?;
+        // Digits they are: the half of them is a number of this size.
+        uuid = u128::from_str_radix(&digest.digits()[..32], 16).unwrap_or_default().to_be_bytes();
         0x80
     } else {
         let filled = ring::rand::SystemRandom::new().fill(&mut uuid);

@@ -14,6 +14,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
+use crate::digest::{Digest, Sum};
+
 /// Before the umask, as Apptainer has it: a SIF may be executed.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 /// How many names are tried for a file that has to have one while it is made.
@@ -127,19 +129,17 @@ impl Drop for Place {
 }
 
 /// The SHA-256 of a part of it.
-pub fn digest(draft: &Draft, at: u64, size: u64) -> Result<[u8; 32], Refusal> {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+pub fn digest(draft: &Draft, at: u64, size: u64) -> Result<Digest, Refusal> {
+    let mut sum = Sum::sha256();
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     while done < size {
         let part = usize::try_from(size - done).unwrap_or(usize::MAX).min(buffer.len());
         draft.file.read_exact_at(&mut buffer[..part], at + done).map_err(|error| unwritable(&draft.typed, &error))?;
-        context.update(&buffer[..part]);
+        sum.update(&buffer[..part]);
         done += part as u64;
     }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    Ok(digest)
+    Ok(sum.finish())
 }
 
 /// A file that cannot be written, and why.

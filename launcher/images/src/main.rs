@@ -11,6 +11,7 @@
 mod build;
 mod conventions;
 mod definition;
+mod digest;
 mod draft;
 mod inspect;
 mod layer;

@@ -24,8 +24,7 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
         let assembly = build::assemble_registry(&name, &registries, build::ROOT, workshop)?;
         build::write(assembly, draft, &given.packing, workshop)?;
         let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
-        let digest: String = draft::digest(draft, 0, size)?.iter().map(|byte| format!("{byte:02x}")).collect();
-        println!("{} sha256:{digest}", output.display());
+        println!("{} {}", output.display(), draft::digest(draft, 0, size)?);
         Ok(())
     })
 }

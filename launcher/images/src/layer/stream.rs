@@ -11,11 +11,11 @@ use std::thread::Scope;
 
 use coracle::report::{Kind, Refusal};
 use nix::fcntl::OFlag;
-use ring::digest::{Context, SHA256};
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
 use super::{Named, limits};
+use crate::digest::Sum;
 use crate::oci::Layer;
 
 /// What is read from the file at once.
@@ -59,20 +59,18 @@ pub struct Stream {
     ended: bool,
     taken: u64,
     limit: u64,
-    context: Context,
+    sum: Sum,
 }
 
 impl Stream {
     fn start<'scope>(scope: &'scope Scope<'scope, '_>, input: Whole, limit: u64) -> Self {
         let (sender, parts) = sync_channel(WAITING);
         scope.spawn(move || decompress(input, &sender));
-        Self { parts, part: Vec::new(), at: 0, ended: false, taken: 0, limit, context: Context::new(&SHA256) }
+        Self { parts, part: Vec::new(), at: 0, ended: false, taken: 0, limit, sum: Sum::sha256() }
     }
 
     fn digest(self) -> String {
-        let digest = self.context.finish();
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
+        self.sum.finish().to_string()
     }
 }
 
@@ -88,7 +86,7 @@ impl Read for Stream {
             };
             self.part = part?;
             self.at = 0;
-            self.context.update(&self.part);
+            self.sum.update(&self.part);
             self.taken = self.taken.saturating_add(self.part.len() as u64);
             if self.taken > self.limit {
                 return Err(limits::bomb());

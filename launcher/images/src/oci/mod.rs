@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
+use crate::digest::Digest;
+
 pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
 
@@ -121,12 +123,11 @@ fn is_hex(text: &str) -> bool {
 /// Compares what was read with its digest.
 fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
     let wanted = check_digest(what, digest)?;
-    let found = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == wanted {
+    let found = Digest::sha256(bytes);
+    if found.digits() == wanted {
         return Ok(());
     }
-    Err(Refusal::new(Kind::Digest, what, format!("sha256:{found} is called {digest}")))
+    Err(Refusal::new(Kind::Digest, what, format!("{found} is called {digest}")))
 }
 
 /// What a configuration says (image-spec, config.md), as far as it matters for a SIF.

@@ -15,8 +15,8 @@ use nix::fcntl::OFlag;
 
 use coracle_orders::place;
 
-use super::digest::{Digest, Sum};
 use super::manifest::Part;
+use crate::digest::{Digest, Sum};
 use crate::draft::unwritable;
 
 /// How long a blob is kept that nobody has used.

@@ -8,7 +8,6 @@
 mod cache;
 mod connection;
 mod credentials;
-mod digest;
 mod download;
 mod fault;
 mod manifest;
@@ -23,10 +22,10 @@ use coracle::config::{self, Config};
 use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::Access;
 
+use crate::digest::Digest;
 use crate::oci;
 use cache::Cache;
 use connection::{Clients, Connection};
-use digest::Digest;
 use download::Download;
 use fault::{Fault, patiently};
 use manifest::{Index, Manifest, Part};

@@ -6,7 +6,7 @@ use std::fmt;
 use coracle::config::{canonical, is_host, is_repository};
 use coracle::report::{Kind, Refusal};
 
-use super::digest::Digest;
+use crate::digest::Digest;
 
 const DOCKER_HUB: &str = "docker.io";
 /// Where Docker Hub's registry listens.

@@ -69,7 +69,7 @@ impl Digest {
 
     /// What bytes hash to by sha256.
     pub fn sha256(bytes: &[u8]) -> Self {
-        let mut sum = Sum { algorithm: Algorithm::Sha256, context: Algorithm::Sha256.context() };
+        let mut sum = Sum::sha256();
         sum.update(bytes);
         sum.finish()
     }
@@ -94,6 +94,11 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// The beginning of one by sha256.
+    pub fn sha256() -> Self {
+        Self { algorithm: Algorithm::Sha256, context: Algorithm::Sha256.context() }
+    }
+
     /// The next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
