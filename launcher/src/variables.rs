@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script};
-use coracle::image::sif;
+use coracle::image::sif::{self, DATA_JSON, OCI_CONFIG};
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
@@ -38,9 +38,6 @@ const RUNSCRIPT: &str = "/.singularity.d/runscript";
 /// The entry point that enroot writes, and the variables beside it.
 const ENROOT_RC: &str = "/etc/rc";
 const ENROOT_ENVIRONMENT: &str = "/etc/environment";
-/// The configuration of an OCI image in a SIF made of it: a data object of type JSON.
-const OCI_CONFIG: &str = "oci-config.json";
-const GENERIC_JSON: i32 = 0x4006;
 /// The folders that ld.so(8) searches before its own.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 /// The shell of an image.
@@ -406,7 +403,7 @@ struct OciConfig {
 fn oci_config(file: &File, shown: &str) -> Result<Option<OciConfig>, Refusal> {
     let broken = |cause: String| Refusal::new(Kind::ImageFormat, shown, format!("its {OCI_CONFIG} {cause}"));
     let length = file.metadata().map_err(|cause| broken(cause.to_string()))?.len();
-    let found = sif::object(file, length, GENERIC_JSON, OCI_CONFIG).map_err(|error| error.refuse(shown))?;
+    let found = sif::object(file, length, DATA_JSON, OCI_CONFIG).map_err(|error| error.refuse(shown))?;
     let Some((offset, size)) = found else { return Ok(None) };
     let mut text = vec![0; usize::try_from(size).map_err(|_| broken("is too long".into()))?];
     file.read_exact_at(&mut text, offset).map_err(|cause| broken(format!("cannot be read: {cause}")))?;

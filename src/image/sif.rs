@@ -26,18 +26,28 @@ pub const DESCRIPTOR: usize = 585;
 /// The most descriptors that we read. Apptainer makes room for 48.
 const MAX_DESCRIPTORS: i64 = 4096;
 
+/// The definition file that the image was made from.
+pub const DATA_DEFINITION: i32 = 0x4001;
+/// JSON about the image, by its name.
+pub const DATA_JSON: i32 = 0x4006;
+/// What Apptainer has inspect show.
+pub const METADATA: &str = "inspect-metadata.json";
+/// The configuration of the OCI image that it was.
+pub const OCI_CONFIG: &str = "oci-config.json";
 /// A file system.
 pub const DATA_PARTITION: i32 = 0x4004;
 /// A signature of other objects.
 pub const DATA_SIGNATURE: i32 = 0x4005;
-const FS_SQUASHFS: i32 = 1;
+/// The file system of a partition: squashfs.
+pub const FS_SQUASHFS: i32 = 1;
 const FS_EXT3: i32 = 2;
 const FS_ENCRYPTED_SQUASHFS: i32 = 5;
 const FS_GOCRYPTFS_SQUASHFS: i32 = 6;
-const PART_PRIMARY_SYSTEM: i32 = 2;
+/// The partition with the root file system.
+pub const PART_PRIMARY_SYSTEM: i32 = 2;
 const PART_OVERLAY: i32 = 4;
 /// Set in every group number; without the rest, no group.
-const GROUP_MASK: u32 = 0xf000_0000;
+pub const GROUP_MASK: u32 = 0xf000_0000;
 /// ext2, ext3 and ext4 (Documentation/filesystems/ext4/super.rst, s_magic).
 const EXT_MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
 const EXT_MAGIC_AT: u64 = 1024 + 0x38;

@@ -3,15 +3,13 @@
 
 use std::os::unix::fs::FileExt;
 
-use coracle::image::sif::{DATA_PARTITION, DESCRIPTOR, HEADER, MAGIC, MAGIC_AT};
+use coracle::image::sif::{
+    DATA_PARTITION, DESCRIPTOR, FS_SQUASHFS, GROUP_MASK, HEADER, MAGIC, MAGIC_AT, PART_PRIMARY_SYSTEM,
+};
 use coracle::report::Refusal;
 
 use crate::draft::{Draft, unwritable};
 
-/// The object types of the format.
-pub const DATA_DEFINITION: i32 = 0x4001;
-/// JSON that says more of the image.
-pub const DATA_JSON: i32 = 0x4006;
 /// What starts a SIF that is executed.
 const LAUNCH: &[u8] = b"#!/usr/bin/env run-singularity\n";
 /// As many as Apptainer makes room for.
@@ -21,9 +19,7 @@ const TABLE_AT: u64 = 4096;
 const DATA_AT: u64 = TABLE_AT + (SLOTS * DESCRIPTOR) as u64;
 /// Of partitions: the page size of every kernel that they are mapped by.
 const PAGE: u64 = 4096;
-const GROUP: u32 = 0xf000_0001;
-const FS_SQUASHFS: i32 = 1;
-const PART_PRIMARY_SYSTEM: i32 = 2;
+const GROUP: u32 = GROUP_MASK | 1;
 
 /// A data object in front of the root file system.
 #[derive(Debug, Clone)]

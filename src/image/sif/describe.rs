@@ -4,8 +4,9 @@
 use std::fmt;
 
 use super::{
-    ARCHITECTURES, DATA_PARTITION, Descriptor, Error, FS_ENCRYPTED_SQUASHFS, FS_EXT3, FS_GOCRYPTFS_SQUASHFS,
-    FS_SQUASHFS, Fault, File, GROUP_MASK, Header, PART_OVERLAY, PART_PRIMARY_SYSTEM, check_places, field, printable,
+    ARCHITECTURES, DATA_DEFINITION, DATA_JSON, DATA_PARTITION, Descriptor, Error, FS_ENCRYPTED_SQUASHFS, FS_EXT3,
+    FS_GOCRYPTFS_SQUASHFS, FS_SQUASHFS, Fault, File, GROUP_MASK, Header, PART_OVERLAY, PART_PRIMARY_SYSTEM,
+    check_places, field, printable,
 };
 
 /// What an object is linked to.
@@ -89,12 +90,12 @@ impl Descriptor {
     /// What kind of object it is, in a word.
     pub fn type_name(&self) -> Option<&'static str> {
         Some(match self.data_type() {
-            0x4001 => "definition",
+            DATA_DEFINITION => "definition",
             0x4002 => "environment",
             0x4003 => "labels",
             DATA_PARTITION => "partition",
             super::DATA_SIGNATURE => "signature",
-            0x4006 => "json",
+            DATA_JSON => "json",
             0x4007 => "data",
             0x4008 => "key",
             0x4009 => "sbom",

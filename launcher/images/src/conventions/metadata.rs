@@ -11,8 +11,6 @@ use serde::Serialize;
 use super::{HELP, LIMIT, RUNSCRIPT, STARTSCRIPT, TEST};
 use crate::root::Root;
 
-/// Its name in a SIF.
-pub const NAME: &str = "inspect-metadata.json";
 const SCRIPTS: &str = "/.singularity.d/env";
 const APPS: &str = "/scif/apps";
 

@@ -12,11 +12,12 @@ mod scripts;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use coracle::image::sif::{DATA_DEFINITION, DATA_JSON, METADATA, OCI_CONFIG};
 use coracle::report::{Kind, Refusal};
 
 use crate::oci;
 use crate::root::Root;
-use crate::sif::{DATA_DEFINITION, DATA_JSON, Object};
+use crate::sif::Object;
 
 pub use labels::from_lines as labels_from_lines;
 
@@ -181,14 +182,14 @@ fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, Stri
         objects.push(object(DATA_DEFINITION, "", text.clone().into_bytes()));
     }
     let metadata = metadata::of(root, definition.as_deref(), labels)?;
-    objects.push(object(DATA_JSON, metadata::NAME, json(&metadata, metadata::NAME)?));
+    objects.push(object(DATA_JSON, METADATA, json(&metadata, METADATA)?));
     if let Some((bytes, _)) = &conventions.oci {
         let broken = |cause: &str| Refusal::new(Kind::ImageFormat, "the configuration of the OCI image", cause);
         let whole: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| broken(&error.to_string()))?;
         // What a container runs with, and not the history of the image: as Apptainer has it.
         let inner =
             whole.get("config").filter(|inner| inner.is_object()).cloned().unwrap_or_else(|| serde_json::json!({}));
-        objects.push(object(DATA_JSON, "oci-config.json", json(&inner, "oci-config.json")?));
+        objects.push(object(DATA_JSON, OCI_CONFIG, json(&inner, OCI_CONFIG)?));
     }
     Ok(objects)
 }

@@ -10,7 +10,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use coracle::image::sif::{DATA_SIGNATURE, Descriptor, Header, Link};
+use coracle::image::sif::{DATA_DEFINITION, DATA_JSON, DATA_SIGNATURE, Descriptor, Header, Link, METADATA, OCI_CONFIG};
 use coracle::image::squashfs::{Files, Superblock};
 use coracle::report::Refusal;
 use coracle_orders::Inspect;
@@ -24,12 +24,6 @@ use contents::Contents;
 
 /// The number of this form of the document; a change that readers could trip over has another.
 const VERSION: u32 = 1;
-/// Where Apptainer's object with all that it shows is called so.
-const METADATA: &str = "inspect-metadata.json";
-/// The configuration that an OCI image had.
-const OCI: &str = "oci-config.json";
-const DEFINITION: i32 = 0x4001;
-const JSON: i32 = 0x4006;
 
 /// All that is shown. The names of fields are those of `--json`; docs/inspect.md explains them.
 #[derive(Debug, Default, Serialize)]
@@ -146,19 +140,19 @@ impl About {
                     Some(_) => format!("the root file system is no squashfs: what follows is what {METADATA} says"),
                     None => "it has no root file system".into(),
                 });
-                if let Some(bytes) = object(subject, descriptors, JSON, Some(METADATA), &mut self.notes)? {
+                if let Some(bytes) = object(subject, descriptors, DATA_JSON, Some(METADATA), &mut self.notes)? {
                     self.contents = Contents::of_metadata(&bytes, &mut self.notes);
                 }
             }
         }
         if self.contents.definition.is_none() {
-            let bytes = object(subject, descriptors, DEFINITION, None, &mut self.notes)?;
+            let bytes = object(subject, descriptors, DATA_DEFINITION, None, &mut self.notes)?;
             self.contents.definition = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         }
-        if let Some(bytes) = object(subject, descriptors, JSON, Some(OCI), &mut self.notes)? {
+        if let Some(bytes) = object(subject, descriptors, DATA_JSON, Some(OCI_CONFIG), &mut self.notes)? {
             match serde_json::from_slice(&bytes) {
                 Ok(value) => self.oci = Some(value),
-                Err(error) => self.notes.push(format!("{OCI} is no JSON: {error}")),
+                Err(error) => self.notes.push(format!("{OCI_CONFIG} is no JSON: {error}")),
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use coracle::image::sif::{DATA_SIGNATURE, DESCRIPTOR, HEADER, Header, group_link};
+use coracle::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 use coracle::report::{Kind, Refusal};
 
 use super::Signature;
@@ -16,8 +16,6 @@ use crate::subject::Subject;
 
 /// How much is copied before a signal is looked for, in bytes.
 const PART: u64 = 64 << 20;
-/// No group, as descriptors have it.
-const NO_GROUP: u32 = 0xf000_0000;
 /// The metadata is hashed with SHA-256.
 const SHA256: i32 = 1;
 
@@ -115,7 +113,7 @@ fn describe(slot: &mut [u8], id: u32, signature: &Signature, at: u64, now: i64) 
     put(0, &DATA_SIGNATURE.to_le_bytes());
     put(4, &[1]);
     put(5, &id.to_le_bytes());
-    put(9, &NO_GROUP.to_le_bytes());
+    put(9, &GROUP_MASK.to_le_bytes());
     put(13, &group_link(signature.group).to_le_bytes());
     put(17, &at.to_le_bytes());
     put(25, &size.to_le_bytes());
