@@ -188,7 +188,7 @@ there' ]]
 	[[ $status == 1 ]]
 	says 'several images are in it'
 	says 'one, two'
-	coracle build a.sif oci:layout:two
+	coracle build --arch "$(uname -m)" a.sif oci:layout:two
 	[[ $(unsquashfs -o "$(offset a.sif)" -cat a.sif etc/text) == second ]]
 	run coracle build b.sif oci:layout:three
 	says 'no image "three" is in it [image-missing]'

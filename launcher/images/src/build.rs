@@ -69,15 +69,16 @@ pub fn assemble(
     name: &str,
     workshop: &Workshop,
 ) -> Result<Assembly, Refusal> {
-    let processor = registries.processor();
     match source {
         Source::Folder(path) => copy(path, name, workshop),
         Source::Tar(path) => assemble_tar(path, name, workshop),
         Source::Image(path) => assemble_image(path, name, workshop),
         Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
-        Source::Layout(path, tag) => assemble_oci(&oci::from_layout(path, tag.as_deref(), processor)?, name, workshop),
+        Source::Layout(path, tag) => {
+            assemble_oci(&oci::from_layout(path, tag.as_deref(), &registries.wanted()?)?, name, workshop)
+        }
         Source::LayoutArchive(path, tag) => {
-            let image = oci::from_layout_archive(path, tag.as_deref(), processor, &workshop.folder)?;
+            let image = oci::from_layout_archive(path, tag.as_deref(), &registries.wanted()?, &workshop.folder)?;
             assemble_oci(&image, name, workshop)
         }
         Source::Registry(image) => assemble_registry(&Name::of(image)?, registries, name, workshop),
@@ -111,13 +112,12 @@ pub fn assemble_registry(
 fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let config = image.config()?;
     let architecture = config.processor()?;
-    let mut root = Root::create(&workshop.folder.join(name))?;
-    let mut applier = Applier::new(&mut root, workshop.owners);
-    for (number, layer) in (1..).zip(&image.layers) {
-        let what = format!("layer {number} of {}", image.layers.len());
-        layer::apply(layer, &what, Meaning::Changes, &mut applier)?;
-    }
-    finish(applier)?;
+    let root = filled(name, workshop, |applier| {
+        (1..).zip(&image.layers).try_for_each(|(number, layer)| {
+            let what = format!("layer {number} of {}", image.layers.len());
+            layer::apply(layer, &what, Meaning::Changes, applier)
+        })
+    })?;
     let conventions = Conventions { oci: Some((image.config.clone(), config)), ..Conventions::default() };
     Ok(Assembly { root, architecture, conventions: Some(conventions) })
 }
@@ -127,30 +127,39 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
         |error: std::io::Error| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), error.to_string());
     let size = path.metadata().map_err(unreadable)?.len();
     let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
-    let mut root = Root::create(&workshop.folder.join(name))?;
-    let mut applier = Applier::new(&mut root, workshop.owners);
-    layer::apply(&layer, "", Meaning::Tree, &mut applier)?;
-    finish(applier)?;
-    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+    let root = filled(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
+    Ok(Assembly::own(root))
 }
 
 /// Unpacks an image; what `/.singularity.d` says in it is still there.
 fn assemble_image(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    let mut root = Root::create(&workshop.folder.join(name))?;
-    let mut applier = Applier::new(&mut root, workshop.owners);
-    unpack::unpack(path, &mut applier, &workshop.folder)?;
-    finish(applier)?;
-    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+    let root = filled(name, workshop, |applier| unpack::unpack(path, applier, &workshop.folder))?;
+    Ok(Assembly::own(root))
 }
 
-/// Says once what an image loses here: nothing that programs need in order to run.
-fn finish(applier: Applier<'_>) -> Result<(), Refusal> {
+impl Assembly {
+    /// A root file system for this machine, of which nothing is to be said.
+    fn own(root: Root) -> Self {
+        Self { root, architecture: own(), conventions: Some(Conventions::default()) }
+    }
+}
+
+/// A new root file system in the folder `name` of the workshop, filled by `fill`. Says once what is lost here of the
+/// image: nothing that programs need in order to run.
+fn filled(
+    name: &str,
+    workshop: &Workshop,
+    fill: impl FnOnce(&mut Applier<'_>) -> Result<(), Refusal>,
+) -> Result<Root, Refusal> {
+    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut applier = Applier::new(&mut root, workshop.owners);
+    fill(&mut applier)?;
     let lost = applier.finish()?;
     if !lost.is_empty() {
         let names: Vec<String> = lost.into_iter().take(10).collect();
         eprintln!("coracle: attributes of files that cannot be kept here: {}", names.join(", "));
     }
-    Ok(())
+    Ok(root)
 }
 
 /// A folder of somebody's, copied: its files are root's, unless root makes the image.
@@ -166,7 +175,7 @@ fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusa
     words.extend([OsStr::new("--"), from.as_os_str(), root.path().as_os_str()]);
     workshop::run_program("cp", "coreutils", &words, |_| {})?;
     root.all_root = workshop.owners != Owners::All;
-    Ok(Assembly { root, architecture: own(), conventions: Some(Conventions::default()) })
+    Ok(Assembly::own(root))
 }
 
 fn own() -> String {

@@ -23,12 +23,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
 use crate::draft::{Draft, unwritable};
+use crate::signals::ENDING;
 use crate::{BAD, WRONG};
 
 /// How long the two processes wait for each other before the work begins.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What ends the work.
-const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// As shells have it, a signal's number is added to this.
 const BY_SIGNAL: i32 = 128;
 

@@ -8,7 +8,8 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json, own_processor};
+use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json};
+use crate::platform::Wanted;
 
 /// Where the name of an image is.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -69,32 +70,23 @@ impl Descriptor {
     }
 }
 
-/// The image `tag` of the layout that is the folder `path`, for `processor` or this machine's.
-pub fn from_layout(path: &Path, tag: Option<&str>, processor: Option<&str>) -> Result<Image, Refusal> {
-    read(&Place::Folder(path.to_owned()), &path.display().to_string(), tag, processor)
+/// The image `tag` of the layout that is the folder `path`, for the processor that is `wanted`.
+pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
+    read(&Place::Folder(path.to_owned()), &path.display().to_string(), tag, wanted)
 }
 
 /// The same of the layout in the tar file `path`.
-pub fn from_layout_archive(
-    path: &Path,
-    tag: Option<&str>,
-    processor: Option<&str>,
-    scratch: &Path,
-) -> Result<Image, Refusal> {
-    read(&Place::archive(path, scratch)?, &path.display().to_string(), tag, processor)
+pub fn from_layout_archive(path: &Path, tag: Option<&str>, wanted: &Wanted, scratch: &Path) -> Result<Image, Refusal> {
+    read(&Place::archive(path, scratch)?, &path.display().to_string(), tag, wanted)
 }
 
-fn read(place: &Place, what: &str, tag: Option<&str>, processor: Option<&str>) -> Result<Image, Refusal> {
+fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
     let head: Head = json(what, "oci-layout", &place.read(what, Path::new("oci-layout"), MAX_JSON)?)?;
     if !head.image_layout_version.starts_with("1.") {
         let cause = format!("a layout of the version {:?}, and 1.0.0 is known", head.image_layout_version);
         return Err(Refusal::new(Kind::ImageFormat, what, cause));
     }
     let index: Index = json(what, "index.json", &place.read(what, Path::new("index.json"), MAX_JSON)?)?;
-    let processor = match processor {
-        Some(named) => named,
-        None => own_processor(),
-    };
     let mut named = index.manifests;
     if let Some(tag) = tag {
         let known: Vec<String> = named.iter().filter_map(Descriptor::name).take(20).map(str::to_owned).collect();
@@ -104,7 +96,7 @@ fn read(place: &Place, what: &str, tag: Option<&str>, processor: Option<&str>) -
             return Err(Refusal::new(Kind::ImageMissing, what, format!("no image {tag:?} is in it")).hint(hint));
         }
     }
-    let manifest = choose(place, what, &named, processor, DEPTH)?;
+    let manifest = choose(place, what, &named, wanted.architecture(), DEPTH)?;
     let bytes = blob(place, what, &manifest)?;
     let digest = Some(manifest.digest);
     let manifest: Manifest = json(what, "the manifest", &bytes)?;

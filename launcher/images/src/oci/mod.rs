@@ -94,16 +94,6 @@ impl Config {
     }
 }
 
-/// What Go calls the processor of this machine.
-pub fn own_processor() -> &'static str {
-    let own = std::env::consts::ARCH;
-    // Rust has one name for both orders of bytes.
-    if own == "powerpc64" && cfg!(target_endian = "little") {
-        return "ppc64le";
-    }
-    PROCESSORS.iter().find(|(_, rust)| *rust == own).map_or(own, |(go, _)| go)
-}
-
 fn json<'a, T: Deserialize<'a>>(what: &str, which: &str, bytes: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes)
         .map_err(|error| Refusal::new(Kind::ImageFormat, what, format!("{which} cannot be read: {error}")))

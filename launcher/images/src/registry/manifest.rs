@@ -5,8 +5,8 @@ use coracle::report::Kind;
 use serde::Deserialize;
 
 use super::fault::Fault;
-use super::platform::{Platform, Wanted};
 use crate::digest::Digest;
+use crate::platform::{Platform, Wanted};
 
 /// What is asked for.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \

@@ -12,7 +12,6 @@ mod download;
 mod fault;
 mod manifest;
 mod name;
-mod platform;
 mod progress;
 
 use std::collections::BTreeMap;
@@ -24,13 +23,13 @@ use coracle_orders::Access;
 
 use crate::digest::Digest;
 use crate::oci;
+use crate::platform::Wanted;
 use cache::Cache;
 use connection::{Clients, Connection};
 use download::Download;
 use fault::{Fault, patiently};
 use manifest::{Index, Manifest, Part};
 pub use name::Name;
-use platform::Wanted;
 use progress::Progress;
 
 /// How often an index may lead to another one.
@@ -60,17 +59,12 @@ impl Registries {
         Self { access: access.clone(), site }
     }
 
-    /// The processor that images are wanted for, if somebody has said.
-    pub fn processor(&self) -> Option<&str> {
-        self.access.arch.as_deref()
-    }
-
     /// Downloads an image, as far as it is not here already, and checks all of it.
     ///
     /// There are threads while it does so, and none any more when it is done: a process can be forked then.
     pub fn fetch(&self, name: &Name) -> Result<oci::Image, Refusal> {
         let wanted = self.wanted()?;
-        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
+        let site = self.site(name)?;
         let cache = Cache::open()?;
         let clients = self.clients()?;
         let (places, found) = self.look(name, site, &wanted, &clients)?;
@@ -106,12 +100,17 @@ impl Registries {
 
     /// The digest of the manifest that a [`fetch`](Self::fetch) would take now.
     pub fn resolve(&self, name: &Name) -> Result<String, Refusal> {
-        let site = self.site.as_ref().map_err(Clone::clone)?.get(&name.registry);
-        self.look(name, site, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
+        self.look(name, self.site(name)?, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
     }
 
-    fn wanted(&self) -> Result<Wanted, Refusal> {
+    /// The processor that images are wanted for.
+    pub fn wanted(&self) -> Result<Wanted, Refusal> {
         Wanted::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
+    }
+
+    /// What the site says of the image's registry.
+    fn site(&self, name: &Name) -> Result<Option<&config::Registry>, Refusal> {
+        Ok(self.site.as_ref().map_err(Clone::clone)?.get(&name.registry))
     }
 
     fn clients(&self) -> Result<Clients, Refusal> {

@@ -7,7 +7,6 @@
 mod gnupg;
 mod key;
 mod passphrase;
-mod signals;
 mod write;
 
 use std::path::Path;

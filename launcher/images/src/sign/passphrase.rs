@@ -10,7 +10,7 @@ use coracle::report::{Kind, Refusal, clean};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
-use super::signals::Held;
+use crate::signals::Held;
 
 /// The longest passphrase, in bytes.
 const MOST: usize = 4096;

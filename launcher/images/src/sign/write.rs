@@ -10,8 +10,8 @@ use coracle::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header
 use coracle::report::{Kind, Refusal};
 
 use super::Signature;
-use super::signals::Held;
 use crate::draft::{Draft, unwritable};
+use crate::signals::Held;
 use crate::subject::Subject;
 
 /// How much is copied before a signal is looked for, in bytes.

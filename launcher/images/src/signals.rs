@@ -7,6 +7,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// What ends programs, and people send.
+pub const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
 /// Holds back what ends programs, until it is dropped.
 pub struct Held {
     set: SigSet,
@@ -18,7 +21,7 @@ impl Held {
     /// From now on.
     pub fn new() -> Result<Self, Refusal> {
         let failed = |errno: nix::errno::Errno| Refusal::new(Kind::System, "signals", errno.desc());
-        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let set: SigSet = ENDING.into_iter().collect();
         let before = SigSet::thread_get_mask().map_err(failed)?;
         set.thread_block().map_err(failed)?;
         let line = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;

@@ -48,6 +48,11 @@ impl Wanted {
         Ok(Self { architecture: architecture.into(), variant: variant.map(str::to_owned) })
     }
 
+    /// The processor.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     /// Whether an image whose configuration names `architecture` is for it.
     pub fn is(&self, architecture: &str) -> bool {
         architecture == self.architecture
