@@ -128,6 +128,32 @@ with_entrypoint() { # NAME
 	[[ $before == "$(sha256sum <"$busybox")" ]]
 }
 
+@test "everything behind the image belongs to the image" {
+	with_entrypoint e.sqsh
+	local words
+	for words in --help -h --version '-B /x' '-s x' -q -- '-- --help' '--no-such' '--user root' '--bind=/x --writable'; do
+		# shellcheck disable=SC2086
+		run alice coracle run "$dir/e.sqsh" $words
+		((status == 9)) && prints "entry $words" || fail "run IMAGE $words" "$output" || return
+		# shellcheck disable=SC2086
+		good coracle exec --clean-env "$busybox" /bin/echo word $words
+		prints "word $words" || fail "exec IMAGE echo word $words" || return
+	done
+	run alice coracle -s run -q -- "$dir/e.sqsh" -s --silent
+	((status == 9)) && prints 'entry -s --silent'
+	good coracle exec --writable "$busybox" sh -c 'echo "$0 $*"' -c --plan --job=1
+	prints '-c --plan --job=1'
+	good coracle shell "$dir/e.sqsh" -c 'echo "$0 $*"; cat /etc/image-only' -h --help -B
+	prints $'-h --help -B\n'"$MARK"
+	run -127 alice coracle exec "$busybox" --plan true
+	[[ ${lines[0]} == 'coracle: --plan: no such command in the container [usage]' ]] || fail "$output"
+	[[ ${lines[1]} == 'coracle: hint: options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…' ]] || fail "$output"
+	run -125 alice coracle run --no-such "$dir/e.sqsh"
+	has "unexpected argument '--no-such'"
+	good coracle run --help "$dir/e.sqsh"
+	has 'Usage: coracle run'
+}
+
 @test "run starts the entry point; exec and shell do not" {
 	with_entrypoint e.sqsh
 	run alice coracle run "$dir/e.sqsh"
