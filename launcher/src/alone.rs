@@ -9,7 +9,7 @@ use coracle::config::{self, Config};
 use coracle::options::{Id, RawOptions, Spec};
 use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request, What};
+use coracle::request::{Bind, Binds, Choice, Request, What};
 use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
@@ -40,17 +40,20 @@ pub fn fill(raw: &mut RawOptions) {
     raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
 }
 
-/// Adds the binds of Apptainer's variables, which it has beside those of its command line.
-pub fn fill_as_apptainer(raw: &mut RawOptions, variable: impl Fn(&str) -> Option<OsString>) {
+/// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
+/// target, the command line's counts.
+pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
     let Some(spec) = Spec::of(Id::Bind) else { return };
     for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
-        for bind in list.as_bytes().split(|byte| *byte == b',').filter(|bind| !bind.is_empty()) {
-            // The same bind in two variables, or in one and on the command line, is meant once.
-            if !raw
-                .values(Id::Bind)
-                .any(|known| known.as_bytes().split(|byte| *byte == b',').any(|known| known == bind))
-            {
-                raw.take(spec, OsStr::from_bytes(bind).to_owned());
+        let Ok(known) = Binds::parse(raw.values(Id::Bind), directory) else { return };
+        if known.afresh {
+            return;
+        }
+        for item in Binds::items(&list) {
+            let target = Bind::parse(&item, directory).map(|bind| bind.target);
+            // What cannot be read is refused with all the others.
+            if !known.list.iter().any(|bind| target.as_ref() == Ok(&bind.target)) {
+                raw.take(spec, item);
             }
         }
     }
@@ -170,16 +173,28 @@ pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn apptainers_variables_add_binds_once() {
+    /// The binds that a command line and Apptainer's variables make.
+    fn binds(command_line: &str) -> Vec<OsString> {
         let mut raw = RawOptions::default();
-        raw.take(Spec::of(Id::Bind).unwrap(), "/a,/b:/c".into());
-        fill_as_apptainer(&mut raw, |name| match name {
-            "APPTAINER_BIND" => Some("/b:/c,/d".into()),
-            "SINGULARITY_BIND" => Some("/d,,/e:/f:ro".into()),
+        raw.take(Spec::of(Id::Bind).unwrap(), command_line.into());
+        fill_as_apptainer(&mut raw, Path::new("/d"), |name| match name {
+            "APPTAINER_BIND" => Some(r"/b:/c,/d\,x:/d".into()),
+            "SINGULARITY_BIND" => Some(r"/d\,x:/d,,/e:/f:ro,/g:/c".into()),
             "APPTAINER_BINDPATH" => Some("".into()),
             _ => None,
         });
-        assert_eq!(raw.values(Id::Bind).collect::<Vec<_>>(), ["/a,/b:/c", "/d", "/e:/f:ro"]);
+        raw.values(Id::Bind).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn apptainers_variables_add_binds_once() {
+        assert_eq!(binds("/a,/b:/c"), ["/a,/b:/c", r"/d\,x:/d", "/e:/f:ro"]);
+    }
+
+    #[test]
+    fn the_command_lines_bind_of_a_target_counts() {
+        assert_eq!(binds("/x:/f"), ["/x:/f", "/b:/c", r"/d\,x:/d"]);
+        assert_eq!(binds("none,/x"), ["none,/x"]);
+        assert_eq!(binds("/a:b"), ["/a:b"]);
     }
 }

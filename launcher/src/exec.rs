@@ -89,7 +89,8 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
 
 /// Enters the container; answers what to become, or nothing when only the plan was asked for.
 fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
-    let raw = options(common, errand);
+    let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+    let raw = options(common, errand, &directory);
     let image = &*images::fetched(image, &common.config)?;
     let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
@@ -139,10 +140,10 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 }
 
 /// What was asked for, in all its places.
-fn options(common: &Common, errand: &Errand<'_>) -> RawOptions {
+fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     alone::fill(&mut raw);
-    alone::fill_as_apptainer(&mut raw, |name| std::env::var_os(name));
+    alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());
     }

@@ -147,13 +147,16 @@ fn choose(
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.before.clone();
     let lone = options.lone_flag();
-    options.fill_from(sys::get_env);
     // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
     let repeated = context == Context::Srun && face::option_is_set(c"interactive");
     let inherited = match context {
         Context::Srun if fresh.is_none() || repeated => state.inherited.choice(group)?,
         _ => None,
     };
+    // salloc has read the variables, and its command line had its say over them.
+    if !repeated || inherited.is_none() {
+        options.fill_from(sys::get_env);
+    }
     match (fresh, inherited) {
         (_, Some(Choice::Container(inherited))) if inherited.settings.scope == Some(Scope::Script) && !repeated => {
             Ok(Some(Choice::Host))

@@ -9,12 +9,13 @@ mod bind;
 mod digest;
 mod error;
 pub mod escape;
+mod list;
 mod mpi;
 mod settings;
 mod stored;
 mod variable;
 
-pub use bind::{Access, Bind, BindSource, PRIVATE, inside};
+pub use bind::{Access, Bind, BindSource, Binds, PRIVATE, inside};
 pub use digest::Digest;
 pub use error::Error;
 pub use mpi::Mpi;
@@ -148,7 +149,7 @@ impl Request {
         if let What::Step(_) = self.what {
             let settings = &self.settings;
             // What a container is made of was decided when it was made.
-            let made = !settings.binds.is_empty()
+            let made = !settings.binds.list.is_empty()
                 || settings.digest.is_some()
                 || settings.home.is_some()
                 || settings.writable.is_some()

@@ -1,6 +1,7 @@
 //! The command line that people type, and workflow tools.
 #![forbid(unsafe_code)]
 
+mod mount;
 mod options;
 mod words;
 
