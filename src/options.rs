@@ -5,7 +5,11 @@
 //! name is dropped with an error on every command.
 #![forbid(unsafe_code)]
 
+mod mistyped;
+
 use std::ffi::{CStr, OsStr, OsString};
+
+pub use mistyped::note_of_variable;
 
 /// What an option is about. `--container-home` and `--no-container-home` are about the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

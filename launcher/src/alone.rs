@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle::config::{self, Config};
-use coracle::options::{Id, RawOptions, Spec};
+use coracle::env::INSIDE;
+use coracle::options::{Id, RawOptions, Spec, note_of_variable};
 use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Bind, Binds, Choice, Request, What};
@@ -38,6 +39,12 @@ const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAI
 /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
 pub fn fill(raw: &mut RawOptions) {
     raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
+    let noted = std::env::var("SLURM_CORACLE_NOTED").unwrap_or_default();
+    for (name, _) in std::env::vars_os() {
+        // The command of the job has told of those that it had.
+        let name = name.to_str().filter(|name| !INSIDE.contains(name) && noted.split(',').all(|known| known != *name));
+        name.and_then(note_of_variable).into_iter().for_each(|note| eprintln!("coracle: note: {note}"));
+    }
 }
 
 /// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
@@ -69,7 +76,7 @@ impl Order<'_> {
     /// The same with settings that have been read.
     pub fn with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-        let Choice::Container(request) = Request::parse(&self.raw, self.image, &directory)? else {
+        let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
             return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
         };
         let What::Image(image) = request.what else {
@@ -77,6 +84,7 @@ impl Order<'_> {
         };
         let (identity, authority) = whose(self.user)?;
         let used = request.settings.given();
+        let notes = request.settings.limit(config.writable_limit.0);
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
         let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
@@ -105,6 +113,7 @@ impl Order<'_> {
             grants,
             provision,
             misfit: None,
+            notes,
             confinement: None,
             explains: false,
             clock: Clock::start(),

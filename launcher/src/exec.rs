@@ -108,6 +108,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     }
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
     found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
     proxy.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);

@@ -76,6 +76,8 @@ pub struct Run {
     pub provision: Provision,
     /// What the image lacks for the driver of its GPUs.
     pub misfit: Option<String>,
+    /// Values of the request that the site has changed.
+    pub notes: Vec<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
     pub confinement: Option<Confinement>,
     /// It is only told what a step would get, whoever asks.

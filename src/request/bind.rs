@@ -111,8 +111,7 @@ impl Bind {
     /// colon or a comma part of a name.
     pub fn parse(text: &OsStr, directory: &Path) -> Result<Self, Error> {
         let wrong = || Error::BindSyntax(text.to_owned());
-        let parts: Vec<OsString> =
-            list::split(text, b':').iter().map(|part| list::unescaped(part, b":,")).collect();
+        let parts: Vec<OsString> = list::split(text, b':').iter().map(|part| list::unescaped(part, b":,")).collect();
         if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
             return Err(wrong());
         }

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::bind::plain_absolute;
 use super::escape::{escape, unescape};
-use super::{Bind, Binds, Digest, Error, MAX_BINDS, Mpi, Variable};
+use super::{Bind, BindSource, Binds, Digest, Error, MAX_BINDS, Mpi, Variable};
 use crate::options::{Id, OPTIONS, RawOptions};
 
 /// What was asked for, or left open.
@@ -79,6 +80,16 @@ impl Size {
         let number: u64 = digits.parse().map_err(|_| wrong())?;
         let bytes = number.checked_mul(1 << shift).filter(|bytes| (4096..1 << 50).contains(bytes)).ok_or_else(wrong)?;
         Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Size {
+    /// As short as [`Size::parse`] reads it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit =
+            [(40, "t"), (30, "g"), (20, "m"), (10, "k")].into_iter().find(|(shift, _)| self.0 % (1 << shift) == 0);
+        let (shift, letter) = unit.unwrap_or((0, ""));
+        write!(out, "{}{letter}", self.0 >> shift)
     }
 }
 
@@ -190,6 +201,26 @@ impl Settings {
     pub fn or_site(self, site: &Self) -> Self {
         let site = Self { env: Vec::new(), ..site.clone() };
         self.or(site)
+    }
+
+    /// Brings sizes down to the most that the site gives, and says of each what it was.
+    pub fn limit(&mut self, limit: Size) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut cut = |what: &str, size: &mut Size| {
+            if *size > limit {
+                notes.push(format!("{what}{size}: more than the site gives, so it is {limit} (writable_limit)"));
+                *size = limit;
+            }
+        };
+        if let Some(Writable::Memory(Some(size))) = &mut self.writable {
+            cut("--container-writable=", size);
+        }
+        for bind in &mut self.binds.list {
+            if let BindSource::Memory(Some(size)) = &mut bind.source {
+                cut(&format!("tmpfs:{}:", bind.target.display()), size);
+            }
+        }
+        notes
     }
 
     pub(super) fn checked(self) -> Result<Self, Error> {

@@ -235,6 +235,27 @@ fn empty_items_say_nothing_and_the_same_bind_is_meant_once() {
 }
 
 #[test]
+fn a_size_beyond_the_sites_is_brought_down_and_told() {
+    let limited = |options: &[(Id, &str)]| {
+        let mut settings = settings(options);
+        let notes = settings.limit(Size(1 << 30));
+        (notes.join("|"), settings.fields())
+    };
+    let note = |what: &str| format!("{what}: more than the site gives, so it is 1g (writable_limit)");
+    let given = |fields: &str| (String::new(), fields.to_owned());
+    assert_eq!(limited(&[(Id::Writable, "1g")]), given(";writable=1073741824"));
+    assert_eq!(limited(&[(Id::Writable, "yes")]), given(";writable=yes"));
+    assert_eq!(limited(&[(Id::Bind, "tmpfs:/a,tmpfs:/b:1024m")]), given(";tmpfs=/a:;tmpfs=/b:1073741824"));
+    let cut = limited(&[(Id::Writable, "100000g")]);
+    assert_eq!(cut, (note("--container-writable=100000g"), ";writable=1073741824".into()));
+    let cut = limited(&[(Id::Bind, "tmpfs:/a:1025m,/b,tmpfs:/c:2t")]);
+    assert_eq!(cut.0, [note("tmpfs:/a:1025m"), note("tmpfs:/c:2t")].join("|"));
+    assert_eq!(cut.1, ";tmpfs=/a:1073741824;bind=/b:/b:rw;tmpfs=/c:1073741824");
+    let shown = |bytes| Size(bytes).to_string();
+    assert_eq!([shown(4096), shown(4097), shown(3 << 20)], ["4k", "4097", "3m"]);
+}
+
+#[test]
 fn an_inherited_image_takes_binds_in_addition() {
     let amended = |options: &[(Id, &str)]| {
         let job = request("/i", &["/old,/job:/data"]);

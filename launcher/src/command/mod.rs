@@ -407,7 +407,11 @@ mod tests {
                 for front in ["", " --"] {
                     let line = format!("coracle {verb}{front} i.sif {words}");
                     let (image, behind, binds, silent) = started(line.trim_end());
-                    assert_eq!((image.as_str(), behind.as_str(), binds.len(), silent), ("i.sif", words, 0, 0), "{line}");
+                    assert_eq!(
+                        (image.as_str(), behind.as_str(), binds.len(), silent),
+                        ("i.sif", words, 0, 0),
+                        "{line}"
+                    );
                 }
             }
         }

@@ -41,9 +41,8 @@ fn is_option(word: &OsStr) -> bool {
 
 /// True if the value of the option in `word` is the word behind it.
 fn takes_next(verb: &Command, word: &OsStr) -> bool {
-    let takes = |arg: &Arg| {
-        arg.get_action().takes_values() && arg.get_num_args().is_none_or(|values| values.min_values() > 0)
-    };
+    let takes =
+        |arg: &Arg| arg.get_action().takes_values() && arg.get_num_args().is_none_or(|values| values.min_values() > 0);
     let Some(word) = word.to_str() else { return false };
     if let Some(name) = word.strip_prefix("--") {
         let long = |arg: &&Arg| {
