@@ -177,7 +177,10 @@ impl Run {
     fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
         let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
-            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(refusal),
+            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
+                Some(image) => refusal.hint(format!("{image}?")),
+                None => refusal,
+            }),
             Some(answer) => return answer,
             None => None,
         };

@@ -248,6 +248,16 @@ impl ImageRef {
         (!self.typed.as_bytes().starts_with(stored::PREFIX.as_bytes())).then_some(&self.path)
     }
 
+    /// The image of a registry that a name such as `ubuntu:22.04` may stand for elsewhere.
+    pub fn of_registry(&self) -> Option<String> {
+        let name = self.typed.to_str().filter(|name| !name.starts_with(['/', '.']))?;
+        let (repository, tag) = name.rsplit_once(':')?;
+        let plain = |text: &str, also: &str| {
+            !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || also.contains(letter))
+        };
+        (plain(repository, "._-/:") && plain(tag, "._-")).then(|| format!("docker://{name}"))
+    }
+
     /// The image in the site's store that is meant where there is no such [file](Self::file).
     pub fn stored(&self) -> Option<StoredName> {
         let bytes = self.typed.as_bytes();

@@ -256,6 +256,17 @@ fn a_size_beyond_the_sites_is_brought_down_and_told() {
 }
 
 #[test]
+fn a_name_with_a_tag_may_be_one_of_a_registry() {
+    let of_registry = |typed: &str| request(typed, &[]).image().unwrap().of_registry();
+    for typed in ["ubuntu:22.04", "biocontainers/samtools:1.9", "ghcr.io/a/b:latest", "localhost:5000/a:1"] {
+        assert_eq!(of_registry(typed), Some(format!("docker://{typed}")));
+    }
+    for typed in ["ubuntu.sif", "/x/ubuntu:22.04", "./ubuntu:22.04", "../a:b", "a:", "store:a", "a b:1"] {
+        assert_eq!(of_registry(typed).filter(|_| typed != "store:a"), None, "{typed}");
+    }
+}
+
+#[test]
 fn an_inherited_image_takes_binds_in_addition() {
     let amended = |options: &[(Id, &str)]| {
         let job = request("/i", &["/old,/job:/data"]);
