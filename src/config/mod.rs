@@ -261,7 +261,7 @@ pub struct ImagePath {
 
 /// A user, by name or number.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`owner` is a user's name or number")]
 pub enum Owner {
     /// A user id.
     Number(u32),
@@ -524,14 +524,19 @@ pub fn cause_of(error: &impl fmt::Display) -> String {
 /// What serde says, without the names of our types.
 fn in_plain_words(cause: &str) -> String {
     let mut text = cause.to_owned();
-    for (words, plain) in [("expected struct ", "expected keys with values"), ("untagged enum ", "what is possible here")] {
+    for (words, plain) in
+        [("expected struct ", "expected keys with values"), ("untagged enum ", "what is possible here")]
+    {
         if let Some((front, rest)) = text.split_once(words) {
             let rest = rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
             text = format!("{front}{plain}{rest}");
         }
     }
     [
-        ("data did not match any variant of what is possible here", "neither of the kinds of value that are possible here"),
+        (
+            "data did not match any variant of what is possible here",
+            "neither of the kinds of value that are possible here",
+        ),
         ("expected a sequence", "expected a list"),
         ("expected a map", "expected keys with values"),
         ("invalid type: map,", "invalid type: keys with values,"),

@@ -119,7 +119,7 @@ fn faults_are_named_with_file_line_and_key() {
         ),
         (
             "version: 1\nimage_paths:\n- path: /a\n  owner: [x]\n",
-            "c.yaml:4:3: image_paths[0].owner: neither of the kinds of value that are possible here",
+            "c.yaml:4:3: image_paths[0]: `owner` is a user's name or number",
         ),
         ("version: 1\nbinds: /a\n", "c.yaml:2:8: binds: invalid type: string \"/a\", expected a list"),
         ("version: 1\nbinds:\n- source: /a\n- source: b\n", "c.yaml:4:3: binds[1]: \"b\" is not an absolute path"),

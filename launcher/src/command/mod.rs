@@ -1,6 +1,7 @@
 //! The command line that people type, and workflow tools.
 #![forbid(unsafe_code)]
 
+mod apptainer;
 mod mount;
 mod options;
 mod words;
@@ -287,7 +288,9 @@ pub fn tree() -> clap::Command {
 impl Command {
     /// Reads a whole command line, in which everything behind an image belongs to the image.
     fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(words::separated(&mut Self::command(), words.into_iter().collect()))
+        let words = words::separated(&mut Self::command(), words.into_iter().collect());
+        let starts = words::starts(&words);
+        Self::try_parse_from(words).map_err(|error| if starts { apptainer::explained(error) } else { error })
     }
 }
 
@@ -415,6 +418,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_stands_for_an_option_of_apptainers_is_told() {
+        for (option, instead) in [
+            ("--contain", "--no-home hides your home"),
+            ("-C", "--no-home hides your home"),
+            ("--fakeroot", "not needed: containers run in a user namespace, as you"),
+            ("--env-file=x", "--env=NAME=VALUE sets a variable"),
+            ("--scratch", "--bind=tmpfs:DST[:SIZE] is an empty directory in memory"),
+        ] {
+            let said = read(&format!("coracle exec {option} i.sif true")).unwrap_err().to_string();
+            let name = option.split('=').next().unwrap();
+            assert!(said.contains(&format!("tip: {name} is an option of Apptainer; ")), "{said}");
+            assert!(said.contains(instead) && !said.contains("similar argument"), "{said}");
+        }
+        let said = read("coracle exec --bnd /a i.sif true").unwrap_err().to_string();
+        assert!(said.contains("a similar argument exists: '--bind'"), "{said}");
     }
 
     #[test]

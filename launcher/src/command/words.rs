@@ -35,6 +35,12 @@ pub fn separated(command: &mut Command, mut words: Vec<OsString>) -> Vec<OsStrin
     words
 }
 
+/// True for a command line of `exec`, `run` or `shell`.
+pub fn starts(words: &[OsString]) -> bool {
+    let verb = words.iter().skip(1).find(|word| !is_option(word));
+    verb.is_some_and(|verb| STARTING.iter().any(|known| verb == known))
+}
+
 fn is_option(word: &OsStr) -> bool {
     word.len() > 1 && word.as_encoded_bytes().starts_with(b"-")
 }
