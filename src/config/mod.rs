@@ -495,7 +495,8 @@ impl Config {
             // Some errors come without a place, or with that of the whole file: then the key in the message tells.
             let at = error.location().map(|place| (place.line(), place.column()));
             let place = at.filter(|place| *place != (1, 1));
-            let place = place.or_else(|| place_of_cause(text, &cause)).or_else(|| find_key(text, &cause)).or(at);
+            // The parser may tell the place of what is around the key.
+            let place = place.max(place_of_cause(text, &cause)).or_else(|| find_key(text, &cause)).or(at);
             Error::Content { path: path.to_owned(), place, cause }
         })?;
         match config.unknown_profile() {
