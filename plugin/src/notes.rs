@@ -1,7 +1,8 @@
 //! What srun, sbatch and salloc tell besides, and refuse nothing for.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
+use std::os::unix::ffi::OsStrExt;
 
 use coracle::env::INSIDE;
 use coracle::options::note_of_variable;
@@ -15,23 +16,24 @@ const NOTED: &CStr = c"SLURM_CORACLE_NOTED";
 
 /// Tells of each variable that is meant for an option and is none, once for a job and what runs in it.
 pub fn of_variables() {
-    let mut noted = sys::get_env(NOTED).unwrap_or_default().to_string_lossy().into_owned();
+    let mut noted = sys::get_env(NOTED).unwrap_or_default();
     let before = noted.len();
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| !INSIDE.contains(name)) else { continue };
         let Some(text) = note_of_variable(name) else { continue };
-        if !noted.split(',').any(|known| known == name) {
+        if !noted.as_bytes().split(|byte| *byte == b',').any(|known| known == name.as_bytes()) {
             face::note(&text);
-            noted = format!("{noted},{name}");
+            noted.push(",");
+            noted.push(name);
         }
     }
     if noted.len() > before {
-        sys::set_env(NOTED, OsStr::new(&noted));
+        sys::set_env(NOTED, &noted);
     }
 }
 
 /// Tells of an image that the submitting command does not see.
 pub fn of_image(image: &ImageRef, error: &sys::Error) {
-    let cause = error.errno().desc().to_lowercase();
+    let cause = error.errno().desc().to_ascii_lowercase();
     face::note(&format!("{image}: {cause}, as seen from here; the job fails unless its nodes have it"));
 }

@@ -1,51 +1,47 @@
 //! Variables that are meant for an option and have no effect.
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use super::OPTIONS;
 
 /// The beginning of the names of all of our variables, and of those that stand for options.
 const OURS: &str = "CORACLE_";
 const STANDS_FOR_OPTION: &str = "CORACLE_CONTAINER";
 
-/// What to tell about a variable of the submitter's environment, if its name was meant for one of an option.
+/// What to tell about a variable of the submitter's environment, if its name was meant for one of an option. Plain
+/// loops over bytes: all of it is in the plugin.
 pub fn note_of_variable(name: &str) -> Option<String> {
-    let rest = name.strip_prefix(OURS)?;
-    let known = || OPTIONS.iter().filter_map(|spec| Some((spec.variable?.to_str().ok()?, spec)));
-    if known().any(|(variable, _)| variable == name) {
+    let bytes = name.as_bytes();
+    let rest = bytes.strip_prefix(OURS.as_bytes())?;
+    let known = || OPTIONS.iter().filter_map(|spec| spec.variable);
+    if known().any(|variable| variable.to_bytes() == bytes) {
         return None;
     }
-    let beyond = name.strip_prefix(STANDS_FOR_OPTION).map(|rest| rest.trim_start_matches('_'));
-    let near = known().filter(|(variable, _)| {
-        let key = variable.strip_prefix(STANDS_FOR_OPTION).unwrap_or_default().trim_start_matches('_');
-        distance(variable, name) <= 2
-            || rest == key
+    let beyond = bytes.strip_prefix(STANDS_FOR_OPTION.as_bytes());
+    let has_key = |variable: &&CStr| {
+        let key = variable.to_bytes().strip_prefix(STANDS_FOR_OPTION.as_bytes()).unwrap_or_default();
+        key.strip_prefix(b"_") == Some(rest)
             || beyond.is_some_and(|beyond| beyond.starts_with(key) || beyond.ends_with(key))
-    });
-    let meant = near.min_by_key(|(variable, _)| distance(variable, name)).map(|(variable, _)| variable);
+    };
+    let meant = known().find(|variable| is_near(variable.to_bytes(), bytes)).or_else(|| known().find(has_key));
     let meant = match meant {
-        Some(variable) => variable,
+        Some(variable) => variable.to_str().unwrap_or_default(),
         None if name == STANDS_FOR_OPTION => "SRUN_CONTAINER, SBATCH_CONTAINER or SALLOC_CONTAINER",
         None => {
             beyond?;
-            return Some(format!("{name}: no such variable, so it has no effect"));
+            return Some([name, ": no such variable, so it has no effect"].concat());
         }
     };
-    Some(format!("{name}: no such variable, so it has no effect; {meant} is meant?"))
+    Some([name, ": no such variable, so it has no effect; ", meant, " is meant?"].concat())
 }
 
-/// The number of letters to change, add or remove (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, letter) in one.bytes().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        for (cell, wanted) in row.iter_mut().skip(1).zip(other.bytes()) {
-            let here = (*cell + 1).min(left + 1).min(diagonal + usize::from(letter != wanted));
-            diagonal = std::mem::replace(cell, here);
-            left = here;
-        }
-    }
-    row.last().copied().unwrap_or_default()
+/// True if the names differ in at most two letters, which stand together.
+fn is_near(one: &[u8], other: &[u8]) -> bool {
+    let same = |(one, other): &(&u8, &u8)| one == other;
+    let front = one.iter().zip(other).take_while(same).count();
+    let back = one.iter().rev().zip(other.iter().rev()).take_while(same).count();
+    front + back + 2 >= one.len().max(other.len())
 }
 
 #[cfg(test)]
