@@ -365,7 +365,7 @@ notes() { # TEXT
 	prints ''
 	good env CORACLE_CONTAINER_BNID=/a salloc -Q -n2 --container="$env" srun -n2 true
 	notes "$text"
-	run alice env CORACLE_CONTAINER_COLOUR=red sbatch --container="$env" --wrap 'srun -n1 true; coracle exec '"$env"' true' -o "$dir/batch.out"
+	run alice env CORACLE_CONTAINER_COLOUR=red sbatch --container="$env" --wrap 'srun -n1 true' -o "$dir/batch.out"
 	((status == 0))
 	notes 'CORACLE_CONTAINER_COLOUR: no such variable, so it has no effect'
 	eventually ended "$(sed -n 's/^Submitted batch job //p' <<<"$output")"
