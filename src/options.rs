@@ -5,7 +5,11 @@
 //! name is dropped with an error on every command.
 #![forbid(unsafe_code)]
 
+mod mistyped;
+
 use std::ffi::{CStr, OsStr, OsString};
+
+pub use mistyped::note_of_variable;
 
 /// What an option is about. `--container-home` and `--no-container-home` are about the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +125,9 @@ pub const OPTIONS: &[Spec] = &[
         more: manual("SRC is opened with your rights, and taken from the working directory if it is relative. Without DST it \
                appears at its own path; mount points that the image lacks are made. Without ro it can be written to, \
                as far as your rights go. The words tmpfs:DST[:SIZE] give an empty folder in memory, one for each node \
-               and step."),
+               and step. A backslash makes a colon or a comma part of a name. An srun within a job that names no \
+               image has the job's binds besides its own; of two for the same DST its own counts, and the word none \
+               leaves out what stands in front of it and what the job has. A file called none is ./none."),
         variable: Some(c"CORACLE_CONTAINER_BIND"),
         default: None,
         site: false,

@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle::config::{self, Config};
-use coracle::options::{Id, RawOptions, Spec};
+use coracle::env::INSIDE;
+use coracle::options::{Id, RawOptions, Spec, note_of_variable};
 use coracle::policy::Job;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, Request, What};
+use coracle::request::{Bind, Binds, Choice, Request, What};
 use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
@@ -38,19 +39,28 @@ const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAI
 /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
 pub fn fill(raw: &mut RawOptions) {
     raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
+    let noted = std::env::var("SLURM_CORACLE_NOTED").unwrap_or_default();
+    for (name, _) in std::env::vars_os() {
+        // The command of the job has told of those that it had.
+        let name = name.to_str().filter(|name| !INSIDE.contains(name) && noted.split(',').all(|known| known != *name));
+        name.and_then(note_of_variable).into_iter().for_each(|note| eprintln!("coracle: note: {note}"));
+    }
 }
 
-/// Adds the binds of Apptainer's variables, which it has beside those of its command line.
-pub fn fill_as_apptainer(raw: &mut RawOptions, variable: impl Fn(&str) -> Option<OsString>) {
+/// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
+/// target, the command line's counts.
+pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
     let Some(spec) = Spec::of(Id::Bind) else { return };
     for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
-        for bind in list.as_bytes().split(|byte| *byte == b',').filter(|bind| !bind.is_empty()) {
-            // The same bind in two variables, or in one and on the command line, is meant once.
-            if !raw
-                .values(Id::Bind)
-                .any(|known| known.as_bytes().split(|byte| *byte == b',').any(|known| known == bind))
-            {
-                raw.take(spec, OsStr::from_bytes(bind).to_owned());
+        let Ok(known) = Binds::parse(raw.values(Id::Bind), directory) else { return };
+        if known.afresh {
+            return;
+        }
+        for item in Binds::items(&list) {
+            let target = Bind::parse(&item, directory).map(|bind| bind.target);
+            // What cannot be read is refused with all the others.
+            if !known.list.iter().any(|bind| target.as_ref() == Ok(&bind.target)) {
+                raw.take(spec, item);
             }
         }
     }
@@ -66,7 +76,7 @@ impl Order<'_> {
     /// The same with settings that have been read.
     pub fn with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-        let Choice::Container(request) = Request::parse(&self.raw, self.image, &directory)? else {
+        let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
             return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
         };
         let What::Image(image) = request.what else {
@@ -74,6 +84,7 @@ impl Order<'_> {
         };
         let (identity, authority) = whose(self.user)?;
         let used = request.settings.given();
+        let notes = request.settings.limit(config.writable_limit.0);
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
         let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
@@ -102,6 +113,7 @@ impl Order<'_> {
             grants,
             provision,
             misfit: None,
+            notes,
             confinement: None,
             explains: false,
             clock: Clock::start(),
@@ -170,16 +182,28 @@ pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn apptainers_variables_add_binds_once() {
+    /// The binds that a command line and Apptainer's variables make.
+    fn binds(command_line: &str) -> Vec<OsString> {
         let mut raw = RawOptions::default();
-        raw.take(Spec::of(Id::Bind).unwrap(), "/a,/b:/c".into());
-        fill_as_apptainer(&mut raw, |name| match name {
-            "APPTAINER_BIND" => Some("/b:/c,/d".into()),
-            "SINGULARITY_BIND" => Some("/d,,/e:/f:ro".into()),
+        raw.take(Spec::of(Id::Bind).unwrap(), command_line.into());
+        fill_as_apptainer(&mut raw, Path::new("/d"), |name| match name {
+            "APPTAINER_BIND" => Some(r"/b:/c,/d\,x:/d".into()),
+            "SINGULARITY_BIND" => Some(r"/d\,x:/d,,/e:/f:ro,/g:/c".into()),
             "APPTAINER_BINDPATH" => Some("".into()),
             _ => None,
         });
-        assert_eq!(raw.values(Id::Bind).collect::<Vec<_>>(), ["/a,/b:/c", "/d", "/e:/f:ro"]);
+        raw.values(Id::Bind).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn apptainers_variables_add_binds_once() {
+        assert_eq!(binds("/a,/b:/c"), ["/a,/b:/c", r"/d\,x:/d", "/e:/f:ro"]);
+    }
+
+    #[test]
+    fn the_command_lines_bind_of_a_target_counts() {
+        assert_eq!(binds("/x:/f"), ["/x:/f", "/b:/c", r"/d\,x:/d"]);
+        assert_eq!(binds("none,/x"), ["none,/x"]);
+        assert_eq!(binds("/a:b"), ["/a:b"]);
     }
 }

@@ -36,7 +36,8 @@ enum Errand<'a> {
     Command(&'a [OsString]),
     /// The image's entry point, with these arguments.
     EntryPoint(&'a [OsString]),
-    Shell,
+    /// A shell of the image, with these arguments.
+    Shell(&'a [OsString]),
     /// Nothing: only the plan is asked for.
     Plan,
 }
@@ -67,7 +68,7 @@ pub fn run(given: &Run) -> Result<ExitCode, Refusal> {
 
 /// Opens a shell.
 pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
-    become_it(&given.common, &given.image, Errand::Shell)
+    become_it(&given.common, &given.image, Errand::Shell(&given.arguments))
 }
 
 /// Becomes the command inside the image, so that signals, status and terminal are its own.
@@ -78,13 +79,18 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
     let missing = cause.kind() == std::io::ErrorKind::NotFound;
     let errno = nix::errno::Errno::from_raw(cause.raw_os_error().unwrap_or_default());
     let what = if missing { "no such command in the container" } else { errno.desc() };
-    eprintln!("{}", Refusal::new(Kind::Usage, program.to_string_lossy(), what));
+    let mut refusal = Refusal::new(Kind::Usage, program.to_string_lossy(), what);
+    if program.as_encoded_bytes().starts_with(b"-") {
+        refusal = refusal.hint("options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…");
+    }
+    eprintln!("{refusal}");
     Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))
 }
 
 /// Enters the container; answers what to become, or nothing when only the plan was asked for.
 fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
-    let raw = options(common, errand);
+    let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+    let raw = options(common, errand, &directory);
     let image = &*images::fetched(image, &common.config)?;
     let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
@@ -102,6 +108,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     }
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
     found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
     proxy.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
@@ -120,7 +127,10 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     match errand {
         Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
         // Its own words; a shell is wanted, whatever the image would start.
-        Errand::Shell => words = shell_of_the_image(),
+        Errand::Shell(given) => {
+            words = shell_of_the_image();
+            words.extend_from_slice(given);
+        }
         Errand::Plan => {}
     }
     if words.is_empty() {
@@ -131,10 +141,10 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 }
 
 /// What was asked for, in all its places.
-fn options(common: &Common, errand: &Errand<'_>) -> RawOptions {
+fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     alone::fill(&mut raw);
-    alone::fill_as_apptainer(&mut raw, |name| std::env::var_os(name));
+    alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());
     }

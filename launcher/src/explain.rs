@@ -92,7 +92,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
     print!("\n{}", String::from_utf8_lossy(&listing));
-    found.notes.iter().for_each(|note| println!("\nnote    {}", clean(note)));
+    run.notes.iter().chain(&found.notes).for_each(|note| println!("\nnote    {}", clean(note)));
     Ok(ExitCode::SUCCESS)
 }
 

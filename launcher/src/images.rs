@@ -63,7 +63,7 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
 pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Refusal> {
     let Some(image) = typed.to_str().filter(|typed| typed.starts_with(SCHEME)) else { return Ok(typed.into()) };
     let found = import(&Pull::of(image, config))?;
-    let refusal = || Refusal::new(Kind::ImageMissing, image, "was not fetched; what is wrong has just been said");
+    let refusal = || Refusal::new(Kind::Registry, image, "was not fetched; what is wrong has just been said");
     found.map(|path| path.into_os_string().into()).ok_or_else(refusal)
 }
 

@@ -76,6 +76,8 @@ pub struct Run {
     pub provision: Provision,
     /// What the image lacks for the driver of its GPUs.
     pub misfit: Option<String>,
+    /// Values of the request that the site has changed.
+    pub notes: Vec<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
     pub confinement: Option<Confinement>,
     /// It is only told what a step would get, whoever asks.
@@ -175,7 +177,10 @@ impl Run {
     fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
         let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
-            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(refusal),
+            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
+                Some(image) => refusal.hint(format!("{image}?")),
+                None => refusal,
+            }),
             Some(answer) => return answer,
             None => None,
         };

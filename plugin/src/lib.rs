@@ -11,5 +11,6 @@
 mod arguments;
 mod face;
 mod het;
+mod notes;
 mod stepd;
 mod submit;

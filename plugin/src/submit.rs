@@ -13,7 +13,7 @@ use std::path::Path;
 
 use coracle::env::{Change, INSIDE, OUTER, Record};
 use coracle::image::{self, Container};
-use coracle::options::{Naming, OPTIONS, RawOptions};
+use coracle::options::{Id, Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
 use coracle::sys;
@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use crate::arguments::Arguments;
 use crate::face::{self, Context};
 use crate::het::{self, Decided, Inherited};
+use crate::notes;
 
 /// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
 /// every job that has it.
@@ -98,7 +99,8 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
         let mut choice = choose(state, arguments, context, fresh.as_deref(), group)?;
         if let Some(Choice::Container(request)) = &mut choice {
             request.commands |= context == Context::Srun && face::option_is_set(c"pty");
-            check(request)?;
+            check(request, context)?;
+            notes::of_variables();
         }
         state.decided.push(Decided { group, form: choice.as_ref().map(Choice::to_env) });
     }
@@ -147,15 +149,24 @@ fn choose(
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.before.clone();
     let lone = options.lone_flag();
-    options.fill_from(sys::get_env);
     // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
     let repeated = context == Context::Srun && face::option_is_set(c"interactive");
     let inherited = match context {
         Context::Srun if fresh.is_none() || repeated => state.inherited.choice(group)?,
         _ => None,
     };
+    // salloc has read the variables, and its command line had its say over them.
+    if !repeated || inherited.is_none() {
+        options.fill_from(sys::get_env);
+    }
     match (fresh, inherited) {
         (_, Some(Choice::Container(inherited))) if inherited.settings.scope == Some(Scope::Script) && !repeated => {
+            if let Some(flag) = lone {
+                face::note(&format!(
+                    "{flag}: no effect on a step that {}=script leaves on the node",
+                    options.flag(Id::Scope)
+                ));
+            }
             Ok(Some(Choice::Host))
         }
         (_, Some(Choice::Container(inherited))) => {
@@ -164,6 +175,9 @@ fn choose(
             Ok(Some(Choice::Container(Box::new(request))))
         }
         (Some(image), _) => {
+            if let Some(flag) = lone.filter(|_| image == NODE) {
+                face::note(&format!("{flag}: no effect with --container={NODE}"));
+            }
             let image = import(image, arguments)?;
             Ok(Some(Request::parse(&options, &image, &directory)?))
         }
@@ -195,23 +209,34 @@ fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>,
 }
 
 /// Refuses what is wrong for certain.
-fn check(request: &Request) -> Result<(), Refusal> {
+fn check(request: &Request, context: Context) -> Result<(), Refusal> {
     if request.settings.entrypoint == Some(true) && face::option_is_set(c"multi-prog") {
         return Err(Refusal::new(Kind::Usage, "--container-entrypoint", "cannot be used together with --multi-prog")
             .hint("name the entry point in the file of programs"));
     }
     match request.image() {
-        Some(image) => first_look(image),
+        Some(image) => first_look(image, context),
         None => Ok(()),
     }
 }
 
-/// Refuses what can be opened here and is no image.
-fn first_look(wanted: &ImageRef) -> Result<(), Refusal> {
+/// Refuses what can be opened here and is no image. A file that cannot be opened here may be there on the node; who
+/// waits for a job with it in a queue is told.
+fn first_look(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
     let Some(path) = wanted.file() else { return Ok(()) };
     let refuse = |kind, cause: &str| Err(Refusal::new(kind, wanted.to_string(), cause));
+    let open = |flags| {
+        let opened = sys::open_untrusted(path, flags).map(File::from);
+        if let Err(error) = &opened
+            && context == Context::Allocator
+            && wanted.stored().is_none()
+        {
+            notes::of_image(wanted, error);
+        }
+        opened.ok()
+    };
     // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
-    let Ok(found) = sys::open_untrusted(path, OFlag::O_PATH).map(File::from) else { return Ok(()) };
+    let Some(found) = open(OFlag::O_PATH) else { return Ok(()) };
     match found.metadata() {
         // Whether a directory may be an image is the node's to say.
         Ok(metadata) if metadata.is_dir() => return Ok(()),
@@ -219,7 +244,7 @@ fn first_look(wanted: &ImageRef) -> Result<(), Refusal> {
         Ok(_) => {}
         Err(_) => return Ok(()),
     }
-    let Ok(file) = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from) else { return Ok(()) };
+    let Some(file) = open(OFlag::O_RDONLY) else { return Ok(()) };
     let mut start = Vec::with_capacity(image::START);
     match file.take(image::START as u64).read_to_end(&mut start) {
         Ok(_) if Container::of(&start).is_none() => Err(image::Error::Unknown.refuse(&wanted.to_string())),

@@ -261,7 +261,7 @@ pub struct ImagePath {
 
 /// A user, by name or number.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`owner` is a user's name or number")]
 pub enum Owner {
     /// A user id.
     Number(u32),
@@ -493,8 +493,10 @@ impl Config {
         let config: Self = serde_yaml::from_str(text).map_err(|error| {
             let cause = cause_of(&error);
             // Some errors come without a place, or with that of the whole file: then the key in the message tells.
-            let place = error.location().map(|place| (place.line(), place.column()));
-            let place = place.filter(|place| *place != (1, 1)).or_else(|| find_key(text, &cause)).or(place);
+            let at = error.location().map(|place| (place.line(), place.column()));
+            let place = at.filter(|place| *place != (1, 1));
+            // The parser may tell the place of what is around the key.
+            let place = place.max(place_of_cause(text, &cause)).or_else(|| find_key(text, &cause)).or(at);
             Error::Content { path: path.to_owned(), place, cause }
         })?;
         match config.unknown_profile() {
@@ -517,7 +519,45 @@ impl Config {
 /// What a parser says of a text, without the place behind it: ours stands in front, as compilers have it.
 pub fn cause_of(error: &impl fmt::Display) -> String {
     let message = error.to_string();
-    message.split(" at line ").next().unwrap_or(&message).to_owned()
+    in_plain_words(message.split(" at line ").next().unwrap_or(&message))
+}
+
+/// What serde says, without the names of our types.
+fn in_plain_words(cause: &str) -> String {
+    let mut text = cause.to_owned();
+    for (words, plain) in
+        [("expected struct ", "expected keys with values"), ("untagged enum ", "what is possible here")]
+    {
+        if let Some((front, rest)) = text.split_once(words) {
+            let rest = rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
+            text = format!("{front}{plain}{rest}");
+        }
+    }
+    [
+        (
+            "data did not match any variant of what is possible here",
+            "neither of the kinds of value that are possible here",
+        ),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected keys with values"),
+        ("invalid type: map,", "invalid type: keys with values,"),
+        ("invalid type: sequence, expected keys", "invalid type: list, expected keys"),
+        ("invalid type: unit value", "no value is given"),
+        ("expected u64", "expected a number"),
+        ("expected u32", "expected a number"),
+    ]
+    .iter()
+    .fold(text, |text, (words, plain)| text.replace(words, plain))
+}
+
+/// The place of the key that a message begins with, such as `image_paths[1].owner: …`, or of the one in it that the
+/// message names in backquotes.
+fn place_of_cause(text: &str, cause: &str) -> Option<(usize, usize)> {
+    let path = cause.split(": ").next().filter(|path| *path != cause && !path.contains([' ', '`']))?;
+    let path = path.replace('[', ".[");
+    let mut keys: Vec<&str> = path.split('.').collect();
+    keys.extend(cause.split('`').nth(1));
+    place_of(text, &keys)
 }
 
 /// The place of the key that a message names in backquotes: some of the parser's errors come without one.

@@ -4,26 +4,42 @@
 /// The line and column, from 1, of a key such as `partitions.gpu.signers`; where the file has it in braces or in another
 /// way that does not show it by its indentation, those of the last key on the way to it that is shown.
 pub fn place_of(text: &str, keys: &[&str]) -> Option<(usize, usize)> {
-    let lines: Vec<(usize, usize, &str)> = text.lines().enumerate().filter_map(line).collect();
+    let lines: Vec<(usize, usize, &str)> = text.lines().enumerate().flat_map(shown).collect();
     let (mut found, mut rest, mut outer) = (None, lines.as_slice(), None);
     for key in keys {
         // What is inside the key before, and nothing that comes behind it.
-        let end = outer.and_then(|outer| rest.iter().position(|(_, indent, _)| *indent <= outer));
+        // The items of a list may be indented as its key is.
+        let within = |outer: usize, indent: usize, line: &str| indent > outer || indent == outer && line == ITEM;
+        let end = outer.and_then(|outer| rest.iter().position(|(_, indent, line)| !within(outer, *indent, line)));
         rest = &rest[..end.unwrap_or(rest.len())];
         let Some(indent) = rest.first().map(|(_, indent, _)| *indent) else { break };
-        let at = rest.iter().position(|(_, column, line)| *column == indent && is_key(line, key));
-        let Some(at) = at else { break };
+        let number = key.strip_prefix('[').and_then(|number| number.strip_suffix(']')?.parse::<usize>().ok());
+        let mut found_here = rest.iter().enumerate().filter(|(_, (_, column, line))| {
+            *column == indent && if number.is_some() { *line == ITEM } else { is_key(line, key) }
+        });
+        let Some((at, _)) = found_here.nth(number.unwrap_or(0)) else { break };
         found = Some((rest[at].0 + 1, indent + 1));
         (rest, outer) = (&rest[at + 1..], Some(indent));
     }
     found
 }
 
-/// A line with its number and indentation, if it is more than a comment.
-fn line((number, line): (usize, &str)) -> Option<(usize, usize, &str)> {
+/// The beginning of an item of a list.
+const ITEM: &str = "-";
+
+/// What a line shows, with its number and indentation, if it is more than a comment: the beginning of an item is one
+/// thing, and what stands behind it another.
+fn shown((number, line): (usize, &str)) -> impl Iterator<Item = (usize, usize, &str)> {
     let rest = line.trim_start_matches(' ');
-    let shown = !rest.is_empty() && !rest.starts_with('#') && rest != "---";
-    shown.then_some((number, line.len() - rest.len(), rest))
+    let indent = line.len() - rest.len();
+    let content = !rest.is_empty() && !rest.starts_with('#') && rest != "---";
+    let item = rest.strip_prefix("- ").filter(|_| content);
+    let first = content.then_some((number, indent, if item.is_some() { ITEM } else { rest }));
+    let behind = item.map(|item| {
+        let item_rest = item.trim_start_matches(' ');
+        (number, line.len() - item_rest.len(), item_rest)
+    });
+    first.into_iter().chain(behind)
 }
 
 fn is_key(line: &str, key: &str) -> bool {
@@ -50,6 +66,18 @@ mod tests {
             (&["groups", "gpu"], None),
         ] {
             assert_eq!(place_of(text, keys), place, "{keys:?}");
+        }
+        let text = "binds:\n- source: /a\n  mode: ro\n-   source: /b\n    mode: x\nimage_paths:\n  - path: /c\n  - /d\nlog: none\n";
+        for (keys, place) in [
+            (&["binds", "[0]", "mode"][..], (3, 3)),
+            (&["binds", "[1]", "mode"], (5, 5)),
+            (&["binds", "[1]", "source"], (4, 5)),
+            (&["image_paths", "[0]", "path"], (7, 5)),
+            (&["image_paths", "[1]"], (8, 3)),
+            (&["image_paths", "[0]", "owner"], (7, 3)),
+            (&["log"], (9, 1)),
+        ] {
+            assert_eq!(place_of(text, keys), Some(place), "{keys:?}");
         }
     }
 }

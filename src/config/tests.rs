@@ -113,6 +113,17 @@ fn faults_are_named_with_file_line_and_key() {
             "version: 1\nqos: [a]\n",
             "c.yaml:2:6: qos: invalid type: sequence, expected names, each with the keys of its rule",
         ),
+        (
+            "version: 1\nimage_paths:\n- path: /a\n- /b\n",
+            "c.yaml:4:3: image_paths[1]: invalid type: string \"/b\", expected keys with values",
+        ),
+        (
+            "version: 1\nimage_paths:\n- path: /a\n  owner: [x]\n",
+            "c.yaml:4:3: image_paths[0]: `owner` is a user's name or number",
+        ),
+        ("version: 1\nbinds: /a\n", "c.yaml:2:8: binds: invalid type: string \"/a\", expected a list"),
+        ("version: 1\nbinds:\n- source: /a\n- source: b\n", "c.yaml:4:3: binds[1]: \"b\" is not an absolute path"),
+        ("version: 1\nusers:\n  a:\n    user_images: no\n", "c.yaml:4:5: users.a: `user_images` is kernel"),
         ("version: 1\ndigests: [sha256:ab]\n", "digests: \"sha256:ab\": "),
         ("version: 1\nsigners: [me]\n", "signers: \"me\" is no fingerprint: 40 or 64 hex digits, or SHA256:"),
         ("version: 1\nsigners: ['SHA256:x']\n", "signers: \"SHA256:x\" is no SHA256: fingerprint"),

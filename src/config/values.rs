@@ -118,7 +118,7 @@ impl TryFrom<SiteValue> for YesOrNo {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "yes, no, a number, a word or a list of words is wanted")]
 pub(super) enum SiteValue {
     Flag(bool),
     Number(u64),

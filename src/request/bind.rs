@@ -1,12 +1,12 @@
 //! What of the node should be visible inside.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::escape::{escape, unescape};
-use super::{Error, Size};
+use super::{Error, Size, list};
 
 /// One folder or file that is to be visible inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +54,64 @@ impl Access {
 /// The source that stands for an empty folder in memory. A folder of that name is `./tmpfs`.
 const TMPFS: &str = "tmpfs";
 
+/// The item of a list that stands for no binds: neither those in front of it nor those of the job. A file of that name
+/// is `./none`.
+const NONE: &str = "none";
+
+/// The binds of one command, or of a job and a step of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binds {
+    /// True if the binds of the job do not count.
+    pub afresh: bool,
+    /// The binds, in the order given; no two have the same target.
+    pub list: Vec<Bind>,
+}
+
+impl Binds {
+    /// Reads lists such as `/a:/b:ro,none,tmpfs:/c`. Empty items say nothing.
+    pub fn parse<'a>(lists: impl IntoIterator<Item = &'a OsStr>, directory: &Path) -> Result<Self, Error> {
+        let mut binds = Self::default();
+        for item in lists.into_iter().flat_map(Self::items) {
+            if item == NONE {
+                binds = Self { afresh: true, list: Vec::new() };
+            } else {
+                binds.add(Bind::parse(&item, directory)?)?;
+            }
+        }
+        Ok(binds)
+    }
+
+    /// The items of a list, as [`Bind::parse`] reads them.
+    pub fn items(text: &OsStr) -> impl Iterator<Item = OsString> + use<> {
+        list::split(text, b',').into_iter().filter(|item| !item.is_empty())
+    }
+
+    /// Adds a bind. One that is there already is meant once; another one of the same target is a contradiction.
+    pub(super) fn add(&mut self, bind: Bind) -> Result<(), Error> {
+        match self.list.iter().find(|known| known.target == bind.target) {
+            Some(known) if *known == bind => {}
+            Some(_) => return Err(Error::SameTarget(bind.target)),
+            None => self.list.push(bind),
+        }
+        Ok(())
+    }
+
+    /// These and the `earlier` ones. Where both have the same target, these count.
+    pub(super) fn after(self, earlier: Self) -> Self {
+        if self.afresh {
+            return self;
+        }
+        let kept = earlier.list.into_iter().filter(|bind| self.list.iter().all(|later| later.target != bind.target));
+        Self { afresh: earlier.afresh, list: kept.chain(self.list.iter().cloned()).collect() }
+    }
+}
+
 impl Bind {
-    /// Reads `SRC[:DST[:ro|rw]]` or `tmpfs:DST[:SIZE]`; a relative source is taken from `directory`.
+    /// Reads `SRC[:DST[:ro|rw]]` or `tmpfs:DST[:SIZE]`; a relative source is taken from `directory`. A backslash makes a
+    /// colon or a comma part of a name.
     pub fn parse(text: &OsStr, directory: &Path) -> Result<Self, Error> {
         let wrong = || Error::BindSyntax(text.to_owned());
-        let parts: Vec<&OsStr> = text.as_bytes().split(|byte| *byte == b':').map(OsStr::from_bytes).collect();
+        let parts: Vec<OsString> = list::split(text, b':').iter().map(|part| list::unescaped(part, b":,")).collect();
         if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
             return Err(wrong());
         }
@@ -67,7 +120,7 @@ impl Bind {
             let size = parts.get(2).map(|size| Size::parse(size)).transpose()?;
             return Self::checked(BindSource::Memory(size), target.into(), Access::ReadWrite);
         }
-        let source = directory.join(parts[0]);
+        let source = directory.join(&parts[0]);
         let access = parts.get(2).map_or(Some(Access::ReadWrite), |word| Access::from_word(word)).ok_or_else(wrong)?;
         let target = match parts.get(1) {
             Some(target) => PathBuf::from(target),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::{MAX_BINDS, MAX_LEN, PRIVATE};
@@ -32,6 +33,8 @@ pub enum Error {
     BindTarget(PathBuf),
     /// A path inside the container that belongs to the system.
     ReservedTarget(PathBuf),
+    /// Two different binds of one command for the same path inside.
+    SameTarget(PathBuf),
     /// More than [`MAX_BINDS`].
     TooManyBinds(usize),
     /// Not a number of bytes.
@@ -87,10 +90,14 @@ impl From<Error> for Refusal {
             Error::TwoDigests(text) => {
                 usage(lossy(&text), "the digest behind @ and the one of --container-digest differ")
             }
-            Error::BindSyntax(text) => usage(
-                lossy(&text),
-                "not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between",
-            ),
+            Error::BindSyntax(text) => {
+                let colons = text.as_bytes().iter().filter(|byte| **byte == b':').count();
+                let refusal = usage(
+                    lossy(&text),
+                    "not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between",
+                );
+                if colons < 3 { refusal } else { refusal.hint("a colon or a comma in a name has a backslash in front") }
+            }
             Error::BindTarget(path) => usage(
                 path.display().to_string(),
                 "a path inside the container must be absolute and have no . or .. in it",
@@ -100,6 +107,9 @@ impl From<Error> for Refusal {
                 path.display().to_string(),
                 format!("nothing may be bound over /, /proc, /sys, /dev and {PRIVATE}"),
             ),
+            Error::SameTarget(path) => {
+                Self::new(Kind::Bind, path.display().to_string(), "two binds for the same place in the container")
+            }
             Error::TooManyBinds(count) => {
                 usage("--container-bind".into(), &format!("{count} binds, at most {MAX_BINDS} are possible"))
             }

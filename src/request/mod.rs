@@ -9,12 +9,13 @@ mod bind;
 mod digest;
 mod error;
 pub mod escape;
+mod list;
 mod mpi;
 mod settings;
 mod stored;
 mod variable;
 
-pub use bind::{Access, Bind, BindSource, PRIVATE, inside};
+pub use bind::{Access, Bind, BindSource, Binds, PRIVATE, inside};
 pub use digest::Digest;
 pub use error::Error;
 pub use mpi::Mpi;
@@ -148,7 +149,7 @@ impl Request {
         if let What::Step(_) = self.what {
             let settings = &self.settings;
             // What a container is made of was decided when it was made.
-            let made = !settings.binds.is_empty()
+            let made = !settings.binds.list.is_empty()
                 || settings.digest.is_some()
                 || settings.home.is_some()
                 || settings.writable.is_some()
@@ -245,6 +246,16 @@ impl ImageRef {
     /// The path, unless only the store is meant (`store:NAME`).
     pub fn file(&self) -> Option<&Path> {
         (!self.typed.as_bytes().starts_with(stored::PREFIX.as_bytes())).then_some(&self.path)
+    }
+
+    /// The image of a registry that a name such as `ubuntu:22.04` may stand for elsewhere.
+    pub fn of_registry(&self) -> Option<String> {
+        let name = self.typed.to_str().filter(|name| !name.starts_with(['/', '.']))?;
+        let (repository, tag) = name.rsplit_once(':')?;
+        let plain = |text: &str, also: &str| {
+            !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || also.contains(letter))
+        };
+        (plain(repository, "._-/:") && plain(tag, "._-")).then(|| format!("docker://{name}"))
     }
 
     /// The image in the site's store that is meant where there is no such [file](Self::file).

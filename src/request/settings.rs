@@ -2,18 +2,19 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::bind::plain_absolute;
 use super::escape::{escape, unescape};
-use super::{Bind, Digest, Error, MAX_BINDS, Mpi, Variable};
+use super::{Bind, BindSource, Binds, Digest, Error, MAX_BINDS, Mpi, Variable};
 use crate::options::{Id, OPTIONS, RawOptions};
 
 /// What was asked for, or left open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The user's own binds, in the order given.
-    pub binds: Vec<Bind>,
+    /// The user's own binds.
+    pub binds: Binds,
     /// The digest that the image file must have.
     pub digest: Option<Digest>,
     /// Where tasks start: an absolute path inside.
@@ -82,6 +83,16 @@ impl Size {
     }
 }
 
+impl fmt::Display for Size {
+    /// As short as [`Size::parse`] reads it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit =
+            [(40, "t"), (30, "g"), (20, "m"), (10, "k")].into_iter().find(|(shift, _)| self.0 % (1 << shift) == 0);
+        let (shift, letter) = unit.unwrap_or((0, ""));
+        write!(out, "{}{letter}", self.0 >> shift)
+    }
+}
+
 /// What of a job runs inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -121,15 +132,13 @@ fn yes_or_no(flag: impl FnOnce() -> String, text: &OsStr) -> Result<bool, Error>
 impl Settings {
     /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
-        use std::os::unix::ffi::OsStrExt;
         if let Some(spec) = OPTIONS.iter().find(|spec| raw.values(spec.id).any(OsStr::is_empty)) {
             return Err(Error::Empty(raw.flag(spec.id)));
         }
         let flag = |id| raw.value(id).map(|text| yes_or_no(|| raw.flag(id), text)).transpose();
-        let binds = raw.values(Id::Bind).flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
         let env: Vec<_> = raw.values(Id::Env).map(Variable::parse_list).collect::<Result<_, _>>()?;
         Self {
-            binds: binds.map(|text| Bind::parse(OsStr::from_bytes(text), directory)).collect::<Result<_, _>>()?,
+            binds: Binds::parse(raw.values(Id::Bind), directory)?,
             digest: raw.value(Id::Digest).map(Digest::parse).transpose()?,
             workdir: raw.value(Id::Workdir).map(|text| plain_absolute(Path::new(text))).transpose()?,
             home: flag(Id::Home)?,
@@ -148,7 +157,7 @@ impl Settings {
     /// What has been answered, and not been left open.
     pub fn given(&self) -> Vec<Id> {
         let answered = [
-            (Id::Bind, !self.binds.is_empty()),
+            (Id::Bind, !self.binds.list.is_empty()),
             (Id::Digest, self.digest.is_some()),
             (Id::Workdir, self.workdir.is_some()),
             (Id::Home, self.home.is_some()),
@@ -164,14 +173,14 @@ impl Settings {
         answered.into_iter().filter(|(_, answered)| *answered).map(|(id, _)| id).collect()
     }
 
-    /// These, and where they leave something open, the others: what a job had. Variables of both count, these last.
+    /// These, and where they leave something open, the others: what a job had. Binds and variables of both count, these
+    /// last.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let or = |these: Vec<Bind>, others| if these.is_empty() { others } else { these };
         // To write into memory and to write into a folder are two answers to one question.
         let answered = self.writable.is_some() || self.overlay.is_some();
         Self {
-            binds: or(self.binds, other.binds),
+            binds: self.binds.after(other.binds),
             digest: self.digest.or(other.digest),
             workdir: self.workdir.or(other.workdir),
             home: self.home.or(other.home),
@@ -194,9 +203,29 @@ impl Settings {
         self.or(site)
     }
 
+    /// Brings sizes down to the most that the site gives, and says of each what it was.
+    pub fn limit(&mut self, limit: Size) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut cut = |what: &str, size: &mut Size| {
+            if *size > limit {
+                notes.push(format!("{what}{size}: more than the site gives, so it is {limit} (writable_limit)"));
+                *size = limit;
+            }
+        };
+        if let Some(Writable::Memory(Some(size))) = &mut self.writable {
+            cut("--container-writable=", size);
+        }
+        for bind in &mut self.binds.list {
+            if let BindSource::Memory(Some(size)) = &mut bind.source {
+                cut(&format!("tmpfs:{}:", bind.target.display()), size);
+            }
+        }
+        notes
+    }
+
     pub(super) fn checked(self) -> Result<Self, Error> {
-        if self.binds.len() > MAX_BINDS {
-            return Err(Error::TooManyBinds(self.binds.len()));
+        if self.binds.list.len() > MAX_BINDS {
+            return Err(Error::TooManyBinds(self.binds.list.len()));
         }
         if matches!(self.writable, Some(Writable::Memory(_))) && self.overlay.is_some() {
             return Err(Error::WritableTwice);
@@ -207,7 +236,7 @@ impl Settings {
     /// The fields of the request's form, each with a `;` in front.
     pub(super) fn fields(&self) -> String {
         let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
-        let mut fields: Vec<String> = self.binds.iter().map(Bind::field).collect();
+        let mut fields: Vec<String> = self.binds.list.iter().map(Bind::field).collect();
         let mut add = |key: &str, value: Option<String>| fields.extend(value.map(|value| format!("{key}={value}")));
         add("digest", self.digest.map(|digest| escape(OsStr::new(&digest.to_string()))));
         add("workdir", self.workdir.as_ref().map(|path| escape(path.as_os_str())));
@@ -254,8 +283,8 @@ impl Settings {
             _ => Err(Error::Garbled("neither yes nor no")),
         };
         match key {
-            "bind" => self.binds.push(Bind::from_field(value)?),
-            "tmpfs" => self.binds.push(Bind::from_tmpfs_field(value)?),
+            "bind" => self.binds.add(Bind::from_field(value)?)?,
+            "tmpfs" => self.binds.add(Bind::from_tmpfs_field(value)?)?,
             "digest" if self.digest.is_none() => self.digest = Some(Digest::parse(&unescape(value)?)?),
             "workdir" if self.workdir.is_none() => {
                 self.workdir = Some(plain_absolute(Path::new(&unescape(value)?))?);

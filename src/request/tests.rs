@@ -72,7 +72,7 @@ fn a_digest_may_stand_behind_the_image_or_alone_but_not_twice_differently() {
 fn binds_have_one_to_three_parts() {
     let binds = request("/i", &["/a,/b:/c", "d:/e:ro", "tmpfs:/t,tmpfs:/u:4m,./tmpfs:/v"]).settings.binds;
     let shown: Vec<String> =
-        binds.iter().map(|bind| format!("{:?} {:?} {}", bind.source, bind.target, bind.access.word())).collect();
+        binds.list.iter().map(|bind| format!("{:?} {:?} {}", bind.source, bind.target, bind.access.word())).collect();
     let node = |path: &str, rest: &str| format!("Node({path:?}) {rest}");
     assert_eq!(
         shown,
@@ -89,7 +89,7 @@ fn binds_have_one_to_three_parts() {
 
 #[test]
 fn wrong_binds_are_named() {
-    for wrong in [":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,,/b", "/a,", "tmpfs"] {
+    for wrong in [":", "/a:", ":/b", "/a:/b:", "/a:/b:rx", "/a:/b:ro:rw", "/a,:", "tmpfs"] {
         assert!(refusal("/i", &[wrong], None).contains("not a bind: SRC[:DST[:ro|rw]] is wanted"), "{wrong:?}");
     }
     for wrong in ["/a:b", "/a:/b/../c", "/a:/b/./c", "../x", "/a:."] {
@@ -100,7 +100,8 @@ fn wrong_binds_are_named() {
     {
         assert!(refusal("/i", &[wrong], None).contains("nothing may be bound over"), "{wrong:?}");
     }
-    let many = vec!["/a"; MAX_BINDS + 1];
+    let many: Vec<String> = (0..=MAX_BINDS).map(|index| format!("/a{index}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert!(refusal("/i", &many, None).contains("129 binds, at most 128"));
     let long = format!("/{}", "a".repeat(MAX_LEN));
     assert!(refusal(&long, &[], None).contains("at most 32768 are possible"));
@@ -128,7 +129,7 @@ fn each_option_says_what_it_wants() {
         let flag = Spec::of(id).unwrap().flag(Naming::Container);
         assert!(wrong(id, "").contains(&format!("{flag}: its value is missing")), "{flag}");
     }
-    for item in ["A-B=1", "1A", "A,", "=x", "A B"] {
+    for item in ["A-B=1", "1A", "A,=", "=x", "A B"] {
         assert!(wrong(Id::Env, item).contains("not a variable: NAME, NAME* or NAME=VALUE"), "{item}");
     }
     for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST=", "PMIX_RANK=1", "SLURMD_X=1"] {
@@ -141,7 +142,7 @@ fn each_option_says_what_it_wants() {
 #[test]
 fn each_option_is_read() {
     let settings = settings(&[
-        (Id::Env, r"A,B*,C=x\,y,D=\\,E="),
+        (Id::Env, r",A,B*,,C=x\,y,D=\\,E=,"),
         (Id::Writable, "512m"),
         (Id::Workdir, "/w//x"),
         (Id::Scope, "script"),
@@ -205,10 +206,84 @@ fn a_summary_has_no_value_of_a_variable() {
 }
 
 #[test]
-fn an_inherited_image_takes_new_binds() {
-    let amended =
-        request("/i", &["/old"]).amend(&raw(&[(Id::Bind, "/new"), (Id::Home, "no")]), Path::new("/")).unwrap();
-    assert_eq!(amended.to_env(), "1:image=/i;as=/i;bind=/new:/new:rw;home=no");
+fn a_backslash_makes_a_colon_or_a_comma_part_of_a_name() {
+    let bind = |text: &str| {
+        let binds = request("/i", &[text]).settings.binds.list;
+        let shown: Vec<String> = binds.iter().map(|bind| format!("{:?} {:?}", bind.source, bind.target)).collect();
+        shown.join(" ")
+    };
+    assert_eq!(bind(r"/a\:b:/c\,d:ro"), r#"Node("/a:b") "/c,d""#);
+    assert_eq!(bind(r"/a\:b"), r#"Node("/a:b") "/a:b""#);
+    assert_eq!(bind(r"/a\,b,/c"), r#"Node("/a,b") "/a,b" Node("/c") "/c""#);
+    assert_eq!(bind(r"/a\\:/b,/c\\,/d"), r#"Node("/a\\") "/b" Node("/c\\") "/c\\" Node("/d") "/d""#);
+    assert_eq!(bind(r"/a\b:/c\ d"), r#"Node("/a\\b") "/c\\ d""#);
+    assert_eq!(bind(r"tmpfs:/a\:b:4k"), r#"Memory(Some(Size(4096))) "/a:b""#);
+    let hint = |text: &str| Refusal::from(parse("/i", &[text], None).unwrap_err()).hint_line();
+    let wanted = "coracle: hint: a colon or a comma in a name has a backslash in front";
+    assert_eq!((hint("/a:b:/c:ro").as_deref(), hint("/a:/b:rx")), (Some(wanted), None));
+}
+
+#[test]
+fn empty_items_say_nothing_and_the_same_bind_is_meant_once() {
+    for binds in [&["/a,,/b:/c,"][..], &[",/a", "/b:/c"], &["/a,/b:/c,/a:/a", "/b:/c:rw,/a/"]] {
+        assert_eq!(request("/i", binds).to_env(), "1:image=/i;as=/i;bind=/a:/a:rw;bind=/b:/c:rw", "{binds:?}");
+    }
+    assert_eq!(request("/i", &[",,"]).to_env(), "1:image=/i;as=/i");
+    for twice in ["/a:/c,/b:/c", "/a:/c,/a:/c:ro", "/a:/c,tmpfs:/c", "tmpfs:/c:4k,tmpfs:/c:8k"] {
+        assert_eq!(refusal("/i", &[twice], None), "coracle: /c: two binds for the same place in the container [bind]");
+    }
+}
+
+#[test]
+fn a_size_beyond_the_sites_is_brought_down_and_told() {
+    let limited = |options: &[(Id, &str)]| {
+        let mut settings = settings(options);
+        let notes = settings.limit(Size(1 << 30));
+        (notes.join("|"), settings.fields())
+    };
+    let note = |what: &str| format!("{what}: more than the site gives, so it is 1g (writable_limit)");
+    let given = |fields: &str| (String::new(), fields.to_owned());
+    assert_eq!(limited(&[(Id::Writable, "1g")]), given(";writable=1073741824"));
+    assert_eq!(limited(&[(Id::Writable, "yes")]), given(";writable=yes"));
+    assert_eq!(limited(&[(Id::Bind, "tmpfs:/a,tmpfs:/b:1024m")]), given(";tmpfs=/a:;tmpfs=/b:1073741824"));
+    let cut = limited(&[(Id::Writable, "100000g")]);
+    assert_eq!(cut, (note("--container-writable=100000g"), ";writable=1073741824".into()));
+    let cut = limited(&[(Id::Bind, "tmpfs:/a:1025m,/b,tmpfs:/c:2t")]);
+    assert_eq!(cut.0, [note("tmpfs:/a:1025m"), note("tmpfs:/c:2t")].join("|"));
+    assert_eq!(cut.1, ";tmpfs=/a:1073741824;bind=/b:/b:rw;tmpfs=/c:1073741824");
+    let shown = |bytes| Size(bytes).to_string();
+    assert_eq!([shown(4096), shown(4097), shown(3 << 20)], ["4k", "4097", "3m"]);
+}
+
+#[test]
+fn a_name_with_a_tag_may_be_one_of_a_registry() {
+    let of_registry = |typed: &str| request(typed, &[]).image().unwrap().of_registry();
+    for typed in ["ubuntu:22.04", "biocontainers/samtools:1.9", "ghcr.io/a/b:latest", "localhost:5000/a:1"] {
+        assert_eq!(of_registry(typed), Some(format!("docker://{typed}")));
+    }
+    for typed in ["ubuntu.sif", "/x/ubuntu:22.04", "./ubuntu:22.04", "../a:b", "a:", "store:a", "a b:1"] {
+        assert_eq!(of_registry(typed).filter(|_| typed != "store:a"), None, "{typed}");
+    }
+}
+
+#[test]
+fn an_inherited_image_takes_binds_in_addition() {
+    let amended = |options: &[(Id, &str)]| {
+        let job = request("/i", &["/old,/job:/data"]);
+        let form = job.amend(&raw(options), Path::new("/")).unwrap().to_env();
+        form.strip_prefix("1:image=/i;as=/i").unwrap().to_owned()
+    };
+    let (old, job) = (";bind=/old:/old:rw", ";bind=/job:/data:rw");
+    assert_eq!(amended(&[(Id::Home, "no")]), format!("{old}{job};home=no"));
+    assert_eq!(amended(&[(Id::Bind, "/new")]), format!("{old}{job};bind=/new:/new:rw"));
+    assert_eq!(amended(&[(Id::Bind, "/old")]), format!("{job}{old}"));
+    assert_eq!(amended(&[(Id::Bind, "/mine:/data:ro")]), format!("{old};bind=/mine:/data:ro"));
+    assert_eq!(amended(&[(Id::Bind, "none")]), "");
+    for afresh in ["none,/new", "/x:/new,none,/new"] {
+        assert_eq!(amended(&[(Id::Bind, afresh)]), ";bind=/new:/new:rw", "{afresh}");
+    }
+    assert_eq!(amended(&[(Id::Bind, "/x"), (Id::Bind, "none"), (Id::Bind, "/new")]), ";bind=/new:/new:rw");
+    assert_eq!(amended(&[(Id::Bind, "./none:/new")]), format!("{old}{job};bind=/./none:/new:rw"));
 }
 
 #[test]
@@ -287,9 +362,9 @@ proptest! {
     #[test]
     fn every_request_survives_the_journey(image in any_path(), source in any_path(), name in "[a-z]{1,9}") {
         let bind = Bind::checked(BindSource::Node(source.clone().into()), format!("/{name}").into(), Access::ReadOnly);
-        let memory = Bind::checked(BindSource::Memory(Some(Size(8192))), "/m".into(), Access::ReadWrite);
+        let memory = Bind::checked(BindSource::Memory(Some(Size(8192))), "/m/m".into(), Access::ReadWrite);
         let settings = Settings {
-            binds: vec![bind.unwrap(), memory.unwrap()],
+            binds: Binds { afresh: false, list: vec![bind.unwrap(), memory.unwrap()] },
             digest: Some(Digest([3; 32])),
             workdir: Some(format!("/w/{name}").into()),
             home: Some(false),
@@ -310,20 +385,35 @@ proptest! {
     }
 
     #[test]
+    fn every_name_can_be_typed(source in any_path(), target in "/[a-z:,\\\\ .]{1,9}[a-z]") {
+        let escaped = |text: &OsStr| {
+            let escape = |byte: &u8| if b"\\:,".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] };
+            OsString::from_vec(text.as_bytes().iter().flat_map(escape).collect())
+        };
+        let mut text = escaped(&source);
+        text.push(":");
+        text.push(escaped(OsStr::new(&target)));
+        let found = Binds::parse([text.as_os_str(), OsStr::new("/last")], Path::new("/"));
+        let found = found.unwrap().list;
+        let bind = Bind::checked(BindSource::Node(source.into()), target.into(), Access::ReadWrite).unwrap();
+        prop_assert_eq!((found.len(), &found[0]), (2, &bind));
+    }
+
+    #[test]
     fn no_environment_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Request::from_env(&OsString::from_vec(bytes));
     }
 
     #[test]
-    fn no_option_makes_it_panic(text in "[/a.:,@ ]{0,40}") {
+    fn no_option_makes_it_panic(text in r"[/a.:,@ \\]{0,40}") {
         for id in [Id::Bind, Id::Env, Id::Workdir, Id::Writable, Id::Overlay, Id::Mpi] {
             if let Ok(Choice::Container(request)) = with(&text, &[(id, &text)]) {
-                prop_assert!(request.settings.binds.iter().all(|bind| inside(&bind.target).is_ok()));
+                prop_assert!(request.settings.binds.list.iter().all(|bind| inside(&bind.target).is_ok()));
             }
         }
         let raw = raw(&[(Id::Bind, &text)]);
         if let Ok(Choice::Container(request)) = Request::parse(&raw, OsStr::new(&text), Path::new("/d")) {
-            prop_assert!(request.settings.binds.iter().all(|bind| inside(&bind.target).is_ok()));
+            prop_assert!(request.settings.binds.list.iter().all(|bind| inside(&bind.target).is_ok()));
         }
     }
 }

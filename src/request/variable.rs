@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
-use super::Error;
+use super::{Error, list};
 
 /// One item of `--container-env`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,27 +20,10 @@ pub const FACTS: [&str; 4] = ["SLURM_", "SLURMD_", "PMI", "CORACLE_"];
 
 impl Variable {
     /// Reads a list such as `HOME_OF,OMP_*,MODE=fast`; a backslash before a comma makes it part of the value.
+    /// Empty items say nothing.
     pub fn parse_list(text: &OsStr) -> Result<Vec<Self>, Error> {
-        let mut items = vec![Vec::new()];
-        let mut bytes = text.as_bytes().iter().peekable();
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'\\' if bytes.peek() == Some(&&b',') => items.last_mut().into_iter().for_each(|item| item.push(b',')),
-                b'\\' if bytes.peek() == Some(&&b'\\') => {
-                    items.last_mut().into_iter().for_each(|item| item.push(b'\\'));
-                }
-                b',' => {
-                    items.push(Vec::new());
-                    continue;
-                }
-                other => {
-                    items.last_mut().into_iter().for_each(|item| item.push(*other));
-                    continue;
-                }
-            }
-            bytes.next();
-        }
-        items.into_iter().map(|item| Self::parse(&OsString::from_vec(item))).collect()
+        let items = list::split(text, b',').into_iter().filter(|item| !item.is_empty());
+        items.map(|item| Self::parse(&list::unescaped(&item, b","))).collect()
     }
 
     /// Reads one item: `NAME`, `NAME*` or `NAME=VALUE`.

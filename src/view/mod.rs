@@ -252,7 +252,7 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
         });
     }
     let limit = config.writable_limit.0;
-    for bind in &settings.binds {
+    for bind in &settings.binds.list {
         let source = match &bind.source {
             BindSource::Node(path) => Source::Node(path.clone()),
             BindSource::Memory(size) => Source::Memory(size.map_or(limit, |size| size.min(limit))),

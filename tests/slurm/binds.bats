@@ -85,7 +85,7 @@ touch: /mnt/in/no: Read-only file system"
 @test "wrong syntax is refused before the job queues" {
 	local bind
 	at=submit refused usage '--container-bind: its value is missing' srun -n1 --container="$busybox" --container-bind= true
-	for bind in : /tmp: :/mnt /tmp:/mnt:rx /tmp:/mnt:ro:x /tmp::ro ,/tmp:/mnt '/tmp:/mnt,'; do
+	for bind in : /tmp: :/mnt /tmp:/mnt:rx /tmp:/mnt:ro:x /tmp::ro '/tmp:/mnt,:'; do
 		run alice srun -n1 --container="$busybox" --container-bind="$bind" true
 		((status == 1)) || fail "status $status of $bind: $output" || return
 		said usage 'SRC[:DST[:ro|rw]] is wanted' || return
@@ -107,7 +107,39 @@ touch: /mnt/in/no: Read-only file system"
 }
 
 @test "two binds for one place are refused" {
-	refused bind '/mnt: two binds for the same place' srun -n1 --container="$busybox" --container-bind=/tmp:/mnt,/var/tmp:/mnt true
+	at=submit refused bind '/mnt: two binds for the same place' \
+		srun -n1 --container="$busybox" --container-bind=/tmp:/mnt,/var/tmp:/mnt true
+	at=submit refused bind '/mnt: two binds for the same place' \
+		srun -n1 --container="$busybox" --container-bind=/tmp:/mnt --container-bind=/tmp:/mnt:ro true
+	run alice sbatch --container="$busybox" --container-bind=/tmp:/mnt,tmpfs:/mnt --wrap true
+	((status == 1)) && said bind '/mnt: two binds for the same place'
+}
+
+@test "the same bind given twice, and empty items, are no contradiction" {
+	mkdir -m 777 data
+	touch data/found
+	good srun -n1 --container="$busybox" --container-bind="$dir/data:/mnt/in,,$dir/data:/mnt/in:rw," \
+		--container-bind="$dir/data/:/mnt/in/" ls /mnt/in
+	prints found
+	good env CORACLE_CONTAINER_BIND=",$dir/data:/mnt/in," srun -n1 --container="$busybox" ls /mnt/in
+	prints found
+	good env CORACLE_CONTAINER_BIND=, srun -n1 --container="$busybox" sh -c 'test ! -e /mnt/in && echo none'
+	prints none
+	at=submit refused usage "a path inside the container must be absolute" \
+		env CORACLE_CONTAINER_BIND="$dir/data:in," srun -n1 --container="$busybox" true
+}
+
+@test "a backslash makes a colon or a comma part of a name" {
+	mkdir -m 777 'a:b,c' 'd\'
+	touch 'a:b,c/odd' 'd\/back'
+	good srun -n1 --container="$busybox" --container-bind="$dir/a\:b\,c:/mnt/x\:y:ro,$dir/d\\\\:/mnt/d" \
+		sh -c 'ls "/mnt/x:y" /mnt/d'
+	prints $'/mnt/d:\nback\n\n/mnt/x:y:\nodd'
+	good coracle exec --bind "a\:b\,c:/mnt/z" "$busybox" ls /mnt/z
+	prints odd
+	at=submit refused usage 'not a bind: SRC[:DST[:ro|rw]] is wanted' \
+		srun -n1 --container="$busybox" --container-bind="$dir/a:b:/mnt/x:ro" true
+	has 'coracle: hint: a colon or a comma in a name has a backslash in front'
 }
 
 @test "too many binds are refused" {

@@ -55,6 +55,69 @@ environment_of_a_task() {
 		--container-digest=sha256:0000000000000000000000000000000000000000000000000000000000000000 true
 }
 
+# What the steps of a job see, each line of the script a step of its own.
+steps_of() { # SCRIPT SBATCH-ARGUMENT...
+	job_script job.sh "$1"
+	shift
+	batch --container="$busybox" "$@" job.sh
+}
+
+three_folders() {
+	mkdir -m 777 one two three
+	touch one/first two/second three/third
+}
+
+@test "the binds of an inner srun and those of its job add up" {
+	three_folders
+	steps_of "ls /mnt/a
+srun -n1 --container-bind=$dir/two:/mnt/b ls /mnt/a /mnt/b
+srun -n1 --container-bind=$dir/two:/mnt/b sh -c 'srun -n1 --overlap --container-bind=$dir/three:/mnt/c ls /mnt/a /mnt/b /mnt/c'
+CORACLE_CONTAINER_BIND=$dir/two:/mnt/b srun -n1 ls /mnt/a /mnt/b
+srun -n1 --container-bind=$dir/one:/mnt/a ls /mnt/a" --container-bind="$dir/one:/mnt/a"
+	prints "first
+/mnt/a:
+first
+
+/mnt/b:
+second
+/mnt/a:
+first
+
+/mnt/b:
+second
+
+/mnt/c:
+third
+/mnt/a:
+first
+
+/mnt/b:
+second
+first"
+}
+
+@test "of two binds for the same place the inner srun's counts, and none starts afresh" {
+	three_folders
+	steps_of "srun -n1 --container-bind=$dir/two:/mnt/a ls /mnt/a
+srun -n1 --container-bind=none sh -c 'test ! -e /mnt/a && echo no bind'
+srun -n1 --container-bind=none,$dir/two:/mnt/b sh -c 'ls /mnt/b; test ! -e /mnt/a && echo no bind'
+CORACLE_CONTAINER_BIND=none srun -n1 sh -c 'test ! -e /mnt/a && echo no bind'
+srun -n1 --container=$IMG/bare.sif --container-bind=$dir/two:/mnt/b sh -c 'ls /mnt/b; test ! -e /mnt/a && echo no bind'
+srun -n1 --container=none sh -c 'test ! -e /mnt/a && echo host'
+srun -n1 ls /mnt/a" --container-bind="$dir/one:/mnt/a"
+	prints $'second\nno bind\nsecond\nno bind\nno bind\nsecond\nno bind\nhost\nfirst'
+}
+
+@test "the binds of salloc and of a job whose steps alone are inside add up with a step's, too" {
+	three_folders
+	good salloc -Q -n1 --container="$busybox" --container-bind="$dir/one:/mnt/a" \
+		srun -n1 --container-bind="$dir/two:/mnt/b" sh -c 'ls /mnt/a; ls /mnt/b'
+	prints $'first\nsecond'
+	steps_of "test ! -e /mnt/a && echo host
+srun -n1 --container-bind=$dir/two:/mnt/b sh -c 'ls /mnt/a; ls /mnt/b'" --container-scope=steps --container-bind="$dir/one:/mnt/a"
+	prints $'host\nfirst\nsecond'
+}
+
 @test "a new batch job inherits nothing" {
 	environment_of_a_task
 	job=$(alice env SLURM_CORACLE_STEPS="$steps" SLURM_CONTAINER="$busybox" SLURM_CORACLE_REQUEST="1:image=$busybox" \

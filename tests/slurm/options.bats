@@ -334,3 +334,77 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 	configure $'version: 1\nuser_images: kernel\noptions:\n  home: [yes]'
 	refused config '`home` takes one value, not a list' srun -n1 --container="$env" true
 }
+
+# The line of ours among the output is this note, and there is one.
+notes() { # TEXT
+	[[ $(grep -c 'coracle: ' <<<"$output") == 1 ]] || { fail 'not one line of ours:' "$output"; return; }
+	grep -qE "^(srun|sbatch|salloc|slurmstepd-n[0-9]+): error: coracle: note: |^coracle: note: " <<<"$output" || { fail "$output"; return; }
+	has "coracle: note: $1"
+}
+
+@test "a size beyond the site's is told of once" {
+	local text='more than the site gives, so it is 1g (writable_limit)'
+	good srun -N2 -n4 --container="$env" --container-writable=100000g true
+	notes "--container-writable=100000g: $text"
+	good srun -n1 --container="$env" --container-bind=tmpfs:/mnt/mem:2g true
+	notes "tmpfs:/mnt/mem:2g: $text"
+	good srun -n1 --container="$env" --container-writable=1g true
+	prints ''
+	job_script job.sh $'srun -n1 true\nsrun -n2 true\nexit 0'
+	batch --container="$env" --container-writable=2g job.sh
+	notes "--container-writable=2g: $text"
+	good coracle exec --writable=2g "$env" true
+	notes "--container-writable=2g: $text"
+}
+
+@test "a variable that is none of ours is told of once, with the one that is meant" {
+	local text='CORACLE_CONTAINER_BNID: no such variable, so it has no effect; CORACLE_CONTAINER_BIND is meant?'
+	good env CORACLE_CONTAINER_BNID=/a CORACLE_ROOT=/b srun -n4 --container="$env" true
+	notes "$text"
+	good env CORACLE_CONTAINER_BNID=/a srun -n1 true
+	prints ''
+	good env CORACLE_CONTAINER_BNID=/a salloc -Q -n2 --container="$env" srun -n2 true
+	notes "$text"
+	run alice env CORACLE_CONTAINER_COLOUR=red sbatch --container="$env" --wrap 'srun -n1 true' -o "$dir/batch.out"
+	((status == 0))
+	notes 'CORACLE_CONTAINER_COLOUR: no such variable, so it has no effect'
+	eventually ended "$(sed -n 's/^Submitted batch job //p' <<<"$output")"
+	[[ ! -s batch.out ]] || fail "$(<batch.out)"
+	good env CORACLE_BIND=/a coracle exec "$env" true
+	notes 'CORACLE_BIND: no such variable, so it has no effect; CORACLE_CONTAINER_BIND is meant?'
+}
+
+@test "options that a step on the node does not have are told of" {
+	good srun -n1 --container=none --no-container-home sh -c 'test ! -e /etc/image-only && echo host'
+	notes '--no-container-home: no effect with --container=none'
+	has_line host
+	good env CORACLE_CONTAINER_HOME=no srun -n1 --container=none true
+	prints ''
+	good salloc -Q -n1 --container="$env" --container-scope=script srun -n1 --container-bind=/tmp:/mnt true
+	notes '--container-bind: no effect on a step that --container-scope=script leaves on the node'
+}
+
+@test "sbatch and salloc tell of an image that they do not see" {
+	local job
+	mkdir -m 700 roots
+	chmod 700 roots
+	install -m 600 "$env" roots.sif
+	for image in "$dir/no-such.sif no such file or directory" "./no-such.sif no such file or directory" \
+		"$dir/no/such.sif no such file or directory" "$dir/roots/x.sif permission denied" \
+		"$dir/roots.sif permission denied" "roots.sif/x.sif not a directory"; do
+		run alice sbatch --hold --container="${image%% *}" --wrap true
+		((status == 0)) || fail "$output" || return
+		notes "${image%% *}: ${image#* }, as seen from here; the job fails unless its nodes have it" || return
+		scancel "$(sed -n 's/^Submitted batch job //p' <<<"$output")"
+	done
+	good salloc -Q -n1 --container="$dir/no-such.sif" true
+	notes "$dir/no-such.sif: no such file or directory, as seen from here; the job fails unless its nodes have it"
+	for image in no-such.sif store:no-such "$env"; do
+		run alice sbatch --hold --container="$image" --wrap true
+		[[ $output == 'Submitted batch job '* ]] || fail "$output" || return
+		scancel "${output##* }"
+	done
+	run alice srun -n1 --container="$dir/no-such.sif" true
+	has_not 'coracle: note'
+	has "$dir/no-such.sif: no such file on this node [image-missing]"
+}

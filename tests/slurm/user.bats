@@ -91,6 +91,10 @@ with_entrypoint() { # NAME
 	has_line in-c
 	has_line read-only
 	[[ -e a/new && ! -e a/new2 ]]
+	good env APPTAINER_BIND="$dir/a:/mnt/b" coracle exec -B "$dir/b:/mnt/b" "$busybox" ls -1 /mnt/b
+	[[ $(ls -1 b) == "$output" ]] || fail "$output"
+	good env APPTAINER_BIND="$dir/a:/mnt/b" coracle exec -B none "$busybox" sh -c 'test ! -e /mnt/b && echo none'
+	prints none
 	run -125 alice coracle exec -B /no/such:/mnt "$busybox" true
 	[[ ${lines[0]} == 'coracle: /no/such: does not exist on this node [bind]' ]] || fail "$output"
 	run -125 alice coracle exec -B "$dir/a:/proc/x" "$busybox" true
@@ -126,6 +130,50 @@ with_entrypoint() { # NAME
 	((status != 0))
 	has 'Read-only file system'
 	[[ $before == "$(sha256sum <"$busybox")" ]]
+}
+
+@test "--mount of Apptainer and docker is a bind" {
+	mkdir -m 777 a 'b,c'
+	touch a/one 'b,c/two'
+	good coracle exec --mount "type=bind,source=$dir/a,destination=/mnt/a,ro" \
+		--mount "type=bind,\"src=$dir/b,c\",dst=/mnt/b" --mount type=tmpfs,target=/mnt/t,tmpfs-size=1m "$busybox" \
+		sh -c 'ls /mnt/a /mnt/b; touch /mnt/b/new /mnt/t/new; touch /mnt/a/new 2>/dev/null || echo read-only'
+	prints $'/mnt/a:\none\n\n/mnt/b:\ntwo\nread-only'
+	[[ -e b,c/new ]]
+	run -125 alice coracle exec --mount "source=$dir/a,destination=/mnt" "$busybox" true
+	has "--mount <type=bind,source=SRC,destination=DST[,ro]>': type is missing: type=bind is wanted"
+	run -125 alice coracle run --mount "type=bind,source=$dir/a" "$busybox" true
+	has 'destination is missing'
+	run -125 alice coracle shell --mount "type=bind,source=$dir/a,destination=/mnt,bind-propagation=shared" "$busybox"
+	has 'bind-propagation is not known here'
+	run -125 alice coracle exec --mount "type=bind,source=$dir/a,destination=mnt" "$busybox" true
+	[[ ${lines[0]} == 'coracle: mnt: a path inside the container must be absolute and have no . or .. in it [usage]' ]] || fail "$output"
+}
+
+@test "everything behind the image belongs to the image" {
+	with_entrypoint e.sqsh
+	local words
+	for words in --help -h --version '-B /x' '-s x' -q -- '-- --help' '--no-such' '--user root' '--bind=/x --writable'; do
+		# shellcheck disable=SC2086
+		run alice coracle run "$dir/e.sqsh" $words
+		((status == 9)) && prints "entry $words" || fail "run IMAGE $words" "$output" || return
+		# shellcheck disable=SC2086
+		good coracle exec --clean-env "$busybox" /bin/echo word $words
+		prints "word $words" || fail "exec IMAGE echo word $words" || return
+	done
+	run alice coracle -s run -q -- "$dir/e.sqsh" -s --silent
+	((status == 9)) && prints 'entry -s --silent'
+	good coracle exec --writable "$busybox" sh -c 'echo "$0 $*"' -c --plan --job=1
+	prints '-c --plan --job=1'
+	good coracle shell "$dir/e.sqsh" -c 'echo "$0 $*"; cat /etc/image-only' -h --help -B
+	prints $'-h --help -B\n'"$MARK"
+	run -127 alice coracle exec "$busybox" --plan true
+	[[ ${lines[0]} == 'coracle: --plan: no such command in the container [usage]' ]] || fail "$output"
+	[[ ${lines[1]} == 'coracle: hint: options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…' ]] || fail "$output"
+	run -125 alice coracle run --no-such "$dir/e.sqsh"
+	has "unexpected argument '--no-such'"
+	good coracle run --help "$dir/e.sqsh"
+	has 'Usage: coracle run'
 }
 
 @test "run starts the entry point; exec and shell do not" {

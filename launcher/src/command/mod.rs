@@ -1,13 +1,16 @@
 //! The command line that people type, and workflow tools.
 #![forbid(unsafe_code)]
 
+mod apptainer;
+mod mount;
 mod options;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use coracle::options::{Id, RawOptions, Spec};
 use coracle::report::Kind;
 use coracle::sys;
@@ -198,6 +201,9 @@ pub struct Shell {
     pub common: Common,
     /// The image: a SIF, squashfs or directory
     pub image: OsString,
+    /// The arguments of the shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
 }
 
 /// What `coracle explain` was given.
@@ -276,12 +282,21 @@ pub struct Log {
 /// The whole command line, to make its manual from.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
-    <Command as clap::CommandFactory>::command()
+    Command::command()
+}
+
+impl Command {
+    /// Reads a whole command line, in which everything behind an image belongs to the image.
+    fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words = words::separated(&mut Self::command(), words.into_iter().collect());
+        let starts = words::starts(&words);
+        Self::try_parse_from(words).map_err(|error| if starts { apptainer::explained(error) } else { error })
+    }
 }
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let (done, failure) = match Command::try_parse() {
+    let (done, failure) = match Command::read(std::env::args_os()) {
         Ok(Command { verb, .. }) => {
             if verb.is_printing() {
                 // Where that fails, a page that is not read to its end is a panic's message.
@@ -340,29 +355,123 @@ impl Common {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_without_contradictions() {
         Command::command().debug_assert();
     }
 
+    fn read(line: &str) -> Result<Command, clap::Error> {
+        Command::read(line.split(' ').map(OsString::from))
+    }
+
+    /// The image, the words behind it, the binds, and how often `-s` was given.
+    fn started(line: &str) -> (String, String, Vec<OsString>, u8) {
+        let Command { verb, silent } = read(line).unwrap();
+        let (common, image, words) = match verb {
+            Verb::Exec(Exec { common, image, command, .. }) => (common, image.unwrap(), command),
+            Verb::Run(Run { common, image, arguments }) | Verb::Shell(Shell { common, image, arguments }) => {
+                (common, image, arguments)
+            }
+            other => panic!("{other:?}"),
+        };
+        let binds = common.raw().values(Id::Bind).map(OsString::from).collect();
+        (image.into_string().unwrap(), words.join(" ".as_ref()).into_string().unwrap(), binds, silent)
+    }
+
     #[test]
-    fn the_options_of_a_command_are_the_commands() {
-        let parsed = Command::try_parse_from(["coracle", "-s", "exec", "-B", "/a", "i.sif", "ls", "-l", "--bind"]);
-        let Verb::Exec(exec) = parsed.unwrap().verb else { panic!() };
-        assert_eq!(
-            (exec.image.unwrap(), exec.command),
-            ("i.sif".into(), vec!["ls".into(), "-l".into(), "--bind".into()])
-        );
+    fn everything_behind_the_image_belongs_to_the_image() {
+        let own = [
+            "",
+            "--help",
+            "-h",
+            "-B /x",
+            "--bind=/x",
+            "-s x",
+            "-q",
+            "--silent",
+            "--version",
+            "-V",
+            "--",
+            "-- ls",
+            "--user root",
+            "--config /x",
+            "--writable",
+            "--nv",
+            "--plan",
+            "--job 1",
+            "-w n1",
+            "-c true",
+            "exec",
+            "ls -l --bind -- -B",
+        ];
+        for verb in ["exec", "run", "shell"] {
+            for words in own {
+                for front in ["", " --"] {
+                    let line = format!("coracle {verb}{front} i.sif {words}");
+                    let (image, behind, binds, silent) = started(line.trim_end());
+                    assert_eq!(
+                        (image.as_str(), behind.as_str(), binds.len(), silent),
+                        ("i.sif", words, 0, 0),
+                        "{line}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_for_an_option_of_apptainers_is_told() {
+        for (option, instead) in [
+            ("--contain", "--no-home hides your home"),
+            ("-C", "--no-home hides your home"),
+            ("--fakeroot", "not needed: containers run in a user namespace, as you"),
+            ("--env-file=x", "--env=NAME=VALUE sets a variable"),
+            ("--scratch", "--bind=tmpfs:DST[:SIZE] is an empty directory in memory"),
+        ] {
+            let said = read(&format!("coracle exec {option} i.sif true")).unwrap_err().to_string();
+            let name = option.split('=').next().unwrap();
+            assert!(said.contains(&format!("tip: {name} is an option of Apptainer; ")), "{said}");
+            assert!(said.contains(instead) && !said.contains("similar argument"), "{said}");
+        }
+        let said = read("coracle exec --bnd /a i.sif true").unwrap_err().to_string();
+        assert!(said.contains("a similar argument exists: '--bind'"), "{said}");
+    }
+
+    #[test]
+    fn options_in_front_of_the_image_are_ours() {
+        for (front, binds, silent) in [
+            ("coracle -s run", 0, 1),
+            ("coracle run -s -q", 0, 2),
+            ("coracle run -B /a --bind /b --bind=/c", 3, 0),
+            ("coracle run -eB /a", 1, 0),
+            ("coracle run -B/a", 1, 0),
+            ("coracle run -sB=/a", 1, 1),
+            ("coracle run --pwd /w --env A=1 --cleanenv", 0, 0),
+            ("coracle run --writable", 0, 0),
+            ("coracle run --writable=1g --nv", 0, 0),
+            ("coracle run --user alice --config /c", 0, 0),
+        ] {
+            let found = started(&format!("{front} i.sif -B /x --help"));
+            assert_eq!((found.0.as_str(), found.1.as_str()), ("i.sif", "-B /x --help"), "{front}");
+            assert_eq!((found.2.len(), found.3), (binds, silent), "{front}");
+        }
+        for help in ["coracle run --help i.sif", "coracle exec -h", "coracle --help exec i.sif"] {
+            assert_eq!(read(help).unwrap_err().kind(), clap::error::ErrorKind::DisplayHelp, "{help}");
+        }
+        for wrong in ["coracle run --no-such i.sif", "coracle run -B", "coracle run -z i.sif", "coracle shell -s"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
     fn a_node_is_of_a_job() {
         assert!(Command::try_parse_from(["coracle", "exec", "-w", "n1", "i.sif", "ls"]).is_err());
         assert!(Command::try_parse_from(["coracle", "exec", "--job", "1", "--plan", "ls"]).is_err());
-        let parsed = Command::try_parse_from(["coracle", "exec", "--job=7.0", "-w", "n1", "--", "ls", "-l"]);
-        let Verb::Exec(exec) = parsed.unwrap().verb else { panic!() };
-        assert_eq!((exec.image.unwrap(), exec.command), ("ls".into(), vec![OsString::from("-l")]));
+        for line in ["coracle exec --job=7.0 -w n1 -- ls --help", "coracle exec --job 7.0 -w n1 ls --help"] {
+            let Verb::Exec(exec) = read(line).unwrap().verb else { panic!() };
+            assert_eq!((exec.image.unwrap(), exec.command), ("ls".into(), vec![OsString::from("--help")]));
+            assert_eq!((exec.job.as_deref(), exec.node.as_deref()), (Some("7.0"), Some("n1")));
+        }
     }
 }

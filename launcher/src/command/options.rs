@@ -6,9 +6,11 @@
 
 use std::ffi::OsString;
 
-use clap::builder::OsStringValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 use coracle::options::{Argument, Id, Naming, OPTIONS, RawOptions, Spec};
+
+use super::mount;
 
 /// What Apptainer calls an option: a letter, and whole words.
 const ALSO: &[(Id, Option<char>, &[&str])] = &[
@@ -17,6 +19,8 @@ const ALSO: &[(Id, Option<char>, &[&str])] = &[
     (Id::CleanEnv, Some('e'), &["cleanenv"]),
     (Id::Writable, None, &["writable-tmpfs"]),
 ];
+/// Apptainer's and docker's long form of a bind.
+const MOUNT: &str = "mount";
 /// What only means something in a job.
 const OF_JOBS: &[Id] = &[Id::Scope];
 const PREFIX: &str = "container-";
@@ -89,7 +93,13 @@ fn given(matches: &ArgMatches, names: impl Iterator<Item = (&'static Spec, Strin
 
 impl Args for Short {
     fn augment_args(command: Command) -> Command {
-        augment(command, short(), true)
+        let mount = Arg::new(MOUNT)
+            .long(MOUNT)
+            .value_name(mount::FORM)
+            .help("the same as --bind=SRC:DST[:ro], in the words of Apptainer and docker; may be repeated")
+            .action(ArgAction::Append)
+            .value_parser(OsStringValueParser::new().try_map(|text: OsString| mount::as_bind(&text)));
+        augment(command, short(), true).arg(mount)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -99,7 +109,8 @@ impl Args for Short {
 
 impl FromArgMatches for Short {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        Ok(Self(given(matches, short())))
+        let mount = Spec::of(Id::Bind).map(|spec| (spec, MOUNT.to_owned()));
+        Ok(Self(given(matches, short().chain(mount))))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -179,6 +190,14 @@ mod tests {
         assert_eq!((raw.value(Id::Home), raw.value(Id::Writable)), (Some(OsStr::new("no")), Some(OsStr::new("yes"))));
         assert_eq!(parsed.image.as_deref(), Some(OsStr::new("i.sif")));
         assert_eq!(parsed.command, ["ls", "-B"]);
+    }
+
+    #[test]
+    fn a_mount_is_a_bind_in_its_place() {
+        let parsed = short_options(&["-B", "/a", "--mount", "type=bind,src=/b,dst=/c,ro", "--bind=/d", "i.sif", "ls"]);
+        assert_eq!(parsed.options.0.values(Id::Bind).collect::<Vec<_>>(), ["/a", "/b:/c:ro", "/d"]);
+        let wrong = OfShort::try_parse_from(["coracle", "--mount=type=bind,src=/b", "i.sif"]).unwrap_err().to_string();
+        assert!(wrong.contains("destination is missing"), "{wrong}");
     }
 
     #[test]

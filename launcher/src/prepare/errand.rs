@@ -85,10 +85,12 @@ impl Server {
     }
 
     pub(super) fn errand(&self, settled: Settled, config: Config) -> Result<Errand, Refusal> {
-        let Settled { request, known, default } = settled;
+        let Settled { mut request, known, default } = settled;
         let script = is_script(self.start.step);
-        // What the steps of this one get with it.
-        let steps = default.then(|| OsString::from(request.to_env()));
+        let notes = request.settings.limit(config.writable_limit.0);
+        // What the steps of this one get with it: its default image, and sizes that they need not be told of again.
+        let told_again = !notes.is_empty() && request.settings.scope != Some(Scope::Script);
+        let steps = (default || told_again).then(|| OsString::from(request.to_env()));
         let mut used = if default { Vec::new() } else { request.settings.given() };
         // A default image that has one hands it on to the steps, and pinning an image is no liberty.
         used.retain(|id| !(request.inherited && *id == Id::Digest));
@@ -134,6 +136,7 @@ impl Server {
             grants,
             provision,
             misfit: None,
+            notes,
             confinement: None,
             explains: false,
             clock: Clock::start(),

@@ -296,7 +296,7 @@ impl Server {
             Some(before) => before,
             None => self.ask_mpi(run, &namespace, &variables, here, self.step())?,
         };
-        mpi.notes.extend(run.misfit.clone().filter(|_| self.start.node == 0));
+        mpi.notes.extend(run.notes.iter().chain(&run.misfit).filter(|_| self.start.node == 0).cloned());
         let changes = variables.followed_by(&[mpi.changes.clone(), run.gpu_changes()].concat())?;
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }

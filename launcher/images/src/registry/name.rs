@@ -32,6 +32,12 @@ impl Name {
         let text = typed.strip_prefix("docker://").unwrap_or(typed);
         let typed = format!("docker://{text}");
         let refuse = |cause: String| Refusal::new(Kind::Usage, &typed, cause);
+        // With a slash behind it, an @ is that of a URL, and what is in front of it a login.
+        if let Some((_, rest)) = text.split_once('@').filter(|(_, rest)| rest.contains('/')) {
+            let shown = format!("docker://…@{rest}");
+            return Err(Refusal::new(Kind::Usage, shown, "no user or password belongs into the name of an image")
+                .hint(format!("docker login or podman login keeps them; the image is docker://{rest}")));
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(Digest::parse(digest).map_err(&refuse)?)),
             None => (text, None),
@@ -146,7 +152,9 @@ mod tests {
             ("ghcr.io/", "repository is missing"),
             ("Alpine", "is no name of a repository"),
             ("a/../b", "is no name of a repository"),
-            ("user:word@ghcr.io/a", "is no digest"),
+            ("user:word@ghcr.io/a", "no user or password belongs into the name of an image"),
+            ("docker://user@ghcr.io/a:1", "no user or password belongs into the name of an image"),
+            ("ghcr.io/a@latest", "is no digest"),
             ("ghcr.io:x/a", "is no registry's host"),
             ("a:", "is no tag"),
             ("a:-b", "is no tag"),
@@ -159,6 +167,9 @@ mod tests {
             let refusal = Name::of(typed).unwrap_err();
             assert!(refusal.kind == Kind::Usage && refusal.cause.contains(cause), "{typed}: {refusal}");
         }
+        let login = Name::of("docker://user:secret@ghcr.io/a:1").unwrap_err();
+        let wanted = "docker login or podman login keeps them; the image is docker://ghcr.io/a:1";
+        assert_eq!((login.hint.as_deref(), login.to_string().contains("secret")), (Some(wanted), false));
         assert!(Name::of("Alpine").unwrap_err().hint.unwrap().contains("lower case"));
     }
 }
