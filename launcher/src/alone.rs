@@ -102,6 +102,7 @@ impl Order<'_> {
             grants,
             provision,
             misfit: None,
+            server: None,
             confinement: None,
             explains: false,
             clock: Clock::start(),
