@@ -124,6 +124,9 @@ pub struct Check {
     /// And what they say of this image
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<OsString>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl Check {
@@ -218,6 +221,9 @@ pub struct Explain {
     /// Say which MPI the image has, what this node offers it, and what comes of both, instead of plan and environment
     #[arg(long)]
     pub mpi: bool,
+    /// Print one line of JSON
+    #[arg(long, conflicts_with = "mpi")]
+    pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
@@ -229,6 +235,9 @@ pub struct Explain {
 /// What `coracle doctor` was given.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
