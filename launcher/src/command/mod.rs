@@ -146,7 +146,7 @@ pub struct Common {
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
-    /// Open the image and run the command as this user, with the user's groups (root only; default: root)
+    /// Open the image and run the command as this user, with the user's groups: only root can be another user (default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// GPUs, as Apptainer's users ask for NVIDIA's: the same as --gpu=auto
