@@ -309,7 +309,7 @@ impl fmt::Display for Plan {
         }
         for mount in &self.mounts {
             let source = match &mount.source {
-                Source::Node(path) => shown(path),
+                Source::Node(path) | Source::Late(path) => shown(path),
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
                 Source::Memory(size) => format!("(memory size={})", size.0),

@@ -114,6 +114,7 @@ impl Order<'_> {
             provision,
             misfit: None,
             notes,
+            server: None,
             confinement: None,
             explains: false,
             clock: Clock::start(),

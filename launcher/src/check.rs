@@ -13,9 +13,11 @@ use coracle::options::RawOptions;
 use coracle::policy::{Bare, Job, bare};
 use coracle::report::{Kind, Refusal, clean};
 use nix::unistd::{Group, User};
+use serde_json::json;
 
 use crate::alone::{Order, whose};
 use crate::command::Check;
+use crate::document;
 use crate::facts;
 use crate::proxy::Proxy;
 
@@ -30,10 +32,17 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
     let (text, config) = match Config::text(path).and_then(|text| Ok((Config::parse(path, &text)?, text))) {
         Ok((config, text)) => (text, config),
         Err(error) => {
-            eprintln!("{}", Refusal::from(error).line());
+            let line = Refusal::from(error).line();
+            eprintln!("{line}");
+            if given.json {
+                document::print(json!({ "file": path.to_string_lossy(), "verdict": "bad", "error": line }))?;
+            }
             return Ok(ExitCode::from(BAD));
         }
     };
+    if given.json {
+        return show_json(given, &config, &text);
+    }
     if let Err(error) = config::trust(path) {
         warn(&Refusal::from(error));
     }
@@ -175,6 +184,53 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
             Ok(ExitCode::from(BAD))
         }
     }
+}
+
+/// The same rules as one document.
+fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal> {
+    let trusted = config::trust(&given.file).err().map(|error| Refusal::from(error).line());
+    let unknown: Vec<String> = unknown_names(config).iter().map(|(scope, name)| format!("{scope}.{name}")).collect();
+    let mut said = json!({
+        "file": given.file.to_string_lossy(),
+        "verdict": "good",
+        "error": null,
+        "untrusted": trusted,
+        "unknown_names": unknown,
+    });
+    let mut status = 0;
+    if given.asks() {
+        let (identity, _) = whose(given.user.as_deref())?;
+        let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
+        let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
+        let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
+        let known = facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+        let rules = known.rules.lines().into_iter().map(|(key, value, rule)| {
+            let line = rule.and_then(|rule| place_of(text, &keys(rule))).map(|(line, _)| line);
+            json!({ "key": key, "value": value, "rule": rule, "line": line })
+        });
+        said["rules"] = rules.collect();
+        said["without_container"] = match bare(&known.rules) {
+            Ok(Bare::Outside) => json!({ "runs": "node" }),
+            Ok(Bare::Default(request)) => json!({ "runs": "container", "image": request.what.to_string() }),
+            Err(refusal) => json!({ "runs": "nothing", "error": refusal.line() }),
+        };
+        drop(known);
+        if let Some(image) = &given.image {
+            let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+            let mut run = order.with(config.clone())?.0;
+            run.job = job;
+            let verdict = run.open(&proxy).and_then(|mut opened| run.judge(&proxy, &mut opened));
+            status = if verdict.is_ok() { 0 } else { BAD };
+            said["image"] = json!({
+                "name": run.image.to_string(),
+                "verdict": if verdict.is_ok() { "allowed" } else { "refused" },
+                "rule": verdict.as_ref().ok().map(|grant| grant.rule.clone()),
+                "error": verdict.as_ref().err().map(Refusal::line),
+            });
+        }
+    }
+    document::print(said)?;
+    Ok(ExitCode::from(status))
 }
 
 /// The keys of a line such as `partitions.gpu.signers` or `image_paths[0]`; names may have dots in them.

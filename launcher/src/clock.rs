@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 pub struct Clock {
     last: Instant,
     laps: Vec<(&'static str, Duration)>,
+    builds: u32,
 }
 
 impl Clock {
     /// Starts.
     pub fn start() -> Self {
-        Self { last: Instant::now(), laps: Vec::new() }
+        Self { last: Instant::now(), laps: Vec::new(), builds: 0 }
     }
 
     /// Ends the phase `name`. A phase that comes again adds up.
@@ -25,6 +26,17 @@ impl Clock {
             Some((_, sum)) => *sum += took,
             None => self.laps.push((name, took)),
         }
+    }
+
+    /// Ends the phase in which a container was built.
+    pub fn built(&mut self) {
+        self.lap("build");
+        self.builds += 1;
+    }
+
+    /// Containers that were built: one, unless a guess was wrong.
+    pub fn builds(&self) -> u32 {
+        self.builds
     }
 
     /// Adds a phase that was measured beside the others.

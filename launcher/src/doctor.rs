@@ -10,8 +10,10 @@ use coracle::config::{self, Config};
 use coracle::devices::{self, Driver, Vendor};
 use coracle::report::{Refusal, clean};
 use coracle::sys::{CgroupVersion, DeviceGroups};
+use serde_json::{Value, json};
 
 use crate::command::Doctor;
+use crate::document;
 use crate::grant::{Grants, Teller};
 use crate::place;
 use crate::slurm_client::{self, Slurmd};
@@ -31,14 +33,16 @@ const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
 #[derive(Default)]
 struct Findings {
     bad: bool,
+    /// Kept for one document, if that was asked for.
+    kept: Option<Vec<Value>>,
 }
 
 impl Findings {
-    fn good(&self, what: &str, found: impl Display) {
+    fn good(&mut self, what: &str, found: impl Display) {
         self.say("good", what, found);
     }
 
-    fn note(&self, what: &str, found: impl Display) {
+    fn note(&mut self, what: &str, found: impl Display) {
         self.say("note", what, found);
     }
 
@@ -47,14 +51,18 @@ impl Findings {
         self.say("bad", what, found);
     }
 
-    fn say(&self, word: &str, what: &str, found: impl Display) {
+    fn say(&mut self, word: &str, what: &str, found: impl Display) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(json!({ "level": word, "about": what, "text": found.to_string() }));
+            return;
+        }
         println!("{word:<4}  {what:<8}  {}", clean(&found.to_string()));
     }
 }
 
 /// Looks at everything, and says all of it.
 pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
-    let mut findings = Findings::default();
+    let mut findings = Findings { bad: false, kept: given.json.then(Vec::new) };
     kernel(&mut findings);
     let config = settings(&mut findings, &given.config);
     making(&mut findings);
@@ -65,6 +73,9 @@ pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
     resources(&mut findings, &grants);
     confinement(&mut findings, &config, told.as_deref(), &grants);
     driver(&mut findings, &config, &grants);
+    if let Some(kept) = findings.kept.take() {
+        document::print(json!({ "verdict": if findings.bad { "bad" } else { "good" }, "findings": kept }))?;
+    }
     Ok(ExitCode::from(if findings.bad { BAD } else { 0 }))
 }
 

@@ -14,10 +14,12 @@ use coracle::sys;
 use coracle::view::HELPER;
 use coracle::wire::Here;
 use nix::sys::stat::Mode;
+use serde_json::{Value, json};
 
 use crate::alone::{self, Order};
 use crate::command::Explain;
 use crate::doctor;
+use crate::document;
 use crate::grant::Provision;
 use crate::host_mpi::Chosen;
 use crate::mpi;
@@ -28,6 +30,7 @@ use crate::variables;
 
 /// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
 pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
+    let mut page = Page { kept: given.json.then(|| json!({})) };
     let mut raw = given.options.0.clone();
     alone::fill(&mut raw);
     let image = given.container.as_os_str();
@@ -35,7 +38,8 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let (mut run, directory) = order.prepare()?;
     run.explains = true;
     if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
-        println!("scope   steps: the job script runs on the node");
+        page.line("scope", "scope", "steps", "steps: the job script runs on the node");
+        page.end()?;
         return Ok(ExitCode::SUCCESS);
     }
     let told = slurm_client::told();
@@ -45,21 +49,25 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut proxy = Proxy::start(&run.identity, deadline)?;
     let mut opened = run.open(&proxy)?;
-    println!("image   {}", clean(&run.path().display().to_string()));
+    let path = run.path().display().to_string();
+    page.line("image", "image", path.as_str(), &path);
+    let holds = opened.image.to_string();
     if opened.image.is_directory() {
-        println!("holds   {}", opened.image);
+        page.line("holds", "holds", holds.as_str(), &holds);
     } else {
-        println!("holds   {}, in {} bytes", opened.image, opened.length);
+        page.line("holds", "holds", holds.as_str(), &format!("{holds}, in {} bytes", opened.length));
+        page.keep("size", opened.length);
     }
     if let Some(digest) = opened.digest {
-        println!("digest  {digest}");
+        page.line("digest", "digest", digest.to_string(), &digest.to_string());
     }
     let verdict = run.judge(&proxy, &mut opened)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
     };
-    println!("policy  allowed by {}, read {reader}", verdict.rule);
+    page.line("policy", "rule", verdict.rule.as_str(), &format!("allowed by {}, read {reader}", verdict.rule));
+    page.keep("reader", if verdict.reader == Reader::Kernel { "kernel" } else { "squashfuse" });
     let grant = match run.authority {
         Authority::Root => verdict,
         Authority::Own => {
@@ -76,10 +84,11 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let slurmd = slurm_client::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
     run.files = stages::files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    println!("start   {}", clean(&run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string()));
+    let start = run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string();
+    page.line("start", "workdir", start.as_str(), &start);
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
-    show_gpus(&run);
-    show_mpi(&run);
+    page.lines("gpu", gpus(&run));
+    page.lines("mpi", host_mpi(&run));
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
     if given.mpi {
         let offer = slurm_client::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
@@ -88,17 +97,71 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         print!("\n{}", mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?);
         return Ok(ExitCode::SUCCESS);
     }
-    print!("\n{}", container.plan);
+    page.block("plan", &container.plan.to_string());
     let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
-    print!("\n{}", String::from_utf8_lossy(&listing));
-    run.notes.iter().chain(&found.notes).for_each(|note| println!("\nnote    {}", clean(note)));
+    page.block("environment", &String::from_utf8_lossy(&listing));
+    let notes: Vec<String> = run.notes.iter().chain(&found.notes).cloned().collect();
+    if page.kept.is_none() {
+        notes.iter().for_each(|note| {
+            println!(
+                "
+note    {}",
+                clean(note)
+            )
+        });
+    }
+    page.keep("notes", notes);
+    page.end()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which GPUs the container has, and what of their driver; or why it has none.
-fn show_gpus(run: &Run) {
-    let say = |line: &str| println!("gpu     {}", clean(line));
+/// The page as text, printed at once, or kept for one document.
+struct Page {
+    kept: Option<Value>,
+}
+
+impl Page {
+    /// A line of text, and the same in the document.
+    fn line(&mut self, word: &str, key: &str, value: impl Into<Value>, text: &str) {
+        if self.kept.is_none() {
+            println!("{word:<7} {}", clean(text));
+        }
+        self.keep(key, value);
+    }
+
+    /// Several lines with the same word.
+    fn lines(&mut self, word: &str, lines: Vec<String>) {
+        if self.kept.is_none() {
+            lines.iter().for_each(|line| println!("{word:<7} {}", clean(line)));
+        }
+        self.keep(word, lines);
+    }
+
+    /// A part with an empty line before it; a list of lines in the document.
+    fn block(&mut self, key: &str, text: &str) {
+        if self.kept.is_none() {
+            print!("\n{text}");
+        }
+        self.keep(key, text.lines().collect::<Vec<_>>());
+    }
+
+    /// Something that only the document has.
+    fn keep(&mut self, key: &str, value: impl Into<Value>) {
+        if let Some(kept) = &mut self.kept {
+            kept[key] = value.into();
+        }
+    }
+
+    fn end(self) -> Result<(), Refusal> {
+        self.kept.map_or(Ok(()), document::print)
+    }
+}
+
+/// GPUs of the container, and what it has of their driver; or the reason why it has none.
+fn gpus(run: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut say = |line: &str| lines.push(line.to_owned());
     let Provision { devices, driver, .. } = &run.provision;
     for (files, vendor) in devices.gpus() {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
@@ -112,17 +175,19 @@ fn show_gpus(run: &Run) {
     } else if run.grants.units.iter().any(Unit::is_gpu) {
         say("none: Slurm gives this job none, or they are not yours to open");
     }
+    lines
 }
 
-/// Whose MPI programs get, and why: nothing, if that was not asked.
-fn show_mpi(run: &Run) {
+/// MPI that programs get, and the reason: nothing, if that was not asked.
+fn host_mpi(run: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
     let asked = run.settings.mpi.as_ref().map(Mpi::word).filter(|word| *word != Mpi::NONE);
-    let Some(asked) = asked else { return };
-    let say = |line: &str| println!("mpi     {}", clean(line));
-    let Some(found) = &run.mpi else { return };
+    let (Some(asked), Some(found)) = (asked, &run.mpi) else { return lines };
+    let mut say = |line: &str| lines.push(line.to_owned());
     found.passed.iter().for_each(|why| say(&format!("not {why}")));
     let Some(Chosen { name, profile, fit }) = &found.chosen else {
-        return say(&format!("the image's own: {asked} finds no profile that fits"));
+        say(&format!("the image's own: {asked} finds no profile that fits"));
+        return lines;
     };
     say(&format!("{name}, which fits"));
     for (file, Shown { soname, version, over, stays }) in profile.files().zip(&fit.shown) {
@@ -141,4 +206,5 @@ fn show_mpi(run: &Run) {
     });
     fit.doubts.iter().for_each(|doubt| say(&format!("note: {doubt}")));
     say(&format!("of the image: {}", wanted.collect::<Vec<_>>().join(", ")));
+    lines
 }

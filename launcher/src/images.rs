@@ -55,7 +55,7 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
         StoredName::parse(name)?
     };
     let Some(record) = into_store(given, &name)? else { return Ok(ExitCode::FAILURE) };
-    println!("{name} {}", record.digest);
+    store::show_stored(&name, &record, given.json)?;
     Ok(ExitCode::SUCCESS)
 }
 

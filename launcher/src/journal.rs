@@ -91,6 +91,7 @@ fn words(record: &Record, fault: Option<&Refusal>) -> Vec<Word> {
         value: format!("{}.{:03}ms", took / 1000, took % 1000),
         quoted: false,
     }));
+    words.extend(record.builds.map(|builds| plain("builds", builds)));
     words.push(plain("tasks", record.tasks));
     words.extend(record.entered.map(|entered| plain("entered", entered)));
     words.push(quoted("user", record.user.as_deref().unwrap_or("-")));

@@ -15,6 +15,7 @@ mod clock;
 mod command;
 mod confine;
 mod doctor;
+mod document;
 mod exec;
 mod explain;
 mod facts;

@@ -29,13 +29,23 @@ pub fn open(proxy: &Proxy, want: &Want, authority: Authority) -> Result<Option<O
         }
         Source::Node(path) => path,
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
-        Source::Memory(_) | Source::Made(_) => return Ok(Some((Shape::Folder, None))),
+        Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
     };
     match proxy.open_source(path)? {
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
         Err(_) if want.presence.optional() => Ok(None),
         Err(errno) => Err(missing(want, path, errno)),
+    }
+}
+
+/// Opens a directory that is attached to a container that exists.
+pub fn open_late(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
+    match proxy.open_source(path)? {
+        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((_, Shape::File)) => Err(refuse("not a directory".into())),
+        Err(errno) => Err(refuse(unusable(errno))),
     }
 }
 

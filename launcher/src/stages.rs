@@ -74,6 +74,8 @@ pub struct Run {
     pub grants: Grants,
     /// What of it the container has.
     pub provision: Provision,
+    /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
+    pub server: Option<PathBuf>,
     /// What the image lacks for the driver of its GPUs.
     pub misfit: Option<String>,
     /// Values of the request that the site has changed.
@@ -333,6 +335,15 @@ impl Run {
         told.chain(self.gpu_changes()).collect()
     }
 
+    /// Attaches what is there only now: `container` was built before.
+    pub fn complete(&mut self, proxy: &Proxy, container: &Container) -> Result<(), Refusal> {
+        let completed = apply::complete(&container.namespace, &container.plan, &self.identity, |path| {
+            sources::open_late(proxy, path)
+        });
+        self.clock.lap("build");
+        completed
+    }
+
     /// What should be visible to a step that is there.
     pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
         view::wants(&self.settings, &self.config, around)
@@ -386,7 +397,7 @@ impl Run {
         };
         self.clock.lap("plan");
         let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
-        self.clock.lap("build");
+        self.clock.built();
         Ok(Container { namespace, plan: shown.unwrap_or(plan) })
     }
 

@@ -23,6 +23,7 @@ use nix::libc;
 use serde_json::json;
 
 use crate::command::{Verify, WRONG};
+use crate::document;
 use crate::verdict;
 
 /// The keys that the site accepts: files whose names end in .asc, .gpg or .pem.
@@ -175,16 +176,17 @@ pub fn main(verify: &Verify) -> ExitCode {
             let signer = |signer: &Signer| json!({ "key": signer.key, "name": signer.name });
             found.signers.iter().map(signer).collect::<Vec<_>>()
         };
-        println!(
-            "{}",
-            json!({
-                "image": object,
-                "digest": found.as_ref().ok().and_then(|found| found.digest).map(|digest| digest.to_string()),
-                "verdict": if found.is_ok() { "good" } else { "bad" },
-                "signers": found.as_ref().map(signers).unwrap_or_default(),
-                "error": found.as_ref().err().map(Refusal::line),
-            })
-        );
+        let printed = document::print(json!({
+            "image": object,
+            "digest": found.as_ref().ok().and_then(|found| found.digest).map(|digest| digest.to_string()),
+            "verdict": if found.is_ok() { "good" } else { "bad" },
+            "signers": found.as_ref().map(signers).unwrap_or_default(),
+            "error": found.as_ref().err().map(Refusal::line),
+        }));
+        if let Err(refusal) = printed {
+            eprintln!("{refusal}");
+            return ExitCode::from(BAD);
+        }
     } else if let Ok(found) = &found {
         if found.signers.is_empty() && verify.sums.is_none() {
             println!("{}", clean(&format!("{object}: signed in parts, all of it by nobody alone")));

@@ -12,6 +12,7 @@ mod places;
 #[cfg(feature = "launcher")]
 mod pmi;
 
+#[cfg(feature = "launcher")]
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "launcher")]
@@ -29,21 +30,12 @@ pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 pub const SERVER_FOLDER: &std::ffi::CStr = c"PMIX_SERVER_TMPDIR";
 
 /// munged's folder. PMIx' psec/munge, which a server may insist on, opens the socket in it.
-const MUNGE: &str = "/run/munge";
+pub const MUNGE: &str = "/run/munge";
 
-/// A folder of the node that has to appear at its own path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
-    /// The path.
-    pub path: PathBuf,
-    /// Whether MPI cannot start without it.
-    pub required: bool,
-}
-
-/// The folders for a step with this PMIx server, if it has one.
-pub fn folders(server: Option<&Path>) -> Vec<Folder> {
-    let server = server.map(|path| Folder { path: path.to_owned(), required: true });
-    server.into_iter().chain([Folder { path: MUNGE.into(), required: false }]).collect()
+/// Directory of the PMIx server of a step on a node with this SlurmdSpoolDir (mpi/pmix, pmixp_info.c).
+#[cfg(feature = "launcher")]
+pub fn server_folder(spool: &Path, job: u32, step: u32) -> PathBuf {
+    spool.join(format!("pmix.{job}.{step}"))
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct Want {
 pub enum Source {
     /// A folder or file of the node, opened as the user.
     Node(PathBuf),
+    /// A directory of the node that need not exist before the container does: it is attached afterwards.
+    Late(PathBuf),
     /// The image's /etc/passwd with the user's line.
     Passwd,
     /// The image's /etc/group with the lines of the user's groups.
@@ -286,20 +288,25 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     system.retain(|want| !taken(&wants, &want.target));
     wants.append(&mut system);
 
-    let mut add = |path: &Path, access, presence, origin| {
-        let shown = taken(&wants, path) || wants.iter().any(|want| want.shows(path));
-        if !shown && crate::request::inside(path).is_ok() {
-            wants.push(Want::node(path, access, presence, origin));
+    let mut add_want = |want: Want| {
+        let shown = taken(&wants, &want.target) || wants.iter().any(|other| other.shows(&want.target));
+        if !shown && crate::request::inside(&want.target).is_ok() {
+            wants.push(want);
         }
     };
     // A service account's home may be /bin: the image's is meant there.
     let home = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top)));
     if let Some(home) = home.filter(|_| settings.home.unwrap_or(true)) {
-        add(home, ReadWrite, IfThere, Origin::Home);
+        add_want(Want::node(home, ReadWrite, IfThere, Origin::Home));
     }
-    for folder in mpi::folders(around.pmix) {
-        add(&folder.path, ReadWrite, if folder.required { Required } else { IfThere }, Origin::Slurm);
+    if let Some(server) = around.pmix {
+        add_want(Want {
+            source: Source::Late(server.into()),
+            ..Want::node(server, ReadWrite, Required, Origin::Slurm)
+        });
     }
+    let mut add = |path: &Path, access, presence, origin| add_want(Want::node(path, access, presence, origin));
+    add(Path::new(mpi::MUNGE), ReadWrite, IfThere, Origin::Slurm);
     if let Some(folder) = around.script_folder {
         add(folder, ReadOnly, Required, Origin::Slurm);
     }

@@ -125,3 +125,15 @@ fn our_folder_is_there_only_when_something_in_it_is_needed() {
     assert_eq!(ours(";entrypoint=yes", None), [PathBuf::from(HELPER), PRIVATE.into()]);
     assert_eq!(ours("", Some(&client)), [HELPER, "/run/coracle/host/usr", PRIVATE].map(PathBuf::from));
 }
+
+#[test]
+fn the_directory_of_a_pmix_server_comes_late_unless_it_is_visible_anyway() {
+    let late = |binds: &[&str]| -> Vec<PathBuf> {
+        let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
+        let around = Surroundings { pmix: Some(Path::new("/var/spool/slurmd/pmix.7.0")), ..around("/w", "/h") };
+        let wants = wants(&settings(&fields), &Config::default(), &around);
+        wants.into_iter().filter(|want| matches!(want.source, Source::Late(_))).map(|want| want.target).collect()
+    };
+    assert_eq!(late(&[]), [PathBuf::from("/var/spool/slurmd/pmix.7.0")]);
+    assert!(late(&["/var:/var"]).is_empty());
+}

@@ -23,7 +23,7 @@ in_terminal() { # COMMAND
 	[[ ${lines[-1]} == *'partition root squashfs x86_64'* ]]
 	read -r id offset size < <(coracle sif list --json a.sif | python3 -c '
 import json, sys
-row, = [row for row in json.load(sys.stdin) if row.get("role") == "root"]
+row, = [row for row in json.load(sys.stdin)["objects"] if row.get("role") == "root"]
 assert row["type"] == "partition" and row["group"] == 1 and row["created"] == "2023-11-14T22:13:20Z", row
 print(row["id"], row["offset"], row["size"])')
 	coracle sif dump "$id" a.sif >dumped

@@ -113,3 +113,28 @@ srun -n2 --container=/tmp/cast.sif --container-digest=$bare cat /image-only"
 	grep -q "\"path\":\"/tmp/cast.sif\",\"digest\":\"$bare\",.*\"verdict\":\"started\"" "$file" || fail "$(<"$file")"
 	rm -r /var/lib/coracle
 }
+
+@test "the container of the node makes way for the one of the job's namespace" {
+	on-node n1 sh -c 'mkdir /var/tmp/coracle-disk && mount -t tmpfs -o mode=755 disk /var/tmp/coracle-disk && install -d -o alice -g alice /var/tmp/coracle-disk/kept'
+	run alice srun -n1 -w n1 --container="$busybox" --container-overlay=/var/tmp/coracle-disk/kept sh -c 'echo one >/one; cat /etc/image-only'
+	local first=$output
+	run alice srun -n2 -w n1 --mpi=pmix --container="$busybox" --container-overlay=/var/tmp/coracle-disk/kept sh -c 'cat /one'
+	on-node n1 sh -c 'umount /var/tmp/coracle-disk; rmdir /var/tmp/coracle-disk'
+	# Between two jobs srun may say that it waits for the node.
+	grep -qxF "$MARK" <<<"$first" || fail "$first"
+	[[ $(grep -cx one <<<"$output") == 2 ]] || fail "$output"
+}
+
+@test "of an image that squashfuse reads one process is left, and of a writable one no second memory" {
+	command -v squashfuse_ll >/dev/null || skip 'no squashfuse_ll'
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	alice srun -n2 -w n1 --container="$busybox" --container-writable=8m sh -c "
+		touch $dir/in.\$SLURM_PROCID; until test -e $dir/go; do sleep 0.1; done" 3>&- &
+	local step=$!
+	eventually test -e "$dir/in.0" -a -e "$dir/in.1"
+	local servers
+	servers=$(pgrep -cx squashfuse_ll || true)
+	touch "$dir/go"
+	wait "$step"
+	[[ $servers == 1 ]] || fail "$servers processes"
+}

@@ -129,3 +129,19 @@ MS='[0-9]+\.[0-9]{3}ms'
 	for i in 1 2 3; do good srun -n1 -w n1 --container="$busybox" true; done
 	kill -CONT "$listener"
 }
+
+@test "a container is built once where PWD is where the step runs, with a PMIx server as without, and again elsewhere" {
+	: >log
+	listen n1 /dev/log "$dir/log"
+	good srun -n1 -w n1 --container="$busybox" true
+	good srun -n2 -w n1 --mpi=pmix --container="$busybox" sh -c 'test -d "$PMIX_SERVER_TMPDIR"'
+	good srun -n2 -w n1 --mpi=pmix --container="$busybox" --container-writable=8m true
+	eventually logged 3
+	[[ $(grep -c 'verdict=started' log) == 3 && $(grep -c 'builds=' log) == 0 ]] || fail "$(<log)"
+	good srun -n1 -w n1 --chdir=/var --container="$busybox" true
+	eventually logged 4
+	[[ $(grep -c ' builds=2 ' log) == 1 ]] || fail "$(<log)"
+	# A server that is announced and does not come.
+	good env SLURM_MPI_TYPE=pmix srun -n1 -w n1 --mpi=none --container="$busybox" --container-writable=8m ls /var
+	has_not spool
+}

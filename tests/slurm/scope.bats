@@ -62,7 +62,8 @@ srun -n1 sh -c '$where'"
 # The shell that salloc starts on the node (use_interactive_step), typing what stands in the file.
 shell_of_salloc() { # SALLOC-ARGUMENT...
 	needs script
-	printf '%s\n' "$where" "srun -n1 --overlap sh -c '$where'" 'exit' >typed
+	# srun would read what is typed behind it.
+	printf '%s\n' "$where" "srun -n1 --overlap sh -c '$where' </dev/null" 'exit' >typed
 	chmod 644 typed
 	run alice env SHELL=/bin/sh timeout 60 script -qec "salloc -Q -n1 $*" /dev/null <typed
 	output=$(tr -d '\r' <<<"$output")

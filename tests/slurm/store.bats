@@ -243,10 +243,9 @@ in_store() {
 	wrong=$(python3 -c '
 import hashlib, json, sys
 wrong = 0
-for image in json.load(sys.stdin):
+for image in json.load(sys.stdin)["images"]:
 	found = hashlib.sha256(open(image["path"], "rb").read()).hexdigest()
-	record = image["record"]
-	wrong += (record["digest"] != "sha256:" + found) + (record["scanned"]["output"].strip() != found)
+	wrong += (image["digest"] != "sha256:" + found) + (image["scanned"]["output"].strip() != found)
 print(wrong)' <<<"$output")
 	echo "# $tries tries, $wrong wrong" >&3
 	((tries > 0 && wrong == 0))
@@ -302,7 +301,7 @@ print(wrong)' <<<"$output")
 	chmod 755 /etc/coracle/keys
 	stored busybox-signed-pgp.sif signed.sif
 	local key
-	key=$(alice coracle ls --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["record"]["signers"][0])')
+	key=$(alice coracle ls --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["images"][0]["signers"][0])')
 	configure "version: 1
 user_images: deny
 signers: [$key]"

@@ -174,6 +174,16 @@ a_disk() {
 	good srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true
 }
 
+@test "overlay: a step with a PMIx server, and one that starts elsewhere, have no other container in the way" {
+	a_disk
+	good srun -n2 -w n1 --mpi=pmix --container="$busybox" --container-overlay="$kept" sh -c 'test -d "$PMIX_SERVER_TMPDIR" && echo server'
+	prints $'server\nserver'
+	# /var is the image's own, and PWD is not.
+	good srun -n1 -w n1 --chdir=/var --container="$busybox" --container-overlay="$kept" pwd
+	prints /var
+	good srun -n2 -w n1 --chdir=/var --mpi=pmix --container="$busybox" --container-overlay="$kept" true
+}
+
 @test "overlay: inherited by the steps of a job it cannot serve both" {
 	a_disk
 	job_script job.sh 'touch /by-script; srun -n1 ls /by-script; echo "status $?"'

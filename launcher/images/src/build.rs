@@ -16,6 +16,7 @@ use crate::definition::Definition;
 use crate::draft::{self, Draft};
 use crate::layer::{self, Applier, Meaning};
 use crate::oci;
+use crate::output;
 use crate::registry::{Name, Registries};
 use crate::root::Root;
 use crate::sif::Layout;
@@ -56,7 +57,12 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
             }
             source => assemble(source, &registries, ROOT, workshop)?,
         };
-        write(assembly, draft, &given.packing, workshop)
+        write(assembly, draft, &given.packing, workshop)?;
+        if given.json {
+            let size = draft.file.metadata().map_err(|error| draft::unwritable(draft.typed(), &error))?.len();
+            return output::made(&given.output, &draft::digest(draft, 0, size)?.to_string(), size);
+        }
+        Ok(())
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use coracle::report::{Kind, Refusal, is_hidden};
@@ -37,6 +38,15 @@ pub fn json(value: &impl Serialize) -> Result<String, Refusal> {
     }
     safe.push('\n');
     Ok(safe)
+}
+
+/// Form of the documents that have no other, in their key `version`.
+pub const VERSION: u32 = 1;
+
+/// Prints a file that was made, as `--json` has it.
+pub fn made(path: &Path, digest: &str, size: u64) -> Result<(), Refusal> {
+    let image = path.to_string_lossy();
+    print(json(&serde_json::json!({ "version": VERSION, "image": image, "digest": digest, "size": size }))?.as_bytes())
 }
 
 /// A time in seconds since 1970, as people read it.

@@ -62,7 +62,8 @@ fn list(image: &Path, json: bool) -> Result<(), Refusal> {
         .collect::<Result<Vec<Row>, _>>()
         .map_err(|error| error.refuse(&subject.typed))?;
     if json {
-        return output::print(output::json(&rows)?.as_bytes());
+        let list = serde_json::json!({ "version": output::VERSION, "image": &subject.typed, "objects": rows });
+        return output::print(output::json(&list)?.as_bytes());
     }
     let mut text = format!("{:>4} {:>6} {:>9} {:>13} {:>13}  TYPE\n", "ID", "GROUP", "LINK", "OFFSET", "SIZE");
     for row in &rows {

@@ -9,7 +9,7 @@ use coracle_orders::{Pull, file_name};
 
 use crate::draft::{self, Draft, unwritable};
 use crate::registry::{Name, Registries};
-use crate::{build, workshop};
+use crate::{build, output, workshop};
 
 /// Makes the file that was asked for.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
@@ -24,7 +24,11 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
         let assembly = build::assemble_registry(&name, &registries, build::ROOT, workshop)?;
         build::write(assembly, draft, &given.packing, workshop)?;
         let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
-        println!("{} {}", output.display(), draft::digest(draft, 0, size)?);
+        let digest = draft::digest(draft, 0, size)?;
+        if given.json {
+            return output::made(&output, &digest.to_string(), size);
+        }
+        println!("{} {digest}", output.display());
         Ok(())
     })
 }

@@ -168,6 +168,9 @@ pub struct Pull {
     /// Replace the file if there is one
     #[arg(short = 'F', long)]
     pub force: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub json: bool,
     /// How the registry is spoken to.
     #[command(flatten)]
     pub access: Access,
@@ -189,6 +192,7 @@ impl Pull {
             for_job: false,
             descriptor: None,
             force: false,
+            json: false,
             access,
             packing: Packing::default(),
         }
@@ -219,6 +223,9 @@ pub struct Build {
     /// Replace the file if there is one
     #[arg(short = 'F', long)]
     pub force: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub json: bool,
     /// Leave out %test of a definition file
     #[arg(short = 'T', long)]
     pub notest: bool,

@@ -74,6 +74,7 @@ pub fn build(
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
+                (Source::Late(_), None) => continue,
                 (Source::Group, None) => stage.file("group", &files.group, mount.attributes).map_err(system)?,
                 (Source::Made(entries), None) if mount.origin == Origin::Kernel => {
                     root::devices(entries, mount.attributes).map_err(system)?
@@ -96,6 +97,39 @@ pub fn build(
     built
 }
 
+/// Attaches to a container what its plan has left out, because it need not exist before; `open` opens it as the user.
+/// No task is in the container yet.
+pub fn complete(
+    namespace: &MountNamespace,
+    plan: &Plan,
+    identity: &Identity,
+    open: impl Fn(&Path) -> Result<OwnedFd, Refusal>,
+) -> Result<(), Refusal> {
+    let system = |error: sys::Error| Refusal::system("completing the container", &error);
+    let late = plan.mounts.iter().filter_map(|mount| match &mount.source {
+        Source::Late(path) => Some((mount, path)),
+        _ => None,
+    });
+    let mut trees = Vec::new();
+    for (mount, path) in late {
+        trees.push((mount, detached(&open(path)?, path, mount)?));
+    }
+    if trees.is_empty() {
+        return Ok(());
+    }
+    let home = MountNamespace::current().map_err(system)?;
+    sys::enter_mount_namespace(namespace).map_err(system)?;
+    let attached = (|| {
+        // The root of this process is the container's now (mount_namespaces(7), setns(2)).
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let root = sys::open_untrusted(Path::new("/"), flags).map_err(system)?;
+        let rights = Rights::of(&plan.image, identity);
+        trees.iter().try_for_each(|(mount, tree)| attach(root.as_fd(), mount, tree, identity, rights))
+    })();
+    sys::enter_mount_namespace(&home).map_err(system)?;
+    attached
+}
+
 /// The name of a folder that is made.
 fn name_of(place: &Path) -> &str {
     place.file_name().and_then(|name| name.to_str()).unwrap_or("made")
@@ -104,13 +138,18 @@ fn name_of(place: &Path) -> &str {
 /// A detached copy of what a mount shows; nothing for the files that we write ourselves.
 fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, Refusal> {
     let Source::Node(path) = &mount.source else { return Ok(None) };
-    let failed = |error: sys::Error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string());
     let source = sources.get(mount.index).and_then(Option::as_ref);
     let source =
         source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
+    detached(source, path, mount).map(Some)
+}
+
+/// A detached copy of what `source`, the node's `path`, shows.
+fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Refusal> {
+    let failed = |error: sys::Error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string());
     let tree = sys::clone_tree(source, true).map_err(failed)?;
     sys::set_attributes(&tree, mount.attributes, MountPropagation::Slave).map_err(failed)?;
-    Ok(Some(tree))
+    Ok(tree)
 }
 
 /// Mounts `tree` at its place.

@@ -155,6 +155,7 @@ impl<'a> Trail<'a> {
             options: entry.settings.map_or(common.options, |(settings, config)| options(settings, Some(config))),
             binds: entry.plan.map(binds).unwrap_or_default(),
             devices: entry.plan.map(devices).unwrap_or_default(),
+            builds: entry.clock.map(Clock::builds).filter(|builds| *builds > 1),
             microseconds: entry.clock.map(Clock::microseconds).unwrap_or_default(),
             ..common
         }
@@ -181,7 +182,7 @@ fn binds(plan: &Plan) -> Vec<Bind> {
     });
     let bind = shown.filter_map(|mount| {
         let source = match &mount.source {
-            Source::Node(path) => path.to_string_lossy().into_owned(),
+            Source::Node(path) | Source::Late(path) => path.to_string_lossy().into_owned(),
             Source::Memory(_) => "tmpfs".to_owned(),
             Source::Passwd | Source::Group | Source::Made(_) => return None,
         };

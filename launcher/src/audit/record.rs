@@ -123,6 +123,9 @@ pub struct Record {
     /// How many binds there was no room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
+    /// Containers that were built for it, if not one: where the step runs was known too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds: Option<u32>,
     /// How long each phase took.
     #[serde(default)]
     pub microseconds: BTreeMap<String, u64>,

@@ -127,6 +127,9 @@ pub struct Check {
     /// And what they say of this image
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<OsString>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl Check {
@@ -146,7 +149,7 @@ pub struct Common {
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
-    /// Open the image and run the command as this user, with the user's groups (root only; default: root)
+    /// Open the image and run the command as this user, with the user's groups: only root can be another user (default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// GPUs, as Apptainer's users ask for NVIDIA's: the same as --gpu=auto
@@ -224,6 +227,9 @@ pub struct Explain {
     /// Say which MPI the image has, what this node offers it, and what comes of both, instead of plan and environment
     #[arg(long)]
     pub mpi: bool,
+    /// Print one line of JSON
+    #[arg(long, conflicts_with = "mpi")]
+    pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
@@ -235,6 +241,9 @@ pub struct Explain {
 /// What `coracle doctor` was given.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,

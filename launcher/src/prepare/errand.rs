@@ -1,11 +1,12 @@
 //! What the tasks of a step get: what it asks for, the site's default, or nothing.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use coracle::config::Config;
+use coracle::mpi::{Pmi, server_folder};
 use coracle::options::Id;
 use coracle::policy::{self, Bare, Job};
 use coracle::report::Refusal;
@@ -17,9 +18,10 @@ use crate::clock::Clock;
 use crate::facts::{self, Known};
 use crate::grant::{Grants, Provision, Teller};
 use crate::join;
+use crate::mpi;
 use crate::place;
 use crate::proxy::Proxy;
-use crate::slurm_client;
+use crate::slurm_client::{self, Slurmd};
 use crate::stages::{self, Authority, Run};
 
 /// What the tasks of a step get.
@@ -117,6 +119,7 @@ impl Server {
         let teller = Teller::Step { script, node: self.start.node_name.clone() };
         let grants = Grants::find(slurmd.as_ref(), &self.environment, &teller);
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;
+        let server = slurmd.as_ref().and_then(|slurmd| self.server(slurmd));
         let run = Box::new(Run {
             image,
             settings,
@@ -137,6 +140,7 @@ impl Server {
             provision,
             misfit: None,
             notes,
+            server,
             confinement: None,
             explains: false,
             clock: Clock::start(),
@@ -145,6 +149,19 @@ impl Server {
             None => Errand::Container(run, steps),
             Some(step) => Errand::Join(run, step),
         })
+    }
+
+    /// Directory that Slurm's PMIx server will probably use for this step: slurmstepd names it after init_post_opt.
+    fn server(&self, slurmd: &Slurmd) -> Option<PathBuf> {
+        let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
+        let node = self.start.node_name.as_deref().and_then(OsStr::to_str).unwrap_or(&host);
+        let spool = slurmd.spool(node, &host);
+        self.has_pmix().then(|| server_folder(&spool, self.start.job, self.start.step))
+    }
+
+    /// True if the step will probably have a PMIx server. Scripts have none, though their environment may name one.
+    pub(super) fn has_pmix(&self) -> bool {
+        !is_script(self.start.step) && mpi::pmi(None, &self.environment) == Some(Pmi::Pmix)
     }
 
     /// A scope that leaves the step on the node, if the site's rules do.

@@ -242,7 +242,7 @@ impl Server {
         let loaded = run.load(&proxy)?;
         // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
         // a guess does not matter.
-        let guess = self.guess();
+        let guess = self.guess(run);
         let script = self.start.script_folder.as_deref();
         let mut mpi = None;
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
@@ -264,15 +264,16 @@ impl Server {
         let (container, variables) = match ahead {
             Some((container, variables, wants)) if same(&wants) => (container, variables?),
             ahead => {
-                let container = run.build(&proxy, &loaded, here, script)?;
                 // Found out once for the node: scripts may take long, and do things.
-                let variables = match ahead {
-                    Some((_, variables, _)) => variables?,
-                    None => None,
-                };
-                (container, variables)
+                let variables = ahead.map(|(container, variables, _)| {
+                    // It holds what only one container may have: the directory of an overlay, a server's memory.
+                    drop(container);
+                    variables
+                });
+                (run.build(&proxy, &loaded, here, script)?, variables.transpose()?.flatten())
             }
         };
+        run.complete(&proxy, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
@@ -415,7 +416,8 @@ impl Server {
         pmix: Option<PathBuf>,
     ) -> Result<(), Refusal> {
         let system = |error: sys::Error| Refusal::system("the task's namespace", &error);
-        let there = outcome.here.clone().or_else(|| self.guess()).filter(|_| !outcome.joined);
+        let directory = || self.start.directory.clone().map(|directory| Here { directory, pmix: None });
+        let there = outcome.here.clone().or_else(directory).filter(|_| !outcome.joined);
         let Some(here) = there else { return Ok(()) };
         let known = pmix.is_none() || pmix == here.pmix;
         if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
@@ -435,22 +437,28 @@ impl Server {
         sys::enter_mount_namespace(&own).map_err(system)
     }
 
-    fn guess(&self) -> Option<Here> {
-        self.start.directory.clone().map(|directory| Here { directory, pmix: None })
+    /// Place where the step will probably be; nothing, if that cannot be foreseen.
+    fn guess(&self, run: &Run) -> Option<Here> {
+        let (directory, pmix) = (self.start.directory.clone()?, run.server.clone());
+        (pmix.is_some() || !self.has_pmix()).then_some(Here { directory, pmix })
     }
 
     fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
+        let before = before.map(|Built { namespace, loaded, variables, .. }| {
+            // It holds what only one container may have, and so would the proxy, as a copy of this process.
+            drop(namespace);
+            (loaded, variables)
+        });
         let proxy = Proxy::start(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
-            Some(Built { loaded: Some(loaded), variables, .. }) if still_the_same(&proxy, run, &loaded)? => {
-                (loaded, Some(variables))
-            }
+            Some((Some(loaded), variables)) if still_the_same(&proxy, run, &loaded)? => (loaded, Some(variables)),
             _ => (run.load(&proxy)?, None),
         };
         // Of files that this namespace may have otherwise.
         run.mpi = None;
         let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
+        run.complete(&proxy, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,

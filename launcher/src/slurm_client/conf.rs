@@ -25,6 +25,8 @@ pub struct Conf {
     pub gres_types: Vec<String>,
     /// MpiDefault: what srun takes for `--mpi` when nobody says it.
     pub mpi_default: Option<String>,
+    /// SlurmdSpoolDir as it is written, with `%h` and `%n`.
+    pub spool: Option<String>,
 }
 
 impl Conf {
@@ -39,6 +41,7 @@ impl Conf {
                 "plugstackconfig" => conf.plugstack = Some(folder.join(value)),
                 "grestypes" => conf.gres_types = value.split(',').map(str::to_owned).collect(),
                 "mpidefault" => conf.mpi_default = Some(value.to_owned()),
+                "slurmdspooldir" => conf.spool = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
                 "authinfo" => {
                     let socket = value.split(',').find_map(|option| option.strip_prefix("socket="));

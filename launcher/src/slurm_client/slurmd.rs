@@ -18,15 +18,28 @@ pub struct Slurmd {
     pub gres_types: Vec<String>,
     /// The lines of gres.conf.
     pub gres: Vec<String>,
+    /// SlurmdSpoolDir as it is written, with `%h` and `%n`; nothing, if it is not.
+    pub spool: Option<String>,
 }
+
+impl Slurmd {
+    /// SlurmdSpoolDir on the node that Slurm calls `node` and that has the host name `host` (slurm.conf(5)).
+    pub fn spool(&self, node: &str, host: &str) -> PathBuf {
+        let host = host.split('.').next().unwrap_or_default();
+        self.spool.as_deref().unwrap_or(SPOOL).replace("%h", host).replace("%n", node).into()
+    }
+}
+
+/// SlurmdSpoolDir where slurm.conf has none.
+const SPOOL: &str = "/var/spool/slurmd";
 
 /// Reads it on the node below `root` ("/", but in tests); nothing, if there is no configuration of Slurm's. `told` is
 /// the value of `SLURM_CONF` that slurmd has.
 pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
     let node = Node::new(root);
     let folder = folder(&node, settings, told)?;
-    let Conf { task_scripts, gres_types, .. } = Conf::read(&node, &folder);
-    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf") })
+    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(&node, &folder);
+    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf"), spool })
 }
 
 /// Whether cgroup.conf(5) lets steps open only the devices that they were given.
@@ -60,6 +73,10 @@ mod tests {
         let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
         assert_eq!(found.gres_types, ["gpu", "fpga"]);
         assert_eq!(found.gres[..3], ["Name=a", "Name=b", "Name=a"]);
+        assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/spool/slurmd"));
+        std::fs::write(folder.join("slurm.conf"), "slurmdSpoolDir=/var/x/%h/%n\n").unwrap();
+        let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
+        assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/x/a1-ib/a1"));
         assert!(!constrains_devices(&root, &SlurmClient::default(), None));
         std::fs::write(folder.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
         assert!(constrains_devices(&root, &SlurmClient::default(), None));

@@ -17,11 +17,15 @@ use indicatif::BinaryBytes;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::User;
+use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::{PATIENCE, SOCKET};
 use crate::alone;
+use crate::document;
 
+/// The last second of the year 9999, behind which no date is written.
+const LAST: u64 = 253_402_300_799;
 /// How long the service may say nothing: a scanner has as long as a day.
 const SILENCE: Duration = Duration::from_secs(2 * 86_400);
 
@@ -32,6 +36,9 @@ pub struct Copy {
     pub image: PathBuf,
     /// What it is called in the store (default: the file's name)
     pub name: Option<OsString>,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     /// Where the store's service listens
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
@@ -73,8 +80,38 @@ pub fn cp(given: &Copy) -> Result<ExitCode, Refusal> {
     let typed = given.image.display().to_string();
     let name = given.name.as_deref().or(given.image.file_name()).unwrap_or_default();
     let record = put(&open(&given.image)?, &typed, &StoredName::parse(name)?, &given.socket)?;
-    println!("{name} {}", record.digest, name = StoredName::parse(name)?);
+    show_stored(&StoredName::parse(name)?, &record, given.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what an image has become in the store.
+pub fn show_stored(name: &StoredName, record: &Record, json: bool) -> Result<(), Refusal> {
+    if json {
+        return document::print(as_json(name, record));
+    }
+    println!("{name} {}", record.digest);
+    Ok(())
+}
+
+/// A stored image as `--json` has it.
+fn as_json(name: &StoredName, record: &Record) -> Value {
+    json!({
+        "name": name.as_str(),
+        "size": record.file.size,
+        "digest": record.digest.to_string(),
+        "stored": when(record),
+        "uid": record.uid,
+        "holds": record.holds,
+        "signers": record.signers,
+        "scanned": record.scanned.as_ref().map(|scanned| json!({ "by": scanned.by, "output": scanned.output })),
+        "verity": record.verity,
+    })
+}
+
+/// The time at which an image was stored: RFC 3339, UTC.
+fn when(record: &Record) -> Option<String> {
+    let seconds = Duration::from_secs(u64::try_from(record.stored).ok().filter(|seconds| *seconds <= LAST)?);
+    UNIX_EPOCH.checked_add(seconds).map(|time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
 /// Puts an open file, which is called `typed` in messages, into the store as `name`.
@@ -134,7 +171,7 @@ pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
     let refuse = |error: coracle::store::Error| error.refuse(&folder.display().to_string());
     let Some(shelf) = Shelf::open(store, &user).map_err(refuse)? else {
         if given.json {
-            println!("[]");
+            document::print(json!({ "images": [] }))?;
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -142,10 +179,14 @@ pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
     let known = |kept: &Kept| shelf.image(&kept.name).and_then(|image| shelf.record(&kept.name, &image));
     if given.json {
         let all = images.iter().map(|kept| match known(kept) {
-            Ok(record) => serde_json::json!({"name": kept.name.as_str(), "path": folder.join(kept.name.as_str()), "record": record}),
-            Err(error) => serde_json::json!({"name": kept.name.as_str(), "error": error.to_string()}),
+            Ok(record) => {
+                let mut image = as_json(&kept.name, &record);
+                image["path"] = folder.join(kept.name.as_str()).to_string_lossy().into();
+                image
+            }
+            Err(error) => json!({ "name": kept.name.as_str(), "error": error.to_string() }),
         });
-        println!("{:#}", serde_json::Value::Array(all.collect()));
+        document::print(json!({ "images": all.collect::<Vec<_>>() }))?;
     } else if given.long {
         let rows: Vec<[String; 6]> = images.iter().map(|kept| row(kept, known(kept))).collect();
         table(&rows);
@@ -160,8 +201,7 @@ fn row(kept: &Kept, known: Result<Record, coracle::store::Error>) -> [String; 6]
     let size = BinaryBytes(kept.size).to_string();
     match known {
         Ok(record) => {
-            let stored = UNIX_EPOCH.checked_add(Duration::from_secs(record.stored.unsigned_abs()));
-            let stored = stored.map_or_else(|| "?".into(), |time| humantime::format_rfc3339_seconds(time).to_string());
+            let stored = when(&record).unwrap_or_else(|| "?".into());
             let signed = if record.signers.is_empty() { "-".into() } else { record.signers.join(",") };
             let scanned = record.scanned.map_or_else(|| "-".into(), |scanned| scanned.by);
             [kept.name.to_string(), size, stored, record.digest.to_string(), clean(&signed), clean(&scanned)]

@@ -15,7 +15,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::store::Reply;
 use coracle::sys::Channel;
 
-pub use client::{Copy, List, Remove, cp, has, ls, put, rm};
+pub use client::{Copy, List, Remove, cp, has, ls, put, rm, show_stored};
 pub use service::{Service, main as serve};
 
 /// Where the service listens, if it is not told otherwise.
