@@ -26,6 +26,7 @@ use crate::accounts;
 use crate::proxy::Account;
 
 pub use disk::{Disk, Rights};
+pub use root::SOURCE;
 
 /// The refusal of an image that the kernel cannot read.
 pub fn damaged(name: &str, error: &sys::Error) -> Refusal {

@@ -25,6 +25,9 @@ pub struct Stage {
 /// Of everything that shows the image.
 pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
 const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
+/// Source of the file systems that are made for a container, in mount tables. The one at `/dev` is what
+/// [`crate::join`] knows a container by.
+pub const SOURCE: &str = "coracle";
 /// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
 /// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
 const PLACE: &str = "/sys";
@@ -35,7 +38,7 @@ impl Stage {
     /// Attaches it.
     pub fn attach() -> sys::Result<Self> {
         let context = FsContext::open(c"tmpfs")?;
-        context.string(c"source", "coracle")?;
+        context.string(c"source", SOURCE)?;
         context.string(c"mode", "0755")?;
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
@@ -196,7 +199,7 @@ fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
 /// An empty file system in memory, detached; root's unless `owner` is said.
 pub fn memory(size: u64, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
-    context.string(c"source", "coracle")?;
+    context.string(c"source", SOURCE)?;
     context.string(c"mode", "0755")?;
     context.string(c"size", &size.to_string())?;
     if let Some(owner) = owner {
@@ -312,7 +315,7 @@ pub fn overlay(layers: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
 
 fn overlay_context(layers: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
     let context = FsContext::open(c"overlay")?;
-    context.string(c"source", "coracle")?;
+    context.string(c"source", SOURCE)?;
     let paths: Vec<String> = layers.iter().map(by_descriptor).collect();
     context.string(c"lowerdir", &paths.join(":"))?;
     Ok(context)
