@@ -15,6 +15,7 @@ mod clock;
 mod command;
 mod confine;
 mod doctor;
+mod epilog;
 mod exec;
 mod explain;
 mod facts;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(first) if first == "prepare" => prepare::main(arguments),
         Some(first) if first == "facts" => facts::main(arguments),
+        Some(first) if first == "epilog" => epilog::main(arguments),
         #[cfg(feature = "manual")]
         Some(first) if first == "manual" => manual::main(arguments),
         _ => command::main(),
