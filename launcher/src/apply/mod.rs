@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod disk;
+mod kept;
 mod root;
 
 use std::fs::File;
