@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use crate::report::{Kind, Refusal};
 use crate::sys::Identity;
 
+/// File with the answer ([`Answer`]) to an srun inside that wants a TaskEpilog of its user's: the launcher,
+/// which would be asked on the node, is not there.
+pub const EPILOG: &str = "/run/coracle/slurm/epilog";
+
 /// What Slurm says of the step; all of it comes from the step's own record, none from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {

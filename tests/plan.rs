@@ -109,6 +109,7 @@ impl Case {
                 .into(),
             links: Vec::new(),
             launch: String::new(),
+            epilog: String::new(),
         };
         let profile = config.mpi.0.first().map(|(_, profile)| profile);
         let fit = profile.map(|profile| Fit {

@@ -50,12 +50,20 @@ pub fn learn(
     job: Job,
     environment: &[Pair],
 ) -> Result<Known, Refusal> {
+    let (facts, account) = user_and_job(proxy, identity, job, claims(environment))?;
+    Ok(Known { rules: policy::effective(config, &facts), account })
+}
+
+/// The facts of the user who submits a job, of which only its user has said anything yet.
+pub fn of_submitter(proxy: &Proxy, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
+    user_and_job(proxy, identity, job, Job::default()).map(|(facts, _)| facts)
+}
+
+fn user_and_job(proxy: &Proxy, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
     let mut groups = vec![identity.gid];
     groups.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
     let account = proxy.account(&groups)?;
-    let claims = claims(environment);
-    let facts = of_user(identity.uid, &groups, &account, job, claims);
-    Ok(Known { rules: policy::effective(config, &facts), account })
+    Ok((of_user(identity.uid, &groups, &account, job, claims), account))
 }
 
 /// The facts of a user and his job.

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept for this. slurmstepd of the step is found among the node's processes: it is root's, runs the same
 //! program as the slurmstepd that we serve, and calls itself `slurmstepd: [JOB.STEP]`, which no user's process can do.
-//! Its children are the tasks.
+//! Its children are the tasks. Which of them is in a container, the kernel says, and not the task.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -20,6 +20,7 @@ use coracle::wire::Start;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use crate::apply;
 use crate::variables;
 
 /// A step's container.
@@ -70,12 +71,6 @@ impl Process {
         nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
     }
 
-    /// What its root is: a device and a folder of it (proc_pid_mountinfo(5)). Nobody has to be asked for that who reads
-    /// an image as a user.
-    fn root(&self) -> Option<String> {
-        root_of(&String::from_utf8_lossy(&self.read("mountinfo")?))
-    }
-
     /// The program that it runs.
     fn program(&self) -> Option<(u64, u64)> {
         let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
@@ -83,14 +78,35 @@ impl Process {
     }
 }
 
-/// The mount at "/", the topmost if there are several, in a mountinfo.
-fn root_of(mounts: &str) -> Option<String> {
-    let mut roots = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let (device, folder, place) = (fields.next()?, fields.next()?, fields.next()?);
-        (place == "/").then(|| format!("{device} {folder}"))
-    });
-    roots.next_back()
+/// True if `namespace` is one that this launcher has built.
+///
+/// The process that led to it proves nothing: its user can give it any root (chroot(2) in a user namespace of its own)
+/// and any environment, in the node's namespace as well as in one that something else has made for the job
+/// (job_container/tmpfs, pam_namespace). So the namespace itself is looked at, from its own root, which setns(2) goes to.
+/// The mark is the `/dev` that every container of a step has. Only a process with CAP_SYS_ADMIN in the first user
+/// namespace can mount there, and a user's FUSE mount is of another type.
+fn is_ours(namespace: &MountNamespace) -> sys::Result<bool> {
+    let home = MountNamespace::current()?;
+    // This /proc shows the caller wherever it is; the namespace may have another one, or none.
+    let proc = sys::open_untrusted(Path::new("/proc"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    sys::enter_mount_namespace(namespace)?;
+    let path = "thread-self/mountinfo";
+    let mounts = nix::fcntl::openat(&proc, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| sys::Error::new(format!("openat(/proc, {path:?})"), errno));
+    // Opened there, it shows that namespace wherever it is read.
+    sys::enter_mount_namespace(&home)?;
+    let mut bytes = Vec::new();
+    let read = File::from(mounts?).read_to_end(&mut bytes);
+    read.map_err(|cause| sys::Error::from_io(format!("read({path:?})"), &cause))?;
+    Ok(has_mark(&String::from_utf8_lossy(&bytes)))
+}
+
+/// True if a mountinfo (proc_pid_mountinfo(5)) shows a `/dev` as [`crate::apply`] makes it. What is mounted over
+/// another mount at the same place comes behind it.
+fn has_mark(mounts: &str) -> bool {
+    let top = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/dev"));
+    let described = top.and_then(|line| line.split_once(" - "));
+    described.is_some_and(|(_, what)| what.split(' ').take(2).eq(["tmpfs", apply::SOURCE]))
 }
 
 /// All processes of the node.
@@ -118,18 +134,19 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
         .collect();
     // The job script comes first.
     daemons.sort_by_key(|(step, _)| (!is_script(*step), *step));
-    let own = std::fs::read_to_string("/proc/self/mountinfo").ok().and_then(|mounts| root_of(&mounts));
+    let system = |error: sys::Error| Refusal::system(&shown, &error);
     for (step, daemon) in &daemons {
         for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
             if task.number("Uid") != Some(start.identity.uid) {
                 continue;
             }
             let Ok(Some(namespace)) = MountNamespace::of_process(&task.folder) else { continue };
+            if !is_ours(&namespace).map_err(system)? {
+                continue;
+            }
             let variables = variables::pairs(&task.read("environ").unwrap_or_default());
-            let image = variables.iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value.clone());
-            // With the node's root there is no container, whatever a task says: only the node, or the job's own /tmp.
-            let root = task.root();
-            if let (Some(image), true) = (image, root.is_some() && own.is_some() && root != own) {
+            let image = variables.into_iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value);
+            if let Some(image) = image {
                 let path = PathBuf::from(&image);
                 return Ok(Found { namespace, image: ImageRef { path, typed: image }, step: *step });
             }
@@ -145,13 +162,17 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
 
 /// The step of `job` whose slurmstepd this process is.
 fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
+    // Of a user's process neither its file nor its arguments are looked at: both may lie on a file system that is the
+    // user's to answer for.
+    if process.number("Uid") != Some(0) || process.program() != Some(program) {
+        return None;
+    }
     let command = process.read("cmdline")?;
     let title = command.split(|byte| *byte == 0).next()?;
     let title = OsStr::from_bytes(title).to_str()?;
     let inside = title.strip_prefix("slurmstepd: [")?.split(']').next()?;
     let (of_job, step) = inside.split_once('.')?;
-    let daemon = process.number("Uid") == Some(0) && process.program() == Some(program);
-    if !daemon || of_job.parse() != Ok(job) {
+    if of_job.parse() != Ok(job) {
         return None;
     }
     step_id(step)
@@ -162,12 +183,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_topmost_root_counts() {
-        let node = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n23 22 0:5 / /proc rw - proc proc rw\n";
-        assert_eq!(root_of(node).as_deref(), Some("254:0 /"));
-        let stacked =
-            format!("{node}40 22 7:1 / / ro,nosuid - squashfs /dev/loop1 ro\n41 40 0:5 / /proc rw - proc proc rw\n");
-        assert_eq!(root_of(&stacked).as_deref(), Some("7:1 /"));
-        assert_eq!(root_of("short\n23 22 0:5 / /proc rw\n"), None);
+    fn a_namespace_is_known_by_the_topmost_dev() {
+        let node = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n24 22 0:6 / /dev rw - devtmpfs udev rw\n";
+        let mark = "41 40 0:50 / /dev ro,nosuid,noexec - tmpfs coracle rw,size=1024k\n";
+        let below = "42 41 0:24 / /dev/pts rw,nosuid - devpts devpts rw\n";
+        assert!(!has_mark(node));
+        assert!(has_mark(&format!("40 22 7:1 / / ro - squashfs /dev/loop1 ro\n{mark}{below}")));
+        assert!(has_mark(&format!("{node}{mark}{below}")));
+        for other in ["tmpfs udev rw", "fuse.x coracle rw", "tmpfs coracle2 rw", "ext4 coracle rw"] {
+            assert!(!has_mark(&format!("{node}{mark}43 41 0:51 / /dev rw - {other}\n")), "{other}");
+        }
+        for elsewhere in ["/scratch/dev", "/dev/shm", "/dev\\040"] {
+            assert!(!has_mark(&format!("{node}41 40 0:50 / {elsewhere} rw - tmpfs coracle rw\n")), "{elsewhere}");
+        }
+        assert!(!has_mark("short\n23 22 0:5 / /proc rw\n"));
     }
 }

@@ -16,6 +16,7 @@ mod command;
 mod confine;
 mod doctor;
 mod document;
+mod epilog;
 mod exec;
 mod explain;
 mod facts;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(first) if first == "prepare" => prepare::main(arguments),
         Some(first) if first == "facts" => facts::main(arguments),
+        Some(first) if first == "epilog" => epilog::main(arguments),
         #[cfg(feature = "manual")]
         Some(first) if first == "manual" => manual::main(arguments),
         _ => command::main(),

@@ -17,7 +17,7 @@ use coracle::options::{Id, Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
 use coracle::sys;
-use coracle::wire::Answer;
+use coracle::wire::{Answer, EPILOG};
 use nix::fcntl::OFlag;
 
 use crate::arguments::Arguments;
@@ -86,6 +86,9 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
         return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
             .hint("put what is in the file into the script, or use --export"));
     }
+    if context == Context::Srun && arguments.defaults {
+        judge_epilog(arguments)?;
+    }
     // Slurm sets it only where it is unset: the next component must find it so.
     sys::unset_env(CONTAINER);
     let fresh_options = std::mem::take(&mut state.options);
@@ -112,6 +115,39 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
         leave_the_container();
     }
     Ok(())
+}
+
+/// Refuses a TaskEpilog of the user's where the site's rules let nothing run outside of containers: slurmstepd runs it on
+/// the node, and has no hook for it. `required` holds only with `defaults=on`, and so does this.
+fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
+    // srun has it from either.
+    let epilog = face::option_value(c"task-epilog").or_else(|| sys::get_env(c"SLURM_TASK_EPILOG"));
+    if epilog.is_none_or(|epilog| epilog.is_empty()) {
+        return Ok(());
+    }
+    // In a container neither the launcher nor the site's settings are there; the node has left the answer.
+    let said = match std::fs::read(EPILOG) {
+        Ok(said) => said,
+        Err(_) => ask_of_epilog(arguments).map_err(|error| Refusal::system("--task-epilog", &error))?,
+    };
+    match Answer::from_bytes(&said) {
+        Ok(Answer::Refused(refusal)) => Err(refusal),
+        Ok(Answer::Outside) => Ok(()),
+        _ => Err(Refusal::new(Kind::Internal, "the launcher", "ended without an answer")),
+    }
+}
+
+fn ask_of_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
+    // A step of a job is where its job is, whatever is said beside it.
+    let job = sys::get_env(c"SLURM_JOB_ID").is_some();
+    let fact = |option: &CStr, variable: &CStr| {
+        let said = if job { sys::get_env(variable) } else { face::option_value(option) };
+        said.and_then(|said| CString::new(said.as_bytes()).ok()).unwrap_or_default()
+    };
+    let partition = fact(c"partition", c"SLURM_JOB_PARTITION");
+    let (account, qos) = (fact(c"account", c"SLURM_JOB_ACCOUNT"), fact(c"qos", c"SLURM_JOB_QOS"));
+    let words = [c"coracle", c"epilog", &arguments.config, &partition, &account, &qos];
+    sys::output_of(&arguments.launcher, &words, 4096)
 }
 
 /// SPANK tells sbatch and salloc apart by nothing.

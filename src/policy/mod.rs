@@ -8,7 +8,7 @@ mod step;
 
 pub use effective::{Fact, Facts, Job, Missing, Rules, Ruling, Value, effective};
 pub use judge::{Denied, Form, Grant, Provenance, Reader, judge, own};
-pub use step::{Bare, bare, options, outside};
+pub use step::{Bare, bare, epilog, options, outside};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What a step may ask for, and what becomes of one that asks for nothing.
 #![forbid(unsafe_code)]
 
-use super::effective::{Rules, Value};
+use super::effective::{Fact, Rules, Value};
 use crate::config::{Allowed, DefaultImage, OptionKey, YesNo};
 use crate::options::{Id, Naming, Spec};
 use crate::report::{Kind, Refusal};
@@ -34,6 +34,27 @@ pub fn outside(rules: &Rules, object: &str) -> Result<(), Refusal> {
             format!("the site runs nothing outside of containers ({rule}: yes)"),
         )
         .hint("srun --container=IMAGE runs it in one")),
+        Some(Value { value: YesNo(false), .. }) | None => Ok(()),
+    }
+}
+
+/// Refuses srun's `--task-epilog` where nothing may run on the node.
+pub fn epilog(rules: &Rules) -> Result<(), Refusal> {
+    let object = "--task-epilog";
+    let required = rules.required.said().map_err(|missing| {
+        let refusal = missing.refuse(object);
+        match missing.fact {
+            Fact::Job(_) => refusal.hint("say it: srun --partition, --account, --qos; or leave the epilog out"),
+            Fact::User | Fact::Group(_) => refusal,
+        }
+    })?;
+    match required {
+        Some(Value { value: YesNo(true), rule }) => Err(Refusal::new(
+            Kind::Policy,
+            object,
+            format!("runs on the node, and the site runs nothing outside of containers ({rule}: yes)"),
+        )
+        .hint("run it at the end of the command instead, and unset SLURM_TASK_EPILOG")),
         Some(Value { value: YesNo(false), .. }) | None => Ok(()),
     }
 }

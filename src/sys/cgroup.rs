@@ -61,6 +61,35 @@ impl Cgroups {
         }
     }
 
+    /// Removes what is left of these groups of version 1, if they are a job's: a process of ours may have been in one of
+    /// them while Slurm, which tries once, took its own away. What is in use stays (rmdir(2), EBUSY). True if none of the
+    /// innermost ones is left.
+    ///
+    /// Slurm makes and removes its groups under a lock of the top of the hierarchy (cgroup_common.c,
+    /// `common_cgroup_lock`): so does this, or a step of the same job could miss what it has just made.
+    pub fn remove_left(&self) -> bool {
+        let mut gone = true;
+        let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
+        for folder in self.folders.iter().filter(first) {
+            let Ok(top) = std::fs::File::open(&folder.mounted) else { continue };
+            let Ok(_lock) = nix::fcntl::Flock::lock(top, nix::fcntl::FlockArg::LockExclusive) else { continue };
+            let slurms = |below: &&Path| {
+                let name = below.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
+                ["task_", "step_", "job_", "uid_"].iter().any(|level| name.starts_with(level))
+            };
+            let groups = folder.below.ancestors().take_while(slurms);
+            // One that is gone already is no reason to leave what is above it.
+            for group in groups {
+                match std::fs::remove_dir(folder.mounted.join(group)) {
+                    Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => break,
+                    _ => {}
+                }
+            }
+            gone &= !folder.mounted.join(&folder.below).exists();
+        }
+        gone
+    }
+
     /// Puts the caller at the top of those hierarchies of version 1 in which these groups are a job's. A group with a
     /// process in it cannot be removed, and that of a job is when the job ends.
     pub fn leave_job(&self) -> Result<()> {

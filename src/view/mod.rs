@@ -12,6 +12,7 @@ use crate::devices::{Devices, Driver, STORES};
 use crate::mpi::{self, Fit, Shown};
 use crate::request::{Access, BindSource, PRIVATE, Settings, Size};
 use crate::sys::Attributes;
+use crate::wire::EPILOG;
 
 use entries::Entries;
 
@@ -160,6 +161,8 @@ pub struct Client {
     pub links: Vec<ClientLink>,
     /// The text of [`LAUNCH`].
     pub launch: String,
+    /// The text of [`crate::wire::EPILOG`].
+    pub epilog: String,
 }
 
 /// A folder or file of the node.
@@ -378,6 +381,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
     }
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
+        entries.add(EPILOG.as_ref(), |path| Entry::File(path, client.epilog.clone()));
         for link in &client.links {
             entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
         }

@@ -114,6 +114,7 @@ fn our_folder_is_there_only_when_something_in_it_is_needed() {
             .map(|(source, target)| ClientBind { source: source.into(), target: target.into(), unless_in_image: false })
             .into(),
         links: vec![ClientLink { place: "/run/coracle/slurm/bin/srun".into(), target: HELPER.into() }],
+        epilog: String::new(),
         launch: "loader=/x\n".into(),
     };
     let ours = |fields, client| -> Vec<PathBuf> {

@@ -79,6 +79,75 @@ ns='readlink /proc/self/ns/mnt'
 	run -125 alice env PATH=/no /usr/bin/coracle exec --job "$job.0" --plan true
 }
 
+# A job whose script, and whose step 0, give themselves another root and say that it is an image's.
+start_forged_job() { # DIRECTORY [mounts]
+	cp "$BATS_TEST_DIRNAME/chrooted.py" .
+	rm -f batch step
+	job_script job.sh "export CORACLE_IMAGE=$busybox
+srun -n1 --overlap python3 chrooted.py step $* &
+python3 chrooted.py batch $*
+wait"
+	job=$(alice sbatch --parsable -N1 -n2 -w n1 --overcommit -o "$dir/out" job.sh)
+	eventually test -e batch && eventually test -e step || fail "$(<out)"
+}
+
+end_forged_job() {
+	rm batch step
+	eventually ended "$job"
+	[[ $(job_field "$job" JobState) == COMPLETED ]] || fail "$(<out)"
+}
+
+@test "a process that has changed its root is in no container, with or without a mount namespace of its own" {
+	local root
+	cp -a "$IMG/tree" own-tree
+	chown -R alice own-tree
+	for root in /scratch "$dir/own-tree" / /tmp '/scratch mounts' "$dir/own-tree mounts"; do
+		# shellcheck disable=SC2086
+		start_forged_job $root || return
+		not_joined "job $job: has no container on this node" srun --jobid="$job" --overlap --container=step true || return
+		not_joined "step $job.batch: has no container on this node" coracle exec --job "$job.batch" -w n1 true || return
+		not_joined "step $job.0: has no container on this node" coracle exec --job "$job.0" true || return
+		end_forged_job || fail "$root" || return
+	done
+}
+
+@test "where the job script is in a container, a bare step is still none, and the script's is found" {
+	cp "$BATS_TEST_DIRNAME/chrooted.py" .
+	job_script job.sh "$ns >$dir/ns.batch
+srun -N1 -n1 --overlap --container=none --export=ALL,CORACLE_IMAGE=$busybox python3 chrooted.py step /scratch &
+until test -e $dir/done; do sleep 0.1; done
+rm step
+wait"
+	job=$(alice sbatch --parsable -N1 -n2 --overcommit --container="$busybox" -o "$dir/out" job.sh)
+	eventually test -e step || fail "$(<out)"
+	not_joined "step $job.0: has no container on this node" coracle exec --job "$job.0" true
+	good coracle exec --job "$job" sh -c "$ns"
+	prints "$(<ns.batch)"
+	touch done
+	eventually ended "$job"
+}
+
+@test "a task that has made itself a user namespace inside of its container is still in it" {
+	job_script job.sh "$ns >$dir/ns.batch; exec unshare -U sh -c 'touch $dir/in; until test -e $dir/done; do sleep 0.1; done'"
+	job=$(alice sbatch --parsable -N1 -n1 --container="$busybox" -o "$dir/out" job.sh)
+	eventually test -e in || fail "$(<out)"
+	good coracle exec --job "$job" sh -c "$ns"
+	prints "$(<ns.batch)"
+	touch done
+	eventually ended "$job"
+}
+
+@test "a directory that is an image is joined" {
+	configure $'version: 1\nuser_images: kernel\ndirectories: allow\nbinds:\n- source: /scratch'
+	job_script job.sh "$ns >$dir/ns.batch; touch $dir/in; until test -e $dir/done; do sleep 0.1; done"
+	job=$(alice sbatch --parsable -N1 -n1 --container="$IMG/tree" -o "$dir/out" job.sh)
+	eventually test -e in || fail "$(<out)"
+	good coracle exec --job "$job" sh -c "$ns; cat /etc/image-only"
+	prints "$(<ns.batch)"$'\n'"$MARK"
+	touch done
+	eventually ended "$job"
+}
+
 @test "without srun that is said" {
 	mv /usr/bin/srun /usr/bin/srun.away
 	run -125 alice coracle exec --job 1 true

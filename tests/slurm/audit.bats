@@ -394,6 +394,47 @@ no_launcher_waits() { ! pgrep -x coracle >/dev/null && ! pgrep -x scontrol >/dev
 	last
 }
 
+# What a process of alice's beside the tasks gets out of the scontrol that sets the comment; $output says it. The comment is
+# set for three jobs; in each a second step asks for it again when its user has emptied it.
+beside_the_comment() {
+	rm -f stop seen
+	on-node n1 as -d "$dir" alice python3 "$BATS_TEST_DIRNAME/commands_seen.py" scontrol "$dir/stop" >seen 3>&- &
+	local looks=$! i first
+	for i in 1 2 3; do
+		lasting --overlap --container="$busybox"
+		first=$step
+		eventually has_comment "$job" "coracle:$busybox" || return
+		scontrol update JobId="$job" Comment=
+		lasting --overlap --jobid="$job" --container="$busybox"
+		eventually no_launcher_waits || return
+		touch done
+		# The one that ends first ends the job.
+		wait "$step" "$first" || true
+	done
+	touch stop
+	wait "$looks"
+	output=$(<seen)
+}
+
+@test "the command that sets the comment is out of its user's reach" {
+	cp "$BATS_TEST_DIRNAME/commands_seen.py" .
+	# The look finds what there is to find.
+	on-node n1 as -d "$dir" alice bash -c "exec -a scontrol sh -c 'until test -e $dir/stop; do sleep 0.1; done'" 3>&- &
+	local open=$!
+	eventually pgrep -u alice -f '^scontrol '
+	on-node n1 as -d "$dir" alice python3 commands_seen.py scontrol "$dir/stop" >seen 3>&- &
+	local looks=$!
+	sleep 0.5
+	touch stop
+	wait "$open" "$looks"
+	output=$(<seen)
+	has_line 'worked: cwd environ exe fd link of ns map_files maps mem ns/mnt oom_score_adj pidfd_getfd process_vm_readv ptrace root'
+	recorded ', comment: yes'
+	beside_the_comment
+	has_line 'seen True'
+	has_line 'worked:'
+}
+
 @test "of an array each task has its own comment" {
 	recorded ', comment: yes'
 	job_script job.sh "until test -e $dir/done; do sleep 0.1; done"

@@ -112,6 +112,31 @@ cancel_a_running_job() {
 	[[ $(sort -u <<<"$output" | wc -l) == 1 ]] || fail "$output"
 }
 
+@test "the command that sets the job's comment is where its step is, out of its user's reach, and holds no group" {
+	before=$(job_groups)
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\naudit: {comment: yes}'
+	on-node n1 as -d "$dir" alice python3 "$BATS_TEST_DIRNAME/commands_seen.py" scontrol "$dir/stop" >seen 3>&- &
+	local looks=$! i
+	for i in 1 2 3; do
+		good sbatch --parsable -w n1 -o /dev/null --container="$busybox" --wrap "until test -e $dir/done.$i; do sleep 0.1; done"
+		job=$output
+		commented() { [[ $(job_field "$job" Comment) == "coracle:$busybox" ]]; }
+		eventually commented
+		touch "done.$i"
+		eventually ended "$job"
+	done
+	touch stop
+	wait "$looks"
+	output=$(<seen)
+	has_line 'seen True'
+	has_line 'worked:'
+	[[ $output =~ $'\n'devices:( /[^ ]*/job_[^ ]*)+$ ]] || fail "$output"
+	# A job that is over before its comment is set leaves nothing either.
+	for i in 1 2 3 4 5 6; do good srun -n1 -w n1 --container="$busybox" true; done
+	healthy
+	eventually groups_as_before
+}
+
 @test "an image that squashfuse_ll reads: the step ends at once, and neither a process nor a cgroup stays" {
 	before=$(job_groups)
 	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'

@@ -138,3 +138,18 @@ srun -n2 --container=/tmp/cast.sif --container-digest=$bare cat /image-only"
 	wait "$step"
 	[[ $servers == 1 ]] || fail "$servers processes"
 }
+
+@test "the namespace that a job has for its /tmp is no container" {
+	cp "$BATS_TEST_DIRNAME/chrooted.py" .
+	job_script job.sh "export CORACLE_IMAGE=$busybox; python3 chrooted.py ready /scratch"
+	job=$(alice sbatch --parsable -n1 -w n1 -o "$dir/out" job.sh)
+	eventually test -e ready || fail "$(<out)"
+	run alice srun --jobid="$job" --overlap --container=step true
+	((status != 0))
+	said usage "job $job: has no container on this node"
+	run alice coracle exec --job "$job.batch" true
+	((status != 0))
+	said usage "step $job.batch: has no container on this node"
+	rm ready
+	eventually ended "$job"
+}

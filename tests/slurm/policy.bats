@@ -170,6 +170,95 @@ srun -n1 --overlap --container=none /bin/sh -c '$WHERE; srun -n1 --overlap sh -c
 	at=node refused policy "the rule partitions.other.required of the site needs the job's partition" srun -n1 -p main true
 }
 
+# A program of alice's that srun is to have run behind each task; what it writes says where it ran.
+epilog() {
+	job_script epilog.sh "test -e /etc/image-only && echo inside >>$dir/epilog || echo host >>$dir/epilog"
+	rm -f "$dir/epilog"
+}
+
+not_with_epilog() { # TEXT COMMAND...
+	at=submit refused policy "--task-epilog: $1" "${@:2}" || return
+	[[ ! -e epilog ]] || fail "$(<epilog)"
+}
+
+@test "a task epilog of the user's, which runs on the node, is refused where a container is required: option and variable" {
+	plugstack 'defaults=on'
+	rules 'required: yes'
+	epilog
+	local why='runs on the node, and the site runs nothing outside of containers (required: yes)'
+	not_with_epilog "$why" srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	not_with_epilog "$why" env SLURM_TASK_EPILOG="$dir/epilog.sh" srun -n1 --container="$busybox" true
+	not_with_epilog "$why" srun -n1 --task-epilog="$dir/epilog.sh" true
+	not_with_epilog "$why" srun -n1 --task-epilog="$dir/epilog.sh" --container=none true
+	not_with_epilog "$why" srun -n1 --container="$busybox" true : -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	# In jobs: a script's step, salloc's, and one that joins.
+	job_script job.sh "srun -n1 --task-epilog=$dir/epilog.sh true; echo \$?; SLURM_TASK_EPILOG=$dir/epilog.sh srun -n1 --container=$busybox true; echo \$?"
+	batch --container="$busybox" job.sh
+	[[ $(grep -cE "^srun: error: coracle: --task-epilog: .*\[policy\]$" <<<"$output") == 2 && $(grep -cx 0 <<<"$output") == 0 ]] || fail "$output"
+	run alice env SLURM_TASK_EPILOG="$dir/epilog.sh" sbatch --parsable -W -o "$dir/batch.out" --container="$busybox" --wrap 'srun -n1 true'
+	((status != 0))
+	grep -qF "coracle: --task-epilog: $why" batch.out || fail "$(<batch.out)"
+	run alice salloc -Q -n1 srun --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	((status != 0))
+	has "coracle: --task-epilog: $why"
+	[[ ! -e epilog ]]
+	# What only looks like one.
+	good srun -n1 --task-epilog= --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+	job_script prolog.sh "test -e /etc/image-only && echo print inside || echo print host"
+	good srun -Q -n1 --task-prolog="$dir/prolog.sh" --container="$busybox" true
+	prints inside
+	good env SLURM_TASK_PROLOG="$dir/prolog.sh" srun -Q -n1 --container="$busybox" true
+	prints inside
+	# These run where srun does.
+	good srun -Q -n1 --prolog="$dir/epilog.sh" --epilog="$dir/epilog.sh" --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+	[[ $(<epilog) == $'host\nhost' ]]
+}
+
+@test "a task epilog of the user's where nothing is required, or not of this user or job" {
+	epilog
+	rules 'required: yes'
+	good srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	plugstack 'defaults=on'
+	rules "default_image: $busybox"
+	good srun -n1 --task-epilog="$dir/epilog.sh" true
+	batch --wrap "srun -n1 --task-epilog=$dir/epilog.sh cat /etc/image-only"
+	prints "$MARK"
+	rules 'required: yes
+users: {alice: {required: no}}'
+	good srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	[[ $(<epilog) == $'host\nhost\nhost\nhost' ]] || fail "$(<epilog)"
+	epilog
+	rules 'groups: {proj: {required: yes}}'
+	not_with_epilog 'runs on the node, and the site runs nothing outside of containers (groups.proj.required: yes)' \
+		srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	rules 'partitions: {other: {required: yes}}'
+	local why='runs on the node, and the site runs nothing outside of containers (partitions.other.required: yes)'
+	not_with_epilog "$why" srun -n1 -p other --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	not_with_epilog "$why" srun -n1 -p main,other --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	not_with_epilog "the rule partitions.other.required of the site needs the job's partition, not known here" \
+		srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	run alice salloc -Q -n1 -p other srun --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	((status != 0))
+	has "coracle: --task-epilog: $why"
+	good srun -n1 -p main --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	good salloc -Q -n1 -p main srun --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	[[ $(<epilog) == $'host\nhost' ]] || fail "$(<epilog)"
+}
+
+@test "a task epilog of the user's is refused where nobody can say whether a container is required" {
+	plugstack 'defaults=on'
+	epilog
+	rules 'required: yes'
+	chmod 600 /etc/coracle/coracle.yaml
+	at=submit refused config /etc/coracle/coracle.yaml srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	chmod 644 /etc/coracle/coracle.yaml
+	plugstack 'defaults=on launcher=/no/such'
+	at=submit refused system --task-epilog srun -n1 --task-epilog="$dir/epilog.sh" --container="$busybox" true
+	[[ ! -e epilog ]]
+}
+
 @test "a step on the node under defaults=on is as without it" {
 	# The variables of this step, without what each has of its own.
 	local what='env | grep -vE "^(SLURM_(JOB_?ID|STEP_?ID|LAUNCH_NODE|SRUN_COMM|STEP_LAUNCHER|TASK_PID|JOB_(START|END)|CPU_BIND)|_=)" | sort; grep -E "^(Cap|NoNew|Seccomp)" /proc/self/status; readlink /proc/self/ns/mnt'

@@ -202,3 +202,127 @@ a_disk() {
 	good srun -n1 --container="$busybox" --container-overlay="$dir/overlay" cat /f
 	prints x
 }
+
+# Others' files in a directory of alice's, which she may move and not remove.
+others_files() { # DIRECTORY
+	on-node n1 sh -c "install -d -o alice $1; install -d -m 755 $1/F $1/F/G $1/F/H; for file in F/own F/G/deep; do install -m 600 /dev/null $1/\$file; done
+		install -d -o bob -m 700 $1/bobs; install -o bob -m 600 /dev/null $1/bobs/own"
+}
+
+all_there() { # DIRECTORY
+	[[ $(on-node n1 find "$1" -mindepth 1 -printf '%P\n' | sort | tr '\n' ' ') == 'F F/G F/G/deep F/H F/own bobs bobs/own ' ]] ||
+		fail "$(on-node n1 find "$1")"
+}
+
+@test "overlay: what of others its user has put into the kernel's work directory stays, at each depth and by each name" {
+	a_disk
+	local at
+	same_mounts() { :; } # the disk is there
+	for at in work work/work work/index work/work/a work/work/work/work; do
+		others_files $kept.project
+		on-node n1 sh -c "install -d -o alice $kept $kept/upper; as alice mkdir -p $(dirname $kept/$at); mv $kept.project $kept/$at"
+		refused bind "$kept/work: cannot be emptied with your rights: " srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true || return
+		all_there $kept/$at || return
+		[[ $(on-node n1 ls -A "$kept") == $'.coracle.lock\nupper\nwork' ]] || fail "$(on-node n1 ls -lA "$kept")" || return
+		on-node n1 rm -rf "$kept"
+	done
+}
+
+@test "overlay: what is left in work of an earlier overlay is removed, and what was kept is there" {
+	a_disk
+	# As the kernel leaves it, with temporary files of one that was killed.
+	on-node n1 as -d "$kept" alice sh -c 'mkdir -p upper work/work/x work/index && echo kept >upper/file && touch work/work/#1f work/work/x/y &&
+		ln -s /etc/passwd work/work/link && mkfifo work/work/fifo && chmod 0 work/work/x work/work'
+	good srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" cat /file
+	prints kept
+	[[ $(on-node n1 find "$kept/work" -printf '%P:%u:%m ') == ':alice:755 work:alice:0 ' ]] || fail "$(on-node n1 find "$kept" -ls)"
+	[[ $(on-node n1 ls -A "$kept") == $'.coracle.lock\nupper\nwork' ]]
+	on-node n1 as -d "$kept" alice sh -c 'chmod 700 work/work && rm -r work upper .coracle.lock'
+	[[ -z $(on-node n1 ls -A "$kept") ]]
+}
+
+@test "overlay: a work that leads elsewhere is removed itself, and not what it leads to" {
+	a_disk
+	on-node n1 as alice sh -c "mkdir $kept/mine && touch $kept/mine/file && ln -s mine $kept/work"
+	good srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true
+	on-node n1 test -e "$kept/mine/file"
+	[[ $(on-node n1 stat -c %F "$kept/work") == directory ]]
+}
+
+@test "overlay: names that are exchanged all the time lead to no file of others'" {
+	a_disk
+	cat >exchange.py <<-'PYTHON'
+		import ctypes, os, sys
+		libc = ctypes.CDLL(None)
+		one, other, stop = (name.encode() for name in sys.argv[1:])
+		while not os.path.exists(stop):
+		    for _ in range(1000):
+		        libc.renameat2(-100, one, -100, other, 2)
+	PYTHON
+	local i exchanger
+	others_files $kept.project
+	on-node n1 sh -c "install -d -o alice $kept/upper $kept/work $kept/work/work $kept.decoy $kept.decoy/work; mv $kept.project $kept.decoy/work/work"
+	on-node n1 as -d "$dir" alice python3 exchange.py "$kept/work" "$kept/decoy" "$dir/stop" 3>&- &
+	exchanger=$!
+	on-node n1 mv $kept.decoy "$kept/decoy"
+	same_mounts() { :; } # the disk is there
+	for i in 1 2 3 4 5 6 7 8; do
+		alice srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true || true
+	done
+	touch stop
+	wait "$exchanger"
+	on-node n1 sh -c "cd $kept && find . -name F -exec mv {}/../ $kept.found \\; 2>/dev/null; true"
+	[[ $(on-node n1 find "$kept" "$kept.found" '(' -name own -o -name deep ')' 2>/dev/null | wc -l) == 3 ]] || fail "$(on-node n1 find "$kept")"
+}
+
+@test "overlay: a lock that others hold on the user's directories keeps nobody out" {
+	a_disk
+	local holders=() name
+	on-node n1 as alice mkdir "$kept/upper" "$kept/work"
+	for name in . upper work; do
+		on-node n1 as bob flock -x "$kept/$name" sh -c "until test -e $dir/go; do sleep 0.1; done" 3>&- &
+		holders+=($!)
+	done
+	eventually on-node n1 sh -c "! flock -n $kept true && ! flock -n $kept/upper true && ! flock -n $kept/work true"
+	good srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" cat /etc/image-only
+	prints "$MARK"
+	touch go
+	wait "${holders[@]}"
+	run on-node n1 as bob flock -n "$kept/.coracle.lock" true
+	((status != 0))
+	[[ $(on-node n1 stat -c %U:%a "$kept/.coracle.lock") == alice:600 ]]
+}
+
+@test "overlay: a lock file that is not its user's alone, or no file, is refused" {
+	a_disk
+	local made
+	same_mounts() { :; } # the disk is there
+	for made in 'install -m 600 -o bob /dev/null' 'install -m 666 -o alice /dev/null' 'ln -s /etc/passwd' 'as alice mkfifo -m 600' 'as alice mkdir'; do
+		on-node n1 sh -c "rm -rf $kept/.coracle.lock; $made $kept/.coracle.lock"
+		run alice srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true
+		((status == 125)) || fail "$made: $status $output" || return
+		said bind "$kept" || fail "$made" || return
+	done
+}
+
+@test "overlay: a step and coracle exec of the same user keep each other out" {
+	a_disk
+	alice srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" sh -c "touch $dir/in; until test -e $dir/go; do sleep 0.1; done" 3>&- &
+	local step=$! why="$kept: is written to by another container on this node"
+	eventually test -e in
+	run on-node n1 as -d "$dir" alice coracle exec --overlay "$kept" "$busybox" true
+	touch go
+	wait "$step"
+	((status == 125)) || fail "$status $output"
+	has "coracle: $why [bind]"
+	rm -f in go
+	on-node n1 as -d "$dir" alice coracle exec --overlay "$kept" "$busybox" sh -c "touch $dir/in; until test -e $dir/go; do sleep 0.1; done" 3>&- &
+	step=$!
+	eventually test -e in
+	run alice srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true
+	touch go
+	wait "$step"
+	((status == 125)) || fail "$status $output"
+	said bind "$why"
+	on-node n1 as -d "$dir" alice coracle exec --overlay "$kept" "$busybox" true
+}

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod disk;
+mod kept;
 mod root;
 
 use std::fs::File;
@@ -26,6 +27,7 @@ use crate::accounts;
 use crate::proxy::Account;
 
 pub use disk::{Disk, Rights};
+pub use root::SOURCE;
 
 /// The refusal of an image that the kernel cannot read.
 pub fn damaged(name: &str, error: &sys::Error) -> Refusal {

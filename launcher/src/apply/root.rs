@@ -11,10 +11,10 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace, MountPropagation};
 use coracle::view::Entry;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
 
-use super::Rights;
+use super::{Rights, kept};
 
 /// A small file system in memory, attached in the new namespace, in which the container is put together. It goes
 /// out of sight with the node's tree when the container's root is entered.
@@ -24,7 +24,10 @@ pub struct Stage {
 
 /// Of everything that shows the image.
 pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
-const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
+pub(super) const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
+/// Source of the file systems that are made for a container, in mount tables. The one at `/dev` is what
+/// [`crate::join`] knows a container by.
+pub const SOURCE: &str = "coracle";
 /// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
 /// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
 const PLACE: &str = "/sys";
@@ -35,7 +38,7 @@ impl Stage {
     /// Attaches it.
     pub fn attach() -> sys::Result<Self> {
         let context = FsContext::open(c"tmpfs")?;
-        context.string(c"source", "coracle")?;
+        context.string(c"source", SOURCE)?;
         context.string(c"mode", "0755")?;
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
@@ -87,7 +90,7 @@ impl Stage {
             (Some(Upper::Folder(path)), Some(folder)) => {
                 // An upper layer has to be in this namespace.
                 sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
-                kept(&lower, path, folder, identity)?
+                kept::mount(&lower, path, folder, identity)?
             }
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
@@ -196,7 +199,7 @@ fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
 /// An empty file system in memory, detached; root's unless `owner` is said.
 pub fn memory(size: u64, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
-    context.string(c"source", "coracle")?;
+    context.string(c"source", SOURCE)?;
     context.string(c"mode", "0755")?;
     context.string(c"size", &size.to_string())?;
     if let Some(owner) = owner {
@@ -206,95 +209,17 @@ pub fn memory(size: u64, attributes: Attributes, owner: Option<&Identity>) -> sy
     context.mount(attributes)
 }
 
-fn by_descriptor(fd: &impl AsRawFd) -> String {
+pub(super) fn by_descriptor(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
+pub(super) fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
     // Its own notes on files are in trusted.* attributes otherwise, which only the machine's root has.
     if !sys::in_first_user_namespace()? {
         context.flag(c"userxattr")?;
     }
     context.string(c"upperdir", &by_descriptor(upper))?;
     context.string(c"workdir", &by_descriptor(work))
-}
-
-/// How often a folder that is being mounted by somebody else is tried again, each time after 10 ms.
-const LOCK_TRIES: u32 = 300;
-
-/// Keeps others from mounting an overlay with this upper folder until it is dropped: whether one is in use and its
-/// mounting are two steps. EBUSY when somebody holds on to it.
-fn lock(upper: &OwnedFd) -> sys::Result<Flock<OwnedFd>> {
-    let mut fd = upper.try_clone().map_err(|cause| sys::Error::from_io("dup()", &cause))?;
-    for _ in 0..LOCK_TRIES {
-        match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) => fd = back,
-            Err((_, errno)) => return Err(sys::Error::new("flock(upper)", errno)),
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    Err(sys::Error::new("flock(upper)", Errno::EBUSY))
-}
-
-/// An overlay that writes into a folder of the user's.
-///
-/// The kernel works on the upper layer with the rights of whoever made the mount, so it is made with hardly more than
-/// the user's ([`sys::with_overlay_rights`]): what he may not leave there by himself, an image may not either. The
-/// folder, and what of it becomes the layer, must be the user's own.
-fn kept(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
-    let shown = path.display().to_string();
-    let made = sys::with_fs_identity(identity, || {
-        let [upper, work] = ["upper", "work"].map(|name| {
-            match make_folder(folder.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
-                Err(error) if error.errno() != Errno::EEXIST => return Err(error),
-                _ => {}
-            }
-            sys::open_beneath(folder, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-        });
-        Ok((upper?, work?))
-    });
-    made.and_then(|made| made)
-        .and_then(|(upper, work): (OwnedFd, OwnedFd)| {
-            for fd in [folder, &upper, &work] {
-                let stat = nix::sys::stat::fstat(fd).map_err(|errno| sys::Error::new("fstat()", errno))?;
-                if stat.st_uid != identity.uid {
-                    return Err(sys::Error::new("fstat()", Errno::EPERM));
-                }
-            }
-            let _lock = lock(&upper)?;
-            let mount = |index: bool| {
-                sys::with_overlay_rights(identity, || {
-                    let context = overlay_context(lower)?;
-                    write_into(&context, &upper, &work)?;
-                    if index {
-                        context.string(c"index", "on")?;
-                    }
-                    context.mount(READ_AND_WRITE)
-                })?
-            };
-            // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then
-            // it also wants the very mounts below that were there the first time (ESTALE), and ours are always new. The
-            // trial must be gone before: the folder would not be marked as used by the second one.
-            match mount(true).map(drop) {
-                Err(error) if error.errno() == Errno::EBUSY => Err(error),
-                _ => mount(false),
-            }
-        })
-        .map_err(|error| match error.errno() {
-            Errno::ENODEV => overlay_refused("--container-overlay", &error),
-            Errno::EBUSY => Refusal::new(Kind::Bind, shown, "is written to by another container on this node")
-                .hint("give each step that runs at the same time a folder of its own"),
-            Errno::EACCES | Errno::EPERM => {
-                Refusal::new(Kind::Bind, shown, "cannot be used as an overlay: permission denied")
-                    .hint("it must be yours")
-            }
-            Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
-                Refusal::new(Kind::Bind, shown, format!("its file system cannot keep an overlay: {error}"))
-                    .hint("use a folder on a disk of the node")
-            }
-            _ => Refusal::new(Kind::Bind, shown, error.to_string()),
-        })
 }
 
 /// Where things are attached that only have to be attached somewhere.
@@ -310,9 +235,9 @@ pub fn overlay(layers: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
     overlay_context(layers)?.mount(ONLY_READ)
 }
 
-fn overlay_context(layers: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
+pub(super) fn overlay_context(layers: &[BorrowedFd<'_>]) -> sys::Result<FsContext> {
     let context = FsContext::open(c"overlay")?;
-    context.string(c"source", "coracle")?;
+    context.string(c"source", SOURCE)?;
     let paths: Vec<String> = layers.iter().map(by_descriptor).collect();
     context.string(c"lowerdir", &paths.join(":"))?;
     Ok(context)
@@ -379,7 +304,7 @@ fn folder_like_the_images(
         .map_err(|errno| wrong("fchmod", errno))
 }
 
-fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
+pub(super) fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
     nix::sys::stat::mkdirat(at, path, mode).map_err(|errno| sys::Error::new(format!("mkdirat({path:?})"), errno))
 }
 

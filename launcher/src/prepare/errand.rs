@@ -15,6 +15,7 @@ use coracle::view::HELPER;
 
 use super::Server;
 use crate::clock::Clock;
+use crate::epilog;
 use crate::facts::{self, Known};
 use crate::grant::{Grants, Provision, Teller};
 use crate::join;
@@ -110,10 +111,17 @@ impl Server {
         // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
         // between each of them and the image.
         let single = self.start.nodes == 1 && self.start.tasks == 1;
-        let client = match script || single || request.commands {
+        let mut client = match script || single || request.commands {
             true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
             false => None,
         };
+        let mut known = known;
+        if let Some(client) = &mut client {
+            if known.is_none() && config.any_rule(|rule| rule.required.is_some()) {
+                known = Some(self.known(&config)?);
+            }
+            client.epilog = epilog::text(known.as_ref().map(|known| &known.rules));
+        }
         let job = self.job(&config);
         let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, told);
         let teller = Teller::Step { script, node: self.start.node_name.clone() };

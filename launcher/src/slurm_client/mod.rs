@@ -173,7 +173,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
             .filter(|name| node.exists(&bin.join(name)))
             .map(|name| Link { place: Path::new(BIN).join(name), target: helper.to_owned() }),
     );
-    Ok(launch.map(|launch| Client { binds: shown.binds, links, launch }))
+    Ok(launch.map(|launch| Client { binds: shown.binds, links, launch, epilog: String::new() }))
 }
 
 /// One of the node's commands, whether containers show them or not.

@@ -1,0 +1,242 @@
+//! A root whose changes are kept in a directory of the user's: its `upper` is the overlay's upper layer, and its `work` what
+//! the kernel works in.
+//!
+//! The kernel works on both with the rights of the mounter, for as long as the mount is used, so it is made with hardly
+//! more than the user's ([`sys::with_overlay_rights`]): what they may not leave there by themselves, an image may not
+//! either. But CAP_DAC_OVERRIDE is among these rights, and the first thing that the kernel does is to empty its work directory
+//! (fs/overlayfs/super.c, `ovl_workdir_create`). So it gets one that is empty for certain: it is made here, below a directory
+//! that only root may enter, and is the user's once the mount is made. The one of the last time is removed before, with the
+//! user's rights.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Identity};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
+use nix::unistd::UnlinkatFlags;
+
+use super::root::{READ_AND_WRITE, by_descriptor, make_folder, overlay_context, overlay_refused, write_into};
+
+/// Names in the user's directory.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+/// The file whose lock keeps other containers out while one is mounted.
+const LOCK: &str = ".coracle.lock";
+/// How often a directory that is being mounted by another process is tried again, each time after 10 ms.
+const LOCK_TRIES: u32 = 300;
+/// The most that is removed of the last time's `work`: directories in each other, and names.
+const MAX_DEPTH: u32 = 8;
+const MAX_NAMES: u32 = 100_000;
+
+/// The lock of a kept overlay's directory, held until it is dropped: that no other overlay uses it and its mounting are
+/// two steps. The file is the user's and only theirs to open, since flock(2) asks for no more than an open file.
+struct OverlayLock {
+    _file: Flock<File>,
+}
+
+impl OverlayLock {
+    /// EBUSY when another process holds on to it; EPERM when the file is not the user's.
+    fn take(folder: &OwnedFd, identity: &Identity) -> sys::Result<Self> {
+        let failed = |errno| sys::Error::new(format!("open({LOCK:?})"), errno);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o600);
+        let open = || nix::fcntl::openat(folder, LOCK, flags, mode).map_err(failed);
+        let mut file = File::from(sys::with_fs_identity(identity, open)??);
+        let stat = stat(&file)?;
+        let regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        if !regular || stat.st_uid != identity.uid || stat.st_mode & 0o077 != 0 {
+            return Err(failed(Errno::EPERM));
+        }
+        for _ in 0..LOCK_TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { _file: lock }),
+                Err((back, Errno::EWOULDBLOCK)) => file = back,
+                Err((_, errno)) => return Err(sys::Error::new(format!("flock({LOCK:?})"), errno)),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Err(sys::Error::new(format!("flock({LOCK:?})"), Errno::EBUSY))
+    }
+}
+
+/// An overlay over `lower` that writes into `folder`, which is open on `path`. It, `upper` and what is left of `work` must be
+/// the user's own.
+pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
+    let shown = path.display().to_string();
+    let refusal = |error: &sys::Error| match error.errno() {
+        Errno::ENODEV => overlay_refused("--container-overlay", error),
+        Errno::EBUSY => Refusal::new(Kind::Bind, &shown, "is written to by another container on this node")
+            .hint("give each step that runs at the same time a folder of its own"),
+        Errno::EACCES | Errno::EPERM => {
+            Refusal::new(Kind::Bind, &shown, "cannot be used as an overlay: permission denied").hint("it must be yours")
+        }
+        Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
+            Refusal::new(Kind::Bind, &shown, format!("its file system cannot keep an overlay: {error}"))
+                .hint("use a folder on a disk of the node")
+        }
+        _ => Refusal::new(Kind::Bind, &shown, error.to_string()),
+    };
+    let ready = (|| {
+        owned(folder, identity)?;
+        let upper = sys::with_fs_identity(identity, || own_folder(folder, UPPER))??;
+        owned(&upper, identity)?;
+        let lock = OverlayLock::take(folder, identity)?;
+        Ok((upper, lock, Fresh::make(folder)?))
+    })();
+    let (upper, _lock, fresh) = ready.map_err(|error| refusal(&error))?;
+    let mount = |index: bool| {
+        sys::with_overlay_rights(identity, || {
+            let context = overlay_context(lower)?;
+            write_into(&context, &upper, &fresh.work)?;
+            if index {
+                context.string(c"index", "on")?;
+            }
+            context.mount(READ_AND_WRITE)
+        })?
+    };
+    // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then it also
+    // wants the very mounts below that were there the first time (ESTALE), and ours are always new. The trial must be gone
+    // before: the folder would not be marked as used by the second one. And before that the other one's work is let be.
+    if let Err(error) = mount(true).map(drop)
+        && error.errno() == Errno::EBUSY
+    {
+        fresh.discard(identity);
+        return Err(refusal(&error));
+    }
+    let removed = sys::with_fs_identity(identity, || remove(folder.as_fd(), WORK.as_ref(), 0, &mut 0));
+    if let Err(error) = removed.and_then(|removed| removed) {
+        fresh.discard(identity);
+        return Err(match error.errno() {
+            Errno::EACCES | Errno::EPERM | Errno::ENOTEMPTY | Errno::EMFILE => Refusal::new(
+                Kind::Bind,
+                format!("{shown}/{WORK}"),
+                format!("cannot be emptied with your rights: {error}"),
+            )
+            .hint("an overlay needs it empty; move it away if something of others' is in it"),
+            _ => refusal(&error),
+        });
+    }
+    let mounted = fresh.move_to(folder, identity).and_then(|()| mount(false));
+    let done = mounted.and_then(|root| fresh.give(identity).map(|()| root));
+    done.map_err(|error| {
+        fresh.discard(identity);
+        refusal(&error)
+    })
+}
+
+/// A work directory that only root can have put anything into.
+struct Fresh<'a> {
+    folder: &'a OwnedFd,
+    /// The directory around it, by its name in the user's, which the user may give to another one at any time.
+    name: CString,
+    around: OwnedFd,
+    work: OwnedFd,
+}
+
+impl<'a> Fresh<'a> {
+    /// Makes it. What is found by a name in the user's directory may be anything by then, so it is looked at: in one of
+    /// root's with mode 0700, whichever that is, only root can have made `work`.
+    fn make(folder: &'a OwnedFd) -> sys::Result<Self> {
+        let mut random = [0u8; 16];
+        let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
+        read.map_err(|cause| sys::Error::from_io("read(\"/dev/urandom\")", &cause))?;
+        let name = format!(".coracle.{:032x}", u128::from_ne_bytes(random));
+        let only_ours = Mode::from_bits_truncate(0o700);
+        make_folder(folder.as_fd(), Path::new(&name), only_ours)?;
+        let around = open_folder(folder, &name)?;
+        let found = stat(&around)?;
+        if found.st_uid != nix::unistd::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
+            return Err(sys::Error::new(format!("fstat({name:?})"), Errno::EPERM));
+        }
+        make_folder(around.as_fd(), Path::new(WORK), only_ours)?;
+        let work = open_folder(&around, WORK)?;
+        let name = CString::new(name).map_err(|_| sys::Error::new("mkdirat()".to_owned(), Errno::EINVAL))?;
+        Ok(Self { folder, name, around, work })
+    }
+
+    /// Gives it its name in the user's directory; the directory around it is gone then.
+    fn move_to(&self, folder: &OwnedFd, identity: &Identity) -> sys::Result<()> {
+        nix::fcntl::renameat2(&self.around, WORK, folder, WORK, RenameFlags::RENAME_NOREPLACE)
+            .map_err(|errno| sys::Error::new(format!("renameat2({WORK:?})"), errno))?;
+        self.unname(identity);
+        Ok(())
+    }
+
+    /// Makes it the user's, as they know it: nothing of theirs could be in it before.
+    fn give(&self, identity: &Identity) -> sys::Result<()> {
+        nix::unistd::fchown(&self.work, Some(identity.uid.into()), Some(identity.gid.into()))
+            .map_err(|errno| sys::Error::new(format!("fchown({WORK:?})"), errno))?;
+        nix::sys::stat::fchmod(&self.work, Mode::from_bits_truncate(0o755))
+            .map_err(|errno| sys::Error::new(format!("fchmod({WORK:?})"), errno))
+    }
+
+    /// Removes it with what the kernel has made in it. Where it could not be, it is left to its user, whose next start
+    /// removes it.
+    fn discard(&self, identity: &Identity) {
+        for below in ["work", "index"] {
+            let _ = nix::unistd::unlinkat(&self.work, below, UnlinkatFlags::RemoveDir);
+        }
+        let _ = self.give(identity);
+        let _ = nix::unistd::unlinkat(&self.around, WORK, UnlinkatFlags::RemoveDir);
+        self.unname(identity);
+    }
+
+    /// Removes the directory around it, by a name that the user may have given away: so with their rights.
+    fn unname(&self, identity: &Identity) {
+        let remove = || nix::unistd::unlinkat(self.folder, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
+        let _ = sys::with_fs_identity(identity, remove);
+    }
+}
+
+fn stat(fd: impl AsFd) -> sys::Result<FileStat> {
+    nix::sys::stat::fstat(fd).map_err(|errno| sys::Error::new("fstat()", errno))
+}
+
+/// EPERM if it is not the user's.
+fn owned(fd: &OwnedFd, identity: &Identity) -> sys::Result<()> {
+    let own = stat(fd)?.st_uid == identity.uid;
+    own.then_some(()).ok_or_else(|| sys::Error::new("fstat()", Errno::EPERM))
+}
+
+fn open_folder(at: impl AsFd, name: &str) -> sys::Result<OwnedFd> {
+    sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// A directory that is made if it is missing.
+fn own_folder(folder: &OwnedFd, name: &str) -> sys::Result<OwnedFd> {
+    match make_folder(folder.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
+        Err(error) if error.errno() != Errno::EEXIST => Err(error),
+        _ => open_folder(folder, name),
+    }
+}
+
+/// Removes `name` and what is in it, with the file system rights that this process has: they must be the user's. Within
+/// limits, since root's launcher does it: ENOTEMPTY and EMFILE beyond.
+fn remove(at: BorrowedFd<'_>, name: &OsStr, depth: u32, names: &mut u32) -> sys::Result<()> {
+    *names += 1;
+    let failed = |errno| sys::Error::new(format!("unlinkat({name:?})"), errno);
+    if *names > MAX_NAMES {
+        return Err(failed(Errno::EMFILE));
+    }
+    match nix::unistd::unlinkat(at, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTDIR) => return nix::unistd::unlinkat(at, name, UnlinkatFlags::NoRemoveDir).map_err(failed),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) if depth < MAX_DEPTH => {}
+        Err(errno) => return Err(failed(errno)),
+    }
+    // The kernel's own directory has no mode bits at all.
+    let _ = nix::sys::stat::fchmodat(at, name, Mode::from_bits_truncate(0o700), FchmodatFlags::FollowSymlink);
+    let folder = sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let list = |cause: &std::io::Error| sys::Error::from_io(format!("readdir({name:?})"), cause);
+    for entry in std::fs::read_dir(by_descriptor(&folder)).map_err(|cause| list(&cause))? {
+        remove(folder.as_fd(), &entry.map_err(|cause| list(&cause))?.file_name(), depth + 1, names)?;
+    }
+    nix::unistd::unlinkat(at, name, UnlinkatFlags::RemoveDir).map_err(failed)
+}
