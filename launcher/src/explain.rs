@@ -44,7 +44,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy)?;
+    let mut opened = run.open(&proxy, &mut stages::at_once)?;
     println!("image   {}", clean(&run.path().display().to_string()));
     if opened.image.is_directory() {
         println!("holds   {}", opened.image);
@@ -54,7 +54,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         println!("digest  {digest}");
     }
-    let verdict = run.judge(&proxy, &mut opened)?;
+    let verdict = run.judge(&proxy, &mut opened, &mut stages::at_once)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -67,7 +67,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
             proxy = Proxy::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
+            opened = Opened { digest: opened.digest, ..run.open(&proxy, &mut stages::at_once)? };
             run.judge_own(&opened)?
         }
     };

@@ -239,7 +239,14 @@ impl Server {
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
         let proxy = Proxy::start(&self.start.identity, deadline)?;
-        let loaded = run.load(&proxy)?;
+        let daemon = self.start.daemon;
+        let loaded = run.load(&proxy, &mut || {
+            if slot.is_none() {
+                *slot = Some(self.where_it_is(deadline)?);
+                proxy.enter_job(daemon)?;
+            }
+            Ok(())
+        })?;
         // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
         // a guess does not matter.
         let guess = self.guess();
@@ -251,26 +258,27 @@ impl Server {
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
-            if let Ok(Some(variables)) = &variables {
+            // What goes beyond the limits of this moment is asked again when slurmstepd has set up the step.
+            let variables = variables.unwrap_or_default();
+            if let Some(variables) = &variables {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
             }
             proxy.postpone(begun.elapsed());
             Some((container, variables, wants))
         });
-        let here = slot.insert(self.where_it_is(proxy.deadline())?);
+        let here = match slot {
+            Some(here) => here,
+            None => slot.insert(self.where_it_is(proxy.deadline())?),
+        };
         run.clock.lap("wait");
         self.confine(run)?;
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants)) if same(&wants) => (container, variables?),
+            Some((container, variables, wants)) if same(&wants) => (container, variables),
             ahead => {
                 let container = run.build(&proxy, &loaded, here, script)?;
                 // Found out once for the node: scripts may take long, and do things.
-                let variables = match ahead {
-                    Some((_, variables, _)) => variables?,
-                    None => None,
-                };
-                (container, variables)
+                (container, ahead.and_then(|(_, variables, _)| variables))
             }
         };
         let variables = match variables {
@@ -446,7 +454,7 @@ impl Server {
             Some(Built { loaded: Some(loaded), variables, .. }) if still_the_same(&proxy, run, &loaded)? => {
                 (loaded, Some(variables))
             }
-            _ => (run.load(&proxy)?, None),
+            _ => (run.load(&proxy, &mut || proxy.enter_job(self.start.daemon))?, None),
         };
         // Of files that this namespace may have otherwise.
         run.mpi = None;
