@@ -72,9 +72,7 @@ impl LoopDevice {
     }
 
     /// Takes a free device; `configure` is what calls [`configure_loop`] on it, here or in another process.
-    pub fn attach_by(
-        configure: impl Fn(BorrowedFd<'_>) -> Result<()>,
-    ) -> std::result::Result<Self, LoopError> {
+    pub fn attach_by(configure: impl Fn(BorrowedFd<'_>) -> Result<()>) -> std::result::Result<Self, LoopError> {
         let control = open("/dev/loop-control".into()).map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => LoopError::NoDriver(error),
             _ => LoopError::Failed(error),

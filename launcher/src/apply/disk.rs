@@ -234,8 +234,9 @@ fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Res
     };
     attached.map_err(|error| match error {
         LoopError::NoDriver(error) => no_module(name, &error, "loop"),
-        LoopError::NoNode(error) => Refusal::system(name, &error)
-            .hint("all loop devices with a node in /dev are in use: udev makes nodes as they are needed, mknod(1) by hand"),
+        LoopError::NoNode(error) => Refusal::system(name, &error).hint(
+            "all loop devices with a node in /dev are in use: udev makes nodes as they are needed, mknod(1) by hand",
+        ),
         LoopError::Failed(error) => Refusal::system(name, &error),
     })
 }

@@ -67,7 +67,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// against the OOM killer.
 fn sanitize() -> sys::Result<Channel> {
     sys::reset_signals()?;
-    let channel = Channel::inherit(sys::CHANNEL)?;
+    let channel = Channel::of_parent()?;
     sys::set_undumpable()?;
     // slurmstepd has the user's groups by now, and what we make would have them, too.
     let root = nix::unistd::Gid::from_raw(0);
