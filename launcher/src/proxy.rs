@@ -20,7 +20,7 @@ use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
 use coracle::store::Record;
-use coracle::sys::{self, Channel, Child, Identity, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, Child, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -28,6 +28,7 @@ use nix::sys::resource::Resource;
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::FUSE_SUPER_MAGIC;
 
+use crate::openers::Slot;
 use crate::{host_driver, host_mpi};
 
 /// The child and the line to it. It ends when this is dropped.
@@ -115,8 +116,11 @@ impl Proxy {
         let uid = identity.uid;
         // All work that it may do is over by then.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
-        let child = sys::fork(|| match become_proxy(theirs, identity, seconds) {
-            Ok(channel) => serve(&channel, uid),
+        // In a user namespace all processes are its user's own.
+        let root = nix::unistd::geteuid().is_root() && sys::in_first_user_namespace().map_err(failed)?;
+        let slot = root.then(|| Slot::take(uid)).transpose()?;
+        let child = sys::fork(|| match become_proxy(&theirs, slot.as_ref(), identity, seconds) {
+            Ok(()) => serve(&theirs, uid),
             Err(_) => 1,
         })
         .map_err(failed)?;
@@ -218,10 +222,10 @@ impl Proxy {
     }
 
     /// Whether this very file is found again at `path` below `folder`. A path is only a hint of where to look.
-    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &Metadata) -> Result<bool, Refusal> {
+    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
         let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
-        let found = nix::sys::stat::fstat(&found);
-        Ok(found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())))
+        let found = CachedStat::of(&found);
+        Ok(found.is_ok_and(|found| (found.device, found.inode) == (file.device, file.inode)))
     }
 
     /// Asks a question of [`host_mpi`] about the image `what` that is mounted as `root`.
@@ -320,14 +324,14 @@ fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
 }
 
 /// `seconds` is the most time of a processor that it may use.
-fn become_proxy(channel: Channel, identity: &Identity, seconds: u64) -> sys::Result<Channel> {
-    let channel = sys::keep_only(channel)?;
+fn become_proxy(channel: &Channel, slot: Option<&Slot>, identity: &Identity, seconds: u64) -> sys::Result<()> {
+    let kept: Vec<BorrowedFd<'_>> = slot.iter().map(|slot| slot.file().as_fd()).chain([channel.as_fd()]).collect();
+    sys::close_others(&kept)?;
     sys::become_user(identity)?;
     sys::set_no_new_privileges()?;
     sys::set_undumpable()?;
     sys::die_with_parent()?;
-    sys::limit(&[(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, 0), (Resource::RLIMIT_CPU, seconds)])?;
-    Ok(channel)
+    sys::limit(&[(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, 0), (Resource::RLIMIT_CPU, seconds)])
 }
 
 fn serve(channel: &Channel, uid: u32) -> u8 {

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,7 +16,7 @@ use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings, Variable};
 use coracle::store::Shelf;
-use coracle::sys::{self, Identity, MountNamespace};
+use coracle::sys::{self, CachedStat, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::fcntl::OFlag;
@@ -281,8 +280,8 @@ impl Run {
             digest: opened.digest,
             signers: opened.signers.clone(),
         };
-        let Ok(file) = opened.file.metadata() else { return Ok(own) };
-        let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
+        let Ok(file) = CachedStat::of(&opened.file) else { return Ok(own) };
+        let mut provenance = Provenance { owner: file.uid, mode: file.mode, ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
@@ -307,6 +306,7 @@ impl Run {
         script_folder: Option<&'a Path>,
     ) -> Surroundings<'a> {
         Surroundings {
+            root: self.authority == Authority::Root && self.identity.uid == 0,
             directory: &here.directory,
             home: loaded.account.home.as_deref(),
             script_folder,
@@ -422,8 +422,11 @@ impl Run {
         for want in self.wants(around) {
             let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
             let sight = match want.origin {
-                // In a /dev of our own, whatever the image has there.
+                // In a /dev of our own, and in the node's /proc, whatever the image has there.
                 Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                Origin::Kernel if want.target.parent() == Some(Path::new("/proc")) => {
+                    Ok(Sight { place: want.target.clone(), found: None, link: None })
+                }
                 _ => rights
                     .during(|| survey::look(image, &want.target))
                     .map_err(|error| apply::damaged(&name, &error))?,

@@ -37,7 +37,7 @@ pub use bpf::{DeviceRule, MAX_DEVICE_RULES, allow_devices, has_device_rules};
 pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
-pub use fuse::{FuseAbort, FuseDevice};
+pub use fuse::{CachedStat, FuseAbort, FuseDevice};
 pub use idmap::swap_root_and;
 pub use listener::Listener;
 pub use loopdev::{LoopDevice, LoopError, configure_loop};

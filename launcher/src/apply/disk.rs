@@ -227,7 +227,7 @@ impl Source {
 /// judged is the one that is mounted, whatever the proxy may say.
 fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
     let size = image::loop_size(layer.offset, layer.size, opened.length);
-    let attached = if opened.file.metadata().is_ok() {
+    let attached = if sys::CachedStat::of(&opened.file).is_ok() {
         LoopDevice::attach(&opened.file, layer.offset, size)
     } else {
         LoopDevice::attach_by(|device| proxy.configure_loop(device, layer.offset, size))

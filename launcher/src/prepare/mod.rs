@@ -20,7 +20,7 @@ use coracle::plan::Plan;
 use coracle::policy;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Settings, is_script};
-use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
@@ -511,9 +511,11 @@ fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Ref
         return Ok(false);
     }
     let Ok((found, _)) = proxy.open_source(run.path())? else { return Ok(false) };
-    let key = |fd: BorrowedFd<'_>| {
-        let stat = nix::sys::stat::fstat(fd).ok();
-        stat.map(|stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec))
-    };
-    Ok(key(found.as_fd()).is_some() && key(found.as_fd()) == key(loaded.opened.file.as_fd()))
+    let known = CachedStat::of(&loaded.opened.file).ok();
+    Ok(CachedStat::of(&found).is_ok_and(|found| {
+        known.is_some_and(|known| {
+            (found.device, found.inode, found.size, found.changed)
+                == (known.device, known.inode, known.size, known.changed)
+        })
+    }))
 }
