@@ -118,6 +118,7 @@ impl Case {
             doubts: Vec::new(),
         });
         let around = Surroundings {
+            root: false,
             directory: path("directory").unwrap(),
             home: path("home"),
             script_folder: path("script-folder"),

@@ -20,6 +20,7 @@ use crate::command::Check;
 use crate::document;
 use crate::facts;
 use crate::proxy::Proxy;
+use crate::stages;
 
 /// What is wrong with the file, or with the image, is said where errors go.
 const BAD: u8 = 1;
@@ -170,7 +171,9 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
     let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
     let mut run = order.with(config.clone())?.0;
     run.job = job;
-    let verdict = run.open(&proxy).and_then(|mut opened| run.judge(&proxy, &mut opened));
+    let verdict = run
+        .open(&proxy, &mut stages::at_once)
+        .and_then(|mut opened| run.judge(&proxy, &mut opened, &mut stages::at_once));
     match verdict {
         Ok(grant) => {
             let rules: Vec<String> =
@@ -219,7 +222,9 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
             let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
             let mut run = order.with(config.clone())?.0;
             run.job = job;
-            let verdict = run.open(&proxy).and_then(|mut opened| run.judge(&proxy, &mut opened));
+            let admit = &mut stages::at_once;
+            let opened = run.open(&proxy, admit);
+            let verdict = opened.and_then(|mut opened| run.judge(&proxy, &mut opened, admit));
             status = if verdict.is_ok() { 0 } else { BAD };
             said["image"] = json!({
                 "name": run.image.to_string(),

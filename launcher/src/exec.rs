@@ -22,6 +22,7 @@ use crate::alone::{self, Order};
 use crate::command::{Common, Exec, Run, Shell};
 use crate::images;
 use crate::proxy::Proxy;
+use crate::stages;
 use crate::variables;
 
 /// The command was found but cannot be executed, as shells have it.
@@ -96,7 +97,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let (mut run, directory) = order.prepare()?;
     alone::empower(&run)?;
     let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let loaded = run.load(&proxy)?;
+    let loaded = run.load(&proxy, &mut stages::at_once)?;
     alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));

@@ -48,7 +48,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy)?;
+    let mut opened = run.open(&proxy, &mut stages::at_once)?;
     let path = run.path().display().to_string();
     page.line("image", "image", path.as_str(), &path);
     let holds = opened.image.to_string();
@@ -61,7 +61,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         page.line("digest", "digest", digest.to_string(), &digest.to_string());
     }
-    let verdict = run.judge(&proxy, &mut opened)?;
+    let verdict = run.judge(&proxy, &mut opened, &mut stages::at_once)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -75,7 +75,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
             proxy = Proxy::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy)? };
+            opened = Opened { digest: opened.digest, ..run.open(&proxy, &mut stages::at_once)? };
             run.judge_own(&opened)?
         }
     };

@@ -25,7 +25,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Channel, Child, FuseAbort, FuseDevice, Identity, Received};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -155,9 +155,7 @@ impl Program {
         // What the step is sent is for its tasks, which may still want to read the image while they end. libfuse
         // leaves the choice to ignore a signal alone.
         sys::ignore_signals()?;
-        for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_FSIZE] {
-            setrlimit(resource, 0, 0).map_err(|errno| failed("setrlimit()", errno))?;
-        }
+        sys::limit(&[(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0)])?;
         // From its first moment as the user's process: he may trace it, and let it do whatever it can.
         if let Some(daemon) = self.daemon {
             sys::Cgroups::of(daemon)?.enter_job()?;

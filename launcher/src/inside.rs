@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Channel, Identity, MountNamespace, Packet, Received};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::Resource;
 
 /// How long a child that has been killed may take to be gone.
 const PARTING: Duration = Duration::from_millis(100);
@@ -16,6 +16,10 @@ const PARTING: Duration = Duration::from_millis(100);
 const MEMORY: u64 = 2 << 30;
 /// The longest file that it may write, in bytes.
 const FILE: u64 = 4 << 20;
+/// The same before slurmstepd is in the control groups of its job, where nothing counts or limits it: bytes of memory,
+/// and seconds of a processor.
+const EARLY_MEMORY: u64 = 256 << 20;
+const EARLY_SECONDS: u64 = 5;
 
 /// A step that is being started.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +47,8 @@ pub fn ask(
     let child = sys::fork_contained(move || {
         let daemon = step.and_then(|step| step.daemon);
         let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
-        let placed = placed.and_then(|()| become_the_user(namespace, identity)).map_err(system);
+        let early = step.is_some() && daemon.is_none();
+        let placed = placed.and_then(|()| become_the_user(namespace, identity, early)).map_err(system);
         u8::from(work(&theirs, placed).is_err())
     })
     .map_err(system)?;
@@ -68,7 +73,7 @@ pub fn dead(what: &str) -> Refusal {
     Refusal::new(Kind::Internal, what, "the process that makes it has died")
 }
 
-fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Result<()> {
+fn become_the_user(namespace: &MountNamespace, identity: &Identity, early: bool) -> sys::Result<()> {
     sys::enter_mount_namespace(namespace)?;
     sys::set_no_new_privileges()?;
     sys::drop_capabilities()?;
@@ -76,8 +81,7 @@ fn become_the_user(namespace: &MountNamespace, identity: &Identity) -> sys::Resu
     // Behind the change of ids, which takes both back.
     sys::die_with_parent()?;
     sys::set_undumpable()?;
-    for (what, limit) in [(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, FILE)] {
-        setrlimit(what, limit, limit).map_err(|errno| sys::Error::new("setrlimit()", errno))?;
-    }
-    Ok(())
+    let memory = if early { EARLY_MEMORY } else { MEMORY };
+    sys::limit(&[(Resource::RLIMIT_AS, memory), (Resource::RLIMIT_FSIZE, FILE)])?;
+    if early { sys::limit(&[(Resource::RLIMIT_CPU, EARLY_SECONDS)]) } else { Ok(()) }
 }

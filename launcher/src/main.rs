@@ -31,6 +31,7 @@ mod journal;
 #[cfg(feature = "manual")]
 mod manual;
 mod mpi;
+mod openers;
 mod place;
 mod prepare;
 mod proxy;

@@ -20,12 +20,15 @@ use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
 use coracle::store::Record;
-use coracle::sys::{self, Channel, Child, Identity, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, Child, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::resource::Resource;
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::FUSE_SUPER_MAGIC;
 
+use crate::openers::Slot;
 use crate::{host_driver, host_mpi};
 
 /// The child and the line to it. It ends when this is dropped.
@@ -79,8 +82,13 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const PARTING: Duration = Duration::from_millis(100);
 /// The most that is said of a user's groups, in bytes: somebody with thousands gets the first of them.
 const GROUPS: usize = 64 * 1024;
-/// The most that the child may use, in bytes: hashing and parsing need a fraction.
-const MEMORY: u64 = 1 << 30;
+/// The most memory that the child may use, in bytes: hashing and parsing need a fraction.
+const MEMORY: u64 = 512 << 20;
+/// A file of which less than one part in so many is stored is a hole, and no image. Images are compressed, and a file
+/// system that compresses them once more stores more of them than that.
+const HOLES: u64 = 64;
+/// Shorter files are hashed whatever they are, in bytes.
+const SHORT: u64 = 64 << 20;
 
 mod ask {
     pub const IMAGE: u8 = b'i';
@@ -106,8 +114,13 @@ impl Proxy {
         let failed = |error: sys::Error| Refusal::system("starting as the user", &error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let uid = identity.uid;
-        let child = sys::fork(|| match become_proxy(theirs, identity) {
-            Ok(channel) => serve(&channel, uid),
+        // All work that it may do is over by then.
+        let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
+        // In a user namespace all processes are its user's own.
+        let root = nix::unistd::geteuid().is_root() && sys::in_first_user_namespace().map_err(failed)?;
+        let slot = root.then(|| Slot::take(uid)).transpose()?;
+        let child = sys::fork(|| match become_proxy(&theirs, slot.as_ref(), identity, seconds) {
+            Ok(()) => serve(&theirs, uid),
             Err(_) => 1,
         })
         .map_err(failed)?;
@@ -117,6 +130,14 @@ impl Proxy {
     /// Ends the child, and waits for that: nothing of ours is to be left in a process that becomes another program.
     pub fn end(self) {
         self.child.end(PARTING);
+    }
+
+    /// Puts the child into the control groups of a job, those of its slurmstepd `daemon`: work that takes the longer the
+    /// larger the image is, counts as the job's.
+    pub fn enter_job(&self, daemon: u32) -> Result<(), Refusal> {
+        let child = u32::try_from(self.child.id()).unwrap_or_default();
+        let entered = sys::Cgroups::of(daemon).and_then(|groups| groups.put_into_job(child));
+        entered.map_err(|error| Refusal::system("the control groups of the job", &error))
     }
 
     /// When whoever waits for the container gives it up.
@@ -201,10 +222,10 @@ impl Proxy {
     }
 
     /// Whether this very file is found again at `path` below `folder`. A path is only a hint of where to look.
-    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &Metadata) -> Result<bool, Refusal> {
+    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
         let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
-        let found = nix::sys::stat::fstat(&found);
-        Ok(found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.dev(), file.ino())))
+        let found = CachedStat::of(&found);
+        Ok(found.is_ok_and(|found| (found.device, found.inode) == (file.device, file.inode)))
     }
 
     /// Asks a question of [`host_mpi`] about the image `what` that is mounted as `root`.
@@ -302,16 +323,15 @@ fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
     move |refusal| Refusal { object: what.to_owned(), ..refusal }
 }
 
-fn become_proxy(channel: Channel, identity: &Identity) -> sys::Result<Channel> {
-    let channel = sys::keep_only(channel)?;
+/// `seconds` is the most time of a processor that it may use.
+fn become_proxy(channel: &Channel, slot: Option<&Slot>, identity: &Identity, seconds: u64) -> sys::Result<()> {
+    let kept: Vec<BorrowedFd<'_>> = slot.iter().map(|slot| slot.file().as_fd()).chain([channel.as_fd()]).collect();
+    sys::close_others(&kept)?;
     sys::become_user(identity)?;
     sys::set_no_new_privileges()?;
     sys::set_undumpable()?;
     sys::die_with_parent()?;
-    // What cannot be limited here is limited by the deadline.
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, 0, 0);
-    Ok(channel)
+    sys::limit(&[(Resource::RLIMIT_AS, MEMORY), (Resource::RLIMIT_FSIZE, 0), (Resource::RLIMIT_CPU, seconds)])
 }
 
 fn serve(channel: &Channel, uid: u32) -> u8 {
@@ -435,9 +455,22 @@ fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
 fn digest_of(image: &File) -> Result<Digest, Refusal> {
     match image.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(Refusal::new(Kind::Digest, "", "a directory, which has no digest")),
+        Ok(metadata) if is_hole(image, &metadata) => Err(Refusal::new(
+            Kind::ImageFormat,
+            "",
+            format!("{} bytes long, of which only {} are stored: not hashed", metadata.len(), metadata.blocks() * 512),
+        )
+        .hint("a copy made without --sparse is stored whole")),
         _ => digest::compute(image)
             .map_err(|cause| Refusal::new(Kind::ImageUnreadable, "", format!("cannot be read: {cause}"))),
     }
+}
+
+/// True for a file that is long only by its holes. Many file systems of users (fuse(4)) say that nothing is stored.
+fn is_hole(image: &File, metadata: &Metadata) -> bool {
+    let fuse = nix::sys::statfs::fstatfs(image).is_ok_and(|found| found.filesystem_type() == FUSE_SUPER_MAGIC);
+    let stored = metadata.blocks().saturating_mul(512);
+    !fuse && metadata.len() > SHORT && stored < metadata.len() / HOLES
 }
 
 /// File systems whose regular files are made up by the kernel (statfs(2)).

@@ -13,12 +13,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Child, Identity};
+use coracle::sys::{self, Cgroups, Child, Identity};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
@@ -52,7 +52,7 @@ mod status {
 
 /// Runs `work` on `files` in a sandboxed child, for at most `limit`, and answers what it answered.
 ///
-/// Root's child becomes `as_user`, or a user without any rights; anybody else's keeps its ids. `work` may read the
+/// The child enters those of `groups` that are a job's. Root's child becomes `as_user`, or a user without any rights; anybody else's keeps its ids. `work` may read the
 /// files, from any position, and allocate [`MEMORY`]; it sees what this process has in its memory. It may not open
 /// anything, start anything, ask for the time zone or a user's name, or write to a log.
 ///
@@ -60,6 +60,7 @@ mod status {
 /// is no such child to be had, `internal` when it died.
 pub fn compute(
     as_user: Option<&Identity>,
+    groups: Option<&Cgroups>,
     files: &[BorrowedFd<'_>],
     limit: Duration,
     work: impl FnOnce(&[File]) -> Vec<u8>,
@@ -71,7 +72,8 @@ pub fn compute(
     let child = sys::fork(|| {
         // The parent's values are copies here, and the call that would close some of them may be forbidden by then.
         let mut line = ManuallyDrop::new(File::from(line));
-        match enter(as_user, &line, files, limit) {
+        let placed = groups.map_or(Ok(()), Cgroups::enter_job);
+        match placed.and_then(|()| enter(as_user, &line, files, limit)) {
             Ok(files) => {
                 let answer = ManuallyDrop::new(work(&files));
                 if line.write_all(&answer).is_ok() { status::DONE } else { status::UNSAID }
@@ -189,15 +191,13 @@ fn enter(
     sys::set_undumpable()?;
     sys::die_with_parent()?;
     let seconds = limit.as_secs().saturating_add(1);
-    for (resource, most) in [
+    sys::limit(&[
         (Resource::RLIMIT_AS, MEMORY),
         (Resource::RLIMIT_FSIZE, 0),
         (Resource::RLIMIT_NPROC, 0),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_CPU, seconds),
-    ] {
-        setrlimit(resource, most, most).map_err(|errno| sys::Error::new(format!("setrlimit({resource:?})"), errno))?;
-    }
+    ])?;
     for filter in filters(line).map_err(|_| sys::Error::new("seccomp filter", Errno::EINVAL))? {
         seccompiler::apply_filter(&filter)
             .map_err(|_| sys::Error::new("seccomp(SECCOMP_SET_MODE_FILTER)", Errno::last()))?;

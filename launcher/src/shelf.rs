@@ -10,7 +10,7 @@ use coracle::config::Store;
 use coracle::report::{Kind, Refusal};
 use coracle::request::StoredName;
 use coracle::store::{Error, Record, Shelf};
-use coracle::sys::{self, Identity};
+use coracle::sys::{self, CachedStat, Identity};
 use nix::fcntl::OFlag;
 
 use crate::proxy::{Opened, Proxy};
@@ -20,13 +20,14 @@ use crate::proxy::{Opened, Proxy};
 /// Its path is only a hint of where to look: what counts is that the same inode is found there, and that it and its
 /// record belong to the store's account alone. An image of the store whose record is not of this file is refused.
 pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
-    // What root cannot look at lies on a file system of the user's own.
-    let Ok(file) = opened.file.metadata() else { return Ok(None) };
     let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
     let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
-    if !proxy.is_beneath(folder.as_fd(), &place.image, &file)? {
+    let Ok(known) = CachedStat::of(&opened.file) else { return Ok(None) };
+    if !proxy.is_beneath(folder.as_fd(), &place.image, &known)? {
         return Ok(None);
     }
+    // It is the store's by now, so no process of the user's answers.
+    let Ok(file) = opened.file.metadata() else { return Ok(None) };
     if !file.is_file() || proxy.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
         return Ok(None);
     }

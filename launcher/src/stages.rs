@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,7 +16,7 @@ use coracle::policy::{self, Form, Grant, Job, Provenance};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings, Variable};
 use coracle::store::Shelf;
-use coracle::sys::{self, Identity, MountNamespace};
+use coracle::sys::{self, CachedStat, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::fcntl::OFlag;
@@ -108,6 +107,14 @@ pub struct Loaded {
     disk: Disk,
 }
 
+/// Waits until work for the user counts as the job's: slurmstepd is in the control groups of the job by then.
+pub type Admission<'a> = &'a mut dyn FnMut() -> Result<(), Refusal>;
+
+/// The [`Admission`] of a container that is made for no step: the work is its user's own.
+pub fn at_once() -> Result<(), Refusal> {
+    Ok(())
+}
+
 /// A container that tasks can enter.
 pub struct Container {
     /// Its mount namespace.
@@ -125,11 +132,12 @@ impl Loaded {
 }
 
 impl Run {
-    /// Opens, verifies and judges the image, in that order, and attaches it.
-    pub fn load(&mut self, proxy: &Proxy) -> Result<Loaded, Refusal> {
-        let mut opened = self.open(proxy)?;
+    /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that takes the
+    /// longer the larger the image is.
+    pub fn load(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Loaded, Refusal> {
+        let mut opened = self.open(proxy, admit)?;
         let grant = match self.authority {
-            Authority::Root => self.judge(proxy, &mut opened)?,
+            Authority::Root => self.judge(proxy, &mut opened, admit)?,
             Authority::Own => self.judge_own(&opened)?,
         };
         self.attach(proxy, opened, grant)
@@ -148,7 +156,7 @@ impl Run {
     }
 
     /// Opens and verifies the image.
-    pub fn open(&mut self, proxy: &Proxy) -> Result<Opened, Refusal> {
+    pub fn open(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
         self.learn(proxy)?;
         let mut opened = self.find(proxy, &name)?;
@@ -156,6 +164,8 @@ impl Run {
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
         if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
+            self.size(opened.length, &name)?;
+            admit()?;
             opened.digest = Some(proxy.digest(&name)?);
         }
         match (self.settings.digest, opened.digest) {
@@ -168,6 +178,12 @@ impl Run {
         opened.signers = opened.record.as_ref().map(|record| record.signers.clone());
         self.clock.lap("know");
         Ok(opened)
+    }
+
+    /// Refuses an image that is too large for the site, before all of it is read.
+    fn size(&self, length: u64, name: &str) -> Result<(), Refusal> {
+        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
     }
 
     /// Where the image is.
@@ -209,18 +225,20 @@ impl Run {
     }
 
     /// What the site says of an image that was opened. What its rules have to know of it is found out, if it stays so.
-    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened) -> Result<Grant, Refusal> {
+    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
         let rules = &self.known.as_ref().ok_or_else(early)?.rules;
         let mut provenance = self.provenance(proxy, opened)?;
         if provenance.form == Form::Directory {
             Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
-        } else if provenance.is_fixed() && !rules.is_too_large(provenance.length) {
+        } else if provenance.is_fixed() && policy::too_large(rules, provenance.length).is_none() {
             if opened.digest.is_none() && rules.want_digest() {
+                admit()?;
                 opened.digest = Some(proxy.digest(&name)?);
             }
             if opened.signers.is_none() && rules.want_signers(provenance.trusted_by()) {
+                admit()?;
                 opened.signers = Some(self.signers(proxy, opened, &name)?);
             }
             (provenance.digest, provenance.signers) = (opened.digest, opened.signers.clone());
@@ -233,7 +251,9 @@ impl Run {
         let keys = verify::site_keys(Path::new(verify::KEYS))?;
         let asked = Some((keys.as_slice(), Need::WhoeverSigned));
         let limit = proxy.deadline().saturating_duration_since(Instant::now());
-        let found = verify::look(Some(&self.identity), name, (&opened.file, opened.length), asked, false, limit)?;
+        let groups = self.daemon.map(sys::Cgroups::of).transpose().map_err(|error| Refusal::system(name, &error))?;
+        let look = (&opened.file, opened.length);
+        let found = verify::look(Some(&self.identity), groups.as_ref(), name, look, asked, false, limit)?;
         Ok(found.signers.into_iter().map(|signer| signer.key).collect())
     }
 
@@ -267,8 +287,8 @@ impl Run {
             digest: opened.digest,
             signers: opened.signers.clone(),
         };
-        let Ok(file) = opened.file.metadata() else { return Ok(own) };
-        let mut provenance = Provenance { owner: file.uid(), mode: file.mode(), ..own };
+        let Ok(file) = CachedStat::of(&opened.file) else { return Ok(own) };
+        let mut provenance = Provenance { owner: file.uid, mode: file.mode, ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
@@ -293,6 +313,7 @@ impl Run {
         script_folder: Option<&'a Path>,
     ) -> Surroundings<'a> {
         Surroundings {
+            root: self.authority == Authority::Root && self.identity.uid == 0,
             directory: &here.directory,
             home: loaded.account.home.as_deref(),
             script_folder,
@@ -417,8 +438,11 @@ impl Run {
         for want in self.wants(around) {
             let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
             let sight = match want.origin {
-                // In a /dev of our own, whatever the image has there.
+                // In a /dev of our own, and in the node's /proc, whatever the image has there.
                 Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                Origin::Kernel if want.target.parent() == Some(Path::new("/proc")) => {
+                    Ok(Sight { place: want.target.clone(), found: None, link: None })
+                }
                 _ => rights
                     .during(|| survey::look(image, &want.target))
                     .map_err(|error| apply::damaged(&name, &error))?,

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::Identity;
+use coracle::sys::{Cgroups, Identity};
 use coracle::wire::Answer;
 
 use crate::sandbox;
@@ -15,12 +15,13 @@ use crate::sandbox;
 /// process that somebody else has taken over.
 pub fn of(
     as_user: Option<&Identity>,
+    groups: Option<&Cgroups>,
     object: &str,
     files: &[BorrowedFd<'_>],
     limit: Duration,
     work: impl FnOnce(&[File]) -> Result<Vec<u8>, Refusal>,
 ) -> Result<Vec<u8>, Refusal> {
-    let answer = sandbox::compute(as_user, files, limit, |files| match work(files) {
+    let answer = sandbox::compute(as_user, groups, files, limit, |files| match work(files) {
         Ok(answer) => [&[FOUND], answer.as_slice()].concat(),
         Err(refusal) => [&[REFUSED], Answer::Refused(refusal).to_bytes().as_slice()].concat(),
     });

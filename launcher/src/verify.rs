@@ -18,7 +18,7 @@ use coracle::image::digest;
 use coracle::report::{Kind, Refusal, clean};
 use coracle::request::Digest;
 use coracle::signature::{self, Keyring, Signer};
-use coracle::sys::Identity;
+use coracle::sys::{Cgroups, Identity};
 use nix::libc;
 use serde_json::json;
 
@@ -74,6 +74,7 @@ pub fn patience(length: u64) -> Duration {
 /// `image` has `length` bytes. `object` is what the user calls it. Root's child becomes `as_user`, or nobody.
 pub fn look(
     as_user: Option<&Identity>,
+    groups: Option<&Cgroups>,
     object: &str,
     (image, length): (&File, u64),
     asked: Option<(&[KeyFile], Need)>,
@@ -84,7 +85,7 @@ pub fn look(
     let now = SystemTime::now();
     let names: Vec<String> = keys.unwrap_or_default().iter().map(|key| key.path.display().to_string()).collect();
     let fds: Vec<BorrowedFd<'_>> = keys.unwrap_or_default().iter().map(|key| key.file.as_fd()).collect();
-    let answer = verdict::of(as_user, object, &[&[image.as_fd()], &fds[..]].concat(), limit, |files| {
+    let answer = verdict::of(as_user, groups, object, &[&[image.as_fd()], &fds[..]].concat(), limit, |files| {
         let (image, keys_read) = files.split_first().ok_or_else(|| verdict::garbled(object))?;
         let keys = asked.map(|(_, need)| (keys_read, names.as_slice(), need));
         inside(object, image, length, keys, hash, now)
@@ -227,7 +228,7 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
     })?;
     let length = image.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, &object, cause.to_string()))?;
     let asked = keys.as_deref().map(|keys| (keys, Need::Signed));
-    let found = look(None, &object, (&image, length.len()), asked, wanted.is_some(), patience(length.len()));
+    let found = look(None, None, &object, (&image, length.len()), asked, wanted.is_some(), patience(length.len()));
     let found = found.map_err(|refusal| match refusal.kind {
         // The site's own keys, of which the command line says nothing.
         Kind::Usage if verify.keys.is_empty() => Refusal { kind: Kind::Config, ..refusal },

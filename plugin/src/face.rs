@@ -374,8 +374,25 @@ impl Words {
     }
 }
 
+/// Registers the options outside of the guard: a Slurm that called the callback of an option from there would wait for the
+/// lock of the state for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn slurm_spank_init(handle: spank::spank_t, count: c_int, words: *mut *mut c_char) -> c_int {
+    let spank = Spank { handle, hook: PhantomData };
+    let status = guard("slurm_spank_init", |state| init(state, &Words { count, words }), by_context);
+    if status != 0 || !matches!(context(), Context::Srun | Context::Allocator | Context::Stepd) {
+        return status;
+    }
+    let naming = state().get_or_insert_default().arguments.naming;
+    let registered = catch_unwind(AssertUnwindSafe(|| spank.register_options(naming)));
+    registered.map_or_else(|_| guard("slurm_spank_init", |state| by_context(state, panicked()), by_context), |()| 0)
+}
+
+fn panicked() -> Refusal {
+    Refusal::new(Kind::Internal, "plugin, slurm_spank_init", "panicked")
+}
+
 hooks! {
-    slurm_spank_init, init, by_context;
     slurm_spank_init_post_opt, init_post_opt, by_context;
     slurm_spank_user_init, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::user_init(&mut state.stepd), record_if_wanted;
     slurm_spank_task_init_privileged,
@@ -389,7 +406,7 @@ hooks! {
     slurm_spank_exit, |state: &mut State, _: &Spank<'_>, _: &Words| stepd::exit(&mut state.stepd), |_: &mut State, _| 0;
 }
 
-fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
+fn init(state: &mut State, words: &Words) -> c_int {
     // The default hook would write to whatever slurmstepd has as its standard error.
     std::panic::set_hook(Box::new(|_| {}));
     let context = context();
@@ -399,9 +416,6 @@ fn init(state: &mut State, spank: &Spank<'_>, words: &Words) -> c_int {
     }
     #[cfg(feature = "inject-panic")]
     assert!(state.arguments.panic != "slurm_spank_init", "asked for");
-    if matches!(context, Context::Srun | Context::Allocator | Context::Stepd) {
-        spank.register_options(state.arguments.naming);
-    }
     if matches!(context, Context::Srun | Context::Allocator) {
         state.submit.options = RawOptions::named(state.arguments.naming);
         submit::init(&mut state.submit);

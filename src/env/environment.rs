@@ -85,6 +85,8 @@ pub struct Environment {
     pub(super) variables: BTreeMap<OsString, Variable>,
     /// What the image's scripts know without having exported it; without a value, what is exported once it gets one.
     pub(super) shell: BTreeMap<OsString, Option<OsString>>,
+    /// Bytes that the scripts evaluated so far have had and made: memory and time have one limit for all of them.
+    pub(super) work: usize,
 }
 
 impl Environment {

@@ -199,11 +199,6 @@ impl Rules {
         ]
     }
 
-    /// Whether an image of `length` bytes is refused for that alone.
-    pub fn is_too_large(&self, length: u64) -> bool {
-        matches!(&self.max_image_size, Ruling::Said(Value { value: MaxSize::Bytes(limit), .. }) if length > limit.0)
-    }
-
     /// Whether images must have one of these digests: then they have to be known.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))

@@ -1,7 +1,7 @@
 //! May this image run here? A pure function of the rules that hold and of what is known about the open file.
 #![forbid(unsafe_code)]
 
-use super::effective::{Missing, Rules, Value};
+use super::effective::{Missing, Rules, Ruling, Value};
 use crate::config::{Allowed, Digest, Directories, Fingerprint, MaxSize, UserImages};
 use crate::report::{Kind, Refusal};
 use crate::request;
@@ -209,15 +209,25 @@ pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
     grant(format!("{rule}={value}"), reader, false)
 }
 
+/// Refuses an image of `length` bytes for that alone, before anything else is known of it.
+pub fn too_large(rules: &Rules, length: u64) -> Option<Denied> {
+    match &rules.max_image_size {
+        Ruling::Said(Value { value: MaxSize::Bytes(limit), rule }) if length > limit.0 => {
+            Some(Denied::Size { length, limit: limit.0, rule: rule.clone() })
+        }
+        _ => None,
+    }
+}
+
 /// The line that limits the length, if one does. A directory has none.
 fn size<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
     if image.form == Form::Directory {
         return Ok(None);
     }
+    if let Some(denied) = too_large(rules, image.length) {
+        return Err(denied);
+    }
     match rules.max_image_size.said().map_err(Denied::Undecided)? {
-        Some(Value { value: MaxSize::Bytes(limit), rule }) if image.length > limit.0 => {
-            Err(Denied::Size { length: image.length, limit: limit.0, rule: rule.clone() })
-        }
         Some(Value { value: MaxSize::Bytes(_), rule }) => Ok(Some(rule)),
         Some(Value { value: MaxSize::Any, .. }) | None => Ok(None),
     }

@@ -7,7 +7,7 @@ mod judge;
 mod step;
 
 pub use effective::{Fact, Facts, Job, Missing, Rules, Ruling, Value, effective};
-pub use judge::{Denied, Form, Grant, Provenance, Reader, judge, own};
+pub use judge::{Denied, Form, Grant, Provenance, Reader, judge, own, too_large};
 pub use step::{Bare, bare, epilog, options, outside};
 
 #[cfg(test)]

@@ -86,8 +86,9 @@ impl Size {
 impl fmt::Display for Size {
     /// As short as [`Size::parse`] reads it.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit =
-            [(40, "t"), (30, "g"), (20, "m"), (10, "k")].into_iter().find(|(shift, _)| self.0 % (1 << shift) == 0);
+        let unit = [(40, "t"), (30, "g"), (20, "m"), (10, "k")]
+            .into_iter()
+            .find(|(shift, _)| self.0.is_multiple_of(1 << shift));
         let (shift, letter) = unit.unwrap_or((0, ""));
         write!(out, "{}{letter}", self.0 >> shift)
     }

@@ -129,9 +129,9 @@ struct Attach {
     flags: u32,
 }
 
-/// What BPF_PROG_QUERY reads of it, and writes.
+/// What BPF_PROG_QUERY reads of it, and writes. Newer kernels write fields behind those that are named here (`revision`
+/// since 6.6), so the whole of `union bpf_attr` is passed; older ones want the rest to be zero.
 #[repr(C)]
-#[derive(Default)]
 struct Query {
     target: u32,
     kind: u32,
@@ -140,6 +140,7 @@ struct Query {
     programs: u64,
     count: u32,
     padding: u32,
+    rest: [u64; 28],
 }
 
 /// Allows these devices, and no others, to what is in a control group of version 2 and below it; `group` is its folder.
@@ -161,7 +162,17 @@ pub fn allow_devices(group: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
 /// Whether a control group of version 2 has device rules of its own; `group` is its folder.
 pub fn has_device_rules(group: impl AsFd) -> Result<bool> {
     let group = group.as_fd();
-    let mut query = Query { target: group.as_raw_fd().cast_unsigned(), kind: CGROUP_DEVICE, ..Query::default() };
+    let target = group.as_raw_fd().cast_unsigned();
+    let mut query = Query {
+        target,
+        kind: CGROUP_DEVICE,
+        flags: 0,
+        attach_flags: 0,
+        programs: 0,
+        count: 0,
+        padding: 0,
+        rest: [0; 28],
+    };
     // SAFETY: BPF_PROG_QUERY reads and writes within the bytes that are passed, which `query` has. Without room for
     // them, it only counts the programs.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
@@ -267,7 +278,7 @@ mod tests {
     #[test]
     fn the_structures_have_the_kernels_sizes() {
         assert_eq!((size_of::<Instruction>(), size_of::<Load>()), (8, 64));
-        assert_eq!((size_of::<Attach>(), size_of::<Query>()), (16, 32));
+        assert_eq!((size_of::<Attach>(), size_of::<Query>()), (16, 256));
     }
 
     #[test]

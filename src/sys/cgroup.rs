@@ -46,8 +46,14 @@ impl Cgroups {
     /// Puts the caller into those of these groups that are a job's. The first that does not take it is the error; the
     /// others have it.
     pub fn enter_job(&self) -> Result<()> {
+        // 0 is whoever writes it, also from a process namespace (cgroups(7)).
+        self.put_into_job(0)
+    }
+
+    /// Puts another process, with all its threads, into those of these groups that are a job's.
+    pub fn put_into_job(&self, pid: u32) -> Result<()> {
         let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
-        jobs.map(|folder| enter(&folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
+        jobs.map(|folder| put(pid, &folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
     }
 
     /// Removes what `name` was made as below these groups. One that still has a process in it stays.
@@ -94,7 +100,7 @@ impl Cgroups {
     /// process in it cannot be removed, and that of a job is when the job ends.
     pub fn leave_job(&self) -> Result<()> {
         let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
-        self.folders.iter().filter(first).map(|folder| enter(&folder.mounted)).fold(Ok(()), Result::and)
+        self.folders.iter().filter(first).map(|folder| put(0, &folder.mounted)).fold(Ok(()), Result::and)
     }
 }
 
@@ -114,10 +120,9 @@ pub fn enter_with_one_thread(folder: &Path) -> Result<()> {
     std::fs::write(&file, "0").map_err(|cause| Error::from_io(format!("write({file:?}, 0)"), &cause))
 }
 
-fn enter(folder: &Path) -> Result<()> {
-    let file = folder.join("cgroup.procs");
-    // 0 is whoever writes it, also from a process namespace (cgroups(7)).
-    std::fs::write(&file, "0").map_err(|cause| Error::from_io(format!("write({file:?}, 0)"), &cause))
+fn put(pid: u32, directory: &Path) -> Result<()> {
+    let file = directory.join("cgroup.procs");
+    std::fs::write(&file, pid.to_string()).map_err(|cause| Error::from_io(format!("write({file:?}, {pid})"), &cause))
 }
 
 /// Where a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if it is.

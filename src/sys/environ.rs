@@ -8,8 +8,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The value of `name` in this process' environment (getenv(3)).
 pub fn get_env(name: &CStr) -> Option<OsString> {
-    // SAFETY: `name` is NUL-terminated. Slurm calls its plugins from one thread at a time, and only that thread
-    // changes the environment while hooks run, so the string stays valid until it is copied on the next line.
+    // SAFETY: `name` is NUL-terminated. Slurm calls the hooks that use this from its main thread, which is the only one
+    // that changes the environment; slurmstepd's other threads (messages, input and output) read it at most. So the
+    // string stays valid until it is copied on the next line. Slurm's own code relies on the same (env.c, setenvf).
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
         return None;

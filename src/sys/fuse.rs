@@ -93,11 +93,50 @@ impl AsFd for FuseAbort {
 ///
 /// Asked for in a way that the filesystem itself need not answer (statx(2), AT_STATX_DONT_SYNC).
 fn connection(mount: BorrowedFd<'_>) -> Result<u32> {
+    Ok(statx_cached(mount, 0)?.stx_dev_minor)
+}
+
+/// What the kernel knows of an open file without asking its file system.
+///
+/// fstat(2) of a file on a FUSE file system waits for the process that serves it, in a sleep that no signal ends. The
+/// kernel has looked at the file when it was opened, so this is how it was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachedStat {
+    /// Device, as major and minor number.
+    pub device: (u32, u32),
+    /// Inode number.
+    pub inode: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Type and mode bits.
+    pub mode: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time of the last change of the inode, in seconds and nanoseconds.
+    pub changed: (i64, u32),
+}
+
+impl CachedStat {
+    /// Asks for that of `file`.
+    pub fn of(file: impl AsFd) -> Result<Self> {
+        let found = statx_cached(file.as_fd(), libc::STATX_BASIC_STATS)?;
+        Ok(Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            uid: found.stx_uid,
+            mode: found.stx_mode.into(),
+            size: found.stx_size,
+            changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
+        })
+    }
+}
+
+fn statx_cached(file: BorrowedFd<'_>, mask: u32) -> Result<libc::statx> {
     // SAFETY: statx is a structure of integers, for which zeros are valid.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     // SAFETY: the path is an empty NUL-terminated string, so the descriptor itself is meant, and `found` is filled in.
-    let result = unsafe { libc::statx(mount.as_raw_fd(), c"".as_ptr(), flags, 0, &raw mut found) };
-    check(result.into(), || format!("statx({}, AT_STATX_DONT_SYNC)", show(mount)))?;
-    Ok(found.stx_dev_minor)
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut found) };
+    check(result.into(), || format!("statx({}, AT_STATX_DONT_SYNC)", show(file)))?;
+    Ok(found)
 }

@@ -1,6 +1,6 @@
 //! A socket that a service listens on, and whoever calls (unix(7)).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,9 +12,6 @@ use nix::sys::socket::{
 
 use super::socket::wait;
 use super::{Channel, Error, Result};
-
-/// The first descriptor that systemd passes on (sd_listen_fds(3)).
-const FIRST_PASSED: RawFd = 3;
 
 /// A listening socket that keeps message boundaries.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl Listener {
         if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
             return Ok(None);
         }
-        let fd = Channel::inherit(FIRST_PASSED)?.into_fd();
+        let fd = Channel::of_parent()?.into_fd();
         let kind = getsockopt(&fd, sockopt::SockType).map_err(|errno| Error::new("getsockopt(SO_TYPE)", errno))?;
         let listens =
             getsockopt(&fd, sockopt::AcceptConn).map_err(|errno| Error::new("getsockopt(SO_ACCEPTCONN)", errno))?;

@@ -51,23 +51,38 @@ pub struct LoopDevice {
     file: File,
 }
 
+/// The reason why there is no loop device to be had.
+#[derive(Debug)]
+pub enum LoopError {
+    /// The kernel has no loop driver, or /dev no node for its control.
+    NoDriver(Error),
+    /// The kernel has a free device, and /dev no node for it.
+    NoNode(Error),
+    /// A system call failed.
+    Failed(Error),
+}
+
 impl LoopDevice {
     /// Attaches `size` bytes of `image` from `offset` on, both in bytes.
     ///
     /// Between asking for a free device and taking it, somebody else may take it: then the next one is tried.
-    pub fn attach(image: impl AsFd, offset: u64, size: u64) -> Result<Self> {
+    pub fn attach(image: impl AsFd, offset: u64, size: u64) -> std::result::Result<Self, LoopError> {
         let image = image.as_fd();
         Self::attach_by(|device| configure_loop(device, image, offset, size))
     }
 
     /// Takes a free device; `configure` is what calls [`configure_loop`] on it, here or in another process.
-    pub fn attach_by(configure: impl Fn(BorrowedFd<'_>) -> Result<()>) -> Result<Self> {
-        let control = open("/dev/loop-control".into())?;
+    pub fn attach_by(configure: impl Fn(BorrowedFd<'_>) -> Result<()>) -> std::result::Result<Self, LoopError> {
+        let control = open("/dev/loop-control".into()).map_err(|error| match error.errno() {
+            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => LoopError::NoDriver(error),
+            _ => LoopError::Failed(error),
+        })?;
         let mut last = None;
         for _ in 0..TRIES {
             // SAFETY: LOOP_CTL_GET_FREE takes no argument and returns a number or -1.
             let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
-            let number = check(number.into(), || "ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)".into())?;
+            let number = check(number.into(), || "ioctl(/dev/loop-control, LOOP_CTL_GET_FREE)".into());
+            let number = number.map_err(LoopError::Failed)?;
             let device = PathBuf::from(format!("/dev/loop{number}"));
             let file = match open(device) {
                 Ok(file) => file,
@@ -75,20 +90,20 @@ impl LoopDevice {
                 // answers ENXIO.
                 Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENXIO | Errno::EBUSY) => {
                     std::thread::sleep(std::time::Duration::from_millis(1));
-                    last = Some(error);
+                    last = Some(LoopError::NoNode(error));
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(LoopError::Failed(error)),
             };
             match configure(file.as_fd()) {
                 Ok(()) => return Ok(Self { file }),
                 Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EAGAIN | Errno::ENXIO) => {
-                    last = Some(error)
+                    last = Some(LoopError::Failed(error))
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(LoopError::Failed(error)),
             }
         }
-        Err(last.unwrap_or_else(|| Error::new("ioctl(LOOP_CONFIGURE)", Errno::EBUSY)))
+        Err(last.unwrap_or_else(|| LoopError::Failed(Error::new("ioctl(LOOP_CONFIGURE)", Errno::EBUSY))))
     }
 
     /// A path for the kernel's mount code that leads to this very device.

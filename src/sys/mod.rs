@@ -37,10 +37,10 @@ pub use bpf::{DeviceRule, MAX_DEVICE_RULES, allow_devices, has_device_rules};
 pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
-pub use fuse::{FuseAbort, FuseDevice};
+pub use fuse::{CachedStat, FuseAbort, FuseDevice};
 pub use idmap::swap_root_and;
 pub use listener::Listener;
-pub use loopdev::{LoopDevice, configure_loop};
+pub use loopdev::{LoopDevice, LoopError, configure_loop};
 pub use memory::{memory_file, read_whole};
 pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
@@ -52,7 +52,7 @@ pub use ns::{
 pub use output::output_of;
 pub use path::{Lookup, fd_path, hint_beneath, may_open, open_beneath, open_in_root, open_untrusted, read_link_at};
 pub use privilege::{
-    Identity, become_user, drop_capabilities, give_up_capabilities, keep_capabilities, set_no_new_privileges,
+    Identity, become_user, drop_capabilities, give_up_capabilities, keep_capabilities, limit, set_no_new_privileges,
     set_undumpable, with_fs_identity, with_overlay_rights,
 };
 pub use process::{

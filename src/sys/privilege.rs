@@ -1,6 +1,7 @@
 //! Who this process is and what it may do (credentials(7), capabilities(7)).
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use super::{Error, Result, check};
@@ -197,6 +198,17 @@ pub fn drop_capabilities() -> Result<()> {
         }
     }
     change_capabilities("capset(inheritable=0)", |word| word.inheritable = 0)
+}
+
+/// Lowers resource limits of this process (getrlimit(2)), soft and hard. One that is lower already stays as it is: to
+/// raise a hard limit takes a right that this process may not have.
+pub fn limit(limits: &[(Resource, u64)]) -> Result<()> {
+    for (resource, most) in limits {
+        let failed = |call: &str, errno| Error::new(format!("{call}({resource:?}, {most})"), errno);
+        let (soft, hard) = getrlimit(*resource).map_err(|errno| failed("getrlimit", errno))?;
+        setrlimit(*resource, soft.min(*most), hard.min(*most)).map_err(|errno| failed("setrlimit", errno))?;
+    }
+    Ok(())
 }
 
 /// Leaves this process, which may not get them back by execve either, no capabilities but those in `kept`, by number

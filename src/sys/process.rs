@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -115,6 +116,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Like [`fork`]; the child begins in a control group of version 2, whose folder `group` is (CLONE_INTO_CGROUP,
 /// clone(2)). Nobody waits for that, as they would if a process moved.
+///
+/// The C library does not know of the child: what it remembers of its own thread is the parent's (the thread id of raise(3)
+/// and of robust mutexes). `work` may use neither; an abort(3) in it ends in the trap behind the signal.
 pub fn fork_into(group: impl AsFd, work: impl FnOnce() -> u8) -> Result<Child> {
     only_one_thread()?;
     let group = group.as_fd();
@@ -140,8 +144,17 @@ fn only_one_thread() -> Result<()> {
     }
 }
 
-/// What a child that was forked does.
+/// True in a process that [`run`] has taken over: no value that it has from its parent is ever dropped.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Refuses to close descriptors that values of this process may own (EPERM), unless this is a child that ends in _exit(2).
+fn only_in_a_child(call: &str) -> Result<()> {
+    if FORKED.load(Ordering::Relaxed) { Ok(()) } else { Err(Error::new(call, Errno::EPERM)) }
+}
+
+/// Runs the work of a child that was forked.
 fn run(work: impl FnOnce() -> u8) -> ! {
+    FORKED.store(true, Ordering::Relaxed);
     let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(125);
     // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
     unsafe { libc::_exit(status.into()) }
@@ -167,6 +180,8 @@ pub fn fork_contained(work: impl FnOnce() -> u8) -> Result<Child> {
     })
 }
 
+/// How long `before` of [`in_background`] may take, in seconds.
+const BEFORE: libc::c_uint = 5;
 /// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.
 const REPLACED: libc::c_int = 1024;
 
@@ -176,7 +191,7 @@ const REPLACED: libc::c_int = 1024;
 /// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
 /// would write into whatever got that number next.
 ///
-/// `before` is done by the process between the two, for which this one waits.
+/// `before` is done by the process between the two, for which this one waits: at most [`BEFORE`] seconds.
 pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
     // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
@@ -185,14 +200,19 @@ pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: im
         match libc::fork() {
             -1 => return Err(Error::last("fork()")),
             0 => {
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(before));
+                // For `before` as well: the caller waits for this process.
+                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                libc::alarm(BEFORE);
+                let unblocked = SigSet::empty().thread_set_mask().is_ok();
+                if unblocked {
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(before));
+                }
                 if libc::fork() != 0 {
                     libc::_exit(0);
                 }
                 libc::setsid();
-                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                // A child has no alarm of its parent's (alarm(2)).
                 libc::alarm(seconds);
-                let unblocked = SigSet::empty().thread_set_mask().is_ok();
                 let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
                 let replace = |fd| libc::fcntl(fd, libc::F_GETFD) < 0 || libc::dup2(null, fd) == fd;
                 let above = REPLACED.cast_unsigned();
@@ -216,9 +236,10 @@ pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: im
 /// Values of the parent that own a descriptor are only copies here; `work` of [`fork`] ends in _exit(2), so none of
 /// them is dropped.
 pub fn keep_only(channel: Channel) -> Result<Channel> {
+    only_in_a_child("keep_only()")?;
     let fd = channel.as_fd().as_raw_fd();
-    // SAFETY: the numbers are plain integers. What dup2 and close_range close is, as said above, used by nobody in
-    // this child; `channel` is forgotten instead of closed twice.
+    // SAFETY: the numbers are plain integers. What dup2 and close_range close is owned by values of the parent, which are
+    // dropped by nobody in a child (FORKED); `channel` is forgotten instead of closed twice.
     let result = unsafe {
         if fd != CHANNEL && libc::dup2(fd, CHANNEL) < 0 {
             return Err(Error::last(format!("dup2({fd}, {CHANNEL})")));
@@ -227,19 +248,22 @@ pub fn keep_only(channel: Channel) -> Result<Channel> {
     };
     std::mem::forget(channel);
     super::check(result, || format!("close_range({}, ~0)", CHANNEL + 1))?;
-    Channel::inherit(CHANNEL)
+    // SAFETY: CHANNEL is the copy that was just made, and nothing else owns it.
+    unsafe { Channel::inherit(CHANNEL) }
 }
 
 /// Closes everything but the standard streams and `kept`, in a child that is to hold nothing else; see [`keep_only`]
 /// for whose they were.
 pub fn close_others(kept: &[BorrowedFd<'_>]) -> Result<()> {
+    only_in_a_child("close_others()")?;
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).filter(|fd| *fd > 2).collect();
     kept.sort_unstable();
     let mut first = 3;
     for last in kept.into_iter().map(|fd| fd - 1).chain([u32::MAX]) {
         // Neighbours have nothing to close between them.
         if last >= first {
-            // SAFETY: the numbers are plain integers, and no value of this child uses what they name.
+            // SAFETY: the numbers are plain integers. What they name is owned by values of the parent, which are dropped by
+            // nobody in a child (FORKED).
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
             super::check(result, || format!("close_range({first}, {last})"))?;
         }

@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -52,11 +53,28 @@ impl Channel {
         Ok((Self { fd: one }, Self { fd: other }))
     }
 
+    /// Takes over the descriptor that the program's parent has left for it at [`super::CHANNEL`], where systemd leaves one, too
+    /// (sd_listen_fds(3)); it is made close-on-exec.
+    ///
+    /// Only once (EBUSY), and before this process opens anything: what has that number later may be owned.
+    pub fn of_parent() -> Result<Self> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Err(Error::new(format!("taking descriptor {} twice", super::CHANNEL), Errno::EBUSY));
+        }
+        // SAFETY: nothing else takes this number, and this is the first time.
+        unsafe { Self::inherit(super::CHANNEL) }
+    }
+
     /// Takes over a descriptor that was inherited; it is made close-on-exec.
-    pub fn inherit(fd: RawFd) -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// Nothing else in this process owns the descriptor, or opens one meanwhile.
+    pub(super) unsafe fn inherit(fd: RawFd) -> Result<Self> {
         let call = || format!("fcntl({fd}, F_SETFD, FD_CLOEXEC)");
-        // SAFETY: the caller names a descriptor that its parent left for it and that nothing else here owns; one
-        // that is not open is refused by the kernel on the next line.
+        // SAFETY: nothing else owns it, by the contract of this function; one that is not open is refused by the kernel
+        // on the next line, and forgotten.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let closed = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
         if let Err(errno) = closed {

@@ -130,6 +130,8 @@ impl Origin {
 /// Slurm's facts about the step that decide what it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings<'a> {
+    /// True if the tasks are root's, of the node and not of a user namespace.
+    pub root: bool,
     /// The working directory.
     pub directory: &'a Path,
     /// The user's home, if the node knows the user.
@@ -211,6 +213,10 @@ const OWN: &[&str] = &["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/li
 /// Folders that are the image's when the job stands right in them, and the node's below.
 const TOPS: &[&str] = &["/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/var"];
 
+/// Files of the kernel that uid 0 may write by their modes, without any capability: a program that becomes the handler of
+/// core dumps runs with all rights (proc_sys_kernel(5), core_pattern). runc shows the same ones read-only.
+const SETTINGS: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
+
 impl Want {
     fn node(path: impl Into<PathBuf>, access: Access, presence: Presence, origin: Origin) -> Self {
         let path = path.into();
@@ -270,8 +276,10 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
         wants.iter().any(|want| want.origin >= Origin::Site(0) && path.starts_with(&want.target))
     };
 
-    for path in ["/proc", "/sys"] {
-        wants.push(Want::node(path, ReadWrite, Required, Origin::Kernel));
+    wants.push(Want::node("/proc", ReadWrite, Required, Origin::Kernel));
+    wants.push(Want::node("/sys", if around.root { ReadOnly } else { ReadWrite }, Required, Origin::Kernel));
+    for path in SETTINGS.iter().filter(|_| around.root) {
+        wants.push(Want::node(*path, ReadOnly, IfThere, Origin::Kernel));
     }
     match around.devices {
         Some(devices) => wants.extend(devices::own_dev(devices)),

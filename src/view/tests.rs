@@ -24,6 +24,7 @@ fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {
 
 fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
     Surroundings {
+        root: false,
         directory: Path::new(directory),
         home: Some(Path::new(home)),
         script_folder: None,

@@ -12,7 +12,7 @@ use coracle::config::Config;
 use coracle::image::{self, Filesystem, Image, Layer};
 use coracle::policy::{Grant, Reader};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, FsContext, Identity, LoopDevice, MountNamespace, MountPropagation};
+use coracle::sys::{self, FsContext, Identity, LoopDevice, LoopError, MountNamespace, MountPropagation};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -201,9 +201,7 @@ impl Source {
         };
         match error.errno() {
             Errno::ENODEV => no_module(name, error, module),
-            Errno::ENOMEM | Errno::EPERM | Errno::EACCES | Errno::EMFILE | Errno::ENFILE => {
-                Refusal::system(name, error)
-            }
+            Errno::EPERM | Errno::EACCES => Refusal::system(name, error),
             _ => damaged(name, error),
         }
     }
@@ -229,14 +227,17 @@ impl Source {
 /// judged is the one that is mounted, whatever the proxy may say.
 fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
     let size = image::loop_size(layer.offset, layer.size, opened.length);
-    let attached = if opened.file.metadata().is_ok() {
+    let attached = if sys::CachedStat::of(&opened.file).is_ok() {
         LoopDevice::attach(&opened.file, layer.offset, size)
     } else {
         LoopDevice::attach_by(|device| proxy.configure_loop(device, layer.offset, size))
     };
-    attached.map_err(|error| match error.errno() {
-        Errno::ENOENT | Errno::ENODEV => no_module(name, &error, "loop"),
-        _ => Refusal::system(name, &error),
+    attached.map_err(|error| match error {
+        LoopError::NoDriver(error) => no_module(name, &error, "loop"),
+        LoopError::NoNode(error) => Refusal::system(name, &error).hint(
+            "all loop devices with a node in /dev are in use: udev makes nodes as they are needed, mknod(1) by hand",
+        ),
+        LoopError::Failed(error) => Refusal::system(name, &error),
     })
 }
 

@@ -29,11 +29,19 @@ use crate::proxy::Account;
 pub use disk::{Disk, Rights};
 pub use root::SOURCE;
 
-/// The refusal of an image that the kernel cannot read.
+/// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are
+/// about this process or the node (descriptors, memory, a missing driver), whatever the image has.
 pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
-    // Only a directory has rights of its own.
-    if matches!(error.errno(), Errno::EACCES | Errno::EPERM) {
-        return Refusal::new(Kind::ImageUnreadable, name, format!("a part of it is not for you: {error}"));
+    match error.errno() {
+        // Only a directory has rights of its own.
+        Errno::EACCES | Errno::EPERM => {
+            return Refusal::new(Kind::ImageUnreadable, name, format!("a part of it is not for you: {error}"));
+        }
+        // EUCLEAN is also EFSCORRUPTED (linux/errno.h); squashfs answers EINVAL and EIO for nearly everything.
+        Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::EOVERFLOW | Errno::ERANGE => {}
+        // A tree that is not what its own directories say.
+        Errno::ELOOP | Errno::ENOTDIR | Errno::EISDIR | Errno::ENOENT | Errno::ENAMETOOLONG | Errno::ESTALE => {}
+        _ => return Refusal::system(name, error),
     }
     Refusal::new(Kind::ImageFormat, name, format!("the kernel cannot read it: {error}"))
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use coracle::config::{Absolute, Allowed};
 use coracle::policy::{Rules, Value};
 use coracle::report::{Kind, Refusal};
-use coracle::sys;
+use coracle::sys::{self, CachedStat};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -238,9 +238,10 @@ fn chain(areas: &[Area], key: Key, open: impl Fn(&Path) -> Decided<OwnedFd>) -> 
 }
 
 fn key_of(fd: BorrowedFd<'_>) -> Decided<Key> {
+    // The source may be on a file system that a user serves and does not answer for.
     let stat =
-        nix::sys::stat::fstat(fd).map_err(|errno| Unknown(format!("it cannot be looked at: {}", errno.desc())))?;
-    Ok((stat.st_dev, stat.st_ino))
+        CachedStat::of(fd).map_err(|error| Unknown(format!("it cannot be looked at: {}", error.errno().desc())))?;
+    Ok((nix::sys::stat::makedev(stat.device.0.into(), stat.device.1.into()), stat.inode))
 }
 
 /// The mounts of the node (proc_pid_mountinfo(5)).

@@ -20,7 +20,7 @@ use coracle::plan::Plan;
 use coracle::policy;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Settings, is_script};
-use coracle::sys::{self, Channel, MountNamespace, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Start};
 use nix::sys::stat::Mode;
 
@@ -67,7 +67,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// against the OOM killer.
 fn sanitize() -> sys::Result<Channel> {
     sys::reset_signals()?;
-    let channel = Channel::inherit(sys::CHANNEL)?;
+    let channel = Channel::of_parent()?;
     sys::set_undumpable()?;
     // slurmstepd has the user's groups by now, and what we make would have them, too.
     let root = nix::unistd::Gid::from_raw(0);
@@ -239,7 +239,14 @@ impl Server {
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
         let proxy = Proxy::start(&self.start.identity, deadline)?;
-        let loaded = run.load(&proxy)?;
+        let daemon = self.start.daemon;
+        let loaded = run.load(&proxy, &mut || {
+            if slot.is_none() {
+                *slot = Some(self.where_it_is(deadline)?);
+                proxy.enter_job(daemon)?;
+            }
+            Ok(())
+        })?;
         // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
         // a guess does not matter.
         let guess = self.guess(run);
@@ -251,26 +258,31 @@ impl Server {
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
-            if let Ok(Some(variables)) = &variables {
+            // What goes beyond the limits of this moment is asked again when slurmstepd has set up the step.
+            let variables = variables.unwrap_or_default();
+            if let Some(variables) = &variables {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
             }
             proxy.postpone(begun.elapsed());
             Some((container, variables, wants))
         });
-        let here = slot.insert(self.where_it_is(proxy.deadline())?);
+        let here = match slot {
+            Some(here) => here,
+            None => slot.insert(self.where_it_is(proxy.deadline())?),
+        };
         run.clock.lap("wait");
         self.confine(run)?;
         let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants)) if same(&wants) => (container, variables?),
+            Some((container, variables, wants)) if same(&wants) => (container, variables),
             ahead => {
                 // Found out once for the node: scripts may take long, and do things.
-                let variables = ahead.map(|(container, variables, _)| {
+                let variables = ahead.and_then(|(container, variables, _)| {
                     // It holds what only one container may have: the directory of an overlay, a server's memory.
                     drop(container);
                     variables
                 });
-                (run.build(&proxy, &loaded, here, script)?, variables.transpose()?.flatten())
+                (run.build(&proxy, &loaded, here, script)?, variables)
             }
         };
         run.complete(&proxy, &container)?;
@@ -453,7 +465,7 @@ impl Server {
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
             Some((Some(loaded), variables)) if still_the_same(&proxy, run, &loaded)? => (loaded, Some(variables)),
-            _ => (run.load(&proxy)?, None),
+            _ => (run.load(&proxy, &mut || proxy.enter_job(self.start.daemon))?, None),
         };
         // Of files that this namespace may have otherwise.
         run.mpi = None;
@@ -511,9 +523,11 @@ fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Ref
         return Ok(false);
     }
     let Ok((found, _)) = proxy.open_source(run.path())? else { return Ok(false) };
-    let key = |fd: BorrowedFd<'_>| {
-        let stat = nix::sys::stat::fstat(fd).ok();
-        stat.map(|stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec))
-    };
-    Ok(key(found.as_fd()).is_some() && key(found.as_fd()) == key(loaded.opened.file.as_fd()))
+    let known = CachedStat::of(&loaded.opened.file).ok();
+    Ok(CachedStat::of(&found).is_ok_and(|found| {
+        known.is_some_and(|known| {
+            (found.device, found.inode, found.size, found.changed)
+                == (known.device, known.inode, known.size, known.changed)
+        })
+    }))
 }

@@ -22,7 +22,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// Refuses what does not even say that it is an image.
 pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
-    let start = sandbox::compute(None, &[image.as_fd()], FIRST_LOOK, |files| {
+    let start = sandbox::compute(None, None, &[image.as_fd()], FIRST_LOOK, |files| {
         let mut start = vec![0; image::START];
         let read = files.first().and_then(|file| file.read_at(&mut start, 0).ok());
         start.truncate(read.unwrap_or(0));
@@ -39,7 +39,7 @@ pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
 ///
 /// An image for other machines may be kept: the nodes need not be like this one.
 pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {
-    let holds = verdict::of(None, name, &[image.as_fd()], PATIENCE, |files| {
+    let holds = verdict::of(None, None, name, &[image.as_fd()], PATIENCE, |files| {
         let file = files.first().ok_or_else(|| verdict::garbled(name))?;
         look(name, file).map(String::into_bytes)
     })?;
@@ -86,6 +86,6 @@ pub fn signers(name: &str, image: &File, length: u64, need: Need) -> Result<Vec<
     if keys.is_empty() && need == Need::WhoeverSigned {
         return Ok(Vec::new());
     }
-    let found = verify::look(None, name, (image, length), Some((&keys, need)), false, verify::patience(length))?;
+    let found = verify::look(None, None, name, (image, length), Some((&keys, need)), false, verify::patience(length))?;
     Ok(found.signers.into_iter().map(|signer| signer.key).collect())
 }

@@ -27,7 +27,7 @@ use syntax::{AndOr, Command, List, Operator, Part, Pipeline, Word};
 pub const MAX_SCRIPT: usize = 1024 * 1024;
 /// The longest value in bytes: execve(2) takes no longer string (MAX_ARG_STRLEN).
 const MAX_VALUE: usize = 128 * 1024;
-/// The bytes that all expansions of a script may make together. `A=$A$A` doubles with every line.
+/// The bytes that all scripts of an image may have and make together. `A=$A$A` doubles with every line.
 const MAX_WORK: usize = 16 * 1024 * 1024;
 
 /// A script that only a shell can run, and why.
@@ -56,15 +56,21 @@ impl fmt::Display for NotPlain {
 ///
 /// # Errors
 ///
-/// [`NotPlain`] when it needs a shell; `environment` is unchanged then.
+/// [`NotPlain`] when it needs a shell; the variables of `environment` are unchanged then.
 pub fn evaluate(file: &str, text: &[u8], environment: &mut Environment) -> Result<(), NotPlain> {
     if text.len() > MAX_SCRIPT {
         return Err(NotPlain { line: 1, text: format!("longer than {MAX_SCRIPT} bytes") });
     }
+    let begun = environment.work.saturating_add(text.len());
+    if begun > MAX_WORK {
+        return Err(NotPlain { line: 1, text: format!("the scripts up to this one have more than {MAX_WORK} bytes") });
+    }
     let list = syntax::parse(text)?;
-    let mut shell = Shell { environment, touched: BTreeMap::new(), work: 0 };
-    shell.list(&list)?;
-    let touched = shell.touched;
+    let mut shell = Shell { environment, touched: BTreeMap::new(), work: begun };
+    let outcome = shell.list(&list);
+    let (touched, work) = (shell.touched, shell.work);
+    environment.work = work;
+    outcome?;
     let origin = Origin::Image(Arc::from(file));
     for (name, slot) in touched {
         environment.set_shell_variable(OsStr::from_bytes(&name), slot, &origin);
@@ -289,6 +295,7 @@ impl Shell<'_> {
         if value.len() + name.len() >= MAX_VALUE {
             return Err(refuse(word));
         }
+        self.spend(value.len() + name.len(), word)?;
         Ok(Some((name, value)))
     }
 
@@ -311,11 +318,13 @@ impl Shell<'_> {
                 return Err(refuse(word));
             }
         }
-        self.work = self.work.saturating_add(value.len());
-        if self.work > MAX_WORK {
-            return Err(refuse(word));
-        }
+        self.spend(value.len(), word)?;
         Ok(value)
+    }
+
+    fn spend(&mut self, bytes: usize, word: &Word) -> Result<(), NotPlain> {
+        self.work = self.work.saturating_add(bytes);
+        if self.work > MAX_WORK { Err(refuse(word)) } else { Ok(()) }
     }
 
     fn variable(

@@ -1,0 +1,92 @@
+//! The number of processes that open files for one user on this node.
+//!
+//! A file system of a user's own that does not answer keeps the process that opens a file on it in a sleep that no signal
+//! ends, long after its step was refused. Each of these processes holds a lock of its own (fcntl(2), F_OFD_SETLK) on one
+//! byte of a file of root's. The kernel takes the lock back when the process is really gone.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use coracle::report::{Kind, Refusal};
+use coracle::sys;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+/// Directory of root's on each node.
+const DIRECTORY: &str = "/run/coracle";
+/// The file, which stays empty: a lock may lie behind the end.
+const FILE: &str = "openers";
+/// The most processes of one user at a time. A node starts fewer steps of a user at once.
+pub const LIMIT: u32 = 256;
+
+/// A place among the processes of a user. The process that holds its descriptor last gives it back.
+#[derive(Debug)]
+pub struct Slot(File);
+
+impl Slot {
+    /// Takes a free one of the user `uid`.
+    pub fn take(uid: u32) -> Result<Self, Refusal> {
+        Self::take_in(Path::new(DIRECTORY), uid)
+    }
+
+    fn take_in(directory: &Path, uid: u32) -> Result<Self, Refusal> {
+        let path: PathBuf = directory.join(FILE);
+        let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened = open().or_else(|_| {
+            std::fs::DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
+            open()
+        });
+        let failed = |call: &str, errno: Errno| {
+            Refusal::system(path.display().to_string(), &sys::Error::new(call.to_owned(), errno))
+        };
+        let file = opened.map_err(|cause| {
+            failed("open(O_RDWR|O_CREAT)", Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
+        })?;
+        for index in 0..LIMIT {
+            let place = i64::from(uid) * i64::from(LIMIT) + i64::from(index);
+            let lock = libc::flock { l_type: WRITE, l_whence: START, l_start: place, l_len: 1, l_pid: 0 };
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)) {
+                Ok(_) => return Ok(Self(file)),
+                Err(Errno::EAGAIN | Errno::EACCES) => {}
+                Err(errno) => return Err(failed("fcntl(F_OFD_SETLK)", errno)),
+            }
+        }
+        let cause = format!("{LIMIT} processes that open files for you wait on this node");
+        Err(Refusal::new(Kind::System, format!("user {uid}"), cause)
+            .hint("a file system does not answer: one of your own (fusermount3 -u DIR), or one of the site's"))
+    }
+
+    /// Descriptor that the process keeps.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+/// F_WRLCK and SEEK_SET, in the types of `struct flock`.
+const WRITE: libc::c_short = 1;
+const START: libc::c_short = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_no_more_slots_than_the_limit_and_others_have_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let take = |uid| Slot::take_in(directory.path(), uid);
+        let mut held: Vec<Slot> = (0..LIMIT).map(|_| take(7).unwrap()).collect();
+        let refusal = take(7).unwrap_err();
+        assert_eq!(refusal.line(), "coracle: user 7: 256 processes that open files for you wait on this node [system]");
+        take(8).unwrap();
+        take(6).unwrap();
+        // A copy of the descriptor, as a child process has it, keeps the slot.
+        let copy = held[9].file().try_clone().unwrap();
+        held.remove(9);
+        assert!(take(7).is_err());
+        drop(copy);
+        take(7).unwrap();
+    }
+}
