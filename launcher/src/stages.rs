@@ -27,6 +27,7 @@ use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::confine::Confinement;
 use crate::facts::{self, Known};
+use crate::fuse_owner;
 use crate::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
@@ -148,6 +149,9 @@ impl Run {
         let name = self.image.to_string();
         self.learn(proxy)?;
         let mut opened = self.find(proxy, &name)?;
+        if self.authority == Authority::Root {
+            fuse_owner::refuse_users(&name, opened.file.as_fd())?;
+        }
         self.clock.lap("open");
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
