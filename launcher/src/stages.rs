@@ -27,6 +27,7 @@ use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::confine::Confinement;
 use crate::facts::{self, Known};
+use crate::fuse::Slurmstepd;
 use crate::fuse_owner;
 use crate::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::host_mpi::{self, Replacement};
@@ -67,8 +68,8 @@ pub struct Run {
     pub known: Option<Known>,
     /// Where in the store the image was found, if it was not a file where it was asked for.
     pub stored: Option<PathBuf>,
-    /// slurmstepd's process id, if it is for a step.
-    pub daemon: Option<u32>,
+    /// The step's slurmstepd, if it is for one.
+    pub daemon: Option<Slurmstepd>,
     /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
     pub mpi: Option<Replacement>,
     /// What Slurm gave, and what the node has.

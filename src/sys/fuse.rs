@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::{Attributes, Error, FsContext, Identity, Result, check, open_beneath, show};
@@ -53,13 +55,16 @@ impl AsFd for FuseDevice {
     }
 }
 
-/// The means to break a FUSE connection, whoever holds its other end.
+/// The kernel's view of a FUSE connection, and the means to break it, whoever holds its other end.
+///
+/// It keeps neither the mount nor the connection.
 #[derive(Debug)]
-pub struct FuseAbort {
-    file: File,
+pub struct FuseControl {
+    abort: File,
+    waiting: File,
 }
 
-impl FuseAbort {
+impl FuseControl {
     /// Finds that of the connection behind `mount`.
     ///
     /// A request that the other end has taken and does not answer keeps its caller in a sleep that even SIGKILL does
@@ -73,19 +78,34 @@ impl FuseAbort {
             no_dev: true,
             no_exec: true,
         })?;
-        let path = PathBuf::from(number.to_string()).join("abort");
-        Ok(Self { file: open_beneath(&all, &path, OFlag::O_WRONLY)?.into() })
+        let path = PathBuf::from(number.to_string());
+        Ok(Self {
+            abort: open_beneath(&all, &path.join("abort"), OFlag::O_WRONLY)?.into(),
+            waiting: open_beneath(&all, &path.join("waiting"), OFlag::O_RDONLY)?.into(),
+        })
     }
 
     /// Breaks it: every request that waits, and every later one, fails with ENOTCONN or ECONNABORTED.
-    pub fn abort(&mut self) -> Result<()> {
-        self.file.write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
+    pub fn abort(&self) -> Result<()> {
+        (&self.abort).write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
     }
-}
 
-impl AsFd for FuseAbort {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// The number of requests without an answer; nothing, once the last mount of the file system is gone: the file is
+    /// empty from then on (fs/fuse/control.c, fuse_conn_waiting_read).
+    pub fn waiting(&self) -> Result<Option<u64>> {
+        let mut text = [0; 24];
+        let length = self.waiting.read_at(&mut text, 0);
+        let length = length.map_err(|cause| Error::from_io("read(fusectl, waiting)", &cause))?;
+        let text = std::str::from_utf8(&text[..length]).unwrap_or("");
+        match text.trim() {
+            "" => Ok(None),
+            number => number.parse().map(Some).map_err(|_| Error::new("read(fusectl, waiting)", Errno::EIO)),
+        }
+    }
+
+    /// The descriptors that it is made of.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.abort.as_fd(), self.waiting.as_fd()]
     }
 }
 

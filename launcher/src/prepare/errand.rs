@@ -15,6 +15,7 @@ use coracle::view::HELPER;
 use super::Server;
 use crate::clock::Clock;
 use crate::facts::{self, Known};
+use crate::fuse::Slurmstepd;
 use crate::grant::{Grants, Provision, Teller};
 use crate::join;
 use crate::place;
@@ -129,7 +130,7 @@ impl Server {
             job,
             known,
             stored: None,
-            daemon: Some(self.start.daemon),
+            daemon: Some(Slurmstepd { pid: self.start.daemon, step: self.start.step }),
             mpi: None,
             grants,
             provision,
