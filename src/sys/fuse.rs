@@ -1,10 +1,9 @@
 //! Filesystems that a process of the user's serves (fuse(4)).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -61,7 +60,8 @@ impl AsFd for FuseDevice {
 #[derive(Debug)]
 pub struct FuseControl {
     abort: File,
-    waiting: File,
+    /// Its directory, which is empty when the connection is gone.
+    files: OwnedFd,
 }
 
 impl FuseControl {
@@ -78,11 +78,8 @@ impl FuseControl {
             no_dev: true,
             no_exec: true,
         })?;
-        let path = PathBuf::from(number.to_string());
-        Ok(Self {
-            abort: open_beneath(&all, &path.join("abort"), OFlag::O_WRONLY)?.into(),
-            waiting: open_beneath(&all, &path.join("waiting"), OFlag::O_RDONLY)?.into(),
-        })
+        let files = open_beneath(&all, &PathBuf::from(number.to_string()), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(Self { abort: open_beneath(&files, Path::new("abort"), OFlag::O_WRONLY)?.into(), files })
     }
 
     /// Breaks it: every request that waits, and every later one, fails with ENOTCONN or ECONNABORTED.
@@ -90,14 +87,18 @@ impl FuseControl {
         (&self.abort).write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
     }
 
-    /// The number of requests without an answer; nothing, once the last mount of the file system is gone: the file is
-    /// empty from then on (fs/fuse/control.c, fuse_conn_waiting_read).
+    /// The number of requests without an answer; nothing, once the last mount of the file system is gone. The file cannot
+    /// be read twice (fs/fuse/control.c, nonseekable_open).
     pub fn waiting(&self) -> Result<Option<u64>> {
-        let mut text = [0; 24];
-        let length = self.waiting.read_at(&mut text, 0);
-        let length = length.map_err(|cause| Error::from_io("read(fusectl, waiting)", &cause))?;
-        let text = std::str::from_utf8(&text[..length]).unwrap_or("");
+        let file = match open_beneath(&self.files, Path::new("waiting"), OFlag::O_RDONLY) {
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
+            file => File::from(file?),
+        };
+        let mut text = String::new();
+        let read = file.take(24).read_to_string(&mut text);
+        read.map_err(|cause| Error::from_io("read(fusectl, waiting)", &cause))?;
         match text.trim() {
+            // It has gone since.
             "" => Ok(None),
             number => number.parse().map(Some).map_err(|_| Error::new("read(fusectl, waiting)", Errno::EIO)),
         }
@@ -105,7 +106,7 @@ impl FuseControl {
 
     /// The descriptors that it is made of.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.abort.as_fd(), self.waiting.as_fd()]
+        [self.abort.as_fd(), self.files.as_fd()]
     }
 }
 

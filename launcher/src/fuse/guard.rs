@@ -134,7 +134,9 @@ impl<'a> Guard<'a> {
                 Ok(Some(0)) => waiting.clear(),
                 _ => {
                     let before = std::mem::take(&mut waiting);
-                    waiting = self.stuck().map(|task| (task, before.get(&task).unwrap_or(&0) + 1)).collect();
+                    let stopped = self.is_abandoned().then_some(self.server.id());
+                    let stuck = self.stuck().chain(stopped);
+                    waiting = stuck.map(|task| (task, before.get(&task).unwrap_or(&0) + 1)).collect();
                     if waiting.values().any(|looks| *looks >= PATIENCE) {
                         return self.end();
                     }
@@ -164,6 +166,13 @@ impl<'a> Guard<'a> {
         if let Some(control) = self.control {
             let _ = control.abort();
         }
+    }
+
+    /// True if squashfuse_ll is stopped and slurmstepd gone. Tasks that ask it wait then, and can be killed; but nobody
+    /// does.
+    fn is_abandoned(&self) -> bool {
+        let stat = read_to_string(format!("/proc/{}/stat", self.server.id())).unwrap_or_default();
+        self.orphaned && matches!(fields(&stat).next(), Some("T" | "t"))
     }
 
     /// The threads of the user's that are to end and wait in a way that may keep them from it.
