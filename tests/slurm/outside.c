@@ -11,9 +11,10 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum root { HIDDEN, CONTAINER, NODE };
+enum root { GONE, HIDDEN, CONTAINER, NODE };
 
 static char path[64];
 
@@ -34,18 +35,23 @@ static int opens(int pid, const char *name, int flags)
 static enum root root_of(int pid)
 {
 	int root = open(of(pid, "root"), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* A process that ends has no root any more. */
 	if (root < 0)
-		return HIDDEN;
+		return errno == EACCES || errno == EPERM ? HIDDEN : GONE;
 	int there = faccessat(root, "etc/image-only", F_OK, 0) == 0;
 	close(root);
 	return there ? CONTAINER : NODE;
 }
 
-static int elsewhere(int pid)
+/* Each node of the cluster has a host name of its own. */
+enum host { UNKNOWN, OURS, OTHER };
+
+static enum host host_of(int pid)
 {
 	char own[64] = "", other[64] = "";
-	return readlink("/proc/self/ns/uts", own, sizeof own - 1) > 0 &&
-	       readlink(of(pid, "ns/uts"), other, sizeof other - 1) > 0 && strcmp(own, other);
+	if (readlink("/proc/self/ns/uts", own, sizeof own - 1) <= 0 || readlink(of(pid, "ns/uts"), other, sizeof other - 1) <= 0)
+		return UNKNOWN;
+	return strcmp(own, other) ? OTHER : OURS;
 }
 
 /* What a process gives away that hides its root; each is another check of the kernel's. */
@@ -62,7 +68,9 @@ static const char *gate(int pid)
 		return "environ, mem or ns";
 	traced = ptrace(PTRACE_SEIZE, pid, 0, 0) == 0;
 	if (traced) {
+		/* Only a process that has stopped can be let go. */
 		ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+		waitpid(pid, NULL, __WALL);
 		ptrace(PTRACE_DETACH, pid, 0, 0);
 		return "ptrace";
 	}
@@ -101,16 +109,14 @@ int main(int count, char **words)
 			if (pid <= 0 || pid == getpid() || stat(of(pid, ""), &found) || found.st_uid != getuid())
 				continue;
 			enum root root = root_of(pid);
-			const char *what = root == NODE ? "root" : NULL;
-			if (root == CONTAINER || elsewhere(pid))
+			if (root == GONE || root == CONTAINER || host_of(pid) == OTHER)
 				continue;
 			looks++;
-			if (root == HIDDEN) {
-				hidden++;
-				what = gate(pid);
-			}
-			/* It may have become the user's program in its container meanwhile, or be no more. */
-			if (!what || (root == HIDDEN && (root_of(pid) == CONTAINER || elsewhere(pid))))
+			hidden += root == HIDDEN;
+			const char *what = root == NODE ? "root" : gate(pid);
+			/* It may have become the user's program in its container meanwhile, or have ended. */
+			root = root_of(pid);
+			if (!what || root == GONE || root == CONTAINER || (root == NODE && host_of(pid) != OURS))
 				continue;
 			name_of(pid, name, sizeof name);
 			printf("caught: %s of %s\n", what, name);
