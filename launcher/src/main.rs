@@ -21,6 +21,7 @@ mod exec;
 mod explain;
 mod facts;
 mod fuse;
+mod fuse_owner;
 mod grant;
 mod host_driver;
 mod host_mpi;

@@ -26,6 +26,8 @@ use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::confine::Confinement;
 use crate::facts::{self, Known};
+use crate::fuse::Slurmstepd;
+use crate::fuse_owner;
 use crate::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::host_mpi::{self, Replacement};
 use crate::inside::Step;
@@ -65,8 +67,8 @@ pub struct Run {
     pub known: Option<Known>,
     /// Where in the store the image was found, if it was not a file where it was asked for.
     pub stored: Option<PathBuf>,
-    /// slurmstepd's process id, if it is for a step.
-    pub daemon: Option<u32>,
+    /// The step's slurmstepd, if it is for one.
+    pub daemon: Option<Slurmstepd>,
     /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
     pub mpi: Option<Replacement>,
     /// What Slurm gave, and what the node has.
@@ -160,6 +162,9 @@ impl Run {
         let name = self.image.to_string();
         self.learn(proxy)?;
         let mut opened = self.find(proxy, &name)?;
+        if self.authority == Authority::Root {
+            fuse_owner::refuse_users(&name, opened.file.as_fd())?;
+        }
         self.clock.lap("open");
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
@@ -251,7 +256,8 @@ impl Run {
         let keys = verify::site_keys(Path::new(verify::KEYS))?;
         let asked = Some((keys.as_slice(), Need::WhoeverSigned));
         let limit = proxy.deadline().saturating_duration_since(Instant::now());
-        let groups = self.daemon.map(sys::Cgroups::of).transpose().map_err(|error| Refusal::system(name, &error))?;
+        let groups = self.daemon.map(|daemon| sys::Cgroups::of(daemon.pid)).transpose();
+        let groups = groups.map_err(|error| Refusal::system(name, &error))?;
         let look = (&opened.file, opened.length);
         let found = verify::look(Some(&self.identity), groups.as_ref(), name, look, asked, false, limit)?;
         Ok(found.signers.into_iter().map(|signer| signer.key).collect())

@@ -56,6 +56,41 @@ impl Cgroups {
         jobs.map(|folder| put(pid, &folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
     }
 
+    /// Like [`Self::enter_job`], for a process that has to end when its step does: where slurmstepd itself is in the
+    /// job's group, the caller goes into that of the step's tasks. proctrack/cgroup of version 1 kills that one; of
+    /// version 2 it kills slurmstepd's own group, too (cgroup_p_step_get_pids).
+    pub fn enter_step(&self, step: &str) -> Result<()> {
+        let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
+        let group = |folder: &Folder| {
+            let own = folder.mounted.join(&folder.below);
+            let tasks = own.join(format!("step_{step}"));
+            let of_job = own.file_name().is_some_and(|name| name.to_string_lossy().starts_with("job_"));
+            if of_job && tasks.is_dir() { tasks } else { own }
+        };
+        jobs.map(|folder| put(0, &group(folder))).fold(Ok(()), Result::and)
+    }
+
+    /// Takes the caller out of a step, in both versions: what is in its groups is killed with it, and keeps them from
+    /// being removed.
+    ///
+    /// In version 2 only the topmost group takes processes beside groups (cgroups(7), "no internal processes"), where
+    /// Slurm puts its own daemon, too. In a cgroup namespace that is another one; there Slurm has a group for daemons
+    /// that wait.
+    pub fn leave_step(&self) -> Result<()> {
+        let leave = |folder: &Folder| {
+            let above = folder.below.iter().take_while(|name| !name.to_string_lossy().starts_with("job_"));
+            let waiting = above.fold(folder.mounted.clone(), |path, name| path.join(name)).join("system");
+            put(0, &folder.mounted).or_else(|error| put(0, &waiting).map_err(|_| error))
+        };
+        self.folders.iter().filter(|folder| folder.of_a_job()).map(leave).fold(Ok(()), Result::and)
+    }
+
+    /// The groups' names that begin with `job_`: each job has one in each hierarchy.
+    pub fn jobs(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
+        let names = self.folders.iter().flat_map(|folder| folder.below.iter());
+        names.filter(|name| name.to_string_lossy().starts_with("job_"))
+    }
+
     /// Removes what `name` was made as below these groups. One that still has a process in it stays.
     pub fn remove_child(&self, name: &str) {
         for folder in &self.folders {

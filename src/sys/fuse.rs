@@ -1,10 +1,11 @@
 //! Filesystems that a process of the user's serves (fuse(4)).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::{Attributes, Error, FsContext, Identity, Result, check, open_beneath, show};
@@ -53,13 +54,17 @@ impl AsFd for FuseDevice {
     }
 }
 
-/// The means to break a FUSE connection, whoever holds its other end.
+/// The kernel's view of a FUSE connection, and the means to break it, whoever holds its other end.
+///
+/// It keeps neither the mount nor the connection.
 #[derive(Debug)]
-pub struct FuseAbort {
-    file: File,
+pub struct FuseControl {
+    abort: File,
+    /// Its directory, which is empty when the connection is gone.
+    files: OwnedFd,
 }
 
-impl FuseAbort {
+impl FuseControl {
     /// Finds that of the connection behind `mount`.
     ///
     /// A request that the other end has taken and does not answer keeps its caller in a sleep that even SIGKILL does
@@ -73,19 +78,35 @@ impl FuseAbort {
             no_dev: true,
             no_exec: true,
         })?;
-        let path = PathBuf::from(number.to_string()).join("abort");
-        Ok(Self { file: open_beneath(&all, &path, OFlag::O_WRONLY)?.into() })
+        let files = open_beneath(&all, &PathBuf::from(number.to_string()), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(Self { abort: open_beneath(&files, Path::new("abort"), OFlag::O_WRONLY)?.into(), files })
     }
 
     /// Breaks it: every request that waits, and every later one, fails with ENOTCONN or ECONNABORTED.
-    pub fn abort(&mut self) -> Result<()> {
-        self.file.write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
+    pub fn abort(&self) -> Result<()> {
+        (&self.abort).write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
     }
-}
 
-impl AsFd for FuseAbort {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// The number of requests without an answer; nothing, once the last mount of the file system is gone. The file cannot
+    /// be read twice (fs/fuse/control.c, nonseekable_open).
+    pub fn waiting(&self) -> Result<Option<u64>> {
+        let file = match open_beneath(&self.files, Path::new("waiting"), OFlag::O_RDONLY) {
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
+            file => File::from(file?),
+        };
+        let mut text = String::new();
+        let read = file.take(24).read_to_string(&mut text);
+        read.map_err(|cause| Error::from_io("read(fusectl, waiting)", &cause))?;
+        match text.trim() {
+            // It has gone since.
+            "" => Ok(None),
+            number => number.parse().map(Some).map_err(|_| Error::new("read(fusectl, waiting)", Errno::EIO)),
+        }
+    }
+
+    /// The descriptors that it is made of.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.abort.as_fd(), self.files.as_fd()]
     }
 }
 

@@ -37,7 +37,7 @@ pub use bpf::{DeviceRule, MAX_DEVICE_RULES, allow_devices, has_device_rules};
 pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
-pub use fuse::{CachedStat, FuseAbort, FuseDevice};
+pub use fuse::{CachedStat, FuseControl, FuseDevice};
 pub use idmap::swap_root_and;
 pub use listener::Listener;
 pub use loopdev::{LoopDevice, LoopError, configure_loop};
@@ -57,7 +57,7 @@ pub use privilege::{
 };
 pub use process::{
     CHANNEL, Child, close_others, die_with_parent, end_with_reader, fork, fork_contained, fork_into, ignore_signals,
-    in_background, keep_only, reset_signals, spawn_reparented, while_cancellable,
+    in_background, keep_only, process_handle, reset_signals, spawn_reparented, while_cancellable,
 };
 #[cfg(feature = "spank")]
 pub use release::{plugin_version, symbol};

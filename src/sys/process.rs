@@ -180,6 +180,17 @@ pub fn fork_contained(work: impl FnOnce() -> u8) -> Result<Child> {
     })
 }
 
+/// A descriptor that stands for a process and becomes readable when that ends (pidfd_open(2)). ESRCH: it has ended.
+pub fn process_handle(pid: u32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the call takes two integers and returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
+    let fd = super::check(fd, || format!("pidfd_open({pid})"))?;
+    let fd = libc::c_int::try_from(fd).map_err(|_| Error::new("pidfd_open()", Errno::EBADF))?;
+    // SAFETY: the call has just made this descriptor.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+}
+
 /// How long `before` of [`in_background`] may take, in seconds.
 const BEFORE: libc::c_uint = 5;
 /// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.

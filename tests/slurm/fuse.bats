@@ -12,8 +12,6 @@ cleanup() {
 }
 
 squashfuse() { pgrep -x squashfuse_ll >/dev/null; }
-no_squashfuse() { ! squashfuse; }
-no_watch() { ! pgrep -x coracle-watch >/dev/null; }
 
 # A step that waits for $dir/go, once COUNT tasks of it are there.
 start_waiting() { # COUNT SRUN-ARGUMENT...
@@ -33,26 +31,16 @@ finish() {
 	wait "$step"
 }
 
-# A squashfuse_ll of the site's that does this instead.
-instead() { # TEXT MORE-OF-CORACLE.YAML
-	install -d /opt/fuse
-	printf '%s\n' "$1" >/opt/fuse/squashfuse_ll
-	chmod 755 /opt/fuse/squashfuse_ll
+# A squashfuse_ll of the site's that does something else.
+instead() { # PROGRAM MORE-OF-CORACLE.YAML
+	install -D -m 755 "$1" /opt/fuse/squashfuse_ll
 	fuse "squashfuse: /opt/fuse/squashfuse_ll${2:+$'\n'$2}"
 }
 
-# It says hello to the kernel, takes each question after that, and answers none.
-SILENT='#!/usr/bin/python3 -Es
-import os, struct, sys
-fd = int(sys.argv[-1].rsplit("/", 1)[1])
-while True:
-    request = os.read(fd, 1 << 20)
-    length, opcode, unique = struct.unpack_from("=IIQ", request)
-    if opcode == 26:
-        body = struct.pack("=IIIIHHIIHHI28x", 7, 31, 1 << 16, 0, 8, 6, 1 << 16, 1, 0, 0, 0)
-        os.write(fd, struct.pack("=IiQ", 16 + len(body), 0, unique) + body)'
-# The same in a process of which nobody knows.
-GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
+# One that says hello to the kernel, takes each question after that, and answers none.
+silent() { # COMPILER-ARGUMENT...
+	compiled silent.c silent "$@"
+}
 
 @test "images of the user's run on three nodes, by one process a node that is the user's, and gone with the step" {
 	fuse
@@ -64,7 +52,7 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 	for pid in $(<pids); do
 		[[ $(stat -c %U "/proc/$pid") == alice ]]
 		grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|PPid):' "/proc/$pid/status" >status
-		grep -qx 'PPid:	1' status
+		grep -qx "PPid:	$(pgrep -P 1 -x coracle-watch | grep -x "$(sed -n 's/^PPid:	//p' status)")" status
 		grep -qx 'Uid:	2001	2001	2001	2001' status
 		grep -qx 'Gid:	2001	2001	2001	2001' status
 		grep -qx 'NoNewPrivs:	1' status
@@ -221,7 +209,8 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 }
 
 @test "one that never answers is refused in time, and neither it nor the launcher stays" {
-	instead "$SILENT" 'start_timeout: 2'
+	silent || return
+	instead silent 'start_timeout: 2'
 	at=node refused timeout "$busybox: squashfuse_ll, which reads it as you, did not answer in time" srun -n2 --container="$busybox" true
 	eventually no_squashfuse
 	eventually no_watch
@@ -230,17 +219,19 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 }
 
 @test "one that gives its descriptor away and never answers is refused in time" {
-	instead "$GIVEN_AWAY" 'start_timeout: 2'
+	silent -DGIVE_AWAY || return
+	instead silent 'start_timeout: 2'
 	at=node refused timeout "$busybox: squashfuse_ll, which reads it as you, did not answer in time" srun -n2 --container="$busybox" true
 }
 
 @test "one that ends at once, or knows no such compression, is refused at once" {
-	instead $'#!/bin/sh\nexit 1'
+	instead "$(type -P false)"
 	at=node refused image-format "$busybox: squashfuse_ll, which reads it as you, has ended" srun -n2 --container="$busybox" true
 }
 
 @test "the launcher killed while squashfuse_ll does not answer: nothing stays" {
-	instead "$SILENT" 'start_timeout: 4'
+	silent || return
+	instead silent 'start_timeout: 4'
 	alice srun -n2 --container="$busybox" true >out 2>&1 3>&- &
 	step=$!
 	eventually pgrep -x coracle
@@ -258,12 +249,19 @@ GIVEN_AWAY=${SILENT/while True/if os.fork(): os._exit(0)$'\n'while True}
 }
 
 @test "one that others than root could have written is not started" {
-	instead $'#!/bin/sh\nexit 1'
+	instead "$(type -P false)"
 	chmod 775 /opt/fuse/squashfuse_ll
 	refused config '/opt/fuse/squashfuse_ll: writable by others than root (mode 0775)' srun -n1 --container="$busybox" true
 	chmod 755 /opt/fuse/squashfuse_ll
 	chown alice /opt/fuse
 	refused config '/opt/fuse: belongs to user 2001, and must belong to root' srun -n1 --container="$busybox" true
+}
+
+@test "a script is not started: its user could trace it" {
+	printf '#!/bin/sh\nexit 1\n' >script
+	instead script
+	refused config '/opt/fuse/squashfuse_ll: no ELF program' srun -n1 --container="$busybox" true
+	has 'hint: a script as squashfuse_ll could be traced by its user'
 }
 
 @test "a node without /dev/fuse refuses, and says what to load" {

@@ -237,6 +237,9 @@ loops() {
 
 no_loops() { [[ -z $(loops) ]]; }
 no_launcher() { ! pgrep -x coracle >/dev/null; }
+# Of images that squashfuse_ll reads; by its own name and that of the process that guards it.
+no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
+no_watch() { ! pgrep -x coracle-watch >/dev/null; }
 no_stepd() { ! pgrep -x slurmstepd >/dev/null; }
 no_tasks() { ! pgrep -u 2001,2002 >/dev/null; }
 same_mounts() { mounts_of_all | cmp -s - "$SUITE/mounts"; }
@@ -251,7 +254,7 @@ healthy() {
 		fail 'a node was hurt:' "$bad"
 		return
 	fi
-	for what in no_tasks no_stepd no_launcher no_loops same_mounts; do
+	for what in no_tasks no_stepd no_launcher no_squashfuse no_watch no_loops same_mounts; do
 		eventually "$what" || bad+=" $what"
 	done
 	if [[ -n $bad ]]; then
@@ -261,6 +264,12 @@ healthy() {
 		for what in $(pgrep -u 2001,2002); do kill -KILL "$what" 2>/dev/null; done
 		return 1
 	fi
+}
+
+# A program of this folder's, compiled into the test's. The cluster has another "as" than gcc means.
+compiled() { # SOURCE PROGRAM COMPILER-ARGUMENT...
+	needs gcc || return
+	PATH=/usr/bin:/bin gcc -O2 -Wall -Werror -o "$dir/$2" "$BATS_TEST_DIRNAME/$1" "${@:3}"
 }
 
 # What must be there for a test: where the tests must work, it is a failure that it is not.

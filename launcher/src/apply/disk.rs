@@ -18,7 +18,7 @@ use nix::fcntl::OFlag;
 
 use super::damaged;
 use super::root::{self, ONLY_READ};
-use crate::fuse::{Program, Watch};
+use crate::fuse::{Program, Slurmstepd, Watch};
 use crate::proxy::{Opened, Proxy};
 
 /// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
@@ -71,7 +71,7 @@ impl Disk {
         identity: &Identity,
         config: &Config,
         name: &str,
-        daemon: Option<u32>,
+        daemon: Option<Slurmstepd>,
     ) -> Result<Self, Refusal> {
         let file = || {
             let copy = opened.file.as_fd().try_clone_to_owned();

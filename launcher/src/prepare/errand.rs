@@ -17,6 +17,7 @@ use super::Server;
 use crate::clock::Clock;
 use crate::epilog;
 use crate::facts::{self, Known};
+use crate::fuse::Slurmstepd;
 use crate::grant::{Grants, Provision, Teller};
 use crate::join;
 use crate::mpi;
@@ -142,7 +143,7 @@ impl Server {
             job,
             known,
             stored: None,
-            daemon: Some(self.start.daemon),
+            daemon: Some(Slurmstepd { pid: self.start.daemon, step: self.start.step }),
             mpi: None,
             grants,
             provision,

@@ -1,0 +1,279 @@
+//! The guard of one squashfuse_ll: a process of root's, its parent, that can break the connection (fusectl).
+//!
+//! While the container is built, root looks into a filesystem that its user can stop at will, and waits there in a way
+//! that no signal ends: the guard watches the time. While the step runs, the same happens to its tasks, and a task that
+//! cannot be killed drains the node. So the guard breaks the connection when a task that is to end has waited in it for
+//! some seconds, when squashfuse_ll is gone, whoever has its descriptor by then, and when slurmstepd is gone and nobody
+//! else would kill the tasks that wait. When the last mount is gone it ends squashfuse_ll, which may be stopped.
+//!
+//! It belongs to init, is in no control group of the step, holds nothing that keeps the step's namespace, and ends with
+//! squashfuse_ll. It sleeps until one of the two processes ends, and looks at one number every two seconds.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{read_dir, read_to_string};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Instant;
+
+use coracle::sys::{self, Channel, Child, FuseControl, Received};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Slurmstepd;
+
+/// The container is built.
+pub(super) const BUILT: u8 = b'.';
+/// It could not be built.
+pub(super) const FAILED: u8 = b'?';
+
+/// The state of the mount by the time that its container is built, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All is well as far as the guard knows.
+    Fine = 0,
+    /// The deadline came first, and the connection is broken.
+    Late = 1,
+    /// squashfuse_ll has ended.
+    Gone = 2,
+}
+
+impl Verdict {
+    /// The verdict that a message means.
+    pub(super) fn of(byte: u8) -> Option<Self> {
+        [Self::Fine, Self::Late, Self::Gone].into_iter().find(|verdict| *verdict as u8 == byte)
+    }
+}
+
+/// The time between two looks at the connection, in milliseconds.
+const LOOK: u16 = 2000;
+/// The looks in a row at which a task waits before the connection is broken. Slurm gives up after a minute
+/// (UnkillableStepTimeout, slurm.conf(5)).
+const PATIENCE: u32 = 3;
+/// The time that a process which has closed its files, or has nothing left to serve, may take to end, in milliseconds.
+const LAST_BREATH: u16 = 50;
+const LAST_WORK: u16 = 1000;
+
+/// One squashfuse_ll and what it takes to end it.
+pub(super) struct Guard<'a> {
+    server: Child,
+    /// Nothing where all of it is the user's own.
+    control: Option<&'a FuseControl>,
+    /// slurmstepd, while it runs.
+    daemon: Option<&'a OwnedFd>,
+    /// slurmstepd of a step is gone.
+    orphaned: bool,
+    /// The job's control groups.
+    jobs: Vec<OsString>,
+    uid: u32,
+}
+
+impl<'a> Guard<'a> {
+    /// The guard of `server`, which runs as the user `uid`, for the step of `slurmstepd`, open as `daemon` if it runs.
+    pub(super) fn new(
+        server: Child,
+        control: Option<&'a FuseControl>,
+        daemon: Option<&'a OwnedFd>,
+        slurmstepd: Option<Slurmstepd>,
+        uid: u32,
+    ) -> Self {
+        let groups = slurmstepd.and_then(|slurmstepd| sys::Cgroups::of(slurmstepd.pid).ok());
+        let jobs = groups.iter().flat_map(|groups| groups.jobs().map(OsString::from)).collect();
+        Self { server, control, daemon, orphaned: slurmstepd.is_some() && daemon.is_none(), jobs, uid }
+    }
+
+    /// Stands until squashfuse_ll has ended.
+    pub(super) fn stand(mut self, channel: &Channel, deadline: Instant) {
+        // Whoever kills everything called coracle must not kill what lets the builder die.
+        let _ = nix::sys::prctl::set_name(c"coracle-watch");
+        if self.control.is_some() {
+            // proctrack/cgroup of version 2 kills all that is in slurmstepd's own group.
+            let _ = sys::Cgroups::of(std::process::id()).and_then(|groups| groups.leave_step());
+            let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+        }
+        let verdict = self.watch(channel, deadline);
+        let _ = channel.send(&[verdict as u8], &[], deadline + super::LAST_WORD);
+        match (verdict, self.control) {
+            (Verdict::Fine | Verdict::Gone, Some(control)) => self.keep(control),
+            // In a user namespace it ends with the user's processes, as far as they want it.
+            (Verdict::Fine, None) => _ = self.server.release(),
+            _ => {}
+        }
+    }
+
+    /// Waits until the container is built, or its builder is no more; breaks the mount when that takes too long.
+    fn watch(&mut self, channel: &Channel, deadline: Instant) -> Verdict {
+        match channel.receive(deadline) {
+            Ok(Received::Packet(packet)) if packet.data.first() == Some(&FAILED) => {
+                // That there is nobody to be asked is an answer, too.
+                if self.has_ended(LAST_BREATH) { Verdict::Gone } else { Verdict::Fine }
+            }
+            Ok(_) => Verdict::Fine,
+            Err(_) => {
+                self.end();
+                Verdict::Late
+            }
+        }
+    }
+
+    /// Watches over the connection of a container that may be used.
+    fn keep(mut self, control: &FuseControl) {
+        let mut waiting = BTreeMap::new();
+        loop {
+            if self.has_ended(LOOK) {
+                return self.end();
+            }
+            match control.waiting() {
+                Ok(None) => {
+                    self.daemon = None;
+                    self.has_ended(LAST_WORK);
+                    return self.end();
+                }
+                Ok(Some(0)) => waiting.clear(),
+                _ => {
+                    let before = std::mem::take(&mut waiting);
+                    let stopped = self.is_abandoned().then_some(self.server.id());
+                    let stuck = self.stuck().chain(stopped);
+                    waiting = stuck.map(|task| (task, before.get(&task).unwrap_or(&0) + 1)).collect();
+                    if waiting.values().any(|looks| *looks >= PATIENCE) {
+                        return self.end();
+                    }
+                }
+            }
+        }
+    }
+
+    /// True if squashfuse_ll has ended; waits `patience` milliseconds for that, or until slurmstepd ends.
+    fn has_ended(&mut self, patience: u16) -> bool {
+        let server = u32::try_from(self.server.id()).ok().and_then(|pid| sys::process_handle(pid).ok());
+        let Some(server) = server else { return true };
+        let mut fds = vec![PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.daemon.map(|daemon| PollFd::new(daemon.as_fd(), PollFlags::POLLIN)));
+        // Interrupted, or without memory: the next look comes.
+        let _ = poll(&mut fds, PollTimeout::from(patience));
+        if fds.get(1).and_then(PollFd::any) == Some(true) {
+            (self.daemon, self.orphaned) = (None, true);
+        }
+        fds.first().and_then(PollFd::any) == Some(true)
+    }
+
+    /// Breaks the connection, whoever holds its other end by now, and ends squashfuse_ll.
+    fn end(&mut self) {
+        // It is this process' child, so that its number is still its own.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.server.id()), nix::sys::signal::Signal::SIGKILL);
+        if let Some(control) = self.control {
+            let _ = control.abort();
+        }
+    }
+
+    /// True if squashfuse_ll is stopped and slurmstepd gone. Tasks that ask it wait then, and can be killed; but nobody
+    /// does.
+    fn is_abandoned(&self) -> bool {
+        let stat = read_to_string(format!("/proc/{}/stat", self.server.id())).unwrap_or_default();
+        self.orphaned && matches!(fields(&stat).next(), Some("T" | "t"))
+    }
+
+    /// The threads of the user's that are to end and wait in a way that may keep them from it.
+    fn stuck(&self) -> impl Iterator<Item = i32> {
+        numbers("/proc").filter(|pid| self.may_be_ours(*pid)).flat_map(move |pid| {
+            numbers(format!("/proc/{pid}/task")).filter(move |thread| {
+                let read = |name| read_to_string(format!("/proc/{pid}/task/{thread}/{name}")).unwrap_or_default();
+                let stat = read("stat");
+                waits(&stat)
+                    && (self.orphaned || ends(&stat, &read("status")))
+                    && (!self.jobs.is_empty() || may_wait_for_fuse(&read("stack")))
+            })
+        })
+    }
+
+    /// True unless it is certain that a process is none of this job.
+    fn may_be_ours(&self, pid: i32) -> bool {
+        let process = Path::new("/proc").join(pid.to_string());
+        if !process.metadata().is_ok_and(|found| found.uid() == self.uid) {
+            return false;
+        }
+        let groups = read_to_string(process.join("cgroup")).unwrap_or_default();
+        self.jobs.is_empty()
+            || groups.split(['/', '\n']).any(|name| self.jobs.iter().any(|job| job.as_bytes() == name.as_bytes()))
+    }
+}
+
+/// The entries of a directory of /proc that are numbers.
+fn numbers(directory: impl AsRef<Path>) -> impl Iterator<Item = i32> {
+    read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The fields of /proc/PID/stat behind the name, which may hold anything (proc_pid_stat(5)): state, parent, and so on.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace()
+}
+
+/// True for a thread in a sleep that no signal, or only a deadly one, ends.
+fn waits(stat: &str) -> bool {
+    fields(stat).next() == Some("D")
+}
+
+/// PF_EXITING of linux/sched.h: the thread has begun to end.
+const EXITING: u32 = 0x4;
+/// SIGKILL in a set of signals of /proc/PID/status.
+const KILL: u64 = 1 << (nix::libc::SIGKILL - 1);
+
+/// True for a thread that has begun to end, or that SIGKILL was sent to.
+fn ends(stat: &str, status: &str) -> bool {
+    let flags = fields(stat).nth(6).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
+    let pending = ["SigPnd:", "ShdPnd:"].iter().any(|key| {
+        let set = status.lines().find_map(|line| line.strip_prefix(key));
+        set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & KILL != 0)
+    });
+    flags & EXITING != 0 || pending
+}
+
+/// False for a kernel stack on which nothing waits for a FUSE filesystem, or for somebody else who may.
+fn may_wait_for_fuse(stack: &str) -> bool {
+    stack.trim().is_empty()
+        || ["fuse", "d_alloc_parallel", "rwsem", "lock_page", "folio_wait"].iter().any(|name| stack.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "42 (a) b) D 1 42 42 0 -1 4194560 100 0 0 0\n";
+
+    #[test]
+    fn a_thread_that_waits_and_is_to_end_is_told_from_others() {
+        assert!(waits(STAT));
+        assert!(!waits("42 (D) S 1 42 42 0 -1 4194560 100\n"));
+        assert!(!waits(""));
+        let status = |own: &str, shared: &str| {
+            format!("Name:\tx\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0000000000000100\n")
+        };
+        let (none, kill, term) = ("0000000000000000", "0000000000000100", "0000000000004000");
+        for (own, shared, wanted) in [(none, none, false), (kill, none, true), (none, kill, true), (term, term, false)]
+        {
+            assert_eq!(ends(STAT, &status(own, shared)), wanted, "{own} {shared}");
+        }
+        assert!(ends("42 (x) D 1 42 42 0 -1 4194564 100\n", ""));
+        assert!(!ends("", ""));
+    }
+
+    #[test]
+    fn a_stack_tells_only_what_it_shows() {
+        assert!(may_wait_for_fuse(""));
+        assert!(may_wait_for_fuse("[<0>] request_wait_answer+0x1/0x2 [fuse]\n"));
+        assert!(may_wait_for_fuse("[<0>] d_alloc_parallel+0x1/0x2\n"));
+        assert!(!may_wait_for_fuse(
+            "[<0>] rpc_wait_bit_killable+0x1/0x2 [sunrpc]\n[<0>] nfs4_do_close+0x1/0x2 [nfsv4]\n"
+        ));
+    }
+
+    #[test]
+    fn a_verdict_is_one_byte() {
+        for verdict in [Verdict::Fine, Verdict::Late, Verdict::Gone] {
+            assert_eq!(Verdict::of(verdict as u8), Some(verdict));
+        }
+        assert_eq!(Verdict::of(3), None);
+    }
+}

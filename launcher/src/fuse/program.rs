@@ -1,0 +1,183 @@
+//! The program squashfuse_ll of this node, and the copy of it that runs.
+#![forbid(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use coracle::config::{self, Config, Squashfuse};
+use coracle::policy::Reader;
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{self, Attributes, FsContext};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::Mode;
+
+use super::Slurmstepd;
+
+/// Where it is looked for when coracle.yaml does not say: where packages put it, and where a site may.
+const PLACES: [&str; 2] = ["/usr/bin/squashfuse_ll", "/usr/libexec/coracle/squashfuse_ll"];
+/// The name of the copy, which is that of the process.
+const COPY: &CStr = c"squashfuse_ll";
+/// The mode of the copy: whoever executes a program that they may not read becomes a process that they may not look into.
+const UNREADABLE: u32 = 0o711;
+/// The largest program that is copied, in bytes.
+const MAX_SIZE: u64 = 64 << 20;
+/// The switch that makes every process one that its user may look into (proc_sys_fs(5)).
+const DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
+
+/// The squashfuse_ll of this node.
+#[derive(Debug)]
+pub struct Program {
+    path: CString,
+    /// The program, open, if root starts it.
+    file: Option<File>,
+    /// The step that it is for.
+    pub(super) daemon: Option<Slurmstepd>,
+}
+
+/// What a process executes.
+#[derive(Debug)]
+pub(super) enum Executable<'a> {
+    /// The program, by its path.
+    Path(&'a CStr),
+    /// A directory with the copy in it.
+    Copy(OwnedFd),
+}
+
+impl Program {
+    /// Finds it, and makes sure that nobody but root can have written it. Who runs it with their own rights only would
+    /// see no owners in their user namespace, and has nothing to lose.
+    pub fn find(config: &Config, reader: Reader) -> Result<Self, Refusal> {
+        let places: Vec<PathBuf> = match &config.squashfuse {
+            Some(Squashfuse(path)) => vec![path.clone()],
+            None => PLACES.iter().map(PathBuf::from).collect(),
+        };
+        for place in &places {
+            if reader == Reader::Own {
+                if place.is_file() {
+                    return Self::new(place, None);
+                }
+                continue;
+            }
+            match config::open_trusted(place) {
+                Ok(file) => return Self::of_root(place, file),
+                Err(config::Error::Read(_, cause)) if cause.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let first = places.first().map(|place| place.display().to_string()).unwrap_or_default();
+        let who = match reader {
+            Reader::Own => "whoever is not root",
+            Reader::Fuse | Reader::Kernel => "user_images: fuse",
+        };
+        Err(Refusal::new(Kind::System, first, format!("not found on this node, and {who} needs it"))
+            .hint("install the package squashfuse, or say in coracle.yaml where it is: squashfuse: PATH"))
+    }
+
+    /// A program that root starts. Of a script the interpreter is executed, which everybody may read.
+    fn of_root(place: &Path, file: File) -> Result<Self, Refusal> {
+        let mut magic = [0; 4];
+        if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
+            return Err(Refusal::new(Kind::Config, place.display().to_string(), "no ELF program")
+                .hint("a script as squashfuse_ll could be traced by its user"));
+        }
+        refuse_dumpable(&std::fs::read_to_string(DUMPABLE).unwrap_or_default())?;
+        Self::new(place, Some(file))
+    }
+
+    fn new(place: &Path, file: Option<File>) -> Result<Self, Refusal> {
+        let wrong = |_| Refusal::new(Kind::Config, place.display().to_string(), "a path with a NUL");
+        let path = CString::new(place.as_os_str().as_bytes()).map_err(wrong)?;
+        Ok(Self { path, file, daemon: None })
+    }
+
+    /// The same for a step.
+    pub fn of_step(self, daemon: Option<Slurmstepd>) -> Self {
+        Self { daemon, ..self }
+    }
+
+    /// True if root starts it, and so has the means to break the connection (fusectl).
+    pub(super) fn is_roots(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What is to be executed: a copy on a file system of its own, which goes with the process.
+    pub(super) fn executable(&self) -> sys::Result<Executable<'_>> {
+        let Some(file) = &self.file else { return Ok(Executable::Path(&self.path)) };
+        let failed = |cause| sys::Error::from_io(format!("copy({:?})", self.path), &cause);
+        let context = FsContext::open(c"tmpfs")?;
+        context.string(c"source", "coracle")?;
+        context.string(c"mode", "0711")?;
+        context.string(c"size", &MAX_SIZE.to_string())?;
+        let place = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: false })?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let copy = nix::fcntl::openat(&place, COPY, flags, Mode::from_bits_truncate(UNREADABLE));
+        let copy = File::from(copy.map_err(|errno| sys::Error::new("openat(tmpfs, O_CREAT)", errno))?);
+        // The umask may have taken something away.
+        nix::sys::stat::fchmod(&copy, Mode::from_bits_truncate(UNREADABLE))
+            .map_err(|errno| sys::Error::new("fchmod(tmpfs)", errno))?;
+        let mut from = file.try_clone().map_err(failed)?;
+        std::io::Seek::rewind(&mut from).map_err(failed)?;
+        std::io::copy(&mut from, &mut &copy).map_err(failed)?;
+        Ok(Executable::Copy(place))
+    }
+}
+
+impl Executable<'_> {
+    /// What has to stay open for it.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Path(_) => None,
+            Self::Copy(place) => Some(place.as_fd()),
+        }
+    }
+
+    /// Replaces this process, with an empty environment.
+    pub(super) fn become_it(&self, arguments: &[CString]) -> sys::Result<Infallible> {
+        let nothing: [&CStr; 0] = [];
+        let (done, call) = match self {
+            Self::Path(path) => (nix::unistd::execve(path, arguments, &nothing), format!("execve({path:?})")),
+            // By a name in a directory: that is what the process is called.
+            Self::Copy(place) => (
+                nix::unistd::execveat(place, COPY, arguments, &nothing, AtFlags::empty()),
+                format!("execveat({COPY:?})"),
+            ),
+        };
+        done.map_err(|errno| sys::Error::new(call, errno))
+    }
+}
+
+/// Refuses a node on which a program that its user may not read gives a process that they may look into.
+fn refuse_dumpable(switch: &str) -> Result<(), Refusal> {
+    match switch.trim() {
+        "1" => Err(Refusal::new(Kind::System, DUMPABLE, "1: users could trace squashfuse_ll, which runs on the node")
+            .hint("sysctl fs.suid_dumpable=2, or 0")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_lets_users_look_into_every_process_is_refused() {
+        assert_eq!(refuse_dumpable("1\n").unwrap_err().kind, Kind::System);
+        for fine in ["0\n", "2\n", ""] {
+            refuse_dumpable(fine).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_script_is_no_program_of_roots() {
+        let script = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        let refusal = Program::of_root(script.path(), script.reopen().unwrap()).unwrap_err();
+        assert_eq!((refusal.kind, refusal.cause.as_str()), (Kind::Config, "no ELF program"));
+    }
+}
