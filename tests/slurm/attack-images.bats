@@ -52,7 +52,7 @@ figures() { # TEXT
 	printf '\000\000\000\000\000\017\000\000' | dd of=long.sqsh bs=1 seek=40 conv=notrunc status=none
 	at=node refused image-format 'long.sqsh: damaged squashfs' srun -n1 --container="$dir/long.sqsh" true || return
 	tries=2
-	for kind in /proc/self/root/etc/passwd /proc/self/fd/0 /proc/self/fd/3 /proc/thread-self/exe; do
+	for kind in /proc/self/root/etc/passwd /proc/self/fd/0 /proc/self/fd/2 /proc/thread-self/exe; do
 		at=node refused image-type '/proc' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$kind" true || return
 		tries=$((tries + 1))
 	done
