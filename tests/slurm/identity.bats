@@ -63,7 +63,13 @@ cleanup() {
 }
 
 @test "an image that root may not read and the user may is run" {
-	alices_fuse "$dir/fuse"
+	# The file server of a site that squashes root. The file system is root's own: what a user serves is refused.
+	install -d -o alice "$dir/export" "$dir/fuse"
+	install -o alice -m 600 "$busybox" "$dir/export/x.sif"
+	python3 "$BATS_TEST_DIRNAME/squash_root.py" "$dir/export" "$dir/fuse" 3>&- 4>&- >"$dir/fuse.log" 2>&1 &
+	fuse=$!
+	eventually mountpoint -q "$dir/fuse"
+	! cat "$dir/fuse/x.sif" >/dev/null 2>&1
 	good srun -N2 --container="$dir/fuse/x.sif" cat /etc/image-only
 	prints "$MARK"$'\n'"$MARK"
 }
