@@ -510,9 +510,10 @@ pub fn exit(state: &mut State) -> c_int {
     0
 }
 
-/// When the step is told to end: at once, and again.
+/// Waits before each call that ends the step. The first one gives the cause time to reach srun, which prints nothing
+/// more of a step that was ended.
 const TELL: [Duration; 10] = {
-    let mut waits = [Duration::ZERO; 10];
+    let mut waits = [Duration::from_millis(30); 10];
     let mut index = 1;
     while index < waits.len() {
         waits[index] = Duration::from_millis(50 << index);
