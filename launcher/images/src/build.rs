@@ -2,23 +2,24 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle::image::sif::architecture_code;
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::{Build, Packing};
 use ring::rand::SecureRandom;
 
 use crate::conventions::{self, Conventions};
 use crate::definition::Definition;
-use crate::draft::{self, Draft};
+use crate::draft::{self, Draft, unwritable};
 use crate::layer::{self, Applier, Meaning};
-use crate::oci;
+use crate::oci::{self, Form};
 use crate::output;
 use crate::registry::{Name, Registries};
-use crate::root::Root;
+use crate::root::{self, Root};
 use crate::sif::Layout;
 use crate::source::Source;
 use crate::squashfs;
@@ -42,14 +43,15 @@ pub struct Assembly {
 
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
-    let source = Source::of(&given.source)?;
+    check_names(given)?;
+    let source = Source::of(&given.source).map_err(|refusal| swapped(given, refusal))?;
     if let (Some(word), false) = (given.arguments.first(), matches!(source, Source::Definition(_))) {
         let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
         return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
     }
     let registries = Registries::of(&given.access);
     let draft = || Draft::of(&given.output, given.force);
-    workshop::make(draft, |workshop, draft| {
+    let work = |workshop: &Workshop, draft: &Draft| {
         let assembly = match &source {
             Source::Folder(path) => borrow(path, workshop)?,
             Source::Definition(path) => {
@@ -57,13 +59,54 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
             }
             source => assemble(source, &registries, ROOT, workshop)?,
         };
-        write(assembly, draft, &given.packing, workshop)?;
-        if given.json {
-            let size = draft.file.metadata().map_err(|error| draft::unwritable(draft.typed(), &error))?.len();
-            return output::made(&given.output, &draft::digest(draft, 0, size)?.to_string(), size);
+        write(assembly, draft, &given.packing, workshop)
+    };
+    workshop::make(draft, work, |draft| {
+        if given.silent && !given.json {
+            return Ok(());
         }
-        Ok(())
+        let bytes = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
+        let digest = draft::digest(draft, 0, bytes)?;
+        if given.json {
+            return output::made(&given.output, &digest.to_string(), bytes);
+        }
+        output::print(format!("{} {digest} {}\n", clean(draft.typed()), size(bytes)).as_bytes())
     })
+}
+
+/// Refuses an output that would be something else than it is called, or the source itself.
+fn check_names(given: &Build) -> Result<(), Refusal> {
+    let refuse = |cause: &str| Refusal::new(Kind::Usage, given.output.display().to_string(), cause);
+    if given.sandbox {
+        let cause = "no directory is made here: an image is one file";
+        return Err(Refusal::new(Kind::Usage, "--sandbox", cause)
+            .hint("leave it out, and name the file IMAGE.sif; exec --writable changes files for as long as it runs"));
+    }
+    draft::check_name(&given.output)?;
+    match (given.output.metadata(), Path::new(&given.source).metadata()) {
+        (Ok(one), Ok(other)) if (one.dev(), one.ino()) == (other.dev(), other.ino()) => {
+            Err(refuse("it is the source, too").hint("give the new image another name"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A refusal of a missing source that may be the output, named in the wrong place.
+fn swapped(given: &Build, refusal: Refusal) -> Refusal {
+    if refusal.kind == Kind::ImageMissing && refusal.hint.is_none() && draft::is_definition(&given.output) {
+        return refusal.hint(draft::ORDER);
+    }
+    refusal
+}
+
+/// A number of bytes as people read it.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut tenths, mut unit) = (bytes.saturating_mul(10) / 1024, 0);
+    while tenths >= 10 * 1024 && unit + 1 < UNITS.len() {
+        (tenths, unit) = (tenths / 1024, unit + 1);
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 /// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
@@ -77,7 +120,21 @@ pub fn assemble(
 ) -> Result<Assembly, Refusal> {
     match source {
         Source::Folder(path) => copy(path, name, workshop),
-        Source::Tar(path) => assemble_tar(path, name, workshop),
+        Source::Tar(path) => match oci::of_archive(path) {
+            Some(form) => {
+                let (typed, prefix) = (path.display(), form.archive_prefix());
+                eprintln!(
+                    "{}",
+                    clean(&format!("coracle: {typed}: it holds an image, and is taken as {prefix}{typed}"))
+                );
+                let source = match form {
+                    Form::Docker => Source::DockerArchive(path.clone()),
+                    Form::Layout => Source::LayoutArchive(path.clone(), None),
+                };
+                assemble(&source, registries, name, workshop)
+            }
+            None => assemble_tar(path, name, workshop),
+        },
         Source::Image(path) => assemble_image(path, name, workshop),
         Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
         Source::Layout(path, tag) => {
@@ -172,6 +229,7 @@ fn filled(
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
     apart(path, workshop)?;
+    root::check_readable(path)?;
     let mut root = Root::create(&workshop.folder.join(name))?;
     let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
     let words =
@@ -206,6 +264,8 @@ fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     apart(path, workshop)?;
     // Nobody but root could have made files there for others to have in the image.
     root.all_root = workshop.owners != Owners::All;
+    root::check_readable(path)?;
+    root.note_times()?;
     Ok(Assembly { root, architecture: own(), conventions: None })
 }
 
@@ -217,6 +277,7 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
     if let Some(conventions) = &assembly.conventions {
         layout.objects = conventions::write(&mut assembly.root, conventions)?;
+        assembly.root.clamp_times()?;
     }
     assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;

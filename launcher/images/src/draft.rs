@@ -3,23 +3,31 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use coracle::image::{Container, START};
 use coracle::report::{Kind, Refusal};
+use coracle::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
 use crate::digest::{Digest, Sum};
+use crate::source::looks_like_definition;
 
 /// Before the umask, as Apptainer has it: a SIF may be executed.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 /// How many names are tried for a file that has to have one while it is made.
 const TRIES: u32 = 100;
+/// Extensions of names that belong to other formats, and to definition files.
+const OTHERS: [&str; 12] =
+    ["sqsh", "sqfs", "squashfs", "sqs", "erofs", "tar", "tgz", "tbz2", "txz", "gz", "zst", "def"];
+/// Hint for those who have named the source first.
+pub const ORDER: &str = "the image to make comes first: coracle build IMAGE.sif SOURCE";
 
 /// A file without a name, or on file systems that have none such, with one that says so.
 ///
@@ -57,8 +65,8 @@ impl Draft {
             Ok(found) if !found.is_file() && !found.is_symlink() => {
                 return Err(refuse("something that is no file has that name"));
             }
-            Ok(_) if !replace => return Err(taken(&typed)),
-            _ => {}
+            Ok(_) => check_replaced(output, &typed, replace)?,
+            Err(_) => {}
         }
         let (file, named) = create(&folder).map_err(|errno| unwritable(&typed, &errno.into()))?;
         Ok(Self { file, typed, place: Some(Place { folder, name, replace, named }) })
@@ -82,7 +90,7 @@ impl Draft {
     }
 
     /// Gives it its name, with all that it has on disk.
-    pub fn publish(mut self) -> Result<(), Refusal> {
+    pub fn publish(&mut self) -> Result<(), Refusal> {
         self.file.sync_all().map_err(|error| unwritable(&self.typed, &error))?;
         let Some(place) = &mut self.place else { return Ok(()) };
         place.link(&self.file).map_err(|errno| match errno {
@@ -126,6 +134,50 @@ impl Drop for Place {
             let _ = nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// Refuses a name that says that the file is something else than a SIF.
+pub fn check_name(output: &Path) -> Result<(), Refusal> {
+    let extension = output.extension().map(|word| word.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    if !OTHERS.contains(&extension.as_str()) {
+        return Ok(());
+    }
+    let is_definition = extension == "def" || is_definition(output);
+    let cause = format!("what is made is a SIF, and .{extension} is the name of something else");
+    let hint = if is_definition { ORDER } else { "name it IMAGE.sif" };
+    Err(Refusal::new(Kind::Usage, output.display().to_string(), cause).hint(hint))
+}
+
+/// True if the regular file `path` begins as a definition file does.
+pub fn is_definition(path: &Path) -> bool {
+    beginning(path).is_ok_and(|start| looks_like_definition(&start))
+}
+
+/// Refuses to replace what is there, unless it is an image, or an empty file, and may be replaced.
+fn check_replaced(output: &Path, typed: &str, replace: bool) -> Result<(), Refusal> {
+    let refuse = |cause: &str| Refusal::new(Kind::Usage, typed, cause);
+    let start = match beginning(output) {
+        Ok(start) => start,
+        // A link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(_) => return Err(refuse("is there already, and cannot be read to see if it is an image")),
+    };
+    if start.is_empty() || Container::of(&start).is_some() {
+        return if replace { Ok(()) } else { Err(taken(typed)) };
+    }
+    let refusal = refuse("is there already, and is no image, which alone --force replaces");
+    Err(refusal.hint(if looks_like_definition(&start) { ORDER } else { "give another name, or remove it first" }))
+}
+
+/// The first bytes of a regular file, or of the one that a link leads to.
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::from(sys::open_untrusted(path, OFlag::O_RDONLY).map_err(|error| io::Error::from(error.errno()))?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut start = Vec::new();
+    file.take(START as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// The SHA-256 of a part of it.
@@ -218,21 +270,46 @@ mod tests {
     fn a_file_that_is_there_is_replaced_only_when_asked_and_only_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a.sif");
-        std::fs::write(&output, "old").unwrap();
+        std::fs::write(&output, "hsqs old").unwrap();
         let refused = Draft::of(&output, false).unwrap_err();
         assert!(refused.cause.contains("already") && refused.kind == Kind::Usage, "{refused}");
         let mut draft = Draft::of(&output, true).unwrap();
         draft.file.write_all(b"new").unwrap();
-        assert_eq!(std::fs::read(&output).unwrap(), b"old");
+        assert_eq!(std::fs::read(&output).unwrap(), b"hsqs old");
         draft.publish().unwrap();
         assert_eq!((names(folder.path()), std::fs::read(&output).unwrap()), (vec!["a.sif".into()], b"new".to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_image_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("a");
+        for (text, hint) in [("Bootstrap: docker\nFrom: x\n", "comes first"), ("#!/bin/sh\n", "remove it first")] {
+            std::fs::write(&output, text).unwrap();
+            let link = folder.path().join("link");
+            let _ = std::os::unix::fs::symlink(&output, &link);
+            for (path, force) in [(&output, false), (&output, true), (&link, true)] {
+                let refused = Draft::of(path, force).unwrap_err();
+                assert!(refused.cause.contains("is no image"), "{refused}");
+                assert!(refused.hint.as_ref().is_some_and(|said| said.contains(hint)), "{refused}");
+            }
+        }
+        std::fs::write(&output, "").unwrap();
+        assert!(Draft::of(&output, false).unwrap_err().cause.contains("already"));
+        Draft::of(&output, true).unwrap();
+        for name in ["a.sqsh", "a.SQUASHFS", "a.def", "a.tar.gz"] {
+            assert_eq!(check_name(Path::new(name)).unwrap_err().kind, Kind::Usage, "{name}");
+        }
+        for name in ["a.sif", "a", "a.simg", "a.1.0", "a.img"] {
+            check_name(Path::new(name)).unwrap();
+        }
     }
 
     #[test]
     fn of_two_who_make_the_same_file_the_second_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a.sif");
-        let (first, second) = (Draft::of(&output, false).unwrap(), Draft::of(&output, false).unwrap());
+        let (mut first, mut second) = (Draft::of(&output, false).unwrap(), Draft::of(&output, false).unwrap());
         first.publish().unwrap();
         assert!(second.publish().unwrap_err().cause.contains("already"));
         assert_eq!(names(folder.path()), ["a.sif"]);
@@ -243,6 +320,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a.sif");
         for (replace, publish) in [(false, false), (false, true), (true, true)] {
+            // Only an image is replaced.
+            if replace {
+                std::fs::write(&output, "hsqs").unwrap();
+            }
             let mut draft = Draft::of(&output, replace).unwrap();
             let Draft { file, place: Some(place), .. } = &mut draft else { panic!() };
             let name = free_name(|name| place.link_as(file, name)).unwrap();

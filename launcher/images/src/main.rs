@@ -22,6 +22,7 @@ mod platform;
 mod pull;
 mod registry;
 mod root;
+mod scratch;
 mod sif;
 mod sign;
 mod signals;

@@ -5,14 +5,16 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::oci::null_is_default;
+
 /// What an image of an index is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The processor.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
     /// The system; only linux runs here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
     /// Which kind of the processor.
     #[serde(default)]
@@ -63,7 +65,7 @@ impl Wanted {
         let fitting = |variant: Option<&str>| {
             offered.iter().position(|platform| {
                 platform.as_ref().is_some_and(|platform| {
-                    platform.os == "linux"
+                    matches!(platform.os.as_str(), "linux" | "")
                         && platform.architecture == self.architecture
                         && platform.variant.as_deref().filter(|variant| !variant.is_empty()) == variant
                 })
@@ -91,7 +93,7 @@ impl fmt::Display for Wanted {
 
 impl fmt::Display for Platform {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.os != "linux" {
+        if !matches!(self.os.as_str(), "linux" | "") {
             write!(out, "{}/", self.os)?;
         }
         out.write_str(&self.architecture)?;

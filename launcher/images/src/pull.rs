@@ -9,27 +9,32 @@ use coracle_orders::{Pull, file_name};
 
 use crate::draft::{self, Draft, unwritable};
 use crate::registry::{Name, Registries};
+use crate::workshop::Workshop;
 use crate::{build, output, workshop};
 
 /// Makes the file that was asked for.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
     let name = name(given)?;
-    let output = given.output.clone().unwrap_or_else(|| PathBuf::from(file_name(&given.image)));
+    let path = given.output.clone().unwrap_or_else(|| PathBuf::from(file_name(&given.image)));
+    if given.descriptor.is_none() {
+        draft::check_name(&path)?;
+    }
     let registries = Registries::of(&given.access);
     let draft = || match given.descriptor {
         Some(descriptor) => Draft::inherited(descriptor, name.typed()),
-        None => Draft::of(&output, given.force),
+        None => Draft::of(&path, given.force),
     };
-    workshop::make(draft, |workshop, draft| {
+    let work = |workshop: &Workshop, draft: &Draft| {
         let assembly = build::assemble_registry(&name, &registries, build::ROOT, workshop)?;
-        build::write(assembly, draft, &given.packing, workshop)?;
+        build::write(assembly, draft, &given.packing, workshop)
+    };
+    workshop::make(draft, work, |draft| {
         let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
         let digest = draft::digest(draft, 0, size)?;
         if given.json {
-            return output::made(&output, &digest.to_string(), size);
+            return output::made(&path, &digest.to_string(), size);
         }
-        println!("{} {digest}", output.display());
-        Ok(())
+        output::print(format!("{} {digest}\n", path.display()).as_bytes())
     })
 }
 

@@ -8,10 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle::image::{Container, START};
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind, Refusal, clean};
 use coracle::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+
+use crate::oci::{self, Form};
 
 /// Something to make an image from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +48,16 @@ impl Source {
             let text = rest.to_str().ok_or_else(|| usage(typed, "not the name of an image"))?;
             return Ok(Self::Registry(text.to_owned()));
         }
-        if let Some(rest) = with("docker-archive:") {
+        // Apptainer takes them with two slashes, too.
+        let with_path = |prefix: &str| with(&format!("{prefix}//")).or_else(|| with(prefix));
+        if let Some(rest) = with_path("docker-archive:") {
             return Ok(Self::DockerArchive(rest.into()));
         }
-        if let Some(rest) = with("oci-archive:") {
+        if let Some(rest) = with_path("oci-archive:") {
             let (path, tag) = tagged(rest);
             return Ok(Self::LayoutArchive(path, tag));
         }
-        if let Some(rest) = with("oci:") {
+        if let Some(rest) = with_path("oci:") {
             let (path, tag) = tagged(rest);
             return Ok(Self::Layout(path, tag));
         }
@@ -77,7 +81,16 @@ impl Source {
         })?;
         let kind = file.metadata().map_err(|error| refuse(Kind::ImageUnreadable, &error.to_string()))?;
         if kind.is_dir() {
-            return Ok(Self::Folder(path.to_owned()));
+            return match oci::of_folder(path) {
+                None => Ok(Self::Folder(path.to_owned())),
+                Some(Form::Layout) => {
+                    let typed = path.display();
+                    eprintln!("{}", clean(&format!("coracle: {typed}: it is an OCI layout, and taken as oci:{typed}")));
+                    Ok(Self::Layout(path.to_owned(), None))
+                }
+                Some(Form::Docker) => Err(refuse(Kind::ImageType, "it holds what docker save writes, unpacked")
+                    .hint("give the tar file itself: docker-archive:FILE")),
+            };
         }
         if !kind.is_file() {
             return Err(refuse(Kind::ImageType, "neither a file nor a folder"));
@@ -123,7 +136,7 @@ pub fn is_compressed(start: &[u8]) -> bool {
 }
 
 /// Whether the first line that says something is a header's.
-fn looks_like_definition(start: &[u8]) -> bool {
+pub fn looks_like_definition(start: &[u8]) -> bool {
     let text = String::from_utf8_lossy(start);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let key = lines.next().and_then(|line| line.split_once(':')).map(|(key, _)| key.trim().to_ascii_lowercase());
@@ -139,6 +152,9 @@ mod tests {
         let of = |text: &str| Source::of(OsStr::new(text)).unwrap();
         assert_eq!(of("docker://alpine:3"), Source::Registry("alpine:3".into()));
         assert_eq!(of("docker-archive:/a:b.tar"), Source::DockerArchive("/a:b.tar".into()));
+        assert_eq!(of("docker-archive:///a/b.tar"), Source::DockerArchive("/a/b.tar".into()));
+        assert_eq!(of("oci-archive://b.tar:tag"), Source::LayoutArchive("b.tar".into(), Some("tag".into())));
+        assert_eq!(of("oci://a"), Source::Layout("a".into(), None));
         assert_eq!(of("oci:/a/b"), Source::Layout("/a/b".into(), None));
         assert_eq!(of("oci:/a/b:tag"), Source::Layout("/a/b".into(), Some("tag".into())));
         assert_eq!(of("oci-archive:/a:1/b"), Source::LayoutArchive("/a:1/b".into(), None));

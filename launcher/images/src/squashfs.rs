@@ -32,7 +32,7 @@ const PADDED: u64 = 4096;
 /// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another time.
 pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
     let definitions = scratch.join("definitions");
-    let Definitions { lines, words: named, root: top } =
+    let Definitions { lines, words: named, root: top, root_time } =
         root.ledger.definitions(|path, owner, mode| differs(root, path, owner, mode));
     if named.iter().map(|word| word.len() + 16).sum::<usize>() > MOST_WORDS {
         let cause = "too many names with line breaks of files that are not root's";
@@ -42,7 +42,7 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     let mut words: Vec<OsString> = vec![root.path().into(), draft.path().into()];
     let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
     add(&format!(
-        "-noappend -no-progress -quiet -no-exports -no-recovery -offset {offset} -comp {} -b {}",
+        "-noappend -no-progress -quiet -exit-on-error -no-exports -no-recovery -offset {offset} -comp {} -b {}",
         packing.compression, packing.block_size.0
     ));
     let usual = (packing.compression == Compression::Zstd).then_some(ZSTD_LEVEL);
@@ -66,10 +66,22 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     if let Some((Owner { uid, gid }, mode)) = top {
         add(&format!("-root-mode {mode:o} -root-uid {uid} -root-gid {gid}"));
     }
+    if let Some(time) = root_time {
+        add(&format!("-root-time {time}"));
+    }
     words.extend(["-pf".into(), definitions.into_os_string()]);
     words.extend(named.into_iter().flat_map(|word| ["-p".into(), word]));
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
-    run_program("mksquashfs", PACKAGE, &words, |_| {})?;
+    run_program("mksquashfs", PACKAGE, &words, |_| {}).map_err(|refusal| {
+        let of_file =
+            ["Could not open ", "Failed to read ", "Cannot stat "].iter().any(|text| refusal.cause.contains(text));
+        if of_file && refusal.hint.is_none() {
+            refusal
+                .hint("an image has all of a directory or is not made: its files must be readable, and stay, meanwhile")
+        } else {
+            refusal
+        }
+    })?;
     let length = length_of(&draft.file, offset).map_err(|error| unwritable(draft.typed(), &error))?;
     // The kernel reads whole sectors, and mksquashfs fills up to here.
     Ok(length.next_multiple_of(PADDED))

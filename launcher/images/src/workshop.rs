@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
 use crate::draft::{Draft, unwritable};
+use crate::scratch::Scratch;
 use crate::signals::ENDING;
 use crate::{BAD, WRONG};
 
@@ -55,17 +56,19 @@ pub struct Workshop {
     pub denied: Option<Refusal>,
 }
 
-/// Lets `work` make a file, which gets its name if it is whole. What ends this process in between leaves nothing.
+/// Lets `work` make a file, which gets its name if it is whole; then `report` says so. What ends this process in between leaves nothing.
 pub fn make(
     draft: impl FnOnce() -> Result<Draft, Refusal>,
     work: impl FnOnce(&Workshop, &Draft) -> Result<(), Refusal>,
+    report: impl FnOnce(&Draft) -> Result<(), Refusal>,
 ) -> Result<ExitCode, Refusal> {
     // A draft may have a name that has to be taken back. From the end of the work on, nothing is left to interrupt.
     hold_signals()?;
-    let draft = draft()?;
+    let mut draft = draft()?;
     let status = run(|workshop| work(workshop, &draft))?;
     if status == 0 {
         draft.publish()?;
+        report(&draft)?;
     }
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(BAD)))
 }
@@ -79,9 +82,13 @@ pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, R
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| system(sys::Error::new("prctl(PR_SET_CHILD_SUBREAPER)", errno)))?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
-    let folder = scratch.path.clone();
+    let folder = scratch.path().to_owned();
     let worker = sys::fork(|| {
-        let done = settle(&theirs, folder).and_then(|workshop| work(&workshop));
+        let done = settle(&theirs, folder).and_then(|workshop| {
+            // With the rights that also the ones before had.
+            scratch.sweep_others();
+            work(&workshop)
+        });
         done.map_or_else(
             |refusal| {
                 eprintln!("{refusal}");
@@ -301,63 +308,6 @@ impl Owners {
     }
 }
 
-/// The folder of a workshop.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    /// CORACLE_TMPDIR, TMPDIR, or /tmp: on a disk of this machine, if there is one.
-    fn new() -> Result<Self, Refusal> {
-        let base = coracle_orders::place::scratch();
-        let refuse = |error: &std::io::Error| {
-            unwritable(&base.display().to_string(), error)
-                .hint("CORACLE_TMPDIR names the folder in which images are made")
-        };
-        let base = base.canonicalize().map_err(|error| refuse(&error))?;
-        let path = nix::unistd::mkdtemp(&base.join("coracle-XXXXXX")).map_err(|errno| refuse(&errno.into()))?;
-        Ok(Self { path })
-    }
-
-    /// Removes it with all that is in it, by a process that has the rights that its maker had.
-    fn remove(&self, namespace: Option<File>) {
-        let path = &self.path;
-        let cleaner = sys::fork(|| {
-            if let Some(namespace) = namespace {
-                // Without it, there may be files of others, which stay.
-                let _ = nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER);
-            }
-            u8::from(remove(path).is_err())
-        });
-        let done = cleaner.and_then(sys::Child::wait);
-        if !matches!(done, Ok(WaitStatus::Exited(_, 0))) {
-            eprintln!("coracle: {}: could not be removed", path.display());
-        }
-    }
-}
-
-/// Removes a tree, also where its folders forbid it.
-fn remove(path: &Path) -> std::io::Result<()> {
-    let first = std::fs::remove_dir_all(path);
-    if first.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-        open_up(path)?;
-        return std::fs::remove_dir_all(path);
-    }
-    first
-}
-
-fn open_up(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700))?;
-    for entry in folder.read_dir()? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// A program that this one needs, with what it wrote if it failed.
 pub fn run_program(
     name: &str,
@@ -396,16 +346,5 @@ mod tests {
         assert_eq!(range_of(text, 2001, None), Some((300_000, 10)));
         assert_eq!(range_of(text, 3, Some("nobody")), None);
         assert_eq!(range_of(text, 3, Some("empty")), None);
-    }
-
-    #[test]
-    fn folders_that_forbid_it_are_removed_too() {
-        let top = tempfile::tempdir().unwrap();
-        let path = top.path().join("a");
-        std::fs::create_dir_all(path.join("b/c")).unwrap();
-        std::fs::write(path.join("b/c/d"), "").unwrap();
-        std::fs::set_permissions(path.join("b"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
-        remove(&path).unwrap();
-        assert!(!path.exists());
     }
 }

@@ -226,6 +226,12 @@ pub struct Build {
     /// Print what was made as JSON
     #[arg(long)]
     pub json: bool,
+    /// Apptainer's flag for a directory instead of a file, which is refused
+    #[arg(long, hide = true)]
+    pub sandbox: bool,
+    /// Nothing is said of what was made.
+    #[arg(skip)]
+    pub silent: bool,
     /// Leave out %test of a definition file
     #[arg(short = 'T', long)]
     pub notest: bool,

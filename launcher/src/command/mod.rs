@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use coracle::options::{Id, RawOptions, Spec};
-use coracle::report::Kind;
+use coracle::report::{Kind, Refusal};
 use coracle::sys;
 use coracle_orders::{Build, Inspect, Order, Pull, Sif, Sign};
 
@@ -306,7 +306,7 @@ impl Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let (done, failure) = match Command::read(std::env::args_os()) {
-        Ok(Command { verb, .. }) => {
+        Ok(Command { verb, silent }) => {
             if verb.is_printing() {
                 // Where that fails, a page that is not read to its end is a panic's message.
                 let _ = sys::end_with_reader();
@@ -320,7 +320,14 @@ pub fn main() -> ExitCode {
                     Verb::Explain(explain) => explain::main(explain),
                     Verb::Doctor(doctor) => doctor::main(doctor),
                     Verb::Pull(pull) => images::pull(pull),
-                    Verb::Build(build) => images::hand_over(&Order::Build(build.clone())),
+                    Verb::Build(build) => {
+                        let sandbox = build.sandbox || options::is_given_behind("build", 's');
+                        images::hand_over(&Order::Build(Build { sandbox, silent: silent > 0, ..build.clone() }))
+                    }
+                    Verb::Inspect(_) if options::is_given_behind("inspect", 's') => {
+                        Err(Refusal::new(Kind::Usage, "inspect -s", "a start script is not shown by itself")
+                            .hint("coracle inspect without -s shows what there is"))
+                    }
                     Verb::Inspect(inspect) => images::hand_over(&Order::Inspect(inspect.clone())),
                     Verb::Sif(sif) => images::hand_over(&Order::Sif(sif.clone())),
                     Verb::Sign(sign) => images::hand_over(&Order::Sign(sign.clone())),

@@ -106,11 +106,13 @@ impl Copy<'_> {
             }
             found = next;
         }
-        let there = |path: &PathBuf| {
-            sys::open_in_root(self.origin.root.folder(), path, OFlag::O_PATH, Lookup::Links).is_ok_and(|_| true)
-        };
         // What is there but may not be read is refused later, by name.
-        found.retain(|path| there(path) || self.origin.root.status(path).ok().flatten().is_some());
+        found.retain(|path| match sys::open_in_root(self.origin.root.folder(), path, OFlag::O_PATH, Lookup::Links) {
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => {
+                self.origin.root.status(path).ok().flatten().is_some()
+            }
+            _ => true,
+        });
         Ok(found)
     }
 

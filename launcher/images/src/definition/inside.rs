@@ -297,5 +297,12 @@ fn attach(tree: impl AsFd, top: impl AsFd, path: &str) -> sys::Result<()> {
 }
 
 /// What sources an image's variables, as its runtimes do, and becomes the rest of its words.
-pub const WITH_VARIABLES: &str =
-    "for file in /.singularity.d/env/*.sh; do if [ -f \"$file\" ]; then . \"$file\"; fi; done; exec \"$@\"";
+///
+/// An image's PATH may be without the directories in which a system has its programs: these come behind it, as in jobs.
+pub const WITH_VARIABLES: &str = "\
+    for file in /.singularity.d/env/*.sh; do if [ -f \"$file\" ]; then . \"$file\"; fi; done
+    for file in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do
+        case :$PATH: in *:\"$file\":*) ;; *) PATH=${PATH:+$PATH:}$file ;; esac
+    done
+    export PATH
+    exec \"$@\"";

@@ -287,7 +287,7 @@ pub fn transfer(file: &str, number: usize, line: &str) -> Result<Option<Transfer
     Ok(Some(Transfer { line: number, from: from.clone(), to }))
 }
 
-/// The words of a line, of which some may be in quotation marks.
+/// The words of a line, of which some may be in quotation marks; a word that begins with # begins a comment.
 fn words(line: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in line.chars() {
@@ -299,6 +299,7 @@ fn words(line: &str) -> Option<Vec<String>> {
                 word.get_or_insert_default();
             }
             None if letter.is_whitespace() => words.extend(word.take()),
+            None if letter == '#' && word.is_none() => break,
             None => word.get_or_insert_default().push(letter),
         }
     }

@@ -36,8 +36,14 @@ pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<
     applier.begin(named.clone(), meaning);
     let ((), digest) = stream::with_tar(layer, &named, |stream| {
         let mut tar = tar::Reader::new(stream);
-        while let Some(entry) = tar.next_entry().map_err(|error| named.refuse(&error))? {
-            applier.entry(&entry, &mut tar)?;
+        loop {
+            match tar.next_entry() {
+                Ok(Some(entry)) => applier.entry(&entry, &mut tar)?,
+                Ok(None) => break,
+                // Some builders write nothing at all for a layer without changes.
+                Err(_) if tar.is_empty() && meaning == Meaning::Changes => return Ok(()),
+                Err(error) => return Err(named.refuse(&error)),
+            }
         }
         if !tar.is_closed() && layer.diff_id.is_none() {
             return Err(named.refuse(&io::ErrorKind::UnexpectedEof.into()));

@@ -84,7 +84,9 @@ pub enum Found {
     Folder(Folder),
     /// Nothing is there.
     Nothing,
-    /// It leads to no folder, or through something that is none; why.
+    /// Something on the way is no folder.
+    Blocked,
+    /// It leads to no folder; why.
     Wrong(String),
     /// The look-up failed.
     Failed(sys::Error),
@@ -129,7 +131,7 @@ fn look_up(root: &Root, path: &Path) -> Found {
         Err(error) => {
             return match error.errno() {
                 Errno::ENOENT => Found::Nothing,
-                Errno::ENOTDIR => Found::Wrong("is in something that is no folder".into()),
+                Errno::ENOTDIR => Found::Blocked,
                 Errno::ELOOP => Found::Wrong("is behind links that lead nowhere".into()),
                 Errno::ENAMETOOLONG => Found::Wrong("has a path that is too long".into()),
                 _ => Found::Failed(error),

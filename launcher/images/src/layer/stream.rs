@@ -129,7 +129,7 @@ fn decompress(input: Whole, parts: &SyncSender<io::Result<Vec<u8>>>) {
 pub fn reader<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
+        Box::new(Gzip { member: Some(flate2::bufread::GzDecoder::new(input)) })
     } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
         Box::new(Zstd { input, decoder: FrameDecoder::new() })
     } else if start.starts_with(b"\xfd7zXZ\0") {
@@ -139,6 +139,47 @@ pub fn reader<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>
     } else {
         Box::new(input)
     })
+}
+
+/// The members of a gzip stream. Zeros behind the last one are the padding of a tape or disk, as gzip(1) has it; flate2
+/// takes them for a damaged member.
+struct Gzip<R> {
+    member: Option<flate2::bufread::GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(out)?;
+            if count > 0 || out.is_empty() {
+                return Ok(count);
+            }
+            let input = self.member.take().map(flate2::bufread::GzDecoder::into_inner);
+            let Some(mut input) = input else { break };
+            if !skip_zeros(&mut input)? {
+                self.member = Some(flate2::bufread::GzDecoder::new(input));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Skips zeros; true if nothing else is left. Other bytes behind zeros are refused.
+fn skip_zeros(input: &mut impl BufRead) -> io::Result<bool> {
+    let mut skipped = false;
+    loop {
+        let part = input.fill_buf()?;
+        let zeros = part.iter().take_while(|byte| **byte == 0).count();
+        match (part.len(), zeros) {
+            (0, _) => return Ok(true),
+            (_, 0) if skipped => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes stand behind the end of the stream"));
+            }
+            (_, 0) => return Ok(false),
+            _ => input.consume(zeros),
+        }
+        skipped = true;
+    }
 }
 
 /// RFC 8878, 3.1.2: what a frame begins with that has no contents.
@@ -163,7 +204,7 @@ impl<R: BufRead> Read for Zstd<R> {
                 self.decoder.decode_blocks(&mut self.input, UptoBytes(PART)).map_err(invalid)?;
                 continue;
             }
-            if self.input.fill_buf()?.is_empty() {
+            if skip_zeros(&mut self.input)? {
                 return Ok(0);
             }
             match self.decoder.init(&mut self.input) {
@@ -238,6 +279,20 @@ mod tests {
         let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"words"].concat();
         assert_eq!(read(&[skippable.clone(), zstd(one), zstd(two), skippable].concat()).unwrap(), plain);
         assert_eq!(read(one).unwrap(), one);
+    }
+
+    #[test]
+    fn zeros_behind_a_stream_are_padding_and_other_bytes_are_not() {
+        let plain = plain();
+        let padded = |stream: Vec<u8>, zeros: usize| [stream, vec![0; zeros]].concat();
+        for zeros in [1, 512, 1_000_000] {
+            assert_eq!(read(&padded(gzip(&plain), zeros)).unwrap(), plain, "{zeros}");
+            assert_eq!(read(&padded(zstd(&plain), zeros)).unwrap(), plain, "{zeros}");
+        }
+        for rest in [&b"rest"[..], b"\0\0rest"] {
+            assert!(read(&[gzip(&plain), rest.to_vec()].concat()).is_err(), "{rest:?}");
+            assert!(read(&[zstd(&plain), rest.to_vec()].concat()).is_err(), "{rest:?}");
+        }
     }
 
     #[test]

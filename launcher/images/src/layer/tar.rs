@@ -94,6 +94,7 @@ pub struct Reader<R> {
     padding: u64,
     global: Records,
     is_closed: bool,
+    is_empty: bool,
 }
 
 /// Something that is not as it should be in an archive.
@@ -117,7 +118,7 @@ impl<R: Read> Skip for &mut R {
 impl<R: Skip> Reader<R> {
     /// The archive that `input` is at the beginning of.
     pub fn new(input: R) -> Self {
-        Self { input, at: 0, left: 0, padding: 0, global: Records::default(), is_closed: false }
+        Self { input, at: 0, left: 0, padding: 0, global: Records::default(), is_closed: false, is_empty: false }
     }
 
     /// The next entry; whatever was not read of the one before is skipped.
@@ -159,6 +160,11 @@ impl<R: Skip> Reader<R> {
     /// Whether it ended as archives end. Some lack that, as does one that was cut off between two entries.
     pub fn is_closed(&self) -> bool {
         self.is_closed
+    }
+
+    /// True if the file had not a single byte.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     fn entry(
@@ -275,7 +281,10 @@ impl<R: Skip> Reader<R> {
         while filled < bytes.len() {
             match self.input.read(&mut bytes[filled..]) {
                 Ok(0) if filled == 0 && self.at > 0 => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    self.is_empty = filled == 0;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

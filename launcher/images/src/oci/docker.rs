@@ -10,14 +10,16 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, MAX_JSON, check_bytes, is_hex, json};
+use super::{Image, MAX_JSON, check_bytes, is_hex, json, null_is_default};
 
+/// An image of manifest.json.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Manifest {
+pub struct Manifest {
     config: PathBuf,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
     layers: Vec<PathBuf>,
 }
 
@@ -26,7 +28,15 @@ pub fn from_docker_archive(typed: &Path, scratch: &Path) -> Result<Image, Refusa
     let what = typed.display().to_string();
     let (path, tag) = split(typed);
     let place = Place::archive(&path, scratch)?;
-    let bytes = place.read(&what, Path::new("manifest.json"), MAX_JSON)?;
+    let bytes = place.read(&what, Path::new("manifest.json"), MAX_JSON).map_err(|refusal| {
+        if place.find(&what, Path::new("manifest.json")).is_ok() {
+            refusal
+        } else if place.find(&what, Path::new("oci-layout")).is_ok() {
+            refusal.hint(format!("it is an OCI archive: oci-archive:{what}"))
+        } else {
+            refusal.hint("a tar file of a root file system is named without docker-archive:")
+        }
+    })?;
     let manifests: Vec<Manifest> = json(&what, "manifest.json", &bytes)?;
     let manifest = choose(&what, &manifests, tag.as_deref())?;
     let config = place.read(&what, &manifest.config, MAX_JSON)?;

@@ -8,7 +8,7 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json};
+use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json, null_is_default, without_nulls};
 use crate::platform::Wanted;
 
 /// Where the name of an image is.
@@ -24,24 +24,25 @@ struct Head {
 
 #[derive(Deserialize)]
 struct Index {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     manifests: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
 struct Manifest {
     config: Descriptor,
+    #[serde(default, deserialize_with = "null_is_default")]
     layers: Vec<Descriptor>,
 }
 
 #[derive(Deserialize, Clone)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     media_type: String,
     digest: String,
     size: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "without_nulls")]
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     platform: Option<Platform>,
@@ -49,9 +50,9 @@ struct Descriptor {
 
 #[derive(Deserialize, Clone)]
 struct Platform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     os: String,
 }
 
@@ -65,13 +66,22 @@ impl Descriptor {
     }
 
     fn is_for(&self, processor: &str) -> bool {
-        let fits = |platform: &Platform| platform.architecture == processor && matches!(&*platform.os, "linux" | "");
+        let fits = |platform: &Platform| {
+            matches!(&*platform.architecture, arch if arch == processor || arch.is_empty())
+                && matches!(&*platform.os, "linux" | "")
+        };
         self.platform.as_ref().is_none_or(fits)
     }
 }
 
 /// The image `tag` of the layout that is the folder `path`, for the processor that is `wanted`.
 pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
+    if path.is_file() {
+        let cause = "is a file, and oci: takes a directory";
+        let refusal = Refusal::new(Kind::ImageType, path.display().to_string(), cause);
+        let prefix = super::of_archive(path).unwrap_or(super::Form::Layout).archive_prefix();
+        return Err(refusal.hint(format!("{prefix}{} takes the file", path.display())));
+    }
     read(&Place::Folder(path.to_owned()), &path.display().to_string(), tag, wanted)
 }
 
@@ -81,7 +91,18 @@ pub fn from_layout_archive(path: &Path, tag: Option<&str>, wanted: &Wanted, scra
 }
 
 fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
-    let head: Head = json(what, "oci-layout", &place.read(what, Path::new("oci-layout"), MAX_JSON)?)?;
+    let bytes = place.read(what, Path::new("oci-layout"), MAX_JSON).map_err(|refusal| {
+        let has = |name: &str| place.find(what, Path::new(name)).is_ok();
+        match place {
+            _ if has("oci-layout") => refusal,
+            Place::Archive(_) if has("manifest.json") => {
+                refusal.hint(format!("it is an archive of docker save: docker-archive:{what}"))
+            }
+            Place::Archive(_) => refusal.hint("a tar file of a root file system is named without oci-archive:"),
+            Place::Folder(_) => refusal.hint("a directory with a root file system is named without oci:"),
+        }
+    })?;
+    let head: Head = json(what, "oci-layout", &bytes)?;
     if !head.image_layout_version.starts_with("1.") {
         let cause = format!("a layout of the version {:?}, and 1.0.0 is known", head.image_layout_version);
         return Err(Refusal::new(Kind::ImageFormat, what, cause));
@@ -117,7 +138,11 @@ fn choose(
     if manifests.is_empty() {
         return Err(refuse(Kind::ImageFormat, "no image is in it".into()));
     }
-    let mut fitting = manifests.iter().filter(|manifest| manifest.is_for(processor));
+    // What says for which processor it is comes before what does not.
+    let says = |manifest: &&Descriptor| manifest.platform.as_ref().is_some_and(|said| !said.architecture.is_empty());
+    let (saying, silent): (Vec<_>, Vec<_>) =
+        manifests.iter().filter(|manifest| manifest.is_for(processor)).partition(|manifest| says(manifest));
+    let mut fitting = if saying.is_empty() { silent } else { saying }.into_iter();
     let Some(found) = fitting.next() else {
         let known = manifests.iter().filter_map(|manifest| manifest.platform.as_ref());
         let known: Vec<&str> = known.map(|platform| platform.architecture.as_str()).take(20).collect();

@@ -4,6 +4,7 @@
 mod docker;
 mod layout;
 mod place;
+mod recognize;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::digest::Digest;
 
 pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
+pub use recognize::{Form, of_archive, of_folder};
 
 /// The longest manifest, index or configuration that is read: registries take none of more than 4 MiB.
 const MAX_JSON: u64 = 4 << 20;
@@ -124,19 +126,31 @@ fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Config {
     /// The processor, as Go calls it: amd64, arm64 …
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
     /// What a container of it runs with.
-    #[serde(default, deserialize_with = "null_is_nothing")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub config: Execution,
     /// What the layers are.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub rootfs: RootFs,
 }
 
-/// Docker writes null for what an image does not have.
-fn null_is_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Execution, D::Error> {
-    Ok(Option::<Execution>::deserialize(deserializer)?.unwrap_or_default())
+/// Reads null as if nothing stood there: Go writes it for an empty list, and Docker for what an image does not have.
+pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a map without the keys whose value is null.
+pub fn without_nulls<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    let read = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
+    Ok(read.map(|map| map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
 }
 
 /// What a container of an image runs with.
@@ -154,6 +168,7 @@ pub struct Execution {
     /// Where.
     pub working_dir: Option<String>,
     /// Whatever its makers wanted to say.
+    #[serde(deserialize_with = "without_nulls")]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
@@ -162,5 +177,6 @@ pub struct Execution {
 #[serde(default)]
 pub struct RootFs {
     /// The digests of the tar files when they are not compressed.
+    #[serde(deserialize_with = "null_is_default")]
     pub diff_ids: Vec<String>,
 }

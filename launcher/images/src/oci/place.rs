@@ -16,7 +16,7 @@ use crate::draft::unwritable;
 use crate::layer::tar::{self, Reader};
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
-const ENTRIES: usize = 100_000;
+pub(super) const ENTRIES: usize = 100_000;
 /// How many links are followed to a file: what docker once wrote has one.
 const LINKS: usize = 8;
 /// What a compressed archive may unpack to: as many bytes as a layer of its size.
@@ -115,7 +115,7 @@ impl Place {
 }
 
 /// The path of `name` if it is looked up in the folder `from`; nothing, if it leads out.
-fn inside(from: &Path, name: &Path) -> Option<PathBuf> {
+pub(super) fn inside(from: &Path, name: &Path) -> Option<PathBuf> {
     use std::path::Component;
     let mut path = from.to_owned();
     for part in name.components() {
@@ -143,7 +143,12 @@ fn open(path: &Path, what: &str) -> Result<File, Refusal> {
         })?
         .into();
     let kind = file.metadata().map_err(|error| unreadable(what, &error))?;
-    if kind.is_file() { Ok(file) } else { Err(refuse(Kind::ImageType, "is no file")) }
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let refusal = refuse(Kind::ImageType, "is no file");
+    let layout = kind.is_dir() && path.join("oci-layout").is_file();
+    Err(if layout { refusal.hint(format!("it is an OCI layout: oci:{}", path.display())) } else { refusal })
 }
 
 fn unreadable(what: &str, error: &io::Error) -> Refusal {
@@ -226,7 +231,7 @@ fn list(file: File) -> io::Result<BTreeMap<PathBuf, Member>> {
 }
 
 /// Skips what nobody wants to read.
-struct Seeking(BufReader<File>);
+pub(super) struct Seeking(pub BufReader<File>);
 
 impl Read for Seeking {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {

@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle::config::canonical;
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind, Refusal, clean};
 use serde::Deserialize;
+
+use crate::oci::null_is_default;
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -33,7 +35,9 @@ pub enum Credentials {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AuthFile {
-    auths: BTreeMap<String, Entry>,
+    #[serde(deserialize_with = "null_is_default")]
+    auths: BTreeMap<String, Option<Entry>>,
+    #[serde(deserialize_with = "null_is_default")]
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
@@ -69,11 +73,24 @@ pub fn find(
     if let Some(found) = variables().filter(|_| named) {
         return Ok(Some(found));
     }
-    for path in places(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)) {
-        if let Some(text) = read(&path)?
-            && let Some(found) = look(&path, &text, registry, repository)?
-        {
-            return Ok(Some(found));
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
+        return read(&path)?.map_or(Ok(None), |text| look(&path, &text, registry, repository));
+    }
+    for path in places(variable) {
+        let found = read(&path).and_then(|text| text.map_or(Ok(None), |text| look(&path, &text, registry, repository)));
+        match found {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            // Nobody has named this file. A public image needs no login, and of another the registry says so.
+            Err(Refusal { object, cause, .. }) => {
+                let path = path.display().to_string();
+                let what = if object == path { cause } else { format!("{object}: {cause}") };
+                eprintln!(
+                    "{}",
+                    clean(&format!("coracle: {path}: {what}; going on without what it has for {registry}"))
+                );
+            }
         }
     }
     Ok(None)
@@ -88,9 +105,6 @@ fn variables() -> Option<Credentials> {
 }
 
 fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
-    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
-        return vec![path];
-    }
     let home = variable("HOME");
     let below_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
     [
@@ -98,6 +112,9 @@ fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
         variable("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|folder| folder.join("containers/auth.json")),
         variable("DOCKER_CONFIG").map(|folder| folder.join("config.json")),
         below_home(".docker/config.json"),
+        variable("APPTAINER_CONFIGDIR")
+            .or_else(|| below_home(".apptainer"))
+            .map(|folder| folder.join("docker-config.json")),
     ]
     .into_iter()
     .flatten()
@@ -124,6 +141,9 @@ fn read(path: &Path) -> Result<Option<String>, Refusal> {
 /// What a file has. Nothing of the file is repeated in a message.
 fn look(path: &Path, text: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, Refusal> {
     let bad = |what: &str| unreadable(path, what.to_owned());
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
     let file: AuthFile = serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         bad(&format!("no file of docker login or podman login: line {line}, column {column}"))
@@ -132,14 +152,15 @@ fn look(path: &Path, text: &str, registry: &str, repository: &str) -> Result<Opt
         return ask(helper, key);
     }
     let found = keys(registry, repository).into_iter().find_map(|key| {
-        file.auths.iter().find(|(name, entry)| plain(name) == key && entry.has_something()).map(|(_, entry)| entry)
+        let entries = file.auths.iter().filter_map(|(name, entry)| Some((name, entry.as_ref()?)));
+        entries.filter(|(name, entry)| plain(name) == key && entry.has_something()).map(|(_, entry)| entry).next()
     });
     if let Some(entry) = found {
         return entry.read().map(Some).ok_or_else(|| bad(&format!("what it has for {registry} cannot be read")));
     }
     match &file.creds_store {
-        Some(helper) => ask(helper, if registry == "docker.io" { DOCKER_HUB } else { registry }),
-        None => Ok(None),
+        Some(helper) if !helper.is_empty() => ask(helper, if registry == "docker.io" { DOCKER_HUB } else { registry }),
+        _ => Ok(None),
     }
 }
 
@@ -283,8 +304,22 @@ mod tests {
         };
         assert_eq!(
             of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r"), ("DOCKER_CONFIG", "/d")]),
-            ["/r/containers/auth.json", "/h/.config/containers/auth.json", "/d/config.json", "/h/.docker/config.json"]
+            [
+                "/r/containers/auth.json",
+                "/h/.config/containers/auth.json",
+                "/d/config.json",
+                "/h/.docker/config.json",
+                "/h/.apptainer/docker-config.json"
+            ]
         );
-        assert_eq!(of(&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a")]), ["/a"]);
+        assert_eq!(of(&[("APPTAINER_CONFIGDIR", "/a")]), ["/a/docker-config.json"]);
+    }
+
+    #[test]
+    fn nulls_and_empty_files_say_nothing() {
+        let texts = ["", " \n", "{}", r#"{"auths":null,"credHelpers":null,"credsStore":null}"#, r#"{"credsStore":""}"#];
+        for text in texts.iter().chain(&[r#"{"auths":{"a.org":null}}"#]) {
+            assert_eq!(of(text, "a.org", "b"), None, "{text}");
+        }
     }
 }

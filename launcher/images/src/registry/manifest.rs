@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::fault::Fault;
 use crate::digest::Digest;
+use crate::oci::null_is_default;
 use crate::platform::{Platform, Wanted};
 
 /// What is asked for.
@@ -15,6 +16,8 @@ pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, applicatio
 pub const LONGEST: u64 = 4 << 20;
 /// The longest configuration that is read, in bytes.
 pub const LONGEST_CONFIG: u64 = 16 << 20;
+/// How many images of an index are looked at that do not say for which processor they are.
+const MOST_SILENT: usize = 16;
 /// What layers of a root file system are.
 const LAYERS: [&str; 9] = [
     "application/vnd.oci.image.layer.v1.tar",
@@ -72,7 +75,7 @@ struct Raw {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     media_type: String,
     digest: String,
     size: u64,
@@ -99,8 +102,9 @@ impl Manifest {
             return Err(Fault::new(Kind::ImageFormat, cause).hint("push the image again, with any newer program"));
         }
         match raw {
-            Raw { schema_version: Some(2), config: Some(config), layers: Some(layers), manifests: None } => {
-                Self::image(&config, &layers)
+            Raw { schema_version: Some(2), config: Some(config), layers, manifests: None } => {
+                // Go writes null for an image without layers.
+                Self::image(&config, &layers.unwrap_or_default())
             }
             Raw { schema_version: Some(2), config: None, layers: None, manifests: Some(manifests) } => {
                 Ok(Self::Index(Index { manifests }))
@@ -138,13 +142,18 @@ impl Manifest {
 }
 
 impl Index {
-    /// The image for a processor.
-    pub fn choose(&self, wanted: &Wanted) -> Result<Part, Fault> {
+    /// The image for a processor: the one that says so, or else those that do not say for which they are.
+    pub fn choose(&self, wanted: &Wanted) -> Result<Vec<Part>, Fault> {
         let platforms: Vec<_> = self.manifests.iter().map(|manifest| manifest.platform.clone()).collect();
-        match wanted.choose(&platforms).and_then(|place| self.manifests.get(place)) {
-            Some(manifest) => manifest.part(),
-            None => Err(self.nothing_for(wanted)),
+        if let Some(manifest) = wanted.choose(&platforms).and_then(|place| self.manifests.get(place)) {
+            return Ok(vec![manifest.part()?]);
         }
+        let silent = self
+            .manifests
+            .iter()
+            .filter(|manifest| manifest.platform.as_ref().is_none_or(|platform| platform.architecture.is_empty()));
+        let parts = silent.take(MOST_SILENT).map(Descriptor::part).collect::<Result<Vec<Part>, Fault>>()?;
+        if parts.is_empty() { Err(self.nothing_for(wanted)) } else { Ok(parts) }
     }
 
     fn nothing_for(&self, wanted: &Wanted) -> Fault {
@@ -231,8 +240,16 @@ mod tests {
             entry(r#"{"os":"windows","architecture":"amd64"}"#),
         );
         let Manifest::Index(index) = Manifest::parse(text.as_bytes()).unwrap() else { panic!() };
-        assert_eq!(index.choose(&Wanted::of(Some("aarch64")).unwrap()).unwrap().size, 7);
+        assert_eq!(index.choose(&Wanted::of(Some("aarch64")).unwrap()).unwrap()[0].size, 7);
         let refusal = index.choose(&Wanted::of(Some("amd64")).unwrap()).unwrap_err().refusal("x");
         assert_eq!(refusal.cause, "none of its images is for amd64; there are: arm64/v8, windows/amd64");
+        let silent = descriptor("x", "");
+        for more in
+            [silent.clone(), descriptor("x", r#","platform":null"#), entry(r#"{"os":null,"architecture":null}"#)]
+        {
+            let text = text.replacen('[', &format!("[{more},"), 1);
+            let Manifest::Index(index) = Manifest::parse(text.as_bytes()).unwrap() else { panic!() };
+            assert_eq!(index.choose(&Wanted::of(Some("amd64")).unwrap()).unwrap().len(), 1, "{more}");
+        }
     }
 }

@@ -188,13 +188,33 @@ fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found
         match Manifest::parse(&bytes)? {
             Manifest::Image { config, layers } => return Ok(Found { digest, config, layers }),
             Manifest::Index(index) => {
-                let part = Index::choose(&index, wanted)?;
+                let mut parts = Index::choose(&index, wanted)?;
+                let part = if parts.len() == 1 { parts.remove(0) } else { choose_by_config(place, parts, wanted)? };
                 word = part.digest.to_string();
                 expected = Some(part.digest);
             }
         }
     }
     Err(Fault::new(Kind::ImageFormat, "its index leads to indexes only"))
+}
+
+/// The first of several images whose configuration says that it is for a processor: their index does not say it.
+fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Wanted) -> Result<Part, Fault> {
+    for part in parts {
+        let (bytes, _) = ask(place, &part.digest.to_string(), Some(&part.digest))?;
+        let Manifest::Image { config, .. } = Manifest::parse(&bytes)? else { continue };
+        let bytes = patiently(|| {
+            let response = place.get(&format!("blobs/{}", config.digest), "*/*", 0)?;
+            place.read(response, manifest::LONGEST_CONFIG)
+        })?;
+        // It is read again, and checked, when it is taken.
+        let said: oci::Config = serde_json::from_slice(&bytes).unwrap_or_default();
+        if wanted.is(&said.architecture) {
+            return Ok(part);
+        }
+    }
+    Err(Fault::new(Kind::ImageArch, format!("none of its images says that it is for {wanted}"))
+        .hint("name the image by its digest: IMAGE@sha256:DIGITS"))
 }
 
 /// Asks for a manifest, by tag or digest.

@@ -33,6 +33,8 @@ struct Entry {
     owner: Owner,
     mode: u32,
     device: Option<Device>,
+    /// Time in place of the file's own, in seconds.
+    time: Option<i64>,
 }
 
 /// By path from the root, without a slash in front.
@@ -44,12 +46,17 @@ pub struct Ledger {
 impl Ledger {
     /// Notes whose `path` is, and its permission bits.
     pub fn own(&mut self, path: &Path, owner: Owner, mode: u32) {
-        self.entries.insert(path.to_owned(), Entry { owner, mode, device: None });
+        self.entries.insert(path.to_owned(), Entry { owner, mode, device: None, time: None });
+    }
+
+    /// Notes whose `path` is, its permission bits, and its time.
+    pub fn own_at(&mut self, path: &Path, owner: Owner, mode: u32, time: i64) {
+        self.entries.insert(path.to_owned(), Entry { owner, mode, device: None, time: Some(time) });
     }
 
     /// Notes a device.
     pub fn device(&mut self, path: &Path, owner: Owner, mode: u32, device: Device) {
-        self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device) });
+        self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device), time: None });
     }
 
     /// Whether anything is noted of `path`.
@@ -99,12 +106,14 @@ impl Ledger {
     pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Definitions {
         let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {
-            let Entry { owner: Owner { uid, gid }, mode, device } = *entry;
+            let Entry { owner: Owner { uid, gid }, mode, device, time } = *entry;
             if path.as_os_str().is_empty() {
                 definitions.root = differs(path, entry.owner, mode).then_some((entry.owner, mode));
+                definitions.root_time = time;
                 continue;
             }
             let rest = match device {
+                None if let Some(time) = time => format!(" M {time} {mode:o} {uid} {gid}"),
                 None if differs(path, entry.owner, mode) => format!(" m {mode:o} {uid} {gid}"),
                 None => continue,
                 Some(Device { block, major, minor }) => {
@@ -132,6 +141,8 @@ pub struct Definitions {
     pub words: Vec<OsString>,
     /// The owner and mode of the root itself, which has options of its own.
     pub root: Option<(Owner, u32)>,
+    /// The time of the root itself, if it is to be another one.
+    pub root_time: Option<i64>,
 }
 
 /// A name as mksquashfs reads it: in quotation marks, with a backslash before these and before backslashes.

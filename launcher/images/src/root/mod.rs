@@ -8,6 +8,7 @@
 
 mod entries;
 mod ledger;
+mod tree;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,6 +24,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 pub use ledger::{Definitions, Device, Ledger, Owner};
+pub use tree::{check_readable, clamp};
 
 use crate::draft::unwritable;
 

@@ -47,7 +47,7 @@ fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
 pub fn write(subject: &Subject, place: &Path, signatures: &[Signature]) -> Result<(), Refusal> {
     // An interrupt must find time to take the copy away.
     let held = Held::new()?;
-    let draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
+    let mut draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
     let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
     let mut source = &subject.file;
     source.seek(SeekFrom::Start(0)).map_err(failed)?;

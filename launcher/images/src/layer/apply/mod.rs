@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use coracle::report::{Kind as Fault, Refusal};
 use coracle::sys;
@@ -30,7 +30,7 @@ use crate::draft::unwritable;
 use crate::layer::places::{Folder, Folders, Found, Place, parts};
 use crate::layer::tar::{Entry, Kind, Time};
 use crate::layer::{Budget, Meaning, Named};
-use crate::root::{Owner, Root};
+use crate::root::{Owner, Root, clamp};
 use crate::workshop::Owners;
 
 /// How folders are made that no entry is about.
@@ -40,6 +40,8 @@ const LOST: usize = 10;
 /// What a folder takes on most disks.
 const BLOCK: u64 = 4096;
 const COPIED: usize = 256 << 10;
+/// How many links are followed in each other, as the kernel has it (path_resolution(7)).
+const LINKS: u32 = 40;
 /// What the owner of a file can do in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -56,6 +58,7 @@ pub struct Applier<'a> {
     /// What this layer has, if there are others below.
     fresh: Option<HashSet<PathBuf>>,
     layers: u64,
+    followed: u32,
     lost: BTreeSet<String>,
     buffer: Vec<u8>,
 }
@@ -75,6 +78,7 @@ impl<'a> Applier<'a> {
             newest: 0,
             fresh: None,
             layers: 0,
+            followed: 0,
             lost: BTreeSet::new(),
             buffer: vec![0; COPIED],
         }
@@ -153,29 +157,66 @@ impl<'a> Applier<'a> {
             Found::Folder(folder) => Ok(folder),
             Found::Wrong(cause) => Err(self.bad(&entry.path, &cause)),
             Found::Failed(error) => Err(self.failed(path, &error.to_string(), error.errno())),
-            Found::Nothing => {
-                let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-                    return Err(self.bad(&entry.path, "has no folder to be in"));
-                };
-                let folder = self.folder(parent, entry)?;
-                let place = Place { path: folder.join(name), name: name.to_owned(), folder };
-                self.take(place.path.as_os_str().len())?;
-                self.budget.file(BLOCK, self.root.folder())?;
-                self.mark(&place.path);
-                match mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700)) {
-                    Ok(()) => {}
-                    Err(Errno::EEXIST) => return Err(self.bad(&entry.path, "is behind a link that leads nowhere")),
-                    Err(errno) => return Err(self.failed(path, "mkdirat()", errno)),
+            Found::Blocked if self.meaning == Meaning::Tree => {
+                Err(self.bad(&entry.path, "is in something that is no folder"))
+            }
+            Found::Nothing | Found::Blocked => self.provide(path, entry),
+        }
+    }
+
+    /// Makes the directory `path`. A link on the way is followed, also to where nothing is yet; a file of a layer below
+    /// that is in the way makes room.
+    fn provide(&mut self, path: &Path, entry: &Entry) -> Result<Folder, Refusal> {
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            return Err(self.bad(&entry.path, "has no folder to be in"));
+        };
+        let folder = self.folder(parent, entry)?;
+        let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+        let found = self.stat(&place)?;
+        if found.as_ref().is_some_and(|found| is(found, SFlag::S_IFLNK)) {
+            return self.follow(&place, entry);
+        }
+        if !found.as_ref().is_some_and(|found| is(found, SFlag::S_IFDIR)) {
+            self.take(place.path.as_os_str().len())?;
+            self.budget.file(BLOCK, self.root.folder())?;
+            self.mark(&place.path);
+            if found.is_some() {
+                self.clear(&place)?;
+            }
+            mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700))
+                .map_err(|errno| self.failed(path, "mkdirat()", errno))?;
+            self.root.ledger.forget(&place.path);
+            let implied = Entry::folder(FOLDER, entry.time);
+            self.settle_folder(&place, &implied)?;
+        }
+        match self.folders.find(self.root, path) {
+            Found::Folder(folder) => Ok(folder),
+            found => Err(self.bad(&entry.path, &format!("has a folder that is not there: {found:?}"))),
+        }
+    }
+
+    /// The directory that the link `place` leads to within the image, made if it is not there.
+    fn follow(&mut self, place: &Place, entry: &Entry) -> Result<Folder, Refusal> {
+        // The kernel counts links only up to the first name that is missing.
+        if self.followed >= LINKS {
+            return Err(self.bad(&entry.path, "is behind links that lead nowhere"));
+        }
+        let target = nix::fcntl::readlinkat(&*place.folder.fd, place.name.as_os_str())
+            .map_err(|errno| self.failed(&place.path, "readlinkat()", errno))?;
+        self.followed += 1;
+        let mut at = place.folder.path.clone();
+        for part in Path::new(&target).components() {
+            match part {
+                Component::Normal(name) => at = self.folder(&at.join(name), entry)?.path,
+                Component::ParentDir => {
+                    at.pop();
                 }
-                self.root.ledger.forget(&place.path);
-                let implied = Entry::folder(FOLDER, entry.time);
-                self.settle_folder(&place, &implied)?;
-                match self.folders.find(self.root, path) {
-                    Found::Folder(folder) => Ok(folder),
-                    found => Err(self.bad(&entry.path, &format!("has a folder that is not there: {found:?}"))),
-                }
+                Component::RootDir => at = PathBuf::new(),
+                Component::CurDir | Component::Prefix(_) => {}
             }
         }
+        self.followed -= 1;
+        self.folder(&at, entry)
     }
 
     fn make_folder(&mut self, place: &Place, entry: &Entry) -> Result<(), Refusal> {
@@ -246,7 +287,7 @@ impl<'a> Applier<'a> {
         let folder = match self.folders.find(self.root, parent) {
             Found::Folder(folder) => folder,
             Found::Failed(error) => return Err(self.failed(parent, &error.to_string(), error.errno())),
-            Found::Nothing | Found::Wrong(_) => return Err(missing),
+            Found::Nothing | Found::Blocked | Found::Wrong(_) => return Err(missing),
         };
         let of = Place { path: folder.join(name), name: name.to_owned(), folder };
         if of.path == place.path {
@@ -422,11 +463,6 @@ impl<'a> Applier<'a> {
         let path = shown(path.as_os_str().as_bytes());
         self.named.refusal(Fault::System, &format!("{path}: {}", sys::Error::new(call, errno)))
     }
-}
-
-/// What a squashfs can keep: no time before 1970, and none after 2106.
-fn clamp(time: Time) -> Time {
-    time.clamp(0, u32::MAX.into())
 }
 
 fn set_time(folder: impl std::os::fd::AsFd, name: &Path, time: Time) -> nix::Result<()> {

@@ -223,10 +223,12 @@ fn nothing_is_written_outside() {
     for link in [folder.as_str(), "../host", "/../../host", "/proc/self/cwd", "/proc/self/root"] {
         let mut host = Host::new();
         symlink(link, host.path("l")).unwrap();
-        let cause = host.refused(&[tar(&["l/canary"])]);
-        assert!(cause.contains("leads nowhere"), "{link}: {cause}");
-        assert!(host.refused(&[tar(&["l/new/"])]).contains("leads nowhere"));
         assert!(host.refused(&[tar(&["x = l/canary"])]).contains("which is no file"));
+        // What a link leads to is made within the image.
+        host.apply(&[tar(&["l/within"]), tar(&["l/new/"])]);
+        host.check_host();
+        let made = host.names();
+        assert!(made.iter().any(|name| name.ends_with("/within") || name == "host/within"), "{link}: {made:?}");
         host.apply(&[tar(&["y = l"]), tar(&["l/.wh.canary", "l/.wh..wh..opq"])]);
         host.check_host();
         // A file takes the place of the link, and is not written through it.
@@ -240,6 +242,40 @@ fn nothing_is_written_outside() {
     let mut host = Host::new();
     let canary = format!("{}/canary", outside(&host));
     assert!(host.refused(&[tar(&[&format!("x = {canary}")])]).contains("which is no file"));
+}
+
+#[test]
+fn an_entry_below_a_link_to_nothing_is_made_where_the_link_leads() {
+    let mut host = Host::new();
+    std::fs::create_dir(host.path("var")).unwrap();
+    for (link, target) in
+        [("var/lock", "/run/lock"), ("up", "missing/../../there"), ("chain", "var/next"), ("var/next", "end")]
+    {
+        symlink(target, host.path(link)).unwrap();
+    }
+    host.apply(&[tar(&["var/lock/x"]), tar(&["up/y", "chain/z", "var/lock/.wh.x"])]);
+    let names = host.names();
+    for name in ["run/lock", "missing", "there/y", "var/end/z"] {
+        assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+    }
+    assert!(!names.iter().any(|name| name == "run/lock/x"), "{names:?}");
+    // Links that lead to each other, of which each first makes a directory that was missing.
+    for number in 0..60 {
+        symlink(format!("m{number}/../l{}", number + 1), host.path(&format!("l{number}"))).unwrap();
+    }
+    assert!(host.refused(&[tar(&["l0/x"])]).contains("links that lead nowhere"));
+    symlink("loop", host.path("loop")).unwrap();
+    assert!(host.refused(&[tar(&["loop/x"])]).contains("links that lead nowhere"));
+}
+
+#[test]
+fn a_file_of_a_layer_below_makes_room_for_a_directory() {
+    let mut host = Host::new();
+    host.apply(&[tar(&["f", "d/g"]), tar(&["f/x", "d/g/deep/y", "d/none/.wh.z", "d/g/.wh.gone"])]);
+    assert_eq!(host.names(), ["d", "d/g", "d/g/deep", "d/g/deep/y", "f", "f/x"]);
+    let mut host = Host::new();
+    host.apply(&[tar(&["f"]), tar(&["f/.wh.x", "f/.wh..wh..opq"])]);
+    assert_eq!(host.names(), ["f"]);
 }
 
 #[test]

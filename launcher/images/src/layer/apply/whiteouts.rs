@@ -30,7 +30,7 @@ impl Applier<'_> {
         }
         let folder = match self.folders.find(self.root, parent) {
             Found::Folder(folder) => folder,
-            Found::Nothing => return Ok(()),
+            Found::Nothing | Found::Blocked => return Ok(()),
             Found::Wrong(cause) => return Err(self.bad(&entry.path, &cause)),
             Found::Failed(error) => return Err(self.failed(parent, &error.to_string(), error.errno())),
         };
