@@ -16,10 +16,10 @@ load making
 
 @test "a file that is there stays as it is, without --force" {
 	small_tree tree
-	echo old >a.sif
+	echo hsqs old >a.sif
 	run coracle build a.sif tree
 	[[ $status == 2 && $output == *'a.sif: is there already [usage]'*'--force'* ]]
-	[[ $(cat a.sif) == old ]]
+	[[ $(cat a.sif) == 'hsqs old' ]]
 	coracle build --force a.sif tree
 	[[ $(wc -c <a.sif) -gt 100000 ]]
 }
@@ -80,4 +80,184 @@ print(struct.unpack_from("<I", start, 12)[0], struct.unpack_from("<H", start, 20
 	mv tree -- -tree
 	coracle build a.sif -- -tree
 	[[ -s a.sif ]]
+}
+
+# What every way of packing it has to say of a tree that a user may not read all of.
+lacks() { # PATH COMMAND...
+	local path=$1
+	shift
+	run "$@"
+	[[ $status == 1 && $output == *"coracle: $path: you may not read it, so the image would lack it [image-unreadable]"* ]] ||
+		{ echo "$output"; return 1; }
+	[[ $output == *'hint: build as a user who may read all of the directory'* && ! -e a.sif ]]
+}
+
+@test "a directory that cannot be read as a whole becomes no image, and the first path is named" {
+	local who
+	small_tree tree
+	mkdir tree/closed tree/etc/deep
+	echo secret | tee tree/closed/file tree/etc/deep/key >tree/etc/deep/z
+	chmod 600 tree/etc/deep/*
+	for who in as_user as_ranged as_plain_user; do lacks tree/etc/deep/key "$who" coracle build a.sif tree; done
+	chmod 700 tree/closed
+	for who in as_user as_ranged as_plain_user; do lacks tree/closed "$who" coracle build a.sif tree; done
+	printf 'Bootstrap: localimage\nFrom: tree\n' >x.def
+	lacks tree/closed as_user coracle build a.sif x.def
+	printf 'Bootstrap: scratch\n%%files\n\ttree/closed/* /\n' >x.def
+	run as_user coracle build a.sif x.def
+	[[ $status == 1 && $output == *ermission* && ! -e a.sif ]] || { echo "$output"; return 1; }
+	# One's own files are read, whatever their mode says, where the kernel lets root of a namespace do so.
+	chown -R 2001:2001 tree/closed tree/etc
+	chmod 0 tree/closed/file
+	as_user coracle build a.sif tree
+	[[ $(unsquashfs -o 32768 -cat a.sif closed/file) == secret ]]
+	rm a.sif
+	lacks tree/closed/file as_plain_user coracle build a.sif tree
+	coracle build a.sif tree
+	[[ $(unsquashfs -o 32768 -cat a.sif etc/deep/z) == secret ]]
+}
+
+@test "a file that turns out to be unreadable while it is packed is an error" {
+	local closed
+	small_tree tree
+	# Root may read it, by its mode, and the kernel gives out nothing.
+	closed=$(find /sys/devices/system /sys/bus -perm 0200 -type f 2>/dev/null | head -n 1)
+	[[ $closed ]]
+	: >tree/etc/file
+	mount --bind "$closed" tree/etc/file
+	run coracle build a.sif tree
+	umount tree/etc/file
+	[[ $status == 1 && $output == *"Failed to read file "*tree/etc/file*'[system]'*'hint: an image has all of a directory'* ]] ||
+		{ echo "$output"; return 1; }
+	[[ ! -e a.sif ]]
+}
+
+@test "times that a squashfs cannot keep are clamped, also those of a directory, and it stays as it is" {
+	small_tree tree
+	touch -d 1960-01-01 tree/etc/old
+	touch -d 2200-01-01 tree/etc/late
+	ln -s gone tree/etc/link
+	touch -h -d 1950-01-01 tree/etc/link
+	touch -d 1955-01-01 tree
+	printf 'Bootstrap: localimage\nFrom: tree\n%%post\n\ttouch -d "1962-01-01 00:00" /etc/posted\n' >x.def
+	coracle build a.sif tree
+	as_user coracle build b.sif tree
+	as_user coracle build c.sif x.def
+	for image in a b c; do
+		run env TZ=UTC unsquashfs -o "$(at_root $image.sif)" -lln $image.sif
+		[[ $output == *'1970-01-01 00:00 squashfs-root/etc/old'* && $output == *'2106-02-07 06:28 squashfs-root/etc/late'* ]] ||
+			{ echo "$image: $output"; return 1; }
+		[[ $output == *'1970-01-01 00:00 squashfs-root/etc/link -> gone'* ]]
+	done
+	[[ $output == *'1970-01-01 00:00 squashfs-root/etc/posted'* ]]
+	run env TZ=UTC unsquashfs -o 32768 -lln a.sif
+	[[ $output == *'1970-01-01 00:00 squashfs-root'$'\n'* ]]
+	[[ $(stat -c %Y tree/etc/old) == -315619200 ]]
+}
+
+at_root() { # SIF
+	python3 -c '
+import sys
+data = open(sys.argv[1], "rb").read(1 << 20)
+print(next(at for at in range(32768, len(data), 4096) if data[at:at + 4] == b"hsqs"))' "$1"
+}
+
+@test "what is made is said: the name, the digest and the size" {
+	small_tree tree
+	run --separate-stderr coracle build a.sif tree
+	[[ $status == 0 && -z $stderr && $output =~ ^'a.sif sha256:'$(sha256sum a.sif | cut -d' ' -f1)' '[0-9.]+' '[KM]iB$ ]] || { echo "$output"; return 1; }
+	run coracle -s build b.sif tree
+	[[ $status == 0 && -z $output && -s b.sif ]]
+	coracle build c.sif tree >/dev/full || [[ -s c.sif ]]
+}
+
+@test "--force replaces an image and nothing else, whichever way it was named" {
+	local force
+	small_tree tree
+	coracle build a.sif tree
+	printf 'Bootstrap: localimage\nFrom: a.sif\n' >my.def
+	cp my.def recipe
+	cp my.def kept
+	ln -s recipe link
+	echo text >notes.txt
+	for force in '' --force; do
+		run coracle build $force my.def a.sif
+		[[ $status == 2 && $output == *'my.def: what is made is a SIF, and .def is the name of something else [usage]'*'the image to make comes first'* ]]
+		for name in recipe link; do
+			run coracle build $force "$name" a.sif
+			[[ $status == 2 && $output == *"$name: is there already, and is no image, which alone --force replaces [usage]"*'the image to make comes first'* ]] ||
+				{ echo "$output"; return 1; }
+		done
+		run coracle build $force notes.txt tree
+		[[ $status == 2 && $output == *'notes.txt: is there already, and is no image'*'remove it first'* ]]
+		run coracle pull $force --plain-http docker://127.0.0.1:1/a notes.txt
+		[[ $status == 2 && $output == *'notes.txt: is there already, and is no image'* ]]
+		run coracle build $force a.sif a.sif
+		[[ $status == 2 && $output == *'a.sif: it is the source, too [usage]'* ]]
+		run coracle build $force tree a.sif
+		[[ $status == 2 && $output == *'tree: a folder of that name is there [usage]'* ]]
+	done
+	run coracle build recipe missing.sif
+	[[ $status == 1 && $output == *'missing.sif: no such file or folder [image-missing]'*'the image to make comes first'* ]]
+	cmp my.def kept
+	cmp recipe kept
+	[[ -L link && $(cat notes.txt) == text ]]
+	: >empty.sif
+	coracle build --force empty.sif tree
+	ln -s a.sif image-link
+	coracle build --force image-link tree
+	[[ ! -L image-link && -s empty.sif && -s a.sif ]]
+}
+
+@test "names of other formats, and Apptainer's sandbox, are refused" {
+	local words
+	small_tree tree
+	for name in z.sqsh z.SQUASHFS z.tar z.tar.gz; do
+		run coracle build "$name" tree
+		[[ $status == 2 && $output == *"$name: what is made is a SIF, and ."*'is the name of something else [usage]'* && ! -e $name ]]
+		run coracle pull --plain-http docker://127.0.0.1:1/a "$name"
+		[[ $status == 2 && $output == *'is the name of something else [usage]'* ]]
+	done
+	for words in '-s box tree' '--sandbox box tree' '-Fs box tree' 'box tree -s' '-s box/ tree'; do
+		run coracle build $words
+		[[ $status == 2 && $output == *'--sandbox: no directory is made here: an image is one file [usage]'*'hint: leave it out'* && ! -e box ]] ||
+			{ echo "$words: $output"; return 1; }
+	done
+}
+
+@test "what a killed build has left is removed by the next one, and what another works in is not" {
+	local first second left
+	small_tree tree
+	head -c 100000000 /dev/urandom >tree/random
+	printf 'Bootstrap: localimage\nFrom: tree\n%%post\n\techo begun >/begun\n\tsleep 600\n' >x.def
+	setpriv --reuid ranged --regid ranged --init-groups env HOME="$CORACLE_SCRATCH/home/ranged" coracle build a.sif x.def &
+	first=$!
+	setpriv --reuid ranged --regid ranged --init-groups env HOME="$CORACLE_SCRATCH/home/ranged" coracle build b.sif x.def &
+	second=$!
+	until (($(find /tmp -path '/tmp/coracle-*/begun' 2>/dev/null | wc -l) == 2)); do
+		kill -0 "$first" && kill -0 "$second"
+		sleep 0.05
+	done
+	kill -KILL "$first"
+	wait "$first" || true
+	# The user's other processes of it end with it.
+	until (($(locked) == 1)); do sleep 0.05; done
+	(($(find /tmp -maxdepth 1 -name 'coracle-*' | wc -l) == 2))
+	as_user coracle build other.sif oci-archive:none.tar || true
+	(($(find /tmp -maxdepth 1 -name 'coracle-*' | wc -l) == 2))
+	rm tree/random
+	as_ranged coracle build c.sif tree
+	left=$(find /tmp -maxdepth 1 -name 'coracle-*')
+	[[ -s c.sif && $(wc -l <<<"$left") == 1 && -e $left/stage-0/begun ]] || { echo "$left"; return 1; }
+	kill -TERM "$second"
+	wait "$second" || true
+}
+
+# How many directories of builds are locked.
+locked() {
+	local folder count=0
+	for folder in /tmp/coracle-*; do
+		flock --nonblock "$folder" true || count=$((count + 1))
+	done
+	echo "$count"
 }

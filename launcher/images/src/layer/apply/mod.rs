@@ -174,7 +174,11 @@ impl<'a> Applier<'a> {
         let place = Place { path: folder.join(name), name: name.to_owned(), folder };
         let found = self.stat(&place)?;
         if found.as_ref().is_some_and(|found| is(found, SFlag::S_IFLNK)) {
-            return self.follow(&place, entry);
+            // A tree that was packed as it is has nothing below a link.
+            return match self.meaning {
+                Meaning::Changes => self.follow(&place, entry),
+                Meaning::Tree => Err(self.bad(&entry.path, "is behind a link that leads nowhere")),
+            };
         }
         if !found.as_ref().is_some_and(|found| is(found, SFlag::S_IFDIR)) {
             self.take(place.path.as_os_str().len())?;
