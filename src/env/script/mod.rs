@@ -291,11 +291,11 @@ impl Shell<'_> {
             Some(Part::Literal { bytes, .. }) => bytes[start..].to_vec(),
             _ => Vec::new(),
         };
+        self.spend(name.len() + value.len(), word)?;
         value.extend(self.expand(&word.parts[1..], word, argument)?);
         if value.len() + name.len() >= MAX_VALUE {
             return Err(refuse(word));
         }
-        self.spend(value.len() + name.len(), word)?;
         Ok(Some((name, value)))
     }
 

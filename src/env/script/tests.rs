@@ -35,10 +35,22 @@ fn value(text: &str) -> Option<String> {
     evaluated(text).get("A").map(|variable| variable.value.to_str().unwrap().to_owned())
 }
 
+#[test]
+fn all_scripts_of_an_image_have_one_limit() {
+    let mut environment = environment();
+    let script = format!("B={}\n{}", "x".repeat(60_000), "A=$B$B\n".repeat(40));
+    let done = (0..100).take_while(|_| evaluate(FILE, script.as_bytes(), &mut environment).is_ok()).count();
+    assert!((1..10).contains(&done), "{done} scripts");
+    let error = evaluate(FILE, script.as_bytes(), &mut environment).unwrap_err();
+    assert!(error.to_string().contains("the scripts up to this one have more than 16777216 bytes"), "{error}");
+}
+
 fn refused(text: &str) -> NotPlain {
     let mut environment = environment();
     let before = environment.clone();
     let error = evaluate(FILE, text.as_bytes(), &mut environment).unwrap_err();
+    // The work counts all the same.
+    environment.work = before.work;
     assert_eq!(environment, before, "something of a script that is not plain was applied");
     error
 }
@@ -332,6 +344,7 @@ proptest! {
         let mut environment = environment();
         let before = environment.clone();
         if evaluate(FILE, &pieces, &mut environment).is_err() {
+            environment.work = before.work;
             prop_assert_eq!(environment, before);
         }
     }
