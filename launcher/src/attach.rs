@@ -30,7 +30,8 @@ pub fn main(given: &Exec) -> Result<ExitCode, Refusal> {
         .find(|file| file.is_absolute() && is_program(file))
         .ok_or_else(|| Refusal::new(Kind::System, "srun", "not found on this node").hint("is Slurm in PATH?"))?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let words = words(job, given.node.as_deref(), terminal, &given.common.options.0)?;
+    let node = given.node.clone().or_else(|| node_of(&srun.with_file_name("scontrol"), job));
+    let words = words(job, node.as_deref(), terminal, &given.common.options.0)?;
     let cause = Command::new(&srun).args(words).args(command).exec();
     Err(Refusal::new(Kind::System, srun.display().to_string(), cause.to_string()))
 }
@@ -38,6 +39,28 @@ pub fn main(given: &Exec) -> Result<ExitCode, Refusal> {
 fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Returns the node on which the container of `JOB[.STEP]` is looked for: the first one of the step, or that of the job
+/// script. From 24.11 on, srun puts a step of one node on any node of the job. Nothing if the controller does not say.
+fn node_of(scontrol: &Path, job: &str) -> Option<String> {
+    let ask = |words: &[&str]| {
+        let said = Command::new(scontrol).args(words).output().ok().filter(|said| said.status.success())?;
+        String::from_utf8(said.stdout).ok()
+    };
+    let value = |text: &str, key: &str| {
+        let found = text.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+        found.filter(|value| !value.is_empty() && value != "(null)")
+    };
+    let list = match job.split_once('.') {
+        Some((_, step)) if step != "batch" => value(&ask(&["--oneliner", "show", "step", job])?, "NodeList=")?,
+        _ => {
+            let number = job.split('.').next().unwrap_or(job);
+            let text = ask(&["--oneliner", "show", "job", number])?;
+            value(&text, "BatchHost=").or_else(|| value(&text, "NodeList="))?
+        }
+    };
+    ask(&["show", "hostnames", &list])?.lines().next().map(str::to_owned)
 }
 
 /// What stands before the command. `--overlap`: its step shares what the job's other steps hold.

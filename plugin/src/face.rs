@@ -1,7 +1,7 @@
-//! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. All of the plugin's `unsafe`
-//! is here, and nothing else is.
+//! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. The plugin's `unsafe` is here
+//! and in [`slurm`], and nothing else is.
 
-use std::ffi::{CStr, CString, OsString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_uint};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec, called};
 use coracle::report::{Kind, Refusal, clean};
-use coracle::sys::{self, spank, symbol};
+use coracle::sys::{self, Release, spank};
 
 use crate::arguments::Arguments;
-use crate::{stepd, submit};
+use crate::{slurm, stepd, submit};
 
 /// Slurm's name for the plugin, and what kind it is (plugin.h).
 #[unsafe(no_mangle)]
@@ -33,8 +33,8 @@ pub static plugin_version: AtomicU32 = AtomicU32::new(0);
 static ANNOUNCE: extern "C" fn() = announce;
 
 extern "C" fn announce() {
-    if let Some(version) = sys::plugin_version() {
-        plugin_version.store(version, Ordering::Relaxed);
+    if let Some(release) = sys::release() {
+        plugin_version.store(release.plugin_version(), Ordering::Relaxed);
     }
 }
 
@@ -58,6 +58,9 @@ pub enum Context {
     /// Anything else: no business of ours.
     Other,
 }
+
+/// The first release with an option `--container` of Slurm's own. On all others one of that name must not be registered.
+pub const FIRST_WITH_CONTAINER: Release = Release(21, 8);
 
 /// Which program this is.
 pub fn context() -> Context {
@@ -101,6 +104,18 @@ impl Spank<'_> {
         local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
         /// Number of the step's tasks on all nodes.
         all_tasks: u32 = S_JOB_TOTAL_TASK_COUNT;
+    }
+
+    /// Third number of Slurm's version (spank.h, `char **`).
+    pub fn micro_release(&self) -> Option<u32> {
+        let mut text: *mut c_char = std::ptr::null_mut();
+        // SAFETY: spank.h documents this item as `char **`.
+        let rc = unsafe { spank::spank_get_item(self.handle, spank::S_SLURM_VERSION_MICRO, &raw mut text) };
+        if rc != 0 || text.is_null() {
+            return None;
+        }
+        // SAFETY: Slurm answers with a constant of its own, NUL-terminated.
+        unsafe { CStr::from_ptr(text) }.to_str().ok()?.parse().ok()
     }
 
     /// The job's supplementary groups.
@@ -222,6 +237,23 @@ impl Spank<'_> {
             // SAFETY: Slurm copies the entry and its strings (plugstack.c, _spank_option_copy) and writes to neither.
             unsafe { spank::spank_option_register(self.handle, &raw mut entry) };
         }
+        if sys::release() < Some(FIRST_WITH_CONTAINER) {
+            self.register_container();
+        }
+    }
+
+    /// Registers `--container`, which is Slurm's own option since 21.08.
+    fn register_container(&self) {
+        let mut entry = spank::spank_option {
+            name: c"container".as_ptr().cast_mut(),
+            arginfo: c"IMAGE".as_ptr().cast_mut(),
+            usage: c"run in a container of this image".as_ptr().cast_mut(),
+            has_arg: 1,
+            val: 0,
+            cb: Some(container_given),
+        };
+        // SAFETY: as above.
+        unsafe { spank::spank_option_register(self.handle, &raw mut entry) };
     }
 }
 
@@ -241,44 +273,6 @@ fn say(line: &str) {
         // SAFETY: "%s" takes one NUL-terminated string, which is passed.
         unsafe { spank::slurm_error(c"%s".as_ptr(), text.as_ptr()) };
     }
-}
-
-/// Ends all tasks of a step on all nodes. False when this Slurm has no such call.
-pub fn kill_step(job: u32, step: u32) -> bool {
-    let Some(kill) = symbol(c"slurm_kill_job_step") else { return false };
-    type Kill = extern "C" fn(u32, u32, u16, u16) -> c_int;
-    // SAFETY: slurm.h has (uint32_t, uint32_t, uint16_t) up to 23.11 and a uint16_t of flags behind them since. The
-    // C calling conventions of Slurm's platforms pass all four in registers, where a callee may ignore the last.
-    let kill = unsafe { std::mem::transmute::<*mut c_void, Kill>(kill) };
-    kill(job, step, u16::try_from(libc::SIGKILL).unwrap_or(9), 0) == 0
-}
-
-/// Whether an option of Slurm's own was given to this srun, sbatch or salloc. False where the release does not say:
-/// `opt` and the function are in all of them since 20.11, but no promise.
-pub fn option_is_set(name: &CStr) -> bool {
-    let (Some(options), Some(is_set)) = (symbol(c"opt"), symbol(c"slurm_option_isset")) else { return false };
-    type IsSet = extern "C" fn(*mut c_void, *const c_char) -> bool;
-    // SAFETY: slurm_opt.h has `bool slurm_option_isset(slurm_opt_t *opt, const char *name)` in every release since
-    // 20.11, and `opt` is the program's own slurm_opt_t.
-    let is_set = unsafe { std::mem::transmute::<*mut c_void, IsSet>(is_set) };
-    is_set(options, name.as_ptr())
-}
-
-/// The value of an option of Slurm's own, as text; srun may have filled it in itself. Nothing where there is none, or
-/// the release does not say.
-pub fn option_value(name: &CStr) -> Option<OsString> {
-    let (options, get) = (symbol(c"opt")?, symbol(c"slurm_option_get")?);
-    type Get = extern "C" fn(*mut c_void, *const c_char) -> *mut c_char;
-    // SAFETY: slurm_opt.h has `char *slurm_option_get(slurm_opt_t *opt, const char *name)` in every release since
-    // 20.11, and `opt` is the program's own slurm_opt_t.
-    let get = unsafe { std::mem::transmute::<*mut c_void, Get>(get) };
-    let text = get(options, name.as_ptr());
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: the answer is a NUL-terminated string of our own. It is left to the end of this command: only Slurm's
-    // xfree, which is no public symbol, could free it.
-    Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
 }
 
 /// Ends this task.
@@ -432,11 +426,23 @@ fn init_post_opt(state: &mut State, spank: &Spank<'_>, _: &Words) -> c_int {
             }
         }
         Context::Stepd => {
+            slurm::execute_scripts_directly(spank.micro_release());
             stepd::init_post_opt(&mut state.stepd, &state.arguments, spank);
             0
         }
         _ => 0,
     }
+}
+
+/// `--container` was given on a release that has no such option. Passes it on as Slurm's own option does.
+extern "C" fn container_given(_: c_int, value: *const c_char, remote: c_int) -> c_int {
+    if remote != 0 || value.is_null() {
+        return 0;
+    }
+    // SAFETY: Slurm passes the option's argument, NUL-terminated, and it lives as long as this call.
+    let image = OsString::from_vec(unsafe { CStr::from_ptr(value) }.to_bytes().to_vec());
+    let take = |_: &mut State| if sys::set_env(submit::CONTAINER, &image) { 0 } else { -1 };
+    guard("option", take, refuse)
 }
 
 /// An option was given. On the node they are ignored: what counts there is the request.

@@ -13,7 +13,8 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, NODE, Request};
 use coracle::sys;
 
-use crate::face::{self, Context};
+use crate::face::Context;
+use crate::slurm;
 use crate::submit::{REQUEST, STEPS};
 
 /// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
@@ -54,7 +55,7 @@ pub fn groups(context: Context, call: u32) -> Vec<u32> {
     }
     // srun(1), --het-group: numbers and ranges, or the one that srun has come to. Without it, the first component for
     // the first command, and so on.
-    let text = face::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
+    let text = slurm::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
     let mut groups = Vec::new();
     for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -15,13 +15,14 @@ use coracle::mpi::SERVER_FOLDER;
 use coracle::options::{Naming, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{BATCH_STEP, Choice, MAX_LEN, NODE, Request, Scope, is_script};
-use coracle::sys::{self, Channel, Identity, MountNamespace, Received, SharedFlags};
+use coracle::sys::{self, Channel, Identity, MountNamespace, Received, Release, SharedFlags};
 use coracle::wire::{Answer, Hello, Here, Start};
 
 use crate::arguments::Arguments;
 use crate::face::{self, Spank};
 use crate::het;
-use crate::submit::{CONTAINER, REQUEST, STEPS};
+use crate::slurm;
+use crate::submit::{CONTAINER, CONTAINER_GIVEN, REQUEST, STEPS};
 
 /// The step that holds a job's allocation and runs nothing (slurm.h, SLURM_EXTERN_CONT).
 const EXTERN_STEP: u32 = 0xffff_fffc;
@@ -35,6 +36,8 @@ const FALLBACK: &str = "/tmp";
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What a task that waits is called, so that scancel reaches it: see [`sys::while_cancellable`].
 const WAITING: &CStr = c"coracle-wait";
+/// The node's name in slurmstepd's own environment.
+const NODE_NAME: &CStr = c"SLURMD_NODENAME";
 /// The longest list of changes to an environment, in bytes.
 const MAX_CHANGES: usize = 4 << 20;
 /// Our program inside, by the name under which it runs an entry point.
@@ -172,6 +175,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
 /// Leaves what the steps of this job inherit in the environment of this one's tasks, and nothing that is stale.
 fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     spank.unsetenv(CONTAINER);
+    spank.unsetenv(CONTAINER_GIVEN);
     spank.unsetenv(REQUEST);
     for group in 0..u32::try_from(components(spank).len()).unwrap_or(0) {
         spank.unsetenv(&het::of_group(REQUEST, group));
@@ -264,7 +268,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         directory: directory_of(spank),
         slurm_conf: sys::get_env(c"SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute()),
         // slurmstepd's own environment, and not the job's (slurmstepd.c, _init_from_slurmd).
-        node_name: sys::get_env(c"SLURMD_NODENAME"),
+        node_name: sys::get_env(NODE_NAME),
     };
     let launcher = arguments.launcher.as_c_str();
     let failed = |error: sys::Error| {
@@ -462,9 +466,20 @@ fn leave(state: &State, refusal: &Refusal) -> ! {
         flags.raise(FLAG_ALONE);
     }
     if first {
-        face::complain(refusal, state.naming);
+        face::complain(&with_node_name(refusal), state.naming);
     }
     face::exit_task(REFUSED)
+}
+
+/// Names the node in a refusal where slurmstepd does not: since 25.05 it begins its lines with the time instead
+/// (src/common/log.c).
+fn with_node_name(refusal: &Refusal) -> Refusal {
+    match sys::get_env(NODE_NAME).filter(|_| sys::release() >= Some(Release(25, 5))) {
+        Some(node) => {
+            Refusal { cause: format!("{} (node {})", refusal.cause, node.to_string_lossy()), ..refusal.clone() }
+        }
+        None => refusal.clone(),
+    }
 }
 
 /// A panic in task_init itself: there is no later place to say it.
@@ -545,7 +560,7 @@ fn end_step(state: &State) {
         let mut failed = 0;
         for wait in TELL {
             std::thread::sleep(wait);
-            let known = jobs.iter().filter(|job| face::kill_step(**job, state.step)).count();
+            let known = jobs.iter().filter(|job| slurm::kill_step(**job, state.step)).count();
             // A controller that did not answer is asked again; one that no longer knows the step twice is right.
             failed = if known == 0 { failed + 1 } else { 0 };
             if failed == 2 {

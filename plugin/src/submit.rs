@@ -16,14 +16,15 @@ use coracle::image::{self, Container};
 use coracle::options::{Id, Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
-use coracle::sys;
+use coracle::sys::{self, Release};
 use coracle::wire::{Answer, EPILOG};
 use nix::fcntl::OFlag;
 
 use crate::arguments::Arguments;
-use crate::face::{self, Context};
+use crate::face::{self, Context, FIRST_WITH_CONTAINER};
 use crate::het::{self, Decided, Inherited};
 use crate::notes;
+use crate::slurm;
 
 /// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
 /// every job that has it.
@@ -42,6 +43,9 @@ const ASIDE: [(&CStr, &CStr); 2] =
 /// of several values, and "(null)" for none. What steps inherit is in [`STEPS`].
 const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 
+/// The same of `--container`, where that is an option of the plugin.
+pub const CONTAINER_GIVEN: &CStr = c"SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container";
+
 /// What this command has been told.
 #[derive(Default)]
 pub struct State {
@@ -49,6 +53,8 @@ pub struct State {
     pub options: RawOptions,
     /// Those of the one before: a component that gives none has the same, as it has the same `--container`.
     before: RawOptions,
+    /// Slurm's `--container` of the component before, see [`image_given`].
+    image: Option<OsString>,
     inherited: Inherited,
     /// What has been decided for the components so far.
     decided: Vec<Decided>,
@@ -67,6 +73,7 @@ pub fn init(state: &mut State) {
         },
     );
     sys::unset_env(CONTAINER);
+    sys::unset_env(CONTAINER_GIVEN);
     for (name, aside) in ASIDE {
         if let Some(value) = sys::get_env(aside) {
             sys::set_env(name, &value);
@@ -77,10 +84,10 @@ pub fn init(state: &mut State) {
 
 /// After all options are parsed, once for each component of a heterogeneous job.
 pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> Result<(), Refusal> {
-    let fresh = sys::get_env(CONTAINER);
+    let fresh = image_given(state, context)?;
     if context == Context::Allocator
         && fresh.as_deref().is_some_and(|image| image != "none")
-        && face::option_is_set(c"export-file")
+        && slurm::option_is_set(c"export-file")
     {
         // The job's whole environment comes from that file: the request would be lost, and the job run on the node.
         return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
@@ -101,7 +108,7 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
     for group in groups {
         let mut choice = choose(state, arguments, context, fresh.as_deref(), group)?;
         if let Some(Choice::Container(request)) = &mut choice {
-            request.commands |= context == Context::Srun && face::option_is_set(c"pty");
+            request.commands |= context == Context::Srun && slurm::option_is_set(c"pty");
             check(request, context)?;
             notes::of_variables();
         }
@@ -117,11 +124,48 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
     Ok(())
 }
 
+/// Returns the value of `--container` for the component whose options have just been parsed, on any release.
+///
+/// Before 21.08 the option is the plugin's, and a component that does not give it has that of the component before, as
+/// with Slurm's own. From 23.02 on, mpi/pmix puts its socket into the directory that only an oci.conf sets for a step
+/// with `--container` (pmixp_info.c), and the step does not start: so the option is taken back from srun, which then no
+/// longer copies it to the next component.
+fn image_given(state: &mut State, context: Context) -> Result<Option<OsString>, Refusal> {
+    let given = sys::get_env(CONTAINER);
+    let release = sys::release();
+    let ours = release < Some(FIRST_WITH_CONTAINER);
+    if !ours && (context != Context::Srun || release < Some(Release(23, 2))) {
+        return Ok(given);
+    }
+    if !ours && given.is_some() && !slurm::reset_option(c"container") {
+        return Err(Refusal::new(
+            Kind::Internal,
+            "--container",
+            "this srun does not let a plugin take the option back",
+        ));
+    }
+    let first = state.calls == 0 && ours;
+    let given = given.or_else(|| sys::get_env(variable_of(context)).filter(|image| first && !image.is_empty()));
+    if given.is_some() {
+        state.image = given;
+    }
+    Ok(state.image.clone())
+}
+
+/// The variable that stands for `--container` in the environment of srun, sbatch or salloc, as Slurm has it since 21.08.
+fn variable_of(context: Context) -> &'static CStr {
+    match context {
+        Context::Srun => c"SRUN_CONTAINER",
+        _ if is_salloc() => c"SALLOC_CONTAINER",
+        _ => c"SBATCH_CONTAINER",
+    }
+}
+
 /// Refuses a TaskEpilog of the user's where the site's rules let nothing run outside of containers: slurmstepd runs it on
 /// the node, and has no hook for it. `required` holds only with `defaults=on`, and so does this.
 fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
     // srun has it from either.
-    let epilog = face::option_value(c"task-epilog").or_else(|| sys::get_env(c"SLURM_TASK_EPILOG"));
+    let epilog = slurm::option_value(c"task-epilog").or_else(|| sys::get_env(c"SLURM_TASK_EPILOG"));
     if epilog.is_none_or(|epilog| epilog.is_empty()) {
         return Ok(());
     }
@@ -141,7 +185,7 @@ fn ask_of_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
     // A step of a job is where its job is, whatever is said beside it.
     let job = sys::get_env(c"SLURM_JOB_ID").is_some();
     let fact = |option: &CStr, variable: &CStr| {
-        let said = if job { sys::get_env(variable) } else { face::option_value(option) };
+        let said = if job { sys::get_env(variable) } else { slurm::option_value(option) };
         said.and_then(|said| CString::new(said.as_bytes()).ok()).unwrap_or_default()
     };
     let partition = fact(c"partition", c"SLURM_JOB_PARTITION");
@@ -186,7 +230,7 @@ fn choose(
     let mut options = state.before.clone();
     let lone = options.lone_flag();
     // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
-    let repeated = context == Context::Srun && face::option_is_set(c"interactive");
+    let repeated = context == Context::Srun && slurm::option_is_set(c"interactive");
     let inherited = match context {
         Context::Srun if fresh.is_none() || repeated => state.inherited.choice(group)?,
         _ => None,
@@ -246,7 +290,7 @@ fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>,
 
 /// Refuses what is wrong for certain.
 fn check(request: &Request, context: Context) -> Result<(), Refusal> {
-    if request.settings.entrypoint == Some(true) && face::option_is_set(c"multi-prog") {
+    if request.settings.entrypoint == Some(true) && slurm::option_is_set(c"multi-prog") {
         return Err(Refusal::new(Kind::Usage, "--container-entrypoint", "cannot be used together with --multi-prog")
             .hint("name the entry point in the file of programs"));
     }

@@ -64,7 +64,7 @@ impl Cgroups {
         let group = |folder: &Folder| {
             let own = folder.mounted.join(&folder.below);
             let tasks = own.join(format!("step_{step}"));
-            let of_job = own.file_name().is_some_and(|name| name.to_string_lossy().starts_with("job_"));
+            let of_job = job_group(&folder.below).is_some_and(|job| job + 1 == folder.below.iter().count());
             if of_job && tasks.is_dir() { tasks } else { own }
         };
         jobs.map(|folder| put(0, &group(folder))).fold(Ok(()), Result::and)
@@ -78,17 +78,16 @@ impl Cgroups {
     /// that wait.
     pub fn leave_step(&self) -> Result<()> {
         let leave = |folder: &Folder| {
-            let above = folder.below.iter().take_while(|name| !name.to_string_lossy().starts_with("job_"));
+            let above = folder.below.iter().take(job_group(&folder.below).unwrap_or(0));
             let waiting = above.fold(folder.mounted.clone(), |path, name| path.join(name)).join("system");
             put(0, &folder.mounted).or_else(|error| put(0, &waiting).map_err(|_| error))
         };
         self.folders.iter().filter(|folder| folder.of_a_job()).map(leave).fold(Ok(()), Result::and)
     }
 
-    /// The groups' names that begin with `job_`: each job has one in each hierarchy.
+    /// The names of the job's groups, one for each hierarchy in which it has one.
     pub fn jobs(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
-        let names = self.folders.iter().flat_map(|folder| folder.below.iter());
-        names.filter(|name| name.to_string_lossy().starts_with("job_"))
+        self.folders.iter().filter_map(|folder| folder.below.iter().nth(job_group(&folder.below)?))
     }
 
     /// Removes what `name` was made as below these groups. One that still has a process in it stays.
@@ -140,10 +139,20 @@ impl Cgroups {
 }
 
 impl Folder {
-    /// Slurm's cgroup plugins name a job's group so, in both versions.
+    /// True if the group is that of a job, or lies below one.
     fn of_a_job(&self) -> bool {
-        self.below.iter().any(|name| name.to_string_lossy().starts_with("job_"))
+        job_group(&self.below).is_some()
     }
+}
+
+/// Finds the group of a job on the way to a group: the number of components in front of it.
+///
+/// Slurm's cgroup plugins call it `job_ID`; cgroup/v2 since 26.05 uses the SLUID (`sCTNM8J4SS8B00`), and there the
+/// `step_` below it is what tells (cgroup_v2.c).
+pub(super) fn job_group(path: &Path) -> Option<usize> {
+    let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
+    let step = |index: usize| names.get(index).is_some_and(|name| name.starts_with("step_"));
+    (0..names.len()).find(|index| names[*index].starts_with("job_") || step(index + 1))
 }
 
 /// Puts the caller, whose only thread this is, into a group of version 1.

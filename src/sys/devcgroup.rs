@@ -3,13 +3,14 @@
 //! Where the `devices` hierarchy of version 1 is there, its rules count; else a program of a group of version 2 does
 //! (see [`super::allow_devices`]). Slurm's own groups are, by the sources of its cgroup plugins: in version 1
 //! `slurm[_NODE]/uid_U/job_J/step_S/task_N`, with slurmstepd in the step's; in version 2 `job_J/step_S/user/task_N`,
-//! with slurmstepd in `job_J/step_S/slurm`, and rules at the job, at `user` and at the tasks.
+//! with slurmstepd in `job_J/step_S/slurm`, and rules at the job, at `user` and at the tasks; since 26.05 the job's group has the
+//! job's SLUID as its name there.
 
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::cgroup::folder;
+use super::cgroup::{folder, job_group};
 use super::{Error, Result};
 
 /// The versions of control groups (cgroups(7)).
@@ -64,7 +65,7 @@ impl DeviceGroups {
         };
         let path = |length: usize| names[..length].iter().fold(mounted.to_owned(), |path, name| path.join(name));
         let own = path(names.len());
-        let Some(job) = (0..names.len()).find(|index| starts(*index, "job_")) else {
+        let Some(job) = job_group(below) else {
             return Self { version, own, step: Vec::new() };
         };
         let mut step: Vec<PathBuf> = (job + 1..=names.len()).rev().map(path).collect();
@@ -142,6 +143,10 @@ mod tests {
         assert_eq!((version, own), (CgroupVersion::Two, format!("{scope}/job_2/step_batch/slurm")));
         let wanted = ["/job_2/step_batch/user", "/job_2/step_batch", "/job_2"].map(|path| format!("{scope}{path}"));
         assert_eq!(step, wanted);
+        // The SLUID in place of the job's number.
+        let (_, _, step) = parse(&format!("0::/{scope}/sCTNM8J4SS8B00/step_0/slurm\n"), TWO);
+        let wanted = ["/sCTNM8J4SS8B00/step_0/user", "/sCTNM8J4SS8B00/step_0", "/sCTNM8J4SS8B00"];
+        assert_eq!(step, wanted.map(|path| format!("{scope}{path}")));
         let (_, own, step) = parse("0::/slurm/job_2/other\n", TWO);
         assert_eq!((own.as_str(), step.as_slice()), ("slurm/job_2/other", &[own.clone(), "slurm/job_2".into()][..]));
         let (_, own, step) = parse("0::/system.slice/slurmd.service\n", TWO);

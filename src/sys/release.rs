@@ -1,28 +1,65 @@
-//! Which Slurm this program is part of. Functions that only some releases have, or only some of Slurm's programs, are
-//! found at run time: a reference to one that is missing would keep a whole plugin from loading, since Rust links with
-//! BIND_NOW.
+//! The release of Slurm that this process is part of. Functions that only some releases have, or only some of Slurm's
+//! programs, are found at run time: a reference to one that is missing would keep a whole plugin from loading, since
+//! Rust links with BIND_NOW.
 
 use std::ffi::{CStr, c_long, c_void};
 
-/// The releases that the tests have run on, as major and minor.
-const TESTED: &[(u32, u32)] = &[(22, 5)];
-/// The number in the upper half of slurm_api_version(3), for each of them (META, API_CURRENT).
-const API: &[(u32, (u32, u32))] = &[(38, (22, 5))];
+/// A release of Slurm: the first two numbers of its version, in order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u32, pub u32);
 
-/// The number that `plugin_version` of a plugin has to have for the Slurm that this process is part of; nothing, if
-/// that is none that has been tested.
-pub fn plugin_version() -> Option<u32> {
+/// The releases that the tests run on, each with the number in the upper half of its slurm_api_version(3) (META,
+/// API_CURRENT).
+const TESTED: &[(u32, Release)] = &[
+    (36, Release(20, 11)),
+    (38, Release(22, 5)),
+    (40, Release(23, 11)),
+    (42, Release(24, 11)),
+    (44, Release(25, 11)),
+    (45, Release(26, 5)),
+];
+
+/// Returns the release of this process, if it is a tested one.
+pub fn release() -> Option<Release> {
     let version = symbol(c"slurm_api_version")?;
     // SAFETY: slurm.h has `long slurm_api_version(void)` in every release.
     let version = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> c_long>(version) }();
-    let release = u32::try_from(version >> 16).ok().and_then(|api| API.iter().find(|(known, _)| *known == api));
-    let (_, (major, minor)) = release.filter(|(_, release)| TESTED.contains(release))?;
-    Some(major << 16 | minor << 8)
+    of_api(u32::try_from(version >> 16).ok()?)
 }
 
-/// A function of the programs and libraries that are loaded.
+fn of_api(api: u32) -> Option<Release> {
+    TESTED.iter().find(|(known, _)| *known == api).map(|(_, release)| *release)
+}
+
+impl Release {
+    /// Returns the number that `plugin_version` of a plugin must have for this release (plugin.c, `_verify_syms`).
+    pub fn plugin_version(self) -> u32 {
+        self.0 << 16 | self.1 << 8
+    }
+}
+
+/// Returns the address of a function of the programs and libraries that are loaded.
 pub fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: `name` is NUL-terminated; RTLD_DEFAULT searches what is loaded and loads nothing.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tested_releases_have_a_number() {
+        assert_eq!(of_api(38).map(Release::plugin_version), Some(0x16_0500));
+        assert_eq!(of_api(45).map(Release::plugin_version), Some(0x1a_0500));
+        // 21.08, 24.05 and a later one than is known.
+        assert_eq!([37, 41, 46].map(of_api), [None; 3]);
+    }
+
+    #[test]
+    fn releases_are_ordered_by_time() {
+        assert!(TESTED.is_sorted());
+        assert!(Release(22, 5) < Release(23, 11) && Release(25, 11) < Release(26, 5));
+    }
 }

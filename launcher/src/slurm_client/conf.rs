@@ -19,6 +19,8 @@ pub struct Conf {
     pub plugstack: Option<PathBuf>,
     /// The socket that AuthInfo names, munge's if it is another than usual.
     pub auth_socket: Option<PathBuf>,
+    /// True if AuthType is auth/slurm: commands ask slurmd or sackd, and not munged.
+    pub auth_slurm: bool,
     /// TaskProlog and TaskEpilog, which slurmstepd runs in the task's own namespace.
     pub task_scripts: Vec<PathBuf>,
     /// GresTypes: the generic resources that Slurm manages.
@@ -43,6 +45,7 @@ impl Conf {
                 "mpidefault" => conf.mpi_default = Some(value.to_owned()),
                 "slurmdspooldir" => conf.spool = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
+                "authtype" => conf.auth_slurm = value == "auth/slurm",
                 "authinfo" => {
                     let socket = value.split(',').find_map(|option| option.strip_prefix("socket="));
                     conf.auth_socket = socket.map(PathBuf::from);

@@ -78,6 +78,8 @@ const TOPS: &[&str] = &["usr", "lib", "lib64", "bin", "sbin"];
 /// Folders with so much of an image that a single file of them is shown rather than the folder.
 const CROWDED: &[&str] =
     &["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/local/lib", "/usr/local/lib64"];
+/// The sockets of auth/slurm: slurmd's or sackd's, and the controller's (auth/slurm/sack.c).
+const SACK_SOCKETS: [&str; 2] = ["/run/slurm/sack.socket", "/run/slurmctld/sack.socket"];
 /// Slurm's plugins for each generation of PMIx.
 const PMIX_PLUGINS: &[&str] = &["mpi_pmix_v5.so", "mpi_pmix_v4.so", "mpi_pmix_v3.so", "mpi_pmix_v2.so"];
 /// A link to one of them, or the only one.
@@ -136,9 +138,10 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         let folder = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });
     }
-    let socket = conf.auth_socket.as_deref().unwrap_or(Path::new("/run/munge/munge.socket.2"));
-    if let Some(folder) = socket.parent().filter(|folder| !is_crowded(folder)) {
-        shown.at_its_place(folder);
+    let munge = conf.auth_socket.as_deref().unwrap_or(Path::new("/run/munge/munge.socket.2"));
+    let sockets = if conf.auth_slurm { SACK_SOCKETS.map(Path::new).to_vec() } else { vec![munge] };
+    for directory in sockets.iter().filter_map(|socket| socket.parent()).filter(|directory| !is_crowded(directory)) {
+        shown.at_its_place(directory);
     }
     for folder in &plugins {
         let generations = PMIX_PLUGINS.iter().filter(|name| shown.libpmix_of(&folder.join(name))).count();
@@ -379,12 +382,11 @@ impl<'a> Shown<'a> {
         self.is_at_its_place(real).then(|| real.to_owned())
     }
 
-    /// Slurm's PMIx plugin opens libpmix.so in a folder that it was built with and that stands in it. An image that
-    /// has that file needs its own more. False when there is no such plugin.
+    /// Shows the library that one of Slurm's PMIx plugins opens. An image that has that file needs its own more. False
+    /// when there is no such plugin.
     fn libpmix_of(&mut self, plugin: &Path) -> bool {
         let Some(bytes) = self.node.bytes(plugin) else { return false };
-        for folder in absolute_paths(&bytes) {
-            let target = Path::new(folder).join("libpmix.so");
+        for target in pmix_libraries(&bytes) {
             if !self.node.exists(&target) || self.is_at_its_place(&target) {
                 continue;
             }
@@ -416,6 +418,16 @@ fn absolute_paths(bytes: &[u8]) -> impl Iterator<Item = &str> {
             }
         }
     })
+}
+
+/// The libraries that a PMIx plugin of Slurm may open: it holds the directory and the name of the file, which is
+/// `libpmix.so.2` since 23.11 and `libpmix.so` before (pmixp_client.c, `_libpmix_open`).
+fn pmix_libraries(plugin: &[u8]) -> impl Iterator<Item = PathBuf> {
+    const FILE: &[u8] = b"libpmix.so";
+    let found = plugin.windows(FILE.len()).position(|text| text == FILE);
+    let text = found.and_then(|at| plugin.get(at..)?.split(|byte| *byte == 0).next());
+    let name = text.and_then(|text| str::from_utf8(text).ok()).unwrap_or("libpmix.so").to_owned();
+    absolute_paths(plugin).map(move |directory| Path::new(directory).join(&name))
 }
 
 /// `path` of the node as it is called below [`HOST`].

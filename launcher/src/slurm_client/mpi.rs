@@ -7,7 +7,7 @@ use coracle::config::{ClientPaths, SlurmClient};
 
 use super::conf::Conf;
 use super::node::Node;
-use super::{PMIX_PLUGIN, absolute_paths, find_commands, find_conf, find_plugins, run_path};
+use super::{PMIX_PLUGIN, find_commands, find_conf, find_plugins, pmix_libraries, run_path};
 
 /// Its plugins for MPI.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
             offer.libpmix = libpmix(node, &folder.join(PMIX_PLUGIN));
         }
     }
+    // Built in since 23.11 (src/interfaces/mpi.c), a plugin before.
+    offer.types.push("none".to_owned());
     offer.types.sort();
     offer.types.dedup();
     Some(offer)
@@ -50,5 +52,5 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
 /// The library that the plugin loads: it has been told the folder when it was built (mpi/pmix, pmixp_common.h).
 fn libpmix(node: &Node, plugin: &Path) -> Option<PathBuf> {
     let bytes = node.bytes(plugin)?;
-    absolute_paths(&bytes).find_map(|folder| node.real(&Path::new(folder).join("libpmix.so")))
+    pmix_libraries(&bytes).find_map(|library| node.real(&library))
 }

@@ -28,8 +28,8 @@ pub static plugin_version: AtomicU32 = AtomicU32::new(0);
 static ANNOUNCE: extern "C" fn() = announce;
 
 extern "C" fn announce() {
-    if let Some(version) = sys::plugin_version() {
-        plugin_version.store(version, Ordering::Relaxed);
+    if let Some(release) = sys::release() {
+        plugin_version.store(release.plugin_version(), Ordering::Relaxed);
     }
 }
 
