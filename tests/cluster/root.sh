@@ -5,7 +5,8 @@ enter_root() {
 	local root=$work/root cwd=$PWD dir
 	mount -t tmpfs -o mode=755 cluster "$work"
 	mkdir "$root" "$work/layers"
-	overlay / "$root"
+	overlay "$base" "$root"
+	[[ $base == / ]] || show_repository "$root"
 	# The overlay shows the machine's root file system only, not what else is mounted on it.
 	for dir in $(printf '%s\n' "$(mount_of "$here")" "$(mount_of "$cwd")" | sort -u); do
 		case $dir in
@@ -32,6 +33,17 @@ enter_root() {
 	mount --make-rshared /
 	[[ -z $driver ]] || ldconfig
 	cd "$cwd" 2>/dev/null || cd /
+}
+
+# A tree of another release has neither the tests nor a test runner that is new enough.
+show_repository() { # ROOT
+	local dir
+	for dir in "$(realpath "$here/../..")" "$(realpath "$here/../../../shared" 2>/dev/null || true)" "${CORACLE_IMAGES:-}"; do
+		[[ -d $dir ]] || continue
+		mkdir -p "$1$dir"
+		overlay "$dir" "$1$dir"
+	done
+	cp -a --parents /usr/bin/bats /usr/lib/bats-core /usr/libexec/bats-core "$1"
 }
 
 mount_of() { # FILE
@@ -68,7 +80,8 @@ mount_kernel_folders() { # ROOT
 	if [[ $tracker == cgroup2 ]]; then
 		mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$1/sys/fs/cgroup"
 		# systemd would have made it.
-		mkdir "$1/sys/fs/cgroup/system.slice"
+		mkdir "$1/sys/fs/cgroup/system.slice" "$1/sys/fs/cgroup/login"
+		echo 0 >"$1/sys/fs/cgroup/login/cgroup.procs"
 		return
 	fi
 	# slurmd wants to see cgroups even where it makes none.

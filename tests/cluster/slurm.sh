@@ -26,7 +26,10 @@ start_munge() {
 }
 
 configure_slurm() {
-	local task=task/none track=${tracker%2} version=1
+	local task=task/none track=${tracker%2} version=1 release container=JobContainerType=job_container/tmpfs
+	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	# slurm.conf(5) of 25.11 has another name for it.
+	[[ $release < 25.11 ]] || container=NamespaceType=namespace/tmpfs
 	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
@@ -57,7 +60,7 @@ configure_slurm() {
 	ReturnToService=2
 	PlugStackConfig=/etc/slurm/plugstack.conf
 	${gpus:+GresTypes=gpu}
-	${job_tmp:+JobContainerType=job_container/tmpfs
+	${job_tmp:+$container
 	PrologFlags=Contain}
 	NodeName=n[1-$nodes] CPUs=16 RealMemory=4000 ${gpus:+$(gres_of_node "$gpus")}
 	PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
@@ -73,6 +76,8 @@ configure_slurm() {
 	ConstrainDevices=$confine
 	ConstrainRAMSpace=no
 	CONF
+	# Slurm 20.11 has no cgroup plugins, and does not know these keys.
+	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' /etc/slurm/cgroup.conf
 	[[ -z $gpus ]] || gres_conf "$gpus" >/etc/slurm/gres.conf
 	if [[ -n $job_tmp ]]; then
 		printf '%s\n' AutoBasePath=true BasePath=/var/spool/job_container >/etc/slurm/job_container.conf

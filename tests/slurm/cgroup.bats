@@ -48,6 +48,7 @@ load support
 }
 
 @test "six ranks pass a message around by PMIx, and end together when a node refuses" {
+	needs_pmix
 	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" /usr/bin/ring
 	has_line 'ring sum=15 ranks=6'
 	on-node n1 install -m 644 "$IMG/mpi.sif" /var/tmp/two.sif

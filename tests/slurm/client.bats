@@ -90,13 +90,15 @@ ranks_meet() { # IMAGE
 }
 
 @test "six ranks on three nodes meet by PMIx when srun itself is inside any image" {
+	needs_pmix
 	with_each_image ranks_meet
 }
 
 @test "an inner step whose image is missing says so, and the script goes on" {
 	job_script step.sh 'srun -n1 --container=/no/such.sif true; echo "status $?"'
 	batch --container="$bare" step.sh
-	has 'error: coracle: /no/such.sif: no such file on this node [image-missing]'
+	node_said n1 'coracle: /no/such.sif: no such file on this node'
+	has '[image-missing]'
 	has_line 'status 125'
 }
 

@@ -16,7 +16,9 @@ setup_file() {
 	who=$SLURMD_NODENAME/$SLURM_JOB_ID.${SLURM_STEP_ID:-batch}/$SLURM_PROCID
 	# Slurm sets one of the two, and leaves alone what a user exports as the other. An interactive step, 4294967290, has
 	# that of its job, as a batch script has.
-	if [ "${SLURM_STEP_ID:-4294967290}" -lt 4294967290 ]; then granted=${SLURM_STEP_GPUS:--}; else granted=${SLURM_JOB_GPUS:--}; fi
+	# Since 26.05 a batch script has the number -5.
+	step=${SLURM_STEP_ID:--5}
+	if [ "$step" -ge 0 ] && [ "$step" -lt 4294967290 ]; then granted=${SLURM_STEP_GPUS:--}; else granted=${SLURM_JOB_GPUS:--}; fi
 	wait_for_all() {
 		[ "$together" = 0 ] || : >"$marks/$1.$(echo "$who" | tr / _)"
 		for try in $(seq 400); do

@@ -62,6 +62,7 @@ lines><%41><--><-x>"
 }
 
 @test "MPI runs through it" {
+	needs_pmix
 	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi-entry.sif" --container-entrypoint /usr/bin/ring
 	has_line 'ring sum=15 ranks=6'
 }

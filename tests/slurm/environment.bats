@@ -90,6 +90,7 @@ for i in 1 2 3; do COUNT=\$COUNT\$i; done; export COUNT"
 }
 
 @test "scripts run once for a batch job, and once for a step with another working directory or with MPI" {
+	needs_pmix
 	script "echo ran >>$dir/ran"
 	batch -n4 --export=ALL,ENV_SCRIPT="$dir/env.sh" --container="$sourcing" --wrap 'srun -n4 true'
 	[[ $(grep -c ran ran) == 1 ]] || fail "batch and its step: $(<ran)"
@@ -249,6 +250,7 @@ hangs() { # SLEEP
 }
 
 @test "scancel ends an MPI step whose environment script hangs on all nodes" {
+	needs_pmix
 	script "touch $dir/in; sleep 1000"
 	alice env ENV_SCRIPT="$dir/env.sh" srun -N3 -n6 --mpi=pmix --job-name=hang --container="$sourcing" true >out 2>&1 3>&- &
 	local step=$!
@@ -259,6 +261,7 @@ hangs() { # SLEEP
 }
 
 @test "a script that takes longer than start_timeout may, on the way to MPI too" {
+	needs_pmix
 	configure $'version: 1\nuser_images: kernel\nstart_timeout: 1\nbinds:\n- source: /scratch'
 	script 'sleep 3; export DONE=1'
 	sourced -n1 --container="$sourcing" sh -c 'echo $DONE'
@@ -268,6 +271,7 @@ hangs() { # SLEEP
 }
 
 @test "a script that hangs is refused after its limit" {
+	needs_pmix
 	script 'sleep 1000'
 	refused timeout "its environment scripts (/.singularity.d/env) did not end within 60 s" env ENV_SCRIPT="$dir/env.sh" srun -n4 --mpi=pmix --container="$sourcing" true
 }
@@ -279,6 +283,7 @@ hangs() { # SLEEP
 }
 
 @test "clean: MPI ranks find each other" {
+	needs_pmix
 	good env MINE=1 srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" --container-clean-env /usr/bin/ring
 	has_line 'ring sum=15 ranks=6'
 	batch -N3 -n6 --container="$IMG/mpi.sif" --container-clean-env --wrap 'srun --mpi=pmix /usr/bin/ring'

@@ -90,6 +90,7 @@ silent() { # COMPILER-ARGUMENT...
 }
 
 @test "six ranks on three nodes pass a message around" {
+	needs_pmix
 	fuse
 	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" /usr/bin/ring
 	has_line 'ring sum=15 ranks=6'

@@ -75,7 +75,8 @@ srun -l -n1 --het-group=0 --container=$busybox sh -c '$WHICH' : -n1 --het-group=
 @test "one component's image that is missing ends the whole step" {
 	run alice srun -n1 --container="$busybox" sleep 1000 : -n1 --container=/no/such.sif true
 	((status != 0)) || fail "$output"
-	has 'coracle: /no/such.sif: no such file on this node [image-missing]'
+	has 'coracle: /no/such.sif: no such file on this node'
+	has '[image-missing]'
 	healthy
 }
 

@@ -72,6 +72,7 @@ cat: can'"'"'t open '"'"'/dev/knem'"'"': Permission denied'
 }
 
 @test "Open MPI copies long messages once, from rank to rank" {
+	needs_pmix
 	local release setting
 	for release in bookworm trixie; do
 		case $release in

@@ -47,6 +47,7 @@ srun -n1 --container=$busybox --container-bind=/tmp/data:/mnt/data cat /etc/imag
 srun -n1 --chdir=/tmp/here --container=$busybox sh -c 'pwd; cat /etc/image-only'"
 	batch -w n1 job.sh
 	# slurmstepd itself is not in the job's namespace when it goes to the working directory, and says so.
+	output=$(sed -E 's/^\[[0-9T:.-]+\] error: /slurmstepd-n1: error: /' <<<"$output")
 	prints "$MARK
 word
 slurmstepd-n1: error: couldn't chdir to \`/tmp/here': No such file or directory: going to /tmp instead
@@ -68,6 +69,7 @@ $MARK"
 }
 
 @test "six ranks pass a message around by PMIx" {
+	needs_pmix
 	good srun -N3 -n6 --mpi=pmix --container="$IMG/mpi.sif" /usr/bin/ring
 	has_line 'ring sum=15 ranks=6'
 	[[ $(grep -c ' in coracle mpi test image$' <<<"$output") == 6 ]]
@@ -115,6 +117,7 @@ srun -n2 --container=/tmp/cast.sif --container-digest=$bare cat /image-only"
 }
 
 @test "the container of the node makes way for the one of the job's namespace" {
+	needs_pmix
 	on-node n1 sh -c 'mkdir /var/tmp/coracle-disk && mount -t tmpfs -o mode=755 disk /var/tmp/coracle-disk && install -d -o alice -g alice /var/tmp/coracle-disk/kept'
 	run alice srun -n1 -w n1 --container="$busybox" --container-overlay=/var/tmp/coracle-disk/kept sh -c 'echo one >/one; cat /etc/image-only'
 	local first=$output

@@ -131,6 +131,7 @@ MS='[0-9]+\.[0-9]{3}ms'
 }
 
 @test "a container is built once where PWD is where the step runs, with a PMIx server as without, and again elsewhere" {
+	needs_pmix
 	: >log
 	listen n1 /dev/log "$dir/log"
 	good srun -n1 -w n1 --container="$busybox" true

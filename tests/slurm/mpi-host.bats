@@ -59,6 +59,7 @@ compile() { # OUT MPICC-ARGUMENT...
 }
 
 @test "an image of a newer release runs with the host's Open MPI" {
+	needs_pmix
 	image trixie
 	profiles ''
 	good srun --mpi=pmix --container="$img" /usr/bin/mpi-version.openmpi
@@ -70,6 +71,7 @@ compile() { # OUT MPICC-ARGUMENT...
 }
 
 @test "six ranks on three nodes pass a message around with the host's Open MPI" {
+	needs_pmix
 	image trixie
 	profiles ''
 	good srun -N3 -n6 --mpi=pmix --container="$img" --container-mpi=openmpi /usr/bin/ring.openmpi
@@ -97,6 +99,7 @@ compile() { # OUT MPICC-ARGUMENT...
 }
 
 @test "a program that names the folder of the image's own library (DT_RPATH) gets the host's" {
+	needs_pmix
 	needs readelf
 	image trixie
 	profiles ''
@@ -138,6 +141,7 @@ compile() { # OUT MPICC-ARGUMENT...
 }
 
 @test "auto takes the first profile that fits, and none where none does" {
+	needs_pmix
 	image bookworm
 	profiles $'options: {mpi: auto}'
 	good srun --mpi=pmix --container="$img" bash -c 'echo "$SITE_MPI $LD_LIBRARY_PATH"; /usr/bin/mpi-version.openmpi'
@@ -158,6 +162,7 @@ compile() { # OUT MPICC-ARGUMENT...
 }
 
 @test "steps inherit the profile of their job, and none takes it away again" {
+	needs_pmix
 	image trixie
 	profiles ''
 	job_script job.sh 'srun --mpi=pmix /usr/bin/mpi-version.openmpi
@@ -189,6 +194,7 @@ srun --mpi=pmix --container-mpi=none bash -c "echo LD=\$LD_LIBRARY_PATH; /usr/bi
 }
 
 @test "an image without any MPI gets the host's for a program from elsewhere" {
+	needs_pmix
 	local file
 	compile version
 	# What the host's files need beside the profile, each at its place.

@@ -30,11 +30,12 @@ one_world() { # RANKS RELEASE
 # The line for the user, and nothing more from us.
 noted() { # TEXT
 	[[ $(grep -c 'error: coracle: ' <<<"$output") == 1 ]] || { fail 'not one line of ours:' "$output"; return; }
-	[[ $(grep 'error: coracle: ' <<<"$output") == "slurmstepd-n1: error: coracle: note: $1" ]] ||
+	[[ $(grep 'error: coracle: ' <<<"$output") == *" error: coracle: note: $1" ]] ||
 		fail "wanted: $1" "found:" "$output"
 }
 
 @test "Open MPI 4.1, 5.0 and 6.0 with PMIx 4.0 to 7.0, across three nodes" {
+	needs_pmix
 	local release
 	for release in $RELEASES; do
 		good_ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-$release.sif" ring.openmpi || return
@@ -56,6 +57,7 @@ noted() { # TEXT
 
 # pyxis#139: there ranks end in MPI_Init ("psec: munge failed to create credential").
 @test "an image without psec/munge starts, though the server asks for it" {
+	needs_pmix
 	good srun -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_SECURITY_MODE'
 	prints $'native\nnative'
 	good_ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bullseye.sif" ring.openmpi
@@ -68,6 +70,7 @@ noted() { # TEXT
 }
 
 @test "an image with psec/munge reaches munge" {
+	needs_pmix
 	good srun -n1 --mpi=pmix --container="$IMG/mpi-bookworm.sif" \
 		sh -c 'echo $PMIX_SECURITY_MODE; test -S /run/munge/munge.socket.2 && echo there'
 	prints $'munge,native\nthere'
@@ -76,14 +79,20 @@ noted() { # TEXT
 }
 
 @test "a module that the image's PMIx lacks is not asked for" {
+	needs_pmix
 	# As with a server of PMIx 5, which this Slurm does not have.
 	ranks -n2 --mpi=pmix --container="$IMG/mpi-bullseye.sif" env PMIX_GDS_MODULE=shmem2,hash ring.openmpi
 	has 'Component: shmem2'
 	good srun -n1 --mpi=pmix --container="$IMG/mpi-bullseye.sif" sh -c 'echo $PMIX_GDS_MODULE'
-	prints 'ds21,ds12,hash'
+	local known
+	# Of what this node's server says, the words that PMIx 4.0 knows.
+	known=$(alice srun -n1 --mpi=pmix sh -c 'echo $PMIX_GDS_MODULE' | tr , '\n' | grep -xE 'ds21|ds12|hash' | paste -sd,)
+	[[ $known == *hash ]]
+	prints "$known"
 }
 
 @test "only the server of this step is visible" {
+	needs_pmix
 	local other
 	good sbatch --parsable -n1 -w n1 -o /dev/null --wrap "srun --mpi=pmix sh -c 'touch $dir/in; sleep 1000'"
 	other=$output
@@ -101,6 +110,7 @@ noted() { # TEXT
 }
 
 @test "a clean environment keeps what MPI needs" {
+	needs_pmix
 	good_ranks -N3 -n6 --mpi=pmix --container-clean-env --container="$IMG/mpi-trixie.sif" ring.openmpi
 	one_world 6 trixie
 	good srun -N3 -n6 --mpi=pmi2 --container-clean-env --container="$IMG/mpi-trixie.sif" ring.mpich
@@ -122,12 +132,14 @@ noted() { # TEXT
 }
 
 @test "MPICH in a step with PMIx: each rank is alone, and the user is told" {
+	needs_pmix
 	ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-bookworm.sif" ring.mpich
 	[[ $(grep -cx 'ring sum=0 ranks=1' <<<"$output") == 6 ]] || fail "$output"
 	noted 'ring.mpich: MPICH 4.0 speaks PMI-2, and this step has PMIx, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmi2 is for it'
 }
 
 @test "Open MPI 5 without PMIx: each rank is alone, and the user is told" {
+	needs_pmix
 	run alice srun -N3 -n6 --mpi=none --container="$IMG/mpi-trixie.sif" ring.openmpi
 	[[ $(grep -cx 'ring sum=0 ranks=1' <<<"$output") == 6 ]] || fail "$output"
 	noted 'ring.openmpi: Open MPI 5.0 speaks PMIx, and this step has no PMI, so each of its 6 tasks will be rank 0 of 1: srun --mpi=pmix is for it'
@@ -135,6 +147,7 @@ noted() { # TEXT
 
 # singularity#5203: there srun hung.
 @test "Open MPI 4 without PMIx ends, all of it, and the user is told before" {
+	needs_pmix
 	local type offer
 	for type in none:'no PMI' pmi2:PMI-2; do
 		offer=${type#*:}
@@ -147,6 +160,7 @@ noted() { # TEXT
 }
 
 @test "MPICH 5 with PMIx ends, all of it, and the user is told before" {
+	needs_pmix
 	ranks -N3 -n6 --mpi=pmix --container="$IMG/mpi-sid.sif" ring.mpich
 	((status != 0 && status != 124)) || fail "status $status"
 	has 'MPI_Init will fail: srun --mpi=pmi2 is for it'
@@ -170,6 +184,7 @@ noted() { # TEXT
 }
 
 @test "a look at MPI that gets no answer refuses no start" {
+	needs_pmix
 	# A list of the loader's with more places of one library than anybody looks at.
 	unsquashfs -quiet -no-progress -dest tree "$IMG/busybox-zstd.sqsh" >/dev/null
 	mkdir -p tree/opt
@@ -194,6 +209,7 @@ noted() { # TEXT
 }
 
 @test "a program that is no ELF file, or a damaged one, runs into its own trouble" {
+	needs_pmix
 	head -c 4096 /dev/urandom >"$dir/noise"
 	printf '\177ELF\2\1\1\0' >"$dir/cut"
 	chmod 755 "$dir/noise" "$dir/cut"
@@ -206,6 +222,7 @@ noted() { # TEXT
 }
 
 @test "a rank that dies before the others have started ends the step" {
+	needs_pmix
 	ranks -N3 -n6 --mpi=pmix --kill-on-bad-exit=1 --container="$IMG/mpi-trixie.sif" \
 		sh -c '[ $SLURM_PROCID != 5 ] || exit 7; exec ring.openmpi'
 	((status != 0 && status != 124)) || fail "status $status" "$output"
@@ -214,10 +231,15 @@ noted() { # TEXT
 }
 
 @test "explain --mpi says what the image has, what the node offers, and what comes of both" {
+	needs_pmix
 	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$IMG/mpi-bullseye.sif"
 	((status == 0)) || fail "$output"
+	local types
+	[[ $output =~ $'\nnode    srun --mpi='([^$'\n']+)'; none if not said'$'\n' ]] || fail "$output"
+	types=${BASH_REMATCH[1]}
+	[[ $types =~ \|pmix\ \(PMIx\ [0-9.]+[a-z0-9]*\)\|pmix_v[0-9] ]] || fail "$types"
+	[[ "|$types|" == *'|none|'* && "|$types|" == *'|pmi2|'* ]] || fail "$types"
 	for line in \
-		'node    srun --mpi=cray_shasta|none|pmi2|pmix (PMIx 4.2.2rc2)|pmix_v4; none if not said' \
 		'image   Open MPI 4.1.0 (/usr/lib/x86_64-linux-gnu/libmpi.so.40.30.0)' \
 		'  yes   srun --mpi=pmix  starts' \
 		'  no    srun --mpi=pmi2  MPI_Init would end each task' \

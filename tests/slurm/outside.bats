@@ -77,6 +77,7 @@ inside() { # SRUN-ARGUMENT...
 }
 
 @test "environment scripts that need the image's shell, and look-ups for MPI" {
+	needs_pmix
 	unsquashfs -quiet -no-progress -force -dest tree "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
 	mkdir -p tree/.singularity.d/env
 	echo 'export SAID=$(sleep 0.2; echo yes)' >tree/.singularity.d/env/10-says.sh

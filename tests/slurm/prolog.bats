@@ -135,8 +135,8 @@ echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
 	script task-epilog 'exit 5'
 	good srun -n1 --container="$busybox" cat /etc/image-only
 	has_line "$MARK"
-	# Slurm prints wait(2)'s status: 256 times the exit status.
-	has_line 'slurmstepd-n1: error: --task-epilog failed status=1280'
+	# Before 23.11 Slurm prints wait(2)'s status: 256 times the exit status.
+	node_said n1 "--task-epilog failed status=$(since 23.11 && echo 5 || echo 1280)"
 }
 
 @test "TaskEpilog runs after a task that was refused or killed, too" {

@@ -85,8 +85,9 @@ eventually() { # COMMAND...
 }
 
 # What Slurm itself says when a step ends with an error or is ended.
-SLURMS_OWN='^(Submitted batch job [0-9]+|srun: error: n[0-9].*: tasks? [0-9,-]+: (Exited with exit code [0-9]+|Killed|Terminated)|srun: launch/slurm: .*|srun: Job step aborted.*|srun: Force Terminated .*|srun: (Terminating|job) .*|(srun|sbatch|salloc): error: spank: required plugin spank_coracle\.so: init(_post_opt)?\(\) failed.*|(srun|sbatch|salloc): error: Plug-in initialization failed\.?|(srun|sbatch|salloc): error: Plugin stack post-option processing failed\.?|slurmstepd(-n[0-9])?: error: \*\*\* (STEP|JOB) .*|srun: error: Timed out waiting for job step to complete|)$'
-OURS='^(slurmstepd(-n[0-9])?|srun|sbatch|salloc): error: coracle: '
+SLURMS_OWN='^(Submitted batch job [0-9]+|srun: error: n[0-9].*: tasks? [0-9,-]+: (Exited with exit code [0-9]+|Killed|Terminated)|srun: launch/slurm: .*|srun: Job step aborted.*|srun: Force Terminated .*|srun: (Terminating|job) .*|(srun|sbatch|salloc): error: spank: required plugin spank_coracle\.so: init(_post_opt)?\(\) failed.*|(srun|sbatch|salloc): error: Plug-in initialization failed\.?|(srun|sbatch|salloc): error: Plugin stack post-option processing failed\.?|(slurmstepd(-n[0-9])?:|\[[0-9T:.-]+\]) error: \*\*\* (STEP|JOB) .*|srun: StepId=.* aborted before step completely launched\.|srun: error: Timed out waiting for job step to complete|)$'
+# From 25.05 on, slurmstepd's lines begin with the time and not with its name.
+OURS='^((slurmstepd(-n[0-9])?|srun|sbatch|salloc):|\[[0-9T:.-]+\]) error: coracle: '
 
 # TEXT and nothing else is our one line on the terminal, and one hint at most; the node is as before.
 # nodes=N says on how many nodes; at=submit that the command itself refuses, at=node that the tasks do. The first node
@@ -115,7 +116,7 @@ said() { # KIND TEXT
 	((hints <= ${nodes:-1})) || { fail 'more than one hint:' "$output"; return; }
 	[[ -z $others ]] || { fail 'and this besides:' "$others" 'in:' "$output"; return; }
 	while IFS= read -r line; do
-		[[ $line == *": error: coracle: "*" [$kind]" ]] || { fail "not of kind [$kind]: $line"; return; }
+		[[ $line == *" error: coracle: "*" [$kind]" ]] || { fail "not of kind [$kind]: $line"; return; }
 		[[ $line == *"$text"* ]] || { fail "wanted: $text" "found:  $line"; return; }
 	done <<<"$lines"
 }
@@ -125,8 +126,8 @@ some_were_killed() {
 	local node silent=0
 	((${nodes:-1} > 1)) || return
 	for node in $(seq -f n%g "$nodes"); do
-		if grep -qE "^slurmstepd-$node: error: coracle: " <<<"$output"; then
-			[[ $(grep -E "^slurmstepd-$node: error: coracle: " <<<"$output" | grep -cv 'coracle: hint: ') == 1 ]] || return
+		if grep -qE "$(ours_of "$node")" <<<"$output"; then
+			[[ $(grep -E "$(ours_of "$node")" <<<"$output" | grep -cv 'coracle: hint: ') == 1 ]] || return
 		else
 			# What it says while its step is being ended may be lost.
 			grep -qE "^srun: error: $node: tasks? [0-9,-]+: (Killed|Exited with exit code 125)" <<<"$output" || return
@@ -134,6 +135,34 @@ some_were_killed() {
 		fi
 	done
 	((silent < nodes))
+}
+
+# Our lines from one node: Slurm says its name in front of them, or they say it themselves.
+ours_of() { # NODE
+	echo "^slurmstepd-$1: error: coracle: |^\\[[0-9T:.-]+\\] error: coracle: .* \\(node $1\\) \\["
+}
+
+# Slurm's release in this cluster, as 22.05.
+slurm_release() {
+	srun --version | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/'
+}
+
+# This Slurm is of that release or a later one.
+since() { # RELEASE
+	[[ ! $(slurm_release) < $1 ]]
+}
+
+# Debian builds Slurm without mpi/pmix in some releases. Nothing else may be missing.
+needs_pmix() {
+	srun --mpi=list 2>&1 | grep -qw pmix || skip "not there: Slurm $(slurm_release) of this tree has no mpi/pmix"
+}
+
+# slurmstepd of NODE has said a line with TEXT. From 25.05 on only our own lines name the node.
+node_said() { # NODE TEXT
+	local lines
+	lines=$(grep -E "^slurmstepd-$1: error: |^\[[0-9T:.-]+\] error: " <<<"$output" | grep -F -- "$2")
+	[[ -n $lines ]] || { fail "$1 did not say: $2" "in: $output"; return; }
+	! since 25.05 || [[ $lines != *'error: coracle: '* || $lines == *"(node $1)"* ]] || fail "not of $1: $lines"
 }
 
 # The refusal of a batch job: in its output file, and the job has failed.

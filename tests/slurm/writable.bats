@@ -175,6 +175,7 @@ a_disk() {
 }
 
 @test "overlay: a step with a PMIx server, and one that starts elsewhere, have no other container in the way" {
+	needs_pmix
 	a_disk
 	good srun -n2 -w n1 --mpi=pmix --container="$busybox" --container-overlay="$kept" sh -c 'test -d "$PMIX_SERVER_TMPDIR" && echo server'
 	prints $'server\nserver'
