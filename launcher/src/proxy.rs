@@ -111,14 +111,20 @@ mod reply {
 impl Proxy {
     /// Starts the child as `identity`. Each question waits no longer than `deadline`.
     pub fn start(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
+        Self::start_in(None, identity, deadline)
+    }
+
+    /// The same for a step: the child is one of the user's processes that the node counts.
+    pub fn of_step(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
+        Self::start_in(Some(Slot::take(identity.uid)?), identity, deadline)
+    }
+
+    fn start_in(slot: Option<Slot>, identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
         let failed = |error: sys::Error| Refusal::system("starting as the user", &error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let uid = identity.uid;
         // All work that it may do is over by then.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
-        // In a user namespace all processes are its user's own.
-        let root = nix::unistd::geteuid().is_root() && sys::in_first_user_namespace().map_err(failed)?;
-        let slot = root.then(|| Slot::take(uid)).transpose()?;
         let child = sys::fork(|| match become_proxy(&theirs, slot.as_ref(), identity, seconds) {
             Ok(()) => serve(&theirs, uid),
             Err(_) => 1,

@@ -95,6 +95,11 @@ impl<'a> Guard<'a> {
         }
         let verdict = self.watch(channel, deadline);
         let _ = channel.send(&[verdict as u8], &[], deadline + super::LAST_WORD);
+        if verdict == Verdict::Late {
+            // The builder speaks before it listens. Its word must not be left unread: the end of this process would take
+            // the verdict back (unix(7), ECONNRESET).
+            let _ = channel.receive(deadline + super::LAST_WORD);
+        }
         match (verdict, self.control) {
             (Verdict::Fine | Verdict::Gone, Some(control)) => self.keep(control),
             // In a user namespace it ends with the user's processes, as far as they want it.

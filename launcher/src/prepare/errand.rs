@@ -76,7 +76,7 @@ impl Server {
     /// The rules that hold for this step.
     pub(super) fn known(&self, config: &Config) -> Result<Known, Refusal> {
         let identity = &self.start.identity;
-        let proxy = Proxy::start(identity, Instant::now() + config.start_timeout.0)?;
+        let proxy = Proxy::of_step(identity, Instant::now() + config.start_timeout.0)?;
         facts::learn(&proxy, config, identity, self.job(config), &self.environment)
     }
 

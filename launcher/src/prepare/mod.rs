@@ -238,7 +238,7 @@ impl Server {
 
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
-        let proxy = Proxy::start(&self.start.identity, deadline)?;
+        let proxy = Proxy::of_step(&self.start.identity, deadline)?;
         let daemon = self.start.daemon;
         let loaded = run.load(&proxy, &mut || {
             if slot.is_none() {
@@ -461,7 +461,7 @@ impl Server {
             drop(namespace);
             (loaded, variables)
         });
-        let proxy = Proxy::start(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
+        let proxy = Proxy::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
             Some((Some(loaded), variables)) if still_the_same(&proxy, run, &loaded)? => (loaded, Some(variables)),
