@@ -177,6 +177,9 @@ impl Environment {
     pub fn finish(&mut self, host: &[Pair], rules: &Rules) {
         let host = first_of_each(host);
         self.restore_protected(&host, rules);
+        if !rules.already_inside {
+            self.complete_path();
+        }
         self.apply_prefixed(&host);
         for (items, origin) in [(&rules.site, Origin::Site), (&rules.user, Origin::Option)] {
             for item in items {
@@ -228,6 +231,21 @@ impl Environment {
             self.variables.remove(OsStr::new(list));
         } else if value != variable.value {
             self.put(list, value);
+        }
+    }
+
+    /// Appends those directories of [`DEFAULT_PATH`] that the image's `PATH` lacks, as Apptainer does: an image may name
+    /// its own directory alone and still expects a shell.
+    fn complete_path(&mut self) {
+        let path = OsStr::new("PATH");
+        let Some(variable) = self.variables.get_mut(path).filter(|variable| !variable.value.is_empty()) else {
+            return self.set(path, DEFAULT_PATH.into(), &Origin::Default);
+        };
+        let listed: BTreeSet<Vec<u8>> =
+            variable.value.as_bytes().split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
+        for directory in DEFAULT_PATH.split(':').filter(|directory| !listed.contains(directory.as_bytes())) {
+            variable.value.push(":");
+            variable.value.push(directory);
         }
     }
 

@@ -237,6 +237,28 @@ fn apptainers_prefixed_variables_work_as_users_know_them_and_are_not_seen() {
 }
 
 #[test]
+fn the_system_directories_that_an_image_leaves_out_stand_behind_its_own() {
+    let path = |list: &str, host: &[Pair], rules: &Rules| {
+        let mut environment = Environment::start(host, rules);
+        environment.oci_env(&[list]);
+        environment.finish(host, rules);
+        environment.get("PATH").map(|path| (path.value.to_str().unwrap().to_owned(), path.origin.to_string()))
+    };
+    let image = |list: &str| Some((list.to_owned(), "image: config Env".to_owned()));
+    let rules = Rules::default();
+    let completed = format!("/opt/app/bin:{DEFAULT_PATH}");
+    assert_eq!(path("PATH=/opt/app/bin", &[], &rules), image(&completed));
+    let in_their_order = "/bin:/opt:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin";
+    assert_eq!(path("PATH=/bin:/opt:/usr/bin", &[], &rules), image(in_their_order));
+    assert_eq!(path("PATH=", &[], &rules), Some((DEFAULT_PATH.into(), "default".into())));
+
+    let appended = path("PATH=/opt/app/bin", &pairs(&[("APPTAINERENV_APPEND_PATH", "/last")]), &rules);
+    assert_eq!(appended, Some((format!("{completed}:/last"), "APPTAINERENV_".into())));
+    let said = Rules { user: vec![Item::Set("PATH".into(), "/mine".into())], ..Rules::default() };
+    assert_eq!(path("PATH=/opt/app/bin", &[], &said), Some(("/mine".into(), "--container-env".into())));
+}
+
+#[test]
 fn the_user_has_the_last_word_before_ours() {
     let host = pairs(&[
         ("PATH", "/host/bin"),

@@ -18,7 +18,7 @@ sourced() { # SRUN-ARGUMENT...
 		srun -n1 --container="$env" sh -c 'for name in PATH LD_LIBRARY_PATH LD_PRELOAD MINE IMAGE_SAYS KEPT GONE ANSWER ONLY_SHELL \
 			LANG LC_ALL LC_TIME HOME USER PMIX_RANK CORACLE_IMAGE CORACLE_NAME CORACLE_DIGEST; do
 			eval "echo $name=\${$name-unset}"; done | sed s,=/run/coracle/slurm/bin:,=,; [ "$SLURM_JOB_ID" -gt 0 ] && echo a job'
-	prints "PATH=/opt/image/bin:/bin
+	prints "PATH=/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 LD_LIBRARY_PATH=/opt/image/lib
 LD_PRELOAD=unset
 MINE=1
