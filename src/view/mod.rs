@@ -195,6 +195,8 @@ pub const LAUNCH: &str = "/run/coracle/slurm/launch";
 pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
 /// Where our program appears inside.
 pub const HELPER: &str = "/run/coracle/inside";
+/// Where they appear again, unless the image has a program of that name there: a directory of every usual `PATH`.
+const PROGRAMS: &str = "/usr/bin";
 /// Where the commands of Slurm appear inside.
 pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 
@@ -392,6 +394,10 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
         entries.add(EPILOG.as_ref(), |path| Entry::File(path, client.epilog.clone()));
         for link in &client.links {
             entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
+            // A login shell sets PATH anew, and every PATH has this directory. The image's own command stays.
+            if let Ok(name) = link.place.strip_prefix(COMMANDS) {
+                wants.push(node(around.helper, &Path::new(PROGRAMS).join(name), Presence::IfMissing));
+            }
         }
         for bind in &client.binds {
             entries.add(&bind.target, Entry::Folder);

@@ -36,6 +36,19 @@ starts_a_step() { # IMAGE
 	with_each_image starts_a_step
 }
 
+sets_path_anew() { # IMAGE
+	# What Debian's /etc/profile says to a user.
+	printf '%s\n' 'PATH="/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"' 'export PATH' >"$dir/profile"
+	job_script anew.sh ". $dir/profile; srun -n1 sh -c 'echo profile'; export PATH=/usr/bin:/bin; squeue --noheader --format 'short %i'
+		sbatch --version | sed 's/^/sbatch /'"
+	batch -n1 --container="$1" anew.sh
+	has_line profile && has_line "short $job" && has 'sbatch slurm'
+}
+
+@test "the commands are found when a login shell or a script has set PATH anew" {
+	with_each_image sets_path_anew
+}
+
 @test "srun inside an image starts steps in another image and in none" {
 	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only /etc/slurm/slurm.conf || true'"
 	batch --container="$bare" steps.sh
