@@ -195,7 +195,7 @@ pub const LAUNCH: &str = "/run/coracle/slurm/launch";
 pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
 /// Where our program appears inside.
 pub const HELPER: &str = "/run/coracle/inside";
-/// Where they appear again, unless the image has a program of that name there: a directory of every usual `PATH`.
+/// Directory of every usual `PATH`, in which each command appears again unless the image has one of that name there.
 const PROGRAMS: &str = "/usr/bin";
 /// Where the commands of Slurm appear inside.
 pub const COMMANDS: &str = "/run/coracle/slurm/bin";
