@@ -83,6 +83,9 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
     let mut refusal = Refusal::new(Kind::Usage, program.to_string_lossy(), what);
     if program.as_encoded_bytes().starts_with(b"-") {
         refusal = refusal.hint("options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…");
+    } else if missing && Path::new(program).is_relative() && program.as_encoded_bytes().contains(&b'/') {
+        // WORKDIR of an image is not followed, as in Apptainer.
+        refusal = refusal.hint("it is relative to the working directory: --workdir=DIRECTORY names that of the image");
     }
     eprintln!("{refusal}");
     Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))

@@ -32,6 +32,15 @@ lines><%41><--><-x>"
 	((status == 127)) || fail "$status $output"
 }
 
+@test "a relative command that is not there has a hint at the working directory" {
+	run alice srun -n1 --container="$exec_only" --container-entrypoint ./no-start.sh
+	((status == 127)) || fail "$status $output"
+	run coracle exec "$exec_only" ./no-start.sh
+	((status == 127)) || fail "$status $output"
+	has_line 'coracle: ./no-start.sh: no such command in the container [usage]'
+	has_line 'coracle: hint: it is relative to the working directory: --workdir=DIRECTORY names that of the image'
+}
+
 @test "a signal reaches the command" {
 	alice srun -n1 --job-name=sig --container="$exec_only" --container-entrypoint sh -c "trap 'echo got it; exit 3' USR1; touch $dir/in; while :; do sleep 0.1; done" >out 2>&1 3>&- &
 	local step=$! status=0

@@ -35,17 +35,24 @@ struct Failure {
     cause: String,
     kind: &'static str,
     status: u8,
+    hint: Option<&'static str>,
 }
 
 impl Failure {
     fn system(object: impl Into<String>, cause: impl Into<String>) -> Self {
-        Self { object: object.into(), cause: cause.into(), kind: "system", status: REFUSED }
+        Self { object: object.into(), cause: cause.into(), kind: "system", status: REFUSED, hint: None }
     }
 
     /// execve(2) or the search along PATH failed for `name`.
     fn exec(name: &OsStr, error: &io::Error) -> Self {
         let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-        Self { status, ..Self::system(name.to_string_lossy(), describe(error)) }
+        let name_bytes = name.as_bytes();
+        let relative = !name_bytes.starts_with(b"/") && name_bytes.contains(&b'/');
+        // WORKDIR of an image is not followed, as in Apptainer.
+        let hint = (status == NOT_FOUND && relative).then_some(
+            "it is relative to the working directory: --container-workdir=DIRECTORY names that of the image",
+        );
+        Self { status, hint, ..Self::system(name.to_string_lossy(), describe(error)) }
     }
 }
 
@@ -79,6 +86,9 @@ fn main() -> ExitCode {
         Err(failure) => {
             // There is nobody to tell that standard error is closed.
             let _ = writeln!(io::stderr(), "{failure}");
+            if let Some(hint) = failure.hint {
+                let _ = writeln!(io::stderr(), "coracle: hint: {hint}");
+            }
             ExitCode::from(failure.status)
         }
     }
