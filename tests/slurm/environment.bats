@@ -58,7 +58,7 @@ a job"
 	good env APPTAINERENV_A=1 SINGULARITYENV_A=2 SINGULARITYENV_B='x y' APPTAINERENV_IMAGE_SAYS=prefix APPTAINERENV_SLURM_JOB_ID=9 \
 		APPTAINERENV_HOME=/x APPTAINERENV_PREPEND_PATH=/front APPTAINERENV_APPEND_PATH=/back \
 		srun -n1 --container="$env" sh -c 'echo "$A|$B|$IMAGE_SAYS|$HOME|${PATH#/run/coracle/slurm/bin:}"; [ $SLURM_JOB_ID != 9 ] && echo right; env | grep -c "^APPTAINERENV_\|^SINGULARITYENV_"; true'
-	prints $'1|x y|prefix|/home/alice|/front:/opt/image/bin:/bin:/back\nright\n0'
+	prints $'1|x y|prefix|/home/alice|/front:/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/back\nright\n0'
 	good env APPTAINERENV_A=1 srun -n1 --container="$env" --container-env=A=2 sh -c 'echo $A'
 	prints 2
 }
@@ -219,9 +219,9 @@ two
 
 @test "enroot's /etc/environment" {
 	good srun -n1 --container="$IMG/enroot.sqsh" sh -c 'echo "${PATH#/run/coracle/slurm/bin:}|$IMAGE_SAYS|$SINGLE|$LITERAL"'
-	prints '/opt/enroot/bin:/bin|from enroot|a b|$HOME'
+	prints '/opt/enroot/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin|from enroot|a b|$HOME'
 	batch --container="$IMG/enroot.sqsh" --wrap 'echo $PATH'
-	prints /run/coracle/slurm/bin:/opt/enroot/bin:/bin
+	prints /run/coracle/slurm/bin:/opt/enroot/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 }
 
 @test "real images of Apptainer's" {
@@ -294,7 +294,7 @@ hangs() { # SLEEP
 	job_script job.sh 'export PATH=/mine:$PATH MINE=2 IMAGE_SAYS=changed; unset LD_LIBRARY_PATH
 srun -n1 sh -c "echo \$PATH; echo \$MINE \$IMAGE_SAYS \${LD_LIBRARY_PATH-unset} \$CORACLE_NAME"'
 	batch --container="$env" job.sh
-	prints $'/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env' || prints $'/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin\n2 changed unset env'
+	prints $'/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin\n2 changed unset env' || prints $'/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin\n2 changed unset env'
 }
 
 @test "a site's default variable is the site's: explained so, less than the user's, and taken back in none" {
@@ -312,7 +312,7 @@ srun -n1 sh -c "echo \$PATH; echo \$MINE \$IMAGE_SAYS \${LD_LIBRARY_PATH-unset} 
 }
 
 @test "a step of a job with --export=NONE has its image's environment, whether the script was inside or not" {
-	local scope wanted=$'/opt/image/bin:/bin\n/opt/image/lib\nfrom the image\nunset'
+	local scope wanted=$'/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin\n/opt/image/lib\nfrom the image\nunset'
 	export MINE=1
 	for scope in all steps; do
 		job_script job.sh 'srun -n1 /bin/sh -c "echo \$PATH; echo \$LD_LIBRARY_PATH; echo \$IMAGE_SAYS; echo \${MINE-unset}" | sed "s:^/run/coracle/slurm/bin.::"'

@@ -8,7 +8,7 @@ HOST_PATH=/usr/local/bin:/usr/bin:/bin
 # Says where it is and which environment it has, in an image and on the node. What is in front of PATH where Slurm's
 # commands are seen is left out.
 where='if test -e /etc/image-only; then w=in; elif test -e /image-only; then w=bare; else w=host; fi; echo "$w ${CORACLE_NAME-unset} ${CORACLE_IMAGE-unset} ${IMAGE_SAYS-unset} ${LD_LIBRARY_PATH-unset} ${PATH#/run/coracle/slurm/bin:}"'
-inside="in env $env from the image /opt/image/lib /opt/image/bin:/bin"
+inside="in env $env from the image /opt/image/lib /opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin"
 outside="host unset unset unset unset $HOST_PATH"
 
 both() { # a script that says where it is, and where its step is
@@ -127,7 +127,7 @@ shell_of_salloc() { # SALLOC-ARGUMENT...
 	batch --container="$env" job.sh
 	prints "$inside
 bare bare $bare unset unset /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin"
+in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin"
 }
 
 @test "what the node had comes back in another image and in none" {
@@ -160,7 +160,7 @@ unset
 	job_script job.sh 'export PATH=/mine:$PATH; srun -n1 sh -c "echo \$PATH"; srun -n1 --container='"$env"' sh -c "echo \$PATH"; srun -n1 --container=none /bin/sh -c "echo \$PATH"'
 	batch --container="$env" job.sh
 	has '/mine:'
-	sed -n 1p <<<"$output" | grep -q '^/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin$\|^/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin$' || fail "$output"
+	sed -n 1p <<<"$output" | grep -q '^/run/coracle/slurm/bin:/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin$\|^/mine:/run/coracle/slurm/bin:/opt/image/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin$' || fail "$output"
 }
 
 @test "a new sbatch from inside, without --container, is on the node with the node's environment" {
@@ -174,7 +174,7 @@ unset
 	job_script second.sh "$where; srun -n1 sh -c '$where'"
 	job_script job.sh "sbatch --wait -o $dir/second.out --container=$IMG/enroot.sqsh second.sh >/dev/null"
 	batch --container="$env" job.sh
-	[[ $(<second.out) == "in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin"$'\n'"in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin" ]] || fail "$(<second.out)"
+	[[ $(<second.out) == "in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin"$'\n'"in enroot $IMG/enroot.sqsh from enroot unset /opt/enroot/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin" ]] || fail "$(<second.out)"
 }
 
 @test "a new sbatch from inside with the same image" {

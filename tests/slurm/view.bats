@@ -147,14 +147,14 @@ load support
 @test "a working directory by way of /proc leads nowhere outside" {
 	local number
 	for number in 0 1 2 3 5 7 9 12 20 100; do
-		run alice srun -n1 --chdir="/proc/self/fd/$number" --container="$busybox" sh -c 'pwd; ls -d ../../../../../../bin/srun /usr/bin/srun'
+		run alice srun -n1 --chdir="/proc/self/fd/$number" --container="$busybox" sh -c 'pwd; ls -d ../../../../../../sbin/slurmd /usr/sbin/slurmd'
 		has_not bin/srun$'\n'
-		[[ $output != *$'\n/usr/bin/srun' ]]
+		[[ $output != *$'\n/usr/sbin/slurmd' ]]
 	done
 }
 
 @test "climbing from the root and from process 1 leads nowhere outside" {
-	good srun -n1 --container="$busybox" sh -c 'cd ../../../../../..; cat etc/image-only; ls -d bin/busybox; ls /proc/1/root/ 2>&1 | grep -v denied; ls usr/bin/srun /../usr/bin/srun 2>&1 | grep -vi "no such"; true'
+	good srun -n1 --container="$busybox" sh -c 'cd ../../../../../..; cat etc/image-only; ls -d bin/busybox; ls /proc/1/root/ 2>&1 | grep -v denied; ls usr/sbin/slurmd /../usr/sbin/slurmd 2>&1 | grep -vi "no such"; true'
 	prints "$MARK"$'\n'"bin/busybox"
 }
 
@@ -173,8 +173,9 @@ load support
 }
 
 @test "the image's own folder of programs is what PATH finds" {
-	good srun -n1 --container="$busybox" sh -c 'ls /usr/bin /usr/sbin 2>/dev/null; cat /etc/image-only'
-	prints "$MARK"
+	# Slurm's commands are in /usr/bin of a step of one task.
+	good srun -n2 --container="$busybox" sh -c 'ls /usr/bin /usr/sbin 2>/dev/null; cat /etc/image-only'
+	prints "$MARK"$'\n'"$MARK"
 }
 
 @test "what is mounted on the node later appears inside, and nothing goes back" {
