@@ -202,7 +202,7 @@ const REPLACED: libc::c_int = 1024;
 /// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
 /// would write into whatever got that number next.
 ///
-/// `before` is done by the process between the two, for which this one waits: at most [`BEFORE`] seconds.
+/// `before` is done by the process between the two, for which this one waits: at most five seconds.
 pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
     // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
