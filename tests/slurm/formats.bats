@@ -206,7 +206,7 @@ erofs_on_loop() { # IMAGE
 	# the node alone has tells them apart.
 	local spinner=$! i shown=''
 	for i in {1..8}; do
-		run alice srun -n1 --container="$dir/mine" sh -c 'ls -d /usr/bin/srun /etc/usr/bin/srun /etc/coracle /etc/etc/coracle /var/lib/munge /etc/var/lib/munge 2>/dev/null; echo ran'
+		run alice srun -n1 --container="$dir/mine" sh -c 'ls -d /usr/sbin/slurmd /etc/usr/sbin/slurmd /etc/coracle /etc/etc/coracle /var/lib/munge /etc/var/lib/munge 2>/dev/null; echo ran'
 		((status != 0)) || [[ $output == ran ]] || shown+=$output$'\n'
 	done
 	touch stop
