@@ -464,7 +464,7 @@ beside_the_comment() {
 	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only
 	prints "$MARK"
 	eventually test -e asked
-	eventually no_stepd
+	stepds_ended
 	no_loops
 	# healthy() sees that what hangs is gone within its limit.
 }

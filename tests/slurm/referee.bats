@@ -197,7 +197,7 @@ signalled() { # SIGNAL
 		eventually test -e ready
 		scancel "$@" "$number"
 		eventually ended "$number"
-		eventually no_stepd
+		stepds_ended
 		job_field "$number" JobState
 		# How often the trap is told depends on the time, and what the shell says of its sleep.
 		sed -i '/^slurmstepd/d; /^Terminated/d; /^Killed/d' out
@@ -520,7 +520,7 @@ OUR_PATH='s#^PATH=/run/coracle/slurm/bin:#PATH=#; \#^PATH=/usr/local/sbin:#d'
 		((SECONDS < end)) || { fail 'the time limit ended nothing'; return; }
 		sleep 0.5
 	done
-	eventually no_stepd
+	stepds_ended
 	eventually started
 	for side in 0 1; do job_field "${names[side]}" JobState; job_field "${names[side]}" ExitCode; done >states
 	[[ $(<states) == $'TIMEOUT\n0:15\nTIMEOUT\n0:15' || $(sed -n 1,2p states) == $(sed -n 3,4p states) ]] || fail "$(<states)"
