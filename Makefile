@@ -1,13 +1,31 @@
 # The one door. `make help` lists what there is.
 PREFIX     ?= /usr
+LIBDIR     ?= $(PREFIX)/lib
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 CARGO      ?= cargo
+# What `build` leaves and `place` installs; `dist` has others.
+PROGRAMS   := target/release
+PLUGINS    := target/plugin
 # What tests install, and the images they run.
 STAGE      := target/stage
 IMAGES     := target/images
+SITE       := slurm-conf-examples
+DIST       := target/dist
 
-.PHONY: help deps build manual install images stage demo cluster check unit making slurm test test-kernel test-slurm-matrix verify-agreement referee \
+# The programs find each other and their configuration in other places than the usual ones, too.
+ifneq ($(SYSCONFDIR),/etc)
+export CORACLE_CONFIG := $(SYSCONFDIR)/coracle/coracle.yaml
+export CORACLE_KEYS := $(SYSCONFDIR)/coracle/keys
+endif
+ifneq ($(LIBDIR),$(PREFIX)/lib)
+export CORACLE_LIBDIR := $(patsubst $(PREFIX)/%,%,$(LIBDIR))
+endif
+# The plugin's own defaults are those of /usr and /etc: its line says what differs.
+ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
+	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
+
+.PHONY: help deps build manual install place dist images stage demo cluster check unit making slurm test test-kernel test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -27,17 +45,20 @@ manual: ## man pages and completions, in target/manual
 	rm -rf target/manual
 	$(CARGO) run --locked --package coracle-launcher --bin coracle --features manual -- manual target/manual
 
-install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDIR=/etc
-	install -D -m 0755 target/release/coracle $(DESTDIR)$(PREFIX)/bin/coracle
-	install -D -m 0755 target/plugin/libspank_coracle.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle.so
-	install -D -m 0755 target/plugin/libspank_coracle_facts.so $(DESTDIR)$(PREFIX)/lib/coracle/spank_coracle_facts.so
-	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(PREFIX)/lib/coracle/coracle-inside
-	install -D -m 0755 target/release/coracle-images $(DESTDIR)$(PREFIX)/lib/coracle/coracle-images
+install: build manual place ## put everything in place: DESTDIR= PREFIX=/usr LIBDIR=PREFIX/lib SYSCONFDIR=/etc
+
+place:
+	install -D -m 0755 $(PROGRAMS)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
+	install -D -m 0755 $(PLUGINS)/libspank_coracle.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle.so
+	install -D -m 0755 $(PLUGINS)/libspank_coracle_facts.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle_facts.so
+	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(LIBDIR)/coracle/coracle-inside
+	install -D -m 0755 $(PROGRAMS)/coracle-images $(DESTDIR)$(LIBDIR)/coracle/coracle-images
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
-	sed -e 's#/usr/lib/coracle#$(PREFIX)/lib/coracle#' slurm-conf-examples/plugstack.conf.d/coracle.conf \
-		> $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
+	sed -E -e 's#/usr/lib/coracle#$(LIBDIR)/coracle#' -e '/^#?required /s#$$# $(strip $(ARGUMENTS))#' -e 's# +$$##' \
+		$(SITE)/plugstack.conf.d/coracle.conf > $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml || \
-		install -m 0644 slurm-conf-examples/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+		install -m 0644 packaging/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
+	cd $(SITE) && find . -type f -exec install -D -m 0644 {} $(DESTDIR)$(PREFIX)/share/doc/coracle/$(SITE)/{} \;
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/systemd/coracle-store.socket
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/coracle/keys
 	sed -e 's#/usr/bin#$(PREFIX)/bin#' packaging/systemd/coracle-store.service \
@@ -52,9 +73,16 @@ install: build manual ## put everything in place: DESTDIR= PREFIX=/usr SYSCONFDI
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions target/manual/zsh/site-functions/_coracle
 	install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/bash_completion.d target/manual/bash_completion.d/slurm_coracle
 
+dist: manual ## files for all releases of Slurm and glibc 2.28 or newer, in target/dist/root (takes zig from PyPI)
+	packaging/build-portable target/zig
+	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- -C target-feature=+crt-static
+	rm -rf $(DIST)/root
+	$(MAKE) place DESTDIR=$(CURDIR)/$(DIST)/root PROGRAMS=target/zig/release PLUGINS=target/zig/plugin
+	tests/check-plugin --portable $(DIST)/root$(LIBDIR)/coracle/spank_coracle.so $(DIST)/root$(LIBDIR)/coracle/spank_coracle_facts.so
+
 stage: images
 	rm -rf $(STAGE)
-	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr SYSCONFDIR=/etc
+	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
 
 images:
 	$(CARGO) build --locked --example mksif --example crafted --example verity --example confine

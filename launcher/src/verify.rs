@@ -26,8 +26,12 @@ use crate::command::{Verify, WRONG};
 use crate::document;
 use crate::verdict;
 
-/// The keys that the site accepts: files whose names end in .asc, .gpg or .pem.
-pub const KEYS: &str = "/etc/coracle/keys";
+/// The keys that the site accepts: files whose names end in .asc, .gpg or .pem. `make install` sets `CORACLE_KEYS` for
+/// another SYSCONFDIR than /etc.
+pub const KEYS: &str = match option_env!("CORACLE_KEYS") {
+    Some(path) => path,
+    None => "/etc/coracle/keys",
+};
 /// The image is not as it should be.
 const BAD: u8 = 1;
 /// The longest list of hashes that is read, in bytes.

@@ -39,8 +39,12 @@ pub use trusted::{append_trusted, open_trusted, read_trusted, trust};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
-/// Where the file is when the plugin is not told otherwise (`config=PATH`).
-pub const PATH: &str = "/etc/coracle/coracle.yaml";
+/// The file, unless the plugin's line says otherwise (`config=PATH`). `make install` sets `CORACLE_CONFIG` for another
+/// SYSCONFDIR than /etc.
+pub const PATH: &str = match option_env!("CORACLE_CONFIG") {
+    Some(path) => path,
+    None => "/etc/coracle/coracle.yaml",
+};
 
 /// The site's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -16,7 +16,11 @@ enter_root() {
 	done
 	mount_kernel_folders "$root"
 	forget_coracle "$root"
-	[[ -z $install ]] || cp -a --no-preserve=ownership "$install/." "$root"
+	if [[ -n $install ]]; then
+		cp -a --no-preserve=ownership "$install/." "$root"
+		# What is installed makes no choice for a site; the example does.
+		install -m 644 "$here/../../slurm-conf-examples/coracle.yaml" "$root/etc/coracle/coracle.yaml"
+	fi
 	if [[ $tracker == cgroup2 ]]; then
 		gcc -O2 -Wall -shared -fPIC -o "$root/usr/local/lib/unified.so" "$here/unified.c" || die "$here/unified.c: does not compile"
 	fi

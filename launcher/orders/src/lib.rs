@@ -16,7 +16,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// The site's settings, as everywhere.
-const CONFIG: &str = "/etc/coracle/coracle.yaml";
+const CONFIG: &str = match option_env!("CORACLE_CONFIG") {
+    Some(path) => path,
+    None => "/etc/coracle/coracle.yaml",
+};
 /// Where the store's service listens.
 const SOCKET: &str = "/run/coracle/store.sock";
 /// For how many seconds a registry may send nothing.

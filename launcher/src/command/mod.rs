@@ -254,7 +254,7 @@ pub struct Doctor {
 /// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// A public key that is accepted: OpenPGP, armoured or binary, or PEM (default: those in /etc/coracle/keys)
+    /// A public key that is accepted: OpenPGP, armoured or binary, or PEM (default: the site's, /etc/coracle/keys)
     #[arg(long = "key", value_name = "FILE")]
     pub keys: Vec<PathBuf>,
     /// Compare the file's SHA-256 with this list, as sha256sum writes it; signatures are then only looked at with --key
