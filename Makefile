@@ -58,7 +58,7 @@ place:
 		$(SITE)/plugstack.conf.d/coracle.conf > $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml || \
 		install -m 0644 packaging/coracle.yaml $(DESTDIR)$(SYSCONFDIR)/coracle/coracle.yaml
-	cd $(SITE) && find . -type f -exec install -D -m 0644 {} $(DESTDIR)$(PREFIX)/share/doc/coracle/$(SITE)/{} \;
+	cd $(SITE) && find . -type f -exec sh -c 'install -D -m $$(stat -c %a "$$1") "$$1" "$$2/$$1"' - {} $(DESTDIR)$(PREFIX)/share/doc/coracle/$(SITE) \;
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/systemd/coracle-store.socket
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/coracle/keys
 	sed -e 's#/usr/bin#$(PREFIX)/bin#' packaging/systemd/coracle-store.service \

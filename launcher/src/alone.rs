@@ -157,7 +157,8 @@ pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
         let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
         return Ok((Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups }, authority));
     };
-    if authority == Authority::Own {
+    let own = || nix::unistd::User::from_uid(uid).ok().flatten().is_some_and(|user| user.name == name);
+    if authority == Authority::Own && !own() {
         return Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else"));
     }
     let unknown = || Refusal::new(Kind::Usage, name, "no such user");

@@ -20,6 +20,13 @@ pub fn enter() -> Result<(), Refusal> {
     sys::enter_user_namespace().map_err(|error| refusal(&error, &|path| std::fs::read_to_string(path).ok()))
 }
 
+/// Returns the switch that keeps users from having one, if there is such a one.
+pub fn forbidden() -> Option<String> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok();
+    let (name, off) = SWITCHES.iter().find(|(name, off)| read(name).is_some_and(|value| value.trim() == *off))?;
+    Some(format!("sysctl {name} is {off}: users have no user namespaces"))
+}
+
 /// Why there is none, as far as `read` can tell, which reads a file.
 fn refusal(error: &sys::Error, read: &dyn Fn(&str) -> Option<String>) -> Refusal {
     let refuse = |cause: String| Refusal::new(Kind::System, "user namespace", cause).hint(HINT);

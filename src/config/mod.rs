@@ -35,7 +35,7 @@ pub use place::place_of;
 pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_repository};
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
-pub use trusted::{append_trusted, open_trusted, read_trusted, trust};
+pub use trusted::{append_trusted, open_trusted, read_trusted, trust, trust_folder};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 

@@ -27,6 +27,13 @@ pub fn trust(path: &Path) -> Result<(), Error> {
     open_trusted(path).map(drop)
 }
 
+/// Refuses a directory in which others than root can put files, or above which they can.
+pub fn trust_folder(path: &Path) -> Result<(), Error> {
+    on_trusted_way(path)?;
+    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    trusted(path, &found, found.is_dir(), "a directory")
+}
+
 fn whole(path: &Path, file: File, limit: u64) -> Result<String, Error> {
     let mut text = String::new();
     let length = file.take(limit + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;

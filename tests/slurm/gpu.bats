@@ -176,21 +176,21 @@ touch $dir/running; until [ -e $dir/seen ]; do sleep 0.1; done"
 @test "doctor says what a node has for GPUs, and its status what is missing" {
 	run on-node n1 coracle doctor
 	((status == 0)) || fail "$output"
-	has_line 'good  slurm     slurm.conf has GresTypes=gpu'
-	has_line 'good  gres      gpu: /dev/nvidia7'
-	has_line "good  cgroups   of devices: version 1; Slurm's rules (ConstrainDevices=yes)"
-	has "good  driver    NVIDIA: from the loader's list: "
+	has_line 'ok       gres      slurm.conf has GresTypes=gpu'
+	has_line 'ok       gres      gpu: /dev/nvidia7'
+	has_line "ok       cgroups   of devices: version 1; Slurm's rules (ConstrainDevices=yes)"
+	has "ok       driver    NVIDIA: from the loader's list: "
 	mv /dev/nvidia7 /dev/gone
 	run on-node n1 coracle doctor
 	mv /dev/gone /dev/nvidia7
 	((status == 1)) || fail "$status" "$output"
-	has_line 'bad   gres      gpu: gres.conf names /dev/nvidia7: not there'
+	has_line 'error    gres      gpu: gres.conf names /dev/nvidia7: not there'
 	mkdir -p /etc/cdi
 	stand_in_cdi
 	sed -i 's/update-ldcache/brew-coffee/' /etc/cdi/nvidia.yaml
 	run on-node n1 coracle doctor
 	((status == 1)) || fail "$status" "$output"
-	has 'bad   driver '
+	has 'error    driver '
 	has brew-coffee
 }
 

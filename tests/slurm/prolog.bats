@@ -77,9 +77,9 @@ echo print prolog \$where"
 	has 'TaskProlog failed status=3'
 	has_not started
 	local contained
-	contained=$(grep -v '^srun' <<<"$output")
+	contained=$(grep -v '^srun' <<<"$output" | sed 's/^\[[0-9T:.-]*\]//')
 	run alice srun -n1 echo started
-	[[ $(grep -v '^srun' <<<"$output") == "$contained" ]] || fail "bare: $output" "contained: $contained"
+	[[ $(grep -v '^srun' <<<"$output" | sed 's/^\[[0-9T:.-]*\]//') == "$contained" ]] || fail "bare: $output" "contained: $contained"
 }
 
 @test "a TaskProlog is seen inside without a word in coracle.yaml" {

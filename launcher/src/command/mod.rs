@@ -16,6 +16,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys;
 use coracle_orders::{Build, Inspect, Order, Pull, Sif, Sign};
 
+use crate::doctor::Role;
 use crate::{attach, audit, check, doctor, exec, explain, images, store, verify};
 
 pub use options::{Full, Short};
@@ -238,9 +239,20 @@ pub struct Explain {
     pub user: Option<String>,
 }
 
-/// What `coracle doctor` was given.
+/// Arguments of `coracle doctor`.
+///
+/// Exit status: 0 containers start here, 1 something keeps them from it.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
+    /// Parts that this host plays, instead of those that are found out; may be repeated
+    #[arg(long, value_name = "ROLE", value_enum)]
+    pub role: Vec<Role>,
+    /// This host is a compute node, whether slurmd runs yet or not: for HealthCheckProgram and ExecStartPre=
+    #[arg(long, conflicts_with = "role")]
+    pub node: bool,
+    /// Print warnings and errors only
+    #[arg(long)]
+    pub faults: bool,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,

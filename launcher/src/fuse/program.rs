@@ -96,6 +96,11 @@ impl Program {
         Ok(Self { path, file, daemon: None })
     }
 
+    /// The program's file.
+    pub fn path(&self) -> &Path {
+        Path::new(std::ffi::OsStr::from_bytes(self.path.to_bytes()))
+    }
+
     /// The same for a step.
     pub fn of_step(self, daemon: Option<Slurmstepd>) -> Self {
         Self { daemon, ..self }

@@ -29,6 +29,10 @@ pub struct Conf {
     pub mpi_default: Option<String>,
     /// SlurmdSpoolDir as it is written, with `%h` and `%n`.
     pub spool: Option<String>,
+    /// UnkillableStepTimeout, in seconds.
+    pub unkillable: Option<u64>,
+    /// SlurmctldParameters has enable_configless: nodes get their configuration from the controller.
+    pub configless: bool,
 }
 
 impl Conf {
@@ -43,6 +47,8 @@ impl Conf {
                 "plugstackconfig" => conf.plugstack = Some(folder.join(value)),
                 "grestypes" => conf.gres_types = value.split(',').map(str::to_owned).collect(),
                 "mpidefault" => conf.mpi_default = Some(value.to_owned()),
+                "unkillablesteptimeout" => conf.unkillable = value.parse().ok(),
+                "slurmctldparameters" => conf.configless = value.split(',').any(|word| word == "enable_configless"),
                 "slurmdspooldir" => conf.spool = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
                 "authtype" => conf.auth_slurm = value == "auth/slurm",
@@ -76,29 +82,52 @@ fn add_lines(node: &Node, folder: &Path, file: &Path, depth: usize, lines: &mut 
     }
 }
 
-/// The files of the SPANK plugins that plugstack.conf names (spank(7)); relative names are searched in `plugins`.
-pub fn spank_plugins(node: &Node, plugstack: &Path, plugins: &[PathBuf]) -> Vec<PathBuf> {
+/// A line of plugstack.conf (spank(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpankLine {
+    /// The file that has it.
+    pub file: PathBuf,
+    /// False if it is `optional`, whose failures Slurm ignores.
+    pub required: bool,
+    /// The plugin, as it is named.
+    pub plugin: PathBuf,
+    /// The words behind it.
+    pub arguments: Vec<String>,
+}
+
+impl SpankLine {
+    /// The plugin's file: a relative name is searched in `plugins`.
+    pub fn found(&self, node: &Node, plugins: &[PathBuf]) -> Option<PathBuf> {
+        match self.plugin.is_absolute() {
+            true => Some(self.plugin.clone()),
+            false => plugins.iter().map(|folder| folder.join(&self.plugin)).find(|path| node.exists(path)),
+        }
+    }
+}
+
+/// The lines of plugstack.conf, with those of files that it includes.
+pub fn spank_lines(node: &Node, plugstack: &Path) -> Vec<SpankLine> {
     let mut found = Vec::new();
-    add_spank_plugins(node, plugstack, plugins, 0, &mut found);
+    add_spank_lines(node, plugstack, 0, &mut found);
     found
 }
 
-fn add_spank_plugins(node: &Node, file: &Path, plugins: &[PathBuf], depth: usize, found: &mut Vec<PathBuf>) {
+fn add_spank_lines(node: &Node, file: &Path, depth: usize, found: &mut Vec<SpankLine>) {
     let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
     let folder = file.parent().unwrap_or(Path::new("/"));
     for line in text.lines().map(str::trim) {
         if let Some(pattern) = after_word(line, "include") {
             for included in node.glob(&folder.join(pattern)) {
-                add_spank_plugins(node, &included, plugins, depth.saturating_add(1), found);
+                add_spank_lines(node, &included, depth.saturating_add(1), found);
             }
-        } else if let Some(rest) = after_word(line, "required").or_else(|| after_word(line, "optional")) {
-            let name = Path::new(rest.split_whitespace().next().unwrap_or_default());
-            if name.is_absolute() {
-                found.push(name.to_owned());
-            } else {
-                found.extend(plugins.iter().map(|folder| folder.join(name)).find(|path| node.exists(path)));
-            }
+            continue;
         }
+        let required = after_word(line, "required");
+        let Some(rest) = required.or_else(|| after_word(line, "optional")) else { continue };
+        let mut words = rest.split_whitespace().map(str::to_owned);
+        let plugin = words.next().unwrap_or_default().into();
+        let file = file.to_owned();
+        found.push(SpankLine { file, required: required.is_some(), plugin, arguments: words.collect() });
     }
 }
 

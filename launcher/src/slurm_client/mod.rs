@@ -12,6 +12,7 @@ mod conf;
 mod mpi;
 mod node;
 mod program;
+mod site;
 mod slurmd;
 
 use std::fmt::Write;
@@ -28,6 +29,7 @@ use node::Node;
 use program::Program;
 
 pub use mpi::{Offer, offer};
+pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
 
 /// What coracle.yaml says is not so. What is only looked for and not found is no error.
@@ -134,7 +136,8 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         shown.at_its_place(folder);
     }
     let plugstack = conf.plugstack.or_else(|| Some(folder?.join("plugstack.conf")));
-    for file in plugstack.map(|file| conf::spank_plugins(&node, &file, &plugins)).unwrap_or_default() {
+    let lines = plugstack.map(|file| conf::spank_lines(&node, &file)).unwrap_or_default();
+    for file in lines.iter().filter_map(|line| line.found(&node, &plugins)) {
         let folder = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });
     }
