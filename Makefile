@@ -25,7 +25,7 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist images stage demo cluster check unit making slurm test test-kernel test-slurm-matrix verify-agreement referee \
+.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit making slurm test test-kernel test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -79,6 +79,12 @@ dist: manual ## files for all releases of Slurm and glibc 2.28 or newer, in targ
 	rm -rf $(DIST)/root
 	$(MAKE) place DESTDIR=$(CURDIR)/$(DIST)/root PROGRAMS=target/zig/release PLUGINS=target/zig/plugin
 	tests/check-plugin --portable $(DIST)/root$(LIBDIR)/coracle/spank_coracle.so $(DIST)/root$(LIBDIR)/coracle/spank_coracle_facts.so
+
+deb: dist ## Debian packages, in target/dist
+	packaging/make-packages deb $(DIST)/root $(DIST)
+
+rpm: dist ## RPM packages, in target/dist
+	packaging/make-packages rpm $(DIST)/root $(DIST)
 
 stage: images
 	rm -rf $(STAGE)

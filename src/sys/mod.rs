@@ -60,7 +60,7 @@ pub use process::{
     in_background, keep_only, process_handle, reset_signals, spawn_reparented, while_cancellable,
 };
 #[cfg(feature = "spank")]
-pub use release::{Release, release, symbol};
+pub use release::{Release, release, symbol, tested};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
 

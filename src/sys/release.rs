@@ -12,6 +12,17 @@ pub struct Release(pub u32, pub u32);
 /// API_CURRENT).
 const TESTED: &[(u32, Release)] = &[(38, Release(22, 5)), (42, Release(24, 11)), (45, Release(26, 5))];
 
+/// Returns the releases that the tests run on, in order.
+pub fn tested() -> impl Iterator<Item = Release> {
+    TESTED.iter().map(|(_, release)| *release)
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:02}.{:02}", self.0, self.1)
+    }
+}
+
 /// Returns the release of this process, if it is a tested one.
 pub fn release() -> Option<Release> {
     let version = symbol(c"slurm_api_version")?;

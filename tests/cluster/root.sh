@@ -30,6 +30,8 @@ enter_root() {
 	cd "$root" || exit
 	pivot_root . .outside
 	cd /
+	# Debian 11 may have mount(8) in /bin only.
+	hash -r
 	umount --lazy /.outside
 	rmdir /.outside
 	[[ $(stat --file-system --format %T /) == overlayfs ]] || die "still on the machine's root file system"

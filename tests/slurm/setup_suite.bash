@@ -11,8 +11,10 @@ setup_suite() {
 	cp "$CORACLE_IMAGES"/{cma,count-cma.so} "$IMG"
 	cp -a "$CORACLE_IMAGES"/tree "$IMG"
 	chmod 755 "$IMG"
-	cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
-	cp -a /etc/slurm/plugstack.conf.d/coracle.conf "$SUITE/coracle.conf"
+	if [[ -e /etc/coracle/coracle.yaml ]]; then
+		cp -a /etc/coracle/coracle.yaml "$SUITE/coracle.yaml"
+		cp -a /etc/slurm/plugstack.conf.d/coracle.conf "$SUITE/coracle.conf"
+	fi
 	hostile_images
 	odd_environments
 	. "$BATS_TEST_DIRNAME/support.bash"

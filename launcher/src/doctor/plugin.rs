@@ -5,13 +5,12 @@ use std::path::Path;
 
 use coracle::config::{self, Config};
 use coracle::report::Refusal;
+use coracle::sys::{self, Release};
 
 use super::ask::ask;
 use super::{Findings, Role};
 use crate::slurm_client::{self, Site};
 
-/// The releases on which everything is tried (docs/releases.md).
-const TESTED: [&str; 3] = ["22.05", "24.11", "26.05"];
 /// Micro releases of 24.11 and 25.05 whose TaskProlog fails in containers without our help: the last bad one of each.
 const SCRIPTS: [((u32, u32), u32); 2] = [((24, 11), 6), ((25, 5), 1)];
 /// From here on an oci.conf does not keep the plugin from its work.
@@ -59,12 +58,15 @@ fn tested(findings: &mut Findings, release: Option<((u32, u32), u32)>) {
     let Some((found @ (year, month), micro)) = release else {
         return findings.warning("slurm", "srun does not say its release");
     };
-    let word = format!("{year:02}.{month:02}");
-    match TESTED.contains(&word.as_str()) {
+    let word = Release(year, month);
+    match sys::tested().any(|tested| tested == word) {
         true => findings.ok("slurm", format!("release {word}.{micro}")),
         false => findings.error(
             "slurm",
-            format!("release {word}.{micro}: not one that Coracle runs on ({})", TESTED.join(", ")),
+            format!(
+                "release {word}.{micro}: not one that Coracle runs on ({})",
+                sys::tested().map(|release| release.to_string()).collect::<Vec<_>>().join(", ")
+            ),
             "every srun fails with this plugin line",
         ),
     }
