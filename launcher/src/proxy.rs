@@ -20,7 +20,7 @@ use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
 use coracle::store::Record;
-use coracle::sys::{self, CachedStat, Channel, Child, Identity, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, Child, Forked, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -127,7 +127,7 @@ impl Proxy {
         let uid = identity.uid;
         // All work that it may do is over by then.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
-        let child = sys::fork(|| match become_proxy(&theirs, slot.as_ref(), identity, seconds) {
+        let child = sys::fork_alone(|forked| match become_proxy(forked, &theirs, slot.as_ref(), identity, seconds) {
             Ok(()) => serve(&theirs, uid),
             Err(_) => 1,
         })
@@ -346,9 +346,15 @@ fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
 }
 
 /// `seconds` is the most time of a processor that it may use.
-fn become_proxy(channel: &Channel, slot: Option<&Slot>, identity: &Identity, seconds: u64) -> sys::Result<()> {
+fn become_proxy(
+    forked: &Forked,
+    channel: &Channel,
+    slot: Option<&Slot>,
+    identity: &Identity,
+    seconds: u64,
+) -> sys::Result<()> {
     let kept: Vec<BorrowedFd<'_>> = slot.iter().map(|slot| slot.file().as_fd()).chain([channel.as_fd()]).collect();
-    sys::close_others(&kept)?;
+    sys::close_others(forked, &kept)?;
     sys::become_user(identity)?;
     sys::set_no_new_privileges()?;
     sys::set_undumpable()?;
