@@ -278,3 +278,84 @@ fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>)
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each error number that opening, reading or mounting an image is known to end with, and whose fault that is.
+    const ERRORS: &[(Kind, &[Errno])] = &[
+        (
+            Kind::ImageFormat,
+            &[
+                // Of squashfs, erofs and ext4, for what is on the disk; EFSCORRUPTED and EFSBADCRC have these numbers, too.
+                Errno::EINVAL,
+                Errno::EIO,
+                Errno::EUCLEAN,
+                Errno::EBADMSG,
+                Errno::EOVERFLOW,
+                Errno::ERANGE,
+                // A tree that is not what its own directories say.
+                Errno::ELOOP,
+                Errno::ENOTDIR,
+                Errno::EISDIR,
+                Errno::ENOENT,
+                Errno::ENAMETOOLONG,
+                Errno::ESTALE,
+            ],
+        ),
+        (Kind::ImageUnreadable, &[Errno::EACCES, Errno::EPERM]),
+        (
+            Kind::System,
+            &[
+                // Of the process: descriptors, memory, limits, signals.
+                Errno::EMFILE,
+                Errno::ENFILE,
+                Errno::ENOMEM,
+                Errno::EAGAIN,
+                Errno::EINTR,
+                Errno::EFBIG,
+                Errno::EFAULT,
+                Errno::EBADF,
+                // Of the node: drivers, devices, mounts, room.
+                Errno::ENODEV,
+                Errno::ENXIO,
+                Errno::ENOSYS,
+                Errno::EOPNOTSUPP,
+                Errno::EBUSY,
+                Errno::ENOSPC,
+                Errno::EDQUOT,
+                Errno::EROFS,
+                Errno::EXDEV,
+                Errno::EMLINK,
+                Errno::E2BIG,
+                // Of the file system that the image is on.
+                Errno::ENOTCONN,
+                Errno::ECONNABORTED,
+                Errno::ECONNREFUSED,
+                Errno::EHOSTDOWN,
+                Errno::EHOSTUNREACH,
+                Errno::ENETUNREACH,
+                Errno::EREMOTEIO,
+                Errno::ETIMEDOUT,
+                Errno::EKEYREJECTED,
+                Errno::ENOKEY,
+                Errno::UnknownErrno,
+            ],
+        ),
+    ];
+
+    #[test]
+    fn an_image_is_damaged_only_if_the_error_says_so() {
+        for (kind, errors) in ERRORS {
+            for errno in *errors {
+                let refusal = damaged("/a.sif", &sys::Error::new("pread()", *errno));
+                assert_eq!(refusal.kind, *kind, "{errno:?}");
+                assert_eq!(refusal.object, "/a.sif");
+                assert!(refusal.cause.contains(&format!("pread(): {errno:?}: {}", errno.desc())), "{}", refusal.cause);
+                let blamed = refusal.hint.is_some_and(|hint| hint.starts_with("it is damaged"));
+                assert_eq!(blamed, *kind == Kind::ImageFormat, "{errno:?}");
+            }
+        }
+    }
+}
