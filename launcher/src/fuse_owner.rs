@@ -15,26 +15,60 @@ use coracle::sys;
 const MAX_DEPTH: u32 = 4;
 
 /// Refuses the image `name`, open as `file`, on a file system that a process of a user's serves.
-pub fn refuse_users(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
+pub fn refuse_image(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::ImageType, name, cause);
+    match serves(name, file)? {
+        Served::Not => Ok(()),
+        Served::By(kind, uid) => Err(refuse(format!(
+            "on a file system that a process of user {uid} serves ({kind}), which nothing of a job may depend on"
+        ))
+        .hint("copy it to another file system, or into the store: coracle cp FILE")),
+        Served::Elsewhere => Err(refuse(ELSEWHERE.to_owned())),
+    }
+}
+
+/// Refuses the directory `name`, open as `file`, for a kept overlay, if it is on such a file system: root looks into it.
+pub fn refuse_overlay(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::Bind, name, cause);
+    match serves(name, file)? {
+        Served::Not => Ok(()),
+        Served::By(kind, uid) => Err(refuse(format!(
+            "on a file system that a process of user {uid} serves ({kind}), which cannot keep an overlay"
+        ))
+        .hint("use a folder on a disk of the node")),
+        Served::Elsewhere => Err(refuse(ELSEWHERE.to_owned())),
+    }
+}
+
+const ELSEWHERE: &str = "on a file system that is not mounted on this node";
+
+/// Who serves the file system that a file is on.
+enum Served {
+    /// No process of a user's.
+    Not,
+    /// The kind, and the user's number.
+    By(String, String),
+    /// The mount is none of this node's.
+    Elsewhere,
+}
+
+fn serves(name: &str, file: BorrowedFd<'_>) -> Result<Served, Refusal> {
+    // A mount point's name may be no UTF-8: any user can make one.
     let read = |path: String| {
-        std::fs::read_to_string(&path)
+        std::fs::read(&path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .map_err(|cause| Refusal::system(name, &sys::Error::from_io(format!("read({path:?})"), &cause)))
     };
     let id = mount_id(&read(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?).map(str::to_owned);
     let table = read("/proc/self/mountinfo".into())?;
     let mounts: Vec<Mount<'_>> = table.lines().filter_map(Mount::parse).collect();
-    match mounts.iter().find(|mount| Some(mount.id) == id.as_deref()) {
+    Ok(match mounts.iter().find(|mount| Some(mount.id) == id.as_deref()) {
         Some(mount) => match served_by(mount, &mounts, MAX_DEPTH) {
-            None => Ok(()),
-            Some((kind, uid)) => Err(Refusal::new(
-                Kind::ImageType,
-                name,
-                format!("on a file system that a process of user {uid} serves ({kind}), which nothing of a job may depend on"),
-            )
-            .hint("copy it to another file system, or into the store: coracle cp FILE")),
+            None => Served::Not,
+            Some((kind, uid)) => Served::By(kind.to_owned(), uid),
         },
-        None => Err(Refusal::new(Kind::ImageType, name, "on a file system that is not mounted on this node")),
-    }
+        None => Served::Elsewhere,
+    })
 }
 
 /// The mount that an open file is on: a line of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
@@ -176,6 +210,7 @@ mod tests {
     fn a_file_of_this_machine_is_on_no_users_file_system() {
         use std::os::fd::AsFd;
         let file = tempfile::tempfile().unwrap();
-        refuse_users("image", file.as_fd()).unwrap();
+        refuse_image("image", file.as_fd()).unwrap();
+        refuse_overlay("directory", file.as_fd()).unwrap();
     }
 }

@@ -60,7 +60,9 @@ impl Process {
 
     /// A number of `status` (proc_pid_status(5)): the first behind `key:`.
     fn number(&self, key: &str) -> Option<u32> {
-        let text = String::from_utf8(self.read("status")?).ok()?;
+        // Its name may be no UTF-8.
+        let bytes = self.read("status")?;
+        let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.split_ascii_whitespace().next()?.parse().ok()
     }

@@ -5,7 +5,7 @@
 //! left behind. The child also reads the image's headers and looks up names (NSS), for the same reasons.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
 use coracle::store::Record;
-use coracle::sys::{self, CachedStat, Channel, Child, Identity, Packet, Received};
+use coracle::sys::{self, CachedStat, Channel, Child, Forked, Identity, Packet, Received};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -36,8 +36,9 @@ use crate::{host_driver, host_mpi};
 pub struct Proxy {
     channel: Channel,
     deadline: Cell<Instant>,
-    /// A question was left without its answer: one that comes later would be taken for the next question's.
-    broken: Cell<bool>,
+    /// The object of a question that was left without its answer: no other is asked, since an answer that comes later
+    /// would be taken for its own.
+    unanswered: RefCell<Option<String>>,
     child: Child,
 }
 
@@ -95,6 +96,7 @@ mod ask {
     pub const SOURCE: u8 = b's';
     pub const BENEATH: u8 = b'b';
     pub const READ: u8 = b'r';
+    pub const ENTER: u8 = b'e';
     pub const DIGEST: u8 = b'd';
     pub const ACCOUNT: u8 = b'a';
     pub const UID: u8 = b'u';
@@ -125,12 +127,12 @@ impl Proxy {
         let uid = identity.uid;
         // All work that it may do is over by then.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
-        let child = sys::fork(|| match become_proxy(&theirs, slot.as_ref(), identity, seconds) {
+        let child = sys::fork_alone(|forked| match become_proxy(forked, &theirs, slot.as_ref(), identity, seconds) {
             Ok(()) => serve(&theirs, uid),
             Err(_) => 1,
         })
         .map_err(failed)?;
-        Ok(Self { channel, deadline: Cell::new(deadline), broken: Cell::new(false), child })
+        Ok(Self { channel, deadline: Cell::new(deadline), unanswered: RefCell::new(None), child })
     }
 
     /// Ends the child, and waits for that: nothing of ours is to be left in a process that becomes another program.
@@ -187,8 +189,24 @@ impl Proxy {
 
     /// Opens `path` below `folder` as the user, following nothing that leads out of it.
     pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
+        self.open_beneath_as(folder, path, &path.display().to_string())
+    }
+
+    /// The same; messages call it `what`.
+    pub fn open_beneath_as(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        what: &str,
+    ) -> Result<Result<OwnedFd, Errno>, Refusal> {
         let question = [&[ask::BENEATH], path.as_os_str().as_bytes()].concat();
-        Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| fd))
+        Ok(self.descriptor(&question, &[folder], what)?.map(|(fd, _)| fd))
+    }
+
+    /// Goes to `path` below `folder` as the user, and back: whoever waits for that file system is this child, and no task.
+    /// What else is wrong with the directory is for the task to say.
+    pub fn try_directory(&self, folder: BorrowedFd<'_>, path: &Path, what: &str) -> Result<(), Refusal> {
+        self.ask(&[&[ask::ENTER], path.as_os_str().as_bytes()].concat(), &[folder], what).map(drop)
     }
 
     /// Opens `path` below `folder` in the same way, for reading.
@@ -274,27 +292,25 @@ impl Proxy {
     }
 
     fn ask(&self, question: &[u8], fds: &[BorrowedFd<'_>], what: &str) -> Result<Packet, Refusal> {
-        let system = |error: sys::Error| match error.errno() {
-            Errno::ETIMEDOUT => {
-                Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time")
-            }
-            _ => Refusal::system(what, &error),
+        let late = |what: &str| {
+            Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time")
         };
-        let late = sys::Error::new("asking", Errno::ETIMEDOUT);
-        let answer = match self.broken.replace(true) {
-            true => Err(late),
-            false => {
-                self.channel.send(question, fds, self.deadline()).and_then(|()| self.channel.receive(self.deadline()))
-            }
-        };
-        match answer.map_err(system)? {
-            Received::Packet(packet) => {
-                self.broken.set(false);
+        if let Some(first) = self.unanswered.borrow().as_deref() {
+            return Err(late(first));
+        }
+        self.unanswered.replace(Some(what.to_owned()));
+        let answer =
+            self.channel.send(question, fds, self.deadline()).and_then(|()| self.channel.receive(self.deadline()));
+        match answer {
+            Ok(Received::Packet(packet)) => {
+                self.unanswered.replace(None);
                 Ok(packet)
             }
-            Received::Closed => {
+            Ok(Received::Closed) => {
                 Err(Refusal::new(Kind::Internal, what, "the process that opens files as the user has died"))
             }
+            Err(error) if error.errno() == Errno::ETIMEDOUT => Err(late(what)),
+            Err(error) => Err(Refusal::system(what, &error)),
         }
     }
 }
@@ -330,9 +346,15 @@ fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
 }
 
 /// `seconds` is the most time of a processor that it may use.
-fn become_proxy(channel: &Channel, slot: Option<&Slot>, identity: &Identity, seconds: u64) -> sys::Result<()> {
+fn become_proxy(
+    forked: &Forked,
+    channel: &Channel,
+    slot: Option<&Slot>,
+    identity: &Identity,
+    seconds: u64,
+) -> sys::Result<()> {
     let kept: Vec<BorrowedFd<'_>> = slot.iter().map(|slot| slot.file().as_fd()).chain([channel.as_fd()]).collect();
-    sys::close_others(&kept)?;
+    sys::close_others(forked, &kept)?;
     sys::become_user(identity)?;
     sys::set_no_new_privileges()?;
     sys::set_undumpable()?;
@@ -366,6 +388,13 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                 Some(folder) => {
                     let how = if *verb == ask::READ { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH };
                     answer(channel, sys::open_beneath(folder, Path::new(OsStr::from_bytes(path)), how))
+                }
+                None => return 1,
+            },
+            (ask::ENTER, path) => match packet.fds.first() {
+                Some(folder) => {
+                    enter(folder, Path::new(OsStr::from_bytes(path)));
+                    send(channel, reply::DONE, &[], None)
                 }
                 None => return 1,
             },
@@ -412,6 +441,15 @@ fn answer(channel: &Channel, result: sys::Result<OwnedFd>) -> sys::Result<()> {
             send(channel, reply::DONE, if folder { b"folder" } else { b"file" }, Some(fd.as_fd()))
         }
         Err(error) => send(channel, reply::ERRNO, (error.errno() as i32).to_string().as_bytes(), None),
+    }
+}
+
+/// Goes to a directory below `folder`. Some file systems are asked for nothing but that (fuse(4), FUSE_ACCESS).
+fn enter(folder: &OwnedFd, path: &Path) {
+    let entered = sys::open_beneath(folder, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .is_ok_and(|directory| nix::unistd::fchdir(&directory).is_ok());
+    if entered {
+        let _ = nix::unistd::chdir("/");
     }
 }
 

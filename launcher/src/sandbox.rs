@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Cgroups, Child, Identity};
+use coracle::sys::{self, Cgroups, Child, Forked, Identity};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -69,11 +69,11 @@ pub fn compute(
     let (answers, line) =
         pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(sys::Error::new("pipe2(O_CLOEXEC)", errno)))?;
     let deadline = Instant::now() + limit;
-    let child = sys::fork(|| {
+    let child = sys::fork_alone(|forked| {
         // The parent's values are copies here, and the call that would close some of them may be forbidden by then.
         let mut line = ManuallyDrop::new(File::from(line));
         let placed = groups.map_or(Ok(()), Cgroups::enter_job);
-        match placed.and_then(|()| enter(as_user, &line, files, limit)) {
+        match placed.and_then(|()| enter(forked, as_user, &line, files, limit)) {
             Ok(files) => {
                 let answer = ManuallyDrop::new(work(&files));
                 if line.write_all(&answer).is_ok() { status::DONE } else { status::UNSAID }
@@ -160,6 +160,7 @@ fn read_until(answers: OwnedFd, deadline: Instant) -> sys::Result<Answer> {
 
 /// Builds the sandbox around this process and answers the files in it.
 fn enter(
+    forked: &Forked,
     as_user: Option<&Identity>,
     line: &File,
     files: &[BorrowedFd<'_>],
@@ -177,7 +178,7 @@ fn enter(
     let copies: sys::Result<Vec<File>> = files.iter().map(copy).collect();
     let copies = ManuallyDrop::new(copies?);
     let kept: Vec<BorrowedFd<'_>> = copies.iter().map(File::as_fd).chain([line.as_fd()]).collect();
-    sys::close_others(&kept)?;
+    sys::close_others(forked, &kept)?;
 
     match as_user {
         Some(identity) => sys::become_user(identity)?,

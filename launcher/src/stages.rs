@@ -123,6 +123,8 @@ pub struct Container {
     pub namespace: MountNamespace,
     /// What was done to make it, or would be for a step.
     pub plan: Plan,
+    /// What is mounted in it.
+    attached: apply::Attached,
 }
 
 impl Loaded {
@@ -163,7 +165,7 @@ impl Run {
         self.learn(proxy)?;
         let mut opened = self.find(proxy, &name)?;
         if self.authority == Authority::Root {
-            fuse_owner::refuse_users(&name, opened.file.as_fd())?;
+            fuse_owner::refuse_image(&name, opened.file.as_fd())?;
         }
         self.clock.lap("open");
         opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
@@ -364,9 +366,9 @@ impl Run {
 
     /// Attaches what is there only now: `container` was built before.
     pub fn complete(&mut self, proxy: &Proxy, container: &Container) -> Result<(), Refusal> {
-        let completed = apply::complete(&container.namespace, &container.plan, &self.identity, |path| {
-            sources::open_late(proxy, path)
-        });
+        let Container { namespace, plan, attached } = container;
+        let open = |path: &Path| sources::open_late(proxy, path);
+        let completed = apply::complete(namespace, plan, attached, &self.identity, proxy, open);
         self.clock.lap("build");
         completed
     }
@@ -423,9 +425,17 @@ impl Run {
             false => None,
         };
         self.clock.lap("plan");
-        let namespace = apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity)?;
+        let (namespace, attached) =
+            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, proxy)?;
+        // A task that waits for a file system which does not answer could not be ended.
+        if let Some(workdir) = &self.settings.workdir
+            && let Some((above, below)) = attached.above(workdir)
+        {
+            let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+            proxy.try_directory(above, below, &workdir.display().to_string())?;
+        }
         self.clock.built();
-        Ok(Container { namespace, plan: shown.unwrap_or(plan) })
+        Ok(Container { namespace, plan: shown.unwrap_or(plan), attached })
     }
 
     fn plan(
@@ -466,6 +476,9 @@ impl Run {
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
             let folder = sources::open_upper(proxy, path)?;
+            if self.authority == Authority::Root {
+                fuse_owner::refuse_overlay(&path.display().to_string(), folder.as_fd())?;
+            }
             if let Some(bounds) = &bounds {
                 let shown = path.display().to_string();
                 bounds.allow(folder.as_fd(), &shown)?;

@@ -22,6 +22,7 @@ use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{COMMANDS, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MPI_LIBRARIES};
 use coracle::wire::Answer;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 
 use crate::inside::{self, Step};
@@ -365,7 +366,7 @@ fn in_a_shell(
     let mut script = environment.shell_prelude();
     script.extend_from_slice(b"\nexec 3>&1 >/dev/null 2>&1\nfor CORACLE_FILE do . \"$CORACLE_FILE\"; done\n");
     script.extend_from_slice(format!("exec /proc/self/fd/{} environment >&3\n", helper.as_raw_fd()).as_bytes());
-    let output = said.try_clone().map_err(|cause| failed(cause.to_string()))?;
+    let output = said.try_clone().map_err(|cause| system(sys::Error::from_io("dup()", &cause)))?;
     let status = Command::new(SHELL)
         .arg("-c")
         .arg(OsString::from_vec(script))
@@ -378,9 +379,17 @@ fn in_a_shell(
         .stdout(output)
         .stderr(Stdio::null())
         .status()
-        .map_err(|cause| failed(format!("its {SHELL} cannot be started: {cause}")))?;
+        .map_err(|cause| match cause.raw_os_error().map(Errno::from_raw) {
+            // Of this process and its limits, not of the image.
+            Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
+                system(sys::Error::from_io(format!("execve({SHELL:?})"), &cause))
+            }
+            _ => failed(format!("its {SHELL} cannot be started: {cause}")),
+        })?;
     let mut bytes = Vec::new();
-    said.rewind().and_then(|()| said.read_to_end(&mut bytes)).map_err(|cause| failed(cause.to_string()))?;
+    said.rewind()
+        .and_then(|()| said.read_to_end(&mut bytes))
+        .map_err(|cause| system(sys::Error::from_io("read(memfd)", &cause)))?;
     if !status.success() || bytes.last() != Some(&0) {
         let how = match status.code() {
             Some(code) => format!("ended the shell with status {code}"),
@@ -402,11 +411,16 @@ struct OciConfig {
 /// The configuration among a SIF's data objects, if there is one.
 fn oci_config(file: &File, shown: &str) -> Result<Option<OciConfig>, Refusal> {
     let broken = |cause: String| Refusal::new(Kind::ImageFormat, shown, format!("its {OCI_CONFIG} {cause}"));
-    let length = file.metadata().map_err(|cause| broken(cause.to_string()))?.len();
+    // A file that ends too early is the image's fault, and all else the file system's.
+    let unread = |cause: std::io::Error| match cause.kind() {
+        std::io::ErrorKind::UnexpectedEof => broken(format!("cannot be read: {cause}")),
+        _ => Refusal::new(Kind::ImageUnreadable, shown, format!("its {OCI_CONFIG} cannot be read: {cause}")),
+    };
+    let length = file.metadata().map_err(unread)?.len();
     let found = sif::object(file, length, DATA_JSON, OCI_CONFIG).map_err(|error| error.refuse(shown))?;
     let Some((offset, size)) = found else { return Ok(None) };
     let mut text = vec![0; usize::try_from(size).map_err(|_| broken("is too long".into()))?];
-    file.read_exact_at(&mut text, offset).map_err(|cause| broken(format!("cannot be read: {cause}")))?;
+    file.read_exact_at(&mut text, offset).map_err(unread)?;
     parse_config(&text).map(Some).map_err(|error| broken(format!("is no JSON of an OCI image: {error}")))
 }
 

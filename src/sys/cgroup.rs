@@ -27,10 +27,7 @@ pub(super) struct Folder {
 impl Cgroups {
     /// Those of a process.
     pub fn of(pid: u32) -> Result<Self> {
-        let read = |path: String| {
-            std::fs::read_to_string(&path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause))
-        };
-        Ok(Self::parse(&read(format!("/proc/{pid}/cgroup"))?, &read("/proc/self/mountinfo".into())?))
+        Ok(Self::parse(&read_text(&format!("/proc/{pid}/cgroup"))?, &read_text("/proc/self/mountinfo")?))
     }
 
     /// `groups` is /proc/PID/cgroup, `mounts` a mountinfo.
@@ -147,6 +144,13 @@ impl Folder {
 
 /// Finds the group of a job on the way to a group: the number of components in front of it.
 ///
+/// A file of /proc. What it names may be any bytes: a user can mount a FUSE file system at a directory whose name is no
+/// UTF-8, and every process of the node reads of it.
+pub(super) fn read_text(path: &str) -> Result<String> {
+    let read = std::fs::read(path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause));
+    read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Slurm's cgroup plugins call it `job_ID`; cgroup/v2 since 26.05 uses the SLUID (`sCTNM8J4SS8B00`), and there the
 /// `step_` below it is what tells (cgroup_v2.c).
 pub(super) fn job_group(path: &Path) -> Option<usize> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::cgroup::{folder, job_group};
+use super::cgroup::{folder, job_group, read_text};
 use super::{Error, Result};
 
 /// The versions of control groups (cgroups(7)).
@@ -79,10 +79,7 @@ impl DeviceGroups {
 }
 
 fn read(pid: u32) -> Result<(String, String)> {
-    let read = |path: String| {
-        std::fs::read_to_string(&path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause))
-    };
-    Ok((read(format!("/proc/{pid}/cgroup"))?, read("/proc/self/mountinfo".into())?))
+    Ok((read_text(&format!("/proc/{pid}/cgroup"))?, read_text("/proc/self/mountinfo")?))
 }
 
 /// Whether the process is in the topmost group of the `devices` hierarchy.

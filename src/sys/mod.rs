@@ -56,8 +56,8 @@ pub use privilege::{
     set_undumpable, with_fs_identity, with_overlay_rights,
 };
 pub use process::{
-    CHANNEL, Child, close_others, die_with_parent, end_with_reader, fork, fork_contained, fork_into, ignore_signals,
-    in_background, keep_only, process_handle, reset_signals, spawn_reparented, while_cancellable,
+    CHANNEL, Child, Forked, close_others, die_with_parent, end_with_reader, fork, fork_alone, fork_contained,
+    fork_into, ignore_signals, in_background, process_handle, reset_signals, spawn_reparented, while_cancellable,
 };
 #[cfg(feature = "spank")]
 pub use release::{Release, release, symbol, tested};

@@ -2,14 +2,13 @@
 
 use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-use super::{Channel, Error, Result};
+use super::{Error, Result};
 
 /// A child of this process; killed when dropped, since nothing that we start may outlive its purpose.
 #[derive(Debug)]
@@ -102,6 +101,16 @@ impl Drop for Child {
 ///
 /// Refused (EBUSY) when the process has more than one thread: the child could then find a lock held for ever.
 pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
+    fork_alone(|_| work())
+}
+
+/// A child that does one piece of work and ends with it in _exit(2): nothing that its parent owns is dropped there, unless
+/// the work itself does so.
+#[derive(Debug)]
+pub struct Forked(());
+
+/// Like [`fork`], for work that has to close what the parent has open.
+pub fn fork_alone(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     only_one_thread()?;
     // SAFETY: the process has a single thread, as was just seen, so the child may use everything it inherits.
     match unsafe { nix::unistd::fork() } {
@@ -131,7 +140,7 @@ pub fn fork_into(group: impl AsFd, work: impl FnOnce() -> u8) -> Result<Child> {
     // fork(2), but for libc's handlers, which are there for other threads: of these there are none.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const wanted, size_of::<libc::clone_args>()) };
     match libc::pid_t::try_from(pid) {
-        Ok(0) => run(work),
+        Ok(0) => run(|_| work()),
         Ok(pid) if pid > 0 => Ok(Child { pid: Pid::from_raw(pid) }),
         _ => Err(Error::last(format!("clone3(CLONE_INTO_CGROUP, {})", super::show(group)))),
     }
@@ -144,32 +153,23 @@ fn only_one_thread() -> Result<()> {
     }
 }
 
-/// True in a process that [`run`] has taken over: no value that it has from its parent is ever dropped.
-static FORKED: AtomicBool = AtomicBool::new(false);
-
-/// Refuses to close descriptors that values of this process may own (EPERM), unless this is a child that ends in _exit(2).
-fn only_in_a_child(call: &str) -> Result<()> {
-    if FORKED.load(Ordering::Relaxed) { Ok(()) } else { Err(Error::new(call, Errno::EPERM)) }
-}
-
 /// Runs the work of a child that was forked.
-fn run(work: impl FnOnce() -> u8) -> ! {
-    FORKED.store(true, Ordering::Relaxed);
-    let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(125);
+fn run(work: impl FnOnce(&Forked) -> u8) -> ! {
+    let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&Forked(())))).unwrap_or(125);
     // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
     unsafe { libc::_exit(status.into()) }
 }
 
 /// Like [`fork`], in a process namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one
 /// ends, or this process does, all that it has started ends with it. Needs CAP_SYS_ADMIN.
-pub fn fork_contained(work: impl FnOnce() -> u8) -> Result<Child> {
+pub fn fork_contained(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     fork(|| {
         // The middle process is the one that is killed, so the first one of the namespace has to follow it.
         let started = die_with_parent().and_then(|()| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID)
                 .map_err(|errno| Error::new("unshare(CLONE_NEWPID)", errno))?;
-            fork(|| match die_with_parent() {
-                Ok(()) => work(),
+            fork_alone(|forked| match die_with_parent() {
+                Ok(()) => work(forked),
                 Err(_) => 1,
             })
         });
@@ -242,39 +242,17 @@ pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: im
     Ok(())
 }
 
-/// Closes everything but the standard streams and `channel`, in a child that is to hold nothing else.
-///
-/// Values of the parent that own a descriptor are only copies here; `work` of [`fork`] ends in _exit(2), so none of
-/// them is dropped.
-pub fn keep_only(channel: Channel) -> Result<Channel> {
-    only_in_a_child("keep_only()")?;
-    let fd = channel.as_fd().as_raw_fd();
-    // SAFETY: the numbers are plain integers. What dup2 and close_range close is owned by values of the parent, which are
-    // dropped by nobody in a child (FORKED); `channel` is forgotten instead of closed twice.
-    let result = unsafe {
-        if fd != CHANNEL && libc::dup2(fd, CHANNEL) < 0 {
-            return Err(Error::last(format!("dup2({fd}, {CHANNEL})")));
-        }
-        libc::syscall(libc::SYS_close_range, CHANNEL + 1, u32::MAX, 0)
-    };
-    std::mem::forget(channel);
-    super::check(result, || format!("close_range({}, ~0)", CHANNEL + 1))?;
-    // SAFETY: CHANNEL is the copy that was just made, and nothing else owns it.
-    unsafe { Channel::inherit(CHANNEL) }
-}
-
-/// Closes everything but the standard streams and `kept`, in a child that is to hold nothing else; see [`keep_only`]
-/// for whose they were.
-pub fn close_others(kept: &[BorrowedFd<'_>]) -> Result<()> {
-    only_in_a_child("close_others()")?;
+/// Closes everything but the standard streams and `kept`, in a child that is to hold nothing else. What else the child
+/// itself has opened must be forgotten, not dropped.
+pub fn close_others(_: &Forked, kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).filter(|fd| *fd > 2).collect();
     kept.sort_unstable();
     let mut first = 3;
     for last in kept.into_iter().map(|fd| fd - 1).chain([u32::MAX]) {
         // Neighbours have nothing to close between them.
         if last >= first {
-            // SAFETY: the numbers are plain integers. What they name is owned by values of the parent, which are dropped by
-            // nobody in a child (FORKED).
+            // SAFETY: the numbers are plain integers. What they name is owned by values of the parent, and dropped by nobody
+            // here: this process ends in _exit(2) behind its work, as `Forked` proves.
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
             super::check(result, || format!("close_range({first}, {last})"))?;
         }

@@ -67,6 +67,23 @@ all_gone() {
 	all_gone
 }
 
+@test "a task whose name is no UTF-8 is seen by the guard like any other" {
+	compiled take.c take -static || return
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	alice srun -n1 -w n1 --container="$busybox" sh -c "trap '' TERM; printf 's\\377h' >/proc/\$\$/comm; i=0; touch $dir/in
+		while :; do i=\$((i + 1)); test -e /none-\$i; done" >out 2>&1 3>&- &
+	step=$!
+	eventually test -e in
+	server=$(pgrep -x squashfuse_ll)
+	task=$(grep -lsax $'s\377h' /proc/[0-9]*/comm | cut -d/ -f3)
+	[[ -n $task ]]
+	run ./take "$server"
+	prints taken
+	eventually grep -qs fuse "/proc/$task/stack"
+	scancel --user=alice
+	all_gone
+}
+
 @test "one that is stopped in a batch job does not keep it" {
 	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
 	good sbatch --parsable -w n1 -o /dev/null --container="$busybox" \

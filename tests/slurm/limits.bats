@@ -135,3 +135,41 @@ digests: ['sha256:$(printf '0%.0s' {1..64})']"
 	has 'all loop devices with a node in /dev are in use'
 	has_not modprobe
 }
+
+# An image whose /proc and /sys hold something at the places of the kernel's settings.
+with_settings() { # FILE KIND
+	local tree=$dir/tree place
+	rm -rf "$tree"
+	unsquashfs -quiet -no-progress -force -dest "$tree" "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
+	for place in proc/sys proc/sysrq-trigger proc/irq proc/bus proc/fs sys/power; do
+		case $2 in
+		link) ln -s /tmp "$tree/$place" ;;
+		out) ln -s ../../../etc "$tree/$place" ;;
+		file) echo mine >"$tree/$place" ;;
+		fifo) mkfifo "$tree/$place" ;;
+		device) mknod "$tree/$place" c 1 3 ;;
+		folder) mkdir -p "$tree/$place/kernel" && echo mine >"$tree/$place/kernel/core_pattern" ;;
+		esac
+	done
+	mksquashfs "$tree" "$1" -noappend -quiet -no-progress -all-root >/dev/null
+	rm -rf "$tree"
+}
+
+@test "the kernel's settings are read-only in root's container, whatever an image has in their places" {
+	local kind start settings
+	settings=$(ls /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger /proc/sys/kernel/modprobe 2>/dev/null || true)
+	for kind in link out file fifo device folder; do
+		with_settings "$dir/$kind.sqsh" "$kind"
+		for start in "coracle exec $dir/$kind.sqsh" "srun -w n1 -n1 --container=$dir/$kind.sqsh"; do
+			# shellcheck disable=SC2086
+			run on-node n1 $start sh -c "cat /etc/image-only /proc/sys/kernel/ostype
+				for file in ${settings//$'\n'/ }; do (: >>\$file); done"
+			has_line "$MARK"
+			has_line Linux
+			[[ $(grep -c 'Read-only file system' <<<"$output") == $(wc -l <<<"$settings") ]] || fail "$kind, $start: $output"
+		done
+		# A user's own container shows the node's /proc, and not what the image has.
+		good srun -n1 -w n1 --container="$dir/$kind.sqsh" cat /proc/sys/kernel/ostype
+		prints Linux
+	done
+}

@@ -99,3 +99,32 @@ inside() { # SRUN-ARGUMENT...
 	inside --container="$busybox" --container-digest="sha256:$(sha256sum "$busybox" | cut -d' ' -f1)"
 	nothing_caught
 }
+
+commented() { # JOB
+	[[ $(job_field "$1" Comment) == "coracle:$busybox" ]]
+}
+
+@test "the command that sets a job's comment, of steps and job scripts" {
+	local try job
+	install -d -m 755 /var/log/outside
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\naudit: {file: /var/log/outside/log, comment: yes}'
+	start_looker
+	for try in 1 2 3; do
+		rm -f go in
+		alice srun -n2 -w n1 --container="$busybox" sh -c "echo \$SLURM_JOB_ID >$dir/in; until test -e $dir/go; do sleep 0.1; done" >out 2>&1 3>&- &
+		step=$!
+		eventually test -s in
+		job=$(<in)
+		eventually commented "$job"
+		# A user who empties it has the command run again with the next step.
+		alice scontrol update JobId="$job" Comment=
+		alice srun --jobid="$job" --overlap -n1 -w n1 --container="$busybox" sh -c 'sleep 0.5' 3>&- || fail "$(<out)"
+		touch go
+		wait "$step"
+		job=$(alice sbatch --parsable -w n1 -o /dev/null --container="$busybox" --wrap "sleep 0.5")
+		eventually ended "$job"
+		commented "$job" || fail "$(job_field "$job" Comment)"
+	done
+	rm -r /var/log/outside
+	nothing_caught
+}

@@ -211,8 +211,12 @@ impl Source {
         match self {
             // What `apptainer overlay create` makes has the folders upper and work of an overlay.
             Self::Loop(_, Filesystem::Ext3) => {
-                sys::open_beneath(tree, Path::new("upper"), OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|error| {
-                    Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no folder upper: {error}"))
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                sys::open_beneath(tree, Path::new("upper"), flags).map_err(|error| match error.errno() {
+                    Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
+                        Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no folder upper: {error}"))
+                    }
+                    _ => damaged(name, &error),
                 })
             }
             _ => tree.try_clone().map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause))),

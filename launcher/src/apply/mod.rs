@@ -13,7 +13,7 @@ mod root;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
@@ -24,7 +24,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::accounts;
-use crate::proxy::Account;
+use crate::proxy::{Account, Proxy};
 
 pub use disk::{Disk, Rights};
 pub use root::SOURCE;
@@ -56,6 +56,18 @@ pub struct Sources {
     pub upper: Option<OwnedFd>,
 }
 
+/// What was attached to a container's root, each with its place, in this order.
+#[derive(Debug, Default)]
+pub struct Attached(Vec<(PathBuf, OwnedFd)>);
+
+impl Attached {
+    /// The mount in which `place` lies, and where in it; nothing, if that is the image. A place that was attached to twice
+    /// is in the later one.
+    pub fn above<'a>(&self, place: &'a Path) -> Option<(BorrowedFd<'_>, &'a Path)> {
+        self.0.iter().rev().find_map(|(top, tree)| Some((tree.as_fd(), place.strip_prefix(top).ok()?)))
+    }
+}
+
 /// Builds the container's namespace and returns to the caller's own.
 ///
 /// `name` is the image as the user typed it, `image` a detached mount of the plan's, and `sources` is what was opened for it.
@@ -66,7 +78,8 @@ pub fn build(
     sources: &Sources,
     account: &Account,
     identity: &Identity,
-) -> Result<MountNamespace, Refusal> {
+    proxy: &Proxy,
+) -> Result<(MountNamespace, Attached), Refusal> {
     let system = |error: sys::Error| Refusal::system("building the container", &error);
     let rights = Rights::of(&plan.image, identity);
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
@@ -76,6 +89,7 @@ pub fn build(
 
     let home = MountNamespace::current().map_err(system)?;
     sys::unshare_mount_namespace().map_err(system)?;
+    let mut attached = Attached::default();
     let built = (|| {
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
@@ -97,14 +111,15 @@ pub fn build(
                 }
                 (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
             };
-            attach(root.as_fd(), mount, &tree, identity, rights)?;
+            attach(root.as_fd(), mount, &tree, rights, &attached, proxy)?;
+            attached.0.push((mount.place.clone(), tree));
         }
         root::enter(root.as_fd(), &namespace)?;
         Ok(namespace)
     })();
     // The root of this process is the image now; nothing may be looked up before it is the node's again.
     sys::enter_mount_namespace(&home).map_err(system)?;
-    built
+    built.map(|namespace| (namespace, attached))
 }
 
 /// Attaches to a container what its plan has left out, because it need not exist before; `open` opens it as the user.
@@ -112,7 +127,9 @@ pub fn build(
 pub fn complete(
     namespace: &MountNamespace,
     plan: &Plan,
+    attached: &Attached,
     identity: &Identity,
+    proxy: &Proxy,
     open: impl Fn(&Path) -> Result<OwnedFd, Refusal>,
 ) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system("completing the container", &error);
@@ -129,15 +146,15 @@ pub fn complete(
     }
     let home = MountNamespace::current().map_err(system)?;
     sys::enter_mount_namespace(namespace).map_err(system)?;
-    let attached = (|| {
+    let completed = (|| {
         // The root of this process is the container's now (mount_namespaces(7), setns(2)).
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = sys::open_untrusted(Path::new("/"), flags).map_err(system)?;
         let rights = Rights::of(&plan.image, identity);
-        trees.iter().try_for_each(|(mount, tree)| attach(root.as_fd(), mount, tree, identity, rights))
+        trees.iter().try_for_each(|(mount, tree)| attach(root.as_fd(), mount, tree, rights, attached, proxy))
     })();
     sys::enter_mount_namespace(&home).map_err(system)?;
-    attached
+    completed
 }
 
 /// The name of a folder that is made.
@@ -167,27 +184,17 @@ fn attach(
     root: BorrowedFd<'_>,
     mount: &Mount,
     tree: &OwnedFd,
-    identity: &Identity,
     rights: Rights<'_>,
+    attached: &Attached,
+    proxy: &Proxy,
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
-    let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks);
-    let target = if mount.nested {
-        sys::with_fs_identity(identity, find).map_err(failed)?.map_err(|error| {
-            let refusal = Refusal::new(
-                Kind::Bind,
-                shown.clone(),
-                match error.errno() {
-                    Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
-                    Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
-                    _ => error.to_string(),
-                },
-            );
-            refusal.hint("create it there first, or bind to another place")
-        })?
-    } else {
-        rights.during(find).map_err(failed)?
+    let target = match attached.above(&mount.place).filter(|_| mount.nested) {
+        Some((above, below)) => nested(above, below, proxy, &shown)?,
+        None => {
+            rights.during(|| sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks)).map_err(failed)?
+        }
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
         // The kernel's word for a folder on a file or the other way round.
@@ -197,6 +204,24 @@ fn attach(
             format!("a folder cannot be bound over a file, nor a file over a folder: {error}"),
         ),
         _ => failed(error),
+    })
+}
+
+/// Opens a target in a tree of the node that is mounted already. The user may have changed it since, and its file system
+/// may be one that a process of theirs serves and does not answer for: so a child that is the user looks, which can be left
+/// behind. It holds nothing of the image meanwhile.
+fn nested(above: BorrowedFd<'_>, below: &Path, proxy: &Proxy, shown: &str) -> Result<OwnedFd, Refusal> {
+    if below.as_os_str().is_empty() {
+        let copy = above.try_clone_to_owned();
+        return copy.map_err(|cause| Refusal::system(shown, &sys::Error::from_io("dup()", &cause)));
+    }
+    proxy.open_beneath_as(above, below, shown)?.map_err(|errno| {
+        let cause = match errno {
+            Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
+            Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
+            errno => format!("cannot be opened in the folder of the node that is bound above it: {}", errno.desc()),
+        };
+        Refusal::new(Kind::Bind, shown, cause).hint("create it there first, or bind to another place")
     })
 }
 
@@ -252,4 +277,85 @@ fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>)
         return Err(refuse(&format!("is longer than {MAX_FILE} bytes")));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each error number that opening, reading or mounting an image is known to end with, and whose fault that is.
+    const ERRORS: &[(Kind, &[Errno])] = &[
+        (
+            Kind::ImageFormat,
+            &[
+                // Of squashfs, erofs and ext4, for what is on the disk; EFSCORRUPTED and EFSBADCRC have these numbers, too.
+                Errno::EINVAL,
+                Errno::EIO,
+                Errno::EUCLEAN,
+                Errno::EBADMSG,
+                Errno::EOVERFLOW,
+                Errno::ERANGE,
+                // A tree that is not what its own directories say.
+                Errno::ELOOP,
+                Errno::ENOTDIR,
+                Errno::EISDIR,
+                Errno::ENOENT,
+                Errno::ENAMETOOLONG,
+                Errno::ESTALE,
+            ],
+        ),
+        (Kind::ImageUnreadable, &[Errno::EACCES, Errno::EPERM]),
+        (
+            Kind::System,
+            &[
+                // Of the process: descriptors, memory, limits, signals.
+                Errno::EMFILE,
+                Errno::ENFILE,
+                Errno::ENOMEM,
+                Errno::EAGAIN,
+                Errno::EINTR,
+                Errno::EFBIG,
+                Errno::EFAULT,
+                Errno::EBADF,
+                // Of the node: drivers, devices, mounts, room.
+                Errno::ENODEV,
+                Errno::ENXIO,
+                Errno::ENOSYS,
+                Errno::EOPNOTSUPP,
+                Errno::EBUSY,
+                Errno::ENOSPC,
+                Errno::EDQUOT,
+                Errno::EROFS,
+                Errno::EXDEV,
+                Errno::EMLINK,
+                Errno::E2BIG,
+                // Of the file system that the image is on.
+                Errno::ENOTCONN,
+                Errno::ECONNABORTED,
+                Errno::ECONNREFUSED,
+                Errno::EHOSTDOWN,
+                Errno::EHOSTUNREACH,
+                Errno::ENETUNREACH,
+                Errno::EREMOTEIO,
+                Errno::ETIMEDOUT,
+                Errno::EKEYREJECTED,
+                Errno::ENOKEY,
+                Errno::UnknownErrno,
+            ],
+        ),
+    ];
+
+    #[test]
+    fn an_image_is_damaged_only_if_the_error_says_so() {
+        for (kind, errors) in ERRORS {
+            for errno in *errors {
+                let refusal = damaged("/a.sif", &sys::Error::new("pread()", *errno));
+                assert_eq!(refusal.kind, *kind, "{errno:?}");
+                assert_eq!(refusal.object, "/a.sif");
+                assert!(refusal.cause.contains(&format!("pread(): {errno:?}: {}", errno.desc())), "{}", refusal.cause);
+                let blamed = refusal.hint.is_some_and(|hint| hint.starts_with("it is damaged"));
+                assert_eq!(blamed, *kind == Kind::ImageFormat, "{errno:?}");
+            }
+        }
+    }
 }

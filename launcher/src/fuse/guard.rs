@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{read_dir, read_to_string};
+use std::fs::read_dir;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -176,7 +176,7 @@ impl<'a> Guard<'a> {
     /// True if squashfuse_ll is stopped and slurmstepd gone. Tasks that ask it wait then, and can be killed; but nobody
     /// does.
     fn is_abandoned(&self) -> bool {
-        let stat = read_to_string(format!("/proc/{}/stat", self.server.id())).unwrap_or_default();
+        let stat = read(format!("/proc/{}/stat", self.server.id()));
         self.orphaned && matches!(fields(&stat).next(), Some("T" | "t"))
     }
 
@@ -184,7 +184,7 @@ impl<'a> Guard<'a> {
     fn stuck(&self) -> impl Iterator<Item = i32> {
         numbers("/proc").filter(|pid| self.may_be_ours(*pid)).flat_map(move |pid| {
             numbers(format!("/proc/{pid}/task")).filter(move |thread| {
-                let read = |name| read_to_string(format!("/proc/{pid}/task/{thread}/{name}")).unwrap_or_default();
+                let read = |name| read(format!("/proc/{pid}/task/{thread}/{name}"));
                 let stat = read("stat");
                 waits(&stat)
                     && (self.orphaned || ends(&stat, &read("status")))
@@ -199,10 +199,15 @@ impl<'a> Guard<'a> {
         if !process.metadata().is_ok_and(|found| found.uid() == self.uid) {
             return false;
         }
-        let groups = read_to_string(process.join("cgroup")).unwrap_or_default();
+        let groups = read(process.join("cgroup"));
         self.jobs.is_empty()
             || groups.split(['/', '\n']).any(|name| self.jobs.iter().any(|job| job.as_bytes() == name.as_bytes()))
     }
+}
+
+/// A file of /proc; nothing of a process that is gone. A thread may have a name that is no UTF-8.
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// The entries of a directory of /proc that are numbers.
@@ -262,6 +267,18 @@ mod tests {
         }
         assert!(ends("42 (x) D 1 42 42 0 -1 4194564 100\n", ""));
         assert!(!ends("", ""));
+    }
+
+    #[test]
+    fn a_thread_whose_name_is_no_utf_8_is_read() {
+        let thread = std::thread::spawn(|| {
+            let path = "/proc/thread-self/comm";
+            std::fs::write(path, b"\xff) D").unwrap();
+            (read("/proc/thread-self/stat"), read("/proc/thread-self/status"))
+        });
+        let (stat, status) = thread.join().unwrap();
+        assert_eq!(fields(&stat).next(), Some("R"), "{stat}");
+        assert!(status.contains("\nShdPnd:\t"), "{status}");
     }
 
     #[test]

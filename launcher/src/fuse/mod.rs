@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
 use coracle::request::step_name;
-use coracle::sys::{self, Channel, Child, FuseControl, FuseDevice, Identity, Received};
+use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Received};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::resource::Resource;
@@ -76,8 +76,8 @@ impl Program {
         // One that has died meanwhile is one that is gone.
         let daemon = self.daemon.and_then(|daemon| sys::process_handle(daemon.pid).ok());
         let (ours, theirs) = Channel::pair().map_err(system)?;
-        let guard = || {
-            let serve = || match self.serve(&executable, &device, image, offset, identity) {
+        let guard = |forked: &Forked| {
+            let serve = |forked: &Forked| match self.serve(forked, &executable, &device, image, offset, identity) {
                 Ok(never) => match never {},
                 Err(_) => 127,
             };
@@ -86,16 +86,17 @@ impl Program {
             kept.extend(control.iter().flat_map(FuseControl::descriptors));
             kept.extend(daemon.as_ref().map(AsFd::as_fd));
             let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
-            let server = sys::close_others(&[&kept[..], &its].concat()).and_then(|()| sys::fork(serve));
+            let all = [&kept[..], &its].concat();
+            let server = sys::close_others(forked, &all).and_then(|()| sys::fork_alone(serve));
             let Ok(server) = server else { return 1 };
-            if sys::close_others(&kept).is_err() || detach().is_err() {
+            if sys::close_others(forked, &kept).is_err() || detach().is_err() {
                 return 1;
             }
             Guard::new(server, control.as_ref(), daemon.as_ref(), self.daemon, identity.uid).stand(&theirs, deadline);
             0
         };
         // Whoever becomes another program must have no child that it does not know; slurmstepd has none of this anyway.
-        let between = sys::fork(|| u8::from(sys::fork(guard).map(Child::release).is_err())).map_err(system)?;
+        let between = sys::fork(|| u8::from(sys::fork_alone(guard).map(Child::release).is_err())).map_err(system)?;
         match between.wait().map_err(system)? {
             WaitStatus::Exited(_, 0) => Ok((tree, Watch { channel: ours, deadline, _tree: held })),
             _ => Err(system(sys::Error::new("fork()", Errno::EAGAIN))),
@@ -106,6 +107,7 @@ impl Program {
     /// the image and its end of the mount.
     fn serve(
         &self,
+        forked: &Forked,
         executable: &Executable<'_>,
         device: &FuseDevice,
         image: &File,
@@ -114,7 +116,7 @@ impl Program {
     ) -> sys::Result<std::convert::Infallible> {
         let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
         let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
-        sys::close_others(&its)?;
+        sys::close_others(forked, &its)?;
         detach()?;
         // What the step is sent is for its tasks, which may still want to read the image while they end. libfuse
         // leaves the choice to ignore a signal alone.

@@ -303,7 +303,7 @@ impl Server {
         loaded: Loaded,
         here: &Here,
     ) -> Result<Built, Refusal> {
-        let Container { namespace, plan } = container;
+        let Container { namespace, plan, .. } = container;
         let pmi = mpi::pmi(here.pmix.as_deref(), &self.environment);
         let mut mpi = match before.filter(|before| before.pmi == pmi) {
             Some(before) => before,

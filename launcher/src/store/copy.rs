@@ -39,8 +39,9 @@ pub fn copy(
 ) -> Result<Digest, Refusal> {
     let failed = |error: sys::Error| Refusal::system(name, &error);
     let (ours, theirs) = Channel::pair().map_err(failed)?;
-    let child = sys::fork(|| {
-        let kept = sys::close_others(&[from.as_fd(), to.as_fd(), theirs.as_fd()]).and_then(|()| sys::die_with_parent());
+    let child = sys::fork_alone(|forked| {
+        let kept = sys::close_others(forked, &[from.as_fd(), to.as_fd(), theirs.as_fd()])
+            .and_then(|()| sys::die_with_parent());
         let done = kept.map_err(|error| error.to_string()).and_then(|()| work(from, size, to, &theirs));
         let last = done.map_or_else(|cause| format!("!{cause}"), |digest| format!("={digest}"));
         let _ = theirs.send(last.as_bytes(), &[], Instant::now() + STALL);

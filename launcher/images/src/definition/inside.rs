@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, FsContext, Lookup, MountPropagation};
+use coracle::sys::{self, Attributes, Forked, FsContext, Lookup, MountPropagation};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -79,9 +79,9 @@ pub fn run(task: &Task<'_>, root: &Root, workshop: &Workshop) -> Result<(), Refu
     possible(workshop)?;
     let scratch = scratch(workshop)?;
     let before = || prepare(root.path(), &scratch, workshop);
-    contain(task, before, || {
+    contain(task, before, |forked| {
         let ready = sys::set_no_new_privileges().and_then(|()| sys::keep_capabilities(&CAPABILITIES));
-        pretend(workshop, ready).map_or_else(|error| task.broken(&error), |()| execute(task, workshop, true))
+        pretend(workshop, ready).map_or_else(|error| task.broken(&error), |()| execute(forked, task, workshop, true))
     })
 }
 
@@ -91,7 +91,10 @@ pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> 
     contain(
         task,
         || Ok(()),
-        || pretend(workshop, Ok(())).map_or_else(|error| task.broken(&error), |()| execute(task, workshop, false)),
+        |forked| {
+            let ready = pretend(workshop, Ok(()));
+            ready.map_or_else(|error| task.broken(&error), |()| execute(forked, task, workshop, false))
+        },
     )
 }
 
@@ -141,15 +144,15 @@ fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
 fn contain(
     task: &Task<'_>,
     before: impl FnOnce() -> sys::Result<()>,
-    work: impl FnOnce() -> u8,
+    work: impl FnOnce(&Forked) -> u8,
 ) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system(&task.shown, &error);
-    let child = sys::fork_contained(|| {
-        let alone = before().and_then(|()| sys::close_others(&[])).and_then(|()| sys::set_undumpable());
+    let child = sys::fork_contained(|forked| {
+        let alone = before().and_then(|()| sys::close_others(forked, &[])).and_then(|()| sys::set_undumpable());
         if let Err(error) = alone {
             return task.broken(&error);
         }
-        let Ok(child) = sys::fork(work) else { return BROKEN };
+        let Ok(child) = sys::fork_alone(work) else { return BROKEN };
         let own = child.release();
         loop {
             match waitpid(None::<Pid>, None) {
@@ -172,7 +175,7 @@ fn contain(
 }
 
 /// Becomes the command.
-fn execute(task: &Task<'_>, workshop: &Workshop, inside: bool) -> u8 {
+fn execute(forked: &Forked, task: &Task<'_>, workshop: &Workshop, inside: bool) -> u8 {
     let Some((program, arguments)) = task.words.split_first() else { return BROKEN };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().stdin(Stdio::null()).current_dir("/");
@@ -182,7 +185,7 @@ fn execute(task: &Task<'_>, workshop: &Workshop, inside: bool) -> u8 {
         command.env("APT_CONFIG", format!("/dev/{APT}"));
     }
     command.envs(task.variables.iter().map(|(name, value)| (name, value)));
-    let error = match sys::reset_signals().and_then(|()| sys::close_others(&[])) {
+    let error = match sys::reset_signals().and_then(|()| sys::close_others(forked, &[])) {
         Ok(()) => command.exec().to_string(),
         Err(error) => error.to_string(),
     };
