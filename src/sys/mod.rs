@@ -38,7 +38,7 @@ pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{CachedStat, FuseControl, FuseDevice};
-pub use idmap::swap_root_and;
+pub use idmap::OwnerMap;
 pub use listener::Listener;
 pub use loopdev::{LoopDevice, LoopError, configure_loop};
 pub use memory::{memory_file, read_whole};

@@ -26,7 +26,7 @@ use nix::sys::stat::SFlag;
 use crate::accounts;
 use crate::proxy::Account;
 
-pub use disk::{Disk, Rights};
+pub use disk::{Disk, Mounted, Rights, owners_in_a_step};
 pub use root::SOURCE;
 
 /// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are
