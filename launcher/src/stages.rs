@@ -456,7 +456,7 @@ impl Run {
                 }
                 _ => rights
                     .during(|| survey::look(image, &want.target))
-                    .map_err(|error| apply::damaged(&name, &error))?,
+                    .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
             };
             let images_own = want.presence == Presence::UnlessInImage
                 && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));

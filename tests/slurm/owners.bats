@@ -164,6 +164,19 @@ OF_ROOT=$'/closed/cat 2001:2001\n/roots 2001:2001\n/alices 0:0\n/bobs 2002:2002\
 	done
 }
 
+@test "an image whose top directory only somebody else may enter is refused by coracle exec, with the cause" {
+	cp -a "$IMG/tree" made
+	chmod 700 made
+	chown bob made
+	mksquashfs made bobs.sqsh -noappend -quiet -no-progress >/dev/null
+	chmod 644 bobs.sqsh
+	run alice coracle exec bobs.sqsh true
+	((status == 125)) || fail "$output"
+	[[ ${lines[0]} == 'coracle: bobs.sqsh: its top directory has mode 0700 and is not yours: permission denied [image-unreadable]' ]] || fail "$output"
+	[[ ${lines[1]} == 'coracle: hint: '*chmod\ 755* ]] || fail "$output"
+	good srun -n1 --container=bobs.sqsh true
+}
+
 @test "explain says whose root's files are" {
 	closed_image closed.sqsh root
 	closed_image own.sqsh alice
