@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::mount::{MountAttr, mount_setattr};
-use super::{Channel, Error, Identity, Received, Result};
+use super::process::fork_in_user_namespace;
+use super::{Error, Identity, Result};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+/// How long the child process of a new namespace is there at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A map of owners for mounts: root's files show as a user's, that user's as root's, and all others as they are.
 ///
@@ -58,22 +62,13 @@ fn swapped(id: u32) -> String {
     lines.join("\n")
 }
 
-/// A user namespace with these maps. The child process that makes it has ended once this returns.
+/// A user namespace with these maps. The child process that it begins with has ended once this returns.
 fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    let (ours, theirs) = Channel::pair()?;
-    let child = super::fork(move || {
-        let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
-        let said = theirs.send(&[u8::from(made.is_ok())], &[], deadline);
-        // Until the maps are written and the namespace is held.
-        let _ = theirs.receive(deadline);
-        u8::from(said.is_err())
+    let child = fork_in_user_namespace(|| {
+        // For as long as the maps may take, and no longer if this process is left alone.
+        std::thread::sleep(PATIENCE);
+        0
     })?;
-    let refused = || Error::new("unshare(CLONE_NEWUSER)", nix::errno::Errno::EPERM);
-    match ours.receive(deadline)? {
-        Received::Packet(packet) if packet.data == [1] => {}
-        _ => return Err(refused()),
-    }
     let folder = format!("/proc/{}", child.id());
     for (name, map) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("{folder}/{name}");
@@ -81,9 +76,7 @@ fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     }
     let path = format!("{folder}/ns/user");
     let namespace = File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
-    // It holds a copy of our end, so closing that would not tell it.
-    ours.send(&[1], &[], deadline)?;
-    child.wait()?;
+    child.kill()?;
     Ok(namespace.into())
 }
 
