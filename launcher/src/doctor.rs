@@ -22,6 +22,8 @@ use crate::slurm_client::{self, Slurmd};
 const BAD: u8 = 1;
 /// The oldest kernel on which everything is tried (docs/decisions.md).
 const OLDEST: (u32, u32) = (5, 14);
+/// The first kernel that maps owners of a squashfs.
+const MAPS_OWNERS: (u32, u32) = (6, 2);
 /// File systems of the kernel, and what is lost without them.
 const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
     ("squashfs", true, "SIF and squashfs images cannot be mounted"),
@@ -84,7 +86,12 @@ fn kernel(findings: &mut Findings) {
     let release = release.unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST => findings.good("kernel", &release),
+        (Some(major), Some(minor)) if (major, minor) >= MAPS_OWNERS => findings.good("kernel", &release),
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
+            findings.good("kernel", &release);
+            findings
+                .note("kernel", "in jobs, files of root in a squashfs stay root's: Linux 6.2 shows them as the user's");
+        }
         _ => findings.bad("kernel", format!("{release}: {}.{} is the oldest that works", OLDEST.0, OLDEST.1)),
     }
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
