@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::ns::enter_user_namespace_as;
-use super::{Attributes, Channel, Error, FsContext, Identity, Received, Result, check, open_beneath, show};
+use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Result, check, open_beneath, show};
 
 /// The character device behind every FUSE filesystem.
 const DEVICE: &str = "/dev/fuse";
@@ -43,11 +43,12 @@ impl FuseDevice {
     /// those that it says are the user's are nobody's. Only processes of exactly this user and primary group see it.
     ///
     /// The kernel takes owners as numbers of the user namespace that the mount was made in, and `/dev/fuse` was opened in
-    /// (fs/fuse/inode.c). So a child process does both in one where the user is root. It has ended once this returns.
+    /// (fs/fuse/inode.c). So another process does both in one where the user is root. It belongs to init and ends by itself:
+    /// its copy of the mount table takes the kernel milliseconds to give up.
     pub fn open_as_root(kind: &str) -> Result<(Self, OwnedFd)> {
         let deadline = Instant::now() + CHILD;
         let (ours, theirs) = Channel::pair()?;
-        let child = super::fork(|| {
+        let work = || {
             let made = enter_user_namespace_as(0, 0).and_then(|()| {
                 let device = Self::open()?;
                 let tree = device.mount_for((0, 0), false, kind)?;
@@ -58,9 +59,10 @@ impl FuseDevice {
                 Err(error) => theirs.send(&(error.errno() as i32).to_le_bytes(), &[], deadline),
             };
             u8::from(sent.is_err())
-        })?;
+        };
+        super::fork(|| u8::from(super::fork(work).map(Child::release).is_err()))?.wait()?;
+        drop(theirs);
         let received = ours.receive(deadline)?;
-        child.wait()?;
         let failed = |errno| Error::new("mounting FUSE in a user namespace", errno);
         let Received::Packet(packet) = received else { return Err(failed(Errno::ECHILD)) };
         if let Ok(number) = packet.data.as_slice().try_into().map(i32::from_le_bytes) {
