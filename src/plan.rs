@@ -73,12 +73,46 @@ pub struct Sighting {
 pub struct Plan {
     /// What is mounted as the root.
     pub image: Image,
+    /// Owners that its files show.
+    pub owners: Owners,
     /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
     pub layer: BTreeMap<PathBuf, Shape>,
     /// Where writes into the image go; without it the root is read-only.
     pub upper: Option<Upper>,
     /// What is mounted into it, parents before children.
     pub mounts: Vec<Mount>,
+}
+
+/// Owners that the files of an image show in the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Owners {
+    /// Those that the image says.
+    #[default]
+    Image,
+    /// The user where the image says root, root where it says the user.
+    RootIsUser,
+    /// The user, whoever the image says.
+    AllAreUsers,
+}
+
+impl Owners {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::RootIsUser => "root-as-user",
+            Self::AllAreUsers => "all-as-user",
+        }
+    }
+
+    /// The same in a sentence.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Image => "files are shown as those of their owners in the image",
+            Self::RootIsUser => "files of root are shown as the user's",
+            Self::AllAreUsers => "all files are shown as the user's",
+        }
+    }
 }
 
 /// Where writes into the image go.
@@ -247,7 +281,7 @@ impl Plan {
             });
         }
         // A map of paths has every folder before what is below it.
-        Ok(Self { image, layer, upper, mounts })
+        Ok(Self { image, owners: Owners::default(), layer, upper, mounts })
     }
 }
 
@@ -298,7 +332,9 @@ fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
 
 impl fmt::Display for Plan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "image  {} ro,nosuid,nodev", self.image)?;
+        let owners = Some(self.owners).filter(|owners| *owners != Owners::Image).map(Owners::word);
+        let words = ["ro", "nosuid", "nodev"].into_iter().chain(owners).collect::<Vec<_>>();
+        writeln!(out, "image  {} {}", self.image, words.join(","))?;
         match &self.upper {
             None => {}
             Some(Upper::Memory(size)) => writeln!(out, "upper  (memory) size={size}")?,

@@ -12,7 +12,7 @@ use coracle::config::Config;
 use coracle::devices::{Devices, Node, Type};
 use coracle::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
 use coracle::mpi::{Fit, Over, Shown};
-use coracle::plan::{Obstacle, Plan, Shape, Sight, Sighting, Upper};
+use coracle::plan::{Obstacle, Owners, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
 use coracle::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, wants};
@@ -156,7 +156,14 @@ impl Case {
         }
         let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };
         let image = Image { container: Container::Sif, layers: vec![root] };
-        Ok(Plan::build(image, Upper::of(&request.settings, &config), &sightings)?)
+        let owners = match self.one.get("owners").map(String::as_str) {
+            None => Owners::Image,
+            Some("root-as-user") => Owners::RootIsUser,
+            Some("all-as-user") => Owners::AllAreUsers,
+            Some(word) => panic!("owners: {word}"),
+        };
+        let plan = Plan::build(image, Upper::of(&request.settings, &config), &sightings)?;
+        Ok(Plan { owners, ..plan })
     }
 }
 

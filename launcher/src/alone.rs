@@ -116,7 +116,7 @@ impl Order<'_> {
             notes,
             server: None,
             confinement: None,
-            explains: false,
+            explains: None,
             clock: Clock::start(),
         };
         Ok((run, directory))

@@ -36,7 +36,6 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let image = given.container.as_os_str();
     let order = Order { raw, image, config: &given.config, user: given.user.as_deref() };
     let (mut run, directory) = order.prepare()?;
-    run.explains = true;
     if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
         page.line("scope", "scope", "steps", "steps: the job script runs on the node");
         page.end()?;
@@ -67,6 +66,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
     };
     page.line("policy", "rule", verdict.rule.as_str(), &format!("allowed by {}, read {reader}", verdict.rule));
+    run.explains = Some(verdict.reader);
     page.keep("reader", if verdict.reader == Reader::Kernel { "kernel" } else { "squashfuse" });
     let grant = match run.authority {
         Authority::Root => verdict,
@@ -87,6 +87,8 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let start = run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string();
     page.line("start", "workdir", start.as_str(), &start);
     let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    let owners = container.plan.owners;
+    page.line("owners", "owners", owners.word(), owners.sentence());
     page.lines("gpu", gpus(&run));
     page.lines("mpi", host_mpi(&run));
     let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;

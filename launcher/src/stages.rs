@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use coracle::devices::too_old;
 use coracle::env::{Change, Pair, Rules};
 use coracle::image::{Container as Wrapping, Image};
 use coracle::options::Id;
-use coracle::plan::{Plan, Shape, Sight, Sighting, Upper};
-use coracle::policy::{self, Form, Grant, Job, Provenance};
+use coracle::plan::{Owners, Plan, Shape, Sight, Sighting, Upper};
+use coracle::policy::{self, Form, Grant, Job, Provenance, Reader};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings, Variable};
 use coracle::store::Shelf;
@@ -21,7 +21,7 @@ use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
 use coracle::wire::Here;
 use nix::fcntl::OFlag;
 
-use crate::apply::{self, Disk, Rights, Sources};
+use crate::apply::{self, Disk, Mounted, Rights, Sources};
 use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::confine::Confinement;
@@ -83,8 +83,8 @@ pub struct Run {
     pub notes: Vec<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
     pub confinement: Option<Confinement>,
-    /// It is only told what a step would get, whoever asks.
-    pub explains: bool,
+    /// It is only told what a step would get, whoever asks; and with this reader of the image.
+    pub explains: Option<Reader>,
     /// How long each phase took.
     pub clock: Clock,
 }
@@ -387,9 +387,10 @@ impl Run {
         script_folder: Option<&Path>,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        let (image, watches) = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let Mounted { tree, watches, owners } = mounted;
         self.clock.lap("mount");
-        let built = self.build_on(proxy, loaded, here, script_folder, image);
+        let built = self.build_on(proxy, loaded, here, script_folder, (tree, owners));
         watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
     }
 
@@ -399,7 +400,7 @@ impl Run {
         loaded: &Loaded,
         here: &Here,
         script_folder: Option<&Path>,
-        image: OwnedFd,
+        (image, owners): (OwnedFd, Owners),
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
         let wanted = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
@@ -418,10 +419,14 @@ impl Run {
             self.clock.lap("driver");
         }
         let around = self.surroundings(here, loaded, script_folder);
-        let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;
+        let owners = match (self.explains, self.authority) {
+            (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
+            _ => owners,
+        };
+        let (plan, sources) = self.plan(proxy, loaded, (image.as_fd(), owners), &around)?;
         let of_a_step = Surroundings { devices: Some(&self.provision.devices), ..around };
-        let shown = match self.explains && around != of_a_step {
-            true => Some(self.plan(proxy, loaded, image.as_fd(), &of_a_step)?.0),
+        let shown = match self.explains.is_some() && around != of_a_step {
+            true => Some(self.plan(proxy, loaded, (image.as_fd(), owners), &of_a_step)?.0),
             false => None,
         };
         self.clock.lap("plan");
@@ -442,7 +447,7 @@ impl Run {
         &self,
         proxy: &Proxy,
         loaded: &Loaded,
-        image: std::os::fd::BorrowedFd<'_>,
+        (image, owners): (BorrowedFd<'_>, Owners),
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Sources), Refusal> {
         let name = self.image.to_string();
@@ -461,7 +466,7 @@ impl Run {
                 }
                 _ => rights
                     .during(|| survey::look(image, &want.target))
-                    .map_err(|error| apply::damaged(&name, &error))?,
+                    .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
             };
             let images_own = want.presence == Presence::UnlessInImage
                 && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
@@ -487,7 +492,7 @@ impl Run {
             sources.upper = Some(folder);
         }
         let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
-        Ok((plan, sources))
+        Ok((Plan { owners, ..plan }, sources))
     }
 
     /// Whether a source is within the bounds of the site's rules; false, if the container does without it.

@@ -4,14 +4,18 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::{Attributes, Error, FsContext, Identity, Result, check, open_beneath, show};
+use super::ns::enter_user_namespace_as;
+use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Result, check, open_beneath, show};
 
 /// The character device behind every FUSE filesystem.
 const DEVICE: &str = "/dev/fuse";
+/// How long a child process may take for a handful of system calls.
+const CHILD: Duration = Duration::from_secs(10);
 
 /// One end of a FUSE connection: whoever reads the requests from it is the filesystem. The connection breaks when the
 /// last descriptor of it is closed.
@@ -32,16 +36,57 @@ impl FuseDevice {
     ///
     /// Nothing here waits for that process. `kind` is what mount tables say behind `fuse.`.
     pub fn mount(&self, identity: &Identity, kind: &str) -> Result<OwnedFd> {
+        self.mount_for((identity.uid, identity.gid), true, kind)
+    }
+
+    /// Opens one and mounts it, detached, so that files which its process says are root's are this process' user's, and
+    /// those that it says are the user's are nobody's. Only processes of exactly this user and primary group see it.
+    ///
+    /// The kernel takes owners as numbers of the user namespace that the mount was made in, and `/dev/fuse` was opened in
+    /// (fs/fuse/inode.c). So another process does both in one where the user is root. It belongs to init and ends by itself:
+    /// its copy of the mount table takes the kernel milliseconds to give up.
+    pub fn open_as_root(kind: &str) -> Result<(Self, OwnedFd)> {
+        let deadline = Instant::now() + CHILD;
+        let (ours, theirs) = Channel::pair()?;
+        let work = || {
+            let made = enter_user_namespace_as(0, 0).and_then(|()| {
+                let device = Self::open()?;
+                let tree = device.mount_for((0, 0), false, kind)?;
+                Ok((device, tree))
+            });
+            let sent = match &made {
+                Ok((device, tree)) => theirs.send(&[0], &[device.as_fd(), tree.as_fd()], deadline),
+                Err(error) => theirs.send(&(error.errno() as i32).to_le_bytes(), &[], deadline),
+            };
+            u8::from(sent.is_err())
+        };
+        super::fork(|| u8::from(super::fork(work).map(Child::release).is_err()))?.wait()?;
+        drop(theirs);
+        let received = ours.receive(deadline)?;
+        let failed = |errno| Error::new("mounting FUSE in a user namespace", errno);
+        let Received::Packet(packet) = received else { return Err(failed(Errno::ECHILD)) };
+        if let Ok(number) = packet.data.as_slice().try_into().map(i32::from_le_bytes) {
+            return Err(failed(Errno::from_raw(number)));
+        }
+        match <[OwnedFd; 2]>::try_from(packet.fds) {
+            Ok([device, tree]) => Ok((Self { file: device.into() }, tree)),
+            Err(_) => Err(failed(Errno::EBADMSG)),
+        }
+    }
+
+    fn mount_for(&self, (uid, gid): (u32, u32), everybody: bool, kind: &str) -> Result<OwnedFd> {
         let context = FsContext::open(c"fuse")?;
         context.string(c"source", "coracle")?;
         context.string(c"subtype", kind)?;
         // The kernel takes this number as text only (fs/fuse/inode.c, fsparam_fd); `rootmode` is octal.
         context.string(c"fd", &self.file.as_raw_fd().to_string())?;
         context.string(c"rootmode", "40000")?;
-        context.string(c"user_id", &identity.uid.to_string())?;
-        context.string(c"group_id", &identity.gid.to_string())?;
-        // Without it root itself may not look at it, and so could not build on it.
-        context.flag(c"allow_other")?;
+        context.string(c"user_id", &uid.to_string())?;
+        context.string(c"group_id", &gid.to_string())?;
+        if everybody {
+            // Without it root itself may not look at it, and so could not build on it.
+            context.flag(c"allow_other")?;
+        }
         context.flag(c"default_permissions")?;
         context.flag(c"ro")?;
         context.mount(Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false })

@@ -1,25 +1,45 @@
-//! Mounts that show other owners than the filesystem has (mount_setattr(2), MOUNT_ATTR_IDMAP).
+//! Mounts that show other owners than the file system has (mount_setattr(2), MOUNT_ATTR_IDMAP).
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::mount::{MountAttr, mount_setattr};
-use super::{Channel, Error, Identity, Received, Result};
+use super::process::fork_in_user_namespace;
+use super::{Error, Identity, Result};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+/// How long the child process of a new namespace is there at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Shows in the detached mount `tree` what is root's as the user's, and the other way round; all other owners as they
-/// are. EINVAL: the filesystem cannot do that (squashfs before Linux 6.2, erofs before 5.19, overlay), or the kernel.
+/// A map of owners for mounts: root's files show as a user's, that user's as root's, and all others as they are.
 ///
-/// Never for a mount of something that the node has, too: the user would become the owner of root's files.
-pub fn swap_root_and(identity: &Identity, tree: impl AsFd) -> Result<()> {
-    let namespace = user_namespace(&swapped(identity.uid), &swapped(identity.gid))?;
-    let attr = MountAttr {
-        attr_set: MOUNT_ATTR_IDMAP,
-        userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
-        ..MountAttr::default()
-    };
-    mount_setattr(tree, 0, &attr, || "MOUNT_ATTR_IDMAP".into())
+/// A map is one to one (user_namespaces(7)), so root's files cannot become the user's while the user's stay their own.
+#[derive(Debug)]
+pub struct OwnerMap {
+    /// A user namespace that exists for its maps only: no process is in it.
+    namespace: OwnedFd,
+}
+
+impl OwnerMap {
+    /// Makes the map, which takes a child process and CAP_SYS_ADMIN. ENOSPC: the limit user.max_user_namespaces.
+    pub fn swap_root_and(identity: &Identity) -> Result<Self> {
+        let namespace = user_namespace(&swapped(identity.uid), &swapped(identity.gid))?;
+        Ok(Self { namespace })
+    }
+
+    /// Shows the owners by this map in the detached mount `tree`. EINVAL: the file system cannot do that (squashfs before
+    /// Linux 6.2, erofs before 5.19, overlay and most FUSE servers never), or the kernel.
+    ///
+    /// Never for a mount of something that the node has, too: the user would become the owner of root's files.
+    pub fn show_in(&self, tree: impl AsFd) -> Result<()> {
+        let attr = MountAttr {
+            attr_set: MOUNT_ATTR_IDMAP,
+            userns_fd: u64::from(self.namespace.as_raw_fd().unsigned_abs()),
+            ..MountAttr::default()
+        };
+        mount_setattr(tree, 0, &attr, || "MOUNT_ATTR_IDMAP".into())
+    }
 }
 
 /// The lines of a map (user_namespaces(7)): number on disk, number shown, how many.
@@ -42,22 +62,13 @@ fn swapped(id: u32) -> String {
     lines.join("\n")
 }
 
-/// A user namespace that exists for its maps only: nobody is in it once this has returned.
+/// A user namespace with these maps. The child process that it begins with has ended once this returns.
 fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    let (ours, theirs) = Channel::pair()?;
-    let child = super::fork(move || {
-        let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
-        let said = theirs.send(&[u8::from(made.is_ok())], &[], deadline);
-        // Until the maps are written and the namespace is held.
-        let _ = theirs.receive(deadline);
-        u8::from(said.is_err())
+    let child = fork_in_user_namespace(|| {
+        // For as long as the maps may take, and no longer if this process is left alone.
+        std::thread::sleep(PATIENCE);
+        0
     })?;
-    let refused = || Error::new("unshare(CLONE_NEWUSER)", nix::errno::Errno::EPERM);
-    match ours.receive(deadline)? {
-        Received::Packet(packet) if packet.data == [1] => {}
-        _ => return Err(refused()),
-    }
     let folder = format!("/proc/{}", child.id());
     for (name, map) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("{folder}/{name}");
@@ -65,9 +76,7 @@ fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     }
     let path = format!("{folder}/ns/user");
     let namespace = File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
-    // It holds a copy of our end, so closing that would not tell it.
-    ours.send(&[1], &[], deadline)?;
-    child.wait()?;
+    child.kill()?;
     Ok(namespace.into())
 }
 

@@ -20,7 +20,6 @@ mod output;
 mod path;
 mod privilege;
 mod process;
-#[cfg(feature = "spank")]
 mod release;
 mod shared;
 mod socket;
@@ -38,7 +37,7 @@ pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
 pub use environ::{get_env, set_env, unset_env};
 pub use fuse::{CachedStat, FuseControl, FuseDevice};
-pub use idmap::swap_root_and;
+pub use idmap::OwnerMap;
 pub use listener::Listener;
 pub use loopdev::{LoopDevice, LoopError, configure_loop};
 pub use memory::{memory_file, read_whole};
@@ -59,7 +58,6 @@ pub use process::{
     CHANNEL, Child, Forked, close_others, die_with_parent, end_with_reader, fork, fork_alone, fork_contained,
     fork_into, ignore_signals, in_background, process_handle, reset_signals, spawn_reparented, while_cancellable,
 };
-#[cfg(feature = "spank")]
 pub use release::{Release, release, symbol, tested};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};

@@ -90,14 +90,19 @@ pub fn in_first_user_namespace() -> Result<bool> {
 /// EPERM and EACCES: the kernel's configuration, a security module, or a chroot around this process. ENOSPC: the limit
 /// user.max_user_namespaces. EINVAL: the kernel has none, or the process has threads.
 pub fn enter_user_namespace() -> Result<()> {
+    enter_user_namespace_as(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// The same; user and primary group have these numbers in the namespace.
+pub(super) fn enter_user_namespace_as(inside_uid: u32, inside_gid: u32) -> Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Error::new("unshare(CLONE_NEWUSER|CLONE_NEWNS)", errno))?;
     for (path, text) in [
         // Before the groups, which an unprivileged process may not map otherwise.
         ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{uid} {uid} 1")),
-        ("/proc/self/gid_map", format!("{gid} {gid} 1")),
+        ("/proc/self/uid_map", format!("{inside_uid} {uid} 1")),
+        ("/proc/self/gid_map", format!("{inside_gid} {gid} 1")),
     ] {
         std::fs::write(path, &text).map_err(|cause| Error::from_io(format!("write({path:?}, {text:?})"), &cause))?;
     }

@@ -74,6 +74,13 @@ impl Child {
         }
     }
 
+    /// Kills the child and waits until it is gone: for one that hangs in no file system.
+    pub fn kill(self) -> Result<()> {
+        // It may have ended by itself.
+        let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        self.wait().map(drop)
+    }
+
     /// Waits for the child to end. The status is the one of waitpid(2).
     pub fn wait(self) -> Result<WaitStatus> {
         let pid = self.pid;
@@ -129,20 +136,31 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// The C library does not know of the child: what it remembers of its own thread is the parent's (the thread id of raise(3)
 /// and of robust mutexes). `work` may use neither; an abort(3) in it ends in the trap behind the signal.
 pub fn fork_into(group: impl AsFd, work: impl FnOnce() -> u8) -> Result<Child> {
-    only_one_thread()?;
     let group = group.as_fd();
+    let call = || format!("clone3(CLONE_INTO_CGROUP, {})", super::show(group));
+    fork_with(CLONE_INTO_CGROUP, group.as_raw_fd().cast_unsigned().into(), call, work)
+}
+
+/// Like [`fork_into`]; the child begins in a user namespace of its own, which has no maps yet (user_namespaces(7)).
+pub(super) fn fork_in_user_namespace(work: impl FnOnce() -> u8) -> Result<Child> {
+    let flag = libc::CLONE_NEWUSER.cast_unsigned().into();
+    fork_with(flag, 0, || "clone3(CLONE_NEWUSER)".into(), work)
+}
+
+fn fork_with(flag: u64, cgroup: u64, call: impl FnOnce() -> String, work: impl FnOnce() -> u8) -> Result<Child> {
+    only_one_thread()?;
     // SAFETY: clone_args consists of integers, for which 0 stands for what is not wanted.
     let mut wanted: libc::clone_args = unsafe { std::mem::zeroed() };
-    wanted.flags = CLONE_INTO_CGROUP;
+    wanted.flags = flag;
     wanted.exit_signal = libc::SIGCHLD.cast_unsigned().into();
-    wanted.cgroup = group.as_raw_fd().cast_unsigned().into();
+    wanted.cgroup = cgroup;
     // SAFETY: the kernel reads as many bytes as are passed, which `wanted` has. Without CLONE_VM and a stack this is
     // fork(2), but for libc's handlers, which are there for other threads: of these there are none.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const wanted, size_of::<libc::clone_args>()) };
     match libc::pid_t::try_from(pid) {
         Ok(0) => run(|_| work()),
         Ok(pid) if pid > 0 => Ok(Child { pid: Pid::from_raw(pid) }),
-        _ => Err(Error::last(format!("clone3(CLONE_INTO_CGROUP, {})", super::show(group)))),
+        _ => Err(Error::last(call())),
     }
 }
 

@@ -171,7 +171,7 @@ erofs_on_loop() { # IMAGE
 	cp -a "$IMG/tree" mine
 	chmod 700 mine/etc
 	chown root mine/etc
-	at=node refused image-unreadable 'mine: a part of it is not for you' srun -n1 --container="$dir/mine" true
+	at=node refused image-unreadable 'mine: a directory above /etc/' srun -n1 --container="$dir/mine" true
 }
 
 @test "links of a directory lead nowhere outside of it" {

@@ -127,6 +127,8 @@ silent() { # COMPILER-ARGUMENT...
 	mkdir tree/proc tree/sys tree/dev tree/tmp
 	mksquashfs tree modes.sqsh -noappend -quiet -no-progress -p 'secret m 600 0 0' >/dev/null
 	chmod 644 modes.sqsh
+	# From release 0.2.0 on it shows all files as the user's.
+	! grep -q 'set file owner to uid' "$(type -P squashfuse_ll)" || return 0
 	run alice srun -n1 --container="$dir/modes.sqsh" /sh cat /secret
 	has_not secret$'\n'
 	((status != 0)) || fail "$output"

@@ -60,8 +60,8 @@ odd_environments() {
 	unsquashfs -quiet -no-progress -force -dest "$tree" "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
 	mkdir -p "$tree/.singularity.d/env"
 	echo 'export SECRET=1' >"$tree/.singularity.d/env/50-secret.sh"
-	mksquashfs "$tree" "$IMG/env-unreadable.sqsh" -noappend -quiet -no-progress -all-root \
-		-p '.singularity.d/env/50-secret.sh m 600 0 0' >/dev/null
+	mksquashfs "$tree" "$IMG/env-unreadable.sqsh" -noappend -quiet -no-progress \
+		-p '.singularity.d/env/50-secret.sh m 600 1 1' >/dev/null
 	rm "$tree/.singularity.d/env/50-secret.sh"
 	echo 'export FOUND=yes' >"$tree/.singularity.d/env/90-found.sh"
 	mkfifo "$tree/.singularity.d/env/50-fifo.sh"

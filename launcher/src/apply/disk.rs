@@ -4,15 +4,17 @@
 //! copy of its mount. Several filesystems of one image become one: an overlay of them all, read-only.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
 use coracle::config::Config;
 use coracle::image::{self, Filesystem, Image, Layer};
+use coracle::plan::Owners;
 use coracle::policy::{Grant, Reader};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, FsContext, Identity, LoopDevice, LoopError, MountNamespace, MountPropagation};
+use coracle::sys::{self, FsContext, Identity, LoopDevice, LoopError, MountNamespace, MountPropagation, OwnerMap};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -25,6 +27,19 @@ use crate::proxy::{Opened, Proxy};
 #[derive(Debug)]
 pub struct Disk {
     layers: Vec<Source>,
+    /// The map of owners, made for the first mount; nothing, if the node makes none.
+    map: OnceCell<Option<OwnerMap>>,
+}
+
+/// A new mount of an image, detached: read-only, no set-user-id, no devices.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The mount.
+    pub tree: OwnedFd,
+    /// Whoever uses the mount tells each of them what came of it.
+    pub watches: Vec<Watch>,
+    /// Owners that its files show.
+    pub owners: Owners,
 }
 
 /// Where the kernel reads one filesystem, or one tree, from.
@@ -78,7 +93,7 @@ impl Disk {
             copy.map_err(|cause| Refusal::system(name, &sys::Error::from_io("dup()", &cause)))
         };
         if opened.image.is_directory() {
-            return Ok(Self { layers: vec![Source::Directory(file()?)] });
+            return Ok(Self::of(vec![Source::Directory(file()?)]));
         }
         let mut layers = Vec::new();
         for layer in &opened.image.layers {
@@ -91,7 +106,11 @@ impl Disk {
                 filesystem => Source::Loop(attach_loop(proxy, opened, layer, name)?, filesystem),
             });
         }
-        Ok(Self { layers })
+        Ok(Self::of(layers))
+    }
+
+    fn of(layers: Vec<Source>) -> Self {
+        Self { layers, map: OnceCell::new() }
     }
 
     /// Whether a process of the user's reads it while it is mounted.
@@ -99,24 +118,40 @@ impl Disk {
         self.layers.iter().any(|layer| matches!(layer, Source::Fuse(..)))
     }
 
-    /// A new mount of it, detached: read-only, no set-user-id, no devices.
-    ///
-    /// Who uses a mount that comes with watches tells each of them what came of it.
+    /// Mounts it once more.
     pub fn mount(
         &self,
         name: &str,
         opened: &Opened,
         identity: &Identity,
         deadline: Instant,
-    ) -> Result<(OwnedFd, Vec<Watch>), Refusal> {
-        let (mut trees, mut watches) = (Vec::new(), Vec::new());
-        for layer in &self.layers {
-            let (tree, watch) = layer.mount(name, opened, identity, deadline)?;
-            trees.push(tree);
-            watches.extend(watch);
-        }
+    ) -> Result<Mounted, Refusal> {
+        let asked = match self.layers.first() {
+            Some(Source::Fuse(program, _)) => program.owners(identity),
+            _ => Owners::Image,
+        };
+        let mount = |owners| self.mount_layers(name, opened, (identity, owners), deadline);
+        let (mut trees, watches, owners) = match mount(asked) {
+            // The node may make no second user namespace.
+            Err(_) if asked == Owners::RootIsUser => {
+                let (trees, watches) = mount(Owners::Image)?;
+                (trees, watches, Owners::Image)
+            }
+            // What is nobody's there may be the user's own.
+            Ok((trees, watches)) if asked == Owners::RootIsUser && owner(trees.first()) != Some(identity.uid) => {
+                drop(trees);
+                watches.into_iter().try_for_each(|watch| watch.finish(name, Ok(())))?;
+                let (trees, watches) = mount(Owners::Image)?;
+                (trees, watches, Owners::Image)
+            }
+            mounted => {
+                let (trees, watches) = mounted?;
+                let owners = if self.is_served() { asked } else { self.show_owners(&trees, identity) };
+                (trees, watches, owners)
+            }
+        };
         let merged = match (trees.len(), trees.pop()) {
-            (1, Some(tree)) => return Ok((tree, watches)),
+            (1, Some(tree)) => return Ok(Mounted { tree, watches, owners }),
             (_, Some(top)) => {
                 trees.push(top);
                 self.merge(name, &trees)
@@ -124,7 +159,7 @@ impl Disk {
             (_, None) => Err(Refusal::new(Kind::Internal, name, "an image without a filesystem")),
         };
         match merged {
-            Ok(tree) => Ok((tree, watches)),
+            Ok(tree) => Ok(Mounted { tree, watches, owners }),
             Err(refusal) => {
                 Err(watches.into_iter().fold(refusal, |refusal, watch| match watch.finish::<()>(name, Err(refusal)) {
                     Err(refusal) => refusal,
@@ -132,6 +167,38 @@ impl Disk {
                 }))
             }
         }
+    }
+
+    /// A mount of each of its file systems. Owners are what squashfuse_ll is asked to show.
+    fn mount_layers(
+        &self,
+        name: &str,
+        opened: &Opened,
+        (identity, owners): (&Identity, Owners),
+        deadline: Instant,
+    ) -> Result<(Vec<OwnedFd>, Vec<Watch>), Refusal> {
+        let (mut trees, mut watches) = (Vec::new(), Vec::new());
+        for layer in &self.layers {
+            let (tree, watch) = layer.mount(name, opened, (identity, owners), deadline)?;
+            trees.push(tree);
+            watches.extend(watch);
+        }
+        Ok((trees, watches))
+    }
+
+    /// Shows root's files as the user's in the file systems of an image file, as far as the kernel can.
+    ///
+    /// Only if the top directory is root's: in an image of the user's own tree they would lose what only they may read. A
+    /// kernel that can map the first file system and not one above it shows those of that one as they are.
+    fn show_owners(&self, trees: &[OwnedFd], identity: &Identity) -> Owners {
+        let of_a_file = matches!(self.layers.first(), Some(Source::Loop(..) | Source::File(_)));
+        if !of_a_file || identity.uid == 0 || owner(trees.first()) != Some(0) || kernel() < OVERLAYS_MAPPED {
+            return Owners::Image;
+        }
+        let map = self.map.get_or_init(|| OwnerMap::swap_root_and(identity).ok());
+        let Some(map) = map else { return Owners::Image };
+        let shown = trees.iter().take_while(|tree| map.show_in(tree).is_ok()).count();
+        if shown == 0 { Owners::Image } else { Owners::RootIsUser }
     }
 
     /// Makes one tree of several, each above those before it.
@@ -167,12 +234,12 @@ impl Source {
         &self,
         name: &str,
         opened: &Opened,
-        identity: &Identity,
+        (identity, owners): (&Identity, Owners),
         deadline: Instant,
     ) -> Result<(OwnedFd, Option<Watch>), Refusal> {
         let mounted = match self {
             Self::Fuse(program, offset) => {
-                let (tree, watch) = program.mount(name, &opened.file, *offset, identity, deadline)?;
+                let (tree, watch) = program.mount(name, &opened.file, *offset, (identity, owners), deadline)?;
                 return Ok((tree, Some(watch)));
             }
             Self::Loop(device, Filesystem::Squashfs(_)) => mount_filesystem(c"squashfs", &device.source(), false),
@@ -287,6 +354,26 @@ fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identit
         _ => Ok(true),
     }
 }
+
+/// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in its user's own namespace.
+pub fn owners_in_a_step(here: Owners, reader: Reader) -> Owners {
+    match (here, reader) {
+        (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel() >= SQUASHFS_MAPPED => Owners::RootIsUser,
+        (Owners::AllAreUsers, Reader::Fuse | Reader::Own) => Owners::AllAreUsers,
+        _ => Owners::Image,
+    }
+}
+
+/// The first kernel that maps owners of a squashfs.
+const SQUASHFS_MAPPED: (u32, u32) = (6, 2);
+
+/// The owner of a mount's top directory; nothing, if it cannot be read, for which the image is refused later.
+fn owner(tree: Option<&OwnedFd>) -> Option<u32> {
+    nix::sys::stat::fstat(tree?).ok().map(|top| top.st_uid)
+}
+
+/// The first kernel whose overlays take layers with mapped owners: before, a container could be refused for that.
+const OVERLAYS_MAPPED: (u32, u32) = (5, 19);
 
 /// Major and minor number of the running kernel; nothing is older than 0.0.
 fn kernel() -> (u32, u32) {

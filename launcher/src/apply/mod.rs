@@ -21,12 +21,12 @@ use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
 use coracle::view::{Origin, Source};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{Mode, SFlag};
 
 use crate::accounts;
 use crate::proxy::{Account, Proxy};
 
-pub use disk::{Disk, Rights};
+pub use disk::{Disk, Mounted, Rights, owners_in_a_step};
 pub use root::SOURCE;
 
 /// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are
@@ -45,6 +45,21 @@ pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
     }
     Refusal::new(Kind::ImageFormat, name, format!("the kernel cannot read it: {error}"))
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")
+}
+
+/// Refuses an image in which `target` could not be looked up; see [`damaged`].
+pub fn unusable(name: &str, image: BorrowedFd<'_>, target: &Path, error: &sys::Error) -> Refusal {
+    if error.errno() != Errno::EACCES {
+        return damaged(name, error);
+    }
+    let refuse = |cause: String| Refusal::new(Kind::ImageUnreadable, name, cause);
+    match nix::sys::stat::fstat(image).map(|top| Mode::from_bits_truncate(top.st_mode)) {
+        Ok(mode) if !mode.contains(Mode::S_IXOTH) => {
+            refuse(format!("its top directory has mode {:04o} and is not yours: permission denied", mode.bits()))
+                .hint("its owner can make it again from a tree after chmod 755 of the tree's top")
+        }
+        _ => refuse(format!("a directory above {} in it is closed to you: permission denied", target.display())),
+    }
 }
 
 /// What was opened for a plan.

@@ -66,10 +66,6 @@ impl Stage {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
             return Ok(image);
         }
-        if plan.upper.is_some() && !plan.image.is_directory() {
-            // Where the kernel cannot, what is root's in the image stays so, as with Apptainer.
-            let _ = sys::swap_root_and(identity, &image);
-        }
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
         // The topmost folder that overlay merges gives the root its mode.

@@ -12,6 +12,8 @@ use crate::userns;
 
 /// The oldest kernel on which everything is tried (docs/decisions.md).
 const OLDEST: (u32, u32) = (5, 14);
+/// The first kernel that maps owners of a squashfs.
+const MAPS_OWNERS: (u32, u32) = (6, 2);
 /// File systems of the kernel, and what is lost without them.
 const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
     ("squashfs", true, "SIF and squashfs images cannot be mounted"),
@@ -57,7 +59,12 @@ fn release(findings: &mut Findings) {
     let release = release.unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST => findings.ok("kernel", &release),
+        (Some(major), Some(minor)) if (major, minor) >= MAPS_OWNERS => findings.ok("kernel", &release),
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
+            findings.ok("kernel", &release);
+            let text = "in jobs, files of root in a squashfs stay root's: Linux 6.2 shows them as the user's";
+            findings.warning("kernel", text);
+        }
         _ => findings.lacks(
             Role::Compute,
             "kernel",

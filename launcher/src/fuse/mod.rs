@@ -20,6 +20,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use coracle::plan::Owners;
 use coracle::report::{Kind, Refusal};
 use coracle::request::step_name;
 use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Received};
@@ -47,7 +48,8 @@ pub struct Slurmstepd {
 }
 
 impl Program {
-    /// Starts it for the image that the user calls `name`, and answers the mount, which belongs to no namespace yet.
+    /// Starts it for the image that the user calls `name`, whose files are to show these owners, and answers the mount,
+    /// which belongs to no namespace yet.
     ///
     /// When `deadline` comes before [`Watch::finish`], the mount is broken and the process killed.
     pub fn mount(
@@ -55,7 +57,7 @@ impl Program {
         name: &str,
         image: &File,
         offset: u64,
-        identity: &Identity,
+        (identity, owners): (&Identity, Owners),
         deadline: Instant,
     ) -> Result<(OwnedFd, Watch), Refusal> {
         let system = |error: sys::Error| {
@@ -69,18 +71,23 @@ impl Program {
             }
         };
         let executable = self.executable().map_err(system)?;
-        let device = FuseDevice::open().map_err(system)?;
-        let tree = device.mount(identity, NAME).map_err(system)?;
+        let made = match owners {
+            Owners::RootIsUser => FuseDevice::open_as_root(NAME),
+            _ => FuseDevice::open().and_then(|device| device.mount(identity, NAME).map(|tree| (device, tree))),
+        };
+        let (device, tree) = made.map_err(system)?;
+        let shown = (owners == Owners::AllAreUsers).then_some(identity);
         let held = tree.try_clone().map_err(|cause| system(sys::Error::from_io("dup(the image's mount)", &cause)))?;
         let control = self.is_roots().then(|| FuseControl::of(&tree)).transpose().map_err(system)?;
         // One that has died meanwhile is one that is gone.
         let daemon = self.daemon.and_then(|daemon| sys::process_handle(daemon.pid).ok());
         let (ours, theirs) = Channel::pair().map_err(system)?;
         let guard = |forked: &Forked| {
-            let serve = |forked: &Forked| match self.serve(forked, &executable, &device, image, offset, identity) {
-                Ok(never) => match never {},
-                Err(_) => 127,
-            };
+            let serve =
+                |forked: &Forked| match self.serve(forked, &executable, &device, (image, offset), identity, shown) {
+                    Ok(never) => match never {},
+                    Err(_) => 127,
+                };
             // The mount itself must not stay open here, nor its other end but in the process that serves it.
             let mut kept = vec![theirs.as_fd()];
             kept.extend(control.iter().flat_map(FuseControl::descriptors));
@@ -103,16 +110,16 @@ impl Program {
         }
     }
 
-    /// Becomes squashfuse_ll. It has the user's rights and no more, an empty environment, and of our descriptors only
+    /// Becomes squashfuse_ll, which shows all files as those of the user `shown`. It has the user's rights and no more, an empty environment, and of our descriptors only
     /// the image and its end of the mount.
     fn serve(
         &self,
         forked: &Forked,
         executable: &Executable<'_>,
         device: &FuseDevice,
-        image: &File,
-        offset: u64,
+        (image, offset): (&File, u64),
         identity: &Identity,
+        shown: Option<&Identity>,
     ) -> sys::Result<std::convert::Infallible> {
         let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
         let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
@@ -134,10 +141,11 @@ impl Program {
                 .map_err(|errno| failed("fcntl(F_SETFD)", errno))?;
         }
         let text = |text: String| CString::new(text).map_err(|_| failed("execve()", Errno::EINVAL));
+        let owner = shown.map(|user| format!(",uid={},gid={}", user.uid, user.gid)).unwrap_or_default();
         let arguments = [
             text(NAME.to_owned())?,
             text("-f".to_owned())?,
-            text(format!("-ooffset={offset}"))?,
+            text(format!("-ooffset={offset}{owner}"))?,
             // The user's path may lead elsewhere by now; this is the file that was judged.
             text(format!("/proc/self/fd/{}", image.as_raw_fd()))?,
             // libfuse takes this for a mount that has been made (mount.fuse3(8)).

@@ -11,9 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use coracle::config::{self, Config, Squashfuse};
+use coracle::plan::Owners;
 use coracle::policy::Reader;
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Attributes, FsContext};
+use coracle::sys::{self, Attributes, FsContext, Identity};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 
@@ -27,6 +28,9 @@ const COPY: &CStr = c"squashfuse_ll";
 const UNREADABLE: u32 = 0o711;
 /// The largest program that is copied, in bytes.
 const MAX_SIZE: u64 = 64 << 20;
+/// Of its own list of options, if it has `uid` and `gid`, as from release 0.2.0 on. libfuse describes its options of these
+/// names, which squashfuse_ll does not have, in other words.
+const SETS_OWNERS: &[u8] = b"set file owner to uid";
 /// The switch that makes every process one that its user may look into (proc_sys_fs(5)).
 const DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
 
@@ -36,6 +40,8 @@ pub struct Program {
     path: CString,
     /// The program, open, if root starts it.
     file: Option<File>,
+    /// It can show all files as one user's.
+    sets_owners: bool,
     /// The step that it is for.
     pub(super) daemon: Option<Slurmstepd>,
 }
@@ -93,7 +99,10 @@ impl Program {
     fn new(place: &Path, file: Option<File>) -> Result<Self, Refusal> {
         let wrong = |_| Refusal::new(Kind::Config, place.display().to_string(), "a path with a NUL");
         let path = CString::new(place.as_os_str().as_bytes()).map_err(wrong)?;
-        Ok(Self { path, file, daemon: None })
+        // What a refused or damaged program is, is said when it is started.
+        let bytes = std::fs::read(place).unwrap_or_default();
+        let sets_owners = bytes.windows(SETS_OWNERS.len()).any(|window| window == SETS_OWNERS);
+        Ok(Self { path, file, sets_owners, daemon: None })
     }
 
     /// The program's file.
@@ -109,6 +118,19 @@ impl Program {
     /// True if root starts it, and so has the means to break the connection (fusectl).
     pub(super) fn is_roots(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Owners that it is asked to show.
+    pub fn owners(&self, identity: &Identity) -> Owners {
+        // It takes an int, and 0 for nothing.
+        let ids = [identity.uid, identity.gid];
+        match self.sets_owners && ids.iter().all(|id| (1..=i32::MAX.unsigned_abs()).contains(id)) {
+            _ if identity.uid == 0 => Owners::Image,
+            true => Owners::AllAreUsers,
+            // A FUSE mount of root's that everybody sees has the node's own owners.
+            false if self.is_roots() => Owners::Image,
+            false => Owners::RootIsUser,
+        }
     }
 
     /// What is to be executed: a copy on a file system of its own, which goes with the process.
@@ -176,6 +198,24 @@ mod tests {
         for fine in ["0\n", "2\n", ""] {
             refuse_dumpable(fine).unwrap();
         }
+    }
+
+    #[test]
+    fn a_program_is_asked_for_owners_only_if_it_lists_the_options() {
+        let user = |uid, gid| Identity { uid, gid, groups: Vec::new() };
+        let program = |content: &[u8]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&file, content).unwrap();
+            Program::new(file.path(), None).unwrap()
+        };
+        let new = program(b"\x7fELF    -o uid=N               set file owner to uid N\n\0");
+        let old = program(b"\x7fELFuid=%d\0gid=%d\0    -o uid=N               set file owner\n\0");
+        assert_eq!(new.owners(&user(2001, 100)), Owners::AllAreUsers);
+        assert_eq!(old.owners(&user(2001, 100)), Owners::RootIsUser);
+        for (uid, gid) in [(2001, 0), (u32::MAX - 1, 100), (2001, 1 << 31)] {
+            assert_eq!(new.owners(&user(uid, gid)), Owners::RootIsUser, "{uid}:{gid}");
+        }
+        assert_eq!(new.owners(&user(0, 0)), Owners::Image);
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Server {
             notes,
             server,
             confinement: None,
-            explains: false,
+            explains: None,
             clock: Clock::start(),
         });
         Ok(match step {
