@@ -20,6 +20,7 @@ use crate::place;
 use crate::slurm_client;
 use crate::stages::{Authority, Run};
 use crate::userns;
+use crate::variables;
 
 /// What was typed.
 pub struct Order<'a> {
@@ -95,6 +96,7 @@ impl Order<'_> {
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
+            named: variables::directories(&environment, &settings),
             settings,
             client: None,
             helper: place::helper(),

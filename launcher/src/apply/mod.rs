@@ -13,12 +13,12 @@ mod root;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
-use coracle::view::{Origin, Source};
+use coracle::view::{Origin, Source, TIME_ZONE};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
@@ -72,6 +72,7 @@ pub fn build(
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
     let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
 
+    let copies = copies(plan, &sources.sightings, identity);
     let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
 
     let home = MountNamespace::current().map_err(system)?;
@@ -80,7 +81,7 @@ pub fn build(
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
         let stage = root::Stage::attach().map_err(system)?;
-        let root = stage.root(name, plan, image, upper.as_ref(), identity)?;
+        let root = stage.root(name, plan, image, upper.as_ref(), &copies, identity)?;
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
@@ -147,7 +148,11 @@ fn name_of(place: &Path) -> &str {
 
 /// A detached copy of what a mount shows; nothing for the files that we write ourselves.
 fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, Refusal> {
-    let Source::Node(path) = &mount.source else { return Ok(None) };
+    let path = match &mount.source {
+        Source::Node(path) => path,
+        Source::TimeZone => Path::new(TIME_ZONE),
+        _ => return Ok(None),
+    };
     let source = sources.get(mount.index).and_then(Option::as_ref);
     let source =
         source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
@@ -162,6 +167,24 @@ fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Ref
     Ok(tree)
 }
 
+/// The longest file that is copied, in bytes: those of time zones have about 4,000.
+const MAX_COPY: usize = 64 << 10;
+
+/// The plan's copies with their content, read with the user's rights. One that cannot be read is left out, as one that the
+/// node lacks would be.
+fn copies(plan: &Plan, sources: &[Option<OwnedFd>], identity: &Identity) -> Vec<(PathBuf, Vec<u8>)> {
+    let read = |index: usize| {
+        let source = sources.get(index)?.as_ref()?;
+        let kind = nix::sys::stat::fstat(source).ok()?.st_mode;
+        if SFlag::from_bits_truncate(kind) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return None;
+        }
+        let file = sys::with_fs_identity(identity, || sys::open_again(source, OFlag::O_RDONLY)).ok()?.ok()?;
+        sys::read_whole(&file, MAX_COPY).ok()
+    };
+    plan.copies.iter().filter_map(|(place, index)| Some((place.clone(), read(*index)?))).collect()
+}
+
 /// Mounts `tree` at its place.
 fn attach(
     root: BorrowedFd<'_>,
@@ -172,7 +195,9 @@ fn attach(
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
-    let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks);
+    // A mount covers a link as it covers a file, if it is opened itself.
+    let lookup = if mount.source == Source::TimeZone { Lookup::LastIsALink } else { Lookup::NoLinks };
+    let find = || sys::open_in_root(root, &mount.place, OFlag::O_PATH, lookup);
     let target = if mount.nested {
         sys::with_fs_identity(identity, find).map_err(failed)?.map_err(|error| {
             let refusal = Refusal::new(
