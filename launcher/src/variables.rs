@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use coracle::env::names::{DIRECTORIES, passes_clean};
 use coracle::env::{Change, Environment, INSIDE, Item, OUTER, Pair, Record, Rules, script};
+use coracle::image::oci::program_in;
 use coracle::image::sif::{self, DATA_JSON, OCI_CONFIG};
 use coracle::report::{Kind, Refusal};
 use coracle::request::Settings;
@@ -428,6 +429,7 @@ fn in_a_shell(
 struct OciConfig {
     env: Vec<String>,
     entrypoint: Vec<String>,
+    working_dir: Option<String>,
 }
 
 /// The configuration among a SIF's data objects, if there is one.
@@ -454,7 +456,11 @@ fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
         }
     };
     match config.is_object() {
-        true => Ok(OciConfig { env: list("Env")?, entrypoint: list("Entrypoint")? }),
+        true => Ok(OciConfig {
+            env: list("Env")?,
+            entrypoint: list("Entrypoint")?,
+            working_dir: config.get("WorkingDir").and_then(serde_json::Value::as_str).map(str::to_owned),
+        }),
         false => Err("not an object".into()),
     }
 }
@@ -466,8 +472,11 @@ fn entrypoint(config: Option<OciConfig>) -> Option<Vec<String>> {
     if Path::new(RUNSCRIPT).exists() && (config.is_none() || Path::new(SHELL).exists()) {
         return Some(vec![RUNSCRIPT.to_owned()]);
     }
-    if let Some(config) = config {
-        return Some(config.entrypoint);
+    if let Some(OciConfig { mut entrypoint, working_dir, .. }) = config {
+        if let Some(program) = entrypoint.first_mut() {
+            *program = program_in(working_dir.as_deref(), program);
+        }
+        return Some(entrypoint);
     }
     Path::new(ENROOT_RC).is_file().then(|| vec![SHELL.to_owned(), ENROOT_RC.to_owned()])
 }
@@ -486,6 +495,9 @@ mod tests {
             assert_eq!(config.env, ["A=1", "B=x y"]);
             assert_eq!(entrypoint(Some(config)), Some(vec!["/bin/echo".to_owned(), "entry".to_owned()]));
         }
+        let relative = br#"{"Entrypoint":["./start.sh","./x"],"WorkingDir":"/app"}"#;
+        let words = entrypoint(Some(parse_config(relative).unwrap()));
+        assert_eq!(words, Some(vec!["/app/start.sh".to_owned(), "./x".to_owned()]));
         let empty = parse_config(br#"{"Env":null,"Entrypoint":null}"#).unwrap();
         assert!(empty.env.is_empty() && empty.entrypoint.is_empty());
         for wrong in ["", "[]", r#"{"Env":"A=1"}"#, r#"{"config":{"Entrypoint":[1]}}"#] {

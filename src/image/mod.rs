@@ -7,6 +7,8 @@
 #[cfg(feature = "launcher")]
 pub mod digest;
 pub mod erofs;
+#[cfg(feature = "launcher")]
+pub mod oci;
 pub mod sif;
 pub mod squashfs;
 
