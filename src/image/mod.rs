@@ -98,7 +98,7 @@ impl Error {
         match self {
             Self::Sif(sif::Fault::Encrypted) => Kind::ImageEncrypted,
             Self::Sif(sif::Fault::Architecture { .. }) => Kind::ImageArch,
-            Self::Read(_) => Kind::ImageUnreadable,
+            Self::Read(cause) => Kind::of_reading(cause),
             Self::Overlay(_, cause) => cause.kind(),
             _ => Kind::ImageFormat,
         }

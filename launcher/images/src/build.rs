@@ -187,7 +187,7 @@ fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<A
 
 fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let unreadable =
-        |error: std::io::Error| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), error.to_string());
+        |error: std::io::Error| Refusal::new(Kind::of_reading(&error), path.display().to_string(), error.to_string());
     let size = path.metadata().map_err(unreadable)?.len();
     let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
     let root = filled(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
