@@ -67,7 +67,7 @@ impl<'a> Conversation<'a> {
             )
         })?;
         let store = &config.store;
-        let tenant = Tenant { uid, gid, max_images: store.max_images, max_bytes: store.max_bytes() };
+        let tenant = Tenant { uid, gid, max_images: store.max_images(), max_bytes: store.max_bytes() };
         Ok((Self { caller, config, user, tenant }, question, packet.fds.into_iter().next()))
     }
 

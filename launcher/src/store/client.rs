@@ -225,7 +225,7 @@ fn table(rows: &[[String; 6]]) {
 
 fn usage(images: &[Kept], config: &Config) -> String {
     let used = BinaryBytes(images.iter().map(|kept| kept.size).sum());
-    let (images, limit, bytes) = (images.len(), config.store.max_images, BinaryBytes(config.store.max_bytes()));
+    let (images, limit, bytes) = (images.len(), config.store.max_images(), BinaryBytes(config.store.max_bytes()));
     format!("{images} of {limit} images, {used} of {bytes}")
 }
 
