@@ -9,7 +9,7 @@ use std::time::Instant;
 use coracle::config::Config;
 use coracle::devices::too_old;
 use coracle::env::{Change, Pair, Rules};
-use coracle::image::{Container as Wrapping, Image};
+use coracle::image::{Container as Wrapping, Image, fstab};
 use coracle::options::Id;
 use coracle::plan::{Plan, Shape, Sight, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Job, Provenance};
@@ -417,6 +417,11 @@ impl Run {
                 )
             });
             self.clock.lap("driver");
+        }
+        if self.explains {
+            let rights = Rights::of(&loaded.opened.image, &self.identity);
+            let text = apply::file_of(image.as_fd(), Path::new(fstab::PATH), fstab::LIMIT, rights);
+            self.notes.extend(text.and_then(|text| fstab::note(&text)));
         }
         let around = self.surroundings(here, loaded, script_folder);
         let (plan, sources) = self.plan(proxy, loaded, image.as_fd(), &around)?;

@@ -8,6 +8,8 @@
 pub mod digest;
 pub mod erofs;
 #[cfg(feature = "launcher")]
+pub mod fstab;
+#[cfg(feature = "launcher")]
 pub mod oci;
 pub mod sif;
 pub mod squashfs;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use coracle::image::fstab;
 use coracle::image::sif::architecture_code;
 use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::{Build, Packing};
@@ -278,6 +279,9 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     if let Some(conventions) = &assembly.conventions {
         layout.objects = conventions::write(&mut assembly.root, conventions)?;
         assembly.root.clamp_times()?;
+    }
+    if let Some(text) = assembly.root.read(Path::new(fstab::PATH), fstab::LIMIT).ok().flatten() {
+        fstab::note(&text).iter().for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
     }
     assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;

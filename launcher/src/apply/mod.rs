@@ -256,6 +256,19 @@ impl Files {
     }
 }
 
+/// The start of a file of an image, with its links followed there; nothing, if there is none to read.
+pub fn file_of(image: BorrowedFd<'_>, path: &Path, limit: u64, rights: Rights<'_>) -> Option<Vec<u8>> {
+    let open = |flags| rights.during(|| sys::open_in_root(image, path, flags, Lookup::Links)).ok();
+    let mode = nix::sys::stat::fstat(open(OFlag::O_PATH)?).ok()?.st_mode;
+    if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let file = File::from(open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.
 fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>) -> Result<String, Refusal> {
     let broken = |error: &sys::Error| damaged(name, error);
