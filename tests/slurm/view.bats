@@ -301,6 +301,19 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	refused bind '/no/such/site: does not exist on this node (binds[0] of coracle.yaml)' srun -n1 --container="$busybox" true
 }
 
+@test "files of an image in the places of the kernel's settings are covered, for root as for a user" {
+	cp -a "$IMG/tree" tree
+	touch tree/proc/{sys,sysrq-trigger,irq,bus,fs}
+	mksquashfs tree settings.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	local user
+	for user in root alice; do
+		run timeout 120 as -d "$PWD" "$user" srun -n1 --container="$dir/settings.sqsh" sh -c 'cat /etc/image-only; ls -d /proc/sys/kernel/. /proc/fs/.'
+		prints "$MARK"$'\n/proc/fs/.\n/proc/sys/kernel/.' || { fail "$user"; return; }
+		run timeout 120 as -d "$PWD" "$user" coracle exec "$dir/settings.sqsh" ls -d /proc/sys/kernel/.
+		prints /proc/sys/kernel/. || { fail "exec $user"; return; }
+	done
+}
+
 @test "an image whose /proc, /dev or /sys is no plain folder is refused" {
 	local what
 	for what in proc dev sys; do
