@@ -145,7 +145,8 @@ pub const OPTIONS: &[Spec] = &[
     option!(Workdir, "", "workdir", {
         argument: Value(c"DIR"),
         help: c"start in this folder of the container (default: the job's working directory)",
-        more: manual("DIR is an absolute path inside. If it is not there, no task starts."),
+        more: manual("DIR is an absolute path inside. If it is not there, no task starts. The WORKDIR of an OCI image is not \
+               followed, but for an entry point that is relative to it."),
         variable: Some(c"CORACLE_CONTAINER_WORKDIR"),
         default: None,
         site: true,
@@ -216,8 +217,9 @@ pub const OPTIONS: &[Spec] = &[
     option!(Entrypoint, "", "entrypoint", {
         argument: Flag("yes"),
         help: c"run the command through the image's entry point (SIF runscript, OCI ENTRYPOINT, enroot's /etc/rc)",
-        more: manual("The command and its arguments become the entry point's arguments. Not with --multi-prog. The variable \
-               takes yes or no."),
+        more: manual("The command and its arguments become the entry point's arguments. A relative path of an OCI image, such as \
+               ./start.sh, is one in the image's WORKDIR; the working directory stays the job's. Not with \
+               --multi-prog. The variable takes yes or no."),
         variable: Some(c"CORACLE_CONTAINER_ENTRYPOINT"),
         default: Some("no"),
         site: true,

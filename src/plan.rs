@@ -13,7 +13,7 @@ use crate::image::Image;
 use crate::report::{Kind, Refusal, clean};
 use crate::request::{Access, PRIVATE, Settings, Writable};
 use crate::sys::Attributes;
-use crate::view::{Origin, Presence, Source, Want};
+use crate::view::{Origin, Presence, Source, TIME_ZONE, Want};
 
 /// Whether something is a folder or not: a folder can only be mounted on a folder, anything else on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub struct Plan {
     pub owners: Owners,
     /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
     pub layer: BTreeMap<PathBuf, Shape>,
+    /// Files that the root has as copies, each with the index of its sighting: what is mounted could not be replaced by
+    /// those who write into the image.
+    pub copies: BTreeMap<PathBuf, usize>,
     /// Where writes into the image go; without it the root is read-only.
     pub upper: Option<Upper>,
     /// What is mounted into it, parents before children.
@@ -231,6 +234,7 @@ impl Plan {
             }
         }
         let mut layer = BTreeMap::new();
+        let mut copies = BTreeMap::new();
         let mut mounts = Vec::new();
         for (place, (index, sighting, sight)) in &chosen {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
@@ -248,6 +252,11 @@ impl Plan {
             if nested && !in_ours && replaces && sighting.want.presence.optional() {
                 continue;
             }
+            // A tree of the node's has a time zone, or none, and its files are not covered.
+            let time_zone = sighting.want.source == Source::TimeZone;
+            if nested && time_zone {
+                continue;
+            }
             match &sight.link {
                 // Our own folder, which has no links, and nobody else's.
                 Some(_) if in_ours => {}
@@ -261,6 +270,7 @@ impl Plan {
             }
             match sight.found {
                 _ if nested => {}
+                None if time_zone && upper.is_some() => {}
                 None => {
                     layer.insert(place.clone(), sighting.shape);
                 }
@@ -270,6 +280,10 @@ impl Plan {
                     return Err(Error::Shape { place: place.clone(), wanted: sighting.shape, found });
                 }
                 Some(_) => {}
+            }
+            if time_zone && upper.is_some() {
+                copies.insert(place.clone(), *index);
+                continue;
             }
             mounts.push(Mount {
                 index: *index,
@@ -281,7 +295,7 @@ impl Plan {
             });
         }
         // A map of paths has every folder before what is below it.
-        Ok(Self { image, owners: Owners::default(), layer, upper, mounts })
+        Ok(Self { image, owners: Owners::default(), layer, copies, upper, mounts })
     }
 }
 
@@ -343,9 +357,13 @@ impl fmt::Display for Plan {
         for (path, shape) in &self.layer {
             writeln!(out, "layer  {shape:<6} {}", shown(path))?;
         }
+        for path in self.copies.keys() {
+            writeln!(out, "copy   {TIME_ZONE} -> {}", shown(path))?;
+        }
         for mount in &self.mounts {
             let source = match &mount.source {
                 Source::Node(path) | Source::Late(path) => shown(path),
+                Source::TimeZone => TIME_ZONE.to_owned(),
                 Source::Passwd => "(passwd)".to_owned(),
                 Source::Group => "(group)".to_owned(),
                 Source::Memory(size) => format!("(memory size={})", size.0),

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use nix::errno::Errno;
+
 /// The closed list of reasons for which a task does not start. docs/messages.md explains each to users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -99,9 +101,42 @@ impl Kind {
         }
     }
 
+    /// The kind of an error in reading an image. Where the process or the node is short of descriptors or memory, that says
+    /// nothing of the image.
+    pub fn of_reading(error: &impl ErrorNumber) -> Self {
+        match error.number().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => Self::System,
+            _ => Self::ImageUnreadable,
+        }
+    }
+
     /// The kind that [`Kind::word`] names.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// An error that may have the kernel's number (errno(3)).
+pub trait ErrorNumber {
+    /// The number.
+    fn number(&self) -> Option<i32>;
+}
+
+impl ErrorNumber for Errno {
+    fn number(&self) -> Option<i32> {
+        Some(*self as i32)
+    }
+}
+
+impl ErrorNumber for std::io::Error {
+    fn number(&self) -> Option<i32> {
+        self.raw_os_error()
+    }
+}
+
+impl ErrorNumber for crate::sys::Error {
+    fn number(&self) -> Option<i32> {
+        self.errno().number()
     }
 }
 
@@ -208,6 +243,25 @@ mod tests {
     fn a_refusal_is_one_line_and_at_most_one_hint() {
         let refusal = Refusal::new(Kind::ImageMissing, "/img/a.sif", "no such file").hint("look again");
         assert_eq!(refusal.to_string(), "coracle: /img/a.sif: no such file [image-missing]\ncoracle: hint: look again");
+    }
+
+    #[test]
+    fn what_a_process_lacks_is_not_the_images_fault() {
+        let kind = |errno: Errno| {
+            let io = Kind::of_reading(&std::io::Error::from(errno));
+            assert_eq!(
+                (Kind::of_reading(&errno), Kind::of_reading(&crate::sys::Error::new("read()", errno))),
+                (io, io)
+            );
+            io
+        };
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert_eq!(kind(errno), Kind::System, "{errno}");
+        }
+        for errno in [Errno::EACCES, Errno::EIO, Errno::ESTALE, Errno::ENOENT] {
+            assert_eq!(kind(errno), Kind::ImageUnreadable, "{errno}");
+        }
+        assert_eq!(Kind::of_reading(&std::io::Error::other("x")), Kind::ImageUnreadable);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use coracle::mpi::{Fit, Over, Shown};
 use coracle::plan::{Obstacle, Owners, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
-use coracle::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, wants};
+use coracle::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, wants};
 
 const LINE: &str = "----\n";
 
@@ -124,6 +124,7 @@ impl Case {
             script_folder: path("script-folder"),
             pmix: path("pmix"),
             files: &[],
+            named: &[],
             client: request.commands.then_some(&client),
             helper: Path::new("/usr/lib/coracle/coracle-inside"),
             mpi: profile.zip(fit.as_ref()),
@@ -145,11 +146,18 @@ impl Case {
                 }
                 Source::Node(path) if file(path) => Shape::File,
                 Source::Node(path) if self.devices.nodes.iter().any(|node| node.path == *path) => Shape::File,
-                Source::Passwd | Source::Group => Shape::File,
+                Source::TimeZone if self.lacking.iter().any(|path| path == Path::new(TIME_ZONE)) => continue,
+                Source::TimeZone | Source::Passwd | Source::Group => Shape::File,
                 _ => Shape::Folder,
             };
             let sight = match want.origin {
                 Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                _ if want.source == Source::TimeZone && self.image.contains_key(&want.target) => {
+                    // Not a link's target.
+                    let folder = self.image[&want.target] == "folder";
+                    let found = Some(if folder { Shape::Folder } else { Shape::File });
+                    Ok(Sight { place: want.target.clone(), found, link: None })
+                }
                 _ => self.sight(&want.target),
             };
             sightings.push(Sighting { want, shape, sight });

@@ -9,7 +9,7 @@ use coracle::config::{self, Config};
 use coracle::env::INSIDE;
 use coracle::options::{Id, RawOptions, Spec, note_of_variable};
 use coracle::policy::Job;
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind, Refusal, clean};
 use coracle::request::{Bind, Binds, Choice, Request, What};
 use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
@@ -20,6 +20,7 @@ use crate::place;
 use crate::slurm_client;
 use crate::stages::{Authority, Run};
 use crate::userns;
+use crate::variables;
 
 /// What was typed.
 pub struct Order<'a> {
@@ -45,6 +46,83 @@ pub fn fill(raw: &mut RawOptions) {
         let name = name.to_str().filter(|name| !INSIDE.contains(name) && noted.split(',').all(|known| known != *name));
         name.and_then(note_of_variable).into_iter().for_each(|note| eprintln!("coracle: note: {note}"));
     }
+}
+
+/// Variables that stand for options of Apptainer's exec, run and shell (apptainer-exec(1)), without their prefix. Those of its
+/// cache, its logins, its builds and its messages are not here: without them a container is the same. So is it without
+/// what says that containers are to be as ours are anyway: NV, ROCM, USERNS, NO_EVAL.
+const OF_APPTAINER: [&str; 41] = [
+    "ADD_CAPS",
+    "ALLOW_SETUID",
+    "APP",
+    "APPLY_CGROUPS",
+    "BLKIO_WEIGHT",
+    "CLEANENV",
+    "COMPAT",
+    "CONTAIN",
+    "CONTAINALL",
+    "CPUS",
+    "CPUSET_CPUS",
+    "CWD",
+    "DNS",
+    "DROP_CAPS",
+    "ENV",
+    "ENV_FILE",
+    "FAKEROOT",
+    "FUSESPEC",
+    "HOME",
+    "HOSTNAME",
+    "IPC",
+    "KEEP_PRIVS",
+    "MEMORY",
+    "MOUNT",
+    "NETWORK",
+    "NO_HOME",
+    "NO_MOUNT",
+    "OVERLAY",
+    "OVERLAYIMAGE",
+    "PID",
+    "PIDS_LIMIT",
+    "PWD",
+    "SCRATCH",
+    "SCRATCHDIR",
+    "SECURITY",
+    "SHELL",
+    "UTS",
+    "WORKDIR",
+    "WRITABLE",
+    "WRITABLE_TMPFS",
+    "UNSHARE_NET",
+];
+
+/// The note about those of Apptainer's variables that would change a container and are not read here, if there are any.
+fn note_of_apptainer(variables: impl Iterator<Item = (OsString, OsString)>) -> Option<String> {
+    // As Go's strconv.ParseBool has it.
+    let says_no = |value: &OsStr| {
+        ["", "0", "f", "F", "false", "FALSE", "False"].iter().any(|word| value.as_bytes() == word.as_bytes())
+    };
+    let is_option = |name: &str| {
+        let rest = name.strip_prefix("APPTAINER_").or_else(|| name.strip_prefix("SINGULARITY_"));
+        rest.is_some_and(|rest| OF_APPTAINER.contains(&rest))
+    };
+    let set = variables.filter(|(_, value)| !says_no(value));
+    let mut names: Vec<String> =
+        set.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_option(name)).collect();
+    names.sort();
+    (!names.is_empty()).then(|| {
+        format!(
+            "not read: {}; of Apptainer's variables only APPTAINER_BIND, APPTAINER_BINDPATH and APPTAINERENV_NAME \
+             count, and the options of coracle exec --help",
+            names.join(", ")
+        )
+    })
+}
+
+/// Tells of Apptainer's variables that are not read.
+pub fn tell_of_apptainer() {
+    note_of_apptainer(std::env::vars_os())
+        .iter()
+        .for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
 }
 
 /// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
@@ -95,6 +173,7 @@ impl Order<'_> {
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
+            named: variables::directories(&environment, &settings),
             settings,
             client: None,
             helper: place::helper(),
@@ -200,6 +279,36 @@ mod tests {
     #[test]
     fn apptainers_variables_add_binds_once() {
         assert_eq!(binds("/a,/b:/c"), ["/a,/b:/c", r"/d\,x:/d", "/e:/f:ro"]);
+    }
+
+    #[test]
+    fn what_apptainer_would_have_read_is_told() {
+        let note = |variables: &[(&str, &str)]| {
+            note_of_apptainer(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+        };
+        let all = [
+            ("APPTAINER_WRITABLE_TMPFS", "1"),
+            ("HOME", "/h"),
+            ("APPTAINER_CACHEDIR", "/c"),
+            ("SINGULARITY_PWD", "/d"),
+        ];
+        let said = note(&all).unwrap();
+        assert!(said.starts_with("not read: APPTAINER_WRITABLE_TMPFS, SINGULARITY_PWD; of Apptainer's"), "{said}");
+        for quiet in [
+            ("APPTAINER_CONTAINALL", "false"),
+            ("APPTAINER_HOME", ""),
+            ("APPTAINER_BIND", "/a"),
+            ("APPTAINERENV_HOME", "/a"),
+            ("APPTAINER_NAME", "x.sif"),
+            ("APPTAINER_CONTAINER", "/x.sif"),
+            ("SINGULARITY_ENVIRONMENT", "/e"),
+            ("APPTAINER_COMMAND", "exec"),
+            ("APPTAINER_TMPDIR", "/t"),
+            ("APPTAINER_NV", "1"),
+            ("APPTAINERX_HOME", "1"),
+        ] {
+            assert_eq!(note(&[quiet]), None, "{quiet:?}");
+        }
     }
 
     #[test]

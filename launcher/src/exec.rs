@@ -148,6 +148,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     alone::fill(&mut raw);
+    alone::tell_of_apptainer();
     alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());

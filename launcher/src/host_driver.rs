@@ -12,7 +12,8 @@ use coracle::report::{Kind, Refusal};
 
 /// In the process that is the user: the newest version of glibc in the image that is mounted as `root`, empty without one.
 pub fn answer(root: OwnedFd) -> Result<Vec<u8>, Refusal> {
-    let failed = |cause| Refusal::new(Kind::ImageUnreadable, "", format!("the loader's list cannot be read: {cause}"));
+    let failed =
+        |cause| Refusal::new(Kind::of_reading(&cause), "", format!("the loader's list cannot be read: {cause}"));
     let libraries = Libraries::new(Root::of_mount(root), Machine::own()).map_err(failed)?;
     Ok(image_glibc(&libraries).unwrap_or_default().into_bytes())
 }

@@ -466,7 +466,7 @@ fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
     let refuse = |kind, cause: String| Refusal::new(kind, "", cause);
     // A FIFO, a device or a file of /proc is not opened to see what it is: O_PATH opens nothing.
     let found = sys::open_untrusted(path, OFlag::O_PATH).map(File::from).map_err(|error| opening(path, &error))?;
-    let metadata = found.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
+    let metadata = found.metadata().map_err(|cause| refuse(Kind::of_reading(&cause), cause.to_string()))?;
     let kind = metadata.file_type();
     if !kind.is_file() && !kind.is_dir() {
         let name = [
@@ -478,7 +478,7 @@ fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
         return Err(refuse(Kind::ImageType, format!("{name}, not an image file")));
     }
     let statfs =
-        nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::ImageUnreadable, errno.desc().into()))?;
+        nix::sys::statfs::fstatfs(&found).map_err(|errno| refuse(Kind::of_reading(&errno), errno.desc().into()))?;
     if PSEUDO.contains(&statfs.filesystem_type()) {
         return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
     }
@@ -488,7 +488,7 @@ fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
         return Ok((found, format!("{}\x000", image::Image::directory().to_words()).into_bytes()));
     }
     let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| opening(path, &error))?;
-    let opened = file.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, cause.to_string()))?;
+    let opened = file.metadata().map_err(|cause| refuse(Kind::of_reading(&cause), cause.to_string()))?;
     if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
         return Err(refuse(Kind::ImageType, "was replaced while it was being opened".into()));
     }
@@ -506,7 +506,7 @@ fn digest_of(image: &File) -> Result<Digest, Refusal> {
         )
         .hint("a copy made without --sparse is stored whole")),
         _ => digest::compute(image)
-            .map_err(|cause| Refusal::new(Kind::ImageUnreadable, "", format!("cannot be read: {cause}"))),
+            .map_err(|cause| Refusal::new(Kind::of_reading(&cause), "", format!("cannot be read: {cause}"))),
     }
 }
 
@@ -542,7 +542,7 @@ fn opening(path: &Path, error: &sys::Error) -> Refusal {
         Errno::ENAMETOOLONG => Refusal::new(Kind::ImageMissing, "", "the path is too long"),
         // open(2): O_NONBLOCK and a FIFO, a device without a driver, or a socket.
         Errno::ENXIO | Errno::ENODEV => Refusal::new(Kind::ImageType, "", "a device or a socket, not an image file"),
-        _ => Refusal::new(Kind::ImageUnreadable, "", error.to_string()),
+        _ => Refusal::new(Kind::of_reading(error), "", error.to_string()),
     }
 }
 

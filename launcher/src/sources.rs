@@ -8,7 +8,7 @@ use coracle::devices::{PTS, STORES, Sources as Trusted, What};
 use coracle::plan::Shape;
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
-use coracle::view::{Origin, Source, Want};
+use coracle::view::{Origin, Source, TIME_ZONE, Want};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
@@ -28,10 +28,13 @@ pub fn open(proxy: &Proxy, want: &Want, authority: Authority) -> Result<Option<O
             return open_trusted(path, want);
         }
         Source::Node(path) => path,
+        Source::TimeZone => Path::new(TIME_ZONE),
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
         Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
     };
     match proxy.open_source(path)? {
+        // No time zone.
+        Ok((_, Shape::Folder)) if want.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
         Err(_) if want.presence.optional() => Ok(None),

@@ -9,12 +9,12 @@ use std::time::Instant;
 use coracle::config::Config;
 use coracle::devices::too_old;
 use coracle::env::{Change, Pair, Rules};
-use coracle::image::{Container as Wrapping, Image};
+use coracle::image::{Container as Wrapping, Image, fstab};
 use coracle::options::Id;
 use coracle::plan::{Owners, Plan, Shape, Sight, Sighting, Upper};
 use coracle::policy::{self, Form, Grant, Job, Provenance, Reader};
 use coracle::report::{Kind, Refusal};
-use coracle::request::{ImageRef, Mpi, Settings, Variable};
+use coracle::request::{ImageRef, Mpi, Settings, Variable, inside};
 use coracle::store::Shelf;
 use coracle::sys::{self, CachedStat, Identity, MountNamespace};
 use coracle::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
@@ -35,7 +35,7 @@ use crate::proxy::{Account, Opened, Proxy};
 use crate::shelf;
 use crate::slurm_client::Slurmd;
 use crate::sources;
-use crate::survey;
+use crate::survey::{self, Last};
 use crate::variables::{self, Variables};
 use crate::verify::{self, Need};
 
@@ -51,6 +51,8 @@ pub struct Run {
     pub helper: PathBuf,
     /// Single files that the job refers to.
     pub files: Vec<PathBuf>,
+    /// Directories that variables of the job name.
+    pub named: Vec<PathBuf>,
     /// The job's environment on the node.
     pub environment: Vec<Pair>,
     /// The site's settings.
@@ -327,6 +329,7 @@ impl Run {
             script_folder,
             pmix: here.pmix.as_deref(),
             files: &self.files,
+            named: &self.named,
             client: self.client.as_ref(),
             helper: &self.helper,
             mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
@@ -418,6 +421,11 @@ impl Run {
             });
             self.clock.lap("driver");
         }
+        if self.explains.is_some() {
+            let rights = Rights::of(&loaded.opened.image, &self.identity);
+            let text = apply::file_of(image.as_fd(), Path::new(fstab::PATH), fstab::LIMIT, rights);
+            self.notes.extend(text.and_then(|text| fstab::note(&text)));
+        }
         let around = self.surroundings(here, loaded, script_folder);
         let owners = match (self.explains, self.authority) {
             (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
@@ -465,9 +473,13 @@ impl Run {
                     Ok(Sight { place: want.target.clone(), found: None, link: None })
                 }
                 _ => rights
-                    .during(|| survey::look(image, &want.target))
+                    .during(|| survey::look(image, &want.target, last_of(&want)))
                     .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
             };
+            if want.origin == Origin::Variable && !self.may_show(shape, source.as_ref(), &want, (&sightings, &sources))
+            {
+                continue;
+            }
             let images_own = want.presence == Presence::UnlessInImage
                 && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
             if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
@@ -495,10 +507,32 @@ impl Run {
         Ok((Plan { owners, ..plan }, sources))
     }
 
+    /// True if the directory that a variable names is the user's own, none of the kernel's, and above nothing of another
+    /// place. What is mounted in a tree of the node has to find its mount point there.
+    fn may_show(
+        &self,
+        shape: Shape,
+        source: Option<&OwnedFd>,
+        want: &Want,
+        (sightings, sources): (&[Sighting], &Sources),
+    ) -> bool {
+        let Some(source) = source.filter(|_| shape == Shape::Folder) else { return false };
+        let own = CachedStat::of(source).is_ok_and(|stat| stat.uid == self.identity.uid);
+        let plain = sys::fd_path(source).is_ok_and(|path| inside(&path).is_ok());
+        let mut below = sightings
+            .iter()
+            .zip(&sources.sightings)
+            .filter(|(other, _)| other.want.target != want.target && other.want.target.starts_with(&want.target));
+        let in_place = |other: &Sighting, fd: &Option<OwnedFd>| {
+            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.want.target))
+        };
+        own && plain && below.all(|(other, fd)| in_place(other, fd))
+    }
+
     /// Whether a source is within the bounds of the site's rules; false, if the container does without it.
     ///
-    /// What the site itself binds is not asked about, nor what Slurm needs. The file of the X server's cookie is the
-    /// user's choice, but nothing that he has asked for.
+    /// What the site itself binds is not asked about, nor what Slurm needs. The file of the X server's cookie, and
+    /// directories that variables name, are the user's choice, but nothing that he has asked for.
     fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
         let Source::Node(path) = &want.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());
@@ -509,6 +543,9 @@ impl Run {
             }
             Origin::Home => {
                 bounds.deny(source, &shown).map_err(|refusal| refusal.hint("--no-container-home leaves it out"))
+            }
+            Origin::Variable => {
+                return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
             }
             Origin::Slurm if cookie(&self.environment).as_ref() == Some(path) => {
                 return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
@@ -538,6 +575,7 @@ impl Run {
     ) -> Result<Option<Variables>, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
+            useless: Vec::new(),
             already_inside: false,
             site: self
                 .config
@@ -571,6 +609,11 @@ impl Run {
         self.clock.lap("environment");
         found
     }
+}
+
+/// A link of the image's that names its time zone stays one: the zone that it leads to is not what is covered.
+fn last_of(want: &Want) -> Last {
+    if want.source == Source::TimeZone { Last::Itself } else { Last::Followed }
 }
 
 /// Single files of the node that Slurm or a job's environment refers to.

@@ -18,9 +18,18 @@ use nix::sys::stat::SFlag;
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
+/// Treatment of a link that is the last component of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// Its target is meant.
+    Followed,
+    /// The link itself is meant, and counts as a file.
+    Itself,
+}
+
 /// Looks for `target`, an absolute path, in the tree that `root` is open on. The outer error is the image's: it
 /// cannot be read.
-pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Obstacle>> {
+pub fn look(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Sight, Obstacle>> {
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
     // The folders from the root to `place`; what is missing has none.
@@ -64,6 +73,7 @@ pub fn look(root: BorrowedFd<'_>, target: &Path) -> sys::Result<Result<Sight, Ob
                 folders.push(next);
                 found = Some(Shape::Folder);
             }
+            SFlag::S_IFLNK if todo.is_empty() && last == Last::Itself => found = Some(Shape::File),
             SFlag::S_IFLNK => {
                 links += 1;
                 if links > MAX_LINKS {
@@ -122,11 +132,27 @@ mod tests {
     }
 
     fn seen(path: &str) -> Result<(String, Option<Shape>, bool), Obstacle> {
+        seen_with(path, Last::Followed)
+    }
+
+    fn seen_with(path: &str, last: Last) -> Result<(String, Option<Shape>, bool), Obstacle> {
         let tree = tree();
         let root = fs::File::open(tree.path()).unwrap();
-        look(root.as_fd(), Path::new(path))
+        look(root.as_fd(), Path::new(path), last)
             .unwrap()
             .map(|sight| (sight.place.display().to_string(), sight.found, sight.link.is_some()))
+    }
+
+    #[test]
+    fn the_last_component_may_be_meant_itself() {
+        let seen = |path| seen_with(path, Last::Itself);
+        let ok = |place: &str, found, link| Ok((place.to_owned(), found, link));
+        assert_eq!(seen("/lib"), ok("/lib", Some(Shape::File), false));
+        assert_eq!(seen("/usr/out"), ok("/usr/out", Some(Shape::File), false));
+        assert_eq!(seen("/usr/dangling"), ok("/usr/dangling", Some(Shape::File), false));
+        assert_eq!(seen("/abs/file"), ok("/usr/lib/file", None, true));
+        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
+        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
     }
 
     #[test]

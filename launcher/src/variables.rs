@@ -15,15 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle::env::{Change, Environment, INSIDE, OUTER, Pair, Record, Rules, script};
+use coracle::env::names::{DIRECTORIES, passes_clean};
+use coracle::env::{Change, Environment, INSIDE, Item, OUTER, Pair, Record, Rules, script};
+use coracle::image::oci::program_in;
 use coracle::image::sif::{self, DATA_JSON, OCI_CONFIG};
 use coracle::report::{Kind, Refusal};
+use coracle::request::Settings;
 use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::view::{COMMANDS, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MPI_LIBRARIES};
 use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::unistd::AccessFlags;
 
 use crate::inside::{self, Step};
 
@@ -122,8 +126,7 @@ pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
 
 /// What a step on the node gets whose job script is in a container: the environment that the node had.
 pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
-    let record = value(host, OUTER).and_then(|text| Record::from_env(&text));
-    let mut changes = record.map(|record| undo(&record, host)).unwrap_or_default();
+    let mut changes = record(host).map(|record| undo(&record, host)).unwrap_or_default();
     changes.extend(INSIDE.iter().chain([&OUTER]).map(|name| Change::Unset(name.into())));
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
@@ -180,7 +183,7 @@ pub fn find_out(
 /// In the child: reads, evaluates, and lets the image's shell do what is left; nothing, if it is too early for that.
 fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Refusal> {
     let mut rules = question.rules.clone();
-    let record = value(question.host, OUTER).and_then(|text| Record::from_env(&text));
+    let record = record(question.host);
     // Of a step with --export=NONE, or with some names alone, srun sends the record, whose name is Slurm's, but not what
     // the record is about. A container always has a PATH.
     let whole = value(question.host, "PATH").is_some();
@@ -189,6 +192,7 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
         Some(record) => changed(question.host, undo(&record, question.host)),
         None => question.host.to_vec(),
     };
+    rules.useless = useless(&host);
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
     let files = scripts();
@@ -272,6 +276,34 @@ fn tell_of_gpus(environment: &mut Environment) {
 /// The first `name`, as getenv(3) has it.
 pub fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
     host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())
+}
+
+/// What the container around `host` has changed, if there is one.
+fn record(host: &[Pair]) -> Option<Record> {
+    value(host, OUTER).and_then(|text| Record::from_env(&text))
+}
+
+/// Directories that variables of a job name as the node has them, and that a container with these settings would tell of.
+pub fn directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
+    let nodes = record(host).map(|record| changed(host, undo(&record, host)));
+    let host = nodes.as_deref().unwrap_or(host);
+    let clean = settings.clean_env == Some(true);
+    let kept = |name: &str| settings.env.iter().any(|item| matches!(item, Item::Keep(kept) if kept == name));
+    let told = DIRECTORIES.iter().filter(|name| !clean || passes_clean(name.as_bytes()) || kept(name));
+    told.filter_map(|name| value(host, name)).map(PathBuf::from).collect()
+}
+
+/// Variables whose directory is not to be seen here, or not to be written to by whoever this process is.
+fn useless(host: &[Pair]) -> Vec<OsString> {
+    let writable = |path: &Path| {
+        let rights = AccessFlags::W_OK | AccessFlags::X_OK;
+        path.is_absolute() && path.is_dir() && nix::unistd::access(path, rights).is_ok()
+    };
+    // One that is missing may be made, by Slurm or the job, where the job could make it.
+    let usable = |path: &Path| writable(path) || !path.exists() && path.parent().is_some_and(writable);
+    let named = DIRECTORIES.iter().filter_map(|name| Some((name, value(host, name)?)));
+    // An empty one is as good as none, and names nothing.
+    named.filter(|(_, path)| !path.is_empty() && !usable(Path::new(path))).map(|(name, _)| name.into()).collect()
 }
 
 fn undo(record: &Record, host: &[Pair]) -> Vec<Change> {
@@ -406,6 +438,7 @@ fn in_a_shell(
 struct OciConfig {
     env: Vec<String>,
     entrypoint: Vec<String>,
+    working_dir: Option<String>,
 }
 
 /// The configuration among a SIF's data objects, if there is one.
@@ -437,7 +470,11 @@ fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
         }
     };
     match config.is_object() {
-        true => Ok(OciConfig { env: list("Env")?, entrypoint: list("Entrypoint")? }),
+        true => Ok(OciConfig {
+            env: list("Env")?,
+            entrypoint: list("Entrypoint")?,
+            working_dir: config.get("WorkingDir").and_then(serde_json::Value::as_str).map(str::to_owned),
+        }),
         false => Err("not an object".into()),
     }
 }
@@ -449,8 +486,11 @@ fn entrypoint(config: Option<OciConfig>) -> Option<Vec<String>> {
     if Path::new(RUNSCRIPT).exists() && (config.is_none() || Path::new(SHELL).exists()) {
         return Some(vec![RUNSCRIPT.to_owned()]);
     }
-    if let Some(config) = config {
-        return Some(config.entrypoint);
+    if let Some(OciConfig { mut entrypoint, working_dir, .. }) = config {
+        if let Some(program) = entrypoint.first_mut() {
+            *program = program_in(working_dir.as_deref(), program);
+        }
+        return Some(entrypoint);
     }
     Path::new(ENROOT_RC).is_file().then(|| vec![SHELL.to_owned(), ENROOT_RC.to_owned()])
 }
@@ -469,6 +509,9 @@ mod tests {
             assert_eq!(config.env, ["A=1", "B=x y"]);
             assert_eq!(entrypoint(Some(config)), Some(vec!["/bin/echo".to_owned(), "entry".to_owned()]));
         }
+        let relative = br#"{"Entrypoint":["./start.sh","./x"],"WorkingDir":"/app"}"#;
+        let words = entrypoint(Some(parse_config(relative).unwrap()));
+        assert_eq!(words, Some(vec!["/app/start.sh".to_owned(), "./x".to_owned()]));
         let empty = parse_config(br#"{"Env":null,"Entrypoint":null}"#).unwrap();
         assert!(empty.env.is_empty() && empty.entrypoint.is_empty());
         for wrong in ["", "[]", r#"{"Env":"A=1"}"#, r#"{"config":{"Entrypoint":[1]}}"#] {

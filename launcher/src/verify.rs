@@ -118,7 +118,7 @@ fn inside(
         fields.extend(signers.into_iter().flat_map(|signer| [signer.key, signer.name.unwrap_or_default()]));
     }
     if hash {
-        let unreadable = |cause| Refusal::new(Kind::ImageUnreadable, object, format!("cannot be read: {cause}"));
+        let unreadable = |cause| Refusal::new(Kind::of_reading(&cause), object, format!("cannot be read: {cause}"));
         fields[0] = digest::compute(image).map_err(unreadable)?.to_string();
     }
     // A name is the text of whoever made the key.
@@ -228,9 +228,10 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
     let image = open_regular(&verify.image).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => Refusal::new(Kind::ImageMissing, &object, "no such file"),
         io::ErrorKind::InvalidInput => Refusal::new(Kind::ImageType, &object, "no regular file"),
-        _ => Refusal::new(Kind::ImageUnreadable, &object, format!("cannot be read: {cause}")),
+        _ => Refusal::new(Kind::of_reading(&cause), &object, format!("cannot be read: {cause}")),
     })?;
-    let length = image.metadata().map_err(|cause| Refusal::new(Kind::ImageUnreadable, &object, cause.to_string()))?;
+    let length =
+        image.metadata().map_err(|cause| Refusal::new(Kind::of_reading(&cause), &object, cause.to_string()))?;
     let asked = keys.as_deref().map(|keys| (keys, Need::Signed));
     let found = look(None, None, &object, (&image, length.len()), asked, wanted.is_some(), patience(length.len()));
     let found = found.map_err(|refusal| match refusal.kind {

@@ -19,7 +19,7 @@ pub struct Store {
     /// The account that its files belong to, and as which its service runs.
     pub owner: Owner,
     /// The most images of one user.
-    pub max_images: u32,
+    max_images: MaxImages,
     max_bytes: Limit,
     /// The program, and its arguments, that has to find nothing in an image before it is kept.
     pub scanner: Option<Scanner>,
@@ -31,7 +31,7 @@ impl Default for Store {
         Self {
             path: Absolute(PathBuf::from("/var/lib/coracle/store")),
             owner: Owner::Name("coracle".into()),
-            max_images: 20,
+            max_images: MaxImages(20),
             max_bytes: Limit(Size(200 << 30)),
             scanner: None,
             scanner_timeout: ScannerTimeout(Duration::from_secs(600)),
@@ -45,6 +45,11 @@ impl Store {
         &self.path.0
     }
 
+    /// The most images of one user.
+    pub fn max_images(&self) -> u32 {
+        self.max_images.0
+    }
+
     /// The most bytes of one user's images together.
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes.0.0
@@ -53,6 +58,19 @@ impl Store {
     /// How long the scanner may take.
     pub fn scanner_timeout(&self) -> Duration {
         self.scanner_timeout.0
+    }
+}
+
+/// A number of images, up to 100,000: whoever keeps one more has all of them counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+struct MaxImages(u32);
+
+impl TryFrom<i64> for MaxImages {
+    type Error = String;
+    fn try_from(number: i64) -> Result<Self, String> {
+        let known = u32::try_from(number).ok().filter(|number| (1..=100_000).contains(number));
+        known.map(Self).ok_or_else(|| format!("`max_images` is 1 to 100000, not {number}"))
     }
 }
 

@@ -211,10 +211,10 @@ fn the_driver_is_found_by_itself_unless_the_site_says_otherwise() {
 fn the_store_is_where_it_is_unless_the_site_says_otherwise() {
     let store = |text: &str| Config::parse(Path::new("c.yaml"), text).unwrap().store;
     let found = store("version: 1\n");
-    assert_eq!((found.path(), found.max_images), (Path::new("/var/lib/coracle/store"), 20));
+    assert_eq!((found.path(), found.max_images()), (Path::new("/var/lib/coracle/store"), 20));
     let found =
         store("version: 1\nstore: {path: /gpfs/images, max_images: 3, max_bytes: 1t, scanner: [/bin/scan, -x]}\n");
-    assert_eq!((found.path(), found.max_images, found.max_bytes()), (Path::new("/gpfs/images"), 3, 1 << 40));
+    assert_eq!((found.path(), found.max_images(), found.max_bytes()), (Path::new("/gpfs/images"), 3, 1 << 40));
     let scanner = found.scanner.unwrap();
     assert_eq!((scanner.program.as_path(), scanner.arguments), (Path::new("/bin/scan"), vec!["-x".to_owned()]));
     for (text, cause) in [
@@ -222,6 +222,9 @@ fn the_store_is_where_it_is_unless_the_site_says_otherwise() {
         ("store: {scanner: [scan]}", "a program's absolute path"),
         ("store: {scanner: []}", "a program's absolute path"),
         ("store: {scanner_timeout: 0}", "1 to 86400"),
+        ("store: {max_images: 0}", "`max_images` is 1 to 100000, not 0"),
+        ("store: {max_images: -1}", "`max_images` is 1 to 100000, not -1"),
+        ("store: {max_images: 5000000000}", "`max_images` is 1 to 100000, not 5000000000"),
         ("store: {size: 1}", "unknown field `size`"),
     ] {
         let line = refusal(&format!("version: 1\n{text}\n"));

@@ -15,6 +15,8 @@ use super::{Change, DEFAULT_PATH, Item, Pair, names};
 pub struct Rules {
     /// Only what Slurm, MPI and the terminal need passes from the host.
     pub clean: bool,
+    /// Variables of the host that name a directory which is of no use inside.
+    pub useless: Vec<OsString>,
     /// The host's environment is that of a task inside of the same image.
     pub already_inside: bool,
     /// The site's default.
@@ -94,7 +96,10 @@ impl Environment {
     pub fn start(host: &[Pair], rules: &Rules) -> Self {
         let mut environment = Self::default();
         for (name, value) in host {
-            if passes(name.as_bytes(), rules) && !environment.variables.contains_key(name) {
+            if passes(name.as_bytes(), rules)
+                && !rules.useless.contains(name)
+                && !environment.variables.contains_key(name)
+            {
                 let origin = origin_of(name);
                 environment.variables.insert(name.clone(), Variable { value: value.clone(), origin });
             }

@@ -5,7 +5,7 @@
 //! | | what | where |
 //! |---|---|---|
 //! | 1 | the host's variables pass; with `clean` only what [`names::passes_clean`] lists | [`Environment::start`] |
-//! | 2 | `PATH` is [`DEFAULT_PATH`]; `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT` are unset | [`Environment::start`] |
+//! | 2 | `TMPDIR` and `XDG_RUNTIME_DIR` are unset where they are of no use ([`Rules::useless`]); `PATH` is [`DEFAULT_PATH`]; `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT` are unset | [`Environment::start`] |
 //! | 3 | the image's own: `/.singularity.d/env/*.sh` in byte order, or `/etc/environment`, or an OCI config's `Env` | [`script`], [`Environment::environment_file`], [`Environment::oci_env`] |
 //! | 3 | directories of [`DEFAULT_PATH`] that the image's `PATH` lacks stand behind its own | [`Environment::finish`] |
 //! | 4 | locale, user and Slurm's facts ([`names::is_protected`]) are the host's again; what a GPU's driver asks for | [`Environment::finish`], [`Environment::put`] |

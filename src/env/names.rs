@@ -52,6 +52,10 @@ pub fn passes_clean(name: &[u8]) -> bool {
 /// What speaks of files of the node to the dynamic loader (ld.so(8)), which would look for them in the image.
 pub const LOADER: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
 
+/// Variables that name a directory in which programs write: the one of temporary files (POSIX.1-2017, 8.3), and the one of
+/// a login session (XDG Base Directory Specification).
+pub const DIRECTORIES: [&str; 2] = ["TMPDIR", "XDG_RUNTIME_DIR"];
+
 /// What says of a task that it is in an Apptainer container, which this is not: the submitter sat in one.
 pub fn tells_of_apptainer(name: &[u8]) -> bool {
     let rest = name.strip_prefix(b"APPTAINER_").or_else(|| name.strip_prefix(b"SINGULARITY_"));

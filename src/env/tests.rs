@@ -32,6 +32,19 @@ fn finished(host: &[Pair], rules: &Rules) -> Environment {
 }
 
 #[test]
+fn a_directory_of_no_use_is_not_told_unless_somebody_says_so() {
+    let host = pairs(&[("TMPDIR", "/local"), ("XDG_RUNTIME_DIR", "/run/user/1")]);
+    let rules = |user: &str| Rules { useless: vec!["TMPDIR".into()], user: items(user), ..Rules::default() };
+    let environment = finished(&host, &rules(""));
+    assert_eq!((value(&environment, "TMPDIR"), value(&environment, "XDG_RUNTIME_DIR")), (None, Some("/run/user/1")));
+    assert!(environment.changes(&host).contains(&Change::Unset("TMPDIR".into())));
+    assert_eq!(value(&finished(&host, &rules("TMPDIR")), "TMPDIR"), Some("/local"));
+    assert_eq!(value(&finished(&host, &rules("TMPDIR=/tmp")), "TMPDIR"), Some("/tmp"));
+    let inside = Rules { already_inside: true, ..rules("") };
+    assert_eq!(value(&finished(&host, &inside), "TMPDIR"), None);
+}
+
+#[test]
 fn the_hosts_variables_pass_but_for_paths_of_the_nodes_files() {
     let mut host = pairs(&[
         ("PATH", "/host/bin"),

@@ -7,6 +7,10 @@
 #[cfg(feature = "launcher")]
 pub mod digest;
 pub mod erofs;
+#[cfg(feature = "launcher")]
+pub mod fstab;
+#[cfg(feature = "launcher")]
+pub mod oci;
 pub mod sif;
 pub mod squashfs;
 
@@ -96,7 +100,7 @@ impl Error {
         match self {
             Self::Sif(sif::Fault::Encrypted) => Kind::ImageEncrypted,
             Self::Sif(sif::Fault::Architecture { .. }) => Kind::ImageArch,
-            Self::Read(_) => Kind::ImageUnreadable,
+            Self::Read(cause) => Kind::of_reading(cause),
             Self::Overlay(_, cause) => cause.kind(),
             _ => Kind::ImageFormat,
         }

@@ -100,7 +100,9 @@ impl Misfit {
         );
         let (kind, cause) = match self {
             _ if on_this_node => (Kind::System, format!("MPI profile {profile}: {self}")),
-            Self::Image(_, elf::Error::Read(_)) => (Kind::ImageUnreadable, format!("MPI profile {profile}: {self}")),
+            Self::Image(_, elf::Error::Read(cause)) => {
+                (Kind::of_reading(cause), format!("MPI profile {profile}: {self}"))
+            }
             _ => (Kind::Mpi, format!("MPI profile {profile} does not fit: {self}")),
         };
         Refusal::new(kind, image, cause).hint("--container-mpi=none runs with the image's own MPI")

@@ -113,7 +113,9 @@ impl From<Error> for Refusal {
             Error::TooManyBinds(count) => {
                 usage("--container-bind".into(), &format!("{count} binds, at most {MAX_BINDS} are possible"))
             }
-            Error::Size(text) => usage(lossy(&text), "not a size: a number with k, m, g or t behind it, at least 4k"),
+            Error::Size(text) => {
+                usage(lossy(&text), "not a size: a number with k, m, g or t behind it, from 4k to 1023t")
+            }
             Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
             Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
             Error::Mpi(text) => usage(lossy(&text), "not a profile of MPI: its name, auto or none is wanted"),

@@ -104,7 +104,7 @@ impl Error {
     pub fn refuse(&self, image: &str) -> Refusal {
         let kind = match self {
             Self::Image(cause) => return cause.refuse(image),
-            Self::Read(_) => Kind::ImageUnreadable,
+            Self::Read(cause) => Kind::of_reading(cause),
             Self::Clock => Kind::System,
             _ => Kind::Signature,
         };

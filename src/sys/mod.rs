@@ -49,7 +49,9 @@ pub use ns::{
     MountNamespace, enter_mount_namespace, enter_user_namespace, in_first_user_namespace, unshare_mount_namespace,
 };
 pub use output::output_of;
-pub use path::{Lookup, fd_path, hint_beneath, may_open, open_beneath, open_in_root, open_untrusted, read_link_at};
+pub use path::{
+    Lookup, fd_path, hint_beneath, may_open, open_again, open_beneath, open_in_root, open_untrusted, read_link_at,
+};
 pub use privilege::{
     Identity, become_user, drop_capabilities, give_up_capabilities, keep_capabilities, limit, set_no_new_privileges,
     set_undumpable, with_fs_identity, with_overlay_rights,

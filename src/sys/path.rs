@@ -29,7 +29,7 @@ pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlag, lookup: Lookup) 
         Lookup::Links => (flags, ResolveFlag::empty()),
         Lookup::LinksOnMount => (flags, ResolveFlag::RESOLVE_NO_XDEV),
         Lookup::NoLinks => (flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
-        Lookup::LastIsALink => (flags | OFlag::O_NOFOLLOW | OFlag::O_PATH, ResolveFlag::RESOLVE_NO_MAGICLINKS),
+        Lookup::LastIsALink => (flags | OFlag::O_NOFOLLOW | OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS),
     };
     openat2(root, path, flags, resolve | ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
@@ -49,6 +49,14 @@ pub fn open_beneath(directory: impl AsFd, path: &Path, flags: OFlag) -> Result<O
 /// Never blocks on a FIFO and never becomes the controlling terminal.
 pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+/// Opens what an O_PATH descriptor is open on, with the rights that this process has now.
+pub fn open_again(file: impl AsFd, flags: OFlag) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty())
+        .map_err(|errno| Error::new(format!("open({path:?}, {flags:?})"), errno))
 }
 
 /// Whether this process may open what `file` is for reading and writing: access(2) asks the device rules of its control

@@ -38,6 +38,8 @@ pub enum Source {
     Node(PathBuf),
     /// A directory of the node that need not exist before the container does: it is attached afterwards.
     Late(PathBuf),
+    /// The node's file at [`TIME_ZONE`], over whatever file or link an image has there.
+    TimeZone,
     /// The image's /etc/passwd with the user's line.
     Passwd,
     /// The image's /etc/group with the lines of the user's groups.
@@ -98,6 +100,8 @@ pub enum Origin {
     Home,
     /// The working directory of the job.
     Workdir,
+    /// A directory that a variable of the job's environment names.
+    Variable,
     /// The batch script, the PMIx server, munge, the client's configuration and plugins.
     Slurm,
     /// What is Coracle's own inside.
@@ -117,6 +121,7 @@ impl Origin {
             Self::System => "system",
             Self::Home => "home",
             Self::Workdir => "workdir",
+            Self::Variable => "variable",
             Self::Slurm => "slurm",
             Self::Private => "coracle",
             Self::Mpi => "mpi",
@@ -142,6 +147,8 @@ pub struct Surroundings<'a> {
     pub pmix: Option<&'a Path>,
     /// Single files that the job refers to: a task prolog, the X server's cookie.
     pub files: &'a [PathBuf],
+    /// Directories that variables of the job's environment name.
+    pub named: &'a [PathBuf],
     /// What the commands of Slurm need inside, if they are to work there.
     pub client: Option<&'a Client>,
     /// The program of ours that runs inside, for those commands and for entry points.
@@ -186,6 +193,9 @@ pub struct ClientLink {
     /// Where it leads.
     pub target: PathBuf,
 }
+
+/// The file of the local time zone (localtime(5)), a link as a rule.
+pub const TIME_ZONE: &str = "/etc/localtime";
 
 /// Where a container shows the node's folders of programs and libraries.
 pub const HOST: &str = "/run/coracle/host";
@@ -294,6 +304,8 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     for path in ["/etc/hosts", "/etc/resolv.conf"] {
         system.push(Want::node(path, ReadOnly, IfThere, Origin::System));
     }
+    let (source, target, origin) = (Source::TimeZone, TIME_ZONE.into(), Origin::System);
+    system.push(Want { source, target, access: ReadOnly, presence: IfThere, origin });
     for (source, path) in [(Source::Passwd, "/etc/passwd"), (Source::Group, "/etc/group")] {
         let target = PathBuf::from(path);
         system.push(Want { source, target, access: ReadOnly, presence: Required, origin: Origin::System });
@@ -323,8 +335,7 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     if let Some(folder) = around.script_folder {
         add(folder, ReadOnly, Required, Origin::Slurm);
     }
-    let images_own = OWN.iter().any(|top| around.directory.starts_with(top))
-        || TOPS.iter().any(|top| around.directory == Path::new(top));
+    let images_own = is_images(around.directory);
     let presence = match settings.workdir {
         Some(_) => IfThere,
         None if images_own => UnlessInImage,
@@ -334,6 +345,12 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     for file in around.files {
         add(file, ReadOnly, IfThere, Origin::Slurm);
     }
+    // Last, since what is to be seen below one of them has been opened by then. None of them is worth a directory of the
+    // image's, nor a home that is not wanted.
+    let unwanted = |path: &Path| settings.home == Some(false) && home.is_some_and(|home| path.starts_with(home));
+    for directory in around.named.iter().filter(|path| !is_images(path) && !unwanted(path)) {
+        add(directory, ReadWrite, Presence::IfMissing, Origin::Variable);
+    }
     let helper = around.client.is_some() || settings.entrypoint == Some(true);
     if helper || around.mpi.is_some() || around.driver.is_some() {
         wants.extend(private(around, helper));
@@ -342,6 +359,11 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
         wants.extend(in_place_of_the_images(profile, fit));
     }
     wants
+}
+
+/// True if the image's own is meant by this directory.
+fn is_images(path: &Path) -> bool {
+    OWN.iter().any(|top| path.starts_with(top)) || TOPS.iter().any(|top| path == Path::new(top))
 }
 
 /// The host's MPI libraries over those of the image, and the folders that they open by path.

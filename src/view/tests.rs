@@ -30,6 +30,7 @@ fn around<'a>(directory: &'a str, home: &'a str) -> Surroundings<'a> {
         script_folder: None,
         pmix: None,
         files: &[],
+        named: &[],
         client: None,
         helper: Path::new("/usr/lib/coracle/coracle-inside"),
         mpi: None,
@@ -106,6 +107,30 @@ fn a_home_that_is_not_wanted_is_not_shown_but_a_working_directory_in_it_is() {
     };
     assert_eq!(shown("/scratch/x"), [PathBuf::from("/scratch/x")]);
     assert_eq!(shown("/home/a/x"), [PathBuf::from("/home/a/x")]);
+}
+
+#[test]
+fn a_directory_that_a_variable_names_is_shown_where_nothing_else_is_meant() {
+    let named = |fields: &str, path: &str| -> Vec<(PathBuf, Presence)> {
+        let named = [PathBuf::from(path)];
+        let around = Surroundings { named: &named, ..around("/scratch/run", "/home/a") };
+        let wants = wants(&settings(fields), &Config::default(), &around);
+        let wants = wants.into_iter().filter(|want| want.origin == Origin::Variable);
+        wants.map(|want| (want.target, want.presence)).collect()
+    };
+    for path in ["/scratch/x", "/run/user/2001", "/scratch"] {
+        assert_eq!(named("", path), [(path.into(), Presence::IfMissing)]);
+    }
+    // Seen anyway, the image's, the kernel's, ours, or no plain path.
+    for path in ["/tmp", "/tmp/x", "/home/a/tmp", "/scratch/run/x", "/usr/x", "/run", "/", "/opt", "/proc/1", "/sys/x"]
+    {
+        assert_eq!(named("", path), [], "{path}");
+    }
+    for path in ["/dev/shm/x", "/run/coracle/x", "/scratch/../x", "x", ""] {
+        assert_eq!(named("", path), [], "{path}");
+    }
+    assert_eq!(named(";bind=/a:/scratch:rw", "/scratch/x"), []);
+    assert_eq!(named(";home=no", "/home/a/tmp"), []);
 }
 
 #[test]

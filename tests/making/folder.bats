@@ -132,6 +132,34 @@ lacks() { # PATH COMMAND...
 	[[ ! -e a.sif ]]
 }
 
+@test "too few descriptors are not the directory's fault" {
+	local path=deep limit said=
+	small_tree deep
+	for _ in 1 2 3 4 5 6; do path+=/d; mkdir "$path"; done
+	# Somewhere between these the first that fails is one for reading.
+	for limit in 6 7 8 9 10 11 12 13 14; do
+		run bash -c "ulimit -n $limit; exec coracle build out.sif deep"
+		[[ $status != 0 ]] || break
+		[[ $output != *'[image-'* ]] || { echo "at $limit: $output"; return 1; }
+		[[ $output != *'Too many open files'* && $output != *'too many open files'* ]] || said=yes
+		rm -rf /tmp/coracle-* out.sif
+	done
+	[[ -n $said ]] || { echo "never short of them: $output"; return 1; }
+}
+
+@test "mounts of an image's /etc/fstab are told of, and its comments are not" {
+	small_tree tree
+	echo '# UNCONFIGURED FSTAB FOR BASE SYSTEM' >tree/etc/fstab
+	run coracle build quiet.sif tree
+	[[ $status == 0 && $output != *fstab* ]]
+	echo '/data /mnt/data none bind 0 0' >>tree/etc/fstab
+	tar -C tree -cf tree.tar .
+	for source in tree tree.tar; do
+		run coracle build --force told.sif "$source"
+		[[ $status == 0 && $output == *"coracle: note: mounts of the image's /etc/fstab are not made: /mnt/data; --container-bind makes them"* ]]
+	done
+}
+
 @test "times that a squashfs cannot keep are clamped, also those of a directory, and it stays as it is" {
 	small_tree tree
 	touch -d 1960-01-01 tree/etc/old

@@ -365,6 +365,23 @@ unfolded() {
 	coracle build bare.sif oci:bare-layout
 	run executes run bare.sif words
 	[[ $output == 'from the entry point words' ]]
+	# Where the image starts and where a job does are two places.
+	mkdir -p bare/app
+	printf '#!/bin/busybox sh\necho "started in $PWD: $*"\n' >bare/app/start.sh
+	chmod 755 bare/app/start.sh
+	echo '{"Entrypoint": ["./start.sh", "./x"], "WorkingDir": "/app"}' >config.json
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config.json relative-layout 1 "$here:bare"
+	coracle build relative.sif oci:relative-layout
+	run executes run relative.sif words
+	[[ $output == "started in $PWD: ./x words" ]] || { echo "$output"; return 1; }
+	ln bare/bin/busybox bare/bin/sh
+	echo '{"Cmd": ["./start.sh"], "WorkingDir": "/app"}' >config.json
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config.json shell-layout 1 "$here:bare"
+	coracle build shell.sif oci:shell-layout
+	run executes run shell.sif
+	[[ $output == "started in $PWD: " ]] || { echo "$output"; return 1; }
+	run executes run shell.sif /bin/busybox echo words
+	says words
 	echo null >config.json
 	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config.json none-layout 1 "$here:none"
 	coracle build none.sif oci:none-layout

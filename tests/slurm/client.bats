@@ -49,6 +49,54 @@ sets_path_anew() { # IMAGE
 	with_each_image sets_path_anew
 }
 
+# What Debian's /etc/profile says to a user, in an image whose programs are in /bin, in /usr/bin, or in both by a link.
+login_image() { # bin|usr|link
+	local tree=$dir/$1
+	cp -a "$IMG/tree" "$tree"
+	printf '%s\n' 'PATH="/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"' 'export PATH' >"$tree/etc/profile"
+	case $1 in
+	usr) mkdir "$tree/usr" && mv "$tree/bin" "$tree/usr/bin" && ln -s usr/bin "$tree/bin" ;;
+	link) mkdir "$tree/usr" && ln -s ../bin "$tree/usr/bin" ;;
+	esac
+	mksquashfs "$tree" "$dir/$1.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
+	chown -R alice "$tree"
+}
+
+@test "the commands are found in login shells, with an empty environment, and with a PATH of the script's" {
+	local kind option mode
+	job_script login.sh 'busybox ash -lc "srun -n1 echo ash"; sh -lc "srun -n1 echo sh"
+		env -i sh -c "srun --version" | sed "s/^/empty /"; env -i /usr/bin/srun --version | sed "s/^/path /"
+		PATH=/usr/bin:/bin; srun -n1 echo set; PATH=/usr/local/bin:/usr/bin:/bin:/opt/mine; export PATH; exec srun -n1 echo exported'
+	job_script head.sh 'srun -n1 echo script'
+	sed -i '1s,.*,#!/bin/sh -l,' head.sh
+	configure $'version: 1\nuser_images: kernel\ndirectories: allow\nbinds:\n- source: /scratch'
+	for kind in bin usr link; do
+		login_image "$kind" || return
+		for option in --container-home --container-writable=16m --no-container-home; do
+			batch -n1 --container="$dir/$kind.sqsh" "$option" login.sh
+			for mode in ash sh set exported; do has_line "$mode" || { fail "$kind $option"; return; }; done
+			[[ $(grep -cE '^(empty|path) slurm' <<<"$output") == 2 ]] || { fail "$kind $option" "$output"; return; }
+		done
+		batch -n1 --container="$dir/$kind.sqsh" head.sh
+		has_line script || { fail "$kind"; return; }
+		batch -n1 --container="$dir/$kind" login.sh
+		for mode in ash sh set exported; do has_line "$mode" || { fail "$kind as a directory"; return; }; done
+	done
+	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
+	batch -n1 --container="$dir/link.sqsh" login.sh
+	for mode in ash sh set exported; do has_line "$mode" || return; done
+}
+
+@test "the commands are found in bash as a login shell" {
+	job_script bash.sh 'bash -lc "srun -n1 echo one"; bash -lc "export PATH=/usr/bin; squeue --noheader --format two.%i"; env -i bash -lc "srun --version"'
+	printf '%s\n' 'PATH="/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"' 'export PATH' >"$dir/profile"
+	local option
+	for option in --container-home --container-writable=16m; do
+		batch -n1 --container="$IMG/mpi-bookworm.sif" --container-bind="$dir/profile:/etc/profile:ro" "$option" bash.sh
+		has_line one && has_line "two.$job" && has 'slurm' || { fail "$option"; return; }
+	done
+}
+
 @test "srun inside an image starts steps in another image and in none" {
 	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only /etc/slurm/slurm.conf || true'"
 	batch --container="$bare" steps.sh

@@ -115,6 +115,28 @@ lines><%41><--><-x>"
 	has 'run script: 3'
 }
 
+@test "what an entry point prints comes once from each task, on the stream that it was printed on" {
+	local kind script=$'#!/bin/sh\necho out; echo err >&2; exec "$@"' end
+	for kind in sif enroot; do
+		cp -a "$IMG/tree" "$kind"
+		case $kind in
+		sif) install -D -m 755 /dev/stdin "$kind/.singularity.d/runscript" <<<"$script" ;;
+		enroot) install -m 755 /dev/stdin "$kind/etc/rc" <<<"$script" ;;
+		esac
+		mkdir -p "$kind/.singularity.d/env"
+		echo 'echo script; echo script >&2; export MADE=$(echo by a shell)' >"$kind/.singularity.d/env/50-prints.sh"
+		[[ $kind == sif ]] || rm -r "$kind/.singularity.d"
+		mksquashfs "$kind" "$kind.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
+		alice srun -N2 -n4 --container="$dir/$kind.sqsh" --container-entrypoint sh -c 'echo command' >out 2>err || { fail "$kind: $?" "$(<err)"; return; }
+		[[ $(sort out | uniq -c | xargs) == '4 command 4 out' && $(sort err | uniq -c | xargs) == '4 err' ]] || { fail "$kind" "$(<out)" "$(<err)"; return; }
+		alice coracle run "$dir/$kind.sqsh" sh -c 'echo command' >out 2>err || { fail "$kind: $?" "$(<err)"; return; }
+		[[ $(xargs <out) == 'out command' && $(<err) == err ]] || { fail "run $kind" "$(<out)" "$(<err)"; return; }
+		batch --container="$dir/$kind.sqsh" --container-entrypoint --wrap 'echo command; srun -n1 echo step'
+		# The step goes through it, too.
+		[[ $(sort <<<"$output" | uniq -c | xargs) == '1 command 2 err 2 out 1 step' ]] || { fail "batch $kind" "$output"; return; }
+	done
+}
+
 @test "an entry point that cannot be executed is named" {
 	good srun -n1 --container="$exec_only" --container-writable --container-entrypoint true
 	run alice srun -n1 --container="$IMG/broken-runscript.sqsh" --container-entrypoint true

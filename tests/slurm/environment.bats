@@ -9,8 +9,17 @@ script() { # TEXT
 	printf '%s\n' "$1" >"$dir/env.sh"
 	chmod 644 "$dir/env.sh"
 }
+on-all-nodes() { # SCRIPT
+	local node
+	for node in n1 n2 n3; do on-node "$node" sh -c "$1" || return; done
+}
 sourced() { # SRUN-ARGUMENT...
 	good env ENV_SCRIPT="$dir/env.sh" srun "$@"
+}
+
+cleanup() {
+	unset TMPDIR XDG_RUNTIME_DIR
+	on-all-nodes 'rm -rf /srv/coracle-own* /tmp/coracle-own /run/user/2001'
 }
 
 @test "the table: host, image, what no image changes, and what Coracle sets" {
@@ -309,6 +318,79 @@ srun -n1 sh -c "echo \$PATH; echo \$MINE \$IMAGE_SAYS \${LD_LIBRARY_PATH-unset} 
 	prints $'site mine 1\nmine 1'
 	batch --container="$busybox" job.sh
 	prints $'site site\nunset'
+}
+
+# Says which of the two variables there are, and whether something can be made where they say.
+SAYS_DIRECTORIES='for name in TMPDIR XDG_RUNTIME_DIR; do eval "value=\${$name-unset}"; echo "$name=$value"; [ "$value" = unset ] || touch "$value/made" || exit 9; done; mktemp >/dev/null && echo mktemp'
+
+@test "TMPDIR and XDG_RUNTIME_DIR: a directory of the user's own is shown" {
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch/none\n  required: false'
+	local own=/srv/coracle-own run=/run/user/2001 wanted
+	on-all-nodes "install -d -o alice -g alice -m 700 $own $run && install -d -o bob -g bob $own-bob && install -d -m 1777 $own-all"
+	wanted="TMPDIR=$own"$'\n'"XDG_RUNTIME_DIR=$run"$'\n'mktemp
+	good env TMPDIR=$own XDG_RUNTIME_DIR=$run srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
+	prints "$wanted"
+	export TMPDIR=$own XDG_RUNTIME_DIR=$run
+	variables=(TMPDIR=$own XDG_RUNTIME_DIR=$run)
+	batch --container="$busybox" --wrap "$SAYS_DIRECTORIES; srun -n1 sh -c '$SAYS_DIRECTORIES'; srun -n1 --container=none sh -c 'echo \$TMPDIR'"
+	prints "$wanted"$'\n'"$wanted"$'\n'$own
+	# Not from one container into the next, of another image.
+	batch --container="$busybox" --wrap "srun -n1 --container=$env sh -c '$SAYS_DIRECTORIES'"
+	prints "$wanted"
+	good env TMPDIR=$own XDG_RUNTIME_DIR=$run coracle exec "$busybox" sh -c "$SAYS_DIRECTORIES"
+	prints "$wanted"
+	good env TMPDIR=$own XDG_RUNTIME_DIR=$run srun -n1 --container="$busybox" --container-clean-env sh -c "$SAYS_DIRECTORIES"
+	prints "TMPDIR=$own"$'\n'"XDG_RUNTIME_DIR=unset"$'\n'mktemp
+	good env TMPDIR=$own coracle explain --container="$busybox"
+	has_line "mount  $own -> $own rw,nosuid,nodev"
+	has_line "TMPDIR=$own  (host)"
+	# Anybody's, of another user, and missing.
+	local wrong
+	for wrong in $own-all $own-bob $own-none relative /proc/self /etc; do
+		good env TMPDIR=$wrong XDG_RUNTIME_DIR=$wrong srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
+		# Slurm gives a task without TMPDIR one.
+		prints $'TMPDIR=/tmp\nXDG_RUNTIME_DIR=unset\nmktemp' || { fail "$wrong"; return; }
+		good env TMPDIR=$wrong coracle exec "$busybox" sh -c "$SAYS_DIRECTORIES"
+		prints $'TMPDIR=unset\nXDG_RUNTIME_DIR=unset\nmktemp' || { fail "exec $wrong"; return; }
+	done
+	# One that can be made is, by Slurm, as without a container.
+	good env TMPDIR=/tmp/coracle-own XDG_RUNTIME_DIR=/tmp/coracle-own srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
+	prints $'TMPDIR=/tmp/coracle-own\nXDG_RUNTIME_DIR=/tmp/coracle-own\nmktemp'
+	# What every container shows, and what was asked for.
+	good env TMPDIR=/var/tmp srun -n1 --container="$busybox" sh -c 'echo $TMPDIR'
+	prints /var/tmp
+	good env TMPDIR=$own-none coracle exec --env=TMPDIR "$busybox" sh -c 'echo $TMPDIR'
+	prints $own-none
+	good env TMPDIR=$own-none srun -n1 --container="$busybox" --container-env=TMPDIR=/tmp sh -c 'echo $TMPDIR'
+	prints /tmp
+	good env TMPDIR=$own-all srun -n1 --container=none sh -c 'echo $TMPDIR'
+	prints $own-all
+	# One that the image's variables ask for is the image's.
+	good env TMPDIR=$own-none APPTAINERENV_TMPDIR=/opt coracle exec "$busybox" sh -c 'echo $TMPDIR'
+	prints /opt
+}
+
+@test "TMPDIR: what is bound below it keeps its place, and the site's bounds hold" {
+	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch/none\n  required: false'
+	local own=/srv/coracle-own
+	on-all-nodes "install -d -o alice -g alice -m 700 $own $own/run $own/real && ln -sfn real $own/link"
+	# The job stands in it.
+	cd /tmp
+	good env TMPDIR=$own srun -n1 --chdir=$own/run --container="$busybox" sh -c 'pwd; echo $TMPDIR; mktemp >/dev/null && echo mktemp'
+	prints $own/run$'\n'$own$'\n'mktemp
+	# A bind whose place it does not have.
+	good env TMPDIR=$own srun -n1 --container="$busybox" --container-bind=/etc:$own/etc:ro sh -c "ls $own/etc/slurm >/dev/null && echo bound; echo \${TMPDIR-unset}"
+	prints $'bound\n/tmp'
+	cd "$dir"
+	configure $'version: 1\nuser_images: kernel\nbind_allow: [/scratch]'
+	good env TMPDIR=$own srun -n1 --container="$busybox" sh -c 'echo ${TMPDIR-unset}'
+	prints /tmp
+	configure $'version: 1\nuser_images: kernel\nbind_allow: [/srv]'
+	good env TMPDIR=$own srun -n1 --container="$busybox" sh -c 'echo ${TMPDIR-unset}'
+	prints $own
+	configure $'version: 1\nuser_images: kernel\nbind_deny: [/srv]'
+	good env TMPDIR=$own srun -n1 --container="$busybox" sh -c 'echo ${TMPDIR-unset}'
+	prints /tmp
 }
 
 @test "a step of a job with --export=NONE has its image's environment, whether the script was inside or not" {

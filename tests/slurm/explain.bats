@@ -28,7 +28,7 @@ plan_logged() { grep -q ' plan="enter' "$dir/log"; }
 
 # The lines of a plan in $output.
 plan_of_output() {
-	grep -E '^(image  [a-z]|upper  |layer  |mount  |enter  )' <<<"$output" | grep -v '^image   '
+	grep -E '^(image  [a-z]|upper  |layer  |copy   |mount  |enter  )' <<<"$output" | grep -v '^image   '
 }
 
 # explain as alice on n1 prints the plan that a step with the same options logs.
@@ -94,6 +94,24 @@ CONFIG=$'version: 1\nuser_images: kernel\nlog_plan: yes\nbinds:\n- source: /scra
 	configure $'version: 1\nuser_images: fuse'
 	good coracle explain --container="$busybox"
 	has_line 'policy  allowed by user_images=fuse, read by squashfuse_ll, as the user'
+}
+
+@test "mounts of the image's /etc/fstab are told of" {
+	configure "$CONFIG"
+	cp -a "$IMG/tree" tree
+	printf '# comment\n' >tree/etc/fstab
+	mksquashfs tree quiet.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	printf '/data /mnt/data none bind\ntmpfs /run tmpfs\n' >>tree/etc/fstab
+	mksquashfs tree told.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	good coracle explain --container="$dir/quiet.sqsh"
+	has_not fstab
+	good coracle explain --container="$dir/told.sqsh"
+	has_line "note    mounts of the image's /etc/fstab are not made: /mnt/data and 1 more; --container-bind makes them"
+	run coracle explain --json --container="$dir/told.sqsh"
+	[[ $(python3 -c 'import json, sys; print(len(json.load(sys.stdin)["notes"]))' <<<"$output") == 1 ]] || fail "$output"
+	# Nobody is told of it in each step.
+	good srun -n1 --container="$dir/told.sqsh" true
+	prints ''
 }
 
 @test "the environment is that of the step, with its origins" {

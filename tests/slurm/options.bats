@@ -237,7 +237,8 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 	--container-env=|--container-env: its value is missing
 	--container-env=SLURM_JOB_ID=1|SLURM_JOB_ID: Slurm and Coracle set this variable, and nobody else
 	--container-env=CORACLE_IMAGE=1|CORACLE_IMAGE: Slurm and Coracle set this variable, and nobody else
-	--container-writable=x|x: not a size: a number with k, m, g or t behind it, at least 4k
+	--container-writable=x|x: not a size: a number with k, m, g or t behind it, from 4k to 1023t
+	--container-writable=1024t|1024t: not a size: a number with k, m, g or t behind it, from 4k to 1023t
 	--container-writable=1.5g|1.5g: not a size
 	--container-writable=-1|-1: not a size
 	--container-overlay=|--container-overlay: its value is missing

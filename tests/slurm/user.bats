@@ -103,6 +103,19 @@ with_entrypoint() { # NAME
 	prints word
 }
 
+@test "Apptainer's variables that are not read are told of, once, and not to jobs" {
+	local note="coracle: note: not read: APPTAINER_CONTAIN, SINGULARITY_PWD; of Apptainer's variables only APPTAINER_BIND, APPTAINER_BINDPATH and APPTAINERENV_NAME count, and the options of coracle exec --help"
+	local -a set=(APPTAINER_CONTAIN=1 SINGULARITY_PWD=/opt APPTAINER_CACHEDIR=/c APPTAINER_WRITABLE=false APPTAINER_NAME=x.sif APPTAINERENV_A=1)
+	good env "${set[@]}" coracle exec "$busybox" echo ran
+	prints "$note"$'\n'ran
+	good env "${set[@]}" coracle run "$IMG/sourcing.sif" echo ran
+	[[ $(grep -cxF "$note" <<<"$output") == 1 ]] || fail "$output"
+	good env "${set[@]}" srun -n1 --container="$busybox" echo ran
+	prints ran
+	good env "${set[@]:2}" coracle exec "$busybox" echo ran
+	prints ran
+}
+
 @test "Apptainer's words: --pwd, --cwd, --env, -e, --no-home, -s, -q, --nv, --rocm" {
 	good coracle -s exec --pwd /etc "$busybox" sh -c 'pwd; echo $PWD'
 	prints $'/etc\n/etc'

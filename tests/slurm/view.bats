@@ -168,6 +168,103 @@ load support
 	fi
 }
 
+# The nodes are in India. An image zone.sqsh whose own time zone is a link to one of its files, and a directory of the same.
+zones() {
+	[[ -e $SUITE/localtime || -L $SUITE/localtime ]] || cp -a /etc/localtime "$SUITE/localtime"
+	ln -sfn /usr/share/zoneinfo/Asia/Kolkata /etc/localtime
+	[[ $(date +%z) == +0530 ]]
+	cp -a "$IMG/tree" zone
+	mkdir -p zone/usr/share/zoneinfo/Etc
+	cp -L /usr/share/zoneinfo/Etc/UTC zone/usr/share/zoneinfo/Etc/UTC
+	ln -s /usr/share/zoneinfo/Etc/UTC zone/etc/localtime
+	mksquashfs zone zone.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	chown -R alice:alice zone
+}
+
+# Changes of zones and of runtime_directory.
+cleanup() {
+	[[ ! -e $SUITE/localtime && ! -L $SUITE/localtime ]] || cp -a --remove-destination "$SUITE/localtime" /etc/localtime
+}
+
+# Of the image, without the name of a zone as a variable.
+SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
+
+@test "the time zone is the node's: over an image's link, and not over the zone that it names" {
+	zones
+	configure $'version: 1\nuser_images: kernel\ndirectories: allow\nbinds:\n- source: /scratch'
+	local image options reader
+	for image in zone.sqsh zone; do
+		for options in -- --container-writable=8m --container-bind=/opt:/mnt; do
+			[[ $options != -- ]] || options=-n1
+			good srun -n1 "$options" --container="$dir/$image" sh -c "$SAYS_ZONE"
+			prints $'+0530\n+0000' || { fail "$image $options"; return; }
+		done
+	done
+	batch --container="$dir/zone.sqsh" --wrap "$SAYS_ZONE; srun -n1 sh -c '$SAYS_ZONE'"
+	prints $'+0530\n+0000\n+0530\n+0000'
+	for reader in kernel fuse; do
+		configure $'version: 1\nuser_images: '"$reader"$'\nbinds:\n- source: /scratch'
+		good srun -n1 --container="$dir/zone.sqsh" sh -c "$SAYS_ZONE"
+		prints $'+0530\n+0000'
+	done
+	good coracle exec "$dir/zone.sqsh" sh -c "$SAYS_ZONE"
+	prints $'+0530\n+0000'
+	run coracle exec "$dir/zone.sqsh" sh -c "$SAYS_ZONE"
+	prints $'+0530\n+0000'
+	# A zone of the user's own is meant as it was.
+	good env TZ=XXX-3 srun -n1 --container="$dir/zone.sqsh" date +%z
+	prints +0300
+	run alice coracle explain --container="$dir/zone.sqsh"
+	has_line 'mount  /etc/localtime -> /etc/localtime ro,nosuid,nodev'
+	has_not 'layer  file /etc/localtime'
+}
+
+@test "the time zone in an image without any, with a directory of that name, and on a node without" {
+	zones
+	good srun -n1 --container="$busybox" sh -c 'date +%z; cat /etc/image-only'
+	prints $'+0530\n'"$MARK"
+	good coracle exec --writable "$busybox" date +%z
+	prints +0530
+	rm zone/etc/localtime && mkdir zone/etc/localtime
+	mksquashfs zone folder.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	good srun -n1 --container="$dir/folder.sqsh" sh -c 'date +%z; ls -d /etc/localtime/.'
+	prints $'+0000\n/etc/localtime/.'
+	rm /etc/localtime
+	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	prints /usr/share/zoneinfo/Etc/UTC
+	ln -s /no/such /etc/localtime
+	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	prints /usr/share/zoneinfo/Etc/UTC
+	ln -sfn /usr/share/zoneinfo /etc/localtime
+	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	prints /usr/share/zoneinfo/Etc/UTC
+}
+
+@test "the time zone of a writable image can be replaced, as a package of zones does, and the change is kept" {
+	zones
+	local replace='date +%z; ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime.new && mv -f /etc/localtime.new /etc/localtime && readlink /etc/localtime && date +%z'
+	good srun -n1 --container="$dir/zone.sqsh" --container-writable=8m sh -c "$replace"
+	prints $'+0530\n/usr/share/zoneinfo/Etc/UTC\n+0000'
+	good srun -n1 --container="$busybox" --container-writable=8m sh -c 'date +%z; rm /etc/localtime && date +%z'
+	prints $'+0530\n+0000'
+	on-node n1 sh -c 'mkdir -p /var/tmp/zone && mount -t tmpfs -o mode=755 zone /var/tmp/zone && install -d -o alice -g alice /var/tmp/zone/kept'
+	good srun -n1 -w n1 --container="$dir/zone.sqsh" --container-overlay=/var/tmp/zone/kept date +%z || { on-node n1 umount /var/tmp/zone; return 1; }
+	prints +0530 || { on-node n1 umount /var/tmp/zone; return 1; }
+	[[ -z $(on-node n1 ls -A /var/tmp/zone/kept/upper) ]] || fail "$(on-node n1 ls -lA /var/tmp/zone/kept/upper)"
+	on-node n1 umount /var/tmp/zone
+	on-node n1 rmdir /var/tmp/zone
+}
+
+@test "the time zone is not mounted where the node's own /etc is shown" {
+	zones
+	good srun -n1 --container="$busybox" --container-bind=/etc:/etc:ro sh -c 'readlink /etc/localtime'
+	prints /usr/share/zoneinfo/Asia/Kolkata
+	good coracle explain --container="$busybox" --container-bind=/etc:/etc:ro
+	has_not '-> /etc/localtime'
+	good srun -n1 --container="$busybox" --container-bind="$dir/zone.sqsh:/etc/localtime" sh -c 'head -c 4 /etc/localtime'
+	prints hsqs
+}
+
 @test "munge's socket is there" {
 	good srun -n1 --container="$busybox" sh -c 'cat /etc/image-only; test -S /run/munge/munge.socket.2 && echo socket'
 	prints "$MARK"$'\n'socket
@@ -203,6 +300,19 @@ load support
 @test "a required bind of the site that the node lacks is refused, with the key" {
 	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /no/such/site'
 	refused bind '/no/such/site: does not exist on this node (binds[0] of coracle.yaml)' srun -n1 --container="$busybox" true
+}
+
+@test "files of an image in the places of the kernel's settings are covered, for root as for a user" {
+	cp -a "$IMG/tree" tree
+	touch tree/proc/{sys,sysrq-trigger,irq,bus,fs}
+	mksquashfs tree settings.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	local user
+	for user in root alice; do
+		run timeout 120 as -d "$PWD" "$user" srun -n1 --container="$dir/settings.sqsh" sh -c 'cat /etc/image-only; ls -d /proc/sys/kernel/. /proc/fs/.'
+		prints "$MARK"$'\n/proc/fs/.\n/proc/sys/kernel/.' || { fail "$user"; return; }
+		run timeout 120 as -d "$PWD" "$user" coracle exec "$dir/settings.sqsh" ls -d /proc/sys/kernel/.
+		prints /proc/sys/kernel/. || { fail "exec $user"; return; }
+	done
 }
 
 @test "an image whose /proc, /dev or /sys is no plain folder is refused" {

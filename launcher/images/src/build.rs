@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use coracle::image::fstab;
 use coracle::image::sif::architecture_code;
 use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::{Build, Packing};
@@ -187,7 +188,7 @@ fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<A
 
 fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let unreadable =
-        |error: std::io::Error| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), error.to_string());
+        |error: std::io::Error| Refusal::new(Kind::of_reading(&error), path.display().to_string(), error.to_string());
     let size = path.metadata().map_err(unreadable)?.len();
     let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
     let root = filled(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
@@ -278,6 +279,9 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     if let Some(conventions) = &assembly.conventions {
         layout.objects = conventions::write(&mut assembly.root, conventions)?;
         assembly.root.clamp_times()?;
+    }
+    if let Some(text) = assembly.root.read(Path::new(fstab::PATH), fstab::LIMIT).ok().flatten() {
+        fstab::note(&text).iter().for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
     }
     assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;

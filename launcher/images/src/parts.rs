@@ -171,5 +171,5 @@ fn show(subject: &Subject, offset: u64, size: u64, id: u32) -> Result<(), Refusa
 
 fn read(subject: &Subject, buffer: &mut [u8], offset: u64) -> Result<(), Refusal> {
     let read = subject.file.read_exact_at(buffer, offset);
-    read.map_err(|error| Refusal::new(Kind::ImageUnreadable, &subject.typed, error.to_string()))
+    read.map_err(|error| Refusal::new(Kind::of_reading(&error), &subject.typed, error.to_string()))
 }

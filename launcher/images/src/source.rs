@@ -77,9 +77,9 @@ impl Source {
                 }
             }
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
-            _ => refuse(Kind::ImageUnreadable, &error.to_string()),
+            _ => refuse(Kind::of_reading(&error), &error.to_string()),
         })?;
-        let kind = file.metadata().map_err(|error| refuse(Kind::ImageUnreadable, &error.to_string()))?;
+        let kind = file.metadata().map_err(|error| refuse(Kind::of_reading(&error), &error.to_string()))?;
         if kind.is_dir() {
             return match oci::of_folder(path) {
                 None => Ok(Self::Folder(path.to_owned())),
@@ -98,7 +98,7 @@ impl Source {
         let mut start = Vec::new();
         file.take(START as u64)
             .read_to_end(&mut start)
-            .map_err(|error| refuse(Kind::ImageUnreadable, &error.to_string()))?;
+            .map_err(|error| refuse(Kind::of_reading(&error), &error.to_string()))?;
         if Container::of(&start).is_some() {
             Ok(Self::Image(path.to_owned()))
         } else if is_compressed(&start) || start.get(USTAR_AT..).is_some_and(|rest| rest.starts_with(USTAR)) {

@@ -60,10 +60,10 @@ impl Subject {
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
             Errno::EISDIR => refuse(Kind::ImageType, "a folder, where a file is wanted"),
             Errno::EROFS => refuse(Kind::System, "nobody can write there: the file system is read-only"),
-            _ => refuse(Kind::ImageUnreadable, &error.to_string()),
+            _ => refuse(Kind::of_reading(&error), &error.to_string()),
         })?;
         let file = File::from(file);
-        let unreadable = |error: std::io::Error| refuse(Kind::ImageUnreadable, &error.to_string());
+        let unreadable = |error: std::io::Error| refuse(Kind::of_reading(&error), &error.to_string());
         let found = file.metadata().map_err(unreadable)?;
         if found.is_dir() {
             return Err(refuse(Kind::ImageType, "a folder, where a file is wanted"));

@@ -35,7 +35,7 @@ const LIST: u64 = 2 << 30;
 pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<(), Refusal> {
     let named = Named::new(path, "");
     let file: File = sys::open_untrusted(path, OFlag::O_RDONLY)
-        .map_err(|error| named.refusal(Fault::ImageUnreadable, &error.to_string()))?
+        .map_err(|error| named.refusal(Fault::of_reading(&error), &error.to_string()))?
         .into();
     let typed = path.display().to_string();
     let found = image::identify(&file, std::env::consts::ARCH).map_err(|error| error.refuse(&typed))?;
@@ -46,7 +46,7 @@ pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<
         return Err(named.refusal(Fault::ImageFormat, "holds no squashfs, and nothing else is unpacked"));
     }
     inspect_deep(&file, layer.offset, layer.size, &Budget::default()).map_err(|error| error.refuse(&typed))?;
-    let length = file.metadata().map_err(|error| named.refusal(Fault::ImageUnreadable, &error.to_string()))?.len();
+    let length = file.metadata().map_err(|error| named.refusal(Fault::of_reading(&error), &error.to_string()))?.len();
     let superblock = Superblock::read(&file, layer.offset, layer.size, length).map_err(|error| error.refuse(&typed))?;
     if superblock.has_attributes() {
         eprintln!(

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use coracle::plan::{Mount, Plan};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
-use coracle::view::{Origin, Source};
+use coracle::view::{Origin, Source, TIME_ZONE};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag};
@@ -100,6 +100,7 @@ pub fn build(
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
     let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
 
+    let copies = copies(plan, &sources.sightings, identity);
     let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
 
     let home = MountNamespace::current().map_err(system)?;
@@ -109,7 +110,7 @@ pub fn build(
         let namespace = MountNamespace::current().map_err(system)?;
         sys::make_private().map_err(system)?;
         let stage = root::Stage::attach().map_err(system)?;
-        let root = stage.root(name, plan, image, upper.as_ref(), identity)?;
+        let root = stage.root(name, plan, image, upper.as_ref(), &copies, identity)?;
         for (mount, tree) in plan.mounts.iter().zip(trees) {
             let tree = match (&mount.source, tree) {
                 (_, Some(tree)) => tree,
@@ -179,7 +180,11 @@ fn name_of(place: &Path) -> &str {
 
 /// A detached copy of what a mount shows; nothing for the files that we write ourselves.
 fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, Refusal> {
-    let Source::Node(path) = &mount.source else { return Ok(None) };
+    let path = match &mount.source {
+        Source::Node(path) => path,
+        Source::TimeZone => Path::new(TIME_ZONE),
+        _ => return Ok(None),
+    };
     let source = sources.get(mount.index).and_then(Option::as_ref);
     let source =
         source.ok_or_else(|| Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"))?;
@@ -194,6 +199,24 @@ fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Ref
     Ok(tree)
 }
 
+/// The longest file that is copied, in bytes: those of time zones have about 4,000.
+const MAX_COPY: usize = 64 << 10;
+
+/// The plan's copies with their content, read with the user's rights. One that cannot be read is left out, as one that the
+/// node lacks would be.
+fn copies(plan: &Plan, sources: &[Option<OwnedFd>], identity: &Identity) -> Vec<(PathBuf, Vec<u8>)> {
+    let read = |index: usize| {
+        let source = sources.get(index)?.as_ref()?;
+        let kind = nix::sys::stat::fstat(source).ok()?.st_mode;
+        if SFlag::from_bits_truncate(kind) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return None;
+        }
+        let file = sys::with_fs_identity(identity, || sys::open_again(source, OFlag::O_RDONLY)).ok()?.ok()?;
+        sys::read_whole(&file, MAX_COPY).ok()
+    };
+    plan.copies.iter().filter_map(|(place, index)| Some((place.clone(), read(*index)?))).collect()
+}
+
 /// Mounts `tree` at its place.
 fn attach(
     root: BorrowedFd<'_>,
@@ -205,11 +228,11 @@ fn attach(
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
+    // A mount covers a link as it covers a file, if it is opened itself.
+    let lookup = if mount.source == Source::TimeZone { Lookup::LastIsALink } else { Lookup::NoLinks };
     let target = match attached.above(&mount.place).filter(|_| mount.nested) {
         Some((above, below)) => nested(above, below, proxy, &shown)?,
-        None => {
-            rights.during(|| sys::open_in_root(root, &mount.place, OFlag::O_PATH, Lookup::NoLinks)).map_err(failed)?
-        }
+        None => rights.during(|| sys::open_in_root(root, &mount.place, OFlag::O_PATH, lookup)).map_err(failed)?,
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
         // The kernel's word for a folder on a file or the other way round.
@@ -269,6 +292,19 @@ impl Files {
             group: accounts::merge(&read(&Source::Group)?, &account.groups, accounts::GROUP_ROOT),
         })
     }
+}
+
+/// The start of a file of an image, with its links followed there; nothing, if there is none to read.
+pub fn file_of(image: BorrowedFd<'_>, path: &Path, limit: u64, rights: Rights<'_>) -> Option<Vec<u8>> {
+    let open = |flags| rights.during(|| sys::open_in_root(image, path, flags, Lookup::Links)).ok();
+    let mode = nix::sys::stat::fstat(open(OFlag::O_PATH)?).ok()?.st_mode;
+    if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let file = File::from(open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.

@@ -51,13 +51,14 @@ impl Stage {
 
     /// Attaches the image, and whatever it takes to have the plan's mount points and to write, as the root-to-be.
     ///
-    /// `folder` is open on the plan's upper folder, if it has one.
+    /// `folder` is open on the plan's upper folder, if it has one; `copies` are files by path, with their content.
     pub fn root(
         &self,
         name: &str,
         plan: &Plan,
         image: OwnedFd,
         folder: Option<&OwnedFd>,
+        copies: &[(PathBuf, Vec<u8>)],
         identity: &Identity,
     ) -> Result<OwnedFd, Refusal> {
         let rights = Rights::of(&plan.image, identity);
@@ -69,14 +70,19 @@ impl Stage {
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
         // The topmost folder that overlay merges gives the root its mode.
+        let refuse = |path: &Path, error: &sys::Error| match error.errno() {
+            Errno::EIO | Errno::EUCLEAN | Errno::EACCES => super::damaged(name, error),
+            _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
+        };
         for (path, shape) in &plan.layer {
-            add(layer.as_fd(), image.as_fd(), path, *shape, rights).map_err(|error| match error.errno() {
-                Errno::EIO | Errno::EUCLEAN | Errno::EACCES => super::damaged(name, &error),
-                _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
-            })?;
+            add(layer.as_fd(), image.as_fd(), path, *shape, rights).map_err(|error| refuse(path, &error))?;
         }
-        let lower: Vec<BorrowedFd<'_>> =
-            [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(plan.layer.is_empty())).collect();
+        for (path, content) in copies {
+            let added = add(layer.as_fd(), image.as_fd(), path, Shape::File, rights);
+            added.and_then(|()| fill_file(layer.as_fd(), path, content)).map_err(|error| refuse(path, &error))?;
+        }
+        let empty = plan.layer.is_empty() && copies.is_empty();
+        let lower: Vec<BorrowedFd<'_>> = [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(empty)).collect();
         // An overlay reads its layers with the rights of whoever mounted it.
         let root = match (&plan.upper, folder) {
             (None, _) => {
@@ -267,6 +273,24 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
                 .map(drop)
                 .map_err(|errno| sys::Error::new(format!("openat(layer, {relative:?}, O_CREAT)"), errno))
         }
+    }
+}
+
+/// Writes `content` into the empty file at `path`, and gives it to the owner of its directory: whoever may replace others
+/// there may replace it.
+fn fill_file(layer: BorrowedFd<'_>, path: &Path, content: &[u8]) -> sys::Result<()> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {relative:?})"), errno);
+    let file = sys::open_beneath(layer, relative, OFlag::O_WRONLY)?;
+    let above = relative.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = sys::open_beneath(layer, above, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let stat = nix::sys::stat::fstat(&above).map_err(|errno| wrong("fstat", errno))?;
+    let mut file = File::from(file);
+    file.write_all(content).map_err(|cause| sys::Error::from_io(format!("write(layer, {relative:?})"), &cause))?;
+    match nix::unistd::fchown(&file, Some(stat.st_uid.into()), Some(stat.st_gid.into())) {
+        // As below: an owner who does not exist in this user namespace.
+        Err(Errno::EINVAL) => Ok(()),
+        owned => owned.map_err(|errno| wrong("fchown", errno)),
     }
 }
 

@@ -18,7 +18,7 @@ use coracle::config::{self, Audit, Config, Log};
 use coracle::plan::Plan;
 use coracle::report::{Refusal, clean};
 use coracle::request::{Digest, PRIVATE, Request, Settings, step_name};
-use coracle::view::{Origin, Source};
+use coracle::view::{Origin, Source, TIME_ZONE};
 use coracle::wire::Start;
 
 use crate::clock::Clock;
@@ -183,6 +183,7 @@ fn binds(plan: &Plan) -> Vec<Bind> {
     let bind = shown.filter_map(|mount| {
         let source = match &mount.source {
             Source::Node(path) | Source::Late(path) => path.to_string_lossy().into_owned(),
+            Source::TimeZone => TIME_ZONE.to_owned(),
             Source::Memory(_) => "tmpfs".to_owned(),
             Source::Passwd | Source::Group | Source::Made(_) => return None,
         };

@@ -25,6 +25,7 @@ use crate::place;
 use crate::proxy::Proxy;
 use crate::slurm_client::{self, Slurmd};
 use crate::stages::{self, Authority, Run};
+use crate::variables;
 
 /// What the tasks of a step get.
 pub(super) enum Errand {
@@ -131,6 +132,7 @@ impl Server {
         let server = slurmd.as_ref().and_then(|slurmd| self.server(slurmd));
         let run = Box::new(Run {
             image,
+            named: variables::directories(&self.environment, &settings),
             settings,
             client,
             helper: place::helper(),

@@ -67,7 +67,7 @@ impl<'a> Conversation<'a> {
             )
         })?;
         let store = &config.store;
-        let tenant = Tenant { uid, gid, max_images: store.max_images, max_bytes: store.max_bytes() };
+        let tenant = Tenant { uid, gid, max_images: store.max_images(), max_bytes: store.max_bytes() };
         Ok((Self { caller, config, user, tenant }, question, packet.fds.into_iter().next()))
     }
 
@@ -165,7 +165,7 @@ fn readable(name: &str, file: Option<OwnedFd>) -> Result<(File, u64), Refusal> {
     }
     let file = File::from(file);
     // On a file system of the user's own this may be refused to us, or take long; it is this caller's process that waits.
-    let found = file.metadata().map_err(|cause| refuse(Kind::ImageUnreadable, &cause.to_string()))?;
+    let found = file.metadata().map_err(|cause| refuse(Kind::of_reading(&cause), &cause.to_string()))?;
     if !found.is_file() {
         return Err(refuse(Kind::ImageType, "no regular file, so not an image file"));
     }

@@ -225,7 +225,7 @@ fn table(rows: &[[String; 6]]) {
 
 fn usage(images: &[Kept], config: &Config) -> String {
     let used = BinaryBytes(images.iter().map(|kept| kept.size).sum());
-    let (images, limit, bytes) = (images.len(), config.store.max_images, BinaryBytes(config.store.max_bytes()));
+    let (images, limit, bytes) = (images.len(), config.store.max_images(), BinaryBytes(config.store.max_bytes()));
     format!("{images} of {limit} images, {used} of {bytes}")
 }
 
@@ -241,12 +241,12 @@ fn open(path: &Path) -> Result<File, Refusal> {
     let found = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| match error.errno() {
         Errno::ENOENT | Errno::ENOTDIR => refuse(Kind::ImageMissing, "no such file".into()),
         Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it".into()),
-        _ => refuse(Kind::ImageUnreadable, error.to_string()),
+        _ => refuse(Kind::of_reading(&error), error.to_string()),
     })?;
     match found.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(found),
         Ok(_) => Err(refuse(Kind::ImageType, "no regular file, so not an image file".into())),
-        Err(cause) => Err(refuse(Kind::ImageUnreadable, cause.to_string())),
+        Err(cause) => Err(refuse(Kind::of_reading(&cause), cause.to_string())),
     }
 }
 

@@ -2,6 +2,8 @@
 //! (coracle::env::script), too.
 #![forbid(unsafe_code)]
 
+use coracle::image::oci::program_in;
+
 use crate::oci::Execution;
 
 /// What is in every image.
@@ -124,13 +126,17 @@ pub fn environment(list: &[String]) -> String {
 /// What starts what an OCI image names; arguments stand in for its Cmd. Nothing, if it names nothing.
 ///
 /// No word is evaluated a second time, as no OCI runtime does; Apptainer's own script does, unless
-/// SINGULARITY_NO_EVAL is set.
+/// SINGULARITY_NO_EVAL is set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, and a
+/// job where it stands.
 pub fn runscript(config: &Execution) -> Option<String> {
-    let words =
-        |list: &Option<Vec<String>>| list.iter().flatten().map(|word| format!("{} ", quoted(word))).collect::<String>();
+    let words = |list: &[String]| list.iter().map(|word| format!("{} ", quoted(word))).collect::<String>();
     // A single empty word takes back the entry point of a lower image, as Docker has it.
-    let entrypoint = config.entrypoint.clone().filter(|list| list.as_slice() != [""]);
-    let (entrypoint, cmd) = (words(&entrypoint), words(&config.cmd));
+    let mut entrypoint = config.entrypoint.clone().filter(|list| list.as_slice() != [""]).unwrap_or_default();
+    let mut cmd = config.cmd.clone().unwrap_or_default();
+    if let Some(program) = entrypoint.first_mut().or(cmd.first_mut()) {
+        *program = program_in(config.working_dir.as_deref(), program);
+    }
+    let (entrypoint, cmd) = (words(&entrypoint), words(&cmd));
     if entrypoint.is_empty() && cmd.is_empty() {
         return None;
     }
@@ -200,6 +206,23 @@ mod tests {
         assert_eq!(run(&[], &["cmd"], &["printf", "%s", "\"a\""]), "\"a\"");
         assert_eq!(run(&["printf", "<%s>"], &[], &["\n"]), "<\n>");
         assert!(runscript(&Execution::default()).is_none());
+    }
+
+    #[test]
+    fn a_relative_program_starts_from_wherever_a_job_stands() {
+        let text = |entrypoint: &[&str], cmd: &[&str]| {
+            let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+            let working_dir = Some("/app".to_owned());
+            let config =
+                Execution { entrypoint: list(entrypoint), cmd: list(cmd), working_dir, ..Execution::default() };
+            runscript(&config).unwrap()
+        };
+        let both = text(&["./start.sh", "./x"], &["./y"]);
+        assert!(both.contains("exec '/app/start.sh' './x' \"$@\"") && both.contains("set -- './y'\n"), "{both}");
+        let cmd = text(&[], &["bin/start"]);
+        assert!(cmd.contains("set -- '/app/bin/start'\n") && cmd.contains("exec \"$@\""), "{cmd}");
+        let name = text(&["start"], &[]);
+        assert!(name.contains("exec 'start' \"$@\""), "{name}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Named {
     /// Why it cannot be read.
     pub fn refuse(&self, error: &io::Error) -> Refusal {
         if error.raw_os_error().is_some() {
-            return self.refusal(Kind::ImageUnreadable, &error.to_string());
+            return self.refusal(Kind::of_reading(error), &error.to_string());
         }
         let bomb = limits::is_bomb(error);
         let cause = match error.kind() {

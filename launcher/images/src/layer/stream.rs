@@ -35,7 +35,7 @@ pub fn with_tar<T>(
 ) -> Result<(T, String), Refusal> {
     let wrong = |error: io::Error| named.refuse(&error);
     let opened = coracle::sys::open_untrusted(&layer.file, OFlag::O_RDONLY);
-    let mut file: File = opened.map_err(|error| named.refusal(Kind::ImageUnreadable, &error.to_string()))?.into();
+    let mut file: File = opened.map_err(|error| named.refusal(Kind::of_reading(&error), &error.to_string()))?.into();
     if !file.metadata().map_err(wrong)?.is_file() {
         return Err(named.refusal(Kind::ImageType, "is no file"));
     }

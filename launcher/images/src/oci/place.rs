@@ -139,7 +139,7 @@ fn open(path: &Path, what: &str) -> Result<File, Refusal> {
         .map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENOTDIR => refuse(Kind::ImageMissing, "no such file or folder"),
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
-            _ => refuse(Kind::ImageUnreadable, &error.to_string()),
+            _ => refuse(Kind::of_reading(&error), &error.to_string()),
         })?
         .into();
     let kind = file.metadata().map_err(|error| unreadable(what, &error))?;
@@ -153,7 +153,7 @@ fn open(path: &Path, what: &str) -> Result<File, Refusal> {
 
 fn unreadable(what: &str, error: &io::Error) -> Refusal {
     if error.raw_os_error().is_some() {
-        return Refusal::new(Kind::ImageUnreadable, what, error.to_string());
+        return Refusal::new(Kind::of_reading(error), what, error.to_string());
     }
     let cause = match error.kind() {
         io::ErrorKind::UnexpectedEof => "ends too early".to_owned(),

@@ -54,11 +54,11 @@ impl Root {
 
     /// The one that is a folder already.
     pub fn of(path: &Path) -> Result<Self, Refusal> {
-        let refuse = |cause: String| Refusal::new(Kind::ImageUnreadable, path.display().to_string(), cause);
+        let refuse = |kind, cause: String| Refusal::new(kind, path.display().to_string(), cause);
         let folder =
             sys::open_untrusted(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(|error| match error.errno() {
-                Errno::EACCES | Errno::EPERM => refuse("you may not read it".into()),
-                _ => refuse(error.to_string()),
+                Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it".into()),
+                _ => refuse(Kind::of_reading(&error), error.to_string()),
             })?;
         // Programs get it, which would take a name with a dash for an option.
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

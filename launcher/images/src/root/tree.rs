@@ -48,8 +48,13 @@ fn unreadable(path: &Path, error: &io::Error) -> Refusal {
         Some(errno) => errno.desc().to_lowercase(),
         None => error.to_string(),
     };
-    Refusal::new(Kind::ImageUnreadable, path.display().to_string(), format!("{reason}, so the image would lack it"))
-        .hint("build as a user who may read all of the directory, or remove from it what the image does not need")
+    let kind = Kind::of_reading(error);
+    let refusal = Refusal::new(kind, path.display().to_string(), format!("{reason}, so the image would lack it"));
+    match kind {
+        Kind::System => refusal,
+        _ => refusal
+            .hint("build as a user who may read all of the directory, or remove from it what the image does not need"),
+    }
 }
 
 impl Root {
