@@ -182,16 +182,19 @@ manifest_of_box() {
 	auth_file auth.json "$registry" alice:pass:word
 	pull --authfile auth.json
 	REGISTRY_AUTH_FILE=auth.json pull
-	mkdir -p runtime/containers settings/containers docker home/.docker home/.config/containers
+	mkdir -p runtime/containers settings/containers docker home/.docker home/.config/containers home/.apptainer apptainer
 	for place in runtime/containers/auth.json settings/containers/auth.json docker/config.json home/.docker/config.json \
-		home/.config/containers/auth.json; do
+		home/.config/containers/auth.json home/.apptainer/docker-config.json apptainer/docker-config.json; do
 		cp auth.json "$place"
+		export APPTAINER_CONFIGDIR=$PWD/apptainer
+		[[ $place != home/.apptainer/* ]] || unset APPTAINER_CONFIGDIR
 		XDG_RUNTIME_DIR=$PWD/runtime XDG_CONFIG_HOME=$([[ $place == settings* ]] && echo "$PWD/settings") \
 			DOCKER_CONFIG=$PWD/docker HOME=$PWD/home pull
 		rm "$place"
 		run pull
 		[[ $status == 1 && $output == *'(401)'* ]]
 	done
+	unset APPTAINER_CONFIGDIR
 	for place in CORACLE APPTAINER SINGULARITY; do
 		run env "${place}_DOCKER_USERNAME=alice" "${place}_DOCKER_PASSWORD=pass:word" \
 			coracle pull --force --plain-http "docker://$registry/lab/box:1" a.sif
@@ -209,6 +212,80 @@ manifest_of_box() {
 	[[ $status == 1 && $output == *'does not know this user and password (401)'* && $output != *hunter2* ]]
 	run pull --authfile none.json
 	[[ $status == 2 && $output == *'none.json: no such file [usage]'* ]]
+}
+
+@test "login files that nobody named and that are broken, foreign or another's do not stop a public pull" {
+	local home=$PWD/home file text words
+	mkdir -p home/.docker home/.apptainer cache
+	chmod 755 home home/.docker home/.apptainer
+	chown user: cache
+	public() { # SAYS, or nothing
+		run --separate-stderr as_user env HOME="$home" coracle pull --force --plain-http "docker://$registry/lab/box:1" a.sif
+		[[ $status == 0 && $(inside_of a.sif small) == small ]] || { echo "$stderr"; return 1; }
+		[[ ( -z ${1-} && -z $stderr ) || ( -n ${1-} && $stderr == $1"; going on without what it has for $registry" ) ]] ||
+			{ echo "not '$1': $stderr"; return 1; }
+	}
+	for file in "$home/.docker/config.json" "$home/.apptainer/docker-config.json"; do
+		for text in '{"auths":null}' '{"auths":{}}' '{"credsStore":""}' '' '{"auths":{"other.example":{"auth":"!"}}}' \
+			"{\"auths\":{\"$registry\":null}}" '{"credHelpers":{"other.example":"desktop"}}' '{"HttpHeaders":{"A":"b"},"psFormat":"x"}'; do
+			echo "$text" >"$file"
+			public || { echo "$text"; return 1; }
+		done
+		echo '{"credsStore":"desktop"}' >"$file"
+		public "coracle: $file: docker-credential-desktop: "*
+		echo "{\"credHelpers\":{\"$registry\":\"desktop\"}}" >"$file"
+		public "coracle: $file: docker-credential-desktop: "*
+		echo '{"auths":{"a.example":{"auth":"aHVudGVyMg=="}' >"$file"
+		public "coracle: $file: no file of docker login or podman login: line "*
+		[[ $stderr != *aHVudGVy* ]]
+		echo "{\"auths\":{\"$registry\":{\"auth\":\"hunter2\"}}}" >"$file"
+		public "coracle: $file: what it has for $registry cannot be read"
+		auth_file "$file" "$registry" alice:pass
+		chmod 600 "$file"
+		public "coracle: $file: cannot be read: Permission denied (os error 13)"
+		rm "$file"
+		mkdir "$file"
+		public "coracle: $file: cannot be read: Is a directory (os error 21)"
+		rmdir "$file"
+	done
+	# A definition file pulls as well.
+	echo '{"credsStore":"desktop"}' >home/.docker/config.json
+	printf '%s\n' 'Bootstrap: docker' "From: $registry/lab/box:1" >x.def
+	run as_user env HOME="$home" coracle build --plain-http b.sif x.def
+	[[ $status == 0 && $output == *"$home/.docker/config.json: docker-credential-desktop: "* && $(inside_of b.sif small) == small ]]
+	# One that was named is meant.
+	for words in 'coracle pull --authfile home/.docker/config.json' 'env REGISTRY_AUTH_FILE=home/.docker/config.json coracle pull'; do
+		# shellcheck disable=SC2086 # words
+		run as_user $words --plain-http "docker://$registry/lab/box:1" c.sif
+		[[ $status == 1 && $output == 'coracle: docker-credential-desktop: '*'[system]'* && ! -e c.sif ]] || { echo "$words: $output"; return 1; }
+	done
+	# Where a login is wanted, both are said: the file, and that the registry wants one.
+	start_between between "$registry"
+	echo '{"basic": "alice:pass:word"}' >between/login
+	run as_user env HOME="$home" coracle pull --plain-http "docker://$between/lab/box:1" d.sif
+	[[ $status == 1 && $output == *'docker-credential-desktop: '*'going on without'*"$between wants a login"*'[registry]'* && ! -e d.sif ]] || { echo "$output"; return 1; }
+}
+
+@test "an index may not say for which processor its images are: their configurations do" {
+	layout_of() { # NAME PLATFORM:FOLDER...
+		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "layout-$1" 1 "${@:2}"
+		skopeo --insecure-policy copy --quiet --all --dest-tls-verify=false "oci:layout-$1:1" "docker://$registry/silent/$1:1"
+	}
+	cp -a "$BATS_FILE_TMPDIR"/{base,arch-here,arch-there} .
+	layout_of one "?$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/one:1" one.sif
+	[[ $(inside_of one.sif etc/arch) == "$here" ]]
+	layout_of both "?$there:base,arch-there" "?$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/both:1" both.sif
+	[[ $(inside_of both.sif etc/arch) == "$here" ]]
+	coracle pull --plain-http --arch "$there" "docker://$registry/silent/both:1" there.sif
+	[[ $(inside_of there.sif etc/arch) == "$there" ]]
+	layout_of saying "?$here:base" "$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/saying:1" saying.sif
+	[[ $(inside_of saying.sif etc/arch) == "$here" ]]
+	layout_of foreign "?s390x:arch-there"
+	run coracle pull --plain-http "docker://$registry/silent/foreign:1" foreign.sif
+	[[ $status == 1 && $output == *"s390x"*"$here"*'[image-arch]'* && ! -e foreign.sif ]] || { echo "$output"; return 1; }
 }
 
 @test "tokens are got from the realm that the registry names, for nobody and for somebody" {

@@ -219,7 +219,10 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>, Refusal> {
     }
     let mut command = Command::new(&name);
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| refuse(error.to_string()))?;
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => refuse("there is no such program".into()),
+        _ => refuse(error.to_string()),
+    })?;
     if let Some(mut input) = child.stdin.take() {
         // It may know the answer before it has read the question.
         let _ = input.write_all(key.as_bytes());
