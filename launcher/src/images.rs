@@ -55,7 +55,9 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
         StoredName::parse(name)?
     };
     let Some(record) = into_store(given, &name)? else { return Ok(ExitCode::FAILURE) };
-    store::show_stored(&name, &record, given.json)?;
+    if given.json || !given.packing.silent {
+        store::show_stored(&name, &record, given.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -489,6 +489,10 @@ manifest_of_box() {
 	run script -qec "stty cols 150; coracle pull --plain-http docker://$between/lab/box:1" /dev/null
 	[[ $status == 0 ]]
 	grep -qE 'docker://127[^ ]* \[.*\] [0-9.]+ MiB/[0-9.]+ MiB [0-9.]+ MiB/s [0-9]+s' <<<"$output"
+	[[ $output == *'packing box_1.sif ['* && $output == *'box_1.sif sha256:'* ]]
+	rm -r cache box_1.sif
+	run script -qec "coracle --quiet pull --plain-http docker://$between/lab/box:1" /dev/null
+	[[ $status == 0 && -z $output && -s box_1.sif ]]
 }
 
 @test "a registry that gives out no parts gives out the whole again, and a part that was wrong is no harm" {

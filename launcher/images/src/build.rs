@@ -49,7 +49,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
         return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
     }
-    let registries = Registries::of(&given.access);
+    let registries = Registries::of(&given.access, given.packing.silent);
     let draft = || Draft::of(&given.output, given.force);
     let work = |workshop: &Workshop, draft: &Draft| {
         let assembly = match &source {
@@ -62,7 +62,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         write(assembly, draft, &given.packing, workshop)
     };
     workshop::make(draft, work, |draft| {
-        if given.silent && !given.json {
+        if given.packing.silent && !given.json {
             return Ok(());
         }
         let bytes = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();

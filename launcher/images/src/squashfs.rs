@@ -10,6 +10,7 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
 use crate::draft::{Draft, unwritable};
+use crate::packing;
 use crate::root::{Definitions, Owner, Root};
 use crate::workshop::run_program;
 
@@ -42,7 +43,7 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     let mut words: Vec<OsString> = vec![root.path().into(), draft.path().into()];
     let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
     add(&format!(
-        "-noappend -no-progress -quiet -exit-on-error -no-exports -no-recovery -offset {offset} -comp {} -b {}",
+        "-noappend -quiet -exit-on-error -no-exports -no-recovery -offset {offset} -comp {} -b {}",
         packing.compression, packing.block_size.0
     ));
     let usual = (packing.compression == Compression::Zstd).then_some(ZSTD_LEVEL);
@@ -72,7 +73,8 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     words.extend(["-pf".into(), definitions.into_os_string()]);
     words.extend(named.into_iter().flat_map(|word| ["-p".into(), word]));
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
-    run_program("mksquashfs", PACKAGE, &words, |_| {}).map_err(|refusal| {
+    let packed = packing::shown(draft.typed(), packing.silent, |show| run_program("mksquashfs", PACKAGE, &words, show));
+    packed.map_err(|refusal| {
         let of_file =
             ["Could not open ", "Failed to read ", "Cannot stat "].iter().any(|text| refusal.cause.contains(text));
         if of_file && refusal.hint.is_none() {

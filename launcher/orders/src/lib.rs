@@ -66,11 +66,15 @@ pub struct Packing {
     /// How many processors may work (default: those that this process may use)
     #[arg(long, value_name = "N")]
     pub processors: Option<u32>,
+    /// True if neither progress nor what was made is printed.
+    #[arg(skip)]
+    pub silent: bool,
 }
 
 impl Default for Packing {
     fn default() -> Self {
-        Self { compression: Compression::Zstd, level: None, block_size: BlockSize(128 << 10), processors: None }
+        let block_size = BlockSize(128 << 10);
+        Self { compression: Compression::Zstd, level: None, block_size, processors: None, silent: false }
     }
 }
 
@@ -229,9 +233,6 @@ pub struct Build {
     /// Apptainer's flag for a directory instead of a file, which is refused
     #[arg(long, hide = true)]
     pub sandbox: bool,
-    /// Nothing is said of what was made.
-    #[arg(skip)]
-    pub silent: bool,
     /// Leave out %test of a definition file
     #[arg(short = 'T', long)]
     pub notest: bool,

@@ -228,7 +228,7 @@ pub struct Explain {
     #[arg(long)]
     pub mpi: bool,
     /// Print one line of JSON
-    #[arg(long, conflicts_with = "mpi")]
+    #[arg(long)]
     pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
@@ -306,7 +306,10 @@ impl Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let (done, failure) = match Command::read(std::env::args_os()) {
-        Ok(Command { verb, silent }) => {
+        Ok(Command { mut verb, silent }) => {
+            if let Verb::Build(Build { packing, .. }) | Verb::Pull(Pull { packing, .. }) = &mut verb {
+                packing.silent = silent > 0;
+            }
             if verb.is_printing() {
                 // Where that fails, a page that is not read to its end is a panic's message.
                 let _ = sys::end_with_reader();
@@ -322,7 +325,7 @@ pub fn main() -> ExitCode {
                     Verb::Pull(pull) => images::pull(pull),
                     Verb::Build(build) => {
                         let sandbox = build.sandbox || options::is_given_behind("build", 's');
-                        images::hand_over(&Order::Build(Build { sandbox, silent: silent > 0, ..build.clone() }))
+                        images::hand_over(&Order::Build(Build { sandbox, ..build.clone() }))
                     }
                     Verb::Inspect(_) if options::is_given_behind("inspect", 's') => {
                         Err(Refusal::new(Kind::Usage, "inspect -s", "a start script is not shown by itself")

@@ -42,6 +42,7 @@ const DIGEST: &str = "docker-content-digest";
 /// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
 pub struct Registries {
     access: Access,
+    silent: bool,
     site: Result<config::Registries, Refusal>,
 }
 
@@ -53,10 +54,10 @@ struct Found {
 }
 
 impl Registries {
-    /// What is wrong with coracle.yaml is said when a registry is needed.
-    pub fn of(access: &Access) -> Self {
+    /// What is wrong with coracle.yaml is said when a registry is needed. No progress is shown if `silent`.
+    pub fn of(access: &Access, silent: bool) -> Self {
         let site = Config::load(&access.config).map(|config| config.registries).map_err(Refusal::from);
-        Self { access: access.clone(), site }
+        Self { access: access.clone(), silent, site }
     }
 
     /// Downloads an image, as far as it is not here already, and checks all of it.
@@ -77,7 +78,7 @@ impl Registries {
             }
         }
         let total = parts.values().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-        let progress = Progress::of(name.typed(), total);
+        let progress = Progress::of(name.typed(), total, self.silent);
         let download = Download::of(name.typed(), &places, &cache, &progress);
         // The configuration first: it may say that the image is of no use here.
         let config = download.one(&found.config)?;

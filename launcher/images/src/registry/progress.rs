@@ -19,19 +19,20 @@ pub struct Progress {
     done: AtomicU64,
     bar: Option<ProgressBar>,
     told: Mutex<Instant>,
+    silent: bool,
 }
 
 impl Progress {
-    /// Nothing yet of `total` bytes of the image `name`.
-    pub fn of(name: &str, total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+    /// Nothing yet of `total` bytes of the image `name`; if `silent`, only notes are printed.
+    pub fn of(name: &str, total: u64, silent: bool) -> Self {
+        let bar = (!silent && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let style = "{prefix} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}";
             bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(clean(name));
             bar
         });
-        Self { name: clean(name), total, done: AtomicU64::new(0), bar, told: Mutex::new(Instant::now()) }
+        Self { name: clean(name), total, done: AtomicU64::new(0), bar, told: Mutex::new(Instant::now()), silent }
     }
 
     /// So many bytes were there already.
@@ -48,6 +49,7 @@ impl Progress {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.bar {
             Some(bar) => bar.set_position(done),
+            None if self.silent => {}
             None => self.tell(done),
         }
     }
