@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod apptainer;
+#[cfg(test)]
+mod documented;
 mod mount;
 mod options;
 mod words;
