@@ -205,7 +205,7 @@ pub const OPTIONS: &[Spec] = &[
     option!(Overlay, "", "overlay", {
         argument: Value(c"DIR"),
         help: c"let tasks write into the image, and keep what they write in this folder of yours",
-        more: manual("DIR is on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
+        more: manual("DIR is there on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
                overlays. It has to be on a file system that the kernel's overlay can write to (a local disk, not NFS), \
                and serves one step of a node at a time."),
         variable: Some(c"CORACLE_CONTAINER_OVERLAY"),

@@ -157,11 +157,15 @@ pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
         let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
         return Ok((Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups }, authority));
     };
-    if authority == Authority::Own {
-        return Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else"));
-    }
     let unknown = || Refusal::new(Kind::Usage, name, "no such user");
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let user = nix::unistd::User::from_name(name).ok().flatten();
+    if authority == Authority::Own {
+        return match user {
+            Some(user) if user.uid == uid => whose(None),
+            _ => Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else")),
+        };
+    }
+    let user = user.ok_or_else(unknown)?;
     let text = CString::new(name).map_err(|_| unknown())?;
     let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
     let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();

@@ -83,6 +83,7 @@ pub fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
     match proxy.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
+        Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
         Err(errno) => Err(refuse(unusable(errno))),
     }
 }

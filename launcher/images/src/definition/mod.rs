@@ -223,14 +223,22 @@ impl Definition {
                 return Ok(own(root));
             }
             "debootstrap" => return debootstrap::make(&self.file, stage, name, workshop).map(own),
-            "localimage" => match Source::of(PathBuf::from(from).as_os_str())? {
-                Source::Definition(_) => {
-                    let line = stage.header.get("from").map_or(stage.line, |(line, _)| *line);
-                    let cause = format!("{from} is a definition file: build it first");
-                    return Err(Refusal::new(Kind::Build, at(&self.file, line), cause));
+            "localimage" => {
+                let line = stage.header.get("from").map_or(stage.line, |(line, _)| *line);
+                let place = || at(&self.file, line);
+                let source = Source::of(PathBuf::from(from).as_os_str());
+                match source.map_err(|refusal| Refusal {
+                    cause: format!("{}: {}", refusal.object, refusal.cause),
+                    object: place(),
+                    ..refusal
+                })? {
+                    Source::Definition(_) => {
+                        let cause = format!("{from} is a definition file: build it first");
+                        return Err(Refusal::new(Kind::Build, place(), cause));
+                    }
+                    source => source,
                 }
-                source => source,
-            },
+            }
             "docker" => {
                 let parts = [stage.header("registry"), stage.header("namespace"), Some(from)];
                 let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
