@@ -1,4 +1,4 @@
-//! What a container is made from when no job asks for it, but a person or a workflow tool.
+//! Request for a container outside of a job, by a person or a workflow tool.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -21,7 +21,7 @@ use crate::slurm_client;
 use crate::stages::{Authority, Run};
 use crate::userns;
 
-/// What was typed.
+/// Request as it was typed.
 pub struct Order<'a> {
     /// The options.
     pub raw: RawOptions,
@@ -33,7 +33,7 @@ pub struct Order<'a> {
     pub user: Option<&'a str>,
 }
 
-/// Where Apptainer's users have binds that they always want.
+/// Variables with the binds that Apptainer's users always want.
 const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
 
 /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
@@ -67,7 +67,7 @@ pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl 
 }
 
 impl Order<'_> {
-    /// What there is to do, and where.
+    /// Run to be done, and the directory for it.
     pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
         let config = load(self.config, whose(self.user)?.1)?;
         self.with(config)

@@ -22,9 +22,9 @@ use crate::facts;
 use crate::proxy::Proxy;
 use crate::stages;
 
-/// What is wrong with the file, or with the image, is said where errors go.
+/// Exit status for a fault of the file, or of the image, which is said where errors go.
 const BAD: u8 = 1;
-/// How long the user database may take.
+/// Time limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Checks, and shows what was asked for.
@@ -65,7 +65,7 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
     show(given, &config, &text)
 }
 
-/// What each profile of MPI has, and what images must have for it.
+/// Shows each profile of MPI, and what images must have for it.
 fn show_profiles(config: &Config, text: &str, shown: &str) {
     let node = match Root::node() {
         Ok(node) => node,
@@ -109,10 +109,10 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
     }
 }
 
-/// How deep components lie in a profile's folders.
+/// Depth of components in a profile's folders.
 const COMPONENTS: usize = 3;
 
-/// What the libraries in a folder, and so deep below it, need.
+/// Needs of the libraries in a folder, and so deep below it.
 fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for name in node.names(folder).iter().filter(|name| name.ends_with(".so")) {

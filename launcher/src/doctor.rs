@@ -29,7 +29,7 @@ const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
     ("erofs", false, "EROFS images cannot be mounted"),
 ];
 
-/// What was found, a line each.
+/// Findings, a line each.
 #[derive(Default)]
 struct Findings {
     bad: bool,
@@ -125,7 +125,7 @@ fn settings(findings: &mut Findings, path: &Path) -> Config {
     }
 }
 
-/// What `coracle build` and `coracle pull` need, which not every node has to have.
+/// Programs that `coracle build` and `coracle pull` need, which not every node has to have.
 fn making(findings: &mut Findings) {
     for program in ["mksquashfs", "unsquashfs"] {
         let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -151,7 +151,7 @@ fn slurm(findings: &mut Findings, slurmd: Option<&Slurmd>) {
     }
 }
 
-/// What Slurm gives, and whether the node has it.
+/// Resources of Slurm, and those that the node has.
 fn resources(findings: &mut Findings, grants: &Grants) {
     let nodes: BTreeSet<&Path> = grants.nodes().iter().map(|node| node.path.as_path()).collect();
     for unit in &grants.units {
@@ -195,7 +195,7 @@ fn confinement(findings: &mut Findings, config: &Config, told: Option<&Path>, gr
     }
 }
 
-/// What programs get of the drivers of all the node's GPUs.
+/// Files of the drivers of all the node's GPUs that programs get.
 fn driver(findings: &mut Findings, config: &Config, grants: &Grants) {
     let files: Vec<PathBuf> =
         grants.units.iter().filter(|unit| unit.is_gpu()).flat_map(|unit| unit.files.iter().cloned()).collect();
@@ -218,7 +218,7 @@ fn driver(findings: &mut Findings, config: &Config, grants: &Grants) {
     }
 }
 
-/// What a driver brings along, in one line.
+/// Contents of a driver, in one line.
 pub fn summary(driver: &Driver) -> String {
     let from = match driver.found_in.is_empty() {
         true => "nothing found".to_owned(),

@@ -1,4 +1,4 @@
-//! What a plan shows of the node, opened: as the user, but for device nodes and what a driver brings along.
+//! Sources of a plan on the node, opened: as the user, but for device nodes and what a driver brings along.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use nix::sys::stat::SFlag;
 use crate::proxy::Proxy;
 use crate::stages::Authority;
 
-/// What something is, and where it is open; nothing of what is made.
+/// Shape of something, and its open descriptor; nothing of what is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
 /// Opens what a want shows; nothing where the node does not have it and need not.

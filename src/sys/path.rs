@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 
 use super::{Error, Result, check, show};
 
-/// How [`open_in_root`] treats symbolic links.
+/// Treatment of symbolic links by [`open_in_root`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// They are followed, as if `root` were the root of all.
@@ -51,7 +51,7 @@ pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
-/// Whether this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
+/// True if this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
 /// group, too (linux/device_cgroup.h, called by fs/namei.c), and no driver hears of it. `file` may be an O_PATH one.
 pub fn may_open(file: impl AsFd) -> Result<bool> {
     let file = file.as_fd();
@@ -65,7 +65,7 @@ pub fn may_open(file: impl AsFd) -> Result<bool> {
     }
 }
 
-/// How often a look-up that was disturbed is tried again.
+/// Number of tries for a look-up that was disturbed.
 const TRIES: u32 = 128;
 
 fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
@@ -102,7 +102,7 @@ pub fn read_link_at(link: impl AsFd) -> Result<OsString> {
         .map_err(|errno| Error::new(format!("readlinkat({}, \"\")", show(link)), errno))
 }
 
-/// Where below `directory` the kernel has `file`, as a hint of where to look: whether the same inode is found there is
+/// Kernel's path of `file` below `directory`, as a hint of where to look: whether the same inode is found there is
 /// for [`open_beneath`] to tell.
 pub fn hint_beneath(directory: impl AsFd, file: impl AsFd) -> Option<PathBuf> {
     let (top, path) = (fd_path(directory).ok()?, fd_path(file).ok()?);

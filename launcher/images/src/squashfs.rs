@@ -14,18 +14,18 @@ use crate::packing;
 use crate::root::{Definitions, Owner, Root};
 use crate::workshop::run_program;
 
-/// Where Debian and others have it, if PATH does not say so.
+/// Package of the program in Debian and others.
 const PACKAGE: &str = "squashfs-tools";
 /// Of zstd's 22 levels, the one behind which a file gets little smaller and takes far longer (docs/packing.md).
 const ZSTD_LEVEL: u32 = 9;
-/// What is no permission bit of a mode.
+/// Bits of a mode that are no permissions.
 const TYPE: u32 = !0o7777;
-/// Where a squashfs says how long it is (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
+/// Place of a squashfs's length (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
 const BYTES_USED: u64 = 40;
 
-/// How much may stand in a command line: Linux takes 2 MiB, environment included (execve(2)).
+/// Limit of a command line: Linux takes 2 MiB, environment included (execve(2)).
 const MOST_WORDS: usize = 1 << 20;
-/// What a squashfs is filled up to.
+/// Size to whose multiple a squashfs is filled up.
 const PADDED: u64 = 4096;
 
 /// Packs `root` into `draft`, from byte `offset` on; answers how many bytes it takes.
@@ -95,7 +95,7 @@ fn length_of(file: &File, offset: u64) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Whether the folder says something else of a file than the image is to say.
+/// True if the folder says something else of a file than the image is to say.
 fn differs(root: &Root, path: &Path, owner: Owner, mode: u32) -> bool {
     // Below the folder itself: a link on the way would be one of the image's, and those are written down themselves.
     let Ok(found) = root.path().join(path).symlink_metadata() else { return false };

@@ -47,7 +47,7 @@ pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")
 }
 
-/// What was opened for a plan.
+/// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// One for each sighting; nothing for what is made here.

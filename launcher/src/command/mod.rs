@@ -96,7 +96,7 @@ impl Verb {
         matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
     }
 
-    /// What people read page by page.
+    /// True if people read the output page by page.
     fn is_printing(&self) -> bool {
         matches!(self, Self::Explain(_) | Self::Doctor(_) | Self::Ls(_) | Self::Log(_) | Self::Config(_))
     }
@@ -108,7 +108,7 @@ enum Settings {
     Check(Check),
 }
 
-/// What `coracle config check` was given.
+/// Arguments of `coracle config check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// The file
@@ -135,14 +135,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// Whether more is wanted than to know if the file is right.
+    /// True if more is wanted than to know if the file is right.
     pub fn asks(&self) -> bool {
         [&self.user, &self.partition, &self.account, &self.qos].iter().any(|said| said.is_some())
             || self.image.is_some()
     }
 }
 
-/// What goes with every image.
+/// Arguments that go with every image.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// The options of the table.
@@ -162,7 +162,7 @@ pub struct Common {
     pub rocm: bool,
 }
 
-/// What `coracle exec` was given.
+/// Arguments of `coracle exec`.
 #[derive(Debug, clap::Args)]
 pub struct Exec {
     /// Everything beside the image.
@@ -185,7 +185,7 @@ pub struct Exec {
     pub command: Vec<OsString>,
 }
 
-/// What `coracle run` was given.
+/// Arguments of `coracle run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// Everything beside the image.
@@ -198,7 +198,7 @@ pub struct Run {
     pub arguments: Vec<OsString>,
 }
 
-/// What `coracle shell` was given.
+/// Arguments of `coracle shell`.
 #[derive(Debug, clap::Args)]
 pub struct Shell {
     /// Everything beside the image.
@@ -211,7 +211,7 @@ pub struct Shell {
     pub arguments: Vec<OsString>,
 }
 
-/// What `coracle explain` was given.
+/// Arguments of `coracle explain`.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
     /// The image, as srun has it
@@ -220,7 +220,7 @@ pub struct Explain {
     /// The options of the table.
     #[command(flatten)]
     pub options: Full,
-    /// What the job script of sbatch would get, instead of a step
+    /// Explain the job script of sbatch, instead of a step
     #[arg(long)]
     pub script: bool,
     /// Of how many tasks the step is, as srun has it: Slurm's commands are shown to a single one
@@ -235,12 +235,12 @@ pub struct Explain {
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
-    /// What this user would get (root only; default: you)
+    /// Explain for this user (root only; default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 }
 
-/// What `coracle doctor` was given.
+/// Arguments of `coracle doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
     /// Print one line of JSON
@@ -251,7 +251,7 @@ pub struct Doctor {
     pub config: PathBuf,
 }
 
-/// What `coracle verify` was given.
+/// Arguments of `coracle verify`.
 ///
 /// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
 #[derive(Debug, clap::Args)]
@@ -270,7 +270,7 @@ pub struct Verify {
     pub image: PathBuf,
 }
 
-/// What `coracle log` was given.
+/// Arguments of `coracle log`.
 #[derive(Debug, clap::Args)]
 pub struct Log {
     /// Of this job only, or of one step of it: a number, batch or interactive

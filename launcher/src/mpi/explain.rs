@@ -27,10 +27,10 @@ const DEVICES: [(&str, &str); 5] = [
     ("xpmem", "XPMEM"),
     ("knem", "KNEM"),
 ];
-/// Whether processes of one user may read each other's memory (Documentation/admin-guide/LSM/Yama.rst).
+/// Setting for processes of one user that read each other's memory (Documentation/admin-guide/LSM/Yama.rst).
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
 
-/// What `coracle explain --mpi` found; printed as text, or as a part of its document (docs/json.md).
+/// Findings of `coracle explain --mpi`; printed as text, or as a part of its document (docs/json.md).
 #[derive(Debug, Serialize)]
 pub struct Report {
     node: Node,

@@ -32,12 +32,12 @@ use manifest::{Index, Manifest, Part};
 pub use name::Name;
 use progress::Progress;
 
-/// How often an index may lead to another one.
+/// Number of indices that may lead to each other.
 const DEPTH: u32 = 3;
-/// Where the digest of a manifest is said, besides.
+/// Header with the digest of the manifest.
 const DIGEST: &str = "docker-content-digest";
 
-/// How registries are spoken to: what somebody has asked for, and what the site says.
+/// Access to registries: what somebody has asked for, and what the site says.
 ///
 /// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
 pub struct Registries {
@@ -54,7 +54,7 @@ struct Found {
 }
 
 impl Registries {
-    /// What is wrong with coracle.yaml is said when a registry is needed. No progress is shown if `silent`.
+    /// Keeps an error of coracle.yaml until a registry is needed. No progress is shown if `silent`.
     pub fn of(access: &Access, silent: bool) -> Self {
         let site = Config::load(&access.config).map(|config| config.registries).map_err(Refusal::from);
         Self { access: access.clone(), silent, site }
@@ -109,7 +109,7 @@ impl Registries {
         Wanted::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
     }
 
-    /// What the site says of the image's registry.
+    /// Site's settings for the image's registry.
     fn site(&self, name: &Name) -> Result<Option<&config::Registry>, Refusal> {
         Ok(self.site.as_ref().map_err(Clone::clone)?.get(&name.registry))
     }
@@ -180,7 +180,7 @@ impl Registries {
     }
 }
 
-/// What a place has under a name, for a processor.
+/// Looks up a name at a place, for a processor.
 fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found, Fault> {
     let mut expected = name.digest.clone();
     let mut word = name.wanted();

@@ -1,4 +1,4 @@
-//! How far a download is: on a terminal as a bar, elsewhere as a line now and then.
+//! Progress of a download: on a terminal as a bar, elsewhere as a line now and then.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use coracle::report::clean;
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a log gets a line about the same download.
+/// Time between lines about the same download in a log.
 const LINES: Duration = Duration::from_secs(10);
 
-/// What somebody who waits sees of all parts of an image together.
+/// Progress of all parts of an image together.
 pub struct Progress {
     name: String,
     total: u64,
