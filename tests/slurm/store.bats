@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # The site's store: what users put in, who may read it, and what runs.
 
+bats_require_minimum_version 1.5.0
 load support.bash
 
 setup_file() {
