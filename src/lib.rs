@@ -22,7 +22,7 @@
 //!
 //! The plugin gets only the rooms without the feature `launcher`: what parses YAML or hashes has no place there.
 //!
-//! What executes a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
+//! Execution of a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
 //! anything is refused, and [`sys`] is the only room with `unsafe`.
 
 pub mod env;

@@ -11,36 +11,36 @@ use std::ffi::{CStr, OsStr, OsString};
 
 pub use mistyped::note_of_variable;
 
-/// What an option is about. `--container-home` and `--no-container-home` are about the same.
+/// Subject of an option. `--container-home` and `--no-container-home` have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id {
-    /// What of the node is visible.
+    /// Parts of the node that are visible.
     Bind,
     /// Which image it must be.
     Digest,
-    /// Where tasks start.
+    /// Directory in which tasks start.
     Workdir,
-    /// Whether the home is visible.
+    /// Visibility of the home.
     Home,
     /// Variables that pass or are set.
     Env,
-    /// Whether the host's variables stay outside.
+    /// Leaves the host's variables outside.
     CleanEnv,
-    /// Whether the image can be written to for as long as the step runs.
+    /// Lets tasks write into the image for as long as the step runs.
     Writable,
-    /// Where changes to the image are kept.
+    /// Directory in which changes to the image are kept.
     Overlay,
-    /// Whether the image's entry point runs the command.
+    /// Runs the command through the image's entry point.
     Entrypoint,
-    /// What of a job runs inside.
+    /// Parts of a job that run inside.
     Scope,
-    /// Whose MPI library programs get.
+    /// MPI library that programs get.
     Mpi,
-    /// Whether the job's GPUs are visible.
+    /// Visibility of the job's GPUs.
     Gpu,
 }
 
-/// What stands behind an option's name.
+/// Argument of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Argument {
     /// A value, shown so in help.
@@ -54,7 +54,7 @@ pub enum Argument {
 /// One option.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
-    /// What it is about.
+    /// Subject of the option.
     pub id: Id,
     /// Its name without the dashes.
     pub name: &'static CStr,
@@ -62,17 +62,17 @@ pub struct Spec {
     pub long: &'static CStr,
     /// Its argument.
     pub argument: Argument,
-    /// What it does, in one line for `srun --help`.
+    /// Effect of the option, in one line for `srun --help`.
     pub help: &'static CStr,
     /// The rest, for the man page.
     pub more: &'static str,
     /// The variable that gives the value in the submitter's environment when the command line does not.
     pub variable: Option<&'static CStr>,
-    /// What it is when neither the user nor the site says anything; nothing where it is then left out.
+    /// Value when neither the user nor the site says anything; nothing where it is then left out.
     pub default: Option<&'static str>,
     /// The key in `options` of coracle.yaml.
     pub key: &'static str,
-    /// Whether coracle.yaml may have the key. Of the others the site has its say elsewhere, or none: an image's digest
+    /// True if coracle.yaml may have the key. Of the others the site has its say elsewhere, or none: an image's digest
     /// is the user's own claim.
     pub site: bool,
     /// May be given more than once; the values add up.
@@ -96,7 +96,7 @@ const fn c_string(text: &'static str) -> &'static CStr {
     }
 }
 
-/// What only the man page shows: srun, sbatch and slurmstepd need not carry it around.
+/// Text that only the man page shows: srun, sbatch and slurmstepd need not carry it around.
 const fn manual(text: &'static str) -> &'static str {
     if cfg!(feature = "launcher") { text } else { "" }
 }
@@ -206,7 +206,7 @@ pub const OPTIONS: &[Spec] = &[
     option!(Overlay, "", "overlay", {
         argument: Value(c"DIR"),
         help: c"let tasks write into the image, and keep what they write in this folder of yours",
-        more: manual("DIR is on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
+        more: manual("DIR is there on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
                overlays. It has to be on a file system that the kernel's overlay can write to (a local disk, not NFS), \
                and serves one step of a node at a time."),
         variable: Some(c"CORACLE_CONTAINER_OVERLAY"),
@@ -304,7 +304,7 @@ pub fn called(text: &str, naming: Naming) -> String {
     OPTIONS.iter().fold(text.to_owned(), |text, spec| text.replace(&spec.flag(Naming::Container), &spec.flag(naming)))
 }
 
-/// What was typed, unread: nothing here has been checked, and no file has been looked at.
+/// Options as typed, unread: nothing here has been checked, and no file has been looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawOptions {
     given: Vec<(Id, OsString)>,
@@ -350,7 +350,7 @@ impl RawOptions {
         self.values(id).next()
     }
 
-    /// How they are called.
+    /// Naming of the options.
     pub fn naming(&self) -> Naming {
         self.naming
     }

@@ -15,7 +15,7 @@ use crate::request::{Access, PRIVATE, Settings, Writable};
 use crate::sys::Attributes;
 use crate::view::{Origin, Presence, Source, TIME_ZONE, Want};
 
-/// Whether something is a folder or not: a folder can only be mounted on a folder, anything else on a file.
+/// Folder or not: a folder can only be mounted on a folder, anything else on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A directory.
@@ -33,12 +33,12 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What the image has at the place where something should appear.
+/// State of the image at the place where something should appear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sight {
     /// The place itself, with the image's symbolic links followed.
     pub place: PathBuf,
-    /// What is there; nothing, if the image ends before.
+    /// Shape of what is there; nothing, if the image ends before.
     pub found: Option<Shape>,
     /// The first symbolic link on the way, if there was one.
     pub link: Option<PathBuf>,
@@ -60,18 +60,18 @@ pub enum Obstacle {
 /// A want, with what it is on the node and where it would go in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
-    /// What should be visible.
+    /// Mount that should be visible.
     pub want: Want,
-    /// What it is.
+    /// Shape of the source.
     pub shape: Shape,
-    /// Where it would go.
+    /// Place at which it would go.
     pub sight: Result<Sight, Obstacle>,
 }
 
 /// Every step, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What is mounted as the root.
+    /// Image that is mounted as the root.
     pub image: Image,
     /// Owners that its files show.
     pub owners: Owners,
@@ -80,9 +80,9 @@ pub struct Plan {
     /// Files that the root has as copies, each with the index of its sighting: what is mounted could not be replaced by
     /// those who write into the image.
     pub copies: BTreeMap<PathBuf, usize>,
-    /// Where writes into the image go; without it the root is read-only.
+    /// Target of writes into the image; without it the root is read-only.
     pub upper: Option<Upper>,
-    /// What is mounted into it, parents before children.
+    /// Mounts in it, parents before children.
     pub mounts: Vec<Mount>,
 }
 
@@ -118,7 +118,7 @@ impl Owners {
     }
 }
 
-/// Where writes into the image go.
+/// Target of writes into the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upper {
     /// Into memory, at most so many bytes.
@@ -128,7 +128,7 @@ pub enum Upper {
 }
 
 impl Upper {
-    /// What was asked for, within the site's limit.
+    /// Size that was asked for, within the site's limit.
     pub fn of(settings: &Settings, config: &Config) -> Option<Self> {
         let limit = config.writable_limit.0;
         match (&settings.overlay, settings.writable) {
@@ -144,11 +144,11 @@ impl Upper {
 pub struct Mount {
     /// The index of its sighting.
     pub index: usize,
-    /// Where it comes from.
+    /// Origin of the mount.
     pub source: Source,
     /// Who wants it.
     pub origin: Origin,
-    /// Where it goes.
+    /// Place of the mount.
     pub place: PathBuf,
     /// The flags of it and all below it.
     pub attributes: Attributes,
@@ -168,18 +168,18 @@ pub enum Error {
     Shape {
         /// The place.
         place: PathBuf,
-        /// What should go there.
+        /// Shape that should go there.
         wanted: Shape,
-        /// What the image has there.
+        /// Shape that the image has there.
         found: Shape,
     },
     /// A symbolic link of the image leads into a tree of the node.
     LeadsOut {
-        /// Where it should appear.
+        /// Path at which it should appear.
         target: PathBuf,
         /// The image's link.
         link: PathBuf,
-        /// Where it leads.
+        /// Path that it leads to.
         place: PathBuf,
     },
     /// The place cannot be used.
@@ -299,7 +299,7 @@ impl Plan {
     }
 }
 
-/// Whether `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
+/// True if `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
 /// commands need is named by where it really is, and appears where the node has it.
 fn shows(above: &Sighting, folder: &Path, below: &Sighting, place: &Path) -> bool {
     match (&above.want.source, &below.want.source) {
@@ -312,7 +312,7 @@ fn shows(above: &Sighting, folder: &Path, below: &Sighting, place: &Path) -> boo
     }
 }
 
-/// Where a want goes; nothing, if it is not needed after all.
+/// Place of a want; nothing, if it is not needed after all.
 fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
     let want = &sighting.want;
     let sight = match &sighting.sight {

@@ -38,7 +38,7 @@ pub enum Kind {
     Store,
     /// A registry does not give an image out.
     Registry,
-    /// What an image is made from says what cannot be done.
+    /// The source of an image says what cannot be done.
     Build,
     /// The site's configuration is wrong.
     Config,
@@ -145,11 +145,11 @@ impl ErrorNumber for crate::sys::Error {
 pub struct Refusal {
     /// The object as the user wrote it.
     pub object: String,
-    /// What is wrong with it: lower case, no full stop.
+    /// Cause: lower case, no full stop.
     pub cause: String,
     /// The reason's name.
     pub kind: Kind,
-    /// What to do, when that is known.
+    /// Advice, when there is some.
     pub hint: Option<String>,
 }
 
@@ -197,7 +197,7 @@ impl std::error::Error for Refusal {}
 /// The longest line that we print, in bytes: a name of 4,095 bytes twice would bury the cause.
 const LINE: usize = 1000;
 
-/// Whether a character is none that a terminal or a reader of a log should get as it is.
+/// True if a character is none that a terminal or a reader of a log should get as it is.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

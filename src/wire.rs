@@ -17,7 +17,7 @@ use crate::sys::Identity;
 /// which would be asked on the node, is not there.
 pub const EPILOG: &str = "/run/coracle/slurm/epilog";
 
-/// What Slurm says of the step; all of it comes from the step's own record, none from its environment.
+/// Slurm's facts about the step; all of it comes from the step's own record, none from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// Job id.
@@ -36,21 +36,21 @@ pub struct Start {
     pub all_tasks: u32,
     /// The first word of the step's command.
     pub command: Option<OsString>,
-    /// Whose job it is.
+    /// Identity of the job's user.
     pub identity: Identity,
     /// `SLURM_CORACLE_REQUEST`, unread; empty for a step that asks for nothing.
     pub request: OsString,
     /// The folder of a batch step's script in slurmd's spool.
     pub script_folder: Option<PathBuf>,
-    /// Where the step will probably be: the job's `PWD`. [`Here`] says where it is.
+    /// Directory in which the step will probably be: the job's `PWD`. [`Here`] says where it is.
     pub directory: Option<PathBuf>,
     /// Slurm's own configuration file, as slurmd told slurmstepd.
     pub slurm_conf: Option<PathBuf>,
-    /// What Slurm calls this node.
+    /// Slurm's name of this node.
     pub node_name: Option<OsString>,
 }
 
-/// Where the step is, once slurmstepd has set it up as the user.
+/// Place of the step, once slurmstepd has set it up as the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Here {
     /// The working directory (getcwd(3)).
@@ -66,19 +66,19 @@ pub struct Hello {
     pub pmix: Option<PathBuf>,
 }
 
-/// What the launcher says to a task.
+/// Launcher's answer to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The container is ready. Its mount namespace comes as a descriptor, and behind it the file of changes to the
     /// task's environment ([`crate::env::Change`]).
     Enter {
-        /// What the user should know though nothing is refused.
+        /// Notes for the user though nothing is refused.
         notes: Vec<String>,
-        /// Where the task starts, if not where the job is.
+        /// Directory in which the task starts, if it is not the job's.
         workdir: Option<PathBuf>,
-        /// Whether the image's entry point runs the command.
+        /// True if the image's entry point runs the command.
         entrypoint: bool,
-        /// What the steps of this one inherit, where it is the site's default.
+        /// Request that the steps of this one inherit, where it is the site's default.
         steps: Option<OsString>,
     },
     /// This step is left on the node. The file of changes to the environment comes as a descriptor.

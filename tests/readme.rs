@@ -1,8 +1,11 @@
-//! README's table of options is made from [`OPTIONS`]. `CORACLE_BLESS=1 cargo test --test readme` renews it.
+//! Documentation, checked against the program. README's table of options is made from [`OPTIONS`]:
+//! `CORACLE_BLESS=1 cargo test --test readme` renews it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use coracle::config::Config;
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
 
 const BEGIN: &str = "<!-- made from src/options.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
@@ -35,4 +38,152 @@ fn the_readme_has_every_option_as_the_table_has_it() {
     } else {
         assert_eq!(found, wanted, "README.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
     }
+}
+
+/// Options of pyxis that the documentation names, without their dashes.
+const PYXIS: [&str; 9] = [
+    "container-image",
+    "container-mounts",
+    "container-mount-home",
+    "no-container-mount-home",
+    "container-name",
+    "container-save",
+    "container-remap-root",
+    "no-container-remap-root",
+    "container-readonly",
+];
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All pages: path and text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let docs = std::fs::read_dir(top().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        docs.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(|name| top().join(name))).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Words of a text that begin with `start`, as far as names of options and variables go.
+fn named<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(start).filter_map(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let rest = &text[at..];
+        let end = rest.find(|sign: char| !(sign.is_ascii_alphanumeric() || "-_".contains(sign))).unwrap_or(rest.len());
+        (!before.is_some_and(|sign| sign.is_ascii_alphanumeric() || "-_".contains(sign))).then_some(&rest[..end])
+    })
+}
+
+#[test]
+fn options_and_variables_of_the_documentation_exist() {
+    let flags: BTreeSet<String> = OPTIONS
+        .iter()
+        .flat_map(|spec| [Naming::Container, Naming::Coracle].map(|naming| spec.flag(naming)))
+        .chain(["--container".to_owned()])
+        .collect();
+    let variables: BTreeSet<&str> =
+        OPTIONS.iter().filter_map(|spec| spec.variable.map(|name| name.to_str().unwrap())).collect();
+    let mut count = 0;
+    for (path, text) in pages() {
+        for start in ["--container", "--no-container", "--coracle-", "--no-coracle-"] {
+            for flag in named(&text, start).filter(|flag| !flag.ends_with('-')) {
+                let known = flags.contains(flag) || PYXIS.contains(&flag.trim_start_matches('-'));
+                assert!(known, "{}: there is no option {flag}", path.display());
+                count += 1;
+            }
+        }
+        for variable in named(&text, "CORACLE_CONTAINER_").filter(|name| !name.ends_with('_')) {
+            assert!(variables.contains(variable), "{}: there is no variable {variable}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
+}
+
+/// Blocks of code: the number of the first line, and the text.
+fn blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks: Vec<(usize, String)> = Vec::new();
+    let mut last = None;
+    for (number, line) in text.lines().enumerate() {
+        let Some(code) = line.strip_prefix("    ") else { continue };
+        match blocks.last_mut() {
+            Some((_, block)) if last == Some(number) => *block += &format!("{code}\n"),
+            _ => blocks.push((number + 1, format!("{code}\n"))),
+        }
+        last = Some(number + 1);
+    }
+    blocks
+}
+
+#[test]
+fn settings_of_the_documentation_are_read() {
+    let mut count = 0;
+    for (path, text) in pages() {
+        for (line, block) in blocks(&text) {
+            let first = block.lines().next().unwrap_or_default();
+            let key = first.split_once(':').map_or("", |(key, _)| key);
+            let is_settings = first.len() == key.len() + 1 || first[key.len()..].starts_with(": [");
+            if key.is_empty() || !is_settings || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                continue;
+            }
+            count += 1;
+            let place = format!("{}:{line}", path.display());
+            if let Err(error) = Config::parse(Path::new(&place), &format!("version: 1\n{block}")) {
+                panic!("{}", coracle::report::Refusal::from(error));
+            }
+        }
+    }
+    assert!(count >= 7, "{count}");
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    for (path, text) in pages() {
+        for (_, rest) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
+            let target = rest.split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            let (file, part) = target.split_once('#').map_or((target, None), |(file, part)| (file, Some(part)));
+            let found = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(found.exists(), "{}: {target} leads nowhere", path.display());
+            let Some(part) = part else { continue };
+            let headings = std::fs::read_to_string(&found).unwrap();
+            let mut headings = headings.lines().filter(|line| line.starts_with('#'));
+            assert!(
+                headings.any(|line| anchor(line.trim_start_matches('#')) == part),
+                "{}: {target} has no such heading",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn files_that_the_documentation_names_exist() {
+    let mut count = 0;
+    for (path, text) in pages() {
+        let ends = |sign: char| sign.is_whitespace() || "`(),;:|".contains(sign);
+        for word in text.split(ends).map(|word| word.trim_end_matches('.')) {
+            let first = word.split('/').next().unwrap_or_default();
+            if !["tests", "src", "launcher", "plugin", "docs", "benches", "examples", "slurm-conf-examples"]
+                .contains(&first)
+                || !word.contains('/')
+                || word.contains(['*', '[', '…', '<', '$'])
+            {
+                continue;
+            }
+            count += 1;
+            assert!(top().join(word).exists(), "{}: there is no {word}", path.display());
+        }
+    }
+    assert!(count > 30, "{count}");
 }

@@ -1,4 +1,4 @@
-//! What a container is made from when no job asks for it, but a person or a workflow tool.
+//! Request for a container outside of a job, by a person or a workflow tool.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -22,7 +22,7 @@ use crate::stages::{Authority, Run};
 use crate::userns;
 use crate::variables;
 
-/// What was typed.
+/// Request as it was typed.
 pub struct Order<'a> {
     /// The options.
     pub raw: RawOptions,
@@ -34,7 +34,7 @@ pub struct Order<'a> {
     pub user: Option<&'a str>,
 }
 
-/// Where Apptainer's users have binds that they always want.
+/// Variables with the binds that Apptainer's users always want.
 const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
 
 /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
@@ -145,7 +145,7 @@ pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl 
 }
 
 impl Order<'_> {
-    /// What there is to do, and where.
+    /// Run to be done, and the directory for it.
     pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
         let config = load(self.config, whose(self.user)?.1)?;
         self.with(config)
@@ -236,12 +236,15 @@ pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
         let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
         return Ok((Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups }, authority));
     };
-    let own = || nix::unistd::User::from_uid(uid).ok().flatten().is_some_and(|user| user.name == name);
-    if authority == Authority::Own && !own() {
-        return Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else"));
-    }
     let unknown = || Refusal::new(Kind::Usage, name, "no such user");
-    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let user = nix::unistd::User::from_name(name).ok().flatten();
+    if authority == Authority::Own {
+        return match user {
+            Some(user) if user.uid == uid => whose(None),
+            _ => Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else")),
+        };
+    }
+    let user = user.ok_or_else(unknown)?;
     let text = CString::new(name).map_err(|_| unknown())?;
     let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
     let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();

@@ -13,7 +13,7 @@ use coracle::report::{Kind, Refusal};
 
 use crate::command::Exec;
 
-/// Where srun is, when PATH does not lead to it.
+/// Places of srun, when PATH does not lead to it.
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin"];
 
 /// Becomes that srun.
@@ -63,7 +63,7 @@ fn node_of(scontrol: &Path, job: &str) -> Option<String> {
     ask(&["show", "hostnames", &list])?.lines().next().map(str::to_owned)
 }
 
-/// What stands before the command. `--overlap`: its step shares what the job's other steps hold.
+/// Words in front of the command. `--overlap`: its step shares what the job's other steps hold.
 fn words(job: &str, node: Option<&str>, terminal: bool, raw: &RawOptions) -> Result<Vec<OsString>, Refusal> {
     let wrong = || {
         Refusal::new(Kind::Usage, job, "not a job: JOB or JOB.STEP is wanted")

@@ -24,9 +24,9 @@ use crate::proxy::Proxy;
 use crate::slurm_client::{self, Site};
 use crate::stages;
 
-/// What is wrong with the file, or with the image, is said where errors go.
+/// Exit status for a fault of the file, or of the image, which is said where errors go.
 const BAD: u8 = 1;
-/// How long the user database may take.
+/// Time limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Checks, and shows what was asked for.
@@ -84,7 +84,7 @@ fn is_in_use(path: &Path, slurm: &Site) -> bool {
     path == named || nix::unistd::geteuid().is_root()
 }
 
-/// What each profile of MPI has, and what images must have for it.
+/// Shows each profile of MPI, and what images must have for it.
 fn show_profiles(config: &Config, text: &str, shown: &str) {
     let node = match Root::node() {
         Ok(node) => node,
@@ -128,10 +128,10 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
     }
 }
 
-/// How deep components lie in a profile's folders.
+/// Depth of components in a profile's folders.
 const COMPONENTS: usize = 3;
 
-/// What the libraries in a folder, and so deep below it, need.
+/// Needs of the libraries in a folder, and so deep below it.
 fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for name in node.names(folder).iter().filter(|name| name.ends_with(".so")) {

@@ -1,10 +1,10 @@
-//! How long the phases of a run take.
+//! Duration of the phases of a run.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long each phase of a run took.
+/// Duration of each phase of a run.
 pub struct Clock {
     last: Instant,
     laps: Vec<(&'static str, Duration)>,
@@ -44,7 +44,7 @@ impl Clock {
         self.laps.push((name, took));
     }
 
-    /// How long each phase took.
+    /// Duration of each phase.
     pub fn microseconds(&self) -> BTreeMap<String, u64> {
         let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()

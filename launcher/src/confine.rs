@@ -14,15 +14,15 @@ use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// How long the kernel may take to say what may be opened. It asks no driver.
+/// Time limit for the kernel to say what may be opened. It asks no driver.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a child that has answered may take to be gone, and its group to be empty.
+/// Time limit for a child that has answered to be gone, and for its group to be empty.
 const PARTING: Duration = Duration::from_secs(1);
 /// More often than any job runs again beside its former self.
 const MAX_RUNS: u32 = 64;
-/// How often a group that another start has cleared away is made again.
+/// Number of tries for a group that another start has cleared away.
 const TRIES: u32 = 16;
-/// How long a task that cannot be moved is left alone.
+/// Time for which a task that cannot be moved is left alone.
 const AGAIN: Duration = Duration::from_millis(5);
 /// A group that lives as long as a question, below the one that Slurm keeps a step's tasks in.
 const PROBE: &str = "coracle_probe";
@@ -34,7 +34,7 @@ pub struct Confinement {
     groups: Option<DeviceGroups>,
     /// Slurm has.
     slurms: bool,
-    /// What a group of our own is called.
+    /// Name of a group of our own.
     name: String,
     /// The rule that we have made.
     made: Option<Vec<DeviceRule>>,
@@ -69,7 +69,7 @@ impl Confinement {
         self.slurms
     }
 
-    /// Whether the node has control groups that can decide.
+    /// True if the node has control groups that can decide.
     pub fn has_groups(&self) -> bool {
         self.groups.is_some()
     }
@@ -257,7 +257,7 @@ impl Drop for Leaf {
     }
 }
 
-/// Whether the caller may open a node for reading and writing.
+/// True if the caller may open a node for reading and writing.
 fn opens(node: &Node) -> bool {
     let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
     let Ok(file) = File::options().read(true).custom_flags(flags).open(&node.path) else { return false };

@@ -32,7 +32,7 @@ const NOT_FOUND: u8 = 127;
 /// Shells of an image, the best first.
 const SHELLS: [&[&str]; 2] = [&["/bin/bash", "--norc"], &["/bin/sh"]];
 
-/// What to do inside.
+/// Action inside.
 enum Errand<'a> {
     Command(&'a [OsString]),
     /// The image's entry point, with these arguments.
@@ -43,7 +43,7 @@ enum Errand<'a> {
     Plan,
 }
 
-/// What there is to do in a container that has been entered.
+/// Action in a container that has been entered.
 struct Inside {
     words: Vec<OsString>,
     environment: Vec<Pair>,
@@ -144,7 +144,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     Ok(Some(Inside { words, environment }))
 }
 
-/// What was asked for, in all its places.
+/// Options from all their places.
 fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     alone::fill(&mut raw);

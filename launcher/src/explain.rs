@@ -8,7 +8,7 @@ use std::time::Instant;
 use coracle::devices::Unit;
 use coracle::mpi::Shown;
 use coracle::policy::Reader;
-use coracle::report::{Refusal, clean};
+use coracle::report::{Kind, Refusal, clean};
 use coracle::request::{Mpi, Scope};
 use coracle::sys;
 use coracle::view::HELPER;
@@ -96,7 +96,15 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         let offer = slurm_client::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
         let environment = found.applied_to(&run.environment)?;
         let (namespace, identity) = (&container.namespace, &run.identity);
-        print!("\n{}", mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?);
+        let report = mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?;
+        if page.kept.is_none() {
+            print!("\n{report}");
+        } else {
+            let report = serde_json::to_value(report);
+            page.keep("mpi_start", report.map_err(|error| Refusal::new(Kind::Internal, "json", error.to_string()))?);
+            page.keep("notes", run.notes.clone());
+        }
+        page.end()?;
         return Ok(ExitCode::SUCCESS);
     }
     page.block("plan", &container.plan.to_string());

@@ -1,4 +1,4 @@
-//! What root knows of a job that is no step's to say: its partition, account and QOS.
+//! Facts about a job that no step may say: its partition, account and QOS.
 //!
 //! In a step they stand in the environment, which is the user's. In slurmd's prolog they come from the controller, so
 //! the plugin `spank_coracle_facts.so` has them written down there, in a folder that only root can look into, and has
@@ -24,17 +24,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use crate::proxy::{Account, Proxy};
 use crate::slurm_client;
 
-/// Where they are: one file for each job that runs on the node.
+/// Directory of the facts: one file for each job that runs on the node.
 const FOLDER: &str = "/run/coracle/jobs";
 /// The longest file of facts, in bytes.
 const MAX_LEN: u64 = 4096;
 /// The longest answer of squeue, in bytes: an array has a line for each of its jobs.
 const MAX_ANSWER: usize = 16 << 20;
-/// How long squeue may take: PrologEpilogTimeout (slurm.conf(5)) is the site's, and a prolog that is killed drains the
+/// Time limit for squeue: PrologEpilogTimeout (slurm.conf(5)) is the site's, and a prolog that is killed drains the
 /// node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the node knows of a step's user, and which rules hold for the step.
+/// Node's knowledge of a step's user, and the rules that hold for the step.
 pub struct Known {
     /// The user.
     pub account: Account,
@@ -80,7 +80,7 @@ fn of_user(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -
     Facts { uid, user, groups, job, claims }
 }
 
-/// What a job says of itself.
+/// Claims of a job about itself.
 fn claims(environment: &[Pair]) -> Job {
     let said = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
@@ -89,7 +89,7 @@ fn claims(environment: &[Pair]) -> Job {
     Job { partition: said("SLURM_JOB_PARTITION"), account: said("SLURM_JOB_ACCOUNT"), qos: said("SLURM_JOB_QOS") }
 }
 
-/// What the prolog has written down of a job of this user's.
+/// Facts that the prolog has written down of a job of this user's.
 pub fn of_job(job: u32, uid: u32) -> Job {
     read(&Path::new(FOLDER).join(job.to_string()), uid).unwrap_or_default()
 }
@@ -167,7 +167,7 @@ fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
     fs::rename(new, place)
 }
 
-/// What slurmd was told by the controller, and of what it was not told and rules want to know, what the controller
+/// Facts that the controller told slurmd, and of those that it did not tell and rules want to know, the answer of the
 /// says.
 fn of_controller(job: u32, config: &Config) -> Job {
     let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());

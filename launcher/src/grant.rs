@@ -1,4 +1,4 @@
-//! What Slurm gave a step on this node, and what of /dev its container has for it.
+//! Devices that Slurm gave a step on this node, and those of /dev that its container has for it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -13,14 +13,14 @@ use coracle::report::Refusal;
 use crate::slurm_client::Slurmd;
 use crate::variables::value;
 
-/// Whose word counts.
+/// Source of a grant that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Teller {
     /// slurmstepd, which has just made the step's environment. A job script has the job's GPUs.
     Step {
         /// It is a job script, or salloc's shell.
         script: bool,
-        /// What Slurm calls this node.
+        /// Slurm's name of this node.
         node: Option<OsString>,
     },
     /// A person, who gets what he can open anyway.
@@ -36,14 +36,14 @@ pub struct Grants {
     grant: Grant,
 }
 
-/// What a container has of the node's devices.
+/// Node's devices in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provision {
-    /// What is in /dev.
+    /// Contents of /dev.
     pub devices: Devices,
     /// The device files of its GPUs, for which a driver was looked for.
     of_gpus: Vec<PathBuf>,
-    /// What programs need of the driver of the GPUs among them.
+    /// Files of the driver of the GPUs among them that programs need.
     pub driver: Option<Driver>,
 }
 
@@ -54,9 +54,9 @@ impl Provision {
     }
 }
 
-/// What of it may be opened, by the rules of the step's control group.
+/// Rules of the step's control group about what of it may be opened.
 pub struct Rules<'a> {
-    /// Whether a file may.
+    /// True if a file may.
     pub open: &'a dyn Fn(&Path) -> bool,
     /// Slurm has made them.
     pub slurms: bool,
@@ -106,8 +106,8 @@ impl Grants {
         Self { nodes, units, grant }
     }
 
-    /// What a container has of it that shows GPUs, or not. Without `rules` it is what it probably has. The driver is that
-    /// of `before`, if that is of the same GPUs: it takes reading dozens of files.
+    /// Devices of a container that shows GPUs, or not. Without `rules` they are those that it probably has. The driver
+    /// is that of `before`, if that is of the same GPUs: it takes reading dozens of files.
     pub fn provide(
         &self,
         config: &Config,
@@ -130,7 +130,7 @@ impl Grants {
         Ok(Provision { devices, of_gpus, driver })
     }
 
-    /// What becomes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
+    /// Changes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
     pub fn changes(&self, devices: &Devices, gpus: bool) -> Vec<Change> {
         let all = |change: &dyn Fn(&str) -> Change| names::GPUS.iter().map(|name| change(name)).collect();
         if !gpus && !self.grant.numbers.is_empty() {
@@ -143,7 +143,7 @@ impl Grants {
         }
     }
 
-    /// Whether it matters what the rules of the step's control group are.
+    /// True if it matters what the rules of the step's control group are.
     pub fn asks_rules(&self) -> bool {
         !self.grant.numbers.is_empty() || self.units.iter().any(|unit| !unit.is_gpu())
     }
@@ -160,7 +160,7 @@ impl Grants {
     }
 }
 
-/// What programs need of the driver of these GPUs, whose device files are `files`; nothing, if there are none.
+/// Files that programs need of the driver of these GPUs, whose device files are `files`; nothing, if there are none.
 fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Option<Driver>, Refusal> {
     let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
     if vendors.is_empty() {
@@ -177,7 +177,7 @@ fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Optio
     Ok(Some(driver))
 }
 
-/// What gres.conf calls this node: a NodeName is the short name of the host as a rule (slurm.conf(5)).
+/// Name of this node in gres.conf: a NodeName is the short name of the host as a rule (slurm.conf(5)).
 fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     let name = name.to_string_lossy();

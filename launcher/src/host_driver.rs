@@ -1,4 +1,4 @@
-//! What a GPU's driver on this node needs of an image: its C library.
+//! Requirement of a GPU's driver on this node to an image: its C library.
 //!
 //! The image's files are hostile, so the process that is the user reads them ([`crate::proxy`]). What it answers is
 //! checked before root repeats it.
@@ -18,7 +18,7 @@ pub fn answer(root: OwnedFd) -> Result<Vec<u8>, Refusal> {
     Ok(image_glibc(&libraries).unwrap_or_default().into_bytes())
 }
 
-/// What [`answer`] said; an error if it cannot have said so.
+/// Parses the answer of [`answer`]; an error if it cannot have said so.
 pub fn heard(answer: &[u8]) -> Result<Option<String>, ()> {
     match std::str::from_utf8(answer) {
         Ok("") => Ok(None),

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::proxy::Proxy;
 
-/// What was chosen for a container.
+/// Profile that was chosen for a container.
 #[derive(Debug, Default)]
 pub struct Replacement {
     /// The profile; nothing, if none was asked for, or none fits.
@@ -29,14 +29,14 @@ pub struct Replacement {
 pub struct Chosen {
     /// Its name.
     pub name: String,
-    /// What coracle.yaml says of it.
+    /// Settings of coracle.yaml for it.
     pub profile: Profile,
-    /// What becomes of its files.
+    /// Fit of its files.
     pub fit: Fit,
 }
 
 impl Replacement {
-    /// What the user should know of a profile that he has asked for by name.
+    /// Notes for the user about a profile that they have asked for by name.
     pub fn doubts(&self) -> impl Iterator<Item = String> {
         let chosen = self.chosen.iter();
         chosen.flat_map(|chosen| chosen.fit.doubts.iter().map(|doubt| format!("MPI profile {}: {doubt}", chosen.name)))

@@ -1,6 +1,6 @@
 //! The commands that make images and look at them: another program does that.
 //!
-//! What it makes may be meant for the store, or for a job that names an image of a registry. The site says which
+//! The image may be meant for the store, or for a job that names an image of a registry. The site says which
 //! (`registry_images` of coracle.yaml), and it happens where the job is submitted, as its user: once, however many nodes
 //! the job has, and nothing of it is root's to do.
 #![forbid(unsafe_code)]
@@ -28,7 +28,7 @@ use crate::alone;
 use crate::place;
 use crate::store;
 
-/// What images of registries begin with.
+/// Start of the names of images of registries.
 const SCHEME: &str = "docker://";
 /// Hexadecimal digits of a digest that are enough to tell a user's images apart.
 const SHORT: usize = 16;
@@ -55,11 +55,13 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
         StoredName::parse(name)?
     };
     let Some(record) = into_store(given, &name)? else { return Ok(ExitCode::FAILURE) };
-    store::show_stored(&name, &record, given.json)?;
+    if given.json || !given.packing.silent {
+        store::show_stored(&name, &record, given.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What somebody typed as an image; of one of a registry, what it has become.
+/// Image as somebody typed it; of one of a registry, the file that it has become.
 pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Refusal> {
     let Some(image) = typed.to_str().filter(|typed| typed.starts_with(SCHEME)) else { return Ok(typed.into()) };
     let found = import(&Pull::of(image, config))?;
@@ -67,8 +69,8 @@ pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Re
     found.map(|path| path.into_os_string().into()).ok_or_else(refusal)
 }
 
-/// What `--container` has for an image of a registry: the path of a file, or `store:NAME`. Nothing, if the other program
-/// has said why there is none.
+/// Value of `--container` for an image of a registry: the path of a file, or `store:NAME`. Nothing, if the other
+/// program has said why there is none.
 fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     let config = alone::settings(&given.access.config)?;
     let said = |why: &str| {
@@ -123,7 +125,7 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     Ok(there.then_some(path))
 }
 
-/// Where images of jobs are: in the home folder, which the nodes of a cluster see as a rule.
+/// Directory of jobs' images: in the home folder, which the nodes of a cluster see as a rule.
 fn folder() -> Result<PathBuf, Refusal> {
     coracle_orders::place::cache().map(|cache| cache.join("images")).ok_or_else(|| {
         Refusal::new(Kind::System, "HOME", "is not set, so there is no place for the image")

@@ -1,6 +1,6 @@
 //! Questions that only somebody inside a container can answer: asked of a child that is the user there.
 //!
-//! What comes back is the image's and the user's own doing; root hands it on, or prints it.
+//! The answer is the image's and the user's own doing; root hands it on, or prints it.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use coracle::sys::{self, Channel, Identity, MountNamespace, Packet, Received};
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
-/// How long a child that has been killed may take to be gone.
+/// Time limit for a child that has been killed to be gone.
 const PARTING: Duration = Duration::from_millis(100);
 /// The most memory that the child, and what it starts, may use, in bytes.
 const MEMORY: u64 = 2 << 30;

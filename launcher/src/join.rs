@@ -25,7 +25,7 @@ use crate::variables;
 
 /// A step's container.
 pub struct Found {
-    /// Where its tasks are.
+    /// Namespace of its tasks.
     pub namespace: MountNamespace,
     /// Its image, as the tasks have it in their environment: the user's word.
     pub image: ImageRef,
@@ -67,7 +67,7 @@ impl Process {
         line.split_ascii_whitespace().next()?.parse().ok()
     }
 
-    /// What stands for the node that it belongs to: where several nodes are one machine (slurmd -N), each may have a
+    /// Node of the record: where several nodes are one machine (slurmd -N), each may have a
     /// host name of its own (uts_namespaces(7)), and a step has a slurmstepd on each.
     fn node(&self) -> Option<OsString> {
         nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()

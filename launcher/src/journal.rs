@@ -17,7 +17,7 @@ use crate::audit::Record;
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// syslog's (syslog(3)).
 const SYSLOG: &str = "/dev/log";
-/// How long a logger may take with one line.
+/// Time limit for a logger with one line.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Facility daemon, severity informational (RFC 5424, 6.2.1).
 const PRIORITY: &str = "30";
@@ -66,7 +66,7 @@ fn quoted(key: &'static str, value: impl AsRef<str>) -> Word {
     Word { key: key.into(), value: clean(value.as_ref()), quoted: true }
 }
 
-/// What tells this step on this node from all others.
+/// Words that tell this step on this node from all others.
 fn place(record: &Record) -> Vec<Word> {
     vec![plain("job", record.job), plain("step", &record.step), plain("node", clean(&record.node))]
 }

@@ -1,4 +1,4 @@
-//! The parts of an installation: beside this program, whatever the prefix is.
+//! Paths of the parts of an installation: beside this program, whatever the prefix is.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};

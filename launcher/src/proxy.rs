@@ -47,19 +47,19 @@ pub struct Proxy {
 pub struct Opened {
     /// Open for reading; a directory only as a place (O_PATH).
     pub file: File,
-    /// How long the file is, in bytes.
+    /// Length of the file, in bytes.
     pub length: u64,
-    /// What of it is to be mounted.
+    /// Part of it that is to be mounted.
     pub image: image::Image,
     /// Its digest, if that is known.
     pub digest: Option<Digest>,
-    /// What the site's store knows of it, if it is there.
+    /// Record of the site's store, if it is there.
     pub record: Option<Record>,
     /// With which keys all of it is signed, if that is known.
     pub signers: Option<Vec<String>>,
 }
 
-/// What the node knows of a user.
+/// Node's knowledge of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
     /// The line for /etc/passwd, without its end; empty if the node does not know the user.
@@ -79,7 +79,7 @@ impl Account {
 
 /// The child outlives no step's start by much, whatever becomes of its parent.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// How long the child may take to be gone when it has been killed.
+/// Time limit for the child to be gone when it has been killed.
 const PARTING: Duration = Duration::from_millis(100);
 /// The most that is said of a user's groups, in bytes: somebody with thousands gets the first of them.
 const GROUPS: usize = 64 * 1024;
@@ -215,7 +215,7 @@ impl Proxy {
         Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| File::from(fd)))
     }
 
-    /// What the node's user database says of the user and of `groups`.
+    /// Entries of the node's user database for the user and for `groups`.
     pub fn account(&self, groups: &[u32]) -> Result<Account, Refusal> {
         let list: Vec<String> = groups.iter().map(u32::to_string).collect();
         let question = [&[ask::ACCOUNT], list.join(",").as_bytes()].concat();
@@ -245,7 +245,7 @@ impl Proxy {
         }
     }
 
-    /// Whether this very file is found again at `path` below `folder`. A path is only a hint of where to look.
+    /// True if this very file is found again at `path` below `folder`. A path is only a hint of where to look.
     pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
         let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
         let found = CachedStat::of(&found);
@@ -324,7 +324,7 @@ fn garbled(_: impl Sized) -> Refusal {
     Refusal::new(Kind::Internal, "the process that opens files as the user", "gave an answer that makes no sense")
 }
 
-/// What is said of `what` when all went well.
+/// Answer about `what` when all went well.
 fn done<'a>(reply: &'a [u8], what: &str) -> Result<&'a [u8], Refusal> {
     match reply.split_first() {
         Some((&reply::DONE, text)) => Ok(text),

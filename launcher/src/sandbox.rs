@@ -33,11 +33,11 @@ pub const MEMORY: u64 = 1 << 30;
 pub const ANSWER: usize = 1 << 20;
 /// The user and group without rights (kernel.overflowuid of proc_sys_kernel(5)): whom root's child becomes.
 const NOBODY: u32 = 65534;
-/// How long the child may take to be gone when it has been killed.
+/// Time limit for the child to be gone when it has been killed.
 const PARTING: Duration = Duration::from_millis(100);
-/// How long a child that has given its answer may take to end by itself.
+/// Time limit for a child that has given its answer to end by itself.
 const ENDING: Duration = Duration::from_secs(1);
-/// What a refusal is about, until whoever asked says what it was to look at.
+/// Subject of a refusal, until whoever asked says what it was to look at.
 const OBJECT: &str = "the process that reads what others wrote";
 
 /// Exit statuses of the child. 125 is [`sys::fork`]'s own for a panic.
@@ -103,7 +103,7 @@ fn late(limit: Duration) -> Refusal {
     Refusal::new(Kind::Timeout, OBJECT, format!("took longer than {} s", limit.as_secs_f64()))
 }
 
-/// What becomes of a child that has closed its line.
+/// Verdict on a child that has closed its line.
 fn judge(child: Child, bytes: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Refusal> {
     let system = |error: sys::Error| Refusal::system(OBJECT, &error);
     let died = |cause: &str| Err(Refusal::new(Kind::Internal, OBJECT, cause));

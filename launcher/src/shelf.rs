@@ -15,7 +15,7 @@ use nix::fcntl::OFlag;
 
 use crate::proxy::{Opened, Proxy};
 
-/// What the store knows of the image that was opened; nothing, if this very file is none of the store's.
+/// Store's record of the image that was opened; nothing, if this very file is none of the store's.
 ///
 /// Its path is only a hint of where to look: what counts is that the same inode is found there, and that it and its
 /// record belong to the store's account alone. An image of the store whose record is not of this file is refused.
@@ -40,8 +40,8 @@ pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Resu
     Ok(Some(record))
 }
 
-/// Whether the kernel still vouches for the bytes that came in (fs-verity). A node that sees the store over the network
-/// has no say in that.
+/// Checks that the kernel still vouches for the bytes that came in (fs-verity). A node that sees the store over the
+/// network has no say in that.
 fn check_verity(image: &File, record: &Record) -> Result<(), Error> {
     let Some(wanted) = &record.verity else { return Ok(()) };
     match sys::verity::measure(image)? {
@@ -52,7 +52,7 @@ fn check_verity(image: &File, record: &Record) -> Result<(), Error> {
     }
 }
 
-/// Where below the store an image and its record are.
+/// Place of an image and its record below the store.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     image: PathBuf,

@@ -1,4 +1,4 @@
-//! What a plan shows of the node, opened: as the user, but for device nodes and what a driver brings along.
+//! Sources of a plan on the node, opened: as the user, but for device nodes and what a driver brings along.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use nix::sys::stat::SFlag;
 use crate::proxy::Proxy;
 use crate::stages::Authority;
 
-/// What something is, and where it is open; nothing of what is made.
+/// Shape of something, and its open descriptor; nothing of what is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
 /// Opens what a want shows; nothing where the node does not have it and need not.
@@ -86,6 +86,7 @@ pub fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
     match proxy.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
+        Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
         Err(errno) => Err(refuse(unusable(errno))),
     }
 }

@@ -39,13 +39,13 @@ use crate::survey::{self, Last};
 use crate::variables::{self, Variables};
 use crate::verify::{self, Need};
 
-/// What a container is made from, and for whom.
+/// Sources and user of a container.
 pub struct Run {
     /// The image.
     pub image: ImageRef,
     /// Everything that was asked for beside it, or is the site's default.
     pub settings: Settings,
-    /// What Slurm's commands need inside, if they are to work there.
+    /// Needs of Slurm's commands inside, if they are to work there.
     pub client: Option<Client>,
     /// Our program that runs inside.
     pub helper: PathBuf,
@@ -63,23 +63,23 @@ pub struct Run {
     pub authority: Authority,
     /// The options that the user has used.
     pub used: Vec<Id>,
-    /// What root knows of the job.
+    /// Facts that root knows of the job.
     pub job: Job,
-    /// What the node knows of the user, and which rules hold, once that is known.
+    /// Node's knowledge of the user, and the rules that hold, once they are known.
     pub known: Option<Known>,
-    /// Where in the store the image was found, if it was not a file where it was asked for.
+    /// Path in the store at which the image was found, if it was not a file where it was asked for.
     pub stored: Option<PathBuf>,
     /// The step's slurmstepd, if it is for one.
     pub daemon: Option<Slurmstepd>,
     /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
     pub mpi: Option<Replacement>,
-    /// What Slurm gave, and what the node has.
+    /// Resources that Slurm gave, and those that the node has.
     pub grants: Grants,
-    /// What of it the container has.
+    /// Part of it that the container has.
     pub provision: Provision,
     /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
     pub server: Option<PathBuf>,
-    /// What the image lacks for the driver of its GPUs.
+    /// Lack of the image for the driver of its GPUs.
     pub misfit: Option<String>,
     /// Values of the request that the site has changed.
     pub notes: Vec<String>,
@@ -87,7 +87,7 @@ pub struct Run {
     pub confinement: Option<Confinement>,
     /// It is only told what a step would get, whoever asks; and with this reader of the image.
     pub explains: Option<Reader>,
-    /// How long each phase took.
+    /// Duration of each phase.
     pub clock: Clock,
 }
 
@@ -106,7 +106,7 @@ pub struct Loaded {
     pub opened: Opened,
     /// The rule of the policy that allowed it.
     pub rule: String,
-    /// What the node knows of the user.
+    /// Node's knowledge of the user.
     pub account: Account,
     disk: Disk,
 }
@@ -123,14 +123,14 @@ pub fn at_once() -> Result<(), Refusal> {
 pub struct Container {
     /// Its mount namespace.
     pub namespace: MountNamespace,
-    /// What was done to make it, or would be for a step.
+    /// Plan that was carried out, or would be for a step.
     pub plan: Plan,
     /// What is mounted in it.
     attached: apply::Attached,
 }
 
 impl Loaded {
-    /// Whether a process of the user's reads the image while it is mounted: it has to be in the control groups of its
+    /// True if a process of the user's reads the image while it is mounted: it has to be in the control groups of its
     /// job before.
     pub fn is_served(&self) -> bool {
         self.disk.is_served()
@@ -195,7 +195,7 @@ impl Run {
         rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
     }
 
-    /// Where the image is.
+    /// Path of the image.
     pub fn path(&self) -> &Path {
         self.stored.as_deref().unwrap_or(&self.image.path)
     }
@@ -233,7 +233,8 @@ impl Run {
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
-    /// What the site says of an image that was opened. What its rules have to know of it is found out, if it stays so.
+    /// Site's verdict on an image that was opened. Facts that its rules have to know of it are found out, if it stays
+    /// so.
     pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
@@ -267,7 +268,7 @@ impl Run {
         Ok(found.signers.into_iter().map(|signer| signer.key).collect())
     }
 
-    /// What the kernel lets the user do with it.
+    /// Kernel's limits to what the user does with it.
     pub fn judge_own(&self, opened: &Opened) -> Result<Grant, Refusal> {
         policy::own(form(&opened.image)).map_err(|denied| denied.refuse(&self.image.to_string()))
     }
@@ -315,7 +316,7 @@ impl Run {
         Ok(provenance)
     }
 
-    /// What of the step decides what it sees.
+    /// Properties of the step that decide what it sees.
     pub fn surroundings<'a>(
         &'a self,
         here: &'a Here,
@@ -349,7 +350,7 @@ impl Run {
         Ok(())
     }
 
-    /// What becomes of the variables in which Slurm tells a task of its GPUs.
+    /// Changes of the variables in which Slurm tells a task of its GPUs.
     pub fn gpu_changes(&self) -> Vec<Change> {
         let users = |name: &OsStr| {
             self.settings.env.iter().any(|variable| matches!(variable, Variable::Set(users, _) if users == name))
@@ -376,7 +377,7 @@ impl Run {
         completed
     }
 
-    /// What should be visible to a step that is there.
+    /// Mounts that should be visible to a step that is there.
     pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
         view::wants(&self.settings, &self.config, around)
     }
@@ -529,9 +530,9 @@ impl Run {
         own && plain && below.all(|(other, fd)| in_place(other, fd))
     }
 
-    /// Whether a source is within the bounds of the site's rules; false, if the container does without it.
+    /// True if a source is within the bounds of the site's rules; false, if the container does without it.
     ///
-    /// What the site itself binds is not asked about, nor what Slurm needs. The file of the X server's cookie, and
+    /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
     /// directories that variables name, are the user's choice, but nothing that he has asked for.
     fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
         let Source::Node(path) = &want.source else { return Ok(true) };
@@ -555,7 +556,7 @@ impl Run {
         .map(|()| true)
     }
 
-    /// What the tasks of this container find in their environment.
+    /// Environment of the tasks of this container.
     pub fn variables(
         &mut self,
         opened: Option<&Opened>,

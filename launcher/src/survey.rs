@@ -1,4 +1,4 @@
-//! What an image has at the places where something should appear.
+//! Contents of an image at the places where something should appear.
 //!
 //! The image is mounted read-only and is all that is looked at, so nothing changes under our feet. Links are
 //! followed by hand, one name at a time: we have to know where they lead, also where nothing is.

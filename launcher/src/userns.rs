@@ -51,7 +51,7 @@ fn refusal(error: &sys::Error, read: &dyn Fn(&str) -> Option<String>) -> Refusal
     }
 }
 
-/// Whether no mount is at the root (proc_pid_mountinfo(5), the fifth field): the root is then a folder of one.
+/// True if no mount is at the root (proc_pid_mountinfo(5), the fifth field): the root is then a folder of one.
 fn in_chroot(mounts: &str) -> bool {
     !mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }

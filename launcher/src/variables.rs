@@ -1,6 +1,6 @@
 //! The environment of a step's tasks, found out once for the node.
 //!
-//! What an image says of its environment is read, and where it has to be run, run, by a child that is the user inside
+//! An image's environment is read, and where it has to be run, run, by a child that is the user inside
 //! the container. What comes back is the user's own doing: root only hands it on.
 #![forbid(unsafe_code)]
 
@@ -31,7 +31,7 @@ use nix::unistd::AccessFlags;
 
 use crate::inside::{self, Step};
 
-/// How long an image's scripts may take, as with Apptainer.
+/// Time limit for an image's scripts, as with Apptainer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest environment, in bytes: execve(2) takes a quarter of the stack, 2 MiB as a rule, and at most 6 MiB.
 pub const MAX_LEN: usize = 4 << 20;
@@ -47,22 +47,22 @@ const ENROOT_ENVIRONMENT: &str = "/etc/environment";
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 /// The shell of an image.
 const SHELL: &str = "/bin/sh";
-/// Where the entry point's words are for our program inside.
+/// Variable with the entry point's words for our program inside.
 const ENTRYPOINT: &str = "SLURM_CORACLE_ENTRYPOINT";
 
-/// What has to be known to make an environment.
+/// Facts that are needed to make an environment.
 pub struct Question<'a> {
     /// The job's environment on the node.
     pub host: &'a [Pair],
-    /// What was asked of it.
+    /// Rules for the environment.
     pub rules: Rules,
-    /// What the user calls the image, for messages.
+    /// User's name of the image, for messages.
     pub shown: String,
-    /// What tells this image from others.
+    /// Identity of this image among others.
     pub id: OsString,
-    /// Whether Slurm's commands are inside.
+    /// True if Slurm's commands are inside.
     pub commands: bool,
-    /// Whether the image's entry point is wanted.
+    /// True if the image's entry point is wanted.
     pub entrypoint: bool,
     /// Our program that says its environment.
     pub helper: &'a Path,
@@ -77,9 +77,9 @@ pub struct Question<'a> {
 pub struct Variables {
     /// [`Change`]s from the job's environment, in a file in memory.
     pub changes: OwnedFd,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Whether the image has the entry point that was wanted.
+    /// True if the image has the entry point that was wanted.
     pub entrypoint: bool,
     /// Each variable with its origin, a line each.
     pub listing: OwnedFd,
@@ -124,14 +124,14 @@ pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
     bytes.split(|byte| *byte == 0).filter_map(pair).collect()
 }
 
-/// What a step on the node gets whose job script is in a container: the environment that the node had.
+/// Environment of a step on the node whose job script is in a container: the one that the node had.
 pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
     let mut changes = record(host).map(|record| undo(&record, host)).unwrap_or_default();
     changes.extend(INSIDE.iter().chain([&OUTER]).map(|name| Change::Unset(name.into())));
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
 
-/// What a step on the node gets that has nothing to leave.
+/// Environment of a step on the node that has nothing to leave.
 pub fn unchanged() -> Result<OwnedFd, Refusal> {
     sys::memory_file(&Change::to_bytes(&[])).map_err(system)
 }
@@ -433,7 +433,7 @@ fn in_a_shell(
     Ok(())
 }
 
-/// What an OCI image says of itself (image-spec, config.md).
+/// Statements of an OCI image about itself (image-spec, config.md).
 #[derive(Debug, Default)]
 struct OciConfig {
     env: Vec<String>,

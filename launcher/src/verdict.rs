@@ -1,4 +1,4 @@
-//! What a process of the [`sandbox`] says of something: an answer, or a refusal of it.
+//! Verdict of a process of the [`sandbox`]: an answer, or a refusal.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -46,7 +46,7 @@ pub fn garbled(object: &str) -> Refusal {
     Refusal::new(Kind::Internal, object, "the process that looked at it gave an answer that makes no sense")
 }
 
-/// How an answer of [`of`] begins.
+/// Start of an answer of [`of`].
 const FOUND: u8 = b'+';
 const REFUSED: u8 = b'!';
 

@@ -36,7 +36,7 @@ pub const KEYS: &str = match option_env!("CORACLE_KEYS") {
 const BAD: u8 = 1;
 /// The longest list of hashes that is read, in bytes.
 const MAX_SUMS: u64 = 16 << 20;
-/// What starting and reading keys may take.
+/// Time limit for starting and reading keys.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The slowest file system and processor that an image is read from, in bytes a second.
 const SLOWEST: u64 = 10 << 20;
@@ -50,7 +50,7 @@ pub struct KeyFile {
     pub file: File,
 }
 
-/// Whether it matters that nobody with a known key has signed an image.
+/// Weight of a missing signature by a known key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// It is refused.
@@ -59,7 +59,7 @@ pub enum Need {
     WhoeverSigned,
 }
 
-/// What was asked of an image.
+/// Findings about an image.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Who has signed all of it: at least one, if that was asked.
@@ -68,7 +68,7 @@ pub struct Found {
     pub digest: Option<Digest>,
 }
 
-/// How long looking at an image of `length` bytes may take, when nobody is in a hurry.
+/// Time limit for looking at an image of `length` bytes, when nobody is in a hurry.
 pub fn patience(length: u64) -> Duration {
     PATIENCE + Duration::from_secs(length / SLOWEST)
 }
@@ -255,7 +255,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// What a list of hashes says of the image: the line with its name, or the only one.
+/// Digest of the image in a list of hashes: the line with its name, or the only one.
 fn wanted_digest(sums: &Path, image: &Path) -> Result<Digest, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Usage, sums.display().to_string(), cause);
     let mut bytes = Vec::new();

@@ -27,7 +27,7 @@ const MAJOR: u32 = 42;
 const OPENED: Errno = Errno::UnknownErrno;
 const NULL: DeviceRule = DeviceRule { block: false, major: 1, minor: Some(3) };
 
-/// Where a process stands that Slurm has made no group for, and where Slurm's groups are.
+/// Group of a process for which Slurm has made none, and beside which Slurm's groups are.
 const SERVICE: &str = "service";
 const SCOPE: &str = "scope";
 const PARTS: [&str; 2] = [SERVICE, SCOPE];
@@ -174,7 +174,7 @@ impl Place {
         Step { confinement, user: folders[user].clone(), folders, daemon }
     }
 
-    /// What is said to be accessible, and what a task finds when it opens the nodes.
+    /// Compares the devices that are said to be accessible with those that a task can open.
     fn expect(&self, step: &Step, wanted: [bool; 3]) {
         assert_eq!(step.confinement.accessible(&self.nodes()).unwrap(), wanted);
         // The GPUs have no driver.
@@ -244,13 +244,13 @@ fn waiting() -> Child {
 struct Step {
     confinement: Confinement,
     folders: Vec<PathBuf>,
-    /// Where Slurm puts a task, or we do.
+    /// Group in which Slurm puts a task, or we do.
     user: PathBuf,
     daemon: Daemon,
 }
 
 impl Step {
-    /// What a task of the step gets from open(2), [`OPENED`] for success.
+    /// Results of open(2) for a task of the step, [`OPENED`] for success.
     fn opens(&self, nodes: &[Node]) -> Vec<Errno> {
         let (go, wait) = Channel::pair().unwrap();
         let (ours, theirs) = Channel::pair().unwrap();

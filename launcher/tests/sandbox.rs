@@ -1,4 +1,4 @@
-//! What the sandbox lets through and what it stops, as root and as somebody else.
+//! Tests of what the sandbox lets through and what it stops, as root and as somebody else.
 //!
 //! A program with one thread: `sandbox [NAME]`.
 

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use coracle::options::Naming;
 use coracle::report::{Kind, Refusal};
 
-/// Where the launcher and the site's settings are.
+/// Paths of the launcher and the site's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arguments {
     /// `launcher=PATH`

@@ -38,7 +38,7 @@ extern "C" fn announce() {
     }
 }
 
-/// What a hook is called with.
+/// Arguments of a hook.
 pub struct Spank<'a> {
     handle: spank::spank_t,
     hook: PhantomData<&'a ()>,
@@ -136,7 +136,7 @@ impl Spank<'_> {
         Some(unsafe { std::slice::from_raw_parts(list, count) }.to_vec())
     }
 
-    /// Where Slurm has the words of the step's command, if there are any: an array that lives as long as the step, of
+    /// Slurm's words of the step's command, if there are any: an array that lives as long as the step, of
     /// NUL-terminated strings.
     fn argv(&self) -> Option<NonNull<*mut c_char>> {
         let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
@@ -281,7 +281,7 @@ pub fn exit_task(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// What the plugin remembers between hooks.
+/// Plugin's memory between hooks.
 #[derive(Default)]
 pub struct State {
     /// plugstack.conf's words.

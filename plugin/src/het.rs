@@ -20,7 +20,7 @@ use crate::submit::{REQUEST, STEPS};
 /// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
 pub const MAX_COMPONENTS: u32 = 128;
 
-/// What was decided for one component.
+/// Decision for one component.
 pub struct Decided {
     /// Its number; 0 of a job that is not heterogeneous.
     pub group: u32,
@@ -91,7 +91,7 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
 /// Stands for a component that asks for nothing where another has a request.
 pub const NOTHING: &str = "nothing";
 
-/// What the job has for its steps.
+/// Request that the job has for its steps.
 #[derive(Default)]
 pub struct Inherited {
     plain: Option<OsString>,
@@ -116,7 +116,7 @@ impl Inherited {
         inherited
     }
 
-    /// What a step of this component gets from its job.
+    /// Request that a step of this component gets from its job.
     pub fn choice(&self, group: u32) -> Result<Option<Choice>, Refusal> {
         let read = |form: &OsStr| {
             let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
@@ -140,7 +140,7 @@ impl Inherited {
 /// More than scontrol says of any job, in bytes.
 const MAX_SAID: u64 = 1 << 20;
 
-/// What the controller knows of a component's image; all of `first`, the request of the first component, if it is the
+/// Controller's record of a component's image; all of `first`, the request of the first component, if it is the
 /// same image.
 fn of_controller(group: u32, first: Option<Choice>) -> Result<Option<Choice>, Refusal> {
     let unknown = |cause: &str| Refusal::new(Kind::System, format!("component {group} of the job"), cause);

@@ -1,4 +1,4 @@
-//! What srun, sbatch and salloc tell besides, and refuse nothing for.
+//! Notes of srun, sbatch and salloc, which refuse nothing.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;

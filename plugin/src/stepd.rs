@@ -29,12 +29,12 @@ const EXTERN_STEP: u32 = 0xffff_fffc;
 
 /// A task that was refused, as docs/messages.md has it.
 const REFUSED: c_int = 125;
-/// Where slurmstepd goes when it cannot go where the job wants to be (slurmd/slurmstepd/mgr.c).
+/// Directory that slurmstepd goes to when it cannot go where the job wants to be (slurmd/slurmstepd/mgr.c).
 const FALLBACK: &str = "/tmp";
 /// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s, and 60 s for the image's
 /// scripts); this is for a launcher that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What a task that waits is called, so that scancel reaches it: see [`sys::while_cancellable`].
+/// Name of a task that waits, so that scancel reaches it: see [`sys::while_cancellable`].
 const WAITING: &CStr = c"coracle-wait";
 /// The node's name in slurmstepd's own environment.
 const NODE_NAME: &CStr = c"SLURMD_NODENAME";
@@ -42,7 +42,7 @@ const NODE_NAME: &CStr = c"SLURMD_NODENAME";
 const MAX_CHANGES: usize = 4 << 20;
 /// Our program inside, by the name under which it runs an entry point.
 const ENTRYPOINT: &CStr = c"/run/coracle/entrypoint";
-/// What it finds the command's first word in.
+/// Variable that holds the command's first word.
 const COMMAND: &CStr = c"SLURM_CORACLE_COMMAND";
 
 /// A task of this node was refused: the others of the step must not be left waiting for it.
@@ -53,10 +53,10 @@ const FLAG_ALONE: u32 = 2;
 const FLAG_KILLED: u32 = 4;
 /// A task of this node is in its container, and may wait for the others.
 const FLAG_ENTERED: u32 = 8;
-/// What the user should know has been said.
+/// The user's notes have been said.
 const FLAG_NOTED: u32 = 16;
 
-/// What is known of the step.
+/// State of the step.
 #[derive(Default)]
 pub struct State {
     /// The job's environment has been read.
@@ -65,7 +65,7 @@ pub struct State {
     wanted: bool,
     /// The launcher is asked about steps that ask for nothing.
     defaults: bool,
-    /// What the launcher said to this task, once it has.
+    /// Launcher's answer to this task, once there is one.
     place: Option<Place>,
     /// Why no task may start.
     cause: Option<Refusal>,
@@ -105,20 +105,20 @@ impl State {
     }
 }
 
-/// Where a task is to run.
+/// Container that a task is to run in.
 #[derive(Default)]
 struct Place {
-    /// What is different in its environment.
+    /// Changes to its environment.
     changes: Vec<Change>,
-    /// What the user should know.
+    /// Notes for the user.
     notes: Vec<String>,
-    /// Where it starts, if not where the job is.
+    /// Directory in which it starts, if it is not the job's.
     workdir: Option<PathBuf>,
-    /// Whether the image's entry point runs the command.
+    /// True if the image's entry point runs the command.
     entrypoint: bool,
     /// In the container, or on the node.
     inside: bool,
-    /// What its steps inherit, if that is the site's default.
+    /// Request that its steps inherit, if that is the site's default.
     steps: Option<OsString>,
 }
 
@@ -186,8 +186,8 @@ fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     }
 }
 
-/// What the job's environment asks for, if it asks. It is the user's, so all of it is checked again; what cannot be read
-/// comes back with the reason.
+/// Request in the job's environment, if there is one. It is the user's, so all of it is checked again; what cannot be
+/// read comes back with the reason.
 fn choice_of(spank: &Spank<'_>) -> Result<Option<Choice>, (OsString, Refusal)> {
     let read = |form: OsString| Choice::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     let group = own_group(spank);
@@ -387,7 +387,7 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     0
 }
 
-/// What is left to do for a task that is where it should be.
+/// Does what is left to do for a task that is where it should be.
 fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal> {
     let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
     if !place.notes.is_empty() && state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_NOTED)) {

@@ -46,7 +46,7 @@ const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 /// The same of `--container`, where that is an option of the plugin.
 pub const CONTAINER_GIVEN: &CStr = c"SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container";
 
-/// What this command has been told.
+/// Options of this command.
 #[derive(Default)]
 pub struct State {
     /// The options of the component that is being read, as given.
@@ -56,9 +56,9 @@ pub struct State {
     /// Slurm's `--container` of the component before, see [`image_given`].
     image: Option<OsString>,
     inherited: Inherited,
-    /// What has been decided for the components so far.
+    /// Decisions for the components so far.
     decided: Vec<Decided>,
-    /// How many times this command has come to the end of its options.
+    /// Number of times that this command has come to the end of its options.
     calls: u32,
 }
 
@@ -217,7 +217,7 @@ fn leave_the_container() {
     INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));
 }
 
-/// What this command asks for, if it asks: the command line, else, for a step of a job, what the job has.
+/// Request of this command, if there is one: the command line, else, for a step of a job, what the job has.
 fn choose(
     state: &State,
     arguments: &Arguments,
@@ -268,10 +268,10 @@ fn choose(
     }
 }
 
-/// What images of registries begin with.
+/// Start of the names of images of registries.
 const REGISTRY: &[u8] = b"docker://";
 
-/// What is to be run: the image itself, or what one of a registry has become, as the site has it, which is a file or an
+/// Image to be run: the image itself, or what one of a registry has become, as the site has it, which is a file or an
 /// image in the store. A program of the user's makes it here, so that the job has it once for all its nodes.
 fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>, Refusal> {
     if !image.as_bytes().starts_with(REGISTRY) {

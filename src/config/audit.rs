@@ -5,15 +5,15 @@ use serde::Deserialize;
 
 use super::values::{Absolute, YesOrNo};
 
-/// What the site wants to be kept of each step.
+/// Records that the site wants to be kept of each step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Keys")]
 pub struct Audit {
     /// The file that a line is appended to for each step and node.
     pub file: Option<Absolute>,
-    /// Whether a step is refused when that cannot be done.
+    /// True if a step is refused when that cannot be done.
     pub required: bool,
-    /// Whether a job's comment names its image.
+    /// True if a job's comment names its image.
     pub comment: bool,
 }
 

@@ -47,7 +47,7 @@ const PLAIN: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 impl DeviceRules {
-    /// What the last rule about `path` says; nothing, if there is none.
+    /// Last rule about `path`; nothing, if there is none.
     pub fn allow(&self, path: &Path) -> Option<bool> {
         let about = |rule: &&DeviceRule| rule.path.0.matches_path_with(path, PLAIN);
         self.0.iter().rfind(about).map(|rule| rule.rule == AllowDeny::Allow)

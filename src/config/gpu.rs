@@ -7,14 +7,15 @@ use serde::Deserialize;
 
 use super::values::{Absolute, Target};
 
-/// Where the Container Device Interface has its specifications; what stands behind comes before what stands in front.
+/// Directories of specifications of the Container Device Interface; what stands behind comes before what stands in
+/// front.
 const CDI: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// What programs in containers get of a GPU's driver.
+/// Files of a GPU's driver that programs in containers get.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gpu {
-    /// What says which files they are.
+    /// Source of the list of these files.
     pub driver: DriverFrom,
     /// The folders with specifications, the less important ones first.
     cdi: Vec<Absolute>,
@@ -45,7 +46,7 @@ impl Gpu {
     }
 }
 
-/// What says which files a driver has.
+/// Source of the list of a driver's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverFrom {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// What happens to an image of a registry that somebody asks for instead of a file.
+/// Handling of an image of a registry that somebody asks for instead of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RegistryImages {

@@ -52,51 +52,51 @@ pub const PATH: &str = match option_env!("CORACLE_CONFIG") {
 pub struct Config {
     /// The form of this file; only 1 exists.
     pub version: Version,
-    /// How images that no rule of `image_paths` covers are run. Without it they are not.
+    /// Reader of images that no rule of `image_paths` covers. Without it they are not run.
     pub user_images: Option<UserImages>,
-    /// What `--container=docker://…` means. There is no default: until it is said, it is refused.
+    /// Meaning of `--container=docker://…`. There is no default: until it is said, it is refused.
     pub registry_images: Option<RegistryImages>,
-    /// Where squashfuse_ll is, if it is not where packages put it.
+    /// Path of squashfuse_ll, if it is not where packages put it.
     pub squashfuse: Option<Squashfuse>,
     /// Folders whose images are trusted.
     #[serde(default)]
     pub image_paths: Vec<ImagePath>,
-    /// Where users' images are kept for them.
+    /// Store in which users' images are kept for them.
     #[serde(default)]
     pub store: Store,
-    /// Whether a directory of the node's may be an image; if not said, not.
+    /// Policy on directories of the node's as images; if not said, they are none.
     pub directories: Option<Directories>,
-    /// What every container of this site shows.
+    /// Binds of every container of this site.
     #[serde(default)]
     pub binds: Vec<SiteBind>,
     /// The node's Slurm commands, made visible in every container.
     #[serde(default)]
     pub slurm_client: SlurmClient,
-    /// How long a container may take to be ready.
+    /// Time limit for a container to be ready.
     #[serde(default)]
     pub start_timeout: StartTimeout,
-    /// Where the line about each step goes.
+    /// Target of the line about each step.
     #[serde(default)]
     pub log: Log,
-    /// Whether the lines of each step's plan are written beside it.
+    /// True if the lines of each step's plan are written beside it.
     #[serde(default)]
     pub log_plan: LogPlan,
-    /// Where the record of each step goes besides.
+    /// Further target of the record of each step.
     #[serde(default)]
     pub audit: Audit,
-    /// What containers get of `options::OPTIONS` when nobody asks for anything else.
+    /// Settings that containers have for `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
-    /// What of the host's MPI may stand in for an image's.
+    /// Libraries of the host's MPI that may stand in for an image's.
     #[serde(default)]
     pub mpi: Profiles,
     /// Which of the node's device nodes containers have besides the usual ones.
     #[serde(default)]
     pub devices: DeviceRules,
-    /// What containers get of a GPU's driver.
+    /// Files of a GPU's driver that containers get.
     #[serde(default)]
     pub gpu: Gpu,
-    /// How registries of images are spoken to.
+    /// Access to registries of images.
     #[serde(default)]
     pub registries: Registries,
     /// The most that a writable container may keep in memory on each node, and what it gets without a size.
@@ -186,7 +186,7 @@ impl TryFrom<u64> for Version {
     }
 }
 
-/// What happens to an image that its user can change.
+/// Handling of an image that its user can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum UserImages {
@@ -210,7 +210,7 @@ impl TryFrom<String> for UserImages {
     }
 }
 
-/// Whether a directory of the node's may be an image. What `user_images` and `image_paths` say holds besides.
+/// Policy on directories of the node's as images. What `user_images` and `image_paths` say holds besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Directories {
@@ -256,7 +256,7 @@ impl fmt::Display for Directories {
 pub struct ImagePath {
     /// The folder; images may lie anywhere below it.
     pub path: Absolute,
-    /// Whose the image files must be: a user's name or number.
+    /// Owner that the image files must have: a user's name or number.
     #[serde(default)]
     pub owner: Owner,
     /// One of these must have signed all of an image there, besides.
@@ -293,14 +293,14 @@ impl fmt::Display for Owner {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteBind {
-    /// Where it is on the node.
+    /// Path on the node.
     pub source: Absolute,
-    /// Where it appears inside; the same place if not said.
+    /// Path inside; the same one if not said.
     target: Option<Target>,
     /// `ro` or `rw`.
     #[serde(default)]
     mode: Mode,
-    /// Whether a node that lacks it refuses to start containers.
+    /// True if a node that lacks it refuses to start containers.
     #[serde(default = "yes")]
     pub required: bool,
 }
@@ -310,12 +310,12 @@ fn yes() -> bool {
 }
 
 impl SiteBind {
-    /// Where it appears inside.
+    /// Path inside.
     pub fn target(&self) -> &Path {
         self.target.as_ref().map_or(&self.source.0, |target| &target.0)
     }
 
-    /// Whether it can be written to.
+    /// Access that the bind gives.
     pub fn access(&self) -> Access {
         match self.mode {
             Mode::Ro => Access::ReadOnly,
@@ -332,7 +332,7 @@ enum Mode {
     Rw,
 }
 
-/// Whether jobs can call srun, sbatch, squeue … of the node inside of their images.
+/// Commands of the node (srun, sbatch, squeue …) that jobs can call inside of their images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlurmClient {
     /// They can; what is not said here is looked for.
@@ -342,7 +342,7 @@ pub enum SlurmClient {
 }
 
 impl SlurmClient {
-    /// Where the commands are, as far as it is said: the node has them even where images do not.
+    /// Paths of the commands, as far as they are said: the node has them even where images do not.
     pub fn paths(&self) -> ClientPaths {
         match self {
             Self::Shown(paths) => paths.clone(),
@@ -386,7 +386,7 @@ impl<'de> Deserialize<'de> for SlurmClient {
     }
 }
 
-/// Where the node has its Slurm commands and what they need.
+/// Paths of the node's Slurm commands and what they need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPaths {
@@ -437,7 +437,7 @@ pub enum Error {
     Untrusted {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the value.
         why: String,
     },
     /// It cannot be read.
@@ -520,13 +520,13 @@ impl Config {
     }
 }
 
-/// What a parser says of a text, without the place behind it: ours stands in front, as compilers have it.
+/// Words of a parser about a text, without the place behind them: ours stands in front, as compilers have it.
 pub fn cause_of(error: &impl fmt::Display) -> String {
     let message = error.to_string();
     in_plain_words(message.split(" at line ").next().unwrap_or(&message))
 }
 
-/// What serde says, without the names of our types.
+/// Words of serde, without the names of our types.
 fn in_plain_words(cause: &str) -> String {
     let mut text = cause.to_owned();
     for (words, plain) in

@@ -22,7 +22,7 @@ pub struct Profiles(pub Vec<(Mpi, Profile)>);
 pub struct Profile {
     /// Its libraries: what programs are linked with.
     pub libraries: Libraries,
-    /// What these need and every image gets with them, whatever it has itself.
+    /// Libraries that these need and every image gets with them, whatever it has itself.
     #[serde(default)]
     pub dependencies: Vec<Absolute>,
     /// Folders with what they open by path: components and configuration.
@@ -104,13 +104,13 @@ impl TryFrom<Vec<Absolute>> for Libraries {
 /// A folder of the host, and where it appears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
-    /// Where it is on the host.
+    /// Path on the host.
     pub source: Absolute,
     target: Option<Target>,
 }
 
 impl Folder {
-    /// Where it appears inside; the same place if not said.
+    /// Path inside; the same one if not said.
     pub fn target(&self) -> &Path {
         self.target.as_ref().map_or(&self.source.0, |target| &target.0)
     }

@@ -1,4 +1,4 @@
-//! Where a key stands in coracle.yaml: the parser tells places only of what is wrong.
+//! Place of a key in coracle.yaml: the parser tells places only of what is wrong.
 #![forbid(unsafe_code)]
 
 /// The line and column, from 1, of a key such as `partitions.gpu.signers`; where the file has it in braces or in another
@@ -27,7 +27,7 @@ pub fn place_of(text: &str, keys: &[&str]) -> Option<(usize, usize)> {
 /// The beginning of an item of a list.
 const ITEM: &str = "-";
 
-/// What a line shows, with its number and indentation, if it is more than a comment: the beginning of an item is one
+/// Contents of a line, with its number and indentation, if it is more than a comment: the beginning of an item is one
 /// thing, and what stands behind it another.
 fn shown((number, line): (usize, &str)) -> impl Iterator<Item = (usize, usize, &str)> {
     let rest = line.trim_start_matches(' ');

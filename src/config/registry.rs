@@ -13,29 +13,29 @@ const DOCKER_HUB: &str = "docker.io";
 /// Its other names.
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
-/// What the site says of registries, by their hosts.
+/// Site's settings for registries, by their hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Registries(BTreeMap<Host, Registry>);
 
 impl Registries {
-    /// What it says of the one at `host`.
+    /// Settings for the one at `host`.
     pub fn get(&self, host: &str) -> Option<&Registry> {
         self.0.get(&Host(canonical(host)))
     }
 }
 
-/// What the site says of a registry.
+/// Site's settings for a registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
     plain_http: YesOrNo,
-    /// Where its images are asked for first, in this order.
+    /// Places that are asked for its images first, in this order.
     pub mirrors: Vec<Mirror>,
 }
 
 impl Registry {
-    /// Whether it is spoken to by HTTP without TLS.
+    /// True if it is spoken to by HTTP without TLS.
     pub fn plain_http(&self) -> bool {
         self.plain_http.0
     }
@@ -60,11 +60,11 @@ impl TryFrom<String> for Host {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mirror {
-    /// Whether it is spoken to by HTTP without TLS.
+    /// True if it is spoken to by HTTP without TLS.
     pub plain_http: bool,
     /// Its host, and maybe port.
     pub host: String,
-    /// What stands in front of repositories' names there, without a slash at its end; often nothing.
+    /// Text in front of repositories' names there, without a slash at its end; often nothing.
     pub prefix: String,
 }
 
@@ -103,7 +103,7 @@ pub fn canonical(host: &str) -> String {
     if DOCKER_HUB_ALIASES.contains(&host.as_str()) { DOCKER_HUB.into() } else { host }
 }
 
-/// Whether this is a host's name or address, and maybe a port.
+/// True if this is a host's name or address, and maybe a port.
 pub fn is_host(text: &str) -> bool {
     // Only in brackets can an address have colons of its own (RFC 3986, 3.2.2).
     if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -124,7 +124,7 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// Whether this is the name of a repository (distribution-spec, "Pulling manifests"): words of lower-case letters and
+/// True if this is the name of a repository (distribution-spec, "Pulling manifests"): words of lower-case letters and
 /// digits, with single dots, one or two underscores, or hyphens inside, and slashes between.
 pub fn is_repository(text: &str) -> bool {
     let is_part = |part: &str| {

@@ -15,17 +15,17 @@ use crate::options::{Id, OPTIONS, RawOptions, Spec};
 use crate::report::Refusal;
 use crate::request::{self, Choice, Request, Size};
 
-/// What one scope says; a key that it leaves open is for a wider scope to decide.
+/// Rule of one scope; a key that it leaves open is for a wider scope to decide.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The image of steps that ask for none.
     pub default_image: Option<DefaultImage>,
-    /// Whether nothing may run outside of a container.
+    /// True if nothing may run outside of a container.
     pub required: Option<YesNo>,
-    /// How images that no rule of `image_paths` covers are run.
+    /// Reader of images that no rule of `image_paths` covers.
     pub user_images: Option<UserImages>,
-    /// Whether a directory may be an image.
+    /// Policy on directories as images.
     pub directories: Option<Directories>,
     /// The digests that an image may have.
     pub digests: Option<Allowed<Digest>>,
@@ -42,7 +42,7 @@ pub struct Rule {
 }
 
 impl Config {
-    /// What the top level says.
+    /// Rule of the top level.
     pub fn top(&self) -> Rule {
         Rule {
             default_image: self.default_image.clone(),
@@ -58,7 +58,7 @@ impl Config {
         }
     }
 
-    /// Whether the rule of any scope has something.
+    /// True if the rule of any scope has something.
     pub fn any_rule(&self, has: impl Fn(&Rule) -> bool) -> bool {
         let scopes = [&self.partitions, &self.accounts, &self.qos, &self.users, &self.groups];
         has(&self.top()) || scopes.iter().flat_map(|scope| &scope.0).any(|(_, rule)| has(rule))

@@ -55,7 +55,7 @@ impl Store {
         self.max_bytes.0.0
     }
 
-    /// How long the scanner may take.
+    /// Time limit for the scanner.
     pub fn scanner_timeout(&self) -> Duration {
         self.scanner_timeout.0
     }
@@ -80,7 +80,7 @@ impl TryFrom<i64> for MaxImages {
 pub struct Scanner {
     /// The program.
     pub program: PathBuf,
-    /// What stands behind it on its command line, before the image.
+    /// Words behind it on its command line, before the image.
     pub arguments: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What is right in coracle.yaml, and how what is wrong is named.
+//! Tests of what is right in coracle.yaml, and of how what is wrong is named.
 #![forbid(unsafe_code)]
 
 use super::*;

@@ -22,7 +22,7 @@ pub(super) fn text(path: &Path) -> Result<String, Error> {
     whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?, MAX_LEN)
 }
 
-/// Whether nobody but root can have written a file.
+/// Checks that nobody but root can have written a file.
 pub fn trust(path: &Path) -> Result<(), Error> {
     open_trusted(path).map(drop)
 }

@@ -78,7 +78,7 @@ impl TryFrom<u64> for StartTimeout {
     }
 }
 
-/// Where the line about each step goes.
+/// Target of the line about each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Log {

@@ -1,4 +1,4 @@
-//! What programs need of a driver besides its device nodes.
+//! Needs of programs of a driver besides its device nodes.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::config::{DriverFrom, Gpu, LibraryName, ProgramName};
 use crate::elf::{self, Libraries, Machine, Root, is_glibc};
 use crate::request::inside;
 
-/// What programs need of a driver besides the device nodes that were granted.
+/// Needs of programs of a driver besides the device nodes that were granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Driver {
     /// Libraries, for a folder that the loader looks into first.
@@ -22,7 +22,7 @@ pub struct Driver {
     /// Files of the node, for a folder of programs, under their last names. One that is a link leads to a file that was
     /// looked at.
     pub programs: Vec<PathBuf>,
-    /// What appears at a certain path, where the image allows it.
+    /// Files that appear at a certain path, where the image allows it.
     pub files: Vec<Placed>,
     /// Variables, and their values.
     pub env: Vec<(String, String)>,
@@ -30,9 +30,9 @@ pub struct Driver {
     pub nodes: Vec<PathBuf>,
     /// The newest version that the libraries want of glibc, such as `GLIBC_2.27`.
     pub glibc: Option<String>,
-    /// What said all this, for people.
+    /// Sources of all this, for people.
     pub found_in: Vec<String>,
-    /// What was left out and why, for people.
+    /// Things that were left out, with the reason, for people.
     pub notes: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct Driver {
 pub struct Library {
     /// The file, without links.
     pub source: PathBuf,
-    /// What it is called inside: its SONAME, or without one the name of the file.
+    /// Name inside: the SONAME, or without one the name of the file.
     pub name: String,
     /// Further names for it.
     pub links: Vec<String>,
@@ -52,11 +52,11 @@ pub struct Library {
 pub struct Placed {
     /// The file, socket or folder, without links.
     pub source: PathBuf,
-    /// Where it appears.
+    /// Path inside.
     pub target: PathBuf,
 }
 
-/// What the driver of `granted`, the device nodes below /dev that a step has, needs on this node. `vendors` are those of
+/// Needs of the driver of `granted`, the device nodes below /dev that a step has, on this node. `vendors` are those of
 /// the GPUs among them. Nothing, if coracle.yaml wants it so.
 pub fn find(gpu: &Gpu, vendors: &[Vendor], granted: &[PathBuf]) -> Result<Option<Driver>, Error> {
     let sources = Sources::node().map_err(Error::System)?;
@@ -275,7 +275,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Whether a library can be called so, in a folder of its own.
+/// True if a library can be called so, in a folder of its own.
 pub(super) fn is_name(name: &str) -> bool {
     let plain = !name.starts_with('.') && !name.contains(['/', '\0', ':']) && name.len() < 256;
     plain && (name.ends_with(".so") || name.contains(".so."))

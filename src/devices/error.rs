@@ -18,7 +18,7 @@ pub enum Error {
     Version {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// Words of the program.
         version: String,
     },
     /// A specification wants a program to be run, and nobody knows for what.
@@ -27,7 +27,7 @@ pub enum Error {
         path: PathBuf,
         /// The program.
         hook: PathBuf,
-        /// What it would be given.
+        /// Arguments for it.
         args: Vec<String>,
     },
     /// Two specifications of one folder have the same device.

@@ -3,7 +3,7 @@
 
 use crate::elf::{self, Libraries};
 
-/// How the versions of its symbols begin.
+/// Prefix of the versions of its symbols.
 pub(super) const PREFIX: &str = "GLIBC_";
 const LIBC: &str = "libc.so.6";
 /// Longer than any version.
@@ -17,13 +17,13 @@ pub fn image_glibc(libraries: &Libraries) -> Option<String> {
     found.library.newest(PREFIX).filter(|version| is_glibc_version(version)).map(str::to_owned)
 }
 
-/// Whether `text` is a version such as `GLIBC_2.36`, whoever says it.
+/// True if `text` is a version such as `GLIBC_2.36`, whoever says it.
 pub fn is_glibc_version(text: &str) -> bool {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     text.len() <= MAX_LEN && text.strip_prefix(PREFIX).is_some_and(|rest| rest.split('.').all(number))
 }
 
-/// Whether a C library that has versions up to `has` lacks `wanted`. What is no version is wanted by nobody, and serves
+/// True if a C library that has versions up to `has` lacks `wanted`. What is no version is wanted by nobody, and serves
 /// nobody.
 pub fn too_old(wanted: &str, has: &str) -> bool {
     elf::newest([wanted, has].into_iter(), PREFIX).is_some_and(|newest| newest != has)

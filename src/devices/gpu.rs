@@ -1,9 +1,9 @@
-//! What belongs to a GPU besides the files that Slurm knows of it.
+//! Device nodes that belong to a GPU besides the files that Slurm knows of it.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
-/// Whose driver a GPU has.
+/// Vendor of a GPU's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Vendor {
     /// NVIDIA's own driver.
@@ -23,14 +23,14 @@ const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
 /// The switches between NVIDIA's GPUs.
 const NVIDIA_SWITCHES: &str = "/dev/nvidia-nvswitchctl";
 const AMD_CONTROL: &str = "/dev/kfd";
-/// Where the parts of NVIDIA's GPUs have their nodes (MIG).
+/// Directory of the nodes of parts of NVIDIA's GPUs (MIG).
 pub const PARTS: &str = "/dev/nvidia-caps";
-/// Where cards have their nodes.
+/// Directory of the nodes of cards.
 pub const DRI: &str = "/dev/dri";
 const DRM: &str = "/sys/class/drm";
 
 impl Vendor {
-    /// Whose GPU the device file belongs to, if to anybody's. `root` is "/", but in tests.
+    /// Vendor of the GPU that the device file belongs to, if it belongs to one. `root` is "/", but in tests.
     pub fn of(root: &Path, file: &Path) -> Option<Self> {
         if is_nvidia(file) {
             return Some(Self::Nvidia);
@@ -55,7 +55,7 @@ impl Vendor {
         }
     }
 
-    /// Whether the driver's node at `path` serves all of its GPUs.
+    /// True if the driver's node at `path` serves all of its GPUs.
     pub fn shares(self, path: &Path) -> bool {
         match self {
             Self::Nvidia => {
@@ -67,13 +67,13 @@ impl Vendor {
     }
 }
 
-/// Whether the device file is one of NVIDIA's GPUs, or of a part of one.
+/// True if the device file is one of NVIDIA's GPUs, or of a part of one.
 pub fn is_nvidia(file: &Path) -> bool {
     let number = file.to_str().and_then(|file| file.strip_prefix("/dev/nvidia")).unwrap_or_default();
     file.starts_with(PARTS) || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether a driver needs the device file for whichever of its GPUs, so that it tells none from another.
+/// True if a driver needs the device file for whichever of its GPUs, so that it tells none from another.
 pub fn is_control(file: &Path) -> bool {
     is_one_of(NVIDIA_CONTROL, file) || is_one_of(&[AMD_CONTROL, NVIDIA_SWITCHES], file)
 }
@@ -82,7 +82,7 @@ fn is_one_of(files: &[&str], file: &Path) -> bool {
     files.iter().any(|known| file == Path::new(known))
 }
 
-/// Whether only whoever was granted a GPU may see the device file: it is one's, or serves one.
+/// True if only whoever was granted a GPU may see the device file: it is one's, or serves one.
 pub fn is_gpus(path: &Path) -> bool {
     let name = path.to_str().unwrap_or_default();
     name.starts_with("/dev/nvidia") || path == Path::new(AMD_CONTROL) || path.starts_with(DRI)

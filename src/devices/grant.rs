@@ -12,7 +12,7 @@ pub const STEP_GPUS: &str = "SLURM_STEP_GPUS";
 /// See [`STEP_GPUS`].
 pub const JOB_GPUS: &str = "SLURM_JOB_GPUS";
 
-/// What is known of a step's grant.
+/// Facts about a step's grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Slurm's numbers of its GPUs.
@@ -47,7 +47,7 @@ impl Grant {
     }
 }
 
-/// What a step has.
+/// Grant of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Granted<'a> {
     /// Units, GPUs first.

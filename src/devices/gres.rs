@@ -15,7 +15,7 @@ const SHARES: &[&str] = &["mps", "shard"];
 /// More units than a node has of anything.
 const MAX_UNITS: usize = 4096;
 
-/// What Slurm grants as a whole.
+/// Device files that Slurm grants as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// The name of the resource.
@@ -25,12 +25,12 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Whether the device file is one of its own.
+    /// True if the device file is one of its own.
     pub fn has(&self, file: &Path) -> bool {
         self.files.iter().any(|own| own == file)
     }
 
-    /// Whether it is a GPU, or a part of one with device files of its own.
+    /// True if it is a GPU, or a part of one with device files of its own.
     pub fn is_gpu(&self) -> bool {
         self.name == GPU
     }
@@ -53,7 +53,7 @@ fn records<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Stri
     records
 }
 
-/// What a record says of `wanted`.
+/// Value of `wanted` in a record.
 fn value<'a>(record: &'a str, wanted: &str) -> Option<&'a str> {
     let mut pairs = record.split_whitespace().filter_map(|word| word.split_once('='));
     pairs.find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim_matches('"'))
@@ -77,7 +77,7 @@ fn of_record(record: &str) -> Vec<Unit> {
     }
 }
 
-/// Whether records for the node `host` leave it to Slurm to find the files of GPUs.
+/// True if records for the node `host` leave it to Slurm to find the files of GPUs.
 pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool {
     let records = records(lines, host);
     records.iter().filter_map(|record| value(record, "AutoDetect")).any(|how| !how.eq_ignore_ascii_case("off"))
@@ -105,7 +105,7 @@ fn expand(list: &str) -> Vec<String> {
     found
 }
 
-/// What one name with brackets stands for.
+/// Names that one name with brackets stands for.
 fn one(name: &str) -> Vec<String> {
     let Some((front, (inner, rest))) =
         name.split_once('[').and_then(|(front, rest)| Some((front, rest.split_once(']')?)))

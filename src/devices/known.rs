@@ -1,4 +1,4 @@
-//! What is known of the drivers of GPUs: the names of their files.
+//! Names of the files of GPUs' drivers.
 //!
 //! NVIDIA's libraries and its kernel modules are of one release and work with no other, so they are the node's. Those of
 //! AMD (ROCm) and Intel (Level Zero, OpenCL) speak to interfaces of the kernel that stay the same (kfd, drm), come with
@@ -8,7 +8,7 @@
 
 use super::Vendor;
 
-/// Where programs are.
+/// Directories of programs.
 pub(super) const BIN: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
 
 const NVIDIA: &[&str] = &[
@@ -83,7 +83,7 @@ impl Vendor {
         }
     }
 
-    /// What its libraries look for at a certain path.
+    /// Files that its libraries look for at a certain path.
     pub(super) fn files(self) -> &'static [&'static str] {
         match self {
             Self::Nvidia => NVIDIA_FILES,

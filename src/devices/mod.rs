@@ -1,6 +1,6 @@
 //! Which device nodes a container has, and what a GPU's driver needs there besides.
 //!
-//! What is granted is Slurm's to say: its numbers of a step's GPUs, and the effective rules of the step's control group.
+//! The grant is Slurm's to say: its numbers of a step's GPUs, and the effective rules of the step's control group.
 //! Nothing of the image and nothing that a user can set adds to it.
 #![forbid(unsafe_code)]
 

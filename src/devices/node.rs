@@ -17,9 +17,9 @@ const MAX_NODES: usize = 20_000;
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
-    /// Where it is, below /dev.
+    /// Path below /dev.
     pub path: PathBuf,
-    /// What it is.
+    /// Type of the node.
     pub kind: Type,
     /// The driver's number.
     pub major: u32,
@@ -27,7 +27,7 @@ pub struct Node {
     pub minor: u32,
 }
 
-/// What a device node is.
+/// Type of a device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Type {
     /// A character device.
@@ -54,7 +54,7 @@ impl Node {
         Some(Self { path: path.to_owned(), kind, major, minor })
     }
 
-    /// What allows this device.
+    /// Rule that allows this device.
     pub fn rule(&self) -> DeviceRule {
         DeviceRule { block: self.kind == Type::Block, major: self.major, minor: Some(self.minor) }
     }

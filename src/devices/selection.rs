@@ -1,4 +1,4 @@
-//! What of a node's /dev a container has.
+//! Devices of a node's /dev in a container.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub const PTS: &str = "/dev/pts";
 /// Other file systems in /dev, without device nodes: shared memory, message queues and huge pages.
 pub const STORES: &[&str] = &["/dev/shm", "/dev/mqueue", "/dev/hugepages"];
 
-/// What a container has below /dev.
+/// Devices of a container below /dev.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
     /// Device nodes, by path.
@@ -44,16 +44,16 @@ pub struct Devices {
     pub folders: Vec<(PathBuf, Option<u32>)>,
     /// Symbolic links, and where they lead.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// What Slurm gave, a unit each: its files, and whose GPU it is, if it is one.
+    /// Slurm's grants, a unit each: its files, and whose GPU it is, if it is one.
     pub granted: Vec<(Vec<PathBuf>, Option<Vendor>)>,
     /// [`Granted::numbers`]
     pub numbers: Vec<usize>,
 }
 
-/// What there is to choose from.
+/// Devices to choose from.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// Where the node's file system begins: "/", but in tests.
+    /// Root of the node's file system: "/", but in tests.
     pub root: &'a Path,
     /// All device nodes of the node.
     pub nodes: &'a [Node],
@@ -66,7 +66,7 @@ pub struct Choice<'a> {
 }
 
 impl Devices {
-    /// What a container has whose step was granted `granted`.
+    /// Devices of a container whose step was granted `granted`.
     pub fn select(choice: &Choice<'_>, granted: Granted<'_>) -> Self {
         let root = choice.root;
         let Granted { units: granted, numbers } = granted;
@@ -109,8 +109,8 @@ impl Devices {
         Self { nodes, folders, links, granted, numbers }
     }
 
-    /// Whether a node is made anew in each container, and not bound: the kernel looks for the terminals of a ptmx beside
-    /// it (path_pts(), fs/namei.c), where a bind of a single file has nothing.
+    /// True if a node is made anew in each container, and not bound: the kernel looks for the terminals of a ptmx
+    /// beside it (path_pts(), fs/namei.c), where a bind of a single file has nothing.
     pub fn is_made(node: &Node) -> bool {
         BASIC.iter().any(|basic| node.path == Path::new(basic))
     }

@@ -16,14 +16,14 @@ use crate::sys::{self, Lookup};
 /// Users with lower numbers are the system's (SYS_UID_MAX, login.defs(5)).
 const FIRST_PERSON: u32 = 1000;
 
-/// Where they are looked for.
+/// Directories in which they are looked for.
 #[derive(Debug)]
 pub struct Sources {
     root: OwnedFd,
     owner: u32,
 }
 
-/// What something is.
+/// Type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// A regular file.
@@ -82,7 +82,7 @@ impl Sources {
         Self { root, owner }
     }
 
-    /// Where `path` really is, and what is there; nobody else can have written it.
+    /// Real path of `path`, and what is there; nobody else can have written it.
     pub fn find(&self, path: &Path) -> Result<(PathBuf, What), Unfit> {
         self.place(path).map(|(real, what, _)| (real, what))
     }
@@ -105,7 +105,7 @@ impl Sources {
         Ok((real, what, file.into()))
     }
 
-    /// Where the library at `path` really is, and what it says.
+    /// Real path of the library at `path`, and its headers.
     pub fn library(&self, path: &Path) -> Result<(PathBuf, Library), Unfit> {
         let (real, what) = self.find(path)?;
         if what != What::File {

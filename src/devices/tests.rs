@@ -1,4 +1,4 @@
-//! What is taken of the loader's list and of coracle.yaml, and whose files are.
+//! Tests of what is taken of the loader's list and of coracle.yaml, and whose files are.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::symlink;

@@ -23,7 +23,7 @@ impl Tree {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Where a path of the tree is.
+    /// Path in the tree.
     pub(super) fn at(&self, path: &str) -> PathBuf {
         self.folder.path().join(path.trim_start_matches('/'))
     }
@@ -68,7 +68,7 @@ impl Tree {
         }
     }
 
-    /// Whose files these are is the user's who tests.
+    /// Sources whose files belong to the user who tests.
     pub(super) fn sources(&self) -> Sources {
         let root = File::open(self.folder.path()).unwrap();
         Sources::below(root.into(), nix::unistd::getuid().as_raw())

@@ -33,7 +33,7 @@ pub struct Cache {
 pub struct Entry<'a> {
     /// Its SONAME.
     pub name: &'a str,
-    /// Where it is; the last name may be a link.
+    /// Path; the last name may be a link.
     pub path: &'a Path,
     /// It is only for processors with certain features (glibc-hwcaps).
     pub is_special: bool,

@@ -1,7 +1,7 @@
 //! The libraries that are parts of glibc.
 #![forbid(unsafe_code)]
 
-/// What the parts of glibc are called. They work with each other and with no other glibc's.
+/// Names of the parts of glibc. They work with each other and with no other glibc's.
 const GLIBC: &[&str] = &[
     "ld-linux",
     "ld64.so",

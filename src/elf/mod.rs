@@ -42,10 +42,10 @@ const MAX_SEGMENTS: usize = 256;
 /// Bytes of the dynamic section, or of a table of versions; those of libc.so.6 and libstdc++.so.6 have about 2,000.
 const MAX_TABLE: usize = 64 * 1024;
 
-/// What a shared object, or a program that uses some, says of itself.
+/// Statements of a shared object, or a program that uses some, about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Library {
-    /// What it runs on.
+    /// Machine that it runs on.
     pub machine: Machine,
     /// Its loader: programs have one, and libc.so.6.
     pub loader: Option<String>,
@@ -57,7 +57,7 @@ pub struct Library {
     pub old_run_path: Option<String>,
     /// DT_RUNPATH, as it stands there. It is searched after LD_LIBRARY_PATH.
     pub run_path: Option<String>,
-    /// What it wants from others. What it can do without (VER_FLG_WEAK) is not listed.
+    /// Versions that it wants from others. Those that it can do without (VER_FLG_WEAK) are not listed.
     pub wanted: Vec<Wanted>,
     /// The versions of symbols that it defines. Without any, the loader lets it stand for all versions.
     pub defined: Vec<String>,
@@ -237,7 +237,7 @@ fn fill(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(done)
 }
 
-/// What leads from an address to a place in the file.
+/// Translation of an address into a place in the file.
 struct Reader<'a> {
     file: &'a File,
     endian: AnyEndian,
@@ -245,7 +245,7 @@ struct Reader<'a> {
     segments: Vec<ProgramHeader>,
     /// Tags and values.
     dynamic: Vec<(i64, u64)>,
-    /// Where the texts are in the file, and how many bytes of them.
+    /// Place of the texts in the file, and their length in bytes.
     strings: (u64, u64),
 }
 
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Where in the file the address is, and how many bytes of its segment follow.
+    /// Place of the address in the file, and the number of bytes of its segment that follow.
     fn place(&self, address: u64) -> Option<(u64, u64)> {
         self.segments.iter().filter(|segment| segment.p_type == PT_LOAD).find_map(|segment| {
             let within = address.checked_sub(segment.p_vaddr)?;

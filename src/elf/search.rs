@@ -1,4 +1,4 @@
-//! Where a library is in a tree, the node's or an image's.
+//! Search for a library in a tree, the node's or an image's.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -14,10 +14,10 @@ use super::cache::MAX_CACHE;
 use super::{Cache, Error, Library, Machine};
 use crate::sys::{self, Lookup};
 
-/// Where the loader's list is.
+/// Path of the loader's list.
 pub const CACHE: &str = "/etc/ld.so.cache";
-/// Where libraries are without being told, on systems with one folder for each kind of machine and on those without;
-/// the last is musl's.
+/// Directories of libraries that need not be named, on systems with one folder for each kind of machine and on those
+/// without; the last is musl's.
 const FOLDERS: &[&str] = &["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
 
 /// Places of one library; an image with many modules has some dozens.
@@ -44,11 +44,11 @@ pub struct Libraries {
 /// A library that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// Where, as the list or the folder has it: a name on the way may be a link.
+    /// Path, as the list or the folder has it: a name on the way may be a link.
     pub path: PathBuf,
     /// The open file.
     pub file: File,
-    /// What it says.
+    /// Parsed headers.
     pub library: Library,
 }
 
@@ -91,7 +91,7 @@ impl Root {
         self.entries(folder, |_| true)
     }
 
-    /// Whether there is a folder, links followed.
+    /// True if there is a folder, links followed.
     pub fn has_folder(&self, path: &Path) -> bool {
         sys::open_in_root(self.folder.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, self.lookup).is_ok()
     }
@@ -166,7 +166,7 @@ impl Libraries {
         Ok(found)
     }
 
-    /// What the libraries are called that the loader knows or, where it has no list, that lie in its folders; and those
+    /// Names of the libraries that the loader knows or, where it has no list, that lie in its folders; and those
     /// in `folders`.
     pub fn names(&self, folders: &[PathBuf]) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = self.cache.entries().map(|entry| entry.name.to_owned()).collect();

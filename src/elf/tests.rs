@@ -1,4 +1,4 @@
-//! What is read of shared objects, and how what is wrong is named.
+//! Tests of what is read of shared objects, and how what is wrong is named.
 #![forbid(unsafe_code)]
 
 use super::*;
@@ -40,7 +40,7 @@ fn changed(at: usize, number: &[u8]) -> String {
     fault(&bytes)
 }
 
-/// Where the value of the dynamic entry `tag` is.
+/// Place of the value of the dynamic entry `tag`.
 fn value_of(tag: u64) -> usize {
     let bytes = library(&MPI);
     let entries = bytes[64 + 2 * 56..].chunks(16);

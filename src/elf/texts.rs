@@ -34,7 +34,7 @@ impl Texts {
         self.0.split(|byte| *byte == 0).filter(printable).filter_map(|text| std::str::from_utf8(text).ok())
     }
 
-    /// What stands right behind `start`, wherever that is, up to the next space or control character.
+    /// Word right behind `start`, wherever that is, up to the next space or control character.
     pub fn word_behind(&self, start: &str) -> Option<&str> {
         let at = self.0.windows(start.len()).position(|window| window == start.as_bytes())?;
         let rest = self.0.get(at + start.len()..)?;

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// The longest message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
 const MAX_LEN: usize = 6 * 1024 * 1024;
 
-/// What is done to one variable.
+/// Change of one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It gets this value.
@@ -28,7 +28,7 @@ impl Change {
         }
     }
 
-    /// What becomes of a variable with this value; nothing, if it stays.
+    /// Value that a variable with this list gets; nothing, if it stays.
     pub fn of_list(&self, list: &OsStr) -> Option<OsString> {
         match self {
             Self::Without(_, words) => without(list, words),
@@ -109,14 +109,14 @@ fn numbered(list: &OsStr, known: &OsStr) -> Option<OsString> {
     Some(OsString::from_vec(new.collect::<Vec<_>>().join(&b',')))
 }
 
-/// What is left of the words of `list` without `gone`; nothing, if that is all of them, or none.
+/// Words of `list` without `gone`; nothing, if that is all of them, or none.
 fn without(list: &OsStr, gone: &OsStr) -> Option<OsString> {
     let left: Vec<&[u8]> = words(list).filter(|word| !words(gone).any(|other| other == *word)).collect();
     let left = left.join(&b',');
     (!left.is_empty() && left.len() < list.len()).then(|| OsString::from_vec(left))
 }
 
-/// Whether setenv(3) takes it.
+/// True if setenv(3) takes it.
 pub(super) fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'=') && !name.contains(&0)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::change::is_name;
 use super::{Change, DEFAULT_PATH, Item, Pair, names};
 
-/// What is asked of an environment.
+/// Settings for an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Only what Slurm, MPI and the terminal need passes from the host.
@@ -85,7 +85,8 @@ pub struct Variable {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     pub(super) variables: BTreeMap<OsString, Variable>,
-    /// What the image's scripts know without having exported it; without a value, what is exported once it gets one.
+    /// Variables that the image's scripts know without having exported them; without a value, those that are exported
+    /// once they get one.
     pub(super) shell: BTreeMap<OsString, Option<OsString>>,
     /// Bytes that the scripts evaluated so far have had and made: memory and time have one limit for all of them.
     pub(super) work: usize,
@@ -123,7 +124,7 @@ impl Environment {
         self.variables.iter().map(|(name, variable)| (name.as_os_str(), variable))
     }
 
-    /// What a program gets that starts now, such as the image's own shell.
+    /// Environment of a program that starts now, such as the image's own shell.
     pub fn exported(&self) -> Vec<Pair> {
         self.variables.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect()
     }
@@ -309,7 +310,7 @@ impl Environment {
         }
     }
 
-    /// What turns the environment `host` into this one, in the order of the names.
+    /// Changes that turn the environment `host` into this one, in the order of the names.
     pub fn changes(&self, host: &[Pair]) -> Vec<Change> {
         let host = first_of_each(host);
         let mut changes = Vec::new();

@@ -1,4 +1,4 @@
-//! What a task finds in its environment.
+//! Environment of a task.
 //!
 //! It is made once for a step and node, from the job's environment on the node and from the image. Later rows win:
 //!
@@ -38,7 +38,7 @@ pub use change::Change;
 pub use environment::{Environment, Origin, Rules, Variable};
 pub use undo::{INSIDE, OUTER, Record};
 
-/// Where programs are searched in an image that does not say (the default of Apptainer and Docker).
+/// Search path of programs in an image that does not say (the default of Apptainer and Docker).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A variable of the environment as it was given to somebody: its name and its value.

@@ -1,7 +1,7 @@
-//! What the name of a variable says of it.
+//! Classes of variables, by their names.
 #![forbid(unsafe_code)]
 
-/// Whether a shell could assign it: `[A-Za-z_][A-Za-z0-9_]*` (POSIX.1-2017, 3.235). Exported bash functions
+/// True if a shell could assign it: `[A-Za-z_][A-Za-z0-9_]*` (POSIX.1-2017, 3.235). Exported bash functions
 /// (`BASH_FUNC_x%%`) are not; they pass unchanged.
 pub fn is_proper(name: &[u8]) -> bool {
     let first = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
@@ -14,14 +14,15 @@ pub fn is_slurms(name: &[u8]) -> bool {
     ["SLURM_", "SLURMD_", "PMI", "CORACLE_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
-/// What Slurm's gres plugins set for each task (gres_common.c, gres_common_gpu_set_env; gres_mps.c).
+/// Variables that Slurm's gres plugins set for each task (gres_common.c, gres_common_gpu_set_env; gres_mps.c).
 pub const GPUS: [&str; 4] = ["CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"];
 
 fn tells_gpus(name: &[u8]) -> bool {
     GPUS.iter().any(|known| name == known.as_bytes()) || name == b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 }
 
-/// What an image never changes: Slurm's facts, its GPUs among them, who the user is, and the language the user reads.
+/// True for variables that an image never changes: Slurm's facts, its GPUs among them, the user, and the user's
+/// language.
 pub fn is_protected(name: &[u8]) -> bool {
     is_slurms(name)
         || tells_gpus(name)
@@ -29,8 +30,8 @@ pub fn is_protected(name: &[u8]) -> bool {
         || name.starts_with(b"LC_")
 }
 
-/// What passes with `clean`: what is protected, and what Slurm's gres plugins, the terminal and the network need. Not
-/// the `CORACLE_CONTAINER_…` that gave the options of this step.
+/// True for variables that pass with `clean`: what is protected, and what Slurm's gres plugins, the terminal and the
+/// network need. Not the `CORACLE_CONTAINER_…` that gave the options of this step.
 pub fn passes_clean(name: &[u8]) -> bool {
     (is_protected(name) && !name.starts_with(b"CORACLE_"))
         || matches!(
@@ -49,20 +50,22 @@ pub fn passes_clean(name: &[u8]) -> bool {
         || name.ends_with(b"_PROXY")
 }
 
-/// What speaks of files of the node to the dynamic loader (ld.so(8)), which would look for them in the image.
+/// Variables that name files of the node to the dynamic loader (ld.so(8)), which would look for them in the image.
 pub const LOADER: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
 
 /// Variables that name a directory in which programs write: the one of temporary files (POSIX.1-2017, 8.3), and the one of
 /// a login session (XDG Base Directory Specification).
 pub const DIRECTORIES: [&str; 2] = ["TMPDIR", "XDG_RUNTIME_DIR"];
 
-/// What says of a task that it is in an Apptainer container, which this is not: the submitter sat in one.
+/// True for variables that tell a task that it is in an Apptainer container, which this is not: the submitter sat in
+/// one.
 pub fn tells_of_apptainer(name: &[u8]) -> bool {
     let rest = name.strip_prefix(b"APPTAINER_").or_else(|| name.strip_prefix(b"SINGULARITY_"));
     rest.is_some_and(|rest| matches!(rest, b"APPNAME" | b"COMMAND" | b"CONTAINER" | b"ENVIRONMENT" | b"NAME"))
 }
 
-/// What a shell sets for itself, so that no environment says what a script would see, or what changes how it reads.
+/// True for variables that a shell sets for itself, so that no environment says what a script would see, or that change
+/// how it reads.
 pub fn is_the_shells(name: &[u8]) -> bool {
     matches!(
         name,

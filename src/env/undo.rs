@@ -1,4 +1,4 @@
-//! What a container did to the environment, so that a step started inside of it gets the host's again.
+//! Record of what a container did to the environment, so that a step started inside of it gets the host's again.
 //!
 //! A step that asks for another image, or for `none`, is started by a task that lives in the first image's
 //! environment, and srun sends that along. [`OUTER`] says what to take back. It is the user's like any other
@@ -18,9 +18,9 @@ use super::{Change, names};
 use super::{Environment, Origin, Pair, environment::first_of_each};
 use crate::request::escape::{escape, unescape};
 
-/// Where the record is kept.
+/// Variable that keeps the record.
 pub const OUTER: &str = "SLURM_CORACLE_OUTER";
-/// What a container says of itself, and what is not true outside of it.
+/// Variables in which a container tells of itself, and which are not true outside of it.
 pub const INSIDE: [&str; 3] = ["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST"];
 
 /// The longest record in bytes.
@@ -28,11 +28,11 @@ const MAX_LEN: usize = 16 * 1024;
 /// The prefix that says which form the rest has.
 const FORM: &str = "1:";
 
-/// What is taken back whoever set it: it speaks of files of the image.
+/// Variables that are taken back whoever set them: they name files of the image.
 #[cfg(feature = "launcher")]
 const FIRST: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
 
-/// What a container's image did to variables.
+/// Changes of variables by a container's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     id: OsString,
@@ -48,7 +48,7 @@ struct Entry {
 }
 
 impl Record {
-    /// What `environment` is other than `host` for the sake of the image `id`. What the user set with
+    /// Differences of `environment` to `host` for the sake of the image `id`. What the user set with
     /// `--container-env` or `APPTAINERENV_` stays with the user, but for what has to do with files of the image:
     /// `PATH`, `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT`.
     #[cfg(feature = "launcher")]
@@ -125,8 +125,8 @@ impl Record {
         Some(Self { id, entries })
     }
 
-    /// What gives the host's values back to an environment in which `get` looks variables up. A variable that has been
-    /// changed since stays.
+    /// Changes that give the host's values back to an environment in which `get` looks variables up. A variable that
+    /// has been changed since stays.
     pub fn undo(&self, get: impl Fn(&OsStr) -> Option<OsString>) -> Vec<Change> {
         let unchanged = self.entries.iter().filter(|(name, entry)| get(name) == entry.inside);
         unchanged

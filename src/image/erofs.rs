@@ -6,13 +6,13 @@ use std::fs::File;
 
 use super::{Error, Filesystem, Layer, field, read_array};
 
-/// Where the superblock is, in bytes.
+/// Place of the superblock, in bytes.
 pub const SUPERBLOCK_AT: usize = 1024;
-/// How it starts, little-endian.
+/// Magic at its start, little-endian.
 pub const MAGIC: &[u8; 4] = &0xe0f5_e1e2_u32.to_le_bytes();
 const SUPERBLOCK: usize = 128;
 
-/// What is impossible in a superblock, or what we do not run.
+/// Faults of a superblock, or things that we do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// A block size that is no power of two from 512 bytes to 64 KiB.
@@ -88,12 +88,12 @@ const KNOWN_FEATURES: u32 = 0x1ff;
 const FRAGMENTS: u32 = 0x20;
 const ADDRESSES_48: u32 = 0x80;
 const METADATA_ELSEWHERE: u32 = 0x100;
-/// What the kernel reads of the first page behind byte 1024 (erofs_read_superblock).
+/// Part of the first page that the kernel reads behind byte 1024 (erofs_read_superblock).
 const MAX_SUPERBLOCK: u64 = 4096 - SUPERBLOCK_AT as u64;
 /// An inode's number counts places of 32 bytes.
 const SLOT: usize = 32;
 
-/// What the kernel follows from the superblock on.
+/// Fields that the kernel follows from the superblock on.
 fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Error> {
     let word = |at| u32::from_le_bytes(field(block, at));
     let features = word(80);

@@ -21,10 +21,10 @@ use std::os::unix::fs::FileExt;
 
 use crate::report::{Kind, Refusal};
 
-/// What the kernel is to mount.
+/// Part of a file that the kernel is to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// How the image is made.
+    /// Container of the image.
     pub container: Container,
     /// The filesystems in the file: the root's, then each that lies above those before it. A directory has none.
     pub layers: Vec<Layer>,
@@ -35,9 +35,9 @@ pub struct Image {
 pub struct Layer {
     /// Which one.
     pub filesystem: Filesystem,
-    /// Where it starts, in bytes.
+    /// Place at which it starts, in bytes.
     pub offset: u64,
-    /// How long it is, in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
@@ -52,7 +52,7 @@ pub enum Filesystem {
     Ext3,
 }
 
-/// How an image is made.
+/// Container formats of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// The Singularity Image Format, version 01.
@@ -72,7 +72,7 @@ pub enum Error {
     Read(io::Error),
     /// Shorter than what it says of itself.
     Truncated {
-        /// What is cut.
+        /// Part that is cut.
         what: &'static str,
         /// The length that it would need, in bytes.
         need: u64,
@@ -161,8 +161,8 @@ pub fn identify(file: &File, architecture: &str) -> Result<Image, Error> {
 pub const START: usize = erofs::SUPERBLOCK_AT + erofs::MAGIC.len();
 
 impl Container {
-    /// What a file is, from its first [`START`] bytes, or all of them if there are fewer. The submit side uses this to
-    /// refuse early.
+    /// Format of a file, from its first [`START`] bytes, or all of them if there are fewer. The submit side uses this
+    /// to refuse early.
     pub fn of(start: &[u8]) -> Option<Self> {
         let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
         if has(sif::MAGIC_AT, sif::MAGIC) {
@@ -273,7 +273,7 @@ impl fmt::Display for Image {
     }
 }
 
-/// How many bytes a loop device over this part of a file gets to see.
+/// Number of bytes that a loop device over this part of a file gets to see.
 ///
 /// The kernel counts in sectors of 512 bytes and drops a part of one. A partition that ends inside a sector may
 /// use what follows it in the file, if anything does.

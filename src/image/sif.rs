@@ -11,9 +11,9 @@ use super::{Error, Filesystem, Layer, field, read_array, squashfs};
 
 pub use describe::{Link, Partition as Described, group_link, objects};
 
-/// Where the magic is, behind the launch script.
+/// Place of the magic, behind the launch script.
 pub const MAGIC_AT: usize = 32;
-/// What every SIF has there.
+/// Magic of every SIF.
 pub const MAGIC: &[u8; 10] = b"SIF_MAGIC\0";
 /// The most overlay partitions that are read: their paths must fit into one mount option of 256 bytes.
 pub const MAX_OVERLAYS: usize = 8;
@@ -30,7 +30,7 @@ const MAX_DESCRIPTORS: i64 = 4096;
 pub const DATA_DEFINITION: i32 = 0x4001;
 /// JSON about the image, by its name.
 pub const DATA_JSON: i32 = 0x4006;
-/// What Apptainer has inspect show.
+/// Name of the object that Apptainer has inspect show.
 pub const METADATA: &str = "inspect-metadata.json";
 /// The configuration of the OCI image that it was.
 pub const OCI_CONFIG: &str = "oci-config.json";
@@ -52,7 +52,7 @@ pub const GROUP_MASK: u32 = 0xf000_0000;
 const EXT_MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
 const EXT_MAGIC_AT: u64 = 1024 + 0x38;
 
-/// What is impossible in a header, or what we do not run.
+/// Faults of a header, or things that we do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// Another version than 01.
@@ -75,9 +75,9 @@ pub enum Fault {
     Encrypted,
     /// An image for another processor.
     Architecture {
-        /// What the partition says.
+        /// Processor of the partition.
         image: String,
-        /// What the machine is.
+        /// Processor of the machine.
         machine: String,
     },
     /// An overlay partition with another filesystem than squashfs or ext3.
@@ -181,7 +181,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
 
 /// Offset and size, in bytes, of the first data object of that type and name; nothing, if there is none.
 ///
-/// What it says is the image's own word: nothing here looks at signatures.
+/// The key is the image's own word: nothing here looks at signatures.
 pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
     for descriptor in Header::read(file, length)?.descriptors(file, length)? {
         if descriptor.data_type() != datatype || printable(&descriptor.field::<128>(73)) != name {
@@ -211,7 +211,7 @@ impl Header {
         Ok(Self(header))
     }
 
-    /// Where the table of descriptors lies.
+    /// Place of the table of descriptors.
     pub fn table(&self, length: u64) -> Result<(u64, u64), Error> {
         let count = i64::from_le_bytes(field(&self.0, 88));
         if !(1..=MAX_DESCRIPTORS).contains(&count) {
@@ -233,14 +233,14 @@ impl Header {
         Ok(used.map(|descriptor| Descriptor(field(descriptor, 0))).collect())
     }
 
-    /// What a signature covers of the header: launch script, magic, version and UUID. Not the architecture, the times
+    /// Signed fields of the header: launch script, magic, version and UUID. Not the architecture, the times
     /// and what says where the table and the data are: adding an object changes those.
     pub fn signed_fields(&self) -> Vec<u8> {
         [&self.0[..45], &self.0[48..64]].concat()
     }
 }
 
-/// What the table says of one data object.
+/// Entry of the table for one data object.
 #[derive(Debug, Clone)]
 pub struct Descriptor([u8; DESCRIPTOR]);
 
@@ -249,7 +249,7 @@ impl Descriptor {
         field(&self.0, at)
     }
 
-    /// What kind of object it is: [`DATA_SIGNATURE`] and others.
+    /// Type of the object: [`DATA_SIGNATURE`] and others.
     pub fn data_type(&self) -> i32 {
         i32::from_le_bytes(self.field(0))
     }
@@ -281,7 +281,7 @@ impl Descriptor {
         (i32::from_le_bytes(self.field(201)), self.field(205))
     }
 
-    /// What a signature covers of the descriptor of an object that is `relative` after the first of its group: type,
+    /// Signed fields of the descriptor of an object that is `relative` after the first of its group: type,
     /// use, link, size, time of creation, owner, name and what is special to the type. Not the group and the offset.
     pub fn signed_fields(&self, relative: u32) -> Vec<u8> {
         let whole = &self.0;

@@ -1,4 +1,4 @@
-//! Whether the host's MPI library can stand in for an image's, before anything is replaced.
+//! Check that the host's MPI library can stand in for an image's, before anything is replaced.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::sys;
 const LIBC: &str = "libc.so.6";
 /// musl's loaders are called so, and lie in /lib.
 const MUSL: &str = "ld-musl-";
-/// What the library of MPI itself is called, by its makers: a program has been linked with one of them.
+/// Names of the library of MPI itself, by its makers: a program has been linked with one of them.
 const FAMILY: &[&str] = &[
     "libmpi",
     "libmpich",
@@ -26,7 +26,7 @@ const FAMILY: &[&str] = &[
     "libmpi_intel",
     "libmpi_nvidia",
 ];
-/// What programs of an image need directly, so that the host's must be no older.
+/// Libraries that programs of an image need directly, so that the host's must be no older.
 const RUNTIME: &[&str] = &["libstdc++.so.6", "libgcc_s.so.1", "libgfortran.so.5", "libgomp.so.1"];
 
 /// Libraries that a refusal names.
@@ -34,25 +34,25 @@ const MAX_NAMED: usize = 8;
 /// Libraries beside libmpi that are looked at; Open MPI has about ten.
 const MAX_BESIDE: usize = 64;
 
-/// How a profile fits an image.
+/// Fit of a profile to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fit {
     /// The profile's files, in its order.
     pub shown: Vec<Shown>,
-    /// What the files need of the image: each library, and the newest version that is wanted of it.
+    /// Needs of the files that the image meets: each library, and the newest version that is wanted of it.
     pub from_image: Vec<(String, Option<String>)>,
-    /// What some programs of the image may miss, though no version of a symbol tells.
+    /// Functions that some programs of the image may miss, though no version of a symbol tells.
     pub doubts: Vec<String>,
 }
 
-/// What becomes of a file.
+/// Handling of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// Its SONAME.
     pub soname: String,
     /// The name of the file that it really is: it tells the version.
     pub version: String,
-    /// What it covers.
+    /// Files that it covers.
     pub over: Vec<Over>,
     /// The image's own is newer, and stays.
     pub stays: bool,
@@ -61,19 +61,19 @@ pub struct Shown {
 /// A library of the image that the host's covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Over {
-    /// Where the loader, or a program, may find it.
+    /// Path at which the loader, or a program, may find it.
     pub place: PathBuf,
     /// The name of the file that it really is.
     pub version: String,
 }
 
 impl Fit {
-    /// What was covered; nothing, if the image has none of the files.
+    /// True if the image has one of the files, so that it is covered.
     pub fn replaces(&self) -> bool {
         self.shown.iter().any(|shown| !shown.over.is_empty())
     }
 
-    /// Whether a process that read hostile files can have said this of `profile`: names are names.
+    /// True if a process that read hostile files can have said this of `profile`: names are names.
     pub fn is_about(&self, profile: &Profile) -> bool {
         let name = |name: &str| !matches!(name, "" | "." | "..") && name.len() < 256 && !name.contains(['/', '\0']);
         let proper = |shown: &Shown| {
@@ -93,7 +93,7 @@ pub struct Needs {
     pub soname: String,
     /// The name of the file that it really is.
     pub version: String,
-    /// What it says.
+    /// Parsed headers.
     pub library: Library,
 }
 
@@ -114,7 +114,7 @@ impl Needs {
         Ok(Self { file: path.to_owned(), version: real_name(&file).unwrap_or_else(|| soname.clone()), soname, library })
     }
 
-    /// What it needs that is not among `files`.
+    /// Needs that are not among `files`.
     pub fn from_image<'a>(&'a self, files: &'a [Self]) -> impl Iterator<Item = &'a str> {
         let needed = self.library.needed.iter().map(String::as_str);
         needed.filter(|needed| !files.iter().any(|file| file.soname == *needed))
@@ -126,7 +126,7 @@ fn real_name(file: &std::fs::File) -> Option<String> {
     sys::fd_path(file).ok()?.file_name()?.to_str().map(str::to_owned)
 }
 
-/// What the files of `profile` on this node say, its libraries first.
+/// Headers of the files of `profile` on this node, its libraries first.
 pub fn needs(profile: &Profile, node: &Root) -> Result<Vec<Needs>, Misfit> {
     let files: Vec<Needs> = profile.files().map(|path| Needs::of(node, path)).collect::<Result<_, _>>()?;
     for file in &files {
@@ -147,12 +147,12 @@ fn lacking<'a>(library: &Library, versions: &'a [String]) -> Option<&'a str> {
     versions.iter().rfind(|version| strict && !library.defined.contains(version)).map(String::as_str)
 }
 
-/// What stands before the number in a version: `GLIBC_` of `GLIBC_2.34`.
+/// Text before the number in a version: `GLIBC_` of `GLIBC_2.34`.
 fn kind(version: &str) -> &str {
     version.rfind('_').map_or(version, |at| &version[..=at])
 }
 
-/// How the files of a profile would fit `image`, whose libraries may lie in `folders`, too.
+/// Fit of the files of a profile to `image`, whose libraries may lie in `folders`, too.
 pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf]) -> Result<Fit, Misfit> {
     let files = needs(profile, node)?;
     has_glibc(image)?;
@@ -193,13 +193,13 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
     Ok(Fit { shown, from_image, doubts })
 }
 
-/// Whether `library` has all that `other` wants of one with its name.
+/// True if `library` has all that `other` wants of one with its name.
 fn serves(library: &Library, other: &Needs) -> bool {
     let of_it = |wanted: &&elf::Wanted| library.soname.as_ref() == Some(&wanted.library);
     other.library.wanted.iter().filter(of_it).all(|wanted| lacking(library, &wanted.versions).is_none())
 }
 
-/// What there is to say of an MPI library of the image's that is newer than the host's: with the same SONAME functions are
+/// Note on an MPI library of the image's that is newer than the host's: with the same SONAME functions are
 /// only ever added, and the numbers behind it count that (libtool).
 fn newer_file(file: &Needs, found: &Found) -> Option<String> {
     let numbers = |name: &str| -> Option<Vec<u32>> {
@@ -267,7 +267,7 @@ fn stem(soname: &str) -> &str {
     soname.split(".so").next().unwrap_or(soname)
 }
 
-/// What the files need that is not among them must be in the image, with all versions.
+/// Checks that needs of the files that are not among them are in the image, with all versions.
 fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Option<String>)>, Misfit> {
     let mut seen: Vec<(String, Option<String>, Library)> = Vec::new();
     for file in files {
@@ -305,7 +305,7 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
     Ok(seen.into_iter().map(|(name, newest, _)| (name, newest)).collect())
 }
 
-/// What the image's programs may want of their own library, the host's must have.
+/// Checks that the host's library has all that the image's programs may want of their own.
 fn no_older(file: &Needs, found: &Found) -> Result<(), Misfit> {
     let missing: Vec<&str> =
         found.library.defined.iter().filter(|one| !file.library.defined.contains(one)).map(String::as_str).collect();

@@ -9,7 +9,7 @@ use super::pmi::Pmi;
 use crate::elf::{Error, Found, Libraries, Texts};
 use crate::sys;
 
-/// Whose library it is. Those behind MPICH share its ABI.
+/// Makers of a library. Those behind MPICH share its ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Open MPI.
@@ -25,15 +25,15 @@ pub enum Family {
 /// An MPI library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mpi {
-    /// Whose it is.
+    /// Makers of the library.
     pub family: Family,
     /// Its release, as far as it is known.
     pub version: Option<String>,
-    /// Where it is, without links.
+    /// Path without links.
     pub path: PathBuf,
     /// By what it can find its peers, best first.
     pub speaks: Vec<Pmi>,
-    /// Whether that is all it can.
+    /// True if that is all it can.
     pub certain: bool,
 }
 
@@ -55,12 +55,12 @@ impl fmt::Display for Mpi {
 /// The stems of names that MPI libraries for C have.
 const STEMS: [&str; 3] = ["libmpi.so.", "libmpich.so.", "libmpi_cray.so."];
 
-/// Whether a library of this name is one of MPI for C.
+/// True if a library of this name is one of MPI for C.
 pub fn is_mpi(soname: &str) -> bool {
     STEMS.iter().any(|stem| soname.starts_with(stem))
 }
 
-/// Where Open MPI has its components, from the folder of its library: its own makers', and Debian's.
+/// Directories of Open MPI's components, from the folder of its library: its own makers', and Debian's.
 const COMPONENTS: [&str; 4] = ["openmpi", "openmpi3", "openmpi/lib/openmpi3", "openmpi/lib/openmpi"];
 /// The interfaces that components of Open MPI 4 and older are for, by the start of their names.
 const OPEN_MPI: [(&str, Pmi); 4] = [
@@ -92,7 +92,7 @@ fn revision(path: &Path) -> Option<u32> {
 }
 
 impl Mpi {
-    /// What is known of `found` without reading all of it.
+    /// Facts about `found` without reading all of it.
     pub fn of(libraries: &Libraries, found: &Found) -> Self {
         let path = real_path(found);
         let needs = |start: &str| found.library.needed.iter().any(|name| name.starts_with(start));
@@ -176,11 +176,11 @@ pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error
 /// A PMIx library, which MPI libraries use to find their peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pmix {
-    /// Where it is, without links.
+    /// Path without links.
     pub path: PathBuf,
-    /// Whether it has psec/munge.
+    /// True if it has psec/munge.
     pub munge: bool,
-    /// Whether it is older than release 5: it then has gds/ds12 and gds/ds21, and no gds/shmem of any kind.
+    /// True if it is older than release 5: it then has gds/ds12 and gds/ds21, and no gds/shmem of any kind.
     pub old: bool,
 }
 
@@ -188,7 +188,7 @@ pub struct Pmix {
 const PMIX: &str = "libpmix.so.2";
 /// The second number of its file in release 5.0.0 (its VERSION); 4.2.9 has 9.
 const PMIX_5: u32 = 10;
-/// Where it has its components, from its own folder: its makers', and Debian's, which is reached by links from two.
+/// Directories of its components, from its own folder: its makers', and Debian's, which is reached by links from two.
 const PMIX_COMPONENTS: [&str; 3] = ["pmix", "pmix2/lib/pmix", "../../pmix2/lib/pmix"];
 
 /// Open MPI's library since release 3.
@@ -244,7 +244,7 @@ pub fn missing(found: &[Pmix]) -> Vec<(&'static str, &'static str)> {
     lists.into_iter().filter(|(_, _, missing)| *missing).map(|(variable, words, _)| (variable, words)).collect()
 }
 
-/// Where a library is, without links.
+/// Path of a library without links.
 fn real_path(found: &Found) -> PathBuf {
     sys::fd_path(&found.file).unwrap_or_else(|_| found.path.clone())
 }

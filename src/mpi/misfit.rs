@@ -18,9 +18,9 @@ pub enum Misfit {
     Machine {
         /// The file.
         file: PathBuf,
-        /// What it is for.
+        /// Machine that it is for.
         found: String,
-        /// What this node is.
+        /// Machine of this node.
         wanted: String,
     },
     /// A file of the profile that has no SONAME, so nothing can ask for it.
@@ -33,7 +33,7 @@ pub enum Misfit {
         file: String,
         /// The other one.
         library: String,
-        /// What it lacks.
+        /// Version that it lacks.
         version: String,
     },
     /// The image is made with musl.
@@ -48,25 +48,25 @@ pub enum Misfit {
     },
     /// The image has MPI libraries, and none of them by this name.
     Family {
-        /// What the profile has.
+        /// Version of the profile.
         host: String,
-        /// What the image has.
+        /// Libraries of the image.
         image: Vec<String>,
     },
     /// A library that the host's files need is neither in the profile nor in the image.
     Lacks {
-        /// What needs it.
+        /// File that needs it.
         file: String,
         /// The library.
         library: String,
     },
     /// A library of the image is too old for the host's files.
     Older {
-        /// What needs it.
+        /// File that needs it.
         file: String,
         /// The library.
         library: String,
-        /// What is needed of it.
+        /// Version that is needed of it.
         needed: String,
         /// The newest that it has of the kind, if it has any.
         newest: Option<String>,
@@ -75,9 +75,9 @@ pub enum Misfit {
     Newer {
         /// The host's file.
         file: String,
-        /// What the image has under its name.
+        /// File of the image with its name.
         image: String,
-        /// What the image's has, and the host's has not.
+        /// Version that the image's has, and the host's has not.
         version: String,
         /// The newest that the host's has of the kind, if it has any.
         newest: Option<String>,

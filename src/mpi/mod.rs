@@ -1,4 +1,4 @@
-//! What MPI needs of the node: to find its peers, and, where the host's library stands in for the image's, to fit.
+//! Needs of MPI on the node: to find its peers, and, where the host's library stands in for the image's, to fit.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "launcher")]

@@ -1,4 +1,4 @@
-//! Where images have MPI libraries that their loader does not know of by itself.
+//! Directories of images with MPI libraries that their loader does not know of by itself.
 //!
 //! A folder too many costs a look-up. One too few, and a program that is told of it (DT_RPATH, `module load`) gets the
 //! image's library.
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::elf::Root;
 
-/// What is read of a file that sets variables.
+/// Size that is read of a file that sets variables.
 const MAX_SCRIPT: usize = 64 * 1024;
 /// The folder of scripts that a SIF's tasks source, and the file of other images.
 const SCRIPTS: &str = "/.singularity.d/env";

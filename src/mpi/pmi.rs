@@ -1,4 +1,4 @@
-//! How the ranks of a step find each other: what Slurm offers, and whether an MPI library can use it.
+//! Meeting of a step's ranks: what Slurm offers, and whether an MPI library can use it.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -23,7 +23,7 @@ impl Pmi {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Pmix, Self::Pmi2, Self::None];
 
-    /// What `--mpi` says, if it is one of these: `pmix_v4` is as good as `pmix`.
+    /// Interface of a value of `--mpi`, if it is one of these: `pmix_v4` is as good as `pmix`.
     pub fn of_option(word: &str) -> Option<Self> {
         match word {
             word if word.starts_with("pmix") => Some(Self::Pmix),
@@ -53,7 +53,7 @@ impl fmt::Display for Pmi {
     }
 }
 
-/// What will come of an MPI library in a step of several tasks.
+/// Outcome for an MPI library in a step of several tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The tasks become the ranks of one world.
@@ -67,7 +67,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What happens, in plain words.
+    /// Outcome in plain words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Starts => "starts",
@@ -78,7 +78,7 @@ impl Verdict {
     }
 }
 
-/// What comes of `mpi` with `pmi`: tried with Open MPI 4.1, 5.0 and 6.0 and MPICH 3.4 to 5.0.
+/// Outcome of `mpi` with `pmi`: tried with Open MPI 4.1, 5.0 and 6.0 and MPICH 3.4 to 5.0.
 pub fn judge(mpi: &Mpi, pmi: Pmi) -> Verdict {
     if mpi.speaks.contains(&pmi) {
         return Verdict::Starts;
@@ -94,7 +94,7 @@ pub fn judge(mpi: &Mpi, pmi: Pmi) -> Verdict {
     }
 }
 
-/// What to say of a start that will not be what its user means; nothing, if there is nothing to say for certain.
+/// Note on a start that will not be what its user means; nothing, if there is nothing to say for certain.
 pub fn warning(program: &str, mpi: &Mpi, pmi: Pmi, tasks: u32) -> Option<String> {
     let verdict = judge(mpi, pmi);
     let outcome = match verdict {

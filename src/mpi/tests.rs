@@ -64,7 +64,7 @@ fn ours() -> Profile {
     profile("{libraries: [/opt/libmpi.so.40], dependencies: [/opt/libpal.so.40]}")
 }
 
-/// How `files` of a node fit an image.
+/// Fit of `files` of a node to an image.
 fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Misfit> {
     let node = Tree::new(files);
     let root = image.root();

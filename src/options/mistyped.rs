@@ -9,7 +9,7 @@ use super::OPTIONS;
 const OURS: &str = "CORACLE_";
 const STANDS_FOR_OPTION: &str = "CORACLE_CONTAINER";
 
-/// What to tell about a variable of the submitter's environment, if its name was meant for one of an option. Plain
+/// Note on a variable of the submitter's environment, if its name was meant for one of an option. Plain
 /// loops over bytes: all of it is in the plugin.
 pub fn note_of_variable(name: &str) -> Option<String> {
     let bytes = name.as_bytes();

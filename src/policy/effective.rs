@@ -22,7 +22,7 @@ use crate::config::{
 };
 use crate::report::{Kind, Refusal};
 
-/// What is known of whose job it is, and of the job.
+/// User and job attributes that select policy rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The user's number, from the step's record.
@@ -37,7 +37,7 @@ pub struct Facts {
     pub claims: Job,
 }
 
-/// What is known of a job. Without a value a fact is not known; one that the job does not have is empty.
+/// Attributes of a job. Without a value a fact is not known; one that the job does not have is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Job {
     /// The partition that it runs in.
@@ -49,14 +49,14 @@ pub struct Job {
 }
 
 impl Job {
-    /// What is known of somebody who is in no job.
+    /// Attributes of somebody who is in no job.
     pub fn none() -> Self {
         let nothing = || Some(String::new());
         Self { partition: nothing(), account: nothing(), qos: nothing() }
     }
 }
 
-/// What has to be known to decide.
+/// Fact that is needed to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
     /// The name of the user.
@@ -72,7 +72,7 @@ pub enum Fact {
 pub struct Missing {
     /// The line of coracle.yaml that may hold, or not.
     pub rule: String,
-    /// What is not known.
+    /// Fact that is not known.
     pub fact: Fact,
 }
 
@@ -105,7 +105,7 @@ pub struct Value<T> {
     pub rule: String,
 }
 
-/// What the rules say of one key.
+/// Statement of the rules about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ruling<T> {
     /// Nothing.
@@ -117,7 +117,7 @@ pub enum Ruling<T> {
 }
 
 impl<T> Ruling<T> {
-    /// What they say, if anything.
+    /// Value, if the rules have one.
     pub fn said(&self) -> Result<Option<&Value<T>>, Missing> {
         match self {
             Self::Silent => Ok(None),
@@ -126,7 +126,7 @@ impl<T> Ruling<T> {
         }
     }
 
-    /// Whether somebody has to look.
+    /// True if somebody has to look.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent)
     }
@@ -199,7 +199,7 @@ impl Rules {
         ]
     }
 
-    /// Whether images must have one of these digests: then they have to be known.
+    /// True if images must have one of these digests: then they have to be known.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
     }
@@ -210,7 +210,7 @@ impl Rules {
         Some((list, rule))
     }
 
-    /// Whether an image that this rule of `image_paths` trusts must be signed: then it has to be known by whom.
+    /// True if an image that this rule of `image_paths` trusts must be signed: then it has to be known by whom.
     pub fn want_signers(&self, index: Option<usize>) -> bool {
         self.signers_of(index).is_some()
             || !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
@@ -242,7 +242,7 @@ fn signers_of_path((index, path): (usize, &ImagePath)) -> Option<(Vec<Fingerprin
 }
 
 impl Facts {
-    /// What is known of the job, and where nothing is, what it says.
+    /// Known attributes of the job, and where nothing is known, those that it claims.
     fn with_claims(&self) -> Job {
         let or = |known: &Option<String>, said: &Option<String>| {
             known.clone().or_else(|| said.clone()).or_else(|| Some(String::new()))
@@ -255,7 +255,7 @@ impl Facts {
     }
 }
 
-/// Whether a rule is the job's.
+/// Match of a rule with the job.
 enum Match {
     Yes,
     No,

@@ -6,7 +6,7 @@ use crate::config::{Allowed, Digest, Directories, Fingerprint, MaxSize, UserImag
 use crate::report::{Kind, Refusal};
 use crate::request;
 
-/// What is known about an image file, all of it seen on the open descriptor.
+/// Known properties of an image file, all of it seen on the open descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     /// The file's owner.
@@ -17,11 +17,11 @@ pub struct Provenance {
     pub below: Option<usize>,
     /// Whom that rule wants as the owner.
     pub wanted_owner: Option<u32>,
-    /// What the kernel would be asked to show.
+    /// Form that the kernel would be asked to mount.
     pub form: Form,
     /// It is in the site's store.
     pub stored: bool,
-    /// How long the file is, in bytes; of a directory 0.
+    /// Length of the file, in bytes; of a directory 0.
     pub length: u64,
     /// Its SHA-256, if it is known.
     pub digest: Option<request::Digest>,
@@ -29,7 +29,7 @@ pub struct Provenance {
     pub signers: Option<Vec<String>>,
 }
 
-/// What an image is, as far as the verdict depends on it.
+/// Form of an image, as far as the verdict depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// A file with filesystems that are made to be mounted from anybody's hands, or nearly.
@@ -168,7 +168,7 @@ impl Provenance {
         self.below.filter(|_| self.wanted_owner == Some(self.owner) && self.mode & 0o022 == 0)
     }
 
-    /// Whether it stays what it is: what has been found out about any other file may be over in the next moment.
+    /// True if it stays what it is: what has been found out about any other file may be over in the next moment.
     pub fn is_fixed(&self) -> bool {
         self.stored || self.trusted_by().is_some()
     }
@@ -273,7 +273,7 @@ fn listed<T>(said: Result<Option<&Value<Allowed<T>>>, Missing>) -> Result<Option
     }
 }
 
-/// What a user may run with no other rights than his own. The site has no say in it: he could run any other tool.
+/// Grant for a user with no other rights than their own. The site has no say in it: they could run any other tool.
 pub fn own(form: Form) -> Result<Grant, Denied> {
     match form {
         Form::FileWithExt3 => Err(Denied::OwnExt3),

@@ -1,4 +1,4 @@
-//! What a step may do here. Pure functions of the site's settings, of what is known about the job, and of what is known
+//! Rights of a step here. Pure functions of the site's settings, of what is known about the job, and of what is known
 //! about the open image: [`effective`] finds the rules that hold for a job, and the rest decides by them.
 #![forbid(unsafe_code)]
 

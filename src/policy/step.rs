@@ -1,4 +1,4 @@
-//! What a step may ask for, and what becomes of one that asks for nothing.
+//! Checks of a step's options, and the handling of a step that asks for nothing.
 #![forbid(unsafe_code)]
 
 use super::effective::{Fact, Rules, Value};
@@ -7,7 +7,7 @@ use crate::options::{Id, Naming, Spec};
 use crate::report::{Kind, Refusal};
 use crate::request::Request;
 
-/// What becomes of a step that asks for nothing.
+/// Handling of a step that asks for nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bare {
     /// It runs on the node.
@@ -25,7 +25,7 @@ pub fn bare(rules: &Rules) -> Result<Bare, Refusal> {
     }
 }
 
-/// Whether a step may run on the node, for which `object` asks.
+/// Checks that a step may run on the node, for which `object` asks.
 pub fn outside(rules: &Rules, object: &str) -> Result<(), Refusal> {
     match rules.required.said().map_err(|missing| missing.refuse(object))? {
         Some(Value { value: YesNo(true), rule }) => Err(Refusal::new(
@@ -59,7 +59,7 @@ pub fn epilog(rules: &Rules) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the user may use the options that he has used.
+/// Checks that the user may use the options that they have used.
 pub fn options(rules: &Rules, used: &[Id]) -> Result<(), Refusal> {
     for id in used.iter().copied() {
         let flag = Spec::of(id).map(|spec| spec.flag(Naming::Container)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What of the node should be visible inside.
+//! Parts of the node that should be visible inside.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -11,15 +11,15 @@ use super::{Error, Size, list};
 /// One folder or file that is to be visible inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
-    /// Where it comes from.
+    /// Origin of the bind.
     pub source: BindSource,
     /// The absolute path inside, without `.` and `..`.
     pub target: PathBuf,
-    /// Whether it can be written to.
+    /// Access that the mount gives.
     pub access: Access,
 }
 
-/// Where a bind comes from.
+/// Origin of a bind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindSource {
     /// An absolute path of the node.
@@ -28,7 +28,7 @@ pub enum BindSource {
     Memory(Option<Size>),
 }
 
-/// Whether a mount can be written to.
+/// Access that a mount gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Only read.
@@ -168,7 +168,7 @@ impl Bind {
     }
 }
 
-/// Where Coracle keeps what is its own inside: the Slurm commands, and what they need of the node.
+/// Directory of what is Coracle's own inside: the Slurm commands, and what they need of the node.
 pub const PRIVATE: &str = "/run/coracle";
 
 /// A path inside the container: absolute, no `.` or `..`, one slash between names, not below the system's own.

@@ -1,4 +1,4 @@
-//! What is wrong with what was typed.
+//! Faults of what was typed.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::{MAX_BINDS, MAX_LEN, PRIVATE};
 use crate::report::{Kind, Refusal};
 
-/// What is wrong with what was typed.
+/// Fault of what was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// `--container=` with nothing behind it.
@@ -17,7 +17,7 @@ pub enum Error {
     Empty(String),
     /// A scheme such as `docker://` where no image is fetched.
     Scheme(OsString),
-    /// What no image in a store can be called.
+    /// A name that no image in a store can have.
     StoredName(OsString),
     /// `step:` and no step behind it.
     Step(OsString),
@@ -45,7 +45,7 @@ pub enum Error {
     Scope(OsString),
     /// Not a variable of the environment.
     Variable(OsString),
-    /// What no profile of MPI can be called.
+    /// A name that no profile of MPI can have.
     Mpi(OsString),
     /// Neither auto nor none.
     Gpu(OsString),
@@ -55,7 +55,7 @@ pub enum Error {
     Overlay(OsString),
     /// A writable container in memory and in a folder.
     WritableTwice,
-    /// What cannot be changed of a container that runs.
+    /// An option that cannot be changed of a container that runs.
     MadeAlready,
     /// Longer than [`MAX_LEN`].
     TooLong(usize),

@@ -1,4 +1,4 @@
-//! What a user asked for, checked: the image, or the step to join, and everything beside it.
+//! Request of a user, checked: the image, or the step to join, and everything beside it.
 //!
 //! A request is made at the submit side and travels to the nodes in `SLURM_CORACLE_REQUEST`, in the job's own
 //! environment, which its user can set to anything. So reading it there checks everything again, and there is
@@ -40,12 +40,12 @@ pub const NODE: &str = "none";
 /// The prefix that says which form the rest has.
 const FORM: &str = "1:";
 
-/// What a container is to be made of.
+/// Request for a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What tasks enter.
+    /// Container that tasks enter.
     pub what: What,
-    /// Whether Slurm's own commands must work inside, as in a shell that somebody works in. A job script has them
+    /// True if Slurm's own commands must work inside, as in a shell that somebody works in. A job script has them
     /// always.
     pub commands: bool,
     /// The step got it from its job, and did not ask itself.
@@ -54,7 +54,7 @@ pub struct Request {
     pub settings: Settings,
 }
 
-/// What tasks enter.
+/// Container that tasks enter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A new container of this image.
@@ -63,13 +63,13 @@ pub enum What {
     Step(StepRef),
 }
 
-/// Where an image is.
+/// Place of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRef {
     /// The absolute path; whether it names an image is seen on the node. Of a bare word it is the file of that name in
     /// the working directory, though the word may mean an image in the site's store.
     pub path: PathBuf,
-    /// What the user typed, for messages.
+    /// Text as the user typed it, for messages.
     pub typed: OsString,
 }
 
@@ -80,7 +80,7 @@ pub struct StepRef {
     pub id: Option<u32>,
 }
 
-/// What an image option says.
+/// Meaning of an image option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// Run in this container.
@@ -143,7 +143,7 @@ impl Request {
         }
     }
 
-    /// What every way to a request ends with.
+    /// Checks that every way to a request ends with.
     fn checked(mut self) -> Result<Self, Error> {
         self.settings = self.settings.checked()?;
         if let What::Step(_) = self.what {
@@ -292,7 +292,7 @@ pub fn step_id(name: &str) -> Option<u32> {
     script.or_else(|| name.parse().ok().filter(|id| *id <= MAX_STEP))
 }
 
-/// Whether a step is a job script, or the shell of salloc.
+/// True if a step is a job script, or the shell of salloc.
 pub fn is_script(step: u32) -> bool {
     SCRIPTS.iter().any(|(_, id)| *id == step)
 }

@@ -10,36 +10,36 @@ use super::escape::{escape, unescape};
 use super::{Bind, BindSource, Binds, Digest, Error, MAX_BINDS, Mpi, Variable};
 use crate::options::{Id, OPTIONS, RawOptions};
 
-/// What was asked for, or left open.
+/// Settings of a request; each may be left open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The user's own binds.
     pub binds: Binds,
     /// The digest that the image file must have.
     pub digest: Option<Digest>,
-    /// Where tasks start: an absolute path inside.
+    /// Directory in which tasks start: an absolute path inside.
     pub workdir: Option<PathBuf>,
-    /// Whether the home is visible.
+    /// True if the home is visible.
     pub home: Option<bool>,
     /// Variables that pass or are set, in the order given: the last one counts.
     pub env: Vec<Variable>,
-    /// Whether the host's variables stay outside.
+    /// True if the host's variables stay outside.
     pub clean_env: Option<bool>,
-    /// Whether tasks may write into the image, in memory.
+    /// Permission of tasks to write into the image, in memory.
     pub writable: Option<Writable>,
-    /// Where changes to the image are kept: an absolute path of the node.
+    /// Directory in which changes to the image are kept: an absolute path of the node.
     pub overlay: Option<PathBuf>,
-    /// Whether the image's entry point runs the command.
+    /// True if the image's entry point runs the command.
     pub entrypoint: Option<bool>,
-    /// What of a job runs inside.
+    /// Parts of a job that run inside.
     pub scope: Option<Scope>,
-    /// Whose MPI library programs get.
+    /// MPI library that programs get.
     pub mpi: Option<Mpi>,
-    /// Whether the GPUs that Slurm gave are visible.
+    /// True if the GPUs that Slurm gave are visible.
     pub gpu: Option<bool>,
 }
 
-/// Whether tasks may write into the image.
+/// Permission of tasks to write into the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writable {
     /// No.
@@ -94,7 +94,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// What of a job runs inside.
+/// Parts of a job that run inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The job script, or salloc's shell.
@@ -155,7 +155,7 @@ impl Settings {
         .checked()
     }
 
-    /// What has been answered, and not been left open.
+    /// Options that have a value, and are not left open.
     pub fn given(&self) -> Vec<Id> {
         let answered = [
             (Id::Bind, !self.binds.list.is_empty()),
@@ -253,8 +253,8 @@ impl Settings {
         fields.iter().fold(String::new(), |text, field| text + ";" + field)
     }
 
-    /// What is not left open, but for the binds, under the keys of [`OPTIONS`], for records: of variables, the site's
-    /// and these, only the names, with a `=` where they are set. A value may be a secret.
+    /// Values that are not left open, but for the binds, under the keys of [`OPTIONS`], for records: of variables, the
+    /// site's and these, only the names, with a `=` where they are set. A value may be a secret.
     pub fn summary(&self, sites: &[Variable]) -> Vec<(&'static str, String)> {
         let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::Error;
 
-/// What stands before a name that only the store is asked for.
+/// Prefix of a name that only the store is asked for.
 pub(super) const PREFIX: &str = "store:";
 /// The longest name, in bytes.
 const MAX_LEN: usize = 128;

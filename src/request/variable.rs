@@ -15,7 +15,7 @@ pub enum Variable {
     Set(OsString, OsString),
 }
 
-/// What is a fact of Slurm's, of its PMI or of Coracle's own, by the beginnings of the names.
+/// Beginnings of names that are facts of Slurm's, of its PMI or of Coracle's own.
 pub const FACTS: [&str; 4] = ["SLURM_", "SLURMD_", "PMI", "CORACLE_"];
 
 impl Variable {

@@ -28,14 +28,14 @@ struct WrittenObject {
     object_digest: String,
 }
 
-/// What a signature covers.
+/// Parts that a signature covers.
 pub(super) struct Covered {
     header: Digest,
     objects: Vec<Object>,
 }
 
 struct Object {
-    /// How many numbers after the first object of the group.
+    /// Number of the object behind the first one of the group.
     relative: u32,
     descriptor: Digest,
     contents: Digest,
@@ -64,7 +64,7 @@ impl Covered {
         Ok(Self { header: Digest::parse(&document.header.digest)?, objects })
     }
 
-    /// Whether the image is what was signed: the header, and exactly the objects of `group`.
+    /// Checks that the image is what was signed: the header, and exactly the objects of `group`.
     pub(super) fn compare(&self, hashes: &mut Hashes<'_>, group: &[&Descriptor]) -> Result<(), Error> {
         if !hashes.is_header(&self.header) {
             return Err(Error::Header);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Keyring, SignatureFault, Signer};
 
-/// What the payload of a SIF's signature is.
+/// Media type of the payload of a SIF's signature.
 const PAYLOAD: &str = "application/vnd.sylabs.sif-metadata+json";
 /// The most signatures in an envelope that are tried: each costs a verification with each key.
 const MAX_SIGNATURES: usize = 16;

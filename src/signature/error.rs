@@ -39,13 +39,13 @@ pub enum Error {
     Added(u32),
     /// The signature names an object that is not there.
     Removed,
-    /// What the table says of an object is not what was signed.
+    /// The descriptor of an object is not what was signed.
     Descriptor(u32),
     /// An object is not the one that was signed.
     Object(u32),
 }
 
-/// What is wrong with one signature.
+/// Fault of one signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignatureFault {
     /// Longer than is read, in bytes.
@@ -88,7 +88,7 @@ impl From<image::Error> for Error {
 }
 
 impl Error {
-    /// Whether nothing contradicts the image: nobody has signed it in a way, or with a key, that counts here.
+    /// True if nothing contradicts the image: nobody has signed it in a way, or with a key, that counts here.
     pub fn is_absence(&self) -> bool {
         matches!(
             self,

@@ -113,7 +113,7 @@ impl Digest {
     }
 }
 
-/// What of an image has been hashed already: two signatures of one group are of the same objects.
+/// Hashes of an image so far: two signatures of one group are of the same objects.
 pub(super) struct Hashes<'a> {
     file: &'a File,
     length: u64,
@@ -127,12 +127,12 @@ impl<'a> Hashes<'a> {
         Self { file, length, header, done: BTreeMap::new(), buffer: vec![0; BUFFER] }
     }
 
-    /// Whether `digest` is the one of the header.
+    /// True if `digest` is the one of the header.
     pub(super) fn is_header(&self, digest: &Digest) -> bool {
         digest.is_of(&self.header.signed_fields())
     }
 
-    /// Whether `digest` is the one of an object, which is read for that.
+    /// True if `digest` is the one of an object, which is read for that.
     pub(super) fn is_object(&mut self, digest: &Digest, object: &Descriptor) -> Result<bool, Error> {
         Ok(self.value(digest.algorithm, object)? == digest.value)
     }

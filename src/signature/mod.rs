@@ -36,7 +36,7 @@ use hash::Hashes;
 pub const MAX_SIGNATURE: u64 = 1 << 20;
 /// The most signatures that are read.
 pub const MAX_SIGNATURES: usize = 64;
-/// What an old signature says, and then only a digest of the data (Singularity before 3.6).
+/// Start of an old signature, which then has only a digest of the data (Singularity before 3.6).
 const LEGACY: &[u8] = b"SIFHASH:";
 
 /// Who has signed an image. Prints as the policy names keys.
@@ -155,7 +155,7 @@ fn contents(file: &File, length: u64, signature: &Descriptor) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// What a good signature is about, and who made it.
+/// Statement of a good signature, and its maker.
 struct Message {
     text: Vec<u8>,
     signers: Vec<Signer>,

@@ -17,7 +17,7 @@ const START: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 /// The most signatures of one message that are looked at.
 const MAX_SIGNATURES: usize = 16;
 
-/// Whether `bytes` say that they are such a message.
+/// True if `bytes` say that they are such a message.
 pub(super) fn is_clear_signed(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
 }
@@ -103,7 +103,7 @@ impl Candidate<'_> {
         Ok(Signer { key, name })
     }
 
-    /// Whether the key may sign, now; the user that it names.
+    /// Checks that the key may sign, now; returns the user that it names.
     fn judge(&self, now: u32) -> Result<Option<String>, KeyFault> {
         let details = &self.key.details;
         // Also one by somebody whom the key has named for that, which cannot be checked.
@@ -140,7 +140,7 @@ impl Candidate<'_> {
         Ok(name)
     }
 
-    /// What the key says of itself with its first user, and that user's name.
+    /// Self-signature of the key for its first user, and that user's name.
     fn primary_user(&self) -> Result<(&Signature, Option<String>), KeyFault> {
         let primary = &self.key.primary_key;
         let mut best: Option<(bool, bool, u32, &Signature, Option<String>)> = None;
@@ -192,13 +192,13 @@ fn created(signature: &Signature) -> u32 {
     signature.created().map_or(0, |time| time.as_secs())
 }
 
-/// Whether a signature is of the past and has not expired.
+/// True if a signature is of the past and has not expired.
 fn is_current(signature: &Signature, now: u32) -> bool {
     let made = created(signature);
     made <= now && signature.signature_expiration_time().is_none_or(|after| !is_over(made, after.as_secs(), now))
 }
 
-/// Whether a key that was made at `birth` is good, by what `signature` of it says.
+/// Checks that a key that was made at `birth` is good, by what `signature` of it says.
 fn good_until(signature: &Signature, birth: u32, now: u32) -> Result<(), KeyFault> {
     if has_unknown_critical(signature) {
         return Err(KeyFault::Usage);

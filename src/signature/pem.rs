@@ -52,7 +52,7 @@ impl PemKey {
         &self.fingerprint
     }
 
-    /// Whether `signature` is this key's, of `message`.
+    /// True if `signature` is this key's, of `message`.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let hash = Sha256::digest(message);
         match &self.kind {

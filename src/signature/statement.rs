@@ -1,4 +1,4 @@
-//! What is to be signed of an image: the other direction of [`covered`](super::covered).
+//! Statement that is to be signed of an image: the other direction of [`covered`](super::covered).
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use super::hash::Hashes;
 use super::{Error, Keyring, SignatureFault, Signer, groups, openpgp};
 use crate::image::sif::objects;
 
-/// What a signature of a group of objects says.
+/// Statement of a signature of a group of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The group's number.
@@ -68,7 +68,7 @@ pub fn statements(file: &File, length: u64) -> Result<Vec<Statement>, Error> {
 }
 
 impl Statement {
-    /// Whether `message` is this statement, clear-signed by the key of `fingerprint`, which has to be one of `keys` and
+    /// True if `message` is this statement, clear-signed by the key of `fingerprint`, which has to be one of `keys` and
     /// good at `now`: so whoever has that key will accept it.
     pub fn is_signed_by(
         &self,

@@ -60,7 +60,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is signed of group 1: written down from the format's description, and not by the code that is tested.
+/// Document that is signed of group 1: written down from the format's description, and not by the code that is tested.
 fn document(image: &[u8], name: &str, hash: impl Fn(&[u8]) -> Vec<u8>) -> String {
     document_of(image, 1..=2, name, hash)
 }
@@ -400,7 +400,7 @@ fn a_key_without_its_own_word_is_not_believed() {
     assert!(error(&key).ends_with("and that key is not signed by itself with SHA-2"));
 }
 
-/// What of the header no signature covers: architecture, times, free descriptors, place and size of the data.
+/// Bytes of the header that no signature covers: architecture, times, free descriptors, place and size of the data.
 const HEADER_FREE: [Range<usize>; 4] = [45..48, 64..80, 80..88, 112..128];
 /// The same of a descriptor of an object: the mark of group numbers, size with padding, time of change.
 const OBJECT_FREE: [Range<usize>; 3] = [12..13, 33..41, 49..57];

@@ -1,4 +1,4 @@
-//! What is said between `coracle cp` or `rm` and the store's service: one JSON value a packet.
+//! Messages between `coracle cp` or `rm` and the store's service: one JSON value a packet.
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Record;
 use crate::report::{Kind, Refusal};
 
-/// What a user wants. The image's open file comes along with `Copy`.
+/// Request of a user. The image's open file comes along with `Copy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Question {
@@ -22,7 +22,7 @@ pub enum Question {
     },
 }
 
-/// What the service says, several times.
+/// Answers of the service, several times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
@@ -51,7 +51,7 @@ pub enum Reply {
         object: String,
         /// The cause.
         cause: String,
-        /// What to do.
+        /// Advice.
         hint: Option<String>,
     },
 }

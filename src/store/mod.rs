@@ -24,7 +24,7 @@ use std::io;
 use crate::report::{Kind, Refusal};
 use crate::sys;
 
-/// What keeps an image from being found, put into the store, or taken out of it.
+/// Fault that keeps an image from being found, put into the store, or taken out of it.
 #[derive(Debug)]
 pub enum Error {
     /// The store cannot be read or written.
@@ -37,14 +37,14 @@ pub enum Error {
     TooMany(u32),
     /// More bytes than the site lets a user have.
     TooLarge {
-        /// What the image has.
+        /// Size of the image.
         size: u64,
-        /// What the user's others have.
+        /// Size of the user's other images.
         used: u64,
-        /// What is allowed.
+        /// Limit.
         limit: u64,
     },
-    /// What is known of an image is not there, or is of another one.
+    /// The record of an image is not there, or is of another one.
     Record(String),
 }
 

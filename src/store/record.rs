@@ -1,4 +1,4 @@
-//! What is known of a stored image, written down when it came into the store.
+//! Record of a stored image, written down when it came into the store.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -13,7 +13,7 @@ use crate::request::Digest;
 /// The longest record that is read, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
-/// What is known of a stored image.
+/// Record of a stored image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The form of this record; only 1 exists.
@@ -23,13 +23,13 @@ pub struct Record {
     pub digest: Digest,
     /// When it came in, in seconds since 1970.
     pub stored: i64,
-    /// Whose it is.
+    /// Owner of the image.
     pub uid: u32,
-    /// What is in it, in words.
+    /// Contents, in words.
     pub holds: String,
-    /// Whose valid signatures cover all of it: fingerprints.
+    /// Fingerprints of those whose valid signatures cover all of it.
     pub signers: Vec<String>,
-    /// What the site's scanner said, if there was one.
+    /// Words of the site's scanner, if there was one.
     pub scanned: Option<Scanned>,
     /// The root digest of its fs-verity, where the file system has that.
     pub verity: Option<String>,
@@ -46,7 +46,7 @@ pub struct Scanned {
     pub output: String,
 }
 
-/// What tells a file from any other, and from itself when its bytes were others.
+/// Identity of a file among others, and of its bytes among others that it had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The number of its inode. Not of its device: that differs from node to node.

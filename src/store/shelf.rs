@@ -138,14 +138,14 @@ impl Shelf {
         }
     }
 
-    /// What is known of `image`, which is open under `name`.
+    /// Record of `image`, which is open under `name`.
     pub fn record(&self, name: &StoredName, image: &File) -> Result<Record, Error> {
         let image = image.metadata()?;
         let record = self.read(&Self::record_path(name)).map_err(|error| Error::Record(error.to_string()))?;
         Record::read(&record, &image, image.uid())
     }
 
-    /// Where below a shelf the record of an image is.
+    /// Path of an image's record below a shelf.
     pub fn record_path(name: &StoredName) -> PathBuf {
         Path::new(RECORDS).join(name.as_str())
     }
@@ -205,7 +205,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Whether an image of `size` bytes may come in under `name`.
+    /// Checks that an image of `size` bytes may come in under `name`.
     pub fn admits(&self, name: &StoredName, size: u64) -> Result<(), Error> {
         let images = self.shelf.images()?;
         if images.iter().any(|image| image.name == *name) {

@@ -15,8 +15,8 @@ const OTHERS: u16 = 0x20;
 /// The id of entries that have none.
 const NOBODY: u32 = u32::MAX;
 
-/// What of a file, or a folder, its owner keeps, and what `uid` gets; nobody else gets anything. Bits as in a mode: 4
-/// reads, 2 writes, 1 enters. EOPNOTSUPP where the file system has no such lists.
+/// Sets the rights to a file, or a folder, that its owner keeps, and that `uid` gets; nobody else gets anything. Bits
+/// as in a mode: 4 reads, 2 writes, 1 enters. EOPNOTSUPP where the file system has no such lists.
 pub fn share_with(fd: impl AsFd, owner: u16, uid: u32, user: u16) -> Result<()> {
     let fd = fd.as_fd();
     let entries = [

@@ -30,7 +30,7 @@ const PROG_QUERY: libc::c_long = 16;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
-/// How much of the verifier's log is asked for, in bytes.
+/// Number of bytes of the verifier's log that are asked for.
 const LOG: usize = 64 * 1024;
 
 /// `struct bpf_insn` of linux/bpf.h. `registers` holds the destination in the lower half and the source in the upper
@@ -104,7 +104,7 @@ fn instructions(rules: &[DeviceRule]) -> Vec<Instruction> {
     program
 }
 
-/// What BPF_PROG_LOAD reads of `union bpf_attr`.
+/// Fields of `union bpf_attr` that BPF_PROG_LOAD reads.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -120,7 +120,7 @@ struct Load {
     name: [u8; 16],
 }
 
-/// What BPF_PROG_ATTACH reads of it.
+/// Fields of it that BPF_PROG_ATTACH reads.
 #[repr(C)]
 struct Attach {
     target: u32,
@@ -129,8 +129,8 @@ struct Attach {
     flags: u32,
 }
 
-/// What BPF_PROG_QUERY reads of it, and writes. Newer kernels write fields behind those that are named here (`revision`
-/// since 6.6), so the whole of `union bpf_attr` is passed; older ones want the rest to be zero.
+/// Fields of it that BPF_PROG_QUERY reads and writes. Newer kernels write fields behind those that are named here
+/// (`revision` since 6.6), so the whole of `union bpf_attr` is passed; older ones want the rest to be zero.
 #[repr(C)]
 struct Query {
     target: u32,
@@ -159,7 +159,7 @@ pub fn allow_devices(group: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a control group of version 2 has device rules of its own; `group` is its folder.
+/// True if a control group of version 2 has device rules of its own; `group` is its folder.
 pub fn has_device_rules(group: impl AsFd) -> Result<bool> {
     let group = group.as_fd();
     let target = group.as_raw_fd().cast_unsigned();
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the kernel does with the few instructions that there are: the answer for a `struct bpf_cgroup_dev_ctx`.
+    /// Runs the few instructions that there are as the kernel does: the answer for a `struct bpf_cgroup_dev_ctx`.
     fn run(program: &[Instruction], context: [u32; 3]) -> u32 {
         let (mut registers, mut at) = ([0xdead_beef_u32; 16], 0);
         loop {

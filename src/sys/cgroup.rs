@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-/// What the names of our own groups begin with.
+/// Start of the names of our own groups.
 pub const OWN_GROUPS: &str = "coracle_";
 
-/// What a step's own group is called, where Slurm makes none.
+/// Name of a step's own group, where Slurm makes none.
 pub fn own_group(job: u32, step: u32) -> String {
     format!("{OWN_GROUPS}{job}_{step}")
 }
@@ -173,7 +173,8 @@ fn put(pid: u32, directory: &Path) -> Result<()> {
     std::fs::write(&file, pid.to_string()).map_err(|cause| Error::from_io(format!("write({file:?}, {pid})"), &cause))
 }
 
-/// Where a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if it is.
+/// Path at which a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if
+/// it is.
 pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
     let (before, after) = mount.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);

@@ -1,6 +1,6 @@
 //! Which control groups decide about the devices of a Slurm step.
 //!
-//! Where the `devices` hierarchy of version 1 is there, its rules count; else a program of a group of version 2 does
+//! If the `devices` hierarchy of version 1 is there, its rules count; else a program of a group of version 2 does
 //! (see [`super::allow_devices`]). Slurm's own groups are, by the sources of its cgroup plugins: in version 1
 //! `slurm[_NODE]/uid_U/job_J/step_S/task_N`, with slurmstepd in the step's; in version 2 `job_J/step_S/user/task_N`,
 //! with slurmstepd in `job_J/step_S/slurm`, and rules at the job, at `user` and at the tasks; since 26.05 the job's group has the
@@ -82,7 +82,7 @@ fn read(pid: u32) -> Result<(String, String)> {
     Ok((read_text(&format!("/proc/{pid}/cgroup"))?, read_text("/proc/self/mountinfo")?))
 }
 
-/// Whether the process is in the topmost group of the `devices` hierarchy.
+/// True if the process is in the topmost group of the `devices` hierarchy.
 fn at_the_top(groups: &str) -> bool {
     groups.lines().any(|line| {
         let mut fields = line.splitn(3, ':').skip(1);

@@ -162,7 +162,7 @@ fn connection(mount: BorrowedFd<'_>) -> Result<u32> {
     Ok(statx_cached(mount, 0)?.stx_dev_minor)
 }
 
-/// What the kernel knows of an open file without asking its file system.
+/// Kernel's knowledge of an open file, without asking its file system.
 ///
 /// fstat(2) of a file on a FUSE file system waits for the process that serves it, in a sleep that no signal ends. The
 /// kernel has looked at the file when it was opened, so this is how it was then.

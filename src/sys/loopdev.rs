@@ -13,8 +13,8 @@ const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// How often a free device may be lost to somebody else before we give up: 128 tasks of other containers that
-/// start at the same moment each take one.
+/// Number of times that a free device may be lost to somebody else before we give up: 128 tasks of other containers
+/// that start at the same moment each take one.
 const TRIES: u32 = 512;
 
 /// `struct loop_info64` of linux/loop.h.

@@ -106,7 +106,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What every call of this room answers.
+/// Result of every call of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Turns the `-1` of a raw call into an [`Error`]; `call` is only evaluated then.

@@ -63,7 +63,7 @@ impl Attributes {
     }
 }
 
-/// Where mounts made below a mount go (mount_namespaces(7)).
+/// Propagation of mounts made below a mount (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountPropagation {
     /// Receives what happens at its source, gives nothing back.

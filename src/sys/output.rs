@@ -1,4 +1,4 @@
-//! What another program says. The standard library's way would be a tenth of the plugin.
+//! Output of another program. The standard library's way would be a tenth of the plugin.
 
 use std::ffi::{CStr, c_char};
 use std::fs::File;

@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 
 use super::{Error, Result, check, show};
 
-/// How [`open_in_root`] treats symbolic links.
+/// Treatment of symbolic links by [`open_in_root`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// They are followed, as if `root` were the root of all.
@@ -59,7 +59,7 @@ pub fn open_again(file: impl AsFd, flags: OFlag) -> Result<OwnedFd> {
         .map_err(|errno| Error::new(format!("open({path:?}, {flags:?})"), errno))
 }
 
-/// Whether this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
+/// True if this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
 /// group, too (linux/device_cgroup.h, called by fs/namei.c), and no driver hears of it. `file` may be an O_PATH one.
 pub fn may_open(file: impl AsFd) -> Result<bool> {
     let file = file.as_fd();
@@ -73,7 +73,7 @@ pub fn may_open(file: impl AsFd) -> Result<bool> {
     }
 }
 
-/// How often a look-up that was disturbed is tried again.
+/// Number of tries for a look-up that was disturbed.
 const TRIES: u32 = 128;
 
 fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
@@ -110,7 +110,7 @@ pub fn read_link_at(link: impl AsFd) -> Result<OsString> {
         .map_err(|errno| Error::new(format!("readlinkat({}, \"\")", show(link)), errno))
 }
 
-/// Where below `directory` the kernel has `file`, as a hint of where to look: whether the same inode is found there is
+/// Kernel's path of `file` below `directory`, as a hint of where to look: whether the same inode is found there is
 /// for [`open_beneath`] to tell.
 pub fn hint_beneath(directory: impl AsFd, file: impl AsFd) -> Option<PathBuf> {
     let (top, path) = (fd_path(directory).ok()?, fd_path(file).ok()?);

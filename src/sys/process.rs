@@ -209,7 +209,7 @@ pub fn process_handle(pid: u32) -> Result<std::os::fd::OwnedFd> {
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
-/// How long `before` of [`in_background`] may take, in seconds.
+/// Time limit for `before` of [`in_background`], in seconds.
 const BEFORE: libc::c_uint = 5;
 /// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.
 const REPLACED: libc::c_int = 1024;
@@ -340,7 +340,7 @@ pub const CHANNEL: libc::c_int = 3;
 /// Enough for a handful of system calls.
 const STACK: usize = 64 * 1024;
 
-/// What the two children share with the caller, whose memory they run in.
+/// Data that the two children share with the caller, whose memory they run in.
 struct Start<'a> {
     program: &'a CStr,
     arguments: Vec<*const libc::c_char>,

@@ -25,7 +25,7 @@ pub struct Channel {
     fd: OwnedFd,
 }
 
-/// What came in one message.
+/// Contents of one message.
 #[derive(Debug)]
 pub struct Packet {
     /// The bytes, never empty.
@@ -36,7 +36,7 @@ pub struct Packet {
     pub sender: Option<u32>,
 }
 
-/// What waiting for a message ended with.
+/// Outcome of waiting for a message.
 #[derive(Debug)]
 pub enum Received {
     /// A message.

@@ -38,7 +38,7 @@ struct DigestArg {
     digest: [u8; MAX_DIGEST as usize],
 }
 
-/// What fs-verity calls the file digest: a hash of the root of the file's hash tree, and of its length. It is not the
+/// File digest of fs-verity: a hash of the root of the file's hash tree, and of its length. It is not the
 /// hash of the file's bytes that `sha256sum` prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerityDigest {

@@ -37,7 +37,7 @@ pub fn own_dev(devices: &Devices) -> Vec<Want> {
     wants
 }
 
-/// What a GPU's driver brings along. The image's own is never written to, and never asked.
+/// Entries for the files of a GPU's driver. The image's own is never written to, and never asked.
 pub fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<Want> {
     let want = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());

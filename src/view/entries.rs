@@ -12,7 +12,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// What there is.
+    /// Made entries.
     pub fn into_made(self) -> Vec<Entry> {
         self.made
     }

@@ -1,4 +1,4 @@
-//! What should be visible where inside a container, before anybody has looked at the image or the node.
+//! Mounts that a container should have, before anybody has looked at the image or the node.
 #![forbid(unsafe_code)]
 
 mod devices;
@@ -19,19 +19,19 @@ use entries::Entries;
 /// One thing that should be visible inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
-    /// Where it comes from.
+    /// Origin of the mount.
     pub source: Source,
-    /// Where it should appear.
+    /// Path at which it should appear.
     pub target: PathBuf,
-    /// Whether it can be written to.
+    /// Access that the mount gives.
     pub access: Access,
-    /// What happens when the node does not have it, or the image does.
+    /// Handling of a source that the node does not have, or a place that the image has.
     pub presence: Presence,
     /// Who wants it.
     pub origin: Origin,
 }
 
-/// Where something comes from.
+/// Origin of something visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A folder or file of the node, opened as the user.
@@ -63,7 +63,7 @@ pub enum Entry {
     Device(PathBuf, u32, u32),
 }
 
-/// What happens when the node does not have it, or the image does.
+/// Handling of a source that the node does not have, or a place that the image has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// The container is refused without it.
@@ -77,7 +77,7 @@ pub enum Presence {
 }
 
 impl Presence {
-    /// Whether a container can do without it.
+    /// True if a container can do without it.
     pub fn optional(self) -> bool {
         matches!(self, Self::IfThere | Self::IfMissing)
     }
@@ -88,11 +88,11 @@ impl Presence {
 pub enum Origin {
     /// /proc, /sys, /dev: real folders in every image, or missing.
     Kernel,
-    /// What is in /dev.
+    /// A node in /dev.
     Device,
     /// The host's MPI in place of the image's: where that is, the image says.
     Mpi,
-    /// What a GPU's driver brings along.
+    /// A file of a GPU's driver.
     Driver,
     /// Every container has it.
     System,
@@ -104,7 +104,7 @@ pub enum Origin {
     Variable,
     /// The batch script, the PMIx server, munge, the client's configuration and plugins.
     Slurm,
-    /// What is Coracle's own inside.
+    /// A file of Coracle's own inside.
     Private,
     /// `binds` of coracle.yaml, by index.
     Site(usize),
@@ -149,22 +149,22 @@ pub struct Surroundings<'a> {
     pub files: &'a [PathBuf],
     /// Directories that variables of the job's environment name.
     pub named: &'a [PathBuf],
-    /// What the commands of Slurm need inside, if they are to work there.
+    /// Needs of the commands of Slurm inside, if they are to work there.
     pub client: Option<&'a Client>,
     /// The program of ours that runs inside, for those commands and for entry points.
     pub helper: &'a Path,
     /// The host's MPI that stands in for the image's, and how it fits.
     pub mpi: Option<(&'a Profile, &'a Fit)>,
-    /// What is in /dev; nothing, if that is the node's own.
+    /// Contents of /dev; nothing, if that is the node's own.
     pub devices: Option<&'a Devices>,
-    /// What programs need of a GPU's driver.
+    /// Files of a GPU's driver that programs need.
     pub driver: Option<&'a Driver>,
 }
 
-/// What the commands of Slurm need inside, and how they are started.
+/// Needs of the commands of Slurm inside, and the way in which they are started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Client {
-    /// What is mounted, all of it read-only, in no particular order.
+    /// Mounts, all of them read-only, in no particular order.
     pub binds: Vec<ClientBind>,
     /// Symbolic links that are made, below [`PRIVATE`].
     pub links: Vec<ClientLink>,
@@ -177,9 +177,9 @@ pub struct Client {
 /// A folder or file of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientBind {
-    /// Where it is on the node, without symbolic links.
+    /// Path on the node, without symbolic links.
     pub source: PathBuf,
-    /// Where it appears inside.
+    /// Path inside.
     pub target: PathBuf,
     /// It is left out when the image has something at `target`.
     pub unless_in_image: bool,
@@ -188,36 +188,36 @@ pub struct ClientBind {
 /// A symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLink {
-    /// Where it is inside.
+    /// Path inside.
     pub place: PathBuf,
-    /// Where it leads.
+    /// Target of the link.
     pub target: PathBuf,
 }
 
 /// The file of the local time zone (localtime(5)), a link as a rule.
 pub const TIME_ZONE: &str = "/etc/localtime";
 
-/// Where a container shows the node's folders of programs and libraries.
+/// Directory in which a container shows the node's folders of programs and libraries.
 pub const HOST: &str = "/run/coracle/host";
-/// Where `coracle-inside` reads [`Client::launch`].
+/// File in which `coracle-inside` reads [`Client::launch`].
 pub const LAUNCH: &str = "/run/coracle/slurm/launch";
 /// The name under which it runs an entry point.
 pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
-/// Where our program appears inside.
+/// Path of our program inside.
 pub const HELPER: &str = "/run/coracle/inside";
 /// Directory of every usual `PATH`, in which each command appears again unless the image has one of that name there.
 const PROGRAMS: &str = "/usr/bin";
-/// Where the commands of Slurm appear inside.
+/// Directory of Slurm's commands inside.
 pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 
-/// Where the host's MPI libraries appear inside, under their SONAMEs.
+/// Directory of the host's MPI libraries inside, under their SONAMEs.
 pub const MPI_LIBRARIES: &str = "/run/coracle/mpi/lib";
 
-/// Where the libraries of a GPU's driver appear inside.
+/// Directory of the libraries of a GPU's driver inside.
 pub const GPU_LIBRARIES: &str = "/run/coracle/gpu/lib";
-/// Where its programs appear.
+/// Directory of its programs.
 pub const GPU_PROGRAMS: &str = "/run/coracle/gpu/bin";
-/// What it wants to be set: `NAME=VALUE` lines.
+/// File of the variables that it wants to be set: `NAME=VALUE` lines.
 pub const GPU_ENVIRONMENT: &str = "/run/coracle/gpu/environment";
 
 /// Folders that belong to the operating system: there the image's own is meant, not the node's.

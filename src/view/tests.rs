@@ -1,4 +1,4 @@
-//! What is visible, and where.
+//! Visible mounts, and their places.
 #![forbid(unsafe_code)]
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Writes shared objects that say what a test wants, and nothing else: no code, no section headers.
 
-/// What the file says.
+/// Contents of the file.
 #[derive(Clone, Copy, Default)]
 pub struct Says<'a> {
     /// DT_SONAME; nothing, if it is empty.
@@ -17,7 +17,7 @@ pub struct Says<'a> {
     pub defined: &'a [&'a str],
 }
 
-/// Where the file is mapped, so that addresses are no offsets.
+/// Address at which the file is mapped, so that addresses are no offsets.
 pub const ADDRESS: u64 = 0x40_0000;
 const HEADERS: usize = 64 + 2 * 56;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use coracle::image::{self, Filesystem, squashfs};
 
-/// How often the quick look is repeated for its time.
+/// Number of times that the quick look is repeated for its time.
 const REPEATS: u32 = 1000;
 
 fn main() {

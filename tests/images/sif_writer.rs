@@ -11,11 +11,11 @@ pub struct Part<'a> {
     pub data: &'a [u8],
 }
 
-/// Where the table of descriptors starts.
+/// Place at which the table of descriptors starts.
 pub const TABLE: usize = 4096;
 /// Bytes of a descriptor.
 pub const DESCRIPTOR: usize = 585;
-/// Where the first object starts.
+/// Place at which the first object starts.
 pub const DATA: usize = 32768;
 const SLOTS: usize = 8;
 

@@ -15,7 +15,7 @@ pub struct Written {
 /// An image with a wrong field.
 pub struct Crafted {
     pub name: String,
-    /// What the refusal says.
+    /// Text of the refusal.
     pub says: &'static str,
     /// True if the look of each start refuses it already.
     pub quick: bool,
@@ -99,7 +99,7 @@ impl Written {
         out
     }
 
-    /// Where the fields are.
+    /// Places of the fields.
     pub fn places(&self) -> impl Iterator<Item = usize> {
         self.at.values().copied()
     }

@@ -146,6 +146,58 @@ nothing_runs() { # WORD of a command line
 	[[ $output == *'-rwxr-xr-x root/root '*'/texts/two.txt'* && $output != *hidden* && $output != *'linked ->'* ]]
 }
 
+@test "%files: a comment may stand behind the names, and # within a name or in quotation marks is none" {
+	local name
+	for name in f 'f#g' '# odd'; do echo "of $name" >"$name"; done
+	base_and '
+%files
+    f /f   # why
+    f      # also without a second name, which is that of the first
+    f#g /a#b #and why not
+    "# odd" "/# too"	# a tab in front
+    # nothing but a comment'
+	as_user coracle build x.sif x.def
+	[[ $(inside x.sif f) == 'of f' && $(inside x.sif 'a#b') == 'of f#g' && $(inside x.sif '# too') == 'of # odd' ]]
+	base_and '
+%files
+    f /f and more   # why'
+	run as_user coracle build y.sif x.def
+	[[ $status == 1 && $output == *'coracle: x.def:5: '*'more than two names'*'[build]'* && ! -e y.sif ]] || { echo "$output"; return 1; }
+	base_and '
+%files
+    "f /f   # why'
+	run as_user coracle build y.sif x.def
+	[[ $status == 1 && $output == *'coracle: x.def:5: '*'[build]'* && ! -e y.sif ]] || { echo "$output"; return 1; }
+}
+
+@test "%post and %test find the system's programs behind the PATH of the image, which comes first" {
+	local path wanted
+	for path in PATH=/opt/app/bin PATH=/opt/app/bin:/bin PATH= PATH=/usr/bin:/opt/app/bin: none; do
+		rm -rf layout x.sif
+		mkdir -p top/opt/app/bin top/usr/local/bin
+		cp -a "$CORACLE_IMAGES/tree/." top
+		printf '#!/bin/sh\necho of the image\n' >top/opt/app/bin/tool
+		printf '#!/bin/sh\necho of the system\n' >top/usr/local/bin/tool
+		chmod 755 top/opt/app/bin/tool top/usr/local/bin/tool
+		echo '{"Env": ["'"${path/#none/A=b}"'"], "Cmd": ["/bin/sh"]}' >config
+		python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config config layout 1 "$here:top"
+		printf '%s\n' 'Bootstrap: oci' 'From: layout:1' '%post' '    echo "$PATH" >/path' '    tool >/told' '    expr 1 + 1' \
+			'%test' '    echo "test: $PATH"' '    cat /path' >x.def
+		run as_user coracle build x.sif x.def
+		[[ $status == 0 ]] || { echo "$path: $output"; return 1; }
+		case $path in
+		PATH=/opt/app/bin) wanted=/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ;;
+		PATH=/opt/app/bin:/bin) wanted=/opt/app/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin ;;
+		*) wanted= ;;
+		esac
+		[[ -z $wanted || ( $(inside x.sif path) == "$wanted" && $output == *"test: $wanted"* ) ]] || { inside x.sif path; echo "$output"; return 1; }
+		[[ $(inside x.sif told) == "of the $([[ $path == *app* ]] && echo image || echo system)" ]]
+		# A job and a person have the same.
+		run coracle exec --config "$BATS_TEST_DIRNAME/../../slurm-conf-examples/coracle.yaml" "$PWD/x.sif" sh -c 'echo "$PATH"; cat /etc/image-only'
+		[[ $status == 0 && ( -z $wanted || ${lines[0]} == "$wanted" ) ]] || { echo "$path: $output"; return 1; }
+	done
+}
+
 @test "no link of the image leads %files, nor what is written for runtimes, out of it" {
 	small_tree base
 	mkdir canary

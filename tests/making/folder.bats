@@ -199,6 +199,41 @@ print(next(at for at in range(32768, len(data), 4096) if data[at:at + 4] == b"hs
 	coracle build c.sif tree >/dev/full || [[ -s c.sif ]]
 }
 
+# A command on a terminal: what it wrote there, a line for each carriage return.
+on_terminal() { # NAME COMMAND
+	script -qefc "stty cols 100; setpriv --reuid $1 --regid $1 --init-groups env HOME=$CORACLE_SCRATCH/home/$1 USER=$1 $2" /dev/null | tr '\r' '\n' | sed 's/\x1b\[[0-9;?]*[A-Za-z]//g'
+}
+
+@test "on a terminal the progress of packing is shown, elsewhere nothing, and nothing at all with --quiet" {
+	local who flag
+	small_tree tree
+	head -c 12000000 /dev/urandom >tree/random
+	for who in user ranged root; do
+		on_terminal "$who" 'coracle build --processors 1 --compression xz a.sif tree' >shown
+		grep -qE '^packing a\.sif \[[^]]*\] [1-9][0-9]?% [0-9]+s' shown || { tail -3 shown; return 1; }
+		grep -qE '^a\.sif sha256:[0-9a-f]{64} 1[0-9]\.[0-9] MiB$' shown || { tail -3 shown; return 1; }
+		unsquashfs -o 32768 -cat a.sif random | cmp - tree/random
+		rm a.sif
+		for flag in '--quiet build' '-q build' '--silent build' '-s build'; do
+			on_terminal "$who" "coracle $flag a.sif tree" >shown
+			[[ ! -s shown && -s a.sif ]] || { tail -3 shown; return 1; }
+			rm a.sif
+		done
+	done
+	run --separate-stderr coracle build --processors 1 --compression xz a.sif tree
+	[[ $status == 0 && -z $stderr && ${#lines[@]} == 1 && $output == 'a.sif sha256:'* ]]
+	rm a.sif
+	# Without a terminal of its own to count for, mksquashfs works all the same.
+	run on_terminal root "unshare --mount sh -c 'mount -t tmpfs none /dev/pts && exec coracle build a.sif tree'"
+	[[ $output == *'a.sif sha256:'* && $output != *packing* ]] || { echo "$output"; return 1; }
+	# What is wrong is said in its line.
+	mkdir small
+	mount -t tmpfs -o size=1m,mode=1777 small small
+	run on_terminal user 'coracle build small/a.sif tree'
+	umount small
+	[[ $output == *'coracle: '*': no space is left there [system]'* ]] || { tail -3 <<<"$output"; return 1; }
+}
+
 @test "--force replaces an image and nothing else, whichever way it was named" {
 	local force
 	small_tree tree

@@ -37,5 +37,5 @@ for name, value in printed.items():
 		assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", value), value
 CHECK
 	done < <(examples)
-	((count == 8)) || { echo "$count examples" >&2; return 1; }
+	((count == 9)) || { echo "$count examples" >&2; return 1; }
 }

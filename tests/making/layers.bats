@@ -181,6 +181,159 @@ there' ]]
 	[[ ! -e none.sif ]]
 }
 
+@test "what docker save writes, an OCI archive and a layout are known without their prefix, and that is said" {
+	local who from prefix
+	export SOURCE_DATE_EPOCH=1700000000
+	make layout layout
+	skopeo copy -q oci:layout:one docker-archive:docker.tar:example.org/a/b:c
+	skopeo copy -q oci:layout:one oci-archive:oci.tar:one
+	gzip -k docker.tar && gzip -k oci.tar && zstd -q oci.tar
+	coracle build --force docker.sif docker-archive:docker.tar
+	coracle build --force oci.sif oci:layout
+	for from in docker.tar docker.tar.gz oci.tar oci.tar.gz oci.tar.zst layout; do
+		prefix=oci-archive:
+		[[ $from != docker* ]] || prefix=docker-archive:
+		[[ $from != layout ]] || prefix=oci:
+		for who in as_user command; do
+			rm -f a.sif
+			run --separate-stderr "$who" coracle build a.sif "$from"
+			[[ $status == 0 && $stderr == "coracle: $from: it "*" taken as $prefix$from" ]] || { echo "$who $from: $stderr"; return 1; }
+			cmp a.sif "${prefix%%[-:]*}.sif"
+		done
+	done
+	[[ $(runs a.sif /bin/cat /etc/image-only) == 'from a layer' ]]
+	# The slashes of an address are no part of the name.
+	for from in "docker-archive://docker.tar" "docker-archive://$PWD/docker.tar" "oci-archive://oci.tar:one" "oci://layout" "oci://$PWD/layout:one"; do
+		rm -f a.sif
+		run --separate-stderr as_user coracle build a.sif "$from"
+		[[ $status == 0 && -z $stderr ]] || { echo "$from: $stderr"; return 1; }
+		cmp a.sif "${from%%[-:]*}.sif"
+	done
+	printf 'Bootstrap: localimage\nFrom: docker.tar\n%%labels\n\tA b\n' >x.def
+	as_user coracle build x.sif x.def
+	[[ $(runs x.sif /bin/cat /etc/image-only) == 'from a layer' ]]
+}
+
+@test "of the wrong prefix, the right one is named" {
+	wrong() { # SOURCE CAUSE HINT
+		run coracle build a.sif "$1"
+		[[ $status == 1 && $output == "coracle: "*"$2"*$'\ncoracle: hint: '*"$3"* && ! -e a.sif ]] || { echo "$1: $output"; return 1; }
+	}
+	make layout layout
+	skopeo copy -q oci:layout:one docker-archive:docker.tar:example.org/a/b:c
+	skopeo copy -q oci:layout:one oci-archive:oci.tar:one
+	mkdir unpacked plain && tar -C unpacked -xf docker.tar && tar -cf plain.tar plain
+	wrong docker-archive:oci.tar '"manifest.json" is not in it [image-format]' 'oci-archive:oci.tar'
+	wrong oci-archive:docker.tar '"oci-layout" is not in it [image-format]' 'docker-archive:docker.tar'
+	wrong oci:oci.tar 'is a file, and oci: takes a directory [image-type]' 'oci-archive:oci.tar takes the file'
+	wrong oci:docker.tar 'is a file, and oci: takes a directory [image-type]' 'docker-archive:docker.tar takes the file'
+	wrong oci-archive:layout 'is no file [image-type]' 'it is an OCI layout: oci:layout'
+	wrong docker-archive:layout 'is no file [image-type]' 'it is an OCI layout: oci:layout'
+	wrong docker-archive:plain.tar '"manifest.json" is not in it [image-format]' 'named without docker-archive:'
+	wrong oci-archive:plain.tar '"oci-layout" is not in it [image-format]' 'named without oci-archive:'
+	wrong oci:plain '"oci-layout" is not in it [image-format]' 'named without oci:'
+	wrong unpacked 'it holds what docker save writes, unpacked [image-type]' 'docker-archive:FILE'
+}
+
+# Layers by words for "make image": a root file system with a shell.
+base='bin/ bin/busybox@ bin/sh>busybox bin/cat>busybox bin/ls>busybox etc/ etc/seen=base'
+
+@test "entries below links to nothing, and below files of lower layers, are where they lead" {
+	local who
+	make image layout gzip '{}' "$base data/ data/to>/elsewhere/deep data/up>../beside data/chain>to file=old tree/ tree/file=old" \
+		'data/to/x=absolute data/up/y=relative file/z=replaced' 'data/chain/w=chain tree/file/deeper/v=replaced'
+	export SOURCE_DATE_EPOCH=1700000000
+	coracle build root.sif oci:layout
+	for who in as_user as_ranged as_plain_user; do
+		"$who" coracle build a.sif oci:layout
+		cmp root.sif a.sif
+		rm a.sif
+	done
+	run runs root.sif /bin/sh -c 'for name in elsewhere/deep/x data/to/x beside/y data/up/y data/chain/w elsewhere/deep/w file/z tree/file/deeper/v; do
+		cat "/$name" && echo " $name"; done; ls -l /data'
+	[[ $status == 0 && $output == 'absolute elsewhere/deep/x
+absolute data/to/x
+relative beside/y
+relative data/up/y
+chain data/chain/w
+chain elsewhere/deep/w
+replaced file/z
+replaced tree/file/deeper/v
+'*'to -> /elsewhere/deep'* ]] || { echo "$output"; return 1; }
+	# It is the image's root that they begin at, wherever they lead.
+	make image out gzip '{}' "$base data/ data/out>../../../../../$PWD/host" 'data/out/x=inside'
+	as_user coracle build out.sif oci:out
+	[[ ! -e host && $(unsquashfs -o "$(offset out.sif)" -cat out.sif "${PWD#/}/host/x") == inside ]]
+	make image loop gzip '{}' "$base loop>loop" 'loop/x=nowhere'
+	run coracle build loop.sif oci:loop
+	[[ $status == 1 && ! -e loop.sif ]]
+	says 'layer 2 of 2: loop/x is behind links that lead nowhere [image-format]'
+}
+
+@test "a layer without bytes, zeros behind a gzip stream, and nulls are taken as Go and Docker write them" {
+	local settings
+	make image layout padded '{"architecture": null, "created": null, "author": null, "history": null}' EMPTY "$base" EMPTY 'etc/seen=changed' EMPTY
+	as_user coracle build a.sif oci:layout
+	[[ $(runs a.sif /bin/cat /etc/seen) == changed ]]
+	for settings in '{"config": null}' '{"os": null, "variant": null}' \
+		'{"config": {"Env": null, "Cmd": null, "Entrypoint": null, "Labels": null, "WorkingDir": null, "User": null, "Volumes": null, "ExposedPorts": null, "OnBuild": null}}' \
+		'{"config": {"Env": ["PATH=/bin", "A=b"], "Cmd": ["cat", "/etc/seen"], "Labels": {"One": null, "Two": "2"}}}'; do
+		rm -rf layout a.sif
+		make image layout gzip "$settings" "$base"
+		as_user coracle build a.sif oci:layout || { echo "$settings"; return 1; }
+		[[ $(runs a.sif /bin/cat /etc/seen) == base ]]
+	done
+	[[ $(executes run a.sif) == base ]]
+	[[ $(coracle inspect --json a.sif | python3 -c 'import json, sys; print(*(name for name in json.load(sys.stdin)["labels"] if "." not in name))') == Two ]]
+	# Other bytes behind the stream are no padding.
+	make image layout gzip '{}' "$base"
+	python3 - layout <<-'PYTHON'
+		import hashlib, json, os, sys
+		blobs = sys.argv[1] + "/blobs/sha256/"
+		index = json.load(open(sys.argv[1] + "/index.json"))
+		last = index["manifests"][-1]
+		manifest = json.load(open(blobs + last["digest"][7:]))
+		data = open(blobs + manifest["layers"][0]["digest"][7:], "rb").read() + bytes(100) + b"more"
+		def put(data):
+		    name = hashlib.sha256(data).hexdigest()
+		    open(blobs + name, "wb").write(data)
+		    return {"digest": "sha256:" + name, "size": len(data)}
+		manifest["layers"][0].update(put(data))
+		last.update(put(json.dumps(manifest).encode()))
+		json.dump({"schemaVersion": 2, "manifests": [last]}, open(sys.argv[1] + "/index.json", "w"))
+	PYTHON
+	run coracle build b.sif oci:layout
+	[[ $status == 1 && $output == *': layer 1 of 1: '*'[image-format]'* && ! -e b.sif ]] || { echo "$output"; return 1; }
+}
+
+@test "an index of a layout may not say for which processor its images are" {
+	mkdir -p here/etc there/etc
+	cp -a "$CORACLE_IMAGES/tree/bin" here
+	echo here >here/etc/arch
+	echo there >there/etc/arch
+	# An index in the index, as docker buildx writes it.
+	indexed() { # PLATFORM:FOLDERS...
+		rm -rf layout a.sif
+		python3 "$BATS_TEST_DIRNAME/registry_layout.py" layout 1 "$@"
+	}
+	indexed "?$here:here"
+	as_user coracle build a.sif oci:layout
+	[[ $(runs a.sif /bin/cat /etc/arch) == here ]]
+	# Which says comes before what does not.
+	indexed "?$there:there" "$here:here"
+	as_user coracle build a.sif oci:layout
+	[[ $(runs a.sif /bin/cat /etc/arch) == here ]]
+	# An image for another processor is made, as of a layout without an index, and says so.
+	indexed "?$there:there"
+	as_user coracle build a.sif oci:layout
+	run runs a.sif /bin/cat /etc/arch
+	[[ $status == 125 && $output == *'a.sif: '*'[image-arch]'* ]] || { echo "$output"; return 1; }
+	indexed "?$there:there" "?$here:here"
+	run as_user coracle build b.sif oci:layout
+	[[ $status == 1 && ! -e b.sif ]]
+	says 'several images are in it'
+}
+
 @test "of several images in a layout, one has to be named" {
 	make small layout first one
 	make small layout second two

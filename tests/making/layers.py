@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -94,6 +95,28 @@ def upper():
     ]
 
 
+def words(text):
+    """Entries by words: NAME/ is a directory, NAME>TARGET a symbolic link, NAME=TEXT a file, and NAME@ a copy of busybox."""
+    made = []
+    for word in text.split():
+        name = re.split("[=>@]", word)[0]
+        if word.endswith("@"):
+            with open(TREE + "/bin/busybox", "rb") as file:
+                made.append(entry(name, data=file.read(), mode=0o755))
+        elif word.endswith("/"):
+            made.append(folder(name))
+        elif ">" in word:
+            made.append(entry(name, SYMLINK, link=word.partition(">")[2]))
+        else:
+            made.append(entry(name, data=word.partition("=")[2].encode()))
+    return made
+
+
+def image(out, how, settings, *layers):
+    """An OCI layout of layers by words, or EMPTY for a file without bytes, with further settings of its configuration."""
+    layout(out, [b"" if text == "EMPTY" else tar(words(text)) for text in layers], how, settings=json.loads(settings))
+
+
 def digest(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -101,6 +124,8 @@ def digest(data):
 def compress(data, how):
     if how == "gzip":
         return gzip.compress(data, mtime=0)
+    if how == "padded":
+        return gzip.compress(data, mtime=0) + bytes(10000)
     return subprocess.run([how, "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout if how else data
 
 
@@ -111,11 +136,13 @@ def descriptor(out, data, kind):
     return {"mediaType": "application/vnd.oci.image." + kind, "digest": "sha256:" + digest(data), "size": len(data)}
 
 
-def layout(out, layers, how="gzip", tag="one", ids=None):
+def layout(out, layers, how="gzip", tag="one", ids=None, settings=None):
     """An image more in the OCI layout `out`."""
-    described = [descriptor(out, compress(layer, how), "layer.v1.tar" + ("+" + how if how else "")) for layer in layers]
+    kind = "layer.v1.tar" + ("+" + how.replace("padded", "gzip") if how else "")
+    described = [descriptor(out, b"" if layer == b"" else compress(layer, how), kind) for layer in layers]
     config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}}
     config["rootfs"] = {"type": "layers", "diff_ids": ids or ["sha256:" + digest(layer) for layer in layers]}
+    config.update(settings or {})
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": described}
     manifest["config"] = descriptor(out, json.dumps(config).encode(), "config.v1+json")
     made = descriptor(out, json.dumps(manifest).encode(), "manifest.v1+json")
@@ -154,6 +181,7 @@ def endless(out, length):
 
 WHAT = {
     "layout": lambda out, how="gzip", tag="one": layout(out, [tar(lower()), tar(upper())], how, tag),
+    "image": image,
     "small": lambda out, text, tag: layout(out, [tar([folder("etc"), entry("etc/text", data=text.encode())])], "", tag),
     "wrong-layer": lambda out: layout(out, [tar(lower()), tar(upper())], ids=["sha256:" + digest(tar(lower())), "sha256:" + "1" * 64]),
     "capability": lambda out: layout(out, [tar([entry("bin", data=b"#", mode=0o755, pax={"SCHILY.xattr.security.capability": BIND_PORTS})])]),

@@ -1,77 +1,8 @@
+# Images of registries: names, indexes, downloads, the cache, mirrors.
 bats_require_minimum_version 1.5.0
 load making
 load registry
-
-# One registry for all tests of this file: box (three layers, one of them of 8 MiB that nothing makes smaller), multi (an
-# index), elsewhere (an index without this machine's processor) and foreign (an image of another one, no index).
-setup_file() {
-	local folder=$BATS_FILE_TMPDIR layout
-	chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR"
-	start_registry "$folder/registry"
-	export registry registry_pid
-	mkdir -p "$folder"/{base,random,small,arch-here/etc,arch-there/etc}
-	cp -a "$CORACLE_IMAGES/tree/." "$folder/base"
-	head -c 8388608 /dev/urandom >"$folder/random/random"
-	echo small >"$folder/small/small"
-	echo "$here" >"$folder/arch-here/etc/arch"
-	echo "$there" >"$folder/arch-there/etc/arch"
-	layout() { # NAME PLATFORM:FOLDERS...
-		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "$folder/layout-$1" 1 "${@:2}"
-		skopeo --insecure-policy copy --quiet --all --dest-tls-verify=false \
-			"oci:$folder/layout-$1:1" "docker://$registry/lab/$1:1"
-	}
-	layout box "$here:$folder/base,$folder/random,$folder/small"
-	layout multi "s390x:$folder/arch-there" "$there:$folder/base,$folder/arch-there" "$here:$folder/base,$folder/arch-here"
-	layout elsewhere "s390x:$folder/arch-there" "arm/v5:$folder/arch-there"
-	layout foreign "s390x:$folder/arch-there"
-}
-
-teardown_file() {
-	kill "$registry_pid"
-}
-
-setup() {
-	settle
-	started=() site=
-	unset -v REGISTRY_AUTH_FILE XDG_CONFIG_HOME XDG_RUNTIME_DIR XDG_CACHE_HOME DOCKER_CONFIG SSL_CERT_FILE
-	unset -v {CORACLE,APPTAINER,SINGULARITY}_DOCKER_{USERNAME,PASSWORD}
-	unset -v {http,https,all,no}_proxy {HTTP,HTTPS,ALL,NO}_PROXY
-	export CORACLE_CACHEDIR=$BATS_TEST_TMPDIR/cache
-}
-
-teardown() {
-	stop_started
-	[[ -z $site ]] || rm -rf "$site"
-	nothing_left
-}
-
-# A coracle.yaml with these registries: in a folder of which nobody but root can have changed anything.
-site() { # TEXT
-	[[ -n $site ]] || site=$(mktemp -d /run/coracle-registries.XXXXXX)
-	chmod 755 "$site"
-	printf 'version: 1\nregistries: %s\n' "$1" >"$site/coracle.yaml"
-}
-
-# What was downloaded, or partly so.
-cached() {
-	find cache -type f -printf '%f\n' | sort
-}
-
-# The digest of a part of box: config, or a layer from 0 on.
-part_of_box() { # config | NUMBER
-	python3 - "$BATS_FILE_TMPDIR/layout-box" "$1" <<-'PYTHON'
-		import json, sys
-		layout, which = sys.argv[1:]
-		blob = lambda digest: json.load(open(f"{layout}/blobs/{digest.replace(':', '/')}"))
-		manifest = blob(json.load(open(f"{layout}/index.json"))["manifests"][0]["digest"])
-		print(manifest["config"]["digest"] if which == "config" else manifest["layers"][int(which)]["digest"])
-	PYTHON
-}
-
-manifest_of_box() {
-	python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["manifests"][0]["digest"])' \
-		"$BATS_FILE_TMPDIR/layout-box/index.json"
-}
+load registry_box
 
 @test "an image is pulled by users of each kind, and standard output has one line: the file and its digest" {
 	local name
@@ -165,114 +96,26 @@ manifest_of_box() {
 	[[ $status == 1 && ! -e other.sif ]]
 }
 
-@test "a registry with htpasswd gives out to whom it knows, by each place that has a password" {
-	mkdir -p guarded
-	# pass:word, by bcrypt.
-	echo 'alice:$2b$05$abcdefghijklmnopqrstuuDIEddBSuRWBBEY6g5zv60IAP5bSSfki' >guarded/htpasswd
-	cp -r "$BATS_FILE_TMPDIR/registry/data" guarded/data
-	local open=$registry registry registry_pid
-	start_registry "$PWD/guarded" "auth: {htpasswd: {realm: here, path: $PWD/guarded/htpasswd}}"
-	started+=("$registry_pid")
-	[[ $registry != "$open" ]]
-	pull() {
-		coracle pull --force --plain-http "$@" "docker://$registry/lab/box:1" a.sif
+@test "an index may not say for which processor its images are: their configurations do" {
+	layout_of() { # NAME PLATFORM:FOLDER...
+		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "layout-$1" 1 "${@:2}"
+		skopeo --insecure-policy copy --quiet --all --dest-tls-verify=false "oci:layout-$1:1" "docker://$registry/silent/$1:1"
 	}
-	run pull
-	[[ $status == 1 && $output == *"$registry wants a login, or has no such image (401)"*'[registry]'*"docker login $registry"* ]]
-	auth_file auth.json "$registry" alice:pass:word
-	pull --authfile auth.json
-	REGISTRY_AUTH_FILE=auth.json pull
-	mkdir -p runtime/containers settings/containers docker home/.docker home/.config/containers
-	for place in runtime/containers/auth.json settings/containers/auth.json docker/config.json home/.docker/config.json \
-		home/.config/containers/auth.json; do
-		cp auth.json "$place"
-		XDG_RUNTIME_DIR=$PWD/runtime XDG_CONFIG_HOME=$([[ $place == settings* ]] && echo "$PWD/settings") \
-			DOCKER_CONFIG=$PWD/docker HOME=$PWD/home pull
-		rm "$place"
-		run pull
-		[[ $status == 1 && $output == *'(401)'* ]]
-	done
-	for place in CORACLE APPTAINER SINGULARITY; do
-		run env "${place}_DOCKER_USERNAME=alice" "${place}_DOCKER_PASSWORD=pass:word" \
-			coracle pull --force --plain-http "docker://$registry/lab/box:1" a.sif
-		[[ $status == 0 ]]
-	done
-	printf '#!/bin/sh\nhost=$(cat) && [ "$1 $host" = "get %s" ] && echo %s\n' "$registry" \
-		"'{\"ServerURL\":\"\",\"Username\":\"alice\",\"Secret\":\"pass:word\"}'" >docker-credential-mine
-	chmod 755 docker-credential-mine
-	echo '{"credsStore": "mine"}' >helped.json
-	PATH=$PWD:$PATH pull --authfile helped.json
-	printf '{"credHelpers": {"%s": "mine"}}' "$registry" >helped.json
-	PATH=$PWD:$PATH pull --authfile helped.json
-	auth_file wrong.json "$registry" alice:hunter2
-	run pull --authfile wrong.json
-	[[ $status == 1 && $output == *'does not know this user and password (401)'* && $output != *hunter2* ]]
-	run pull --authfile none.json
-	[[ $status == 2 && $output == *'none.json: no such file [usage]'* ]]
-}
-
-@test "tokens are got from the realm that the registry names, for nobody and for somebody" {
-	start_between between "$registry"
-	echo '{"token": ""}' >between/login
-	coracle pull --plain-http "docker://$between/lab/box:1" nobody.sif
-	[[ $(asked between '^/token[?]scope=repository%3Alab%2Fbox%3Apull&service=here$') == '- -' ]]
-	[[ $(asked between /blobs/ | sort -u) == '- Bearer_a-token-for-those-who-asked' ]]
-	echo '{"token": "alice:pass:word"}' >between/login
-	run coracle pull --plain-http "docker://$between/lab/box:1" somebody.sif
-	[[ $status == 1 && $output == *'wants a login'*'who are you?'*'[registry]'* ]]
-	auth_file auth.json "$between" alice:pass:word
-	coracle pull --plain-http --authfile auth.json "docker://$between/lab/box:1" somebody.sif
-	: >between/log
-	printf '{"auths":{"%s":{"identitytoken":"refresh-me"}}}' "$between" >auth.json
-	echo '{"token": ""}' >between/login
-	coracle pull --plain-http --authfile auth.json "docker://$between/lab/box:1" token.sif
-	[[ $(grep -c '^POST /token - -$' between/log) == 1 ]]
-	# It is not for whom the realm redirects to.
-	local realm=$between
-	start_between other
-	printf '[{"path": "^/token", "status": 307, "headers": {"Location": "http://%s/token"}}]' "$between" >between/rules
-	run coracle pull --plain-http --authfile auth.json "docker://$realm/lab/box:1" other.sif
-	[[ $status == 1 && $output == *"$realm answers 307 [registry]"* && ! -s other/log ]]
-}
-
-@test "under TLS, neither a password nor a request goes to where there is none" {
-	certificates between
-	start_between realm
-	local realm=$between
-	start_between between "$registry"
-	printf '{"token": "", "realm": "http://127.0.0.1:%s/token"}' "$(<realm/port)" >between/login
-	auth_file auth.json "$between" alice:pass:word
-	SSL_CERT_FILE=between/ca.pem run coracle pull --authfile auth.json "docker://$between/lab/box:1"
-	[[ $status == 1 && $output == *'wants a token from'*'[registry]'*'without TLS'* && ! -s realm/log ]]
-	rm between/login
-	printf '[{"path": "manifests", "status": 302, "headers": {"Location": "http://%s/"}}]' "$realm" >between/rules
-	SSL_CERT_FILE=between/ca.pem run coracle pull --authfile auth.json "docker://$between/lab/box:1"
-	[[ $status == 1 && $output == *'redirects to a place without TLS [registry]'* && ! -s realm/log ]]
-}
-
-@test "whom the registry redirects to gets no login, also if it asks for one" {
-	local to
-	start_between other "$registry"
-	to=$between
-	start_between between "$registry"
-	for login in '{"token": "alice:pass:word"}' '{"basic": "alice:pass:word"}'; do
-		rm -rf cache other/login
-		echo "$login" >between/login
-		printf '[{"path": "^/v2/lab/box/blobs/(sha256:.*)", "status": 307, "headers": {"Location": "http://%s/v2/lab/box/blobs/%s"}}]' \
-			"$to" "$(part_of_box config)" >between/rules
-		auth_file auth.json "$between" alice:pass:word
-		: >other/log
-		# The configuration comes, and the layers are something else.
-		run coracle pull --plain-http --authfile auth.json "docker://$between/lab/box:1"
-		[[ $status == 1 && $output == *'[digest]'* ]]
-		[[ -s other/log && $(asked other . | sort -u) == '- -' ]]
-		rm -rf cache
-		: >other/log
-		cp between/login other/login
-		run coracle pull --plain-http --authfile auth.json "docker://$between/lab/box:1"
-		[[ $status == 1 && $output == *'redirects to a place that does not give it out (401)'*'[registry]'* ]]
-		[[ $(asked other .) == '- -' ]]
-	done
+	cp -a "$BATS_FILE_TMPDIR"/{base,arch-here,arch-there} .
+	layout_of one "?$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/one:1" one.sif
+	[[ $(inside_of one.sif etc/arch) == "$here" ]]
+	layout_of both "?$there:base,arch-there" "?$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/both:1" both.sif
+	[[ $(inside_of both.sif etc/arch) == "$here" ]]
+	coracle pull --plain-http --arch "$there" "docker://$registry/silent/both:1" there.sif
+	[[ $(inside_of there.sif etc/arch) == "$there" ]]
+	layout_of saying "?$here:base" "$here:base,arch-here"
+	coracle pull --plain-http "docker://$registry/silent/saying:1" saying.sif
+	[[ $(inside_of saying.sif etc/arch) == "$here" ]]
+	layout_of foreign "?s390x:arch-there"
+	run coracle pull --plain-http "docker://$registry/silent/foreign:1" foreign.sif
+	[[ $status == 1 && $output == *"s390x"*"$here"*'[image-arch]'* && ! -e foreign.sif ]] || { echo "$output"; return 1; }
 }
 
 @test "what the registry refuses is said in words, and how to get on" {
@@ -412,6 +255,10 @@ manifest_of_box() {
 	run script -qec "stty cols 150; coracle pull --plain-http docker://$between/lab/box:1" /dev/null
 	[[ $status == 0 ]]
 	grep -qE 'docker://127[^ ]* \[.*\] [0-9.]+ MiB/[0-9.]+ MiB [0-9.]+ MiB/s [0-9]+s' <<<"$output"
+	[[ $output == *'packing box_1.sif ['* && $output == *'box_1.sif sha256:'* ]]
+	rm -r cache box_1.sif
+	run script -qec "coracle --quiet pull --plain-http docker://$between/lab/box:1" /dev/null
+	[[ $status == 0 && -z $output && -s box_1.sif ]]
 }
 
 @test "a registry that gives out no parts gives out the whole again, and a part that was wrong is no harm" {

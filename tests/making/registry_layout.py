@@ -2,8 +2,8 @@
 """registry_layout.py [--config FILE] LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
 
 Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those folders, or with several
-platforms an index of such images. A platform is an architecture, or an architecture/variant. What a container runs
-with is in the FILE, if there is one: {"Env": [...], "Cmd": [...], ...}."""
+platforms an index of such images. A platform is an architecture, or an architecture/variant; with a ? in front, an index
+does not say it. What a container runs with is in the FILE, if there is one: {"Env": [...], "Cmd": [...], ...}."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ def root(entry):
 
 
 def image(layout, platform, folders, running):
-    architecture, _, variant = platform.partition("/")
+    architecture, _, variant = platform.lstrip("?").partition("/")
     layers, diff_ids = [], []
     for folder in folders:
         packed = io.BytesIO()
@@ -56,10 +56,13 @@ def image(layout, platform, folders, running):
         "config": {"mediaType": OCI + "config.v1+json", **put(layout, json.dumps(config).encode())},
         "layers": layers,
     }
+    found = {"mediaType": OCI + "manifest.v1+json", **put(layout, json.dumps(manifest).encode())}
+    if platform.startswith("?"):
+        return found
     named = {"os": "linux", "architecture": architecture}
     if variant:
         named["variant"] = variant
-    return {"mediaType": OCI + "manifest.v1+json", **put(layout, json.dumps(manifest).encode()), "platform": named}
+    return {**found, "platform": named}
 
 
 def main():
@@ -73,7 +76,7 @@ def main():
     for text in images:
         platform, _, folders = text.partition(":")
         made.append(image(layout, platform, folders.split(","), running))
-    if len(made) == 1:
+    if len(made) == 1 and "platform" in made[0]:
         top = made[0]
     else:
         index = {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": made}

@@ -1,4 +1,5 @@
 # MPI in images: every library that is in use finds its peers, and one that cannot says so.
+bats_require_minimum_version 1.5.0
 load support
 
 RELEASES='bullseye bookworm trixie sid'
@@ -252,6 +253,23 @@ noted() { # TEXT
 	run on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --container="$busybox"
 	((status == 0)) || fail "$output"
 	has_line 'image   no MPI library where the loader looks, or below /opt and /usr/local'
+	# The same as data.
+	run --separate-stderr on-node n1 timeout --foreground 60 as -d "$dir" alice coracle explain --mpi --json --container="$IMG/mpi-bullseye.sif"
+	((status == 0)) && [[ -z $stderr ]] || fail "$output $stderr"
+	python3 - "$output" <<-'PYTHON'
+		import json, sys
+		[line] = sys.argv[1].splitlines()
+		found = json.loads(line)
+		node, image = found["mpi_start"]["node"], found["mpi_start"]["image"]
+		assert found["version"] == 1 and "plan" not in found and image["error"] is None, found
+		assert {"none", "pmi2", "pmix"} <= set(node["types"]) and node["pmix"] and node["default"] in (None, "none"), node
+		verdicts = {library["name"]: {type["type"]: type["verdict"] for type in library["types"]} for library in image["libraries"]}
+		assert verdicts["Open MPI 4.1.0"] == {"pmix": "starts", "pmi2": "fails", "none": "fails"}, verdicts
+		assert verdicts["MPICH 3.4.1"] == {"pmix": "alone", "pmi2": "starts", "none": "alone"}, verdicts
+		assert not any(library["unserved"] for library in image["libraries"]), image
+		[pmix] = image["pmix"]
+		assert pmix["release"].startswith("4.0") and pmix["munge"] is False and pmix["path"].startswith("/usr/lib/"), pmix
+	PYTHON
 }
 
 # What happened to a step of two ranks, in the words of explain.

@@ -407,6 +407,11 @@ directories: allow'
 	has "max_image_size  4096 bytes               partitions.other.max_image_size ($file:5)"
 	has_line "without --container: in $busybox (with defaults=on)"
 	has "images of at most 4096 (partitions.other.max_image_size) [policy]"
+	# Of oneself everybody may ask, and gets the same as without a name.
+	run -0 alice coracle config check "$file" --partition main
+	local unnamed=$output
+	run -0 alice coracle config check "$file" --user alice --partition main
+	prints "$unnamed"
 	sed -i 's/max_image_size/max_size/' "$file"
 	run -1 alice coracle config check "$file"
 	has "coracle: $file:5:5: partitions.other: unknown field \`max_size\`, expected one of"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # The site's store: what users put in, who may read it, and what runs.
 
+bats_require_minimum_version 1.5.0
 load support.bash
 
 setup_file() {
@@ -222,6 +223,28 @@ in_store() {
 	denied config 'writable by others than root' coracle cp "$busybox" more.sif
 	rm /usr/local/bin/scan
 	denied config 'cannot be read' coracle cp "$busybox" more.sif
+}
+
+@test "cp and ls print what is stored as JSON of the form in docs/json.md, and nothing else on standard output" {
+	run --separate-stderr alice coracle cp --json "$busybox" box.sif
+	((status == 0 && ${#lines[@]} == 1)) || fail "$output"
+	local copied=$output
+	run --separate-stderr alice coracle ls --json
+	((status == 0 && ${#lines[@]} == 1)) || fail "$output"
+	[[ -z $stderr ]] || fail "$stderr"
+	python3 - "$copied" "$output" "$(sha256sum "$busybox" | cut -d' ' -f1)" "$(stat -c %s "$busybox")" <<-'PYTHON'
+		import json, re, sys
+		copied, listed = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+		assert copied.pop("version") == listed["version"] == 1 and set(listed) == {"version", "images"}, listed
+		[image] = listed["images"]
+		assert image.pop("path") == "/var/lib/coracle/store/alice/box.sif", image
+		assert copied == image, (copied, image)
+		assert set(image) == {"name", "size", "digest", "stored", "uid", "holds", "signers", "scanned", "verity"}, image
+		assert image["digest"] == "sha256:" + sys.argv[3] and image["size"] == int(sys.argv[4]), image
+		assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", image["stored"]), image
+	PYTHON
+	run --separate-stderr alice coracle cp --json "$busybox" box.sif
+	((status == 1)) && [[ -z $output && $stderr == *'[store]'* ]] || fail "$output $stderr"
 }
 
 @test "an image that changes while it is copied: what is scanned is what is kept" {

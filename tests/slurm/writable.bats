@@ -141,6 +141,7 @@ a_disk() {
 	local top=/var/tmp/coracle-overlay
 	same_mounts() { :; } # the disk is there
 	refused bind "/no/such: does not exist on this node" srun -n1 -w n1 --container="$busybox" --container-overlay=/no/such true
+	has 'coracle: hint: make it before: mkdir, on a disk of the node'
 	refused bind "$top/file: not a folder" srun -n1 -w n1 --container="$busybox" --container-overlay=$top/file true
 	refused bind "$top/bob: cannot be used as an overlay: permission denied" srun -n1 -w n1 --container="$busybox" --container-overlay=$top/bob true
 	refused bind "/etc: cannot be used as an overlay: permission denied" srun -n1 -w n1 --container="$busybox" --container-overlay=/etc true

@@ -30,14 +30,14 @@ use crate::workshop::{self, Owners, Workshop};
 /// The folder of the root file system in the workshop.
 pub const ROOT: &str = "root";
 
-/// What has been put together, and is to become a file.
+/// Parts of an image that become a file.
 #[derive(Debug)]
 pub struct Assembly {
     /// The root file system.
     pub root: Root,
     /// The processor it is for, as Rust calls it.
     pub architecture: String,
-    /// What is to be said of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
+    /// Metadata of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
     /// is: nothing is written there.
     pub conventions: Option<Conventions>,
 }
@@ -50,7 +50,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
         return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
     }
-    let registries = Registries::of(&given.access);
+    let registries = Registries::of(&given.access, given.packing.silent);
     let draft = || Draft::of(&given.output, given.force);
     let work = |workshop: &Workshop, draft: &Draft| {
         let assembly = match &source {
@@ -63,7 +63,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         write(assembly, draft, &given.packing, workshop)
     };
     workshop::make(draft, work, |draft| {
-        if given.silent && !given.json {
+        if given.packing.silent && !given.json {
             return Ok(());
         }
         let bytes = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
@@ -112,7 +112,7 @@ fn size(bytes: u64) -> String {
 
 /// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
 ///
-/// What a definition file is made from can be put together so; a definition file itself cannot.
+/// Sources of a definition file can be put together so; a definition file itself cannot.
 pub fn assemble(
     source: &Source,
     registries: &Registries,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256, SHA512};
 
-/// What some bytes must hash to.
+/// Hash that some bytes must have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -60,14 +60,14 @@ impl Digest {
         &self.digits
     }
 
-    /// What these bytes hash to, by the same algorithm.
+    /// Hash of these bytes by the same algorithm.
     pub fn of_same_kind(&self, bytes: &[u8]) -> Self {
         let mut sum = self.sum();
         sum.update(bytes);
         sum.finish()
     }
 
-    /// What bytes hash to by sha256.
+    /// SHA-256 of bytes.
     pub fn sha256(bytes: &[u8]) -> Self {
         let mut sum = Sum::sha256();
         sum.update(bytes);
@@ -104,7 +104,7 @@ impl Sum {
         self.context.update(bytes);
     }
 
-    /// What all of them hash to.
+    /// Hash of all of them.
     pub fn finish(self) -> Digest {
         use std::fmt::Write;
         let mut digits = String::new();

@@ -21,7 +21,7 @@ use crate::source::looks_like_definition;
 
 /// Before the umask, as Apptainer has it: a SIF may be executed.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
-/// How many names are tried for a file that has to have one while it is made.
+/// Number of names that are tried for a file that has to have one while it is made.
 const TRIES: u32 = 100;
 /// Extensions of names that belong to other formats, and to definition files.
 const OTHERS: [&str; 12] =
@@ -41,13 +41,13 @@ pub struct Draft {
     place: Option<Place>,
 }
 
-/// Where a file is to be.
+/// Place of the file to be.
 #[derive(Debug)]
 struct Place {
     folder: File,
     name: OsString,
     replace: bool,
-    /// What it is called while it is made, if it has to be called something.
+    /// Name while it is made, if it has to have one.
     named: Option<OsString>,
 }
 
@@ -84,7 +84,7 @@ impl Draft {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
     }
 
-    /// What the file is to be called, as it was typed.
+    /// Name that the file will have, as it was typed.
     pub fn typed(&self) -> &str {
         &self.typed
     }

@@ -17,6 +17,7 @@ mod inspect;
 mod layer;
 mod oci;
 mod output;
+mod packing;
 mod parts;
 mod platform;
 mod pull;

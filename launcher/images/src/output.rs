@@ -1,4 +1,4 @@
-//! What commands print: nothing of an image gets to a terminal that could steer it.
+//! Output of commands: nothing of an image gets to a terminal that could steer it.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;

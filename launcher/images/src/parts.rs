@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::output;
 use crate::subject::Subject;
 
-/// How many bytes are copied at once.
+/// Number of bytes that are copied at once.
 const BUFFER: usize = 1 << 20;
 /// The longest object that is looked at for being text, in bytes.
 const MAX_TEXT: u64 = 1 << 20;

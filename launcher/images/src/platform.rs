@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::oci::null_is_default;
 
-/// What an image of an index is for.
+/// Platform of an image in an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The processor.
@@ -55,7 +55,7 @@ impl Wanted {
         &self.architecture
     }
 
-    /// Whether an image whose configuration names `architecture` is for it.
+    /// True if an image whose configuration names `architecture` is for it.
     pub fn is(&self, architecture: &str) -> bool {
         architecture == self.architecture
     }

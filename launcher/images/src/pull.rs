@@ -19,7 +19,7 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
     if given.descriptor.is_none() {
         draft::check_name(&path)?;
     }
-    let registries = Registries::of(&given.access);
+    let registries = Registries::of(&given.access, given.packing.silent);
     let draft = || match given.descriptor {
         Some(descriptor) => Draft::inherited(descriptor, name.typed()),
         None => Draft::of(&path, given.force),
@@ -29,6 +29,9 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
         build::write(assembly, draft, &given.packing, workshop)
     };
     workshop::make(draft, work, |draft| {
+        if given.packing.silent && !given.json && given.descriptor.is_none() {
+            return Ok(());
+        }
         let size = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
         let digest = draft::digest(draft, 0, size)?;
         if given.json {
@@ -40,7 +43,7 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
 
 /// Says which manifest it would take.
 pub fn resolve(given: &Pull) -> Result<ExitCode, Refusal> {
-    println!("{}", Registries::of(&given.access).resolve(&name(given)?)?);
+    println!("{}", Registries::of(&given.access, true).resolve(&name(given)?)?);
     Ok(ExitCode::SUCCESS)
 }
 

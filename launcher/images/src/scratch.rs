@@ -25,9 +25,9 @@ use crate::draft::unwritable;
 
 /// Random number of this start of the machine (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// How much of it is in a name.
+/// Number of its digits in a name.
 const DIGITS: usize = 8;
-/// How many directories are tried: each could be swept between being made and being locked.
+/// Number of directories that are tried: each could be swept between being made and being locked.
 const TRIES: u32 = 10;
 
 /// The directory of a workshop, which is locked as long as anybody works in it.
@@ -69,7 +69,7 @@ impl Scratch {
         Err(refuse(&Errno::EBUSY.into()))
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -10,7 +10,7 @@ use coracle::report::Refusal;
 
 use crate::draft::{Draft, unwritable};
 
-/// What starts a SIF that is executed.
+/// Line that starts a SIF that is executed.
 const LAUNCH: &[u8] = b"#!/usr/bin/env run-singularity\n";
 /// As many as Apptainer makes room for.
 const SLOTS: usize = 48;
@@ -30,11 +30,11 @@ pub struct Object {
     pub name: String,
     /// All of it.
     pub bytes: Vec<u8>,
-    /// What is special to its type.
+    /// Fields that are special to its type.
     pub extra: Vec<u8>,
 }
 
-/// What is known of an image when its file is laid out.
+/// Known properties of an image when its file is laid out.
 #[derive(Debug)]
 pub struct Layout {
     /// In front of the root file system.
@@ -48,7 +48,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Where the root file system begins.
+    /// Place at which the root file system begins.
     pub fn root_at(&self) -> u64 {
         let end = self.objects.iter().fold(DATA_AT, |at, object| at + object.bytes.len() as u64);
         end.next_multiple_of(PAGE)

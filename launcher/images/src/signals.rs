@@ -7,7 +7,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// What ends programs, and people send.
+/// Signals that end programs, and that people send.
 pub const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// Holds back what ends programs, until it is dropped.
@@ -28,7 +28,7 @@ impl Held {
         Ok(Self { set, before, line })
     }
 
-    /// Whether one waits.
+    /// True if one waits.
     pub fn pending(&self) -> bool {
         let mut one = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut one, PollTimeout::ZERO), Ok(count) if count > 0)

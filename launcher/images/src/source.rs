@@ -1,4 +1,4 @@
-//! What an image is made from, by what somebody typed.
+//! Source of an image, by what somebody typed.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ pub enum Source {
     Image(PathBuf),
     /// A definition file.
     Definition(PathBuf),
-    /// What `docker save` writes.
+    /// Archive of `docker save`.
     DockerArchive(PathBuf),
     /// An OCI image layout: its folder, and which image of it.
     Layout(PathBuf, Option<String>),
@@ -36,7 +36,7 @@ pub enum Source {
     Registry(String),
 }
 
-/// Where the magic of a tar file is (POSIX, pax, "ustar Interchange Format").
+/// Place of the magic of a tar file (POSIX, pax, "ustar Interchange Format").
 const USTAR_AT: usize = 257;
 const USTAR: &[u8] = b"ustar";
 
@@ -135,7 +135,7 @@ pub fn is_compressed(start: &[u8]) -> bool {
     [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"].iter().any(|magic| start.starts_with(magic))
 }
 
-/// Whether the first line that says something is a header's.
+/// True if the first line that says something is a header's.
 pub fn looks_like_definition(start: &[u8]) -> bool {
     let text = String::from_utf8_lossy(start);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

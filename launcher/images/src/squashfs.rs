@@ -10,21 +10,22 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
 use crate::draft::{Draft, unwritable};
+use crate::packing;
 use crate::root::{Definitions, Owner, Root};
 use crate::workshop::run_program;
 
-/// Where Debian and others have it, if PATH does not say so.
+/// Package of the program in Debian and others.
 const PACKAGE: &str = "squashfs-tools";
 /// Of zstd's 22 levels, the one behind which a file gets little smaller and takes far longer (docs/packing.md).
 const ZSTD_LEVEL: u32 = 9;
-/// What is no permission bit of a mode.
+/// Bits of a mode that are no permissions.
 const TYPE: u32 = !0o7777;
-/// Where a squashfs says how long it is (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
+/// Place of a squashfs's length (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
 const BYTES_USED: u64 = 40;
 
-/// How much may stand in a command line: Linux takes 2 MiB, environment included (execve(2)).
+/// Limit of a command line: Linux takes 2 MiB, environment included (execve(2)).
 const MOST_WORDS: usize = 1 << 20;
-/// What a squashfs is filled up to.
+/// Size to whose multiple a squashfs is filled up.
 const PADDED: u64 = 4096;
 
 /// Packs `root` into `draft`, from byte `offset` on; answers how many bytes it takes.
@@ -42,7 +43,7 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     let mut words: Vec<OsString> = vec![root.path().into(), draft.path().into()];
     let mut add = |text: &str| words.extend(text.split(' ').map(OsString::from));
     add(&format!(
-        "-noappend -no-progress -quiet -exit-on-error -no-exports -no-recovery -offset {offset} -comp {} -b {}",
+        "-noappend -quiet -exit-on-error -no-exports -no-recovery -offset {offset} -comp {} -b {}",
         packing.compression, packing.block_size.0
     ));
     let usual = (packing.compression == Compression::Zstd).then_some(ZSTD_LEVEL);
@@ -72,7 +73,8 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     words.extend(["-pf".into(), definitions.into_os_string()]);
     words.extend(named.into_iter().flat_map(|word| ["-p".into(), word]));
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
-    run_program("mksquashfs", PACKAGE, &words, |_| {}).map_err(|refusal| {
+    let packed = packing::shown(draft.typed(), packing.silent, |show| run_program("mksquashfs", PACKAGE, &words, show));
+    packed.map_err(|refusal| {
         let of_file =
             ["Could not open ", "Failed to read ", "Cannot stat "].iter().any(|text| refusal.cause.contains(text));
         if of_file && refusal.hint.is_none() {
@@ -93,7 +95,7 @@ fn length_of(file: &File, offset: u64) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Whether the folder says something else of a file than the image is to say.
+/// True if the folder says something else of a file than the image is to say.
 fn differs(root: &Root, path: &Path, owner: Owner, mode: u32) -> bool {
     // Below the folder itself: a link on the way would be one of the image's, and those are written down themselves.
     let Ok(found) = root.path().join(path).symlink_metadata() else { return false };

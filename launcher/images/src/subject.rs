@@ -15,13 +15,13 @@ use nix::fcntl::OFlag;
 /// An open file that starts like an image.
 #[derive(Debug)]
 pub struct Subject {
-    /// What the user called it.
+    /// Name as the user typed it.
     pub typed: String,
     /// The file.
     pub file: File,
-    /// What it was when it was opened.
+    /// Metadata at the time of opening.
     pub found: Metadata,
-    /// What it is.
+    /// Form of the file.
     pub form: Form,
 }
 
@@ -83,7 +83,7 @@ impl Subject {
         Ok(Self { typed, file, found, form })
     }
 
-    /// How long it is, in bytes.
+    /// Length in bytes.
     pub fn length(&self) -> u64 {
         self.found.len()
     }

@@ -24,7 +24,7 @@ use crate::layer::tar::{Entry, Kind, malformed};
 use crate::layer::{Applier, Meaning, Named};
 use crate::root::{Device, Owner};
 
-/// What comes between the list and what is in the files.
+/// Line between the list and the contents of the files.
 const MARK: &[u8] = b"#\n# START OF DATA - DO NOT MODIFY\n#\n";
 /// The longest line: a path and a target of a link, with a backslash before each byte.
 const LINE: u64 = 32 << 10;
@@ -180,7 +180,7 @@ fn line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
     Ok(Some(Line { name: plain(&name), rest }))
 }
 
-/// Whether the blank at the end has a backslash before it that is none itself.
+/// True if the blank at the end has a backslash before it that is none itself.
 fn is_escaped(name: &[u8]) -> bool {
     name[..name.len() - 1].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
@@ -195,7 +195,7 @@ fn plain(name: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// What a line says, and of a file where its contents are.
+/// Entry of a line, and of a file the place of its contents.
 fn entry(line: Line) -> io::Result<(Entry, u64)> {
     let wrong = || malformed("is listed by unsquashfs in a way that is not known here");
     if let Some(target) = line.rest.strip_prefix(b"L ") {

@@ -1,4 +1,4 @@
-//! Where an image is made: a folder that vanishes, and a process that is root there.
+//! Workshop for an image: a directory that vanishes, and a process that is root there.
 //!
 //! The process is root in a user namespace (user_namespaces(7)): over what its user may change anyway, and nothing else.
 //! Whoever has a range of ids in subuid(5) has other owners there, too; root has all of them. Where the kernel allows
@@ -27,12 +27,12 @@ use crate::scratch::Scratch;
 use crate::signals::ENDING;
 use crate::{BAD, WRONG};
 
-/// How long the two processes wait for each other before the work begins.
+/// Time for which the two processes wait for each other before the work begins.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As shells have it, a signal's number is added to this.
 const BY_SIGNAL: i32 = 128;
 
-/// Whose files the process can make in its namespace.
+/// Owners of files that the process can make in its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
     /// Everybody's: it was started by root.
@@ -45,12 +45,12 @@ pub enum Owners {
     Own,
 }
 
-/// Where an image is made.
+/// Workshop for an image.
 #[derive(Debug)]
 pub struct Workshop {
     /// A folder of the process' own.
     pub folder: PathBuf,
-    /// Whose files can be made there.
+    /// Owners of files that can be made there.
     pub owners: Owners,
     /// Why there is no user namespace, if there is none.
     pub denied: Option<Refusal>,
@@ -244,7 +244,7 @@ fn map(worker: Pid) -> Result<Owners, Refusal> {
     Ok(Owners::Root)
 }
 
-/// Whether shadow's programs have given `worker` the ranges that subuid(5) and subgid(5) have for this user. They hold
+/// True if shadow's programs have given `worker` the ranges that subuid(5) and subgid(5) have for this user. They hold
 /// the privilege that this takes, and they check the files themselves.
 fn map_range(worker: Pid, uid: u32, gid: u32) -> bool {
     let name = User::from_uid(uid.into()).ok().flatten().map(|user| user.name);

@@ -21,16 +21,16 @@ const LAUNCH: &str = "/run/coracle/slurm/launch";
 /// plugin in srun, sbatch and salloc puts them back, because the tasks that these start are to have them.
 const ASIDE: [(&str, &str); 2] = [("LD_PRELOAD", "SLURM_CORACLE_LD_PRELOAD"), ("LD_AUDIT", "SLURM_CORACLE_LD_AUDIT")];
 
-/// How the node's commands are started.
+/// Start of the node's commands.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Launch {
     /// The node's loader (ld.so(8)).
     loader: String,
-    /// Where it finds libraries, in its own notation.
+    /// Search path of its libraries, in its own notation.
     library_path: String,
     /// The folder of the commands.
     bin: String,
-    /// Whether the loader knows `--argv0` (glibc 2.33).
+    /// True if the loader knows `--argv0` (glibc 2.33).
     argv0: bool,
 }
 

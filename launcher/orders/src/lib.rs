@@ -1,4 +1,4 @@
-//! What people type about making images.
+//! Command-line arguments for making images.
 //!
 //! `coracle` parses it, and hands it over to `coracle-images`, which has what takes networks and archives: nothing of
 //! that is in the program that root starts for jobs.
@@ -20,12 +20,12 @@ const CONFIG: &str = match option_env!("CORACLE_CONFIG") {
     Some(path) => path,
     None => "/etc/coracle/coracle.yaml",
 };
-/// Where the store's service listens.
+/// Socket of the store's service.
 const SOCKET: &str = "/run/coracle/store.sock";
 /// For how many seconds a registry may send nothing.
 const STALL: u32 = 60;
 
-/// What there is to do.
+/// Orders for the other program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Order {
     /// `coracle pull`
@@ -54,26 +54,30 @@ impl Order {
     }
 }
 
-/// How the root file system is packed.
+/// Packing of the root file system.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Packing {
-    /// How files are compressed
+    /// Compressor of the files
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Compression::Zstd)]
     pub compression: Compression,
-    /// How much it tries, in the compressor's own numbers (default: 9 of zstd, else the compressor's)
+    /// Effort, in the compressor's own numbers (default: 9 of zstd, else the compressor's)
     #[arg(long, value_name = "N")]
     pub level: Option<u32>,
-    /// How many bytes are compressed together: 4K to 1M, a power of two
+    /// Number of bytes that are compressed together: 4K to 1M, a power of two
     #[arg(long, value_name = "BYTES", default_value = "128K")]
     pub block_size: BlockSize,
-    /// How many processors may work (default: those that this process may use)
+    /// Number of processors that may work (default: those that this process may use)
     #[arg(long, value_name = "N")]
     pub processors: Option<u32>,
+    /// True if neither progress nor what was made is printed.
+    #[arg(skip)]
+    pub silent: bool,
 }
 
 impl Default for Packing {
     fn default() -> Self {
-        Self { compression: Compression::Zstd, level: None, block_size: BlockSize(128 << 10), processors: None }
+        let block_size = BlockSize(128 << 10);
+        Self { compression: Compression::Zstd, level: None, block_size, processors: None, silent: false }
     }
 }
 
@@ -125,7 +129,7 @@ impl FromStr for BlockSize {
     }
 }
 
-/// How registries are spoken to.
+/// Access to registries.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Access {
     /// Speak HTTP without TLS to the registry that is named: whoever is on the way can read and change what is said
@@ -147,7 +151,7 @@ pub struct Access {
     pub config: PathBuf,
 }
 
-/// What `coracle pull` was given.
+/// Arguments of `coracle pull`.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Pull {
     /// The image: docker://[REGISTRY/]REPOSITORY[:TAG|@DIGEST]
@@ -158,7 +162,7 @@ pub struct Pull {
     /// Put it into the site's store, under this name (default: as the file would be called), and keep no file
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["output", "force"])]
     pub store: Option<OsString>,
-    /// Where the store's service listens
+    /// Socket of the store's service
     #[arg(long, value_name = "PATH", default_value = SOCKET, hide = true)]
     #[serde(with = "bytes")]
     pub socket: PathBuf,
@@ -174,10 +178,10 @@ pub struct Pull {
     /// Print what was made as JSON
     #[arg(long)]
     pub json: bool,
-    /// How the registry is spoken to.
+    /// Access to the registry.
     #[command(flatten)]
     pub access: Access,
-    /// How it is packed.
+    /// Packing of the image.
     #[command(flatten)]
     pub packing: Packing,
 }
@@ -202,7 +206,7 @@ impl Pull {
     }
 }
 
-/// What the file of an image is called if nobody says so: its last name, and the tag, or the beginning of its digest.
+/// Name of an image's file if nobody gives one: the image's last name, and the tag, or the beginning of its digest.
 pub fn file_name(image: &str) -> String {
     let name = image.strip_prefix("docker://").unwrap_or(image);
     let (name, digest) = name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
@@ -214,13 +218,13 @@ pub fn file_name(image: &str) -> String {
     text.chars().map(|known| if known.is_ascii_alphanumeric() || "._-".contains(known) { known } else { '_' }).collect()
 }
 
-/// What `coracle build` was given.
+/// Arguments of `coracle build`.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Build {
     /// The SIF to write
     #[serde(with = "bytes")]
     pub output: PathBuf,
-    /// What to make it from: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
+    /// Source: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
     /// oci:FOLDER[:TAG], oci-archive:FILE or docker://IMAGE
     pub source: OsString,
     /// Replace the file if there is one
@@ -232,24 +236,21 @@ pub struct Build {
     /// Apptainer's flag for a directory instead of a file, which is refused
     #[arg(long, hide = true)]
     pub sandbox: bool,
-    /// Nothing is said of what was made.
-    #[arg(skip)]
-    pub silent: bool,
     /// Leave out %test of a definition file
     #[arg(short = 'T', long)]
     pub notest: bool,
     /// A value for {{ NAME }} in a definition file: NAME=VALUE
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub arguments: Vec<String>,
-    /// How a registry is spoken to.
+    /// Access to a registry.
     #[command(flatten)]
     pub access: Access,
-    /// How it is packed.
+    /// Packing of the image.
     #[command(flatten)]
     pub packing: Packing,
 }
 
-/// What `coracle inspect` was given.
+/// Arguments of `coracle inspect`.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Inspect {
     /// The image: a SIF or squashfs
@@ -278,15 +279,15 @@ pub struct Inspect {
     pub test: bool,
 }
 
-/// What `coracle sif` was given.
+/// Arguments of `coracle sif`.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Sif {
-    /// What to do.
+    /// Action on the parts.
     #[command(subcommand)]
     pub what: SifVerb,
 }
 
-/// What can be done with the parts of a SIF.
+/// Actions on the parts of a SIF.
 #[derive(Debug, Clone, Serialize, Deserialize, Subcommand)]
 pub enum SifVerb {
     /// List the data objects of a SIF
@@ -308,7 +309,7 @@ pub enum SifVerb {
     },
 }
 
-/// What `coracle sign` was given.
+/// Arguments of `coracle sign`.
 #[derive(Debug, Clone, Serialize, Deserialize, Args)]
 pub struct Sign {
     /// The SIF, which gets the signature

@@ -1,4 +1,4 @@
-//! Where both programs look for folders of the user's, by variables.
+//! Directories of the user's that both programs look for, by variables.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// What is kept for another time: CORACLE_CACHEDIR, or coracle in XDG_CACHE_HOME or ~/.cache. Nothing, if none is set.
+/// Directory for what is kept for another time: CORACLE_CACHEDIR, or coracle in XDG_CACHE_HOME or ~/.cache. Nothing, if
+/// none is set.
 ///
 /// The password file is not asked: it knows another name for whoever is root in a user namespace.
 pub fn cache() -> Option<PathBuf> {
@@ -17,7 +18,7 @@ pub fn cache() -> Option<PathBuf> {
     Some(std::path::absolute(&folder).unwrap_or(folder))
 }
 
-/// What is gone at the end: CORACLE_TMPDIR, TMPDIR, or /tmp.
+/// Directory for what is gone at the end: CORACLE_TMPDIR, TMPDIR, or /tmp.
 pub fn scratch() -> PathBuf {
     ["CORACLE_TMPDIR", "TMPDIR"].into_iter().find_map(variable).unwrap_or_else(|| "/tmp".into())
 }

@@ -42,7 +42,7 @@ pub struct Mounted {
     pub owners: Owners,
 }
 
-/// Where the kernel reads one filesystem, or one tree, from.
+/// Origin of a filesystem, or of a tree, for the kernel.
 #[derive(Debug)]
 enum Source {
     Loop(LoopDevice, Filesystem),
@@ -53,7 +53,7 @@ enum Source {
     Directory(OwnedFd),
 }
 
-/// Whose rights count when root looks something up in an image.
+/// Rights that count when root looks something up in an image.
 #[derive(Debug, Clone, Copy)]
 pub enum Rights<'a> {
     /// Root's: the image is a filesystem of its own.
@@ -113,7 +113,7 @@ impl Disk {
         Self { layers, map: OnceCell::new() }
     }
 
-    /// Whether a process of the user's reads it while it is mounted.
+    /// True if a process of the user's reads it while it is mounted.
     pub fn is_served(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer, Source::Fuse(..)))
     }
@@ -273,7 +273,7 @@ impl Source {
         }
     }
 
-    /// Where in its mount the tree starts.
+    /// Start of the tree in its mount.
     fn top(&self, name: &str, tree: &OwnedFd) -> Result<OwnedFd, Refusal> {
         match self {
             // What `apptainer overlay create` makes has the folders upper and work of an overlay.
@@ -339,7 +339,7 @@ fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: 
     context.mount(ONLY_READ)
 }
 
-/// Whether the kernel mounts this erofs from its file; if not, it goes on a loop device.
+/// True if the kernel mounts this erofs from its file; if not, it goes on a loop device.
 ///
 /// On a loop device, an erofs that is changed after it was looked at can name any block device of the node as a part of
 /// itself, and Linux before 6.4 may open that as root (erofs_init_device; later kernels look for all parts in the

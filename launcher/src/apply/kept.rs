@@ -29,7 +29,7 @@ const UPPER: &str = "upper";
 const WORK: &str = "work";
 /// The file whose lock keeps other containers out while one is mounted.
 const LOCK: &str = ".coracle.lock";
-/// How often a directory that is being mounted by another process is tried again, each time after 10 ms.
+/// Number of tries for a directory that is being mounted by another process, each after 10 ms.
 const LOCK_TRIES: u32 = 300;
 /// The most that is removed of the last time's `work`: directories in each other, and names.
 const MAX_DEPTH: u32 = 8;

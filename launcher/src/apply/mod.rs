@@ -62,7 +62,7 @@ pub fn unusable(name: &str, image: BorrowedFd<'_>, target: &Path, error: &sys::E
     }
 }
 
-/// What was opened for a plan.
+/// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// One for each sighting; nothing for what is made here.

@@ -28,8 +28,9 @@ pub(super) const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..O
 /// Source of the file systems that are made for a container, in mount tables. The one at `/dev` is what
 /// [`crate::join`] knows a container by.
 pub const SOURCE: &str = "coracle";
-/// Where it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked there
-/// would be all that the umount after pivot_root takes away, and the node's root would stay on top of the container's.
+/// Place at which it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked
+/// there would be all that the umount after pivot_root takes away, and the node's root would stay on top of the
+/// container's.
 const PLACE: &str = "/sys";
 /// The most that mount points and account files may take of the node's memory.
 const SIZE: &str = "8m";
@@ -224,7 +225,7 @@ pub(super) fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -
     context.string(c"workdir", &by_descriptor(work))
 }
 
-/// Where things are attached that only have to be attached somewhere.
+/// Place at which things are attached that only have to be attached somewhere.
 pub fn place() -> sys::Result<OwnedFd> {
     sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
@@ -256,7 +257,7 @@ pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
 
 /// Makes `path` in the layer, with the folders above it.
 ///
-/// Where overlay merges a folder, it shows the upper one's mode and owner: so a folder that the image has, too, gets
+/// For a folder that overlay merges, it shows the upper one's mode and owner: so a folder that the image has, too, gets
 /// the image's.
 fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
     let mut so_far = PathBuf::new();
@@ -342,7 +343,7 @@ pub fn enter(root: BorrowedFd<'_>, namespace: &MountNamespace) -> Result<(), Ref
     }
 }
 
-/// Where the node itself runs from the initial ramfs there is nothing to pivot away from (pivot_root(2)): then the
+/// A node that itself runs from the initial ramfs has nothing to pivot away from (pivot_root(2)): then the
 /// container's root is stacked on top of it. Who enters the namespace starts at the top of that stack
 /// (setns(2) resets the root), and cannot take a mount away without CAP_SYS_ADMIN.
 fn replace(root: BorrowedFd<'_>) -> sys::Result<()> {

@@ -23,13 +23,13 @@ use nix::sys::stat::Mode;
 
 use crate::slurm_client;
 
-/// What our comments begin with.
+/// Start of our comments.
 const MARK: &str = "coracle:";
-/// How long Slurm may take to answer. The processes that ask it are gone by then, whatever they wait for.
+/// Time limit for Slurm's answer. The processes that ask it are gone by then, whatever they wait for.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long they may take to be gone.
+/// Time limit for them to be gone.
 const PARTING: Duration = Duration::from_millis(100);
-/// How often the step is looked at meanwhile: with the last task it is over, and its control groups have to be empty.
+/// Time between looks at the step meanwhile: with the last task it is over, and its control groups have to be empty.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Group ids that are no group's on any system, "nobody" of today's and of older ones.
 const NOBODYS: [u32; 3] = [65534, 65533, 4_294_967_294];
@@ -206,7 +206,7 @@ struct Program {
 /// A job as scontrol shows it.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
-    /// What means this job and no other: the number of an array or of a heterogeneous job stands for all of its parts.
+    /// Name of this job and no other: the number of an array or of a heterogeneous job stands for all of its parts.
     name: String,
     comment: Option<String>,
 }

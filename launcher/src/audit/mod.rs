@@ -29,19 +29,19 @@ pub use comment::Comment;
 pub use record::{Bind, Record, Verdict};
 pub use show::{Asked, main, since};
 
-/// How long the user database may take to say a name, once no task waits for us.
+/// Time limit for the user database to say a name, once no task waits for us.
 const NAMING: Duration = Duration::from_secs(2);
 
-/// What is known of a step when it is written down.
+/// Facts about a step when it is written down.
 #[derive(Default)]
 pub struct Entry<'a> {
-    /// What the node calls the user; it is looked up if it is not known.
+    /// User's name on the node; it is looked up if it is not known.
     pub user: Option<&'a str>,
-    /// Where the image's file is.
+    /// Path of the image's file.
     pub path: Option<PathBuf>,
     /// The file's digest.
     pub digest: Option<Digest>,
-    /// Whose signatures it has.
+    /// Signers of the image.
     pub signers: Option<Vec<String>>,
     /// The step whose container it is.
     pub joins: Option<u32>,
@@ -51,9 +51,9 @@ pub struct Entry<'a> {
     pub settings: Option<(&'a Settings, &'a Config)>,
     /// Why it was refused, if it was.
     pub refusal: Option<&'a Refusal>,
-    /// What was done.
+    /// Plan that was carried out.
     pub plan: Option<&'a Plan>,
-    /// How long each phase took.
+    /// Duration of each phase.
     pub clock: Option<&'a Clock>,
 }
 
@@ -64,7 +64,7 @@ pub struct Trail<'a> {
     log_plan: bool,
     audit: Audit,
     common: Record,
-    /// Whether what the tasks get is in the file; nothing before that was tried.
+    /// Result of writing what the tasks get into the file; nothing before that was tried.
     kept: Option<Result<(), Refusal>>,
 }
 
@@ -162,7 +162,7 @@ impl<'a> Trail<'a> {
     }
 }
 
-/// What the node calls the job's user.
+/// Name of the job's user on the node.
 fn name(start: &Start) -> Option<String> {
     let proxy = Proxy::start(&start.identity, Instant::now() + NAMING).ok()?;
     proxy.account(&[]).ok()?.name().map(str::to_owned)
@@ -173,7 +173,7 @@ fn options(settings: &Settings, config: Option<&Config>) -> std::collections::BT
     settings.summary(sites).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// What the container shows beside the image, devices, the files of a GPU's driver, and what every container has of the
+/// Binds of the container beside the image, devices, the files of a GPU's driver, and what every container has of the
 /// kernel's.
 fn binds(plan: &Plan) -> Vec<Bind> {
     let shown = plan.mounts.iter().filter(|mount| {
@@ -197,7 +197,7 @@ fn binds(plan: &Plan) -> Vec<Bind> {
     bind.collect()
 }
 
-/// Where device nodes work.
+/// Places at which device nodes work.
 fn devices(plan: &Plan) -> Vec<String> {
     let open = plan.mounts.iter().filter(|mount| !mount.attributes.no_dev);
     open.map(|mount| mount.place.to_string_lossy().into_owned()).collect()

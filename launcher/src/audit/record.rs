@@ -17,7 +17,7 @@ pub const MAX_LEN: usize = 64 * 1024;
 const MAX_SIGNERS: usize = 32;
 const MAX_SIGNER: usize = 256;
 
-/// What a step on a node has been given.
+/// Outcome of a step on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -35,7 +35,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What became of a step with so many tasks, of which so many got in.
+    /// Outcome of a step with so many tasks, of which so many got in.
     pub fn of(refused: bool, entered: u32, tasks: u32) -> Self {
         match (refused, entered) {
             (true, 0) => Self::Refused,
@@ -57,7 +57,7 @@ impl Verdict {
     }
 }
 
-/// What one step on one node was. Texts are as they were, but for bytes that are no UTF-8 (U+FFFD stands for them) and
+/// Record of one step on one node. Texts are as they were, but for bytes that are no UTF-8 (U+FFFD stands for them) and
 /// for the middle of those that are too long (`…`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -79,13 +79,13 @@ pub struct Record {
     /// The image as it was asked for: the user's word.
     #[serde(default)]
     pub image: Option<String>,
-    /// Where the file is that was opened; of a refused step, where it should be.
+    /// Path of the file that was opened; of a refused step, the path at which it should be.
     #[serde(default)]
     pub path: Option<String>,
     /// The SHA-256 of the file, where it is known.
     #[serde(default)]
     pub digest: Option<String>,
-    /// Whose signatures it has, where that was looked at.
+    /// Signers of the image, where they were looked at.
     #[serde(default)]
     pub signers: Option<Vec<String>>,
     /// The step whose container it is, if it has none of its own.
@@ -94,7 +94,7 @@ pub struct Record {
     /// The rule of the policy that allowed it.
     #[serde(default)]
     pub rule: Option<String>,
-    /// What became of it.
+    /// Outcome of the step.
     pub verdict: Verdict,
     /// The kind of the refusal (docs/messages.md).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,31 +102,31 @@ pub struct Record {
     /// The refusal without the words that are in every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// How many nodes the step has.
+    /// Number of nodes of the step.
     #[serde(default)]
     pub nodes: u32,
-    /// How many tasks it has on this one.
+    /// Number of its tasks on this node.
     #[serde(default)]
     pub tasks: u32,
-    /// How many of them got in; nothing, if that was written before they did.
+    /// Number of them that got in; nothing, if that was written before they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<u32>,
     /// The options in effect, of variables the names only.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
-    /// What of the node, or of the memory, the container shows.
+    /// Parts of the node, or of the memory, that the container shows.
     #[serde(default)]
     pub binds: Vec<Bind>,
     /// The node's devices in it.
     #[serde(default)]
     pub devices: Vec<String>,
-    /// How many binds there was no room for.
+    /// Number of binds for which there was no room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
     /// Containers that were built for it, if not one: where the step runs was known too late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds: Option<u32>,
-    /// How long each phase took.
+    /// Duration of each phase.
     #[serde(default)]
     pub microseconds: BTreeMap<String, u64>,
 }
@@ -134,9 +134,9 @@ pub struct Record {
 /// One thing that a container shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
-    /// Where it is on the node, or `tmpfs`.
+    /// Path on the node, or `tmpfs`.
     pub source: String,
-    /// Where it is inside.
+    /// Path inside.
     pub target: String,
     /// `ro` or `rw`.
     pub access: String,

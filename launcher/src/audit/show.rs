@@ -22,7 +22,7 @@ use crate::journal::{IDENTIFIER, RECORD};
 const NOTHING: u8 = 1;
 /// An entry of the journal has the record three times: whole, in fields and as a line.
 const MAX_ENTRY: usize = 8 * MAX_LEN;
-/// Where journalctl is, when PATH does not lead to it.
+/// Places of journalctl, when PATH does not lead to it.
 const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
 
 /// A job, or a step of it.
@@ -75,7 +75,7 @@ struct Lines {
     journal: Option<Child>,
 }
 
-/// What came of reading them.
+/// Result of reading them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
     shown: usize,

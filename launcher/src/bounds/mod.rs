@@ -1,4 +1,4 @@
-//! Where users may bind from (`bind_allow`), and what containers do not show (`bind_deny`).
+//! Bounds of users' binds (`bind_allow`), and what containers do not show (`bind_deny`).
 //!
 //! A source is inside a folder when the very inode is found again beneath the folder's descriptor; paths are only hints
 //! of where to look. It is denied when it lies in a denied folder, and also when a denied folder, or a part of one,
@@ -36,7 +36,7 @@ pub struct Bounds<'a> {
     found: OnceCell<Found>,
 }
 
-/// What the node has of the folders that the rules name.
+/// Node's counterparts of the folders that the rules name.
 struct Found {
     mounts: Mounts,
     root: OwnedFd,
@@ -58,7 +58,7 @@ struct Folder {
     named: PathBuf,
     fd: OwnedFd,
     key: Key,
-    /// Where it really is.
+    /// Real path.
     path: PathBuf,
     /// The folders on the way to it, from the root on, and itself.
     chain: Vec<Key>,
@@ -76,7 +76,7 @@ struct Area {
 }
 
 impl Area {
-    /// Whether one is in the other, so that something is seen through both.
+    /// True if one is in the other, so that something is seen through both.
     fn overlaps(&self, other: &Self) -> bool {
         self.device == other.device && (self.place.starts_with(&other.place) || other.place.starts_with(&self.place))
     }
@@ -92,7 +92,7 @@ impl<'a> Bounds<'a> {
         Self { open, rules, found: OnceCell::new() }
     }
 
-    /// Whether the user may bind this; `shown` is what he calls it.
+    /// Checks that the user may bind this; `shown` is what they call it.
     pub fn allow(&self, source: BorrowedFd<'_>, shown: &str) -> Result<(), Refusal> {
         if self.rules.bind_allow.is_silent() {
             return Ok(());
@@ -108,7 +108,7 @@ impl<'a> Bounds<'a> {
         Err(if names.is_empty() { refusal } else { refusal.hint(format!("allowed are {}", names.join(", "))) })
     }
 
-    /// Whether a container may show this.
+    /// Checks that a container may show this.
     pub fn deny(&self, source: BorrowedFd<'_>, shown: &str) -> Result<(), Refusal> {
         if self.rules.bind_deny.is_silent() {
             return Ok(());
@@ -149,7 +149,7 @@ impl<'a> Bounds<'a> {
         Ok(self.found.get_or_init(|| Found { mounts, root, allow, deny }))
     }
 
-    /// Whether the very inode is found again beneath one of these.
+    /// True if the very inode is found again beneath one of these.
     fn is_inside(&self, found: &Found, source: BorrowedFd<'_>, folders: &[Folder]) -> Decided<bool> {
         let key = key_of(source)?;
         let area = found.mounts.area(source)?;
@@ -201,7 +201,7 @@ fn undecided(shown: &str, rule: &str, unknown: Unknown) -> Refusal {
     Refusal::new(Kind::Policy, shown, format!("whether the rule {rule} allows it cannot be decided: {}", unknown.0))
 }
 
-/// What the node has of these; what it does not have cannot be bound.
+/// Node's counterparts of these; a folder that it does not have cannot be bound.
 fn folders(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Folder>> {
     let mut found = Vec::new();
     for Absolute(named) in list {
@@ -250,9 +250,9 @@ struct Mounts(Vec<Mount>);
 struct Mount {
     id: u64,
     device: String,
-    /// What of the file system is mounted.
+    /// Mounted part of the file system.
     root: PathBuf,
-    /// Where.
+    /// Mount point.
     point: PathBuf,
 }
 

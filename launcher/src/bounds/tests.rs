@@ -12,7 +12,7 @@ use nix::mount::MsFlags;
 
 use super::*;
 
-/// How many paths are decided, for how many choices of rules.
+/// Number of paths that are decided, for a number of choices of rules.
 const PATHS: usize = 100_000;
 const CHOICES: usize = 100;
 

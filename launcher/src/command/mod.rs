@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod apptainer;
+#[cfg(test)]
+mod documented;
 mod mount;
 mod options;
 mod words;
@@ -95,7 +97,7 @@ impl Verb {
         matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
     }
 
-    /// What people read page by page.
+    /// True if people read the output page by page.
     fn is_printing(&self) -> bool {
         matches!(self, Self::Explain(_) | Self::Doctor(_) | Self::Ls(_) | Self::Log(_) | Self::Config(_))
     }
@@ -107,7 +109,7 @@ enum Settings {
     Check(Check),
 }
 
-/// What `coracle config check` was given.
+/// Arguments of `coracle config check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// The file
@@ -134,14 +136,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// Whether more is wanted than to know if the file is right.
+    /// True if more is wanted than to know if the file is right.
     pub fn asks(&self) -> bool {
         [&self.user, &self.partition, &self.account, &self.qos].iter().any(|said| said.is_some())
             || self.image.is_some()
     }
 }
 
-/// What goes with every image.
+/// Arguments that go with every image.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// The options of the table.
@@ -161,7 +163,7 @@ pub struct Common {
     pub rocm: bool,
 }
 
-/// What `coracle exec` was given.
+/// Arguments of `coracle exec`.
 #[derive(Debug, clap::Args)]
 pub struct Exec {
     /// Everything beside the image.
@@ -184,7 +186,7 @@ pub struct Exec {
     pub command: Vec<OsString>,
 }
 
-/// What `coracle run` was given.
+/// Arguments of `coracle run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// Everything beside the image.
@@ -197,7 +199,7 @@ pub struct Run {
     pub arguments: Vec<OsString>,
 }
 
-/// What `coracle shell` was given.
+/// Arguments of `coracle shell`.
 #[derive(Debug, clap::Args)]
 pub struct Shell {
     /// Everything beside the image.
@@ -210,7 +212,7 @@ pub struct Shell {
     pub arguments: Vec<OsString>,
 }
 
-/// What `coracle explain` was given.
+/// Arguments of `coracle explain`.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
     /// The image, as srun has it
@@ -219,7 +221,7 @@ pub struct Explain {
     /// The options of the table.
     #[command(flatten)]
     pub options: Full,
-    /// What the job script of sbatch would get, instead of a step
+    /// Explain the job script of sbatch, instead of a step
     #[arg(long)]
     pub script: bool,
     /// Of how many tasks the step is, as srun has it: Slurm's commands are shown to a single one
@@ -229,12 +231,12 @@ pub struct Explain {
     #[arg(long)]
     pub mpi: bool,
     /// Print one line of JSON
-    #[arg(long, conflicts_with = "mpi")]
+    #[arg(long)]
     pub json: bool,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = coracle::config::PATH)]
     pub config: PathBuf,
-    /// What this user would get (root only; default: you)
+    /// Explain for this user (root only; default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 }
@@ -261,7 +263,7 @@ pub struct Doctor {
     pub config: PathBuf,
 }
 
-/// What `coracle verify` was given.
+/// Arguments of `coracle verify`.
 ///
 /// Exit status: 0 the image is good, 1 it is not, 2 the command line or a file that it names makes no sense.
 #[derive(Debug, clap::Args)]
@@ -280,7 +282,7 @@ pub struct Verify {
     pub image: PathBuf,
 }
 
-/// What `coracle log` was given.
+/// Arguments of `coracle log`.
 #[derive(Debug, clap::Args)]
 pub struct Log {
     /// Of this job only, or of one step of it: a number, batch or interactive
@@ -318,7 +320,10 @@ impl Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let (done, failure) = match Command::read(std::env::args_os()) {
-        Ok(Command { verb, silent }) => {
+        Ok(Command { mut verb, silent }) => {
+            if let Verb::Build(Build { packing, .. }) | Verb::Pull(Pull { packing, .. }) = &mut verb {
+                packing.silent = silent > 0;
+            }
             if verb.is_printing() {
                 // Where that fails, a page that is not read to its end is a panic's message.
                 let _ = sys::end_with_reader();
@@ -334,7 +339,7 @@ pub fn main() -> ExitCode {
                     Verb::Pull(pull) => images::pull(pull),
                     Verb::Build(build) => {
                         let sandbox = build.sandbox || options::is_given_behind("build", 's');
-                        images::hand_over(&Order::Build(Build { sandbox, silent: silent > 0, ..build.clone() }))
+                        images::hand_over(&Order::Build(Build { sandbox, ..build.clone() }))
                     }
                     Verb::Inspect(_) if options::is_given_behind("inspect", 's') => {
                         Err(Refusal::new(Kind::Usage, "inspect -s", "a start script is not shown by itself")

@@ -12,7 +12,7 @@ use coracle::options::{Argument, Id, Naming, OPTIONS, RawOptions, Spec};
 
 use super::mount;
 
-/// What Apptainer calls an option: a letter, and whole words.
+/// Apptainer's names of an option: a letter, and whole words.
 const ALSO: &[(Id, Option<char>, &[&str])] = &[
     (Id::Bind, Some('B'), &[]),
     (Id::Workdir, None, &["pwd", "cwd"]),
@@ -21,7 +21,7 @@ const ALSO: &[(Id, Option<char>, &[&str])] = &[
 ];
 /// Apptainer's and docker's long form of a bind.
 const MOUNT: &str = "mount";
-/// What only means something in a job.
+/// Options that only mean something in a job.
 const OF_JOBS: &[Id] = &[Id::Scope];
 const PREFIX: &str = "container-";
 
@@ -92,7 +92,7 @@ fn has_flag(words: impl Iterator<Item = String>, verb: &str, letter: char) -> bo
     })
 }
 
-/// What was given, in the order in which it was: of two options about the same, the later one counts.
+/// Options in the order in which they were given: of two options about the same, the later one counts.
 fn given(matches: &ArgMatches, names: impl Iterator<Item = (&'static Spec, String)>) -> RawOptions {
     let mut found: Vec<(usize, &Spec, OsString)> = Vec::new();
     for (spec, name) in names {

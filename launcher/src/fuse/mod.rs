@@ -35,7 +35,7 @@ pub use program::Program;
 
 /// Its name, in process lists and mount tables.
 const NAME: &str = "squashfuse_ll";
-/// How long the guard may take to say what has become of the mount, behind the deadline.
+/// Time limit for the guard to say what has become of the mount, behind the deadline.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// The slurmstepd of a step. It is in the control groups of its job by the time of the mount.

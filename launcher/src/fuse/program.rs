@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 
 use super::Slurmstepd;
 
-/// Where it is looked for when coracle.yaml does not say: where packages put it, and where a site may.
+/// Places that are looked at when coracle.yaml names none: where packages put it, and where a site may.
 const PLACES: [&str; 2] = ["/usr/bin/squashfuse_ll", "/usr/libexec/coracle/squashfuse_ll"];
 /// The name of the copy, which is that of the process.
 const COPY: &CStr = c"squashfuse_ll";
@@ -46,7 +46,7 @@ pub struct Program {
     pub(super) daemon: Option<Slurmstepd>,
 }
 
-/// What a process executes.
+/// Program that a process executes.
 #[derive(Debug)]
 pub(super) enum Executable<'a> {
     /// The program, by its path.
@@ -133,7 +133,7 @@ impl Program {
         }
     }
 
-    /// What is to be executed: a copy on a file system of its own, which goes with the process.
+    /// Program to be executed: a copy on a file system of its own, which goes with the process.
     pub(super) fn executable(&self) -> sys::Result<Executable<'_>> {
         let Some(file) = &self.file else { return Ok(Executable::Path(&self.path)) };
         let failed = |cause| sys::Error::from_io(format!("copy({:?})", self.path), &cause);
@@ -156,7 +156,7 @@ impl Program {
 }
 
 impl Executable<'_> {
-    /// What has to stay open for it.
+    /// Descriptor that has to stay open for it.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Path(_) => None,

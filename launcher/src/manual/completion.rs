@@ -1,4 +1,4 @@
-//! What bash offers of our options behind srun, sbatch and salloc.
+//! Completions of bash for our options behind srun, sbatch and salloc.
 #![forbid(unsafe_code)]
 
 use coracle::options::{Argument, Id, Naming, OPTIONS, Spec};
@@ -17,7 +17,7 @@ pub fn slurms() -> String {
     SCRIPT.replacen(PLACE, &entries, 1)
 }
 
-/// What is offered for an option, and what for its value.
+/// Completions for an option, and for its value.
 fn entries(spec: &Spec) -> Vec<(String, String)> {
     let flag = spec.flag(Naming::Container);
     let alone = (flag.clone(), "flag".to_owned());
@@ -28,7 +28,7 @@ fn entries(spec: &Spec) -> Vec<(String, String)> {
     }
 }
 
-/// What values are, in the script's words.
+/// Kind of values, in the script's words.
 fn kind(id: Id, value: &str) -> String {
     match id {
         Id::Bind => "binds".to_owned(),

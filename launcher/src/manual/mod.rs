@@ -19,7 +19,7 @@ use coracle::report::{Kind, Refusal};
 
 use crate::command;
 
-/// Where a file belongs below the folder, as below $(PREFIX)/share.
+/// Directory of pages below the folder, as below $(PREFIX)/share.
 const MAN1: &str = "man/man1";
 const MAN7: &str = "man/man7/coracle-container.7";
 const BASH: &str = "bash-completion/completions";

@@ -4,11 +4,11 @@
 use clap_mangen::roff::{Roff, bold, italic, roman};
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
 
-/// What stands at the foot and the head of every page.
+/// Foot and head of every page.
 pub const SOURCE: &str = concat!("coracle ", env!("CARGO_PKG_VERSION"));
 pub const MANUAL: &str = "Coracle";
 
-/// What the page says before and behind the options: a heading starts with `#`, a term of a list with `:`, an example
+/// Text of the page before and behind the options: a heading starts with `#`, a term of a list with `:`, an example
 /// with four spaces, and everything else is a paragraph.
 const BEFORE: &str = include_str!("before.txt");
 const BEHIND: &str = include_str!("behind.txt");

@@ -17,7 +17,7 @@ fn made() -> TempDir {
     folder
 }
 
-/// What a missing program means: nothing on a machine of somebody's, a failure where nothing may be skipped.
+/// Handles a missing program: nothing on a machine of somebody's, a failure where nothing may be skipped.
 fn skip(what: &str) {
     assert!(std::env::var_os("CORACLE_MUST_WORK").is_none(), "{what} is missing");
     eprintln!("skipped: {what} is missing");
@@ -59,7 +59,7 @@ fn groff_has_nothing_to_say_about_any_page() {
     }
 }
 
-/// What bash would offer where the cursor is behind the last of these words, as readline cuts them.
+/// Completions of bash where the cursor is behind the last of these words, as readline cuts them.
 fn offered(before: &str, words: &[&str], folder: &TempDir) -> BTreeSet<String> {
     let line = words.join(" ").replace(" = ", "=").replace(" : ", ":");
     let script = format!(

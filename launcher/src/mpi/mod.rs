@@ -1,4 +1,4 @@
-//! What the MPI of an image needs of a step, looked for by a child that is the user in the container.
+//! Needs of an image's MPI, looked for by a child that is the user in the container.
 #![forbid(unsafe_code)]
 
 mod explain;
@@ -21,39 +21,40 @@ use crate::variables::value;
 
 pub use explain::explain;
 
-/// What is asked about, for messages.
+/// Subject of messages.
 const WHAT: &str = "the image's MPI";
-/// How long a look may take: it reads a few headers.
+/// Time limit for a look: it reads a few headers.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const MAX_LEN: usize = 1 << 20;
 
 /// A step that may use MPI.
 pub struct Question<'a> {
-    /// What Slurm gives it, as far as that is known.
+    /// Interface that Slurm gives it, as far as that is known.
     pub pmi: Option<Pmi>,
-    /// How many tasks it has on all nodes, if somebody is to be told what will become of them.
+    /// Number of its tasks on all nodes, if somebody is to be told what will become of them.
     pub tasks: Option<u32>,
     /// The first word of its command.
     pub command: Option<&'a OsStr>,
     /// The environment of its tasks.
     pub environment: &'a [Pair],
-    /// Where they start.
+    /// Directory in which they start.
     pub directory: &'a Path,
 }
 
-/// What was found out.
+/// Findings about the image's MPI.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// What the step was taken to have.
+    /// Interface that the step was taken to have.
     pub pmi: Option<Pmi>,
-    /// What has to be done to what Slurm says to a task.
+    /// Changes to what Slurm says to a task.
     pub changes: Vec<Change>,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What Slurm gives a step with this environment. A PMIx server is known from its folder, the rest from srun's word.
+/// Interface that Slurm gives a step with this environment. A PMIx server is known from its folder, the rest from
+/// srun's word.
 pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
     if server.is_some() {
         return Some(Pmi::Pmix);
@@ -122,7 +123,7 @@ fn answers(question: &Question<'_>) -> Answers {
     found
 }
 
-/// What a PMIx server must not ask of clients with these libraries.
+/// Words that a PMIx server must not ask of clients with these libraries.
 fn without(pmi: Option<Pmi>, there: &[Pmix]) -> Vec<Change> {
     let change = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
     let missing = if pmi == Some(Pmi::Pmix) { mpi::missing(there) } else { Vec::new() };

@@ -1,4 +1,4 @@
-//! What the tasks of a step may open of the node's devices.
+//! Device nodes that the tasks of a step may open.
 #![forbid(unsafe_code)]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the tasks of a step get: what it asks for, the site's default, or nothing.
+//! Decision about the tasks of a step: the container that they ask for, the site's default, or none.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -27,7 +27,7 @@ use crate::slurm_client::{self, Slurmd};
 use crate::stages::{self, Authority, Run};
 use crate::variables;
 
-/// What the tasks of a step get.
+/// Decision about the tasks of a step.
 pub(super) enum Errand {
     /// A container of an image; and what the steps of this one inherit, if it is the site's default.
     Container(Box<Run>, Option<OsString>),
@@ -39,7 +39,7 @@ pub(super) enum Errand {
     Bare,
 }
 
-/// What a step gets.
+/// Decision about a step.
 pub(super) struct Settled {
     pub(super) request: Request,
     /// The rules, if they had to be asked.
@@ -49,13 +49,13 @@ pub(super) struct Settled {
 }
 
 impl Server {
-    /// What the step asks for, if it asks.
+    /// Container that the step asks for, if it asks.
     pub(super) fn asked(&self) -> Result<Option<Choice>, Refusal> {
         let text = &self.start.request;
         if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
     }
 
-    /// What the step gets: what it asks for, or the site's default; nothing, if it runs on the node.
+    /// Container of the step: the one that it asks for, or the site's default; nothing, if it runs on the node.
     pub(super) fn settle(&self, choice: Option<Choice>, config: &Config) -> Result<Option<Settled>, Refusal> {
         let ruled = || config.any_rule(|rule| rule.default_image.is_some() || rule.required.is_some());
         match choice {
@@ -81,7 +81,7 @@ impl Server {
         facts::learn(&proxy, config, identity, self.job(config), &self.environment)
     }
 
-    /// What root knows of the job, if a rule asks for it.
+    /// Facts that root knows of the job, if a rule asks for them.
     fn job(&self, config: &Config) -> Job {
         match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
             true => Job::default(),

@@ -34,11 +34,11 @@ use crate::stages::{Container, Loaded, Run};
 use crate::variables::{self, Variables};
 use errand::{Errand, Settled};
 
-/// How long the plugin may take to say what it wants: it has already built the message when it starts us.
+/// Time limit for the plugin to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 /// The longest environment of a job, in bytes: slurmctld takes no longer one.
 const MAX_ENVIRONMENT: usize = 16 << 20;
-/// How long tasks may take to arrive once slurmstepd has begun. It closes the line when it has no more of them.
+/// Time limit for tasks to arrive once slurmstepd has begun. It closes the line when it has no more of them.
 const STRAGGLERS: Duration = Duration::from_secs(600);
 
 /// Reads the plugin's arguments and serves its step.
@@ -80,7 +80,7 @@ fn sanitize() -> sys::Result<Channel> {
     Ok(channel)
 }
 
-/// What the step is, and the job's environment.
+/// Step, and the job's environment.
 fn first_word(channel: &Channel) -> sys::Result<Option<(Start, Vec<Pair>)>> {
     let Received::Packet(Packet { data, fds, .. }) = channel.receive(Instant::now() + FIRST_WORD)? else {
         return Ok(None);
@@ -97,13 +97,13 @@ struct Server {
     path: PathBuf,
 }
 
-/// What there is for the tasks that have not come yet.
+/// Container for the tasks that have not come yet.
 struct Outcome {
     /// The container, or why there is none.
     built: Result<Built, Refusal>,
     /// The namespace in which this was found out: in another, the same paths may lead elsewhere.
     base: MountNamespace,
-    /// Where the step is, if slurmstepd has said it.
+    /// Place of the step, if slurmstepd has said it.
     here: Option<Here>,
     /// A running step was joined, or could not be: where the tasks come from changes nothing.
     joined: bool,
@@ -115,13 +115,13 @@ struct Outcome {
 struct Built {
     namespace: MountNamespace,
     variables: Variables,
-    /// What MPI needs besides.
+    /// Needs of MPI besides.
     mpi: mpi::Answers,
     /// The changes of both, as tasks get them.
     changes: OwnedFd,
     /// Nothing, if a running step was joined.
     loaded: Option<Loaded>,
-    /// What was done to make it; nothing, if a running step was joined.
+    /// Plan that was carried out; nothing, if a running step was joined.
     plan: Option<Plan>,
     /// The running step that was joined.
     joins: Option<u32>,
@@ -314,7 +314,7 @@ impl Server {
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
 
-    /// What MPI needs to find in this container, if the step may have some.
+    /// Needs of MPI in this container, if the step may have some.
     fn ask_mpi(
         &self,
         run: &mut Run,
@@ -492,7 +492,7 @@ fn keep(run: &mut Run, trail: &mut Trail<'_>, outcome: &mut Outcome) {
     run.clock.add("record", begun.elapsed());
 }
 
-/// What is known of a container, or of why there is none.
+/// Facts about a container, or the reason why there is none.
 fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
     let entry = Entry { settings: Some((&run.settings, &run.config)), clock: Some(&run.clock), ..Entry::default() };
     let built = match built {

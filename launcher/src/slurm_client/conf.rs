@@ -10,7 +10,7 @@ use super::node::Node;
 /// Files may include each other; nobody nests them deeper.
 const MAX_DEPTH: usize = 4;
 
-/// What slurm.conf(5) says.
+/// Settings of slurm.conf(5).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// PluginDir: folders, separated by colons.
@@ -131,7 +131,7 @@ fn add_spank_lines(node: &Node, file: &Path, depth: usize, found: &mut Vec<Spank
     }
 }
 
-/// What follows `word`, whatever its case, and a blank at the start of `line`.
+/// Text behind `word`, whatever its case, and a blank at the start of `line`.
 fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let (first, rest) = line.split_once(char::is_whitespace)?;
     first.eq_ignore_ascii_case(word).then_some(rest.trim())

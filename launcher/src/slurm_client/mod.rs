@@ -1,4 +1,4 @@
-//! What the node's Slurm commands need to run inside of an image that has nothing of theirs.
+//! Needs of the node's Slurm commands inside of an image that has nothing of theirs.
 //!
 //! The image's own loader and libraries may be others or none. So the node's folders of programs and libraries are
 //! shown below [`HOST`], and `coracle-inside` starts each command with the node's loader from there. What the commands
@@ -32,7 +32,7 @@ pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
 
-/// What coracle.yaml says is not so. What is only looked for and not found is no error.
+/// Statement of coracle.yaml that is not so. A path that is only looked for and not found is no error.
 #[derive(Debug)]
 pub enum Error {
     /// There is no such folder, or not with the file that makes it the right one.
@@ -41,7 +41,7 @@ pub enum Error {
         key: &'static str,
         /// The folder.
         folder: PathBuf,
-        /// What should be there.
+        /// Thing that should be there.
         what: &'static str,
     },
     /// This srun cannot be started by a loader.
@@ -65,7 +65,7 @@ const COMMANDS: &[&str] = &[
     "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "scrontab", "sdiag", "sinfo",
     "sprio", "squeue", "sreport", "srun", "sshare", "sstat", "strigger",
 ];
-/// Where srun is looked for.
+/// Directories in which srun is looked for.
 const BINS: &[&str] = &[
     "/usr/bin",
     "/usr/local/bin",
@@ -188,7 +188,7 @@ pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
     Some(bin.join(name))
 }
 
-/// Where Slurm's configuration is by the word of this process' environment: that of a person, or of slurmd.
+/// Path of Slurm's configuration by the word of this process' environment: that of a person, or of slurmd.
 pub fn told() -> Option<PathBuf> {
     std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute())
 }
@@ -317,24 +317,24 @@ fn launch(loaders: &Path, loader: &Path, libraries: &[PathBuf], bin: &Path) -> O
     Some(text)
 }
 
-/// Whether a loader whose real name is this knows `--argv0`, which is as old as glibc 2.33. Until then the real name
+/// True if a loader whose real name is this knows `--argv0`, which is as old as glibc 2.33. Until then the real name
 /// was ld-VERSION.so, and since 2.34 it is the one that programs have in them.
 fn knows_argv0(name: &str) -> bool {
     let version = name.strip_prefix("ld-2.").and_then(|rest| rest.split('.').next());
     version.is_none_or(|minor| minor.parse().is_ok_and(|minor: u32| minor >= 33))
 }
 
-/// Whether the node's `path` is in a folder of which each image has its own.
+/// True if the node's `path` is in a folder of which each image has its own.
 fn is_system(path: &Path) -> bool {
     path.components().nth(1).is_some_and(|top| TOPS.iter().any(|name| top == Component::Normal(name.as_ref())))
 }
 
-/// Whether showing the folder `path` at its place would hide too much of an image.
+/// True if showing the folder `path` at its place would hide too much of an image.
 fn is_crowded(path: &Path) -> bool {
     path.components().count() <= 2 || CROWDED.iter().any(|folder| path == Path::new(folder))
 }
 
-/// What has been put into the container so far.
+/// Parts of the container so far.
 struct Shown<'a> {
     node: &'a Node<'a>,
     binds: Vec<Bind>,
@@ -361,7 +361,7 @@ impl<'a> Shown<'a> {
             .any(|bind| !bind.unless_in_image && bind.target.is_absolute() && path.starts_with(&bind.target))
     }
 
-    /// Where a folder is seen: below [`HOST`], else at its place.
+    /// Path at which a folder is seen: below [`HOST`], else at its place.
     fn anywhere(&mut self, folder: &Path) -> Option<PathBuf> {
         let real = self.node.real_folder(folder)?;
         let top = Path::new("/").join(real.components().nth(1)?);
@@ -376,7 +376,7 @@ impl<'a> Shown<'a> {
         self.if_visible(&real)
     }
 
-    /// Where the real folder is seen, if it is.
+    /// Path at which the real folder is seen, if it is.
     fn if_visible(&self, real: &Path) -> Option<PathBuf> {
         let below = below_host(real);
         if self.binds.iter().any(|bind| below.starts_with(&bind.target)) {

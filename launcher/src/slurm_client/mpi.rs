@@ -1,4 +1,4 @@
-//! What Slurm offers to MPI on this node.
+//! Interfaces that Slurm offers to MPI on this node.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{PMIX_PLUGIN, find_commands, find_conf, find_plugins, pmix_libraries,
 /// Its plugins for MPI.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// What `--mpi` may say here, in the order of their names.
+    /// Types of `--mpi` here, in the order of their names.
     pub types: Vec<String>,
     /// MpiDefault.
     pub default: Option<String>,

@@ -26,28 +26,28 @@ impl<'a> Node<'a> {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Where `path` really is; nothing if it is not there.
+    /// Real path of `path`; nothing if it is not there.
     pub fn real(&self, path: &Path) -> Option<PathBuf> {
         let real = fs::canonicalize(self.at(path)).ok()?;
         Some(Path::new("/").join(real.strip_prefix(self.root).ok()?))
     }
 
-    /// Where the folder `path` really is.
+    /// Real path of the folder `path`.
     pub fn real_folder(&self, path: &Path) -> Option<PathBuf> {
         self.real(path).filter(|real| self.at(real).is_dir())
     }
 
-    /// Whether something is there, links followed.
+    /// True if something is there, links followed.
     pub fn exists(&self, path: &Path) -> bool {
         self.at(path).exists()
     }
 
-    /// Whether `path` itself is a folder and no link to one.
+    /// True if `path` itself is a folder and no link to one.
     pub fn is_plain_folder(&self, path: &Path) -> bool {
         fs::symlink_metadata(self.at(path)).is_ok_and(|found| found.is_dir())
     }
 
-    /// Where the symbolic link `path` points.
+    /// Target of the symbolic link `path`.
     pub fn link(&self, path: &Path) -> Option<PathBuf> {
         fs::read_link(self.at(path)).ok()
     }
@@ -95,7 +95,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Whether `name` is `pattern`, in which each `*` stands for any text.
+/// True if `name` is `pattern`, in which each `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(name) = name.strip_prefix(start) else { return false };

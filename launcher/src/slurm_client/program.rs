@@ -1,4 +1,4 @@
-//! What a program of the node says about its loader and its libraries (elf(5)).
+//! Statements of a program of the node about its loader and its libraries (elf(5)).
 //!
 //! Only headers and a few strings are read: an unstripped srun has megabytes.
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use elf::{ElfStream, ParseError};
 /// As long as a path may be (PATH_MAX), and more than any list of folders that people give a linker.
 const MAX_STRING: usize = 4096;
 
-/// What a program says.
+/// Statements of a program.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Program {
     /// The loader; nothing for a static program.

@@ -1,4 +1,4 @@
-//! What Slurm's configuration says of this node's steps.
+//! Slurm's configuration of this node's steps.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::conf::{self, Conf};
 use super::find_conf;
 use super::node::Node;
 
-/// What slurmd has been told, as far as it concerns containers.
+/// Arguments of slurmd, as far as they concern containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slurmd {
     /// TaskProlog and TaskEpilog: what runs inside has to be seen there.
@@ -42,7 +42,7 @@ pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Optio
     Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf"), spool })
 }
 
-/// Whether cgroup.conf(5) lets steps open only the devices that they were given.
+/// True if cgroup.conf(5) lets steps open only the devices that they were given.
 pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> bool {
     let node = Node::new(root);
     let lines = folder(&node, settings, told).map(|folder| conf::lines(&node, &folder, "cgroup.conf"));

@@ -22,9 +22,9 @@ use super::scan::{self, Subject};
 use super::{copy, inspect, say};
 use crate::verify::Need;
 
-/// How long a caller may take to say what he wants.
+/// Time limit for a caller to say what they want.
 const FIRST_WORD: Duration = Duration::from_secs(10);
-/// How often a folder that is busy is tried.
+/// Time between tries of a folder that is busy.
 const TRY: Duration = Duration::from_millis(50);
 
 /// Answers one caller.
@@ -76,7 +76,7 @@ impl<'a> Conversation<'a> {
             .map_err(|error| error.refuse(object))
     }
 
-    /// Whether the caller is still there.
+    /// Checks that the caller is still there.
     fn is_there(&self) -> Result<(), Refusal> {
         match self.caller.receive(Instant::now()) {
             Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => Ok(()),

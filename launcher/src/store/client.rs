@@ -26,36 +26,36 @@ use crate::document;
 
 /// The last second of the year 9999, behind which no date is written.
 const LAST: u64 = 253_402_300_799;
-/// How long the service may say nothing: a scanner has as long as a day.
+/// Time for which the service may say nothing: a scanner has as long as a day.
 const SILENCE: Duration = Duration::from_secs(2 * 86_400);
 
-/// What `coracle cp` was given.
+/// Arguments of `coracle cp`.
 #[derive(Debug, clap::Args)]
 pub struct Copy {
     /// The image file
     pub image: PathBuf,
-    /// What it is called in the store (default: the file's name)
+    /// Name in the store (default: the file's name)
     pub name: Option<OsString>,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the store's service listens
+    /// Socket of the store's service
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }
 
-/// What `coracle rm` was given.
+/// Arguments of `coracle rm`.
 #[derive(Debug, clap::Args)]
 pub struct Remove {
-    /// What it is called in the store
+    /// Names in the store
     #[arg(required = true)]
     pub name: Vec<OsString>,
-    /// Where the store's service listens
+    /// Socket of the store's service
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }
 
-/// What `coracle ls` was given.
+/// Arguments of `coracle ls`.
 #[derive(Debug, clap::Args)]
 pub struct List {
     /// With size, date, digest, signers and the scanner's word
@@ -67,7 +67,7 @@ pub struct List {
     /// Only the folder in which they are, as CORACLE_ALLOWED_DIR has it
     #[arg(long, conflicts_with_all = ["long", "json"])]
     pub folder: bool,
-    /// Whose, as far as you may look (default: yours)
+    /// Owner of the images, as far as you may look (default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// The site's settings
@@ -131,7 +131,7 @@ pub fn put(file: &File, typed: &str, name: &StoredName, socket: &Path) -> Result
     }
 }
 
-/// Whether this user has an image of that name in the store.
+/// True if this user has an image of that name in the store.
 pub fn has(config: &Config, name: &StoredName) -> Result<bool, Refusal> {
     let shelf = Shelf::open(config.store.path(), &me()?).map_err(|error| error.refuse(name.as_str()))?;
     Ok(shelf.is_some_and(|shelf| shelf.image(name).is_ok()))

@@ -14,14 +14,15 @@ use coracle::request::Digest;
 use coracle::sys::{self, Channel, Received};
 use nix::errno::Errno;
 
-/// How much is read and written at once, and how many of these may be on their way to being hashed.
+/// Number of bytes that are read and written at once, and number of these parts that may be on their way to being
+/// hashed.
 const BUFFER: usize = 1 << 20;
 const BUFFERS: usize = 4;
-/// How long nothing may come of a file before it is given up: one on a file system that its user runs can stop at will.
+/// Time without a byte of a file before it is given up: one on a file system that its user runs can stop at will.
 const STALL: Duration = Duration::from_secs(60);
 /// The slowest that an image may come in, in bytes a second.
 const SLOWEST: u64 = 1 << 20;
-/// How often it is said how far the copy is.
+/// Time between reports on the copy.
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Copies `size` bytes into `to`, and answers their digest. `tell` hears how far it is; ends early, with ECANCELED in its
@@ -76,7 +77,7 @@ pub fn copy(
     }
 }
 
-/// What goes wrong on both sides of a copy, in words.
+/// Faults on both sides of a copy, in words.
 fn work(from: &File, size: u64, to: &File, line: &Channel) -> Result<Digest, String> {
     std::thread::scope(|scope| {
         let (full, to_hash) = mpsc::sync_channel::<(Vec<u8>, usize)>(BUFFERS);

@@ -1,4 +1,4 @@
-//! What is in a copy that is going to be kept, and who has signed it. Its bytes are its user's: they are parsed in the
+//! Contents and signers of a copy that is going to be kept. Its bytes are its user's: they are parsed in the
 //! [`sandbox`].
 #![forbid(unsafe_code)]
 
@@ -15,9 +15,9 @@ use crate::sandbox;
 use crate::verdict;
 use crate::verify::{self, Need};
 
-/// How long the tables of an image may take: gigabytes of metadata are refused for their size.
+/// Time limit for the tables of an image: gigabytes of metadata are refused for their size.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long the first bytes of a file may take.
+/// Time limit for the first bytes of a file.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// Refuses what does not even say that it is an image.
@@ -35,7 +35,7 @@ pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
     }
 }
 
-/// What is in an image, in words. All metadata of a squashfs is looked at: the kernels of the nodes will trust it.
+/// Contents of an image, in words. All metadata of a squashfs is looked at: the kernels of the nodes will trust it.
 ///
 /// An image for other machines may be kept: the nodes need not be like this one.
 pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {

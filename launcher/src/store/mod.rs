@@ -18,9 +18,9 @@ use coracle::sys::Channel;
 pub use client::{Copy, List, Remove, cp, has, ls, put, rm, show_stored};
 pub use service::{Service, main as serve};
 
-/// Where the service listens, if it is not told otherwise.
+/// Socket of the service, if it is not told otherwise.
 const SOCKET: &str = "/run/coracle/store.sock";
-/// How long the other side may take to make room for a message.
+/// Time limit for the other side to make room for a message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says something to whoever has called.

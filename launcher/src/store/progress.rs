@@ -1,4 +1,4 @@
-//! How far a copy is, on a terminal as a bar, elsewhere as a few lines.
+//! Progress of a copy, on a terminal as a bar, elsewhere as a few lines.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use coracle::report::clean;
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a log gets a line about the same copy.
+/// Time between lines about the same copy in a log.
 const LINES: Duration = Duration::from_secs(10);
 
-/// What somebody who waits sees.
+/// Progress for somebody who waits.
 pub struct Progress {
     name: String,
     bar: Option<ProgressBar>,
@@ -41,7 +41,7 @@ impl Progress {
         }
     }
 
-    /// What happens now.
+    /// Shows the present phase.
     pub fn phase(&self, what: &'static str) {
         match &self.bar {
             Some(bar) => bar.set_message(what),

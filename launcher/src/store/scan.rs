@@ -20,10 +20,10 @@ use nix::unistd::Pid;
 const IMAGE: &str = "/proc/self/fd/0";
 /// As much of a scanner's words as is kept, in bytes.
 const WORDS: usize = 4096;
-/// How often it is looked whether the scanner has ended, and whether anybody still waits for it.
+/// Time between looks for the scanner's end, and for somebody who still waits for it.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Whose image it is and which.
+/// Owner and name of an image.
 pub struct Subject<'a> {
     /// The user's name.
     pub user: &'a str,

@@ -24,12 +24,12 @@ use super::say;
 /// The most callers of one user at a time, and of all.
 const CALLERS_OF_ONE: usize = 128;
 const CALLERS: usize = 1024;
-/// How often it is looked which of them have ended.
+/// Time between looks for those that have ended.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a service that systemd has started stays without anybody calling: it starts it again.
+/// Time for which a service that systemd has started stays without anybody calling: it starts it again.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What `coracle store-service` was given.
+/// Arguments of `coracle store-service`.
 #[derive(Debug, clap::Args)]
 pub struct Service {
     /// Listen here, instead of at the socket that systemd passes on

@@ -13,7 +13,7 @@ use coracle::sys;
 /// Slurm's name for the plugin (plugin.h).
 #[unsafe(no_mangle)]
 pub static plugin_name: [u8; 14] = *b"coracle_facts\0";
-/// What kind it is.
+/// Kind of the plugin.
 #[unsafe(no_mangle)]
 pub static plugin_type: [u8; 6] = *b"spank\0";
 /// The version of this plugin.

@@ -1,4 +1,4 @@
-//! What a specification wants to have run, as what it is for.
+//! Hooks of a specification, by their purpose.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use super::spec::Hook;
 /// The programs whose work is known. What they are given to run with does not matter: they are not run.
 const PROGRAMS: [&str; 3] = ["nvidia-ctk", "nvidia-ctk-hook", "nvidia-cdi-hook"];
 
-/// What a hook is for.
+/// Purpose of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The links that it would make.
     Links(Vec<Link>),
-    /// What the folder of libraries does, or the step's control group, or what is only for Slurm to say.
+    /// Work that the folder of libraries does, or the step's control group, or that is only for Slurm to say.
     Needless,
     /// CUDA's libraries of the image instead of the driver's.
     Compatibility,
@@ -22,14 +22,14 @@ pub(super) enum Meaning {
 /// A link that a hook would make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Link {
-    /// What it leads to.
+    /// Target of the link.
     pub(super) target: PathBuf,
-    /// Where it is.
+    /// Path of the link.
     pub(super) path: PathBuf,
 }
 
 impl Meaning {
-    /// What `hook` is for; nothing, if that is not known.
+    /// Purpose of `hook`; nothing, if that is not known.
     pub(super) fn of(hook: &Hook) -> Option<Self> {
         let program = hook.path.file_name()?.to_str()?;
         PROGRAMS.contains(&program).then_some(())?;

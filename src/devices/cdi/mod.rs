@@ -23,7 +23,7 @@ use crate::request::Variable;
 
 /// The sum of all devices of a specification.
 const ALL: &str = "all";
-/// What a driver has no reason to say of programs: what belongs to the user, to the loader, and to Slurm, which says in
+/// Variables that a driver has no reason to set: those of the user, of the loader, and of Slurm, which says in
 /// some of these what a task has.
 const NOT_ITS: [&str; 26] = [
     "BASH_ENV",
@@ -57,7 +57,7 @@ const NOT_ITS_BEGINNINGS: [&str; 3] = ["LD_", "LC_", "BASH_"];
 /// Variables for the programs of vendors that make containers.
 const TOOLS: [&str; 2] = ["NVIDIA_CTK_", "AMD_CTK_"];
 
-/// What is to be done for the devices of a step.
+/// Devices that were chosen for a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chosen {
     /// The devices: `nvidia.com/gpu=0`.
@@ -75,7 +75,7 @@ pub struct Chosen {
 struct Granted<'a> {
     spec: &'a Spec,
     device: &'a Device,
-    /// What tells it from others.
+    /// Nodes that tell it from others.
     nodes: BTreeSet<&'a Path>,
 }
 
@@ -176,7 +176,7 @@ fn telling<'a>(spec: &Spec, device: &'a Device) -> BTreeSet<&'a Path> {
     [drivers, rendering].into_iter().find(|some| !some.is_empty()).unwrap_or(nodes)
 }
 
-/// What belongs to devices that were not chosen.
+/// Nodes and files of devices that were not chosen.
 fn others<'a>(specs: &'a [Spec], found: &[Granted<'_>]) -> BTreeSet<&'a Path> {
     let devices = specs.iter().flat_map(|spec| spec.devices.iter().map(move |device| (spec, device)));
     let chosen = |nodes: &BTreeSet<&Path>| found.iter().any(|one| one.nodes == *nodes);
@@ -302,7 +302,7 @@ impl Chosen {
         if stale { Err(Box::new(making.done())) } else { Ok(making) }
     }
 
-    /// What programs need, with the files that are below `sources`.
+    /// Driver files that programs need, of those below `sources`.
     pub fn driver(self, sources: &Sources) -> Driver {
         self.make(sources).map_or_else(|stale| *stale, Making::done)
     }

@@ -61,7 +61,7 @@ pub(super) struct Device {
     pub(super) container_edits: Edits,
 }
 
-/// What is to be changed of a container.
+/// Changes of a container.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct Edits {
@@ -98,7 +98,7 @@ pub(super) struct DeviceNode {
 }
 
 impl DeviceNode {
-    /// Where it is on the node.
+    /// Path on the node.
     pub(super) fn host(&self) -> &Path {
         self.host_path.as_deref().filter(|path| !path.as_os_str().is_empty()).unwrap_or(&self.path)
     }
@@ -187,7 +187,7 @@ fn is_known(path: &Path, head: &Head) -> Result<(), Error> {
     if known { Ok(()) } else { Err(Error::Version { path: path.to_owned(), version }) }
 }
 
-/// Whether a text may make much of little: the parser limits how often an alias is followed, and not what it leads to.
+/// True if a text may make much of little: the parser limits how often an alias is followed, and not what it leads to.
 /// Nobody's specifications have any, so what only looks like an anchor and an alias counts, too.
 pub(super) fn has_aliases(text: &str) -> bool {
     let mut before = b' ';
@@ -204,7 +204,7 @@ pub(super) fn has_aliases(text: &str) -> bool {
     signs == [true, true]
 }
 
-/// Whether there are more brackets in each other than anybody writes: the parser takes time by the square of them.
+/// True if there are more brackets in each other than anybody writes: the parser takes time by the square of them.
 fn is_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.bytes().any(|byte| {
@@ -245,7 +245,7 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
     Ok(specs)
 }
 
-/// Whether a specification that cannot be read says of itself that it is of no GPUs.
+/// True if a specification that cannot be read says of itself that it is of no GPUs.
 pub(super) fn is_of_no_gpu(text: &str) -> bool {
     let words = text.lines().filter_map(|line| line.trim().trim_matches(['"', ',']).split_once(':'));
     let mut kinds = words.filter(|(key, _)| key.trim_matches(['"', ' ']) == "kind");

@@ -1,4 +1,4 @@
-//! What is taken of specifications, and what of them is refused or left out.
+//! Tests of what is taken of specifications, and what of them is refused or left out.
 #![forbid(unsafe_code)]
 
 use proptest::prelude::*;

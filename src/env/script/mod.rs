@@ -1,6 +1,6 @@
 //! `/.singularity.d/env/*.sh` without a shell.
 //!
-//! What an image's environment scripts do is nearly always plain: assignments, `export`, `unset` and an `if` that
+//! An image's environment scripts are nearly always plain: assignments, `export`, `unset` and an `if` that
 //! looks at a variable. [`evaluate`] does these as the shell would (POSIX.1-2017, Shell Command Language) and says
 //! [`NotPlain`] of everything else, before anything of that file has been applied. A command that is never reached,
 //! as in the scripts for apps that every Apptainer image has, may be anything that can be read over.
@@ -35,7 +35,7 @@ const MAX_WORK: usize = 16 * 1024 * 1024;
 pub struct NotPlain {
     /// The line, counted from 1.
     pub line: usize,
-    /// What stands there, cut to 80 bytes.
+    /// Text of the place, cut to 80 bytes.
     pub text: String,
 }
 
@@ -146,7 +146,7 @@ type Assignment = (Vec<u8>, Vec<u8>);
 
 struct Shell<'a> {
     environment: &'a Environment,
-    /// What the script has changed so far.
+    /// Variables that the script has changed so far.
     touched: BTreeMap<Vec<u8>, ShellVariable>,
     work: usize,
 }

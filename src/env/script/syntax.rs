@@ -1,7 +1,7 @@
 //! The part of the shell's grammar (POSIX.1-2017, Shell Command Language, 2.2 to 2.10) that needs no shell: words,
 //! simple commands, `&&`, `||`, `!` and `if`.
 //!
-//! What shells disagree about is left to them: every byte that is not known to mean the same in dash, bash and
+//! Points on which shells disagree are left to them: every byte that is not known to mean the same in dash, bash and
 //! busybox makes the script one that is not plain.
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ pub(super) type List = Vec<AndOr>;
 /// `a && b || c`
 pub(super) struct AndOr {
     pub first: Pipeline,
-    /// What follows, and whether it runs after success (`&&`) or after failure (`||`).
+    /// Pipelines that follow, and whether each runs after success (`&&`) or after failure (`||`).
     pub rest: Vec<(bool, Pipeline)>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Part {
     Special(u8),
 }
 
-/// What stands between name and word in `${NAME:-word}` (2.6.2).
+/// Operator between name and word in `${NAME:-word}` (2.6.2).
 #[derive(Clone, Copy)]
 pub(super) struct Operator {
     /// With a colon: an empty value counts as unset.
@@ -232,7 +232,7 @@ impl Parser<'_> {
         Ok(Pipeline { negated, command })
     }
 
-    /// Whether the keyword comes next; it is read then.
+    /// True if the keyword comes next; it is read then.
     fn keyword(&mut self, word: &[u8]) -> bool {
         let here = self.upcoming() == word;
         if here {
@@ -346,7 +346,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What follows a `$`.
+    /// Reads what follows a `$`.
     fn dollar(&mut self, parts: &mut Vec<Part>, quoted: bool) -> Result<(), NotPlain> {
         match self.peek() {
             Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' => {

@@ -16,7 +16,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
     list.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
-/// What the host has in these tests, `PATH` and all.
+/// Host's variables in these tests, `PATH` and all.
 fn host() -> Vec<Pair> {
     pairs(&[("PATH", "/usr/bin:/bin"), ("HOST", "of host"), ("EMPTY", ""), ("STAR", "*"), ("HOME", "/home/alice")])
 }
@@ -55,7 +55,7 @@ fn refused(text: &str) -> NotPlain {
     error
 }
 
-/// What `shell` exports when it has sourced `text`, without what it sets for itself.
+/// Variables that `shell` exports when it has sourced `text`, without those that it sets for itself.
 fn of_shell(shell: &[&str], text: &str) -> Vec<Pair> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("script.sh");

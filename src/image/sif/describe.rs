@@ -1,4 +1,5 @@
-//! What a SIF says of itself and of its objects, for people to read. Nothing of it is anybody's word but the image's.
+//! Statements of a SIF about itself and its objects, for people to read. Nothing of it is anybody's word but the
+//! image's.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -9,7 +10,7 @@ use super::{
     check_places, field, printable,
 };
 
-/// What an object is linked to.
+/// Target of an object's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// A group of objects.
@@ -41,7 +42,7 @@ pub fn objects(file: &File, length: u64) -> Result<(Header, Vec<Descriptor>), Er
 }
 
 impl Header {
-    /// What starts the file, if it is executed.
+    /// Launch script, which starts the file if it is executed.
     pub fn launch(&self) -> String {
         printable(&self.0[..32])
     }
@@ -73,7 +74,7 @@ impl Descriptor {
         printable(&self.field::<128>(73))
     }
 
-    /// What it is about, if that is something else in the image.
+    /// Subject of the object, if that is something else in the image.
     pub fn link(&self) -> Option<Link> {
         let link = u32::from_le_bytes(self.field(13));
         match self.linked_group() {
@@ -87,7 +88,7 @@ impl Descriptor {
         i64::from_le_bytes(self.field(41))
     }
 
-    /// What kind of object it is, in a word.
+    /// Type of the object, in a word.
     pub fn type_name(&self) -> Option<&'static str> {
         Some(match self.data_type() {
             DATA_DEFINITION => "definition",
@@ -105,7 +106,7 @@ impl Descriptor {
         })
     }
 
-    /// What it says as a partition, if it is one.
+    /// Fields of a partition, if it is one.
     pub fn partition(&self) -> Option<Partition> {
         (self.data_type() == DATA_PARTITION).then(|| Partition {
             filesystem: i32::from_le_bytes(self.field(201)),
@@ -144,7 +145,7 @@ impl Partition {
         })
     }
 
-    /// What it is for, in a word.
+    /// Purpose of the partition, in a word.
     pub fn role(&self) -> Option<&'static str> {
         Some(match self.part {
             1 => "system",
@@ -161,7 +162,7 @@ impl Partition {
     }
 }
 
-/// What a signature or a link to a group says of the group's number.
+/// Value of a signature's or a link's group field for the group's number.
 pub fn group_link(group: u32) -> u32 {
     group | GROUP_MASK
 }

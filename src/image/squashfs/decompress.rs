@@ -27,7 +27,7 @@ impl Decompressor {
         Self { compression, zstd }
     }
 
-    /// How many bytes of `out` the block has filled; nothing if it is damaged or longer.
+    /// Number of bytes of `out` that the block has filled; nothing if it is damaged or longer.
     pub fn block(&mut self, block: &[u8], out: &mut [u8]) -> Option<usize> {
         match self.compression {
             Compression::Gzip => zlib(block, out),

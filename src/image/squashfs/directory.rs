@@ -9,11 +9,11 @@ use super::metadata::{Chain, Source};
 /// The most entries behind one header (SQUASHFS_DIR_COUNT).
 const MAX_RUN: u32 = 256;
 
-/// What an entry says of the inode that it names.
+/// Statements of an entry about the inode that it names.
 pub struct Entry<'a> {
     /// Its name in this directory.
     pub name: &'a [u8],
-    /// Where that is: the block's place in the inode table.
+    /// Place of that: the block's place in the inode table.
     pub block: u32,
     /// The place in that block.
     pub offset: u16,

@@ -1,4 +1,4 @@
-//! What is wrong with a squashfs, in words.
+//! Faults of a squashfs, in words.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::super::Error;
 use super::Compression;
 
-/// What is impossible in a squashfs, or what no kernel mounts.
+/// Faults of a squashfs, or things that no kernel mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The partition is shorter than a superblock, or does not start like one.

@@ -20,7 +20,7 @@ const MAX_NAMES: usize = 4096;
 /// Bytes of an entry of the fragment table.
 const FRAGMENT: u32 = 16;
 
-/// What a path leads to.
+/// Target of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// A folder, with the first 4,096 names in it.
@@ -42,11 +42,11 @@ pub struct Files<'a> {
     inodes: Chain,
     directories: Chain,
     fragments: Option<Chain>,
-    /// Where each block of the fragment table starts.
+    /// Start of each block of the fragment table.
     fragment_blocks: Vec<u64>,
 }
 
-/// Where the contents of a file are.
+/// Place of a file's contents.
 struct Contents {
     start: u64,
     size: u64,
@@ -78,7 +78,7 @@ impl<'a> Files<'a> {
         Ok(Self { superblock, source, inodes, directories, fragments, fragment_blocks: tables.fragments })
     }
 
-    /// What is at `path`, of a file at most `limit` bytes; nothing, if there is nothing, or only behind a link.
+    /// Contents at `path`, of a file at most `limit` bytes; nothing, if there is nothing, or only behind a link.
     pub fn look(&mut self, path: &str, limit: u64) -> Result<Option<Node>, Error> {
         let root = self.superblock.root;
         let mut at = (u32::try_from(root >> 16).map_err(|_| Fault::Root(root))?, low(root), 0);
@@ -190,7 +190,7 @@ impl<'a> Files<'a> {
         Ok(bytes)
     }
 
-    /// Where a fragment is, and its size with the flag.
+    /// Place of a fragment, and its size with the flag.
     fn fragment(&mut self, number: u32) -> Result<(u64, u32), Error> {
         let wrong = |text| Error::from(Fault::Fragment(number, text));
         let each = u32::try_from(METADATA).unwrap_or(0) / FRAGMENT;
@@ -206,7 +206,7 @@ impl<'a> Files<'a> {
         Ok((u64::from_le_bytes(field(&entry, 0)), u32::from_le_bytes(field(&entry, 8))))
     }
 
-    /// What a block of contents says, and where it ends.
+    /// Bytes of a block of contents, and the block's end.
     fn block(&mut self, at: u64, size: u32) -> Result<(Vec<u8>, u64), BlockError> {
         let data = SUPERBLOCK as u64..self.superblock.inode_table;
         let limits = Limits { superblock: &self.superblock, data, xattrs: 0, directories: &self.directories };

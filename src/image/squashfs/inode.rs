@@ -15,7 +15,7 @@ pub const STORED: u32 = 1 << 24;
 const MAX_LINK: u32 = 4095;
 /// The most bytes of a name in a directory.
 pub const MAX_NAME: u32 = 256;
-/// What the kernel adds to the size of every directory, for `.` and `..`.
+/// Size that the kernel adds to every directory, for `.` and `..`.
 pub const EMPTY_DIRECTORY: u32 = 3;
 
 /// The kinds of inodes as directories name them; the longer form of each is seven more.
@@ -29,17 +29,17 @@ const CHARACTER_DEVICE: u16 = 5;
 const FIFO: u16 = 6;
 const SOCKET: u16 = 7;
 
-/// What the walk wants to know of an inode that is sound.
+/// Facts of a sound inode that the walk wants to know.
 pub struct Inode {
     /// From 1 to the number of inodes.
     pub number: u32,
     /// From 1 to 7.
     pub kind: u16,
-    /// Where its entries are, if it is a directory.
+    /// Place of its entries, if it is a directory.
     pub listing: Option<Listing>,
 }
 
-/// Where a directory's entries are.
+/// Place of a directory's entries.
 #[derive(Clone, Copy)]
 pub struct Listing {
     /// The block's place in the directory table.
@@ -53,13 +53,13 @@ pub struct Listing {
     pub parent: u32,
 }
 
-/// What the numbers in an inode are compared with.
+/// Limits that the numbers in an inode are compared with.
 pub struct Limits<'a> {
     /// Of this image.
     pub superblock: &'a Superblock,
-    /// Where files' contents and fragments are.
+    /// Place of files' contents and fragments.
     pub data: Range<u64>,
-    /// How many sets of extended attributes there are.
+    /// Number of sets of extended attributes.
     pub xattrs: u32,
     /// The directory table.
     pub directories: &'a Chain,
@@ -81,13 +81,13 @@ impl Limits<'_> {
 pub struct Reader<'a, 'b> {
     /// The inode table.
     pub stream: &'b mut Stream,
-    /// What is read.
+    /// Source that is read.
     pub source: &'b mut Source<'a>,
-    /// What it is compared with.
+    /// Limits that it is compared with.
     pub limits: &'b Limits<'b>,
 }
 
-/// What is wrong with an inode, or with reading it.
+/// Fault of an inode, or of reading it.
 enum Wrong {
     Said(&'static str),
     Failed(Error),

@@ -2,7 +2,7 @@
 //! squashfs may use it.
 #![forbid(unsafe_code)]
 
-/// How many bytes of `out` were filled; nothing if the stream is damaged, cut or longer than `out`.
+/// Number of bytes of `out` that were filled; nothing if the stream is damaged, cut or longer than `out`.
 pub fn decompress(stream: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut output = Output { bytes: out, filled: 0 };
     let mut input = Input { rest: stream };

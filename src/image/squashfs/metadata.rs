@@ -30,7 +30,7 @@ impl Block {
         Self { bytes: Box::new([0; METADATA]), length: 0 }
     }
 
-    /// What is in it.
+    /// Bytes of the block.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
@@ -218,7 +218,7 @@ pub struct Stream {
     table: &'static str,
     start: u64,
     end: u64,
-    /// Where the current block is, and where the next.
+    /// Place of the current block, and of the next.
     at: u64,
     next: u64,
     block: Block,
@@ -231,7 +231,7 @@ impl Stream {
         Self { table, start, end, at: start, next: start, block: Block::new(), offset: 0 }
     }
 
-    /// Where the next byte is: the block's place in the table, and the place in it; nothing at the end.
+    /// Place of the next byte: the block's place in the table, and the place in it; nothing at the end.
     pub fn place(&mut self, source: &mut Source<'_>) -> Result<Option<(u64, u16)>, Error> {
         if self.offset == self.block.length {
             if self.next == self.end {

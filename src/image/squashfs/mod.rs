@@ -50,7 +50,7 @@ const FLAG_OPTIONS: u16 = 1 << 10;
 /// The most inodes, fragments or sets of extended attributes: sixteen times what large images have.
 const MAX_ENTRIES: u32 = 1 << 26;
 
-/// How blocks are compressed.
+/// Compression of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// zlib
@@ -82,7 +82,7 @@ pub fn layer(file: &File, offset: u64, size: u64, length: u64) -> Result<Layer, 
     Ok(Layer { filesystem: Filesystem::Squashfs(superblock.compression), offset, size })
 }
 
-/// What we keep of a superblock. Places are in bytes from the filesystem's start.
+/// Fields of a superblock that we keep. Places are in bytes from the filesystem's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The compressor.
@@ -92,7 +92,7 @@ pub struct Superblock {
     inodes: u32,
     fragments: u32,
     ids: u16,
-    /// Where the root inode is: a block's place in the inode table, and 16 bits for the place in that block.
+    /// Place of the root inode: a block's place in the inode table, and 16 bits for the place in that block.
     root: u64,
     used: u64,
     id_table: u64,
@@ -104,12 +104,12 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// How many bytes of a file are compressed together.
+    /// Number of bytes of a file that are compressed together.
     pub fn block_size(&self) -> u32 {
         self.block_size
     }
 
-    /// Whether files have extended attributes.
+    /// True if files have extended attributes.
     pub fn has_attributes(&self) -> bool {
         self.xattr_table != NO_TABLE
     }

@@ -1,4 +1,4 @@
-//! Where the tables of a squashfs lie: all that can be checked without decompressing anything.
+//! Places of the tables of a squashfs: all that can be checked without decompressing anything.
 //!
 //! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes.
 //! Each index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read
@@ -25,7 +25,7 @@ pub struct Tables {
     pub inodes: Range<u64>,
     /// The blocks of directories.
     pub directories: Range<u64>,
-    /// Where each block of the fragment table starts, and where the last one ends; nothing if there are none.
+    /// Start of each block of the fragment table, and end of the last one; nothing if there are none.
     pub fragments: Vec<u64>,
     /// The same of the export table.
     pub export: Vec<u64>,
@@ -38,11 +38,11 @@ pub struct Tables {
 /// The tables of extended attributes.
 #[derive(Debug)]
 pub struct Xattrs {
-    /// How many different sets there are.
+    /// Number of different sets.
     pub count: u32,
     /// The blocks of names and values.
     pub values: Range<u64>,
-    /// Where each block with the places of sets starts, and where the last one ends.
+    /// Start of each block with the places of sets, and end of the last one.
     pub sets: Vec<u64>,
 }
 
@@ -197,7 +197,7 @@ impl Places<'_> {
         Ok(starts)
     }
 
-    /// Where the block at `at` ends, which must be before `end`.
+    /// End of the block at `at`, which must be before `end`.
     fn block(&self, table: &'static str, at: u64, end: u64) -> Result<u64, Error> {
         let wrong = |wrong| Fault::Block(table, at, wrong);
         if at.saturating_add(HEADER) > end {
@@ -212,7 +212,7 @@ impl Places<'_> {
     }
 }
 
-/// Whether a block is stored as it is, and its size with its header, from that header.
+/// True if a block is stored as it is, and its size with its header, from that header.
 pub fn block_size(header: u16) -> Result<(bool, u64), &'static str> {
     let size = header & !STORED;
     match size {

@@ -1,7 +1,7 @@
 //! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of
 //! every directory; not the files' contents.
 //!
-//! What it keeps is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
+//! Its memory is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
 //! a directory.
 #![forbid(unsafe_code)]
 
@@ -13,8 +13,8 @@ use super::metadata::{Chain, Source, Stream};
 use super::tables::{Tables, Xattrs};
 use super::{Fault, Superblock, directory};
 
-/// How much of an image is looked at before it is refused for its size. It says nothing of time or of the machine, so
-/// an image is refused everywhere or nowhere.
+/// Amount of an image that is looked at before it is refused for its size. It says nothing of time or of the machine,
+/// so an image is refused everywhere or nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The most inodes.
@@ -36,16 +36,16 @@ impl Default for Budget {
     }
 }
 
-/// What was looked at.
+/// Summary of what was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Contents {
-    /// How many inodes.
+    /// Number of inodes.
     pub inodes: u32,
-    /// How many of them are directories.
+    /// Number of them that are directories.
     pub directories: u32,
-    /// How many entries of directories and extended attributes.
+    /// Number of entries of directories and extended attributes.
     pub entries: u64,
-    /// How many bytes of metadata were decompressed, a whole block for each block.
+    /// Number of bytes of metadata that were decompressed, a whole block for each block.
     pub bytes: u64,
 }
 
@@ -199,7 +199,7 @@ fn offset(place: u64) -> u16 {
     (place & 0xffff).try_into().unwrap_or(u16::MAX)
 }
 
-/// Where an inode is and what it is, in eight bytes: the block's place in 32 bits, the place in the block in 16, the
+/// Place and kind of an inode, in eight bytes: the block's place in 32 bits, the place in the block in 16, the
 /// kind in 8, and whether a directory names it. All zeros: not seen.
 #[derive(Clone, Copy, Default)]
 struct Known(u64);

@@ -52,7 +52,7 @@ fn found(root: &Root) -> Result<BTreeMap<String, String>, Refusal> {
         .map_err(|error| Refusal::new(Kind::ImageFormat, LABELS, format!("of the image: no labels: {error}")))
 }
 
-/// What Go calls a processor, and so Apptainer.
+/// Name of a processor in Go, and so in Apptainer.
 fn go_name(architecture: &str) -> &str {
     match architecture {
         "x86_64" => "amd64",

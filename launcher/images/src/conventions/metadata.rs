@@ -1,4 +1,4 @@
-//! What `apptainer inspect` shows, beside the root file system, where it is read without starting anything
+//! Data that `apptainer inspect` shows, beside the root file system, where it is read without starting anything
 //! (pkg/inspect of github.com/apptainer/apptainer).
 #![forbid(unsafe_code)]
 
@@ -99,7 +99,7 @@ fn environment(root: &Root, folder: &str) -> Result<BTreeMap<String, String>, Re
     Ok(scripts)
 }
 
-/// What a file of the image says; nothing, if there is none, or one that is too long to be shown.
+/// Text of a file of the image; nothing, if there is none, or one that is too long to be shown.
 fn text(root: &Root, path: &str) -> Result<Option<String>, Refusal> {
     match root.read(Path::new(path), LIMIT) {
         Ok(bytes) => Ok(bytes.map(|bytes| trimmed(&String::from_utf8_lossy(&bytes)))),

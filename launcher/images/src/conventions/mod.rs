@@ -1,4 +1,4 @@
-//! What Apptainer's runtime and ours look for in an image: `/.singularity.d`, and what stands beside the root file
+//! Conventions of Apptainer's runtime and ours for an image: `/.singularity.d`, and what stands beside the root file
 //! system in a SIF.
 //!
 //! Nothing of it depends on the time, if SOURCE_DATE_EPOCH is set.
@@ -21,13 +21,13 @@ use crate::sif::Object;
 
 pub use labels::from_lines as labels_from_lines;
 
-/// Where the definition file is in an image.
+/// Path of the definition file in an image.
 const DEFINITION: &str = "/.singularity.d/Singularity";
-/// Where those are that the image had before it was made into another one.
+/// Directory of the definition files that the image had before it was made into another one.
 const HISTORY: &str = "/.singularity.d/bootstrap_history";
 /// `%environment`
 pub const ENVIRONMENT: &str = "/.singularity.d/env/90-environment.sh";
-/// What an OCI image says of its environment.
+/// Script of an OCI image's environment.
 const OCI_ENVIRONMENT: &str = "/.singularity.d/env/10-docker2singularity.sh";
 const RUNSCRIPT: &str = "/.singularity.d/runscript";
 const STARTSCRIPT: &str = "/.singularity.d/startscript";
@@ -37,11 +37,11 @@ const HELP: &str = "/.singularity.d/runscript.help";
 const LABELS: &str = "/.singularity.d/labels.json";
 /// The longest of these files that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// What may be executed.
+/// Mode of programs.
 const PROGRAM: u32 = 0o755;
 const PLAIN: u32 = 0o644;
 
-/// What a container needs, and the permissions that it has where the image does not say.
+/// Directories that a container needs, and the permissions that they have where the image does not say.
 const FOLDERS: [(&str, u32); 12] = [
     ("/dev", 0o755),
     ("/etc", 0o755),
@@ -58,7 +58,7 @@ const FOLDERS: [(&str, u32); 12] = [
 ];
 /// Of these, what everybody has to read, whatever the image says.
 const OURS: [&str; 3] = ["/.singularity.d", "/.singularity.d/env", "/.singularity.d/libs"];
-/// What is bound over by runtimes, which make no files in an image.
+/// Files that runtimes bind over: they make none in an image.
 const EMPTY_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 const LINKS: [(&str, &str); 6] = [
     ("/.exec", ".singularity.d/actions/exec"),
@@ -69,7 +69,7 @@ const LINKS: [(&str, &str); 6] = [
     ("/singularity", ".singularity.d/runscript"),
 ];
 
-/// What is to be said of an image. What is not said stays as the image has it.
+/// Metadata to be written into an image. What is left open stays as the image has it.
 #[derive(Debug, Default)]
 pub struct Conventions {
     /// The configuration that an OCI image brought, as it is, and what it says.
@@ -137,7 +137,7 @@ pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, 
     objects(root, conventions, labels)
 }
 
-/// What runtimes expect of any image, where it is not there yet.
+/// Adds the files and directories that runtimes expect of any image, where they are not there yet.
 pub fn furnish(root: &mut Root) -> Result<(), Refusal> {
     for (path, mode) in FOLDERS {
         root.provide_folder(Path::new(path), mode)?;

@@ -6,7 +6,7 @@ use coracle::image::oci::program_in;
 
 use crate::oci::Execution;
 
-/// What is in every image.
+/// Files of every image.
 pub const ALWAYS: [(&str, &str); 9] = [
     ("/.singularity.d/env/01-base.sh", "#!/bin/sh\n"),
     ("/.singularity.d/env/90-environment.sh", "#!/bin/sh\n# The image's own variables.\n"),
@@ -19,14 +19,15 @@ pub const ALWAYS: [(&str, &str); 9] = [
     ("/.singularity.d/actions/test", TEST),
 ];
 
-/// Where runtimes put libraries of the host. Apptainer's sets the variables that a user wants right behind this file.
+/// Directory in which runtimes put libraries of the host. Apptainer's sets the variables that a user wants right behind
+/// this file.
 const BASE: &str = r#"#!/bin/sh
 # Libraries of the host come last.
 LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs"
 export LD_LIBRARY_PATH
 "#;
 
-/// What Apptainer makes of APPTAINERENV_PREPEND_PATH, _APPEND_PATH and _PATH.
+/// Apptainer's handling of APPTAINERENV_PREPEND_PATH, _APPEND_PATH and _PATH.
 const RUNTIME: &str = r#"#!/bin/sh
 # The user's own wishes for PATH.
 PATH="${SING_USER_DEFINED_PREPEND_PATH:+$SING_USER_DEFINED_PREPEND_PATH:}${PATH}"
@@ -97,7 +98,7 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
 
-/// What sets the variables of an OCI image: PATH always, others where the user has none of that name.
+/// Script that sets the variables of an OCI image: PATH always, others where the user has none of that name.
 pub fn environment(list: &[String]) -> String {
     let mut text = String::from("#!/bin/sh\n");
     for variable in list {
@@ -123,7 +124,7 @@ pub fn environment(list: &[String]) -> String {
     text
 }
 
-/// What starts what an OCI image names; arguments stand in for its Cmd. Nothing, if it names nothing.
+/// Run script for the program that an OCI image names; arguments stand in for its Cmd. Nothing, if it names nothing.
 ///
 /// No word is evaluated a second time, as no OCI runtime does; Apptainer's own script does, unless
 /// SINGULARITY_NO_EVAL is set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, and a

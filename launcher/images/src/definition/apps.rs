@@ -21,7 +21,7 @@ pub fn write(file: &str, stage: &Stage, host: &Origin<'_>, root: &mut Root) -> R
     Ok((!stage.apps.is_empty()).then_some(variables))
 }
 
-/// What %appinstall adds to %post.
+/// Commands that %appinstall adds to %post.
 pub fn install(stage: &Stage) -> String {
     let mut text = String::new();
     for app in &stage.apps {

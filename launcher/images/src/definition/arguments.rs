@@ -118,7 +118,7 @@ fn is_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
 
-/// What is in front of the next `{{ NAME }}`, the name, and what is behind it.
+/// Text in front of the next `{{ NAME }}`, the name, and the text behind it.
 fn next(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     while let Some(at) = text[from..].find("{{").map(|at| at + from) {

@@ -16,7 +16,7 @@ use crate::root::Root;
 use crate::workshop::Workshop;
 
 const PROGRAM: &str = "debootstrap";
-/// What Apptainer leaves out of the smallest Debian, and what has no place in a container.
+/// Packages that Apptainer leaves out of the smallest Debian, and those that have no place in a container.
 const EXCLUDED: &str = "--exclude=openssl,udev,debconf-i18n,e2fsprogs";
 
 /// Makes the root file system in the folder `name` of the workshop.
@@ -61,7 +61,7 @@ fn checked(file: &str, stage: &Stage, key: &str) -> Result<Option<String>, Refus
     Ok(Some(value.clone()).filter(|value| !value.is_empty()))
 }
 
-/// Where the program is: people's PATH has no /usr/sbin everywhere.
+/// Path of the program: people's PATH has no /usr/sbin everywhere.
 fn find() -> Option<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -17,15 +17,15 @@ use nix::fcntl::OFlag;
 use super::parse::{Transfer, at};
 use crate::root::Root;
 
-/// How deep folders may be: links of this machine are followed, and may go in circles.
+/// Greatest depth of directories: links of this machine are followed, and may go in circles.
 const DEPTH: usize = 128;
 
-/// Where files come from.
+/// Origin of files.
 #[derive(Debug)]
 pub struct Origin<'a> {
     /// The root that paths are looked up in.
     pub root: &'a Root,
-    /// What relative paths are relative to.
+    /// Base of relative paths.
     pub base: PathBuf,
     /// Another stage: links of it are copied as links, and files keep all their permissions.
     pub stage: bool,

@@ -26,7 +26,7 @@ use crate::root::Root;
 use crate::workshop::{Owners, Workshop};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What is kept of the environment, as with Apptainer's --cleanenv, and what makes a build reproducible.
+/// Variables that are kept, as with Apptainer's --cleanenv, and those that make a build reproducible.
 const KEPT: [&str; 10] = [
     "TERM",
     "SOURCE_DATE_EPOCH",
@@ -52,21 +52,21 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 const APT: &str = "coracle-apt.conf";
 /// apt would become a user that is not there.
 const APT_TEXT: &str = "APT::Sandbox::User \"root\";\n";
-/// What the kernel lets root change by his number alone, whatever capabilities he has: a build by root must not.
+/// Files of the kernel that root may change by uid alone, without capabilities: a build by root must not.
 const KERNEL: [&str; 6] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
 /// And read.
 const SECRET: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kmsg"];
-/// What package managers need, by number (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID,
-/// SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. Mounts stay as they are, and other processes unseen.
+/// Capabilities of package managers, by number (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
+/// SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. Mounts stay as they are, and other processes unseen.
 const CAPABILITIES: [u8; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31];
 /// The exit status of a command that could not be started, and of one that this program could not prepare.
 const NOT_FOUND: u8 = 127;
 const BROKEN: u8 = 125;
 
-/// What is to be run.
+/// Commands to be run.
 #[derive(Debug)]
 pub struct Task<'a> {
-    /// What a refusal calls it.
+    /// Name in refusals.
     pub shown: String,
     /// The command and its arguments, as they are in the image.
     pub words: Vec<OsString>,
@@ -98,7 +98,7 @@ pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> 
     )
 }
 
-/// Where there is one id, what would fail for that is answered as if it had been done.
+/// With one id, a call that would fail for that is answered as if it had been done.
 fn pretend(workshop: &Workshop, ready: sys::Result<()>) -> sys::Result<()> {
     if workshop.owners == Owners::Root { ready.and_then(|()| pretence::install()) } else { ready }
 }
@@ -115,7 +115,7 @@ pub fn possible(workshop: &Workshop) -> Result<(), Refusal> {
     workshop.denied.clone().map_or(Ok(()), Err)
 }
 
-/// What stands in for folders and files of the image while commands run.
+/// Directory that stands in for directories and files of the image while commands run.
 fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
     let scratch = workshop.folder.join("inside");
     let make = || {
@@ -299,7 +299,7 @@ fn attach(tree: impl AsFd, top: impl AsFd, path: &str) -> sys::Result<()> {
     sys::move_mount(tree, target)
 }
 
-/// What sources an image's variables, as its runtimes do, and becomes the rest of its words.
+/// Shell text that sources an image's variables, as its runtimes do, and becomes the rest of its words.
 ///
 /// An image's PATH may be without the directories in which a system has its programs: these come behind it, as in jobs.
 pub const WITH_VARIABLES: &str = "\

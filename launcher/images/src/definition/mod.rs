@@ -1,6 +1,6 @@
 //! Definition files: what an image is made from, what is put in, and what is run in it.
 //!
-//! What a definition has done on this machine itself (%pre, %setup) is not done: a definition file is somebody's, and
+//! Commands on this machine itself (%pre, %setup) are not run: a definition file is somebody's, and
 //! whoever builds it would run commands of that somebody with all that they may do.
 #![forbid(unsafe_code)]
 
@@ -36,14 +36,14 @@ use parse::{Section, Stage, at};
 
 /// The longest definition file, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// What an image can be made from here.
+/// Sources that an image can be made from here.
 const BOOTSTRAPS: [&str; 7] =
     ["debootstrap", "docker", "docker-archive", "localimage", "oci", "oci-archive", "scratch"];
-/// What %post writes labels to, line by line.
+/// File to which %post writes labels, line by line.
 const LABELS: &str = "/.build.labels";
-/// What %post writes variables to.
+/// File to which %post writes variables.
 const VARIABLES: &str = "/.singularity.d/env/91-environment.sh";
-/// Where a script is while it runs.
+/// Path of a script while it runs.
 const SCRIPT: &str = "/.post.script";
 
 /// A definition that was read and makes sense, as far as can be seen without doing it.
@@ -204,7 +204,7 @@ impl Definition {
         Ok(assembly)
     }
 
-    /// What the stage begins with.
+    /// Base that the stage begins with.
     fn base(
         &self,
         stage: &Stage,
@@ -223,14 +223,22 @@ impl Definition {
                 return Ok(own(root));
             }
             "debootstrap" => return debootstrap::make(&self.file, stage, name, workshop).map(own),
-            "localimage" => match Source::of(PathBuf::from(from).as_os_str())? {
-                Source::Definition(_) => {
-                    let line = stage.header.get("from").map_or(stage.line, |(line, _)| *line);
-                    let cause = format!("{from} is a definition file: build it first");
-                    return Err(Refusal::new(Kind::Build, at(&self.file, line), cause));
+            "localimage" => {
+                let line = stage.header.get("from").map_or(stage.line, |(line, _)| *line);
+                let place = || at(&self.file, line);
+                let source = Source::of(PathBuf::from(from).as_os_str());
+                match source.map_err(|refusal| Refusal {
+                    cause: format!("{}: {}", refusal.object, refusal.cause),
+                    object: place(),
+                    ..refusal
+                })? {
+                    Source::Definition(_) => {
+                        let cause = format!("{from} is a definition file: build it first");
+                        return Err(Refusal::new(Kind::Build, place(), cause));
+                    }
+                    source => source,
                 }
-                source => source,
-            },
+            }
             "docker" => {
                 let parts = [stage.header("registry"), stage.header("namespace"), Some(from)];
                 let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();

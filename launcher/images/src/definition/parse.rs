@@ -31,14 +31,14 @@ const APP_SECTIONS: [&str; 8] =
 pub struct Section {
     /// The number of the line that begins it, from 1 on.
     pub line: usize,
-    /// What stands behind its name.
+    /// Words behind its name.
     pub arguments: String,
     /// Its lines, each with a line break.
     pub text: String,
 }
 
 impl Section {
-    /// Whether it says nothing.
+    /// True if it says nothing.
     pub fn is_empty(&self) -> bool {
         self.text.trim().is_empty()
     }
@@ -62,7 +62,7 @@ pub struct Transfer {
     pub line: usize,
     /// The pattern of what is copied.
     pub from: String,
-    /// Where to; the same path, if nothing is said.
+    /// Target; the same path, if nothing is said.
     pub to: Option<String>,
 }
 
@@ -80,7 +80,7 @@ pub struct Files {
 /// An app (SCIF, the Scientific Filesystem).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct App {
-    /// What it is called.
+    /// Name of the stage.
     pub name: String,
     /// Its sections, by their names: appenv, appfiles …
     pub sections: BTreeMap<String, Section>,
@@ -102,7 +102,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// What the header says of `key`.
+    /// Value of `key` in the header.
     pub fn header(&self, key: &str) -> Option<&str> {
         self.header.get(key).map(|(_, value)| value.as_str())
     }
@@ -113,7 +113,7 @@ impl Stage {
     }
 }
 
-/// Where something stands, as `file:line`.
+/// Place of something, as `file:line`.
 pub fn at(file: &str, line: usize) -> String {
     format!("{file}:{line}")
 }
@@ -307,7 +307,7 @@ fn words(line: &str) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-/// What stands in front of a `#`.
+/// Text in front of a `#`.
 pub fn without_comment(text: &str) -> &str {
     text.split_once('#').map_or(text, |(before, _)| before)
 }

@@ -1,4 +1,5 @@
-//! What lets package managers work where a user is root but nobody else is there: no subuid(5) gave the user other ids.
+//! Filter that lets package managers work where a user is root but nobody else is there: no subuid(5) gave the user
+//! other ids.
 //!
 //! The calls that give files to others, that become others, and that make devices then fail, and package managers with
 //! them. With this filter they succeed, and do nothing: all files are root's, all processes root. Charliecloud and

@@ -1,4 +1,4 @@
-//! What definition files may say.
+//! Grammar of definition files.
 #![forbid(unsafe_code)]
 
 use super::*;

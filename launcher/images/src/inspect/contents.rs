@@ -1,4 +1,4 @@
-//! What the files below `/.singularity.d` say, which Apptainer's runtime and ours go by.
+//! Contents of the files below `/.singularity.d`, which Apptainer's runtime and ours go by.
 #![forbid(unsafe_code)]
 
 use coracle::image::Error;
@@ -16,22 +16,22 @@ const LABELS: &str = "/.singularity.d/labels.json";
 const ENVIRONMENT: &str = "/.singularity.d/env";
 const APPS: &str = "/scif/apps";
 
-/// What an image has beside its programs.
+/// Data of an image beside its programs.
 #[derive(Debug, Default, Serialize)]
 pub struct Contents {
     /// Whatever its makers wanted to say.
     pub labels: Texts,
     /// The scripts that set the environment, by path, in the order in which they run.
     pub environment: Texts,
-    /// What `run` starts.
+    /// Script that `run` starts.
     pub runscript: Option<String>,
-    /// What an instance starts.
+    /// Script that an instance starts.
     pub startscript: Option<String>,
-    /// What tells whether the image works.
+    /// Script that tests the image.
     pub test: Option<String>,
     /// For its users.
     pub help: Option<String>,
-    /// What it was made from.
+    /// Definition file that it was made from.
     pub definition: Option<String>,
     /// Names of apps (%apprun).
     pub apps: Vec<String>,

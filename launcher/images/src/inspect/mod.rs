@@ -39,12 +39,12 @@ struct About {
     modified: Option<String>,
     partitions: Vec<Partition>,
     signatures: Vec<Signature>,
-    /// Whether anybody has looked at these signatures: never.
+    /// True if anybody has looked at these signatures: never.
     signatures_checked: bool,
     #[serde(flatten)]
     contents: Contents,
     oci: Option<serde_json::Value>,
-    /// What could not be shown, and why.
+    /// Things that could not be shown, with the reason.
     notes: Vec<String>,
 }
 

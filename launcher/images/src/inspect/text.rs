@@ -1,4 +1,4 @@
-//! What `coracle inspect` shows people.
+//! Output of `coracle inspect` for people.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use coracle_orders::Inspect;
 
 use super::{About, Texts};
 
-/// What every image has that Apptainer has made, and nobody wants to read again; with --environment it is shown.
+/// Scripts of every image that Apptainer has made, which nobody wants to read again; with --environment they are shown.
 const RUNTIMES: [&str; 5] = ["/01-base.sh", "/94-appsbase.sh", "/95-apps.sh", "/99-base.sh", "/99-runtimevars.sh"];
 
 /// The parts that were asked for, or all of it.

@@ -34,7 +34,7 @@ const MORE_PIECES: Range<usize> = 0..504;
 const STILL_MORE: usize = 504;
 
 impl Block {
-    /// Whether it is one of those that an archive ends with.
+    /// True if it is one of those that an archive ends with.
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|byte| *byte == 0)
     }
@@ -52,7 +52,7 @@ impl Block {
         Err(malformed("is no tar file, or a damaged one"))
     }
 
-    /// What the entry is.
+    /// Type of the entry.
     pub fn flag(&self) -> u8 {
         self.0[FLAG]
     }
@@ -68,12 +68,12 @@ impl Block {
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
-    /// What it is a link to.
+    /// Target of the link.
     pub fn link(&self) -> Vec<u8> {
         until_nul(&self.0[LINK]).to_vec()
     }
 
-    /// How many bytes are behind it.
+    /// Number of bytes behind it.
     pub fn size(&self) -> io::Result<u64> {
         unsigned(&self.0[SIZE])
     }
@@ -133,7 +133,7 @@ fn read_pieces(bytes: &[u8], pieces: &mut Pieces) -> io::Result<()> {
     Ok(())
 }
 
-/// What a field holds before its first NUL.
+/// Bytes of a field before its first NUL.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }

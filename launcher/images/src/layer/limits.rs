@@ -1,4 +1,4 @@
-//! How much an archive may unpack to.
+//! Limits of what an archive may unpack to.
 //!
 //! Whoever made it may have made it so that it fills a disk, or never ends. What real images have is far below:
 //!
@@ -17,19 +17,19 @@ use nix::errno::Errno;
 
 use crate::draft::unwritable;
 
-/// What an archive may always unpack to.
+/// Size to which an archive may always unpack.
 const ALWAYS: u64 = 4 << 30;
-/// How many times its size it may unpack to.
+/// Greatest ratio of unpacked to packed size.
 const RATIO: u64 = 100;
 const ENTRIES: u64 = 10_000_000;
 const NAMES: u64 = 2 << 30;
 const HOLES: u64 = 1 << 40;
 /// After how many bytes the disk is looked at again.
 const LOOK: u64 = 64 << 20;
-/// What a file without contents takes, about.
+/// Space of a file without contents, about.
 const INODE: u64 = 512;
 
-/// What a stream of `size` bytes may unpack to.
+/// Size to which a stream of `size` bytes may unpack.
 pub fn unpacked(size: u64) -> u64 {
     size.saturating_mul(RATIO).max(ALWAYS)
 }
@@ -51,12 +51,12 @@ pub fn bomb() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Bomb)
 }
 
-/// Whether it is that.
+/// True if it is that.
 pub fn is_bomb(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Bomb>())
 }
 
-/// What may still be unpacked for an image.
+/// Resources that are left for unpacking an image.
 #[derive(Debug)]
 pub struct Budget {
     entries: u64,

@@ -21,12 +21,12 @@ pub use stream::reader;
 
 use crate::oci::Layer;
 
-/// What a tar file is taken for.
+/// Interpretation of a tar file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// All the files that there are.
     Tree,
-    /// What is changed in those of the layers below: some names say that files are gone.
+    /// Changes of the layers below: some names say that files are gone.
     Changes,
 }
 
@@ -58,7 +58,7 @@ pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<
     }
 }
 
-/// What a refusal is about.
+/// Subject of a refusal.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
     file: String,

@@ -9,7 +9,7 @@ use super::tar::malformed;
 /// In front of the names of extended attributes.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
-/// What may hold for all entries.
+/// Records that may hold for all entries.
 const GLOBAL: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
 
 /// Keys and values, in their order.

@@ -1,4 +1,4 @@
-//! Where in an image's root file system the name of an entry leads.
+//! Resolution of an entry's name in an image's root file system.
 //!
 //! The folders above it are looked up with the image as the root of all (openat2(2), RESOLVE_IN_ROOT): `/lib/x` is in
 //! `/usr/lib` where `/lib` is a link to it, and nothing is outside. What is noted of a file is noted under the path that
@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 
 use crate::root::Root;
 
-/// How deep folders may be in each other: those who remove them hold every one open.
+/// Greatest depth of directories in each other: those who remove them hold every one open.
 const DEPTH: usize = 500;
 /// The longest path that Linux takes (PATH_MAX), and what it leaves for the one to the image.
 const PATH: usize = 4096 - 256;
@@ -77,7 +77,7 @@ pub struct Place {
     pub path: PathBuf,
 }
 
-/// What a look-up came to.
+/// Outcome of a look-up.
 #[derive(Debug)]
 pub enum Found {
     /// This folder.

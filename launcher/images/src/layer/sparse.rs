@@ -6,7 +6,7 @@ use std::io;
 use super::fields::decimal;
 use super::tar::{MAX_RECORD, Pieces, malformed};
 
-/// What an entry's pax records say of holes.
+/// Statements of an entry's pax records about holes.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// The name of the file; the entry itself has another.
@@ -37,12 +37,12 @@ impl Marks {
         marks
     }
 
-    /// Whether it is a file with holes.
+    /// True if it is a file with holes.
     pub fn is_there(&self) -> bool {
         self.numbers.is_some() || self.version.is_some()
     }
 
-    /// Where its pieces are, unless that is written in front of its bytes.
+    /// Places of its pieces, unless they are written in front of its bytes.
     pub fn map(&self) -> io::Result<Option<Pieces>> {
         if self.version.as_deref() == Some(b"1") {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Marks {
         pairs.collect::<io::Result<_>>().map(Some)
     }
 
-    /// How long the file is.
+    /// Length of the file.
     pub fn size(&self) -> io::Result<u64> {
         self.size.as_deref().map_or_else(|| Err(malformed("has a sparse file of no size")), decimal)
     }
@@ -90,7 +90,7 @@ pub fn map_in_front(mut next: impl FnMut() -> io::Result<[u8; 512]>) -> io::Resu
     Ok(map)
 }
 
-/// Whether `pieces` are one behind the other in a file of `size` bytes, and all that is stored of it.
+/// Checks that `pieces` are one behind the other in a file of `size` bytes, and all that is stored of it.
 pub fn check(pieces: &[(u64, u64)], stored: u64, size: u64) -> io::Result<()> {
     let (mut end, mut sum) = (0_u64, 0_u64);
     for (offset, length) in pieces {

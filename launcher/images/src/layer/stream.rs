@@ -18,9 +18,9 @@ use super::{Named, limits};
 use crate::digest::Sum;
 use crate::oci::Layer;
 
-/// What is read from the file at once.
+/// Bytes that are read from the file at once.
 const INPUT: usize = 256 << 10;
-/// What is handed over from one thread to the other at once, and how many of these may wait.
+/// Bytes that are handed over from one thread to the other at once, and how many of these may wait.
 const PART: usize = 256 << 10;
 const WAITING: usize = 16;
 /// The memory that xz may take, in KiB: `xz -9` wants 65 MiB, and with a dictionary of 1 GiB there would be more.
@@ -125,7 +125,7 @@ fn decompress(input: Whole, parts: &SyncSender<io::Result<Vec<u8>>>) {
     }
 }
 
-/// What decompresses a stream, by how it begins.
+/// Decompressor of a stream, chosen by its first bytes.
 pub fn reader<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {

@@ -11,7 +11,7 @@ use super::pax::Records;
 use super::sparse;
 use crate::root::{Device, Owner};
 
-/// What an archive is made of.
+/// Size of an archive's blocks.
 pub const BLOCK: u64 = 512;
 /// The longest record that says more of an entry: names, attributes, and what is a hole in its file.
 pub const MAX_RECORD: u64 = 1 << 20;
@@ -21,10 +21,10 @@ const MAX_PATH: usize = 4096;
 /// When a file was changed last, in seconds since 1970; fractions are not what an image can keep.
 pub type Time = i64;
 
-/// Where the pieces of a file with holes belong in it, and how many bytes each has.
+/// Pieces of a file with holes: their places in it, and their lengths.
 pub type Pieces = Vec<(u64, u64)>;
 
-/// What an entry is.
+/// Type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A file with contents.
@@ -48,23 +48,23 @@ pub enum Kind {
 pub struct Entry {
     /// Its name, as the archive has it.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Type of the entry.
     pub kind: Kind,
     /// The permission bits.
     pub mode: u32,
-    /// Whose it is.
+    /// Owner of the file.
     pub owner: Owner,
     /// When it was changed.
     pub time: Time,
-    /// How long the file is, holes included.
+    /// Length of the file, holes included.
     pub size: u64,
     /// Its extended attributes.
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where its bytes belong, and how many of them, if it has holes.
+    /// Places and lengths of its bytes, if it has holes.
     pub pieces: Option<Pieces>,
-    /// How many bytes the archive has of it.
+    /// Number of bytes that the archive has of it.
     pub stored: u64,
-    /// Where in the archive these begin.
+    /// Place in the archive at which these begin.
     pub at: u64,
 }
 
@@ -102,7 +102,7 @@ pub fn malformed(cause: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, cause.into())
 }
 
-/// What can be read, and left out.
+/// Reader that can leave bytes out.
 pub trait Skip: Read {
     /// Goes on behind `count` bytes. Whether they are there may turn out later.
     fn skip(&mut self, count: u64) -> io::Result<()>;
@@ -157,7 +157,7 @@ impl<R: Skip> Reader<R> {
         }
     }
 
-    /// Whether it ended as archives end. Some lack that, as does one that was cut off between two entries.
+    /// True if it ended as archives end. Some lack that, as does one that was cut off between two entries.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }

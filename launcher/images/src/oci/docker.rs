@@ -1,4 +1,4 @@
-//! What `docker save` and `podman save` write (moby's image specification, "Combined Image JSON + Filesystem Changeset
+//! Archives of `docker save` and `podman save` (moby's image specification, "Combined Image JSON + Filesystem Changeset
 //! Format").
 #![forbid(unsafe_code)]
 

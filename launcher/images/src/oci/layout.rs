@@ -11,9 +11,9 @@ use super::place::Place;
 use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json, null_is_default, without_nulls};
 use crate::platform::Wanted;
 
-/// Where the name of an image is.
+/// Key of an image's name.
 const NAME: &str = "org.opencontainers.image.ref.name";
-/// How many indices may be in each other.
+/// Greatest depth of indices in each other.
 const DEPTH: u32 = 4;
 
 #[derive(Deserialize)]
@@ -178,7 +178,7 @@ fn find(place: &Place, what: &str, wanted: &Descriptor) -> Result<Layer, Refusal
     Err(Refusal::new(Kind::ImageFormat, what, cause))
 }
 
-/// What is called by its digest, and has it. Of layers, the digest that the configuration has of them is checked.
+/// Bytes of a blob, checked by its digest. Of layers, the digest that the configuration has of them is checked.
 fn blob(place: &Place, what: &str, wanted: &Descriptor) -> Result<Vec<u8>, Refusal> {
     find(place, what, wanted)?;
     let hex = check_digest(what, &wanted.digest)?;

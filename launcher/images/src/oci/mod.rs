@@ -51,9 +51,9 @@ pub struct Image {
 pub struct Layer {
     /// The file.
     pub file: PathBuf,
-    /// Where it begins, in bytes.
+    /// Place at which it begins, in bytes.
     pub offset: u64,
-    /// How long it is as it lies there, in bytes.
+    /// Length as it lies there, in bytes.
     pub size: u64,
     /// The digest of the tar file when it is not compressed, if the configuration says it: `sha256:` and hexadecimal
     /// digits. It is checked while the layer is applied.
@@ -79,7 +79,7 @@ impl Image {
         Ok(Self { config, digest, layers: layers.into_iter().zip(wanted).map(with_id).collect() })
     }
 
-    /// What its configuration says.
+    /// Parsed configuration.
     pub fn config(&self) -> Result<Config, Refusal> {
         json("image", "its configuration", &self.config)
     }
@@ -122,16 +122,16 @@ fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::new(Kind::Digest, what, format!("{found} is called {digest}")))
 }
 
-/// What a configuration says (image-spec, config.md), as far as it matters for a SIF.
+/// Configuration of an image (image-spec, config.md), as far as it matters for a SIF.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Config {
     /// The processor, as Go calls it: amd64, arm64 …
     #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
-    /// What a container of it runs with.
+    /// Settings that a container of it runs with.
     #[serde(default, deserialize_with = "null_is_default")]
     pub config: Execution,
-    /// What the layers are.
+    /// Layers of the root file system.
     #[serde(default, deserialize_with = "null_is_default")]
     pub rootfs: RootFs,
 }
@@ -153,7 +153,7 @@ pub fn without_nulls<'de, D: serde::Deserializer<'de>>(
     Ok(read.map(|map| map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
 }
 
-/// What a container of an image runs with.
+/// Settings that a container of an image runs with.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Execution {
@@ -161,18 +161,18 @@ pub struct Execution {
     pub user: Option<String>,
     /// NAME=VALUE
     pub env: Option<Vec<String>>,
-    /// What is started.
+    /// Command that is started.
     pub entrypoint: Option<Vec<String>>,
     /// Its arguments, or what is started if nothing else is said.
     pub cmd: Option<Vec<String>>,
-    /// Where.
+    /// Working directory.
     pub working_dir: Option<String>,
     /// Whatever its makers wanted to say.
     #[serde(deserialize_with = "without_nulls")]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// What the layers are.
+/// Layers of the root file system.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct RootFs {

@@ -1,4 +1,4 @@
-//! Where the files of an image lie: in a folder, or in a tar file, from which they are read without unpacking it.
+//! Files of an image: in a directory, or in a tar file, from which they are read without unpacking it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ use crate::layer::tar::{self, Reader};
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
 pub(super) const ENTRIES: usize = 100_000;
-/// How many links are followed to a file: what docker once wrote has one.
+/// Number of links that are followed to a file: what docker once wrote has one.
 const LINKS: usize = 8;
-/// What a compressed archive may unpack to: as many bytes as a layer of its size.
+/// Size of the parts in which a compressed archive is unpacked: it may have as many bytes as a layer of its size.
 const PART: usize = 1 << 20;
 
-/// Where they lie.
+/// Place of the files.
 #[derive(Debug)]
 pub enum Place {
     /// Below this folder.
@@ -61,7 +61,7 @@ impl Place {
         Ok(Self::Archive(Archive { path: plain, entries }))
     }
 
-    /// Where the file `name` is: in which file, at which byte, and how long it is.
+    /// Place of the file `name`: its file, the byte at which it begins, and its length.
     pub fn find(&self, what: &str, name: &Path) -> Result<Layer, Refusal> {
         let missing = || {
             let name: String = name.display().to_string().chars().take(200).collect();

@@ -1,6 +1,6 @@
 //! Blobs that were downloaded, or are: `blobs/ALGORITHM/DIGITS`, in a folder of the user's own.
 //!
-//! What is not whole yet has `.part` at its end and is locked (flock(2)) by who writes it; when whoever did so is gone,
+//! Downloads that are not whole have `.part` at their end and are locked (flock(2)) by their writer; when it is gone,
 //! the next one goes on. Nothing has its name before its digest was checked, and it is checked again before it is used.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use super::manifest::Part;
 use crate::digest::{Digest, Sum};
 use crate::draft::unwritable;
 
-/// How long a blob is kept that nobody has used.
+/// Time for which a blob is kept that nobody has used.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const HINT: &str = "CORACLE_CACHEDIR names the folder in which downloads are kept";
 
@@ -83,7 +83,7 @@ impl Cache {
         unwritable(&self.typed(), error).hint(HINT)
     }
 
-    /// Where a blob is, once it is there.
+    /// Path of a blob, once it is there.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.algorithm()).join(digest.digits())
     }
@@ -126,7 +126,7 @@ impl Cache {
         }
     }
 
-    /// Whether a blob is there and still what it was; if it is not, it is removed.
+    /// True if a blob is there and still what it was; if it is not, it is removed.
     fn is_whole(&self, path: &Path, part: &Part) -> Result<bool, Refusal> {
         let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
         let file = match opened {
@@ -164,7 +164,7 @@ impl Cache {
 }
 
 impl Partial {
-    /// How much of it is there.
+    /// Length of the part that is there.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -194,7 +194,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Whether it hashes to what it should.
+    /// True if it hashes to what it should.
     pub fn is(&self, digest: &Digest) -> bool {
         self.sum.clone().finish() == *digest
     }

@@ -20,17 +20,17 @@ use serde::Deserialize;
 use super::credentials::Credentials;
 use super::fault::Fault;
 
-/// How long it may take to be connected.
+/// Time limit for a connection to be made.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How often a registry may send us elsewhere.
+/// Number of redirections that are followed.
 const REDIRECTS: usize = 10;
 /// The longest token, and what surrounds it, and the longest text about what went wrong, in bytes.
 const LONGEST_TOKEN: u64 = 1 << 20;
 const LONGEST_ERROR: u64 = 1 << 16;
-/// How much of what a registry says is repeated.
+/// Length of a registry's words that is repeated.
 const SAID: usize = 200;
 
-/// What all connections share. They have threads, so they must not be there when a process is forked.
+/// State shared by all connections. They have threads, so they must not be there when a process is forked.
 pub struct Clients {
     follows: Client,
     stays: Client,
@@ -96,7 +96,7 @@ impl<'a> Connection<'a> {
         Ok(Self { clients, origin, label: label.into(), repository, credentials, login: Mutex::new(None) })
     }
 
-    /// What messages call it.
+    /// Name in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -228,7 +228,7 @@ impl<'a> Connection<'a> {
         [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty()).ok_or_else(bad)
     }
 
-    /// What an answer means that is none that was asked for.
+    /// Fault for an answer that was not asked for.
     fn fault(&self, response: Response, path: &str) -> Fault {
         let (status, host) = (response.status(), &self.label);
         let wait =
@@ -288,7 +288,7 @@ struct Problem {
     message: String,
 }
 
-/// What the registry says itself about what went wrong, if it does.
+/// Registry's own words about what went wrong, if it has some.
 fn said(response: Response) -> String {
     let mut bytes = Vec::new();
     let _ = response.take(LONGEST_ERROR).read_to_end(&mut bytes);

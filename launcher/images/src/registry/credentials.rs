@@ -16,14 +16,14 @@ use crate::oci::null_is_default;
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
-/// What docker calls Docker Hub in its files.
+/// Docker's name for Docker Hub in its files.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-/// Whose variables name a user and a password: ours, and those that users of Apptainer have set already.
+/// Prefixes of variables that name a user and a password: ours, and those that users of Apptainer have set already.
 const PREFIXES: [&str; 3] = ["CORACLE", "APPTAINER", "SINGULARITY"];
 /// The user that a helper names when what it gives is no password, but a token to get others with.
 const TOKEN: &str = "<token>";
 
-/// What somebody shows to a registry. It is never printed: it has no Debug.
+/// Proof of identity for a registry. It is never printed: it has no Debug.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A user name and a password.
@@ -58,8 +58,8 @@ struct Given {
     secret: String,
 }
 
-/// What there is for `repository` of `registry`: in the variables, if it is the registry that somebody `named`, or in the
-/// file that was given, or else in the first of the usual ones that has something.
+/// Finds the login for `repository` of `registry`: in the variables, if it is the registry that somebody `named`, or in
+/// the file that was given, or else in the first of the usual ones that has something.
 pub fn find(
     given: Option<&Path>,
     registry: &str,
@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<Option<String>, Refusal> {
     Ok(Some(text))
 }
 
-/// What a file has. Nothing of the file is repeated in a message.
+/// Looks a login up in the text of a file. Nothing of the file is repeated in a message.
 fn look(path: &Path, text: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, Refusal> {
     let bad = |what: &str| unreadable(path, what.to_owned());
     if text.trim().is_empty() {
@@ -219,7 +219,10 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>, Refusal> {
     }
     let mut command = Command::new(&name);
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| refuse(error.to_string()))?;
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => refuse("there is no such program".into()),
+        _ => refuse(error.to_string()),
+    })?;
     if let Some(mut input) = child.stdin.take() {
         // It may know the answer before it has read the question.
         let _ = input.write_all(key.as_bytes());

@@ -17,20 +17,20 @@ use super::fault::{Fault, Patience};
 use super::manifest::Part;
 use super::progress::Progress;
 
-/// How many blobs are downloaded at once.
+/// Number of blobs that are downloaded at once.
 const AT_ONCE: usize = 4;
 /// After so many bytes more, faults are counted anew.
 const ENOUGH: u64 = 1 << 20;
-/// How many bytes are read at once.
+/// Number of bytes that are read at once.
 const CHUNK: usize = 1 << 17;
 
-/// Where blobs come from and go to.
+/// Source and target of blobs.
 pub struct Download<'a> {
     /// The image, for messages.
     pub object: &'a str,
-    /// Where they are asked for, one after the other; not empty.
+    /// Places that are asked for them, one after the other; not empty.
     pub places: &'a [Connection<'a>],
-    /// Where they go.
+    /// Cache that they go to.
     pub cache: &'a Cache,
     /// Who is told.
     pub progress: &'a Progress,
@@ -186,7 +186,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Whether an answer begins where it was asked to (RFC 9110, 14.4).
+/// True if an answer begins where it was asked to (RFC 9110, 14.4).
 fn goes_on(response: &Response, from: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     match response.status() {

@@ -1,4 +1,4 @@
-//! What can go wrong with a registry, and what is worth another try.
+//! Faults of a registry, and those that are worth another try.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use coracle::report::{Kind, Refusal};
 
-/// How often something is tried.
+/// Number of tries.
 const TRIES: u32 = 5;
-/// How long is waited after the first try; after each further one twice as long.
+/// Wait after the first try; after each further one it is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest time that a registry may have us wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -57,17 +57,17 @@ impl Fault {
         self
     }
 
-    /// Whether no other place could help.
+    /// True if no other place could help.
     pub fn is_local(&self) -> bool {
         self.local
     }
 
-    /// What is said about it when another place is asked instead.
+    /// Text for the note when another place is asked instead.
     pub fn cause(&self) -> &str {
         &self.cause
     }
 
-    /// What the user gets to read.
+    /// Refusal for the user.
     pub fn refusal(self, object: &str) -> Refusal {
         let mut refusal = Refusal::new(self.kind, self.object.as_deref().unwrap_or(object), self.cause);
         refusal.hint = self.hint;
@@ -122,7 +122,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     }
 }
 
-/// How often something has been tried, and how long to wait before the next time.
+/// Number of tries so far, and the wait before the next one.
 #[derive(Debug, Default)]
 pub struct Patience {
     tried: u32,

@@ -9,16 +9,16 @@ use crate::digest::Digest;
 use crate::oci::null_is_default;
 use crate::platform::{Platform, Wanted};
 
-/// What is asked for.
+/// Media types that are asked for.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 /// The longest manifest that registries have to take (distribution-spec, "Pushing Manifests"), in bytes.
 pub const LONGEST: u64 = 4 << 20;
 /// The longest configuration that is read, in bytes.
 pub const LONGEST_CONFIG: u64 = 16 << 20;
-/// How many images of an index are looked at that do not say for which processor they are.
+/// Number of images of an index that are looked at, of those that do not say for which processor they are.
 const MOST_SILENT: usize = 16;
-/// What layers of a root file system are.
+/// Media types of layers of a root file system.
 const LAYERS: [&str; 9] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -30,20 +30,20 @@ const LAYERS: [&str; 9] = [
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
-/// What configurations of images are.
+/// Media types of configurations of images.
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 /// A blob: what it hashes to and how long it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// What it hashes to.
+    /// Hash of the bytes.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
 }
 
-/// What a registry answers when it is asked for an image.
+/// Answer of a registry that is asked for an image.
 #[derive(Debug)]
 pub enum Manifest {
     /// One image.

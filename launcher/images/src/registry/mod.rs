@@ -32,16 +32,17 @@ use manifest::{Index, Manifest, Part};
 pub use name::Name;
 use progress::Progress;
 
-/// How often an index may lead to another one.
+/// Number of indices that may lead to each other.
 const DEPTH: u32 = 3;
-/// Where the digest of a manifest is said, besides.
+/// Header with the digest of the manifest.
 const DIGEST: &str = "docker-content-digest";
 
-/// How registries are spoken to: what somebody has asked for, and what the site says.
+/// Access to registries: what somebody has asked for, and what the site says.
 ///
 /// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
 pub struct Registries {
     access: Access,
+    silent: bool,
     site: Result<config::Registries, Refusal>,
 }
 
@@ -53,10 +54,10 @@ struct Found {
 }
 
 impl Registries {
-    /// What is wrong with coracle.yaml is said when a registry is needed.
-    pub fn of(access: &Access) -> Self {
+    /// Keeps an error of coracle.yaml until a registry is needed. No progress is shown if `silent`.
+    pub fn of(access: &Access, silent: bool) -> Self {
         let site = Config::load(&access.config).map(|config| config.registries).map_err(Refusal::from);
-        Self { access: access.clone(), site }
+        Self { access: access.clone(), silent, site }
     }
 
     /// Downloads an image, as far as it is not here already, and checks all of it.
@@ -77,7 +78,7 @@ impl Registries {
             }
         }
         let total = parts.values().fold(0, |sum: u64, part| sum.saturating_add(part.size));
-        let progress = Progress::of(name.typed(), total);
+        let progress = Progress::of(name.typed(), total, self.silent);
         let download = Download::of(name.typed(), &places, &cache, &progress);
         // The configuration first: it may say that the image is of no use here.
         let config = download.one(&found.config)?;
@@ -108,7 +109,7 @@ impl Registries {
         Wanted::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
     }
 
-    /// What the site says of the image's registry.
+    /// Site's settings for the image's registry.
     fn site(&self, name: &Name) -> Result<Option<&config::Registry>, Refusal> {
         Ok(self.site.as_ref().map_err(Clone::clone)?.get(&name.registry))
     }
@@ -179,7 +180,7 @@ impl Registries {
     }
 }
 
-/// What a place has under a name, for a processor.
+/// Looks up a name at a place, for a processor.
 fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found, Fault> {
     let mut expected = name.digest.clone();
     let mut word = name.wanted();

@@ -9,7 +9,7 @@ use coracle::report::{Kind, Refusal};
 use crate::digest::Digest;
 
 const DOCKER_HUB: &str = "docker.io";
-/// Where Docker Hub's registry listens.
+/// Host of Docker Hub's registry.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
 /// An image in a registry.
@@ -21,7 +21,7 @@ pub struct Name {
     pub repository: String,
     /// The tag, if there is no digest: then that counts.
     pub tag: Option<String>,
-    /// What its manifest, or index of them, must hash to.
+    /// Digest that its manifest, or index of them, must have.
     pub digest: Option<Digest>,
     typed: String,
 }
@@ -82,7 +82,7 @@ impl Name {
         &self.typed
     }
 
-    /// What is asked for: the digest, or else the tag.
+    /// Reference that is asked for: the digest, or else the tag.
     pub fn wanted(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -91,7 +91,7 @@ impl Name {
         }
     }
 
-    /// Where the registry listens.
+    /// Host of the registry.
     pub fn host(&self) -> &str {
         if self.registry == DOCKER_HUB { DOCKER_HUB_HOST } else { &self.registry }
     }

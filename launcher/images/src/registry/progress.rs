@@ -1,4 +1,4 @@
-//! How far a download is: on a terminal as a bar, elsewhere as a line now and then.
+//! Progress of a download: on a terminal as a bar, elsewhere as a line now and then.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -9,29 +9,30 @@ use std::time::{Duration, Instant};
 use coracle::report::clean;
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a log gets a line about the same download.
+/// Time between lines about the same download in a log.
 const LINES: Duration = Duration::from_secs(10);
 
-/// What somebody who waits sees of all parts of an image together.
+/// Progress of all parts of an image together.
 pub struct Progress {
     name: String,
     total: u64,
     done: AtomicU64,
     bar: Option<ProgressBar>,
     told: Mutex<Instant>,
+    silent: bool,
 }
 
 impl Progress {
-    /// Nothing yet of `total` bytes of the image `name`.
-    pub fn of(name: &str, total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+    /// Nothing yet of `total` bytes of the image `name`; if `silent`, only notes are printed.
+    pub fn of(name: &str, total: u64, silent: bool) -> Self {
+        let bar = (!silent && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let style = "{prefix} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}";
             bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(clean(name));
             bar
         });
-        Self { name: clean(name), total, done: AtomicU64::new(0), bar, told: Mutex::new(Instant::now()) }
+        Self { name: clean(name), total, done: AtomicU64::new(0), bar, told: Mutex::new(Instant::now()), silent }
     }
 
     /// So many bytes were there already.
@@ -48,6 +49,7 @@ impl Progress {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.bar {
             Some(bar) => bar.set_position(done),
+            None if self.silent => {}
             None => self.tell(done),
         }
     }

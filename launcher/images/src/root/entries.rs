@@ -28,7 +28,7 @@ impl Root {
         Ok(names)
     }
 
-    /// What `path` of the image is, itself and not what it may link to; nothing, if nothing is there.
+    /// Status of `path` in the image itself, and not of what it may link to; nothing, if nothing is there.
     pub fn status(&self, path: &Path) -> Result<Option<FileStat>, Refusal> {
         let Some((folder, name)) = self.parent(path)? else { return Ok(None) };
         match nix::sys::stat::fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {

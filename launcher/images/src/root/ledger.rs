@@ -1,4 +1,4 @@
-//! Whose the files of an image are, and its devices: what only root could write down in a file system.
+//! Owners of an image's files, and its devices: what only root could write down in a file system.
 #![forbid(unsafe_code)]
 
 mod changes;
@@ -59,12 +59,12 @@ impl Ledger {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device), time: None });
     }
 
-    /// Whether anything is noted of `path`.
+    /// True if anything is noted of `path`.
     pub fn knows(&self, path: &Path) -> bool {
         self.entries.contains_key(path)
     }
 
-    /// Whether `path` is a device.
+    /// True if `path` is a device.
     pub fn is_device(&self, path: &Path) -> bool {
         self.entries.get(path).is_some_and(|entry| entry.device.is_some())
     }
@@ -132,7 +132,7 @@ impl Ledger {
     }
 }
 
-/// What mksquashfs is told of files.
+/// Definitions of files for mksquashfs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Definitions {
     /// Line by line, for its -pf.

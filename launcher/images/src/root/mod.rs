@@ -33,13 +33,13 @@ use crate::draft::unwritable;
 pub struct Root {
     folder: File,
     path: PathBuf,
-    /// What the files of the folder cannot say themselves.
+    /// Attributes that the files of the directory cannot have themselves.
     pub ledger: Ledger,
-    /// Whether files have extended attributes that belong to the image.
+    /// True if files have extended attributes that belong to the image.
     pub has_attributes: bool,
-    /// Whether all of it is to be root's, whatever the folder and the ledger say.
+    /// True if all of it is to be root's, whatever the folder and the ledger say.
     pub all_root: bool,
-    /// Whether what the ledger does not know is to be root's: whoever made it here is nobody's root.
+    /// True if what the ledger does not know is to be root's: whoever made it here is nobody's root.
     pub rest_is_root: bool,
 }
 
@@ -98,7 +98,7 @@ impl Root {
         Ok(())
     }
 
-    /// Where it is, for programs that get it as a whole.
+    /// Path, for programs that get it as a whole.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -117,7 +117,7 @@ impl Root {
         }
     }
 
-    /// What the regular file `path` of the image says, at most `limit` bytes; nothing, if it is none.
+    /// Contents of the regular file `path` of the image, at most `limit` bytes; nothing, if it is none.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> {
         let Some(file) = self.open(path, OFlag::O_RDONLY)?.map(File::from) else { return Ok(None) };
         let refuse = |error: std::io::Error| inside(path, &sys::Error::from_io("read()", &error));

@@ -16,7 +16,7 @@ use super::Signature;
 
 /// The most bytes of what it answers.
 const MOST: u64 = 1 << 20;
-/// What a line of its status begins with (doc/DETAILS of GnuPG).
+/// Start of a line of its status (doc/DETAILS of GnuPG).
 const CREATED: &str = "[GNUPG:] SIG_CREATED ";
 
 /// Who is to sign.
@@ -66,7 +66,7 @@ impl Gnupg {
     }
 }
 
-/// What gpg answers.
+/// Runs gpg, and returns its answer.
 fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, Refusal> {
     let mut command = Command::new("gpg");
     command.args(["--batch", "--no-tty"]).args(words);

@@ -14,7 +14,7 @@ use crate::draft::{Draft, unwritable};
 use crate::signals::Held;
 use crate::subject::Subject;
 
-/// How much is copied before a signal is looked for, in bytes.
+/// Number of bytes that are copied before a signal is looked for.
 const PART: u64 = 64 << 20;
 /// The metadata is hashed with SHA-256.
 const SHA256: i32 = 1;
@@ -32,7 +32,7 @@ pub fn check_room(subject: &Subject, wanted: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where the table is, and what is in it.
+/// Place and contents of the table.
 fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
     let damaged = |error: coracle::image::Error| error.refuse(&subject.typed);
     let header = Header::read(&subject.file, subject.length()).map_err(damaged)?;
@@ -142,7 +142,7 @@ fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     draft.file.set_permissions(PermissionsExt::from_mode(mode))
 }
 
-/// Whether what has been read is still there under its name.
+/// True if what has been read is still there under its name.
 fn is_same(subject: &Subject, place: &Path) -> bool {
     let what = |found: &std::fs::Metadata| {
         (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec())

@@ -1,6 +1,6 @@
 //! Makes the entries of archives files of a root file system.
 //!
-//! What the disk cannot say of them, for whoever does this, is noted in the root's ledger; what it says otherwise than
+//! Attributes that the disk cannot hold are noted in the root's ledger; where the disk says something else than
 //! the image is to is found by looking, so that a disk that drops a bit of a mode is noticed.
 #![forbid(unsafe_code)]
 
@@ -33,16 +33,16 @@ use crate::layer::{Budget, Meaning, Named};
 use crate::root::{Owner, Root, clamp};
 use crate::workshop::Owners;
 
-/// How folders are made that no entry is about.
+/// Mode of directories that no entry is about.
 const FOLDER: u32 = 0o755;
-/// How many lost attributes are remembered.
+/// Number of lost attributes that are remembered.
 const LOST: usize = 10;
-/// What a folder takes on most disks.
+/// Space of a directory on most disks.
 const BLOCK: u64 = 4096;
 const COPIED: usize = 256 << 10;
-/// How many links are followed in each other, as the kernel has it (path_resolution(7)).
+/// Number of links that are followed in each other, as the kernel has it (path_resolution(7)).
 const LINKS: u32 = 40;
-/// What the owner of a file can do in Linux.
+/// Attribute of file capabilities in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// Applies entries to a root file system.
@@ -55,7 +55,7 @@ pub struct Applier<'a> {
     folders: Folders,
     times: BTreeMap<PathBuf, Time>,
     newest: Time,
-    /// What this layer has, if there are others below.
+    /// Paths of this layer, if there are others below.
     fresh: Option<HashSet<PathBuf>>,
     layers: u64,
     followed: u32,
@@ -384,7 +384,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// What the mode on disk has to be, so that whoever is no root can go on with it.
+    /// Mode that is needed on disk, so that whoever is not root can go on with it.
     fn on_disk(&self, entry: &Entry, needed: u32) -> u32 {
         if self.owners == Owners::Own { entry.mode | needed } else { entry.mode }
     }

@@ -1,4 +1,4 @@
-//! What layers make of each other, and what hostile ones do not do.
+//! Tests of layers on each other, and of hostile ones.
 #![forbid(unsafe_code)]
 
 use super::*;

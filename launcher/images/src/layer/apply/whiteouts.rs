@@ -15,11 +15,11 @@ use super::{Applier, errno_of, is};
 use crate::layer::places::{Found, Place};
 use crate::layer::tar::Entry;
 
-/// What a name begins with that says that another is gone (image-spec, layer.md, "Whiteouts").
+/// Start of a name that says that another is gone (image-spec, layer.md, "Whiteouts").
 pub(super) const WHITEOUT: &[u8] = b".wh.";
-/// What says that all is gone that was in a folder.
+/// Name that says that all is gone that was in a directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What else aufs kept for itself.
+/// Start of other names that aufs kept for itself.
 const AUFS: &[u8] = b".wh..wh.";
 impl Applier<'_> {
     /// Removes what the entry `name` in `parent` says is gone.

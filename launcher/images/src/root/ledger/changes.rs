@@ -1,4 +1,4 @@
-//! What commands that run in an image change of what the ledger says.
+//! Changes of the ledger by commands that run in an image.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::MetadataExt;
@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use super::{Ledger, Owner};
 use crate::root::Root;
 
-/// What is no permission bit of a mode.
+/// Bits of a mode that are no permissions.
 const TYPE: u32 = !0o7777;
 
-/// What the folder said of the files in the ledger.
+/// Attributes of the files in the ledger as the directory had them.
 #[derive(Debug)]
 pub struct Before {
     known: Vec<(PathBuf, Option<Found>)>,
