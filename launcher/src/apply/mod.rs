@@ -62,6 +62,14 @@ pub fn unusable(name: &str, image: BorrowedFd<'_>, target: &Path, error: &sys::E
     }
 }
 
+/// Refuses a bind in which a system call failed, unless that is for want of something of this process or the node.
+fn unbound(shown: &str, error: &sys::Error) -> Refusal {
+    match error.errno() {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSYS => Refusal::system(shown, error),
+        _ => Refusal::new(Kind::Bind, shown, error.to_string()),
+    }
+}
+
 /// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
@@ -193,7 +201,7 @@ fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, R
 
 /// A detached copy of what `source`, the node's `path`, shows.
 fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Refusal> {
-    let failed = |error: sys::Error| Refusal::new(Kind::Bind, path.display().to_string(), error.to_string());
+    let failed = |error: sys::Error| unbound(&path.display().to_string(), &error);
     let tree = sys::clone_tree(source, true).map_err(failed)?;
     sys::set_attributes(&tree, mount.attributes, MountPropagation::Slave).map_err(failed)?;
     Ok(tree)
@@ -227,7 +235,7 @@ fn attach(
     proxy: &Proxy,
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
-    let failed = |error: sys::Error| Refusal::new(Kind::Bind, shown.clone(), error.to_string());
+    let failed = |error: sys::Error| unbound(&shown, &error);
     // A mount covers a link as it covers a file, if it is opened itself.
     let lookup = if mount.source == Source::TimeZone { Lookup::LastIsALink } else { Lookup::NoLinks };
     let target = match attached.above(&mount.place).filter(|_| mount.nested) {
@@ -395,6 +403,17 @@ mod tests {
             ],
         ),
     ];
+
+    #[test]
+    fn a_bind_is_not_blamed_for_what_the_process_lacks() {
+        let kind = |errno| unbound("/mnt", &sys::Error::new("open_tree()", errno)).kind;
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOSYS] {
+            assert_eq!(kind(errno), Kind::System, "{errno:?}");
+        }
+        for errno in [Errno::ENOENT, Errno::ELOOP, Errno::EINVAL, Errno::EACCES, Errno::ENOTDIR] {
+            assert_eq!(kind(errno), Kind::Bind, "{errno:?}");
+        }
+    }
 
     #[test]
     fn an_image_is_damaged_only_if_the_error_says_so() {
