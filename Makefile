@@ -67,6 +67,7 @@ place:
 	install -D -m 0644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf
 	install -D -m 0644 packaging/profile.sh $(DESTDIR)$(SYSCONFDIR)/profile.d/coracle.sh
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 target/manual/man/man5/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man7 target/manual/man/man7/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		target/manual/bash-completion/completions/coracle

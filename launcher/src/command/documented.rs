@@ -14,7 +14,8 @@ const INTERNAL: [&str; 5] = ["prepare", "facts", "epilog", "store-service", "hel
 fn pages() -> Vec<(PathBuf, String)> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let docs = std::fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = docs.chain(["README.md", "SECURITY.md"].map(|name| top.join(name))).collect();
+    let others = ["README.md", "SECURITY.md", "launcher/src/manual/commands.txt"];
+    let mut paths: Vec<_> = docs.chain(others.map(|name| top.join(name))).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }

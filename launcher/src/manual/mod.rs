@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Command;
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 use coracle::report::{Kind, Refusal};
@@ -21,6 +22,7 @@ use crate::command;
 
 /// Directory of pages below the folder, as below $(PREFIX)/share.
 const MAN1: &str = "man/man1";
+const MAN5: &str = "man/man5/coracle.yaml.5";
 const MAN7: &str = "man/man7/coracle-container.7";
 const BASH: &str = "bash-completion/completions";
 const ZSH: &str = "zsh/site-functions";
@@ -50,18 +52,27 @@ fn write(folder: &Path) -> io::Result<()> {
     }
     let mut tree = command::tree().disable_help_subcommand(true);
     tree.build();
-    let verbs: Vec<_> = tree.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
-    for page in verbs.into_iter().chain([tree]) {
-        Man::new(page).source(page::SOURCE).manual(page::MANUAL).generate_to(folder.join(MAN1))?;
-    }
+    write_commands(tree, &folder.join(MAN1))?;
     generate_to(Shell::Zsh, &mut command::tree(), "coracle", folder.join(ZSH))?;
     // bash-completion looks for a file of the command's own name.
     let made = generate_to(Shell::Bash, &mut command::tree(), "coracle", folder.join(BASH))?;
     fs::rename(made, folder.join(BASH).join("coracle"))?;
-    for (path, text) in [(MAN7, page::container()), (SLURMS, completion::slurms())] {
+    for (path, text) in [(MAN5, page::settings()), (MAN7, page::container()), (SLURMS, completion::slurms())] {
         let path = folder.join(path);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// Writes the pages of a command and of those below it: what clap knows of each, and what it does not.
+fn write_commands(command: Command, folder: &Path) -> io::Result<()> {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        write_commands(verb.clone(), folder)?;
+    }
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let mut text = Vec::new();
+    Man::new(command).source(page::SOURCE).manual(page::MANUAL).render(&mut text)?;
+    text.extend(page::command(&name).into_bytes());
+    fs::write(folder.join(format!("{name}.1")), text)
 }

@@ -1,4 +1,5 @@
-//! coracle-container(7): what srun, sbatch and salloc know of containers.
+//! Pages, or parts of them, that clap does not make: coracle-container(7), coracle.yaml(5), and the examples, files and
+//! statuses of commands.
 #![forbid(unsafe_code)]
 
 use clap_mangen::roff::{Roff, bold, italic, roman};
@@ -12,6 +13,70 @@ pub const MANUAL: &str = "Coracle";
 /// with four spaces, and everything else is a paragraph.
 const BEFORE: &str = include_str!("before.txt");
 const BEHIND: &str = include_str!("behind.txt");
+
+/// Sections of the pages of commands, each command behind a line that starts with `##`.
+const COMMANDS: &str = include_str!("commands.txt");
+/// The example of a site, which has every key.
+const SETTINGS: &str = include_str!("../../../slurm-conf-examples/coracle.yaml");
+const SETTINGS_BEFORE: &str = "# NAME
+coracle.yaml - what a site's containers may be and what they show
+# DESCRIPTION
+The launcher reads this file anew for every step. It must belong to root and be writable by nobody else, and so must every
+directory above it; otherwise, or when anything in it is wrong, no container starts. coracle config check says what is wrong,
+and which line decides for a user and job. A key that is not known is an error.
+
+Keys that stand behind a # below are left out or have their default unless a site says them.
+# KEYS
+";
+const SETTINGS_BEHIND: &str = "# FILES
+: /etc/coracle/coracle.yaml
+The file, unless config=PATH in plugstack.conf says another.
+# SEE ALSO
+coracle-config-check(1), coracle-doctor(1), coracle-container(7)
+";
+
+/// The sections of a command's page, in roff(7); nothing, if it has none.
+pub fn command(name: &str) -> String {
+    let of = |text: &'static str| text.split_once('\n').filter(|(known, _)| *known == name).map(|(_, text)| text);
+    let mut page = Roff::new();
+    if let Some(text) = COMMANDS.split("## ").find_map(of) {
+        add(&mut page, text);
+    }
+    page.render()
+}
+
+/// coracle.yaml(5), in roff(7): the comments of the example are its text.
+pub fn settings() -> String {
+    let mut page = Roff::new();
+    page.control("TH", ["coracle.yaml", "5", "", SOURCE, MANUAL]);
+    page.control("nr", ["HY", "0"]);
+    add(&mut page, SETTINGS_BEFORE);
+    // The first paragraphs are about the file itself.
+    let example = SETTINGS.replace('…', "...");
+    let blocks = example.split("\n\n").skip_while(|block| !block.contains("\nuser_images:"));
+    for block in blocks {
+        page.control("PP", []);
+        let mut keys = false;
+        for line in block.lines() {
+            // Below a key in comments stand its own, also in comments.
+            let is_key = !line.starts_with("# ") || keys && line.starts_with("#  ");
+            if is_key != keys {
+                page.control(if is_key { "EX" } else { "EE" }, []);
+            }
+            keys = is_key;
+            let text = line.trim_start_matches("# ");
+            if !is_key && text.starts_with(' ') {
+                page.control("br", []);
+            }
+            page.text([roman(if is_key { format!("    {line}") } else { text.trim_start().to_owned() })]);
+        }
+        if keys {
+            page.control("EE", []);
+        }
+    }
+    add(&mut page, SETTINGS_BEHIND);
+    page.render()
+}
 
 /// The page, in roff(7).
 pub fn container() -> String {

@@ -51,7 +51,8 @@ fn groff_has_nothing_to_say_about_any_page() {
     let folder = made();
     let mut pages: Vec<_> = fs::read_dir(folder.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
     assert!(pages.iter().any(|page| page.ends_with("coracle-exec.1")), "{pages:?}");
-    pages.push(folder.path().join(MAN7));
+    assert!(pages.iter().any(|page| page.ends_with("coracle-config-check.1")), "{pages:?}");
+    pages.extend([MAN5, MAN7].map(|page| folder.path().join(page)));
     for page in pages {
         let Some(done) = rendered(&page) else { return };
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -161,5 +162,39 @@ fn slurms_own_completion_still_works() {
         let found = offered(&before, &["srun", "--co"], &folder);
         assert!(found.is_superset(&set(&["--container-bind=", "--compress"])), "{before}: {found:?}");
         assert_eq!(offered(&before, &["srun", "--open-mode", "=", "a"], &folder), set(&["append"]), "{before}");
+    }
+}
+
+#[test]
+fn every_page_of_a_command_has_an_example_and_every_page_that_is_named_exists() {
+    let folder = made();
+    let pages: Vec<_> = fs::read_dir(folder.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        // Those that only have commands below them, and that systemd starts.
+        let few = ["coracle-config.1", "coracle-sif-list.1", "coracle-sif-dump.1", "coracle-store-service.1"];
+        let few = few.iter().any(|name| page.ends_with(name));
+        assert!(few || text.contains("EXAMPLES"), "{}", page.display());
+        let text = text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "");
+        for (at, _) in text.match_indices("(1)") {
+            let name: String =
+                text[..at].chars().rev().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
+            let name: String = name.chars().rev().collect();
+            let ours = name.starts_with("coracle");
+            assert!(!ours || folder.path().join(MAN1).join(format!("{name}.1")).exists(), "{}: {name}", page.display());
+        }
+    }
+}
+
+#[test]
+fn the_page_of_the_settings_has_every_line_of_the_example() {
+    let folder = made();
+    let Some(page) = rendered(&folder.path().join(MAN5)) else { return };
+    let page = words(&String::from_utf8(page.stdout).unwrap().replace(['‐', '−'], "-").replace(['’', '‘'], "'"));
+    let example = include_str!("../../../slurm-conf-examples/coracle.yaml").replace('…', "...");
+    let keys =
+        example.lines().filter(|line| !line.is_empty() && !line.starts_with("# ") && !line.starts_with("version"));
+    for line in keys {
+        assert!(page.contains(&words(&line.replace('`', "'"))), "{line:?} is not in {page}");
     }
 }
