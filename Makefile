@@ -130,14 +130,10 @@ test: check unit making slurm test-kernel verify-agreement referee ## everything
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
-# The releases of Slurm that Debian has: 20.11 (bullseye), 24.11 (trixie) and 26.05 (sid), with the files that depend on
-# Slurm most. A tree of a release is made once, in target/trees.
-RELEASES ?= trixie sid
-MATRIX   ?= attach client fail-closed het inherit job-kinds mpi multinode options prolog sbatch scope srun
-test-slurm-matrix: stage ## behaviour on other releases of Slurm: RELEASES="trixie sid" MATRIX="srun het …" (root)
-	for release in $(RELEASES); do \
-		tests/cluster/make-tree $$release target/trees/$$release && \
-		CORACLE_CLUSTER_BASE=target/trees/$$release tests/slurm/run --only $(MATRIX:=.bats) -- $(STAGE) $(IMAGES) || exit 1; done
+# Trees of other releases are made once, in target/trees.
+RELEASES ?= here trixie sid
+test-slurm-matrix: stage ## behaviour on other releases of Slurm, and docs/releases.md: RELEASES="here trixie sid" (root)
+	tests/slurm/matrix $(STAGE) $(IMAGES) $(RELEASES)
 
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
 	tests/apptainer/run target/apptainer target/release/coracle

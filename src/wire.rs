@@ -87,14 +87,26 @@ pub enum Answer {
     Refused(Refusal),
 }
 
+/// Number of the form that all messages have. An answer that refuses stays as it is in all of them.
+const FORM: u32 = 1;
+
 /// A message that is not one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed(&'static str);
+pub enum Malformed {
+    /// It lacks a part, or has it in a way that makes no sense.
+    Part(&'static str),
+    /// It has another form, by its number; 0 stands for none.
+    Form(u32),
+}
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
-        Self::new(Kind::Internal, "plugin and launcher", format!("a message without a proper {}", malformed.0))
-            .hint("are both of the same release?")
+        let cause = match malformed {
+            Malformed::Part(part) => format!("a message without a proper {part}"),
+            Malformed::Form(form) => format!("messages of form {form} and {FORM}: they are of different versions"),
+        };
+        Self::new(Kind::Internal, "plugin and launcher", cause)
+            .hint("install coracle and coracle-slurm in the same version on this node; slurmd need not be started anew")
     }
 }
 
@@ -133,22 +145,22 @@ impl Reader<'_> {
     }
 
     fn need(&self, key: &'static str) -> Result<OsString, Malformed> {
-        self.get(key).ok_or(Malformed(key))
+        self.get(key).ok_or(Malformed::Part(key))
     }
 
     fn number(&self, key: &'static str) -> Result<u32, Malformed> {
-        self.need(key)?.to_str().and_then(|text| text.parse().ok()).ok_or(Malformed(key))
+        self.need(key)?.to_str().and_then(|text| text.parse().ok()).ok_or(Malformed::Part(key))
     }
 
     fn path(&self, key: &'static str) -> Result<Option<PathBuf>, Malformed> {
         match self.get(key).map(PathBuf::from) {
-            Some(path) if !path.is_absolute() => Err(Malformed(key)),
+            Some(path) if !path.is_absolute() => Err(Malformed::Part(key)),
             path => Ok(path),
         }
     }
 
     fn text(&self, key: &'static str) -> Result<String, Malformed> {
-        self.need(key)?.into_string().map_err(|_| Malformed(key))
+        self.need(key)?.into_string().map_err(|_| Malformed::Part(key))
     }
 }
 
@@ -157,6 +169,7 @@ impl Start {
     pub fn to_bytes(&self) -> Vec<u8> {
         let groups: Vec<String> = self.identity.groups.iter().map(u32::to_string).collect();
         Writer::default()
+            .put("form", FORM.to_string())
             .put("job", self.job.to_string())
             .put("step", self.step.to_string())
             .put("daemon", self.daemon.to_string())
@@ -179,6 +192,10 @@ impl Start {
     /// Reads [`Start::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let reader = Reader(bytes);
+        match reader.number("form").unwrap_or(0) {
+            FORM => {}
+            other => return Err(Malformed::Form(other)),
+        }
         let groups = reader.text("groups")?;
         let groups = groups.split(',').filter(|group| !group.is_empty()).map(str::parse).collect::<Result<_, _>>();
         Ok(Self {
@@ -193,7 +210,7 @@ impl Start {
             identity: Identity {
                 uid: reader.number("uid")?,
                 gid: reader.number("gid")?,
-                groups: groups.map_err(|_| Malformed("groups"))?,
+                groups: groups.map_err(|_| Malformed::Part("groups"))?,
             },
             request: reader.need("request")?,
             script_folder: reader.path("script_folder")?,
@@ -213,7 +230,10 @@ impl Here {
     /// Reads [`Here::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let reader = Reader(bytes);
-        Ok(Self { directory: reader.path("directory")?.ok_or(Malformed("directory"))?, pmix: reader.path("pmix")? })
+        Ok(Self {
+            directory: reader.path("directory")?.ok_or(Malformed::Part("directory"))?,
+            pmix: reader.path("pmix")?,
+        })
     }
 }
 
@@ -265,7 +285,7 @@ impl Answer {
         if reader.get("outside").is_some() {
             return Ok(Self::Outside);
         }
-        let kind = Kind::from_word(&reader.text("kind")?).ok_or(Malformed("kind"))?;
+        let kind = Kind::from_word(&reader.text("kind")?).ok_or(Malformed::Part("kind"))?;
         let mut refusal = Refusal::new(kind, reader.text("object")?, reader.text("cause")?);
         refusal.hint = reader.get("hint").and_then(|hint| hint.into_string().ok());
         Ok(Self::Refused(refusal))
@@ -316,9 +336,15 @@ mod tests {
 
     #[test]
     fn a_message_that_lacks_something_is_refused() {
-        assert_eq!(Start::from_bytes(b"job=1\0step=x\0groups=\0"), Err(Malformed("step")));
-        assert_eq!(Here::from_bytes(b"directory=relative\0"), Err(Malformed("directory")));
-        assert_eq!(Hello::from_bytes(b"enter=1\0"), Err(Malformed("hello")));
-        assert_eq!(Answer::from_bytes(b"kind=nonsense\0"), Err(Malformed("kind")));
+        assert_eq!(Start::from_bytes(b"form=1\0job=1\0step=x\0groups=\0"), Err(Malformed::Part("step")));
+        for (message, form) in [(&b"job=1\0step=2\0groups=\0"[..], 0), (b"form=2\0job=1\0", 2)] {
+            let malformed = Start::from_bytes(message).unwrap_err();
+            assert_eq!(malformed, Malformed::Form(form));
+            let line = Refusal::from(malformed).line();
+            assert!(line.contains(&format!("messages of form {form} and 1: they are of different versions")), "{line}");
+        }
+        assert_eq!(Here::from_bytes(b"directory=relative\0"), Err(Malformed::Part("directory")));
+        assert_eq!(Hello::from_bytes(b"enter=1\0"), Err(Malformed::Part("hello")));
+        assert_eq!(Answer::from_bytes(b"kind=nonsense\0"), Err(Malformed::Part("kind")));
     }
 }

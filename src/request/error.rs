@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::{MAX_BINDS, MAX_LEN, PRIVATE};
+use super::{FORM, MAX_BINDS, MAX_LEN, PRIVATE};
 use crate::report::{Kind, Refusal};
 
 /// Fault of what was typed.
@@ -59,6 +59,8 @@ pub enum Error {
     MadeAlready,
     /// Longer than [`MAX_LEN`].
     TooLong(usize),
+    /// `SLURM_CORACLE_REQUEST` has another form, by its number: of another version of Coracle.
+    OtherForm(String),
     /// `SLURM_CORACLE_REQUEST` is not something that the submit side writes.
     Garbled(&'static str),
 }
@@ -136,6 +138,11 @@ impl From<Error> for Refusal {
             Error::TooLong(length) => {
                 usage("--container".into(), &format!("the options take {length} bytes, at most {MAX_LEN} are possible"))
             }
+            Error::OtherForm(form) => usage(
+                "SLURM_CORACLE_REQUEST".into(),
+                &format!("of form {form}, and this node reads form {FORM}"),
+            )
+            .hint("the host on which the job was submitted has another version of Coracle: submit it again when both are the same"),
             Error::Garbled(what) => usage("SLURM_CORACLE_REQUEST".into(), &format!("cannot be read: {what}"))
                 .hint("this variable is made by srun, sbatch and salloc; do not set it"),
         }

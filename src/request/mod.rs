@@ -37,8 +37,9 @@ pub const MAX_LEN: usize = 32 * 1024;
 pub const MAX_BINDS: usize = 128;
 /// Stands for the node itself where an image could.
 pub const NODE: &str = "none";
-/// The prefix that says which form the rest has.
-const FORM: &str = "1:";
+/// Number of the form that requests have in the environment, in front of a colon. It grows when an older node would take
+/// a request for another one; a field that it does not know is refused anyway.
+const FORM: &str = "1";
 
 /// Request for a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +178,7 @@ impl Request {
         };
         let commands = if self.commands { ";commands=yes" } else { "" };
         let inherited = if self.inherited { ";inherited=yes" } else { "" };
-        format!("{FORM}{what}{commands}{inherited}{}", self.settings.fields())
+        format!("{FORM}:{what}{commands}{inherited}{}", self.settings.fields())
     }
 
     /// Reads [`Request::to_env`]'s form with all the checks of [`Request::parse`].
@@ -186,7 +187,11 @@ impl Request {
             return Err(Error::Garbled("longer than 32768 bytes"));
         }
         let text = text.to_str().ok_or(Error::Garbled("not ASCII"))?;
-        let fields = text.strip_prefix(FORM).ok_or(Error::Garbled("not of form 1"))?;
+        let (form, fields) = text.split_once(':').ok_or(Error::Garbled("no form"))?;
+        if form != FORM {
+            let is_number = (1..=4).contains(&form.len()) && form.bytes().all(|byte| byte.is_ascii_digit());
+            return Err(if is_number { Error::OtherForm(form.to_owned()) } else { Error::Garbled("no form") });
+        }
         let (mut image, mut typed, mut step, mut commands, mut inherited) = (None, None, None, false, false);
         let mut settings = Settings::default();
         for field in fields.split(';') {

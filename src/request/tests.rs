@@ -295,8 +295,9 @@ fn the_environment_form_is_stable() {
 #[test]
 fn a_forged_environment_form_is_refused() {
     for (forged, why) in [
-        ("", "not of form 1"),
-        ("2:image=/a", "not of form 1"),
+        ("", "no form"),
+        ("x:image=/a", "no form"),
+        ("99999:image=/a", "no form"),
         ("1:", "a field without a value"),
         ("1:image=a", "an image path that is not absolute"),
         ("1:image=/a;image=/b", "an unknown or repeated field"),
@@ -316,6 +317,9 @@ fn a_forged_environment_form_is_refused() {
         let line = Refusal::from(Request::from_env(OsStr::new(forged)).unwrap_err()).line();
         assert_eq!(line, format!("coracle: SLURM_CORACLE_REQUEST: cannot be read: {why} [usage]"));
     }
+    let refusal = Refusal::from(Request::from_env(OsStr::new("2:image=/a;colour=blue")).unwrap_err());
+    assert_eq!(refusal.line(), "coracle: SLURM_CORACLE_REQUEST: of form 2, and this node reads form 1 [usage]");
+    assert!(refusal.hint.is_some_and(|hint| hint.contains("another version of Coracle")));
     assert_eq!(
         Request::from_env(OsStr::new("1:image=/a;bind=/b:/proc/x:rw")),
         Err(Error::ReservedTarget("/proc/x".into()))

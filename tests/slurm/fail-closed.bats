@@ -76,6 +76,13 @@ cleanup() {
 	healthy
 }
 
+@test "with a request of a job that another version of Coracle has submitted" {
+	run alice srun -n1 --export=ALL,SLURM_CORACLE_REQUEST=2:image=/x sh -c "$HOST"
+	((status == 125)) || fail "$status $output"
+	said usage 'SLURM_CORACLE_REQUEST: of form 2, and this node reads form 1'
+	has 'hint: the host on which the job was submitted has another version of Coracle'
+}
+
 @test "with a request of a megabyte, and with an empty one" {
 	local big
 	# One string of the environment is at most 128 KiB (execve(2)).
