@@ -319,6 +319,11 @@ coracle: hint: its owner and group may read it: ask the site's admin"
 @test "without a file coracle log reads the journal, and only what root wrote there" {
 	needs journalctl
 	[[ -x /lib/systemd/systemd-journald ]] || needs systemd-journald
+	rm -rf /var/log/journal /run/log/journal
+	run alice coracle log --job 1
+	((status == 1))
+	has 'coracle: the journal: there is none on this node'
+	has 'audit: {file: PATH} in coracle.yaml'
 	mkdir -p /run/systemd/journald.conf.d /run/systemd/journal
 	printf '%s\n' '[Journal]' Storage=volatile ReadKMsg=no Audit=no ForwardToSyslog=no ForwardToWall=no >/run/systemd/journald.conf.d/test.conf
 	[[ -s /etc/machine-id ]] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
@@ -343,6 +348,8 @@ assert (r["node"], r["user"], r["entered"], r["verdict"]) == ("n1", "alice", 2, 
 	[[ $(journalctl --quiet --output=cat --output-fields=CORACLE_IMAGE CORACLE_JOB="$job" _UID=0) == *"$busybox"* ]]
 	run alice coracle log --job "$job"
 	((status == 1))
+	has 'coracle: the journal: no such record'
+	has 'its journal is for root and the groups systemd-journal and adm'
 }
 
 has_comment() { # JOB TEXT

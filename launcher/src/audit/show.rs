@@ -25,6 +25,9 @@ const MAX_ENTRY: usize = 8 * MAX_LEN;
 /// Places of journalctl, when PATH does not lead to it.
 const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
 
+/// Directories of the journal: kept, and until the next boot (systemd-journald.service(8)).
+const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
+
 /// A job, or a step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -88,6 +91,7 @@ fn show(given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
         None => of_journal(given)?,
     };
     let count = copy(&mut lines, given, out);
+    let from_journal = lines.journal.is_some();
     let gone = count.as_ref().is_err_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
     if let Some(mut journal) = lines.journal {
         // Whoever reads us may have enough.
@@ -109,7 +113,14 @@ fn show(given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
     if count.shown > 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(failed(&lines.from, "no such record").hint("each node has its own records; you see those that you may read"))
+    if from_journal && JOURNALS.iter().all(|folder| !Path::new(folder).is_dir()) {
+        return Err(failed(&lines.from, "there is none on this node")
+            .hint("audit: {file: PATH} in coracle.yaml keeps records in a file"));
+    }
+    Err(failed(&lines.from, "no such record").hint(match from_journal {
+        true => "each node has its own records; its journal is for root and the groups systemd-journal and adm",
+        false => "each node has its own records; you see those that you may read",
+    }))
 }
 
 fn failed(object: &str, cause: impl ToString) -> Refusal {
@@ -154,9 +165,9 @@ fn of_journal(given: &Log) -> Result<Lines, Refusal> {
     command.args(given.job.iter().map(|asked| format!("CORACLE_JOB={}", asked.job)));
     let seconds = given.since.and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok());
     command.args(seconds.iter().map(|since| format!("--since=@{}", since.as_secs())));
-    let from = program.display().to_string();
-    let mut journal =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|cause| failed(&from, cause))?;
+    let from = "the journal".to_owned();
+    let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut journal = started.map_err(|cause| failed(&program.display().to_string(), cause))?;
     let reader: Box<dyn BufRead> = match journal.stdout.take() {
         Some(said) => Box::new(BufReader::new(said)),
         None => Box::new(io::empty()),
