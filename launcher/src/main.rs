@@ -31,6 +31,7 @@ mod join;
 mod journal;
 #[cfg(feature = "manual")]
 mod manual;
+mod metrics;
 mod mpi;
 mod openers;
 mod place;

@@ -6,6 +6,7 @@ mod audit;
 mod devices;
 mod gpu;
 mod imported;
+mod metrics;
 mod mpi;
 mod place;
 mod registry;
@@ -30,6 +31,7 @@ pub use audit::Audit;
 pub use devices::DeviceRules;
 pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use imported::RegistryImages;
+pub use metrics::Metrics;
 pub use mpi::{Folder, Profile, Profiles};
 pub use place::place_of;
 pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_repository};
@@ -84,6 +86,9 @@ pub struct Config {
     /// Further target of the record of each step.
     #[serde(default)]
     pub audit: Audit,
+    /// Counters of each node's steps.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// Settings that containers have for `options::OPTIONS` when nobody asks for anything else.
     #[serde(default)]
     pub options: SiteOptions,
@@ -151,6 +156,7 @@ impl Default for Config {
             log: Log::default(),
             log_plan: LogPlan::default(),
             audit: Audit::default(),
+            metrics: Metrics::default(),
             options: SiteOptions::default(),
             mpi: Profiles::default(),
             devices: DeviceRules::default(),

@@ -14,7 +14,7 @@ mod show;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use coracle::config::{self, Audit, Config, Log};
+use coracle::config::{self, Audit, Config, Log, Metrics};
 use coracle::plan::Plan;
 use coracle::report::{Refusal, clean};
 use coracle::request::{Digest, PRIVATE, Request, Settings, step_name};
@@ -23,6 +23,7 @@ use coracle::wire::Start;
 
 use crate::clock::Clock;
 use crate::journal;
+use crate::metrics;
 use crate::proxy::Proxy;
 
 pub use comment::Comment;
@@ -63,6 +64,7 @@ pub struct Trail<'a> {
     log: Log,
     log_plan: bool,
     audit: Audit,
+    metrics: Metrics,
     common: Record,
     /// Result of writing what the tasks get into the file; nothing before that was tried.
     kept: Option<Result<(), Refusal>>,
@@ -91,6 +93,7 @@ impl<'a> Trail<'a> {
             log: config.map_or(Log::Auto, |config| config.log),
             log_plan: config.is_some_and(|config| config.log_plan.0),
             audit: config.map(|config| config.audit.clone()).unwrap_or_default(),
+            metrics: config.map(|config| config.metrics.clone()).unwrap_or_default(),
             common,
             kept: None,
         }
@@ -129,6 +132,8 @@ impl<'a> Trail<'a> {
             // It may have been a matter of a moment.
             _ => self.keep(&record).err(),
         };
+        let counted = self.metrics.file.as_ref().map_or(Ok(()), |file| metrics::count(&file.0, &record));
+        let fault = fault.or(counted.err());
         journal::write(self.log, &record, fault.as_ref(), entry.plan.filter(|_| self.log_plan));
     }
 

@@ -58,6 +58,7 @@ pub fn faults(path: &Path, config: &Config, slurm: &Site, here: bool) -> Vec<Fau
     nothing_runs(config, &mut faults);
     binds(config, &mut faults);
     audit(config, &mut faults);
+    metrics(config, &mut faults);
     if users_images_by_fuse(config)
         && let Err(refusal) = fuse::Program::find(config, Reader::Fuse)
     {
@@ -113,6 +114,16 @@ fn audit(config: &Config, faults: &mut Vec<Fault>) {
     };
     let text = format!("audit.file: {}: {}: {loss}", cause.object, cause.cause);
     faults.push(Fault::new(level, &["audit", "file"], text, "a directory of root's that nobody else may write to"));
+}
+
+fn metrics(config: &Config, faults: &mut Vec<Fault>) {
+    let folder = config.metrics.file.as_ref().and_then(|file| file.0.parent());
+    if let Some(Err(error)) = folder.map(config::trust_folder) {
+        let cause = Refusal::from(error);
+        let text = format!("metrics.file: {}: {}: nothing is counted", cause.object, cause.cause);
+        let hint = "a directory of root's that nobody else may write to";
+        faults.push(Fault::new(Level::Warning, &["metrics", "file"], text, hint));
+    }
 }
 
 /// Rules that only hold with an argument or a second line in plugstack.conf.
