@@ -58,7 +58,8 @@ configure_slurm() {
 	SlurmdDebug=debug
 	SlurmdParameters=config_overrides
 	ReturnToService=2
-	PlugStackConfig=/etc/slurm/plugstack.conf
+	${configless:+SlurmctldParameters=enable_configless
+	#}PlugStackConfig=/etc/slurm/plugstack.conf
 	${gpus:+GresTypes=gpu}
 	${job_tmp:+$container
 	PrologFlags=Contain}
@@ -96,7 +97,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "$configless" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done
