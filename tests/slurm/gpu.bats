@@ -194,6 +194,14 @@ touch $dir/running; until [ -e $dir/seen ]; do sleep 0.1; done"
 	has brew-coffee
 }
 
+@test "the example of a job with a GPU shows the one that Slurm gave" {
+	cp "$busybox" img.sif
+	cp "$BATS_TEST_DIRNAME/../../slurm-conf-examples/jobs/gpu.sh" .
+	chown alice img.sif gpu.sh
+	batch gpu.sh
+	[[ $(grep -c '^/dev/nvidia[0-9]' <<<"$output") == 1 ]] || fail "$output"
+}
+
 # --- Specifications (CDI)
 
 @test "a specification says which files there are, and what they are called" {
