@@ -1,4 +1,5 @@
 //! Command lines of the documentation, read by the parser of the program.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
