@@ -81,7 +81,7 @@ wait"
 }
 
 # How often a slurmstepd was asked for a step's output.
-attachments() { cat /var/log/slurm/n*.log | grep -c 'Handling REQUEST_ATTACH' || true; }
+attachments() { cat /var/log/slurm/n*.log | grep -cE 'Handling REQUEST_ATTACH|_handle_attach for ' || true; }
 more_than() { (($(attachments) > $1)); }
 
 @test "sattach --layout names the tasks of a step inside" {

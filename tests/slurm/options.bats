@@ -167,7 +167,7 @@ by_site() { # WANTED COMMAND KEY: VALUE
 	good env MINE=1 srun -n1 --container="$env" --container-clean-env sh -c 'echo ${MINE-unset}'
 	prints unset
 	job_script job.sh 'echo ${MINE-unset} $SLURM_JOB_ID'
-	batch --export=MINE=1 --container="$env" --container-clean-env job.sh
+	batch --export=ALL,MINE=1 --container="$env" --container-clean-env job.sh
 	prints "unset $job"
 	good env MINE=1 salloc -Q -n1 --container="$env" --container-clean-env srun -n1 sh -c 'echo ${MINE-unset}'
 	prints unset
