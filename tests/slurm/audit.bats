@@ -348,7 +348,7 @@ assert (r["node"], r["user"], r["entered"], r["verdict"]) == ("n1", "alice", 2, 
 	[[ $(journalctl --quiet --output=cat --output-fields=CORACLE_IMAGE CORACLE_JOB="$job" _UID=0) == *"$busybox"* ]]
 	run alice coracle log --job "$job"
 	((status == 1))
-	has 'coracle: the journal: no such record'
+	has 'coracle: the journal: cannot be read'
 	has 'its journal is for root and the groups systemd-journal and adm'
 }
 

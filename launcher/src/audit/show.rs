@@ -28,6 +28,8 @@ const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
 /// Directories of the journal: kept, and until the next boot (systemd-journald.service(8)).
 const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
+const READERS: &str = "each node has its own records; its journal is for root and the groups systemd-journal and adm";
+
 /// A job, or a step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -100,7 +102,7 @@ fn show(given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
         }
         let ended = journal.wait().map_err(|cause| failed(&lines.from, cause))?;
         if !ended.success() && !gone {
-            return Err(failed(&lines.from, "could not read the journal"));
+            return Err(failed(&lines.from, "cannot be read").hint(READERS));
         }
     }
     if gone {
@@ -118,7 +120,7 @@ fn show(given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
             .hint("audit: {file: PATH} in coracle.yaml keeps records in a file"));
     }
     Err(failed(&lines.from, "no such record").hint(match from_journal {
-        true => "each node has its own records; its journal is for root and the groups systemd-journal and adm",
+        true => READERS,
         false => "each node has its own records; you see those that you may read",
     }))
 }
