@@ -45,9 +45,14 @@ without_numbers() {
 	sed -E 's/(StepId=|[Jj]ob |JOB |STEP |step |for job |CANCELLED AT )[0-9T:.+-]+/\1N/g; s/[0-9]{4}-[0-9-]+T[0-9:]+/TIME/g'
 }
 
+# Some of Slurm's own words about a step that ends come or do not come by chance, so a difference must show three times.
+agree() { # FUNCTION ARGUMENT...
+	agree_once "$@" 2>/dev/null || agree_once "$@" 2>/dev/null || agree_once "$@"
+}
+
 # The case is a function, which uses "${image[@]}" for srun's and sbatch's --container, and writes what else it has to say
 # into files of the folder that it is started in.
-agree() { # FUNCTION ARGUMENT...
+agree_once() { # FUNCTION ARGUMENT...
 	local side status file image
 	[[ -n $listener ]] || listen
 	for side in absent unused used; do
