@@ -339,7 +339,7 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 # The line of ours among the output is this note, and there is one.
 notes() { # TEXT
 	[[ $(grep -c 'coracle: ' <<<"$output") == 1 ]] || { fail 'not one line of ours:' "$output"; return; }
-	grep -qE "^(srun|sbatch|salloc|slurmstepd-n[0-9]+): error: coracle: note: |^coracle: note: " <<<"$output" || { fail "$output"; return; }
+	grep -qE "^((srun|sbatch|salloc|slurmstepd-n[0-9]+):|\[[0-9T:.-]+\]) error: coracle: note: |^coracle: note: " <<<"$output" || { fail "$output"; return; }
 	has "coracle: note: $1"
 }
 
@@ -407,5 +407,6 @@ notes() { # TEXT
 	done
 	run alice srun -n1 --container="$dir/no-such.sif" true
 	has_not 'coracle: note'
-	has "$dir/no-such.sif: no such file on this node [image-missing]"
+	has "$dir/no-such.sif: no such file on this node"
+	has '[image-missing]'
 }

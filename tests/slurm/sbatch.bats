@@ -84,7 +84,7 @@ cat /etc/image-only"
 	for i in 1 2 3; do
 		eventually ended "${job}_$i"
 		[[ $(job_field "${job}_$i" JobState) == FAILED ]]
-		grep -q 'coracle: /no/such.sif: no such file on this node \[image-missing\]' "out.$i"
+		grep -qE 'coracle: /no/such.sif: no such file on this node( \(node n[0-9]\))? \[image-missing\]' "out.$i"
 	done
 	healthy
 }
