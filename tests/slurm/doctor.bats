@@ -176,10 +176,16 @@ checks() { # TEXT
 
 @test "rules that have no effect" {
 	configure $'version: 1\nuser_images: kernel\nrequired: yes'
-	finds 'required: has no effect: the plugin'\''s line lacks defaults=on' 'add defaults=on in plugstack.conf'
-	checks 'coracle.yaml:3:1: required: has no effect'
+	run on-node n1 coracle doctor --node
+	((status == 0)) || fail "$output"
+	has "warning  config    required: has no effect: the plugin's line lacks defaults=on"
+	has 'hint: add defaults=on in plugstack.conf'
+	run coracle config check
+	((status == 0)) || fail "$output"
+	has 'warning: /etc/coracle/coracle.yaml:3:1: required: has no effect'
 	configure $'version: 1\nuser_images: kernel\nusers:\n  alice:\n    default_image: /opt/a.sif'
-	checks 'coracle.yaml:5:5: users.alice.default_image: has no effect'
+	run coracle config check
+	has 'warning: /etc/coracle/coracle.yaml:5:5: users.alice.default_image: has no effect'
 	sed -i 's#^required.*#& defaults=on#' /etc/slurm/plugstack.conf.d/coracle.conf
 	run coracle config check
 	((status == 0)) || fail "$output"

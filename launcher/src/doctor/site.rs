@@ -146,7 +146,7 @@ fn without_effect(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
     if !slurm.has_defaults() {
         for keys in everybody.chain(scoped) {
             let text = format!("{}: has no effect: the plugin's line lacks defaults=on", keys.join("."));
-            faults.push(Fault { level: Level::Error, keys, text, hint: "add defaults=on in plugstack.conf".into() });
+            faults.push(Fault { level: Level::Warning, keys, text, hint: "add defaults=on in plugstack.conf".into() });
         }
     }
     if !slurm.has_facts() {
