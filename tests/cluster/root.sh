@@ -19,7 +19,7 @@ enter_root() {
 	if [[ -n $install ]]; then
 		cp -a --no-preserve=ownership "$install/." "$root"
 		# What is installed makes no choice for a site; the example does.
-		install -m 644 "$here/../../slurm-conf-examples/coracle.yaml" "$root/etc/coracle/coracle.yaml"
+		install -D -m 644 "$here/../../slurm-conf-examples/coracle.yaml" "$root/etc/coracle/coracle.yaml"
 	fi
 	if [[ $tracker == cgroup2 ]]; then
 		gcc -O2 -Wall -shared -fPIC -o "$root/usr/local/lib/unified.so" "$here/unified.c" || die "$here/unified.c: does not compile"
