@@ -17,11 +17,11 @@ use serde_json::json;
 
 use crate::alone::{Order, whose};
 use crate::command::Check;
-use crate::doctor::{self, Level};
+use crate::doctor::{self, Fault, Level};
 use crate::document;
 use crate::facts;
 use crate::proxy::Proxy;
-use crate::slurm_client::{self, Site};
+use crate::slurm_client;
 use crate::stages;
 
 /// Exit status for a fault of the file, or of the image, which is said where errors go.
@@ -47,14 +47,10 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
         return show_json(given, &config, &text);
     }
     let shown = path.display();
-    let slurm = slurm_client::site(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
-    let faults = doctor::faults(path, &config, &slurm, is_in_use(path, &slurm));
-    let bad = faults.iter().any(|fault| fault.level == Level::Error);
+    let (faults, bad) = faults(path, &config);
     for fault in &faults {
-        let keys: Vec<&str> = fault.keys.iter().map(String::as_str).collect();
-        let place = place_of(&text, &keys).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
-        let word = if fault.level == Level::Error { "error" } else { "warning" };
-        eprintln!("{}", clean(&format!("coracle: {word}: {shown}{place}: {}", fault.text)));
+        let place = fault.place(&text).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+        eprintln!("{}", clean(&format!("coracle: {}: {shown}{place}: {}", fault.level.word(), fault.text)));
         if !fault.hint.is_empty() {
             eprintln!("{}", clean(&format!("coracle: hint: {}", fault.hint)));
         }
@@ -78,10 +74,14 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
     show(given, &config, &text)
 }
 
-/// Says if starts of this host read the file: it is the one that the plugin's line names.
-fn is_in_use(path: &Path, slurm: &Site) -> bool {
+/// Looks for faults of the settings on this host, and says if containers start with them. Starts read the file that the
+/// plugin's line names; any other is a draft.
+fn faults(path: &Path, config: &Config) -> (Vec<Fault>, bool) {
+    let slurm = slurm_client::site(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
     let named = slurm.argument("config").map_or(Path::new(config::PATH), Path::new);
-    path == named
+    let faults = doctor::faults(path, config, &slurm, path == named);
+    let bad = faults.iter().any(|fault| fault.level == Level::Error);
+    (faults, bad)
 }
 
 /// Shows each profile of MPI, and what images must have for it.
@@ -210,13 +210,9 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
 
 /// The same rules as one document.
 fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal> {
-    let slurm = slurm_client::site(Path::new("/"), &config.slurm_client, slurm_client::told().as_deref());
-    let faults = doctor::faults(&given.file, config, &slurm, is_in_use(&given.file, &slurm));
-    let bad = faults.iter().any(|fault| fault.level == Level::Error);
+    let (faults, bad) = faults(&given.file, config);
     let faults = faults.iter().map(|fault| {
-        let keys: Vec<&str> = fault.keys.iter().map(String::as_str).collect();
-        let level = if fault.level == Level::Error { "error" } else { "warning" };
-        let line = place_of(text, &keys).map(|(line, _)| line);
+        let (level, line) = (fault.level.word(), fault.place(text).map(|(line, _)| line));
         json!({ "level": level, "key": fault.keys.join("."), "line": line, "text": fault.text, "hint": fault.hint })
     });
     let unknown: Vec<String> = unknown_names(config).iter().map(|(scope, name)| format!("{scope}.{name}")).collect();

@@ -16,27 +16,23 @@ const MAX_DEPTH: u32 = 4;
 
 /// Refuses the image `name`, open as `file`, on a file system that a process of a user's serves.
 pub fn refuse_image(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
-    let refuse = |cause: String| Refusal::new(Kind::ImageType, name, cause);
-    match serves(name, file)? {
-        Served::Not => Ok(()),
-        Served::By(kind, uid) => Err(refuse(format!(
-            "on a file system that a process of user {uid} serves ({kind}), which nothing of a job may depend on"
-        ))
-        .hint("copy it to another file system, or into the store: coracle cp FILE")),
-        Served::Elsewhere => Err(refuse(ELSEWHERE.to_owned())),
-    }
+    let hint = "copy it to another file system, or into the store: coracle cp FILE";
+    refuse(Kind::ImageType, name, file, "which nothing of a job may depend on", hint)
 }
 
 /// Refuses the directory `name`, open as `file`, for a kept overlay, if it is on such a file system: root looks into it.
 pub fn refuse_overlay(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
-    let refuse = |cause: String| Refusal::new(Kind::Bind, name, cause);
+    refuse(Kind::Bind, name, file, "which cannot keep an overlay", "use a folder on a disk of the node")
+}
+
+fn refuse(kind: Kind, name: &str, file: BorrowedFd<'_>, why: &str, hint: &str) -> Result<(), Refusal> {
     match serves(name, file)? {
         Served::Not => Ok(()),
-        Served::By(kind, uid) => Err(refuse(format!(
-            "on a file system that a process of user {uid} serves ({kind}), which cannot keep an overlay"
-        ))
-        .hint("use a folder on a disk of the node")),
-        Served::Elsewhere => Err(refuse(ELSEWHERE.to_owned())),
+        Served::By(serves, uid) => {
+            let cause = format!("on a file system that a process of user {uid} serves ({serves}), {why}");
+            Err(Refusal::new(kind, name, cause).hint(hint))
+        }
+        Served::Elsewhere => Err(Refusal::new(kind, name, ELSEWHERE)),
     }
 }
 

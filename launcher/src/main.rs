@@ -29,6 +29,7 @@ mod images;
 mod inside;
 mod join;
 mod journal;
+mod kernel;
 #[cfg(feature = "manual")]
 mod manual;
 mod metrics;

@@ -125,7 +125,7 @@ pub struct Container {
     pub namespace: MountNamespace,
     /// Plan that was carried out, or would be for a step.
     pub plan: Plan,
-    /// What is mounted in it.
+    /// Mounts in it.
     attached: apply::Attached,
 }
 
@@ -533,7 +533,7 @@ impl Run {
     /// True if a source is within the bounds of the site's rules; false, if the container does without it.
     ///
     /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
-    /// directories that variables name, are the user's choice, but nothing that he has asked for.
+    /// directories that variables name, are the user's choice, but nothing that they have asked for.
     fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
         let Source::Node(path) = &want.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());

@@ -278,7 +278,7 @@ pub fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
     host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())
 }
 
-/// What the container around `host` has changed, if there is one.
+/// Changes that the container around `host` has made, if there is one.
 fn record(host: &[Pair]) -> Option<Record> {
     value(host, OUTER).and_then(|text| Record::from_env(&text))
 }

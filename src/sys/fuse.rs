@@ -14,7 +14,7 @@ use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Re
 
 /// The character device behind every FUSE filesystem.
 const DEVICE: &str = "/dev/fuse";
-/// How long a child process may take for a handful of system calls.
+/// Time limit for a child process with a handful of system calls.
 const CHILD: Duration = Duration::from_secs(10);
 
 /// One end of a FUSE connection: whoever reads the requests from it is the filesystem. The connection breaks when the

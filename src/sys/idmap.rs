@@ -9,7 +9,7 @@ use super::process::fork_in_user_namespace;
 use super::{Error, Identity, Result};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-/// How long the child process of a new namespace is there at most.
+/// Time after which the child process of a new namespace ends by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A map of owners for mounts: root's files show as a user's, that user's as root's, and all others as they are.

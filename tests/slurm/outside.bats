@@ -2,12 +2,7 @@
 load support
 
 setup() {
-	cd /scratch || return
-	busybox=$IMG/busybox-zstd.sif
-	dir=/scratch/t$BATS_SUITE_TEST_NUMBER
-	rm -rf "$dir"
-	install -d -o alice -g alice "$dir"
-	cd "$dir" || return
+	in_own_directory || return
 	compiled outside.c outside -static || return
 	looker=''
 }

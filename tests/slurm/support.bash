@@ -5,6 +5,11 @@
 MARK='coracle test image'
 
 setup() {
+	in_own_directory
+}
+
+# For a setup of a test file's own, too.
+in_own_directory() {
 	cd /scratch || return
 	busybox=$IMG/busybox-zstd.sif
 	# A folder of alice's for this test, on all nodes.

@@ -5,12 +5,7 @@
 load support
 
 setup() {
-	cd /scratch || return
-	busybox=$IMG/busybox-zstd.sif
-	dir=/scratch/t$BATS_SUITE_TEST_NUMBER
-	rm -rf "$dir"
-	install -d -o alice -g alice "$dir"
-	cd "$dir" || return
+	in_own_directory || return
 	compiled unanswered.c unanswered -static || return
 	place=$dir/fuse
 	install -d -o alice "$place"

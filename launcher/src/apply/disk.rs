@@ -21,6 +21,7 @@ use nix::fcntl::OFlag;
 use super::damaged;
 use super::root::{self, ONLY_READ};
 use crate::fuse::{Program, Slurmstepd, Watch};
+use crate::kernel;
 use crate::proxy::{Opened, Proxy};
 
 /// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
@@ -192,7 +193,11 @@ impl Disk {
     /// kernel that can map the first file system and not one above it shows those of that one as they are.
     fn show_owners(&self, trees: &[OwnedFd], identity: &Identity) -> Owners {
         let of_a_file = matches!(self.layers.first(), Some(Source::Loop(..) | Source::File(_)));
-        if !of_a_file || identity.uid == 0 || owner(trees.first()) != Some(0) || kernel() < OVERLAYS_MAPPED {
+        if !of_a_file
+            || identity.uid == 0
+            || owner(trees.first()) != Some(0)
+            || kernel::version() < kernel::OVERLAYS_MAPPED
+        {
             return Owners::Image;
         }
         let map = self.map.get_or_init(|| OwnerMap::swap_root_and(identity).ok());
@@ -347,7 +352,7 @@ fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: 
 fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identity) -> Result<bool, Refusal> {
     match mount_erofs_file(file, identity) {
         // An older kernel, or a file system whose files it cannot read so: tmpfs, overlay.
-        Err(error) if error.errno() == Errno::ENOTBLK && (grant.trusted || kernel() >= (6, 4)) => Ok(false),
+        Err(error) if error.errno() == Errno::ENOTBLK && (grant.trusted || kernel::version() >= (6, 4)) => Ok(false),
         Err(error) if error.errno() == Errno::ENOTBLK => Err(Refusal::system(name, &error)
             .hint("before Linux 6.4 an erofs runs only from the site's image_paths; use a squashfs")),
         // What else is wrong is said when it is mounted to be used.
@@ -358,28 +363,17 @@ fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identit
 /// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in its user's own namespace.
 pub fn owners_in_a_step(here: Owners, reader: Reader) -> Owners {
     match (here, reader) {
-        (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel() >= SQUASHFS_MAPPED => Owners::RootIsUser,
+        (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel::version() >= kernel::SQUASHFS_MAPPED => {
+            Owners::RootIsUser
+        }
         (Owners::AllAreUsers, Reader::Fuse | Reader::Own) => Owners::AllAreUsers,
         _ => Owners::Image,
     }
 }
 
-/// The first kernel that maps owners of a squashfs.
-const SQUASHFS_MAPPED: (u32, u32) = (6, 2);
-
 /// The owner of a mount's top directory; nothing, if it cannot be read, for which the image is refused later.
 fn owner(tree: Option<&OwnedFd>) -> Option<u32> {
     nix::sys::stat::fstat(tree?).ok().map(|top| top.st_uid)
-}
-
-/// The first kernel whose overlays take layers with mapped owners: before, a container could be refused for that.
-const OVERLAYS_MAPPED: (u32, u32) = (5, 19);
-
-/// Major and minor number of the running kernel; nothing is older than 0.0.
-fn kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map_while(|part| part.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// With the user's rights: the kernel opens the file again by that path, and whatever else the superblock may name.

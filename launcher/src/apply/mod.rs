@@ -79,7 +79,7 @@ pub struct Sources {
     pub upper: Option<OwnedFd>,
 }
 
-/// What was attached to a container's root, each with its place, in this order.
+/// Mounts that were attached to a container's root, each with its place, in this order.
 #[derive(Debug, Default)]
 pub struct Attached(Vec<(PathBuf, OwnedFd)>);
 

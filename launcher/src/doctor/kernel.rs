@@ -8,12 +8,11 @@ use coracle::policy::Reader;
 
 use super::{Findings, Role};
 use crate::fuse;
+use crate::kernel;
 use crate::userns;
 
 /// The oldest kernel on which everything is tried (docs/decisions.md).
 const OLDEST: (u32, u32) = (5, 14);
-/// The first kernel that maps owners of a squashfs.
-const MAPS_OWNERS: (u32, u32) = (6, 2);
 /// File systems of the kernel, and what is lost without them.
 const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
     ("squashfs", true, "SIF and squashfs images cannot be mounted"),
@@ -55,12 +54,10 @@ pub fn look(findings: &mut Findings, config: &Config) {
 }
 
 fn release(findings: &mut Findings) {
-    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let release = release.unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= MAPS_OWNERS => findings.ok("kernel", &release),
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
+    let release = kernel::release();
+    match kernel::version() {
+        version if version >= kernel::SQUASHFS_MAPPED => findings.ok("kernel", &release),
+        version if version >= OLDEST => {
             findings.ok("kernel", &release);
             let text = "in jobs, files of root in a squashfs stay root's: Linux 6.2 shows them as the user's";
             findings.warning("kernel", text);
@@ -77,8 +74,7 @@ fn release(findings: &mut Findings) {
 /// The kernel loads a module when a mount asks for it, if it has one.
 fn file_systems(findings: &mut Findings) {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let modules = Path::new("/lib/modules").join(release.unwrap_or_default()).join("modules.dep");
+    let modules = Path::new("/lib/modules").join(kernel::release()).join("modules.dep");
     let modules = std::fs::read_to_string(modules).unwrap_or_default();
     for (name, needed, loss) in FILE_SYSTEMS {
         let loaded = known.lines().any(|line| line.split_whitespace().next_back() == Some(name));

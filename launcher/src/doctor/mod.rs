@@ -21,7 +21,7 @@ use crate::place;
 use crate::slurm_client;
 
 pub use gpu::summary;
-pub use site::faults;
+pub use site::{Fault, faults};
 
 /// Exit status when something is wrong.
 const BAD: u8 = 1;
@@ -82,7 +82,8 @@ pub enum Level {
 }
 
 impl Level {
-    fn word(self) -> &'static str {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",

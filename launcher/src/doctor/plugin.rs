@@ -15,7 +15,7 @@ use crate::slurm_client::{self, Site};
 const SCRIPTS: [((u32, u32), u32); 2] = [((24, 11), 6), ((25, 5), 1)];
 /// From here on an oci.conf does not keep the plugin from its work.
 const OCI_IGNORED: (u32, u32) = (23, 2);
-/// What the plugin adds to the help of srun, in both ways of naming options.
+/// Options that the plugin adds to the help of srun, in both ways of naming them.
 const OPTIONS: [&str; 2] = ["--container-bind", "--coracle-bind"];
 const LINE: &str = "required /usr/lib/coracle/spank_coracle.so";
 

@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use coracle::config::{self, Config, Owner, Scope};
+use coracle::config::{self, Config, Owner, Rule, Scope};
 use coracle::policy::Reader;
 use coracle::report::Refusal;
 use nix::unistd::User;
@@ -35,6 +35,12 @@ pub struct Fault {
 impl Fault {
     fn new(level: Level, keys: &[&str], text: String, hint: &str) -> Self {
         Self { level, keys: keys.iter().map(|key| (*key).to_owned()).collect(), text, hint: hint.to_owned() }
+    }
+
+    /// Line and column of its keys in the file's text.
+    pub fn place(&self, text: &str) -> Option<(usize, usize)> {
+        let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
+        config::place_of(text, &keys)
     }
 }
 
@@ -112,18 +118,20 @@ fn audit(config: &Config, faults: &mut Vec<Fault>) {
         true => (Level::Error, "no container starts"),
         false => (Level::Warning, "records are lost"),
     };
-    let text = format!("audit.file: {}: {}: {loss}", cause.object, cause.cause);
-    faults.push(Fault::new(level, &["audit", "file"], text, "a directory of root's that nobody else may write to"));
+    faults.push(unwritable(level, "audit", &cause, loss));
 }
 
 fn metrics(config: &Config, faults: &mut Vec<Fault>) {
     let folder = config.metrics.file.as_ref().and_then(|file| file.0.parent());
     if let Some(Err(error)) = folder.map(config::trust_folder) {
-        let cause = Refusal::from(error);
-        let text = format!("metrics.file: {}: {}: nothing is counted", cause.object, cause.cause);
-        let hint = "a directory of root's that nobody else may write to";
-        faults.push(Fault::new(Level::Warning, &["metrics", "file"], text, hint));
+        faults.push(unwritable(Level::Warning, "metrics", &error.into(), "nothing is counted"));
     }
+}
+
+/// The fault of a file, `file` below the key, that root does not write to.
+fn unwritable(level: Level, key: &str, cause: &Refusal, loss: &str) -> Fault {
+    let text = format!("{key}.file: {}: {}: {loss}", cause.object, cause.cause);
+    Fault::new(level, &[key, "file"], text, "a directory of root's that nobody else may write to")
 }
 
 /// Rules that only hold with an argument or a second line in plugstack.conf.
@@ -132,21 +140,22 @@ fn without_effect(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
         return;
     }
     let scopes = scopes(config);
-    let everybody = [("default_image", config.default_image.is_some()), ("required", config.required.is_some())];
-    let everybody = everybody.into_iter().filter(|(_, said)| *said).map(|(key, _)| vec![key.to_owned()]);
-    let scoped = scopes.iter().flat_map(|(name, scope)| {
-        scope.0.iter().flat_map(move |(of, rule)| {
-            let said = [("default_image", rule.default_image.is_some()), ("required", rule.required.is_some())];
-            said.into_iter()
-                .filter(|(_, said)| *said)
-                .map(|(key, _)| vec![(*name).to_owned(), of.clone(), key.to_owned()])
-                .collect::<Vec<_>>()
-        })
-    });
     if !slurm.has_defaults() {
-        for keys in everybody.chain(scoped) {
-            let text = format!("{}: has no effect: the plugin's line lacks defaults=on", keys.join("."));
-            faults.push(Fault { level: Level::Warning, keys, text, hint: "add defaults=on in plugstack.conf".into() });
+        let mut rules = vec![(vec![], config.default_image.is_some(), config.required.is_some())];
+        for (name, scope) in &scopes {
+            let rule = |(of, rule): &(String, Rule)| {
+                (vec![(*name).to_owned(), of.clone()], rule.default_image.is_some(), rule.required.is_some())
+            };
+            rules.extend(scope.0.iter().map(rule));
+        }
+        for (of, default_image, required) in rules {
+            for (key, _) in [("default_image", default_image), ("required", required)].iter().filter(|(_, said)| *said)
+            {
+                let keys = [of.as_slice(), &[(*key).to_owned()]].concat();
+                let text = format!("{}: has no effect: the plugin's line lacks defaults=on", keys.join("."));
+                let hint = "add defaults=on in plugstack.conf".to_owned();
+                faults.push(Fault { level: Level::Warning, keys, text, hint });
+            }
         }
     }
     if !slurm.has_facts() {

@@ -47,10 +47,7 @@ pub fn command(name: &str) -> String {
 
 /// coracle.yaml(5), in roff(7): the comments of the example are its text.
 pub fn settings() -> String {
-    let mut page = Roff::new();
-    page.control("TH", ["coracle.yaml", "5", "", SOURCE, MANUAL]);
-    page.control("nr", ["HY", "0"]);
-    add(&mut page, SETTINGS_BEFORE);
+    let mut page = begun("coracle.yaml", "5", SETTINGS_BEFORE);
     // The first paragraphs are about the file itself.
     let example = SETTINGS.replace('…', "...");
     let blocks = example.split("\n\n").skip_while(|block| !block.contains("\nuser_images:"));
@@ -80,15 +77,21 @@ pub fn settings() -> String {
 
 /// The page, in roff(7).
 pub fn container() -> String {
-    let mut page = Roff::new();
-    page.control("TH", ["coracle-container", "7", "", SOURCE, MANUAL]);
-    // A hyphen at the end of a line would be taken for one of an option's.
-    page.control("nr", ["HY", "0"]);
-    add(&mut page, BEFORE);
+    let mut page = begun("coracle-container", "7", BEFORE);
     page.control("SH", ["OPTIONS"]);
     OPTIONS.iter().for_each(|spec| add_option(&mut page, spec));
     add(&mut page, BEHIND);
     page.render()
+}
+
+/// Begins a page of a section with its first text.
+fn begun(name: &str, section: &str, text: &str) -> Roff {
+    let mut page = Roff::new();
+    page.control("TH", [name, section, "", SOURCE, MANUAL]);
+    // A hyphen at the end of a line would be taken for one of an option's.
+    page.control("nr", ["HY", "0"]);
+    add(&mut page, text);
+    page
 }
 
 fn add(page: &mut Roff, text: &str) {

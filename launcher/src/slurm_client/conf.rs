@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 4;
 pub struct Conf {
     /// PluginDir: folders, separated by colons.
     pub plugins: Vec<PathBuf>,
-    /// PlugStackConfig; plugstack.conf beside slurm.conf if not said.
+    /// PlugStackConfig, or plugstack.conf beside slurm.conf.
     pub plugstack: Option<PathBuf>,
     /// The socket that AuthInfo names, munge's if it is another than usual.
     pub auth_socket: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Conf {
 impl Conf {
     /// Reads slurm.conf in `folder` and what it includes. What cannot be read says nothing.
     pub fn read(node: &Node, folder: &Path) -> Self {
-        let mut conf = Self::default();
+        let mut conf = Self { plugstack: Some(folder.join("plugstack.conf")), ..Self::default() };
         for line in lines(node, folder, "slurm.conf") {
             let Some((key, value)) = line.split_once('=') else { continue };
             let value = value.split_whitespace().next().unwrap_or_default().trim_matches('"');

@@ -135,8 +135,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     for folder in &plugins {
         shown.at_its_place(folder);
     }
-    let plugstack = conf.plugstack.or_else(|| Some(folder?.join("plugstack.conf")));
-    let lines = plugstack.map(|file| conf::spank_lines(&node, &file)).unwrap_or_default();
+    let lines = conf.plugstack.map(|file| conf::spank_lines(&node, &file)).unwrap_or_default();
     for file in lines.iter().filter_map(|line| line.found(&node, &plugins)) {
         let folder = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });

@@ -65,10 +65,9 @@ pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
     let prefix = commands.as_ref().and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr")).to_owned();
     let folder = find_conf(&node, &paths, told, &prefix).ok().flatten();
     let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
-    let plugstack = conf.plugstack.clone().or_else(|| Some(folder.as_ref()?.join("plugstack.conf")));
     let plugins = commands.as_ref().map(|(_, bin, program)| plugins(&node, settings, &conf, bin, program, &prefix));
     let plugins = plugins.unwrap_or_default();
-    let lines = plugstack.as_ref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
+    let lines = conf.plugstack.as_ref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
     let of = |name: &str| -> Vec<SpankLine> {
         lines.iter().filter(|line| line.plugin.file_name().is_some_and(|file| file == name)).cloned().collect()
     };
@@ -77,7 +76,7 @@ pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
         srun: commands.map(|(named, ..)| named.join("srun")),
         plugin: ours.first().and_then(|line| line.found(&node, &plugins)),
         folder,
-        plugstack,
+        plugstack: conf.plugstack,
         lines: ours,
         facts,
         unkillable: conf.unkillable,
