@@ -65,13 +65,14 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
         ));
     }
     show_profiles(&config, &text, &shown.to_string());
-    if !given.asks() {
-        if !bad {
-            println!("{shown}: good");
-        }
-        return Ok(ExitCode::from(if bad { BAD } else { 0 }));
+    if given.asks() {
+        let allowed = show(given, &config, &text)?;
+        return Ok(ExitCode::from(if bad || !allowed { BAD } else { 0 }));
     }
-    show(given, &config, &text)
+    if !bad {
+        println!("{shown}: good");
+    }
+    Ok(ExitCode::from(if bad { BAD } else { 0 }))
 }
 
 /// Looks for faults of the settings on this host, and says if containers start with them. Starts read the file that the
@@ -164,8 +165,8 @@ fn unknown_names(config: &Config) -> Vec<(&'static str, &str)> {
     users.chain(groups).collect()
 }
 
-/// Prints every rule that holds for the user and job, and what becomes of the image.
-fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal> {
+/// Prints every rule that holds for the user and job, and what becomes of the image: false if it is refused.
+fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let (identity, _) = whose(given.user.as_deref())?;
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
@@ -185,7 +186,7 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
         Ok(Bare::Default(request)) => println!("\nwithout --container: in {} (with defaults=on)", request.what),
         Err(refusal) => println!("\nwithout --container: refused (with defaults=on): {}", refusal.cause),
     }
-    let Some(image) = &given.image else { return Ok(ExitCode::SUCCESS) };
+    let Some(image) = &given.image else { return Ok(true) };
     drop(known);
     let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
     let mut run = order.with(config.clone())?.0;
@@ -198,12 +199,12 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal>
             let rules: Vec<String> =
                 grant.rule.split(',').map(|rule| line(rule.split('=').next().unwrap_or(rule))).collect();
             println!("{}: allowed by {} ({})", run.image, grant.rule, rules.join(", "));
-            Ok(ExitCode::SUCCESS)
+            Ok(true)
         }
         Err(refusal) => {
             println!("{}: refused", run.image);
             eprintln!("{refusal}");
-            Ok(ExitCode::from(BAD))
+            Ok(false)
         }
     }
 }

@@ -161,6 +161,10 @@ checks() { # TEXT
 	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /nowhere/at/all'
 	finds 'binds: /nowhere/at/all: not there, and required' 'required: false'
 	checks 'coracle.yaml:4:1: binds: /nowhere/at/all: not there, and required: no container starts'
+	# Whoever asks for the rules of a user, too, gets the same verdict, for people and for programs.
+	run -1 coracle config check --user alice
+	has 'user_images     kernel'
+	run -1 coracle config check --user alice --json
 	refused bind /nowhere/at/all srun -n1 --container="$busybox" true
 	configure $'version: 1\nuser_images: kernel\naudit: {file: /var/log/records/a.jsonl, required: yes}'
 	finds 'audit.file: /var/log/records' ''
