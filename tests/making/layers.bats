@@ -82,8 +82,9 @@ executes() { # exec|run FILE WORD...
 	cmp gzip.sif again.sif
 }
 
+# The labels have the time of the build, whose numbers have one or two digits.
 timeless() {
-	awk '{$4 = $5 = ""; print}'
+	awk '{$4 = $5 = ""} /labels.json$/ {$3 = ""} {print}'
 }
 
 @test "without SOURCE_DATE_EPOCH, the list of files is the same the next time" {
