@@ -173,8 +173,56 @@ fn a_step_can_be_joined_and_nothing_of_it_changed() {
     for wrong in ["step:", "step:x", "step:any", "step:extern", "step:-1"] {
         assert!(refusal(wrong, &[], None).contains("not a step"), "{wrong}");
     }
+    let digest = format!("sha256:{HEX}");
+    for (id, value) in [
+        (Id::Bind, "/a"),
+        (Id::Digest, &digest),
+        (Id::Home, "no"),
+        (Id::Writable, "yes"),
+        (Id::Overlay, "/o"),
+        (Id::Mpi, "none"),
+        (Id::Gpu, "none"),
+    ] {
+        assert_eq!(with("step:0", &[(id, value)]), Err(Error::MadeAlready), "{value}");
+    }
     assert!(refusal("step:0", &["/a"], None).contains("were decided when that step started"));
     assert!(with("step", &[(Id::Env, "A=1"), (Id::Workdir, "/tmp")]).is_ok());
+}
+
+#[test]
+fn scripts_have_names_for_ids() {
+    for (name, id) in [("batch", 0xffff_fffb), ("interactive", 0xffff_fffa)] {
+        assert!(is_script(id), "{name}");
+        assert_eq!((step_name(id).as_str(), step_id(name)), (name, Some(id)));
+    }
+    for id in [0, 7, MAX_STEP, 0xffff_fffc, 0xffff_fffd] {
+        assert!(!is_script(id), "{id}");
+        assert_eq!(step_name(id), id.to_string());
+    }
+    assert_eq!(step_id("4294967280"), Some(MAX_STEP));
+    assert_eq!(step_id("4294967281"), None);
+}
+
+#[test]
+fn a_choice_passes_through_the_environment() {
+    for image in ["none", "/i.sif", "step:7"] {
+        let choice = with(image, &[]).unwrap();
+        assert_eq!(Choice::from_env(OsStr::new(&choice.to_env())), Ok(choice), "{image}");
+    }
+    assert_eq!(with("none", &[]).unwrap().to_env(), "none");
+}
+
+#[test]
+fn a_request_has_at_most_32_kibibytes() {
+    let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+    // The path is in it twice.
+    let most = (MAX_LEN - "1:image=;as=".len()) / 2;
+    let text = request(&path(most), &[]).to_env();
+    assert_eq!(text.len(), MAX_LEN);
+    assert!(Request::from_env(OsStr::new(&text)).is_ok());
+    assert_eq!(with(&path(most + 1), &[]), Err(Error::TooLong(MAX_LEN + 2)));
+    let beyond = format!("{text};");
+    assert_eq!(Request::from_env(OsStr::new(&beyond)), Err(Error::Garbled("longer than 32768 bytes")));
 }
 
 #[test]
@@ -301,6 +349,10 @@ fn a_forged_environment_form_is_refused() {
         ("1:", "a field without a value"),
         ("1:image=a", "an image path that is not absolute"),
         ("1:image=/a;image=/b", "an unknown or repeated field"),
+        ("1:image=/a;as=b;as=c", "an unknown or repeated field"),
+        ("1:step=0;step=1", "an unknown or repeated field"),
+        ("1:image=/a;commands=no", "an unknown or repeated field"),
+        ("1:image=/a;inherited=no", "an unknown or repeated field"),
         ("1:image=/a%00b", "a NUL byte"),
         ("1:image=/a%0", "a cut escape"),
         ("1:image=/a%zz", "a wrong escape"),
