@@ -28,16 +28,17 @@ start_munge() {
 # The examples of a site as they are, with a site.conf of this cluster's own. Each edit is for one thing that a throwaway
 # cluster, or the kind that was asked for, has otherwise.
 configure_slurm() {
+	local conf=/etc/slurm
 	local track=${tracker%2} version=1 release namespaces=JobContainerType=job_container/tmpfs
 	local examples=$here/../../slurm-conf-examples
 	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
 	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
-	install -m 644 -t /etc/slurm "$examples"/{slurm,cgroup,gres,job_container}.conf "$examples/namespace.yaml"
-	[[ -e /etc/slurm/plugstack.conf ]] || install -m 644 -t /etc/slurm "$examples/${install:+${configless:+configless/}}plugstack.conf"
+	install -m 644 -t "$conf" "$examples"/{slurm,cgroup,gres,job_container}.conf "$examples/namespace.yaml"
+	[[ -e $conf/plugstack.conf ]] || install -m 644 -t "$conf" "$examples/${install:+${configless:+configless/}}plugstack.conf"
 	[[ -z $facts ]] || echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >/etc/slurm/plugstack.conf.d/facts.conf
-	site_conf >/etc/slurm/site.conf
+	site_conf >"$conf/site.conf"
 
 	# Tests break nodes on purpose, and start the program themselves.
 	edit slurm.conf HealthCheckProgram=/etc/slurm/health-check ''
@@ -46,16 +47,16 @@ configure_slurm() {
 	edit cgroup.conf ConstrainRAMSpace=yes ConstrainRAMSpace=no
 	edit cgroup.conf CgroupPlugin=autodetect "CgroupPlugin=cgroup/v$version"$'\nCgroupMountpoint=/sys/fs/cgroup\nIgnoreSystemd=yes'
 	# Slurm 20.11 has no cgroup plugins, and does not know these keys.
-	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' /etc/slurm/cgroup.conf
+	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' "$conf/cgroup.conf"
 	if [[ $track != cgroup ]]; then # -w linuxproc
 		edit slurm.conf ProctrackType=proctrack/cgroup "ProctrackType=proctrack/$track"
 		edit slurm.conf TaskPlugin=task/affinity,task/cgroup TaskPlugin=task/none
 	fi
 	[[ $confine == yes ]] || edit cgroup.conf ConstrainDevices=yes ConstrainDevices=no # -u
 	case $gpus in
-	'') edit slurm.conf GresTypes=gpu '' && rm /etc/slurm/gres.conf ;;
+	'') edit slurm.conf GresTypes=gpu '' && rm "$conf/gres.conf" ;;
 	plain) ;;
-	*) gres_conf "$gpus" >/etc/slurm/gres.conf ;; # -g
+	*) gres_conf "$gpus" >"$conf/gres.conf" ;; # -g
 	esac
 	if [[ -n $job_tmp ]]; then # -j
 		# slurm.conf(5) of 25.11 has another name for it.
@@ -70,10 +71,10 @@ configure_slurm() {
 # A line of an example for another one, or for none.
 edit() { # FILE LINE OTHER
 	local text
-	text=$'\n'$(<"/etc/slurm/$1")$'\n'
+	text=$'\n'$(<"$conf/$1")$'\n'
 	[[ $text == *$'\n'"$2"$'\n'* ]] || die "slurm-conf-examples/$1: no line $2"
 	text=${text/$'\n'"$2"$'\n'/$'\n'"$3"$'\n'}
-	printf '%s' "${text#?}" >"/etc/slurm/$1"
+	printf '%s' "${text#?}" >"$conf/$1"
 }
 
 site_conf() {
@@ -81,6 +82,8 @@ site_conf() {
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)
 	SlurmUser=root
+	AuthType=auth/munge
+	CredType=cred/munge
 	SelectType=select/cons_tres
 	SelectTypeParameters=CR_Core
 	JobAcctGatherType=jobacct_gather/none
