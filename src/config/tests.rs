@@ -88,7 +88,8 @@ fn the_example_and_the_documentation_have_every_key() {
     ];
     for key in keys.concat() {
         let has = |text: &str| {
-            text.match_indices(&format!("{key}:")).any(|(at, _)| !text[..at].ends_with(|sign: char| sign.is_alphanumeric() || "_-".contains(sign)))
+            text.match_indices(&format!("{key}:"))
+                .any(|(at, _)| !text[..at].ends_with(|sign: char| sign.is_alphanumeric() || "_-".contains(sign)))
         };
         assert!(has(example), "slurm-conf-examples/coracle.yaml: {key}: is not there");
         assert!(has(&pages) || pages.contains(&format!("`{key}`")), "docs/admin: {key}: is not there");
