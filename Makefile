@@ -29,7 +29,7 @@ ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 deps: ## install what building and testing needs (the only target that installs; Debian 12 or Ubuntu, as root)
 	tests/deps

@@ -14,7 +14,7 @@ local function coracle_container(job_desc)
 	if environment['SLURM_CORACLE_REQUEST'] ~= nil then
 		return slurm.SUCCESS
 	end
-	-- The nodes do not know which folder a relative path was meant from; a name like docker://… is for them to refuse.
+	-- The nodes do not know which directory a relative path was meant from; a name like docker://… is for them to refuse.
 	if not image:find('^/') and not image:find('^[%w+.-]+:') and job_desc.work_dir ~= nil then
 		image = job_desc.work_dir .. '/' .. image
 	end

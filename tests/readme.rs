@@ -59,7 +59,8 @@ fn top() -> &'static Path {
 
 /// All pages: path and text.
 fn pages() -> Vec<(PathBuf, String)> {
-    let docs = std::fs::read_dir(top().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = ["docs", "docs/admin"].into_iter().flat_map(|name| std::fs::read_dir(top().join(name)).unwrap());
+    let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let mut paths: Vec<_> =
         docs.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(|name| top().join(name))).collect();
     paths.sort();
@@ -186,4 +187,36 @@ fn files_that_the_documentation_names_exist() {
         }
     }
     assert!(count > 30, "{count}");
+}
+
+/// Adds the text of all sources below `directory`.
+fn add_sources(directory: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_sources(&path, text);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            *text += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn messages_that_troubleshooting_names_are_in_the_sources() {
+    let page = std::fs::read_to_string(top().join("docs/admin/troubleshoot.md")).unwrap();
+    let (_, rest) = page.split_once("## Messages of Coracle\n").unwrap();
+    let (rows, _) = rest.split_once("\n## ").unwrap();
+    let mut sources = String::new();
+    for directory in ["src", "plugin/src", "launcher/src"] {
+        add_sources(&top().join(directory), &mut sources);
+    }
+    // serde's own.
+    sources += "unknown field";
+    let mut count = 0;
+    for row in rows.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let message = row.split('`').next().unwrap();
+        count += 1;
+        assert!(sources.contains(message), "{message}: nothing says that");
+    }
+    assert!(count > 15, "{count}");
 }

@@ -33,6 +33,69 @@ fn what_the_example_has_as_comments_is_valid_too() {
     assert!(scopes.iter().all(|scope| scope.0.len() == 1), "{scopes:?}");
 }
 
+/// Names of the keys that a structure reads, in the place of a parser.
+struct Names<'a>(&'a mut Vec<&'static str>);
+
+impl<'de> serde::Deserializer<'de> for Names<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.extend(fields);
+        Err(serde::de::Error::custom("only the names are wanted"))
+    }
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("not a structure"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    assert!(T::deserialize(Names(&mut names)).is_err() && !names.is_empty());
+    names
+}
+
+#[test]
+fn the_example_and_the_documentation_have_every_key() {
+    let example = include_str!("../../slurm-conf-examples/coracle.yaml");
+    let pages = ["configure", "trust", "gpus", "mpi", "observe"];
+    let pages: String = pages
+        .iter()
+        .map(|name| std::fs::read_to_string(format!("{}/docs/admin/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap())
+        .collect();
+    let keys = [
+        keys_of::<Config>(),
+        keys_of::<Rule>(),
+        keys_of::<ImagePath>(),
+        keys_of::<SiteBind>(),
+        keys_of::<ClientPaths>(),
+        keys_of::<Store>(),
+        keys_of::<Audit>(),
+        keys_of::<Metrics>(),
+        keys_of::<Gpu>(),
+        keys_of::<mpi::Profile>(),
+        keys_of::<registry::Registry>(),
+    ];
+    for key in keys.concat() {
+        let has = |text: &str| {
+            text.match_indices(&format!("{key}:"))
+                .any(|(at, _)| !text[..at].ends_with(|sign: char| sign.is_alphanumeric() || "_-".contains(sign)))
+        };
+        assert!(has(example), "slurm-conf-examples/coracle.yaml: {key}: is not there");
+        assert!(has(&pages) || pages.contains(&format!("`{key}`")), "docs/admin: {key}: is not there");
+    }
+}
+
 #[test]
 fn the_defaults_allow_nothing_of_the_users() {
     let config = Config::parse(Path::new("c.yaml"), "version: 1\n").unwrap();

@@ -91,7 +91,7 @@ impl Missing {
             Fact::User => refuse("the user's name".into()).hint(names),
             Fact::Group(gid) => refuse(format!("the name of group {gid}")).hint(names),
             Fact::Job(fact) => refuse(format!("the job's {fact}"))
-                .hint("plugstack.conf needs job_facts=prolog, since before the job began; see docs/admin.md, Rules"),
+                .hint("plugstack.conf needs job_facts=prolog, since before the job began; see docs/admin/trust.md"),
         }
     }
 }

@@ -25,27 +25,65 @@ start_munge() {
 	setpriv --reuid=munge --regid=munge --init-groups munged || fail_with_log munged /var/log/munge/munged.log
 }
 
+# The examples of a site as they are, with a site.conf of this cluster's own. Each edit is for one thing that a throwaway
+# cluster, or the kind that was asked for, has otherwise.
 configure_slurm() {
-	local task=task/none track=${tracker%2} version=1 release container=JobContainerType=job_container/tmpfs
+	local conf=/etc/slurm
+	local track=${tracker%2} version=1 release namespaces=JobContainerType=job_container/tmpfs
+	local examples=$here/../../slurm-conf-examples
 	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
-	# slurm.conf(5) of 25.11 has another name for it.
-	[[ $release < 25.11 ]] || container=NamespaceType=namespace/tmpfs
 	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
-	[[ $track != cgroup ]] || task=task/affinity,task/cgroup
-	[[ -e /etc/slurm/plugstack.conf ]] || echo 'include /etc/slurm/plugstack.conf.d/*.conf' >/etc/slurm/plugstack.conf
+	install -m 644 -t "$conf" "$examples"/{slurm,cgroup,gres,job_container}.conf "$examples/namespace.yaml"
+	[[ -e $conf/plugstack.conf ]] || install -m 644 -t "$conf" "$examples/${install:+${configless:+configless/}}plugstack.conf"
 	[[ -z $facts ]] || echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >/etc/slurm/plugstack.conf.d/facts.conf
-	cat >/etc/slurm/slurm.conf <<-CONF
+	site_conf >"$conf/site.conf"
+
+	# Tests break nodes on purpose, and start the program themselves.
+	edit slurm.conf HealthCheckProgram=/etc/slurm/health-check ''
+	# The machine has fewer cores than a node says, and its memory is not what is tested. It may have no systemd.
+	edit cgroup.conf ConstrainCores=yes ConstrainCores=no
+	edit cgroup.conf ConstrainRAMSpace=yes ConstrainRAMSpace=no
+	edit cgroup.conf CgroupPlugin=autodetect "CgroupPlugin=cgroup/v$version"$'\nCgroupMountpoint=/sys/fs/cgroup\nIgnoreSystemd=yes'
+	# Slurm 20.11 has no cgroup plugins, and does not know these keys.
+	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' "$conf/cgroup.conf"
+	if [[ $track != cgroup ]]; then # -w linuxproc
+		edit slurm.conf ProctrackType=proctrack/cgroup "ProctrackType=proctrack/$track"
+		edit slurm.conf TaskPlugin=task/affinity,task/cgroup TaskPlugin=task/none
+	fi
+	[[ $confine == yes ]] || edit cgroup.conf ConstrainDevices=yes ConstrainDevices=no # -u
+	case $gpus in
+	'') edit slurm.conf GresTypes=gpu '' && rm "$conf/gres.conf" ;;
+	plain) ;;
+	*) gres_conf "$gpus" >"$conf/gres.conf" ;; # -g
+	esac
+	if [[ -n $job_tmp ]]; then # -j
+		# slurm.conf(5) of 25.11 has another name for it.
+		[[ $release < 25.11 ]] || namespaces=NamespaceType=namespace/tmpfs
+		[[ $namespaces != Job* || $job_tmp == tmpfs ]] || die "-J: needs Slurm 25.11 or later, and this is $release"
+		edit slurm.conf "#$namespaces" "${namespaces/%tmpfs/$job_tmp}"
+		edit slurm.conf '#PrologFlags=Contain' PrologFlags=Contain
+	fi
+	[[ -z $configless ]] || edit slurm.conf '#SlurmctldParameters=enable_configless' SlurmctldParameters=enable_configless # -c
+}
+
+# A line of an example for another one, or for none.
+edit() { # FILE LINE OTHER
+	local text
+	text=$'\n'$(<"$conf/$1")$'\n'
+	[[ $text == *$'\n'"$2"$'\n'* ]] || die "slurm-conf-examples/$1: no line $2"
+	text=${text/$'\n'"$2"$'\n'/$'\n'"$3"$'\n'}
+	printf '%s' "${text#?}" >"$conf/$1"
+}
+
+site_conf() {
+	cat <<-CONF
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)
 	SlurmUser=root
 	AuthType=auth/munge
 	CredType=cred/munge
-	ProctrackType=proctrack/$track
-	TaskPlugin=$task
-	MpiDefault=none
-	LaunchParameters=use_interactive_step
 	SelectType=select/cons_tres
 	SelectTypeParameters=CR_Core
 	JobAcctGatherType=jobacct_gather/none
@@ -58,31 +96,11 @@ configure_slurm() {
 	SlurmdDebug=debug
 	SlurmdParameters=config_overrides
 	ReturnToService=2
-	${configless:+SlurmctldParameters=enable_configless
-	#}PlugStackConfig=/etc/slurm/plugstack.conf
-	${gpus:+GresTypes=gpu}
-	${job_tmp:+$container
-	PrologFlags=Contain}
 	NodeName=n[1-$nodes] CPUs=16 RealMemory=4000 ${gpus:+$(gres_of_node "$gpus")}
 	PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 	PartitionName=other Nodes=n[1-$nodes] MaxTime=INFINITE State=UP OverSubscribe=YES
 	$extra
 	CONF
-	# The machine has fewer cores than a node says, and its memory is not what is tested.
-	cat >/etc/slurm/cgroup.conf <<-CONF
-	CgroupPlugin=cgroup/v$version
-	CgroupMountpoint=/sys/fs/cgroup
-	IgnoreSystemd=yes
-	ConstrainCores=no
-	ConstrainDevices=$confine
-	ConstrainRAMSpace=no
-	CONF
-	# Slurm 20.11 has no cgroup plugins, and does not know these keys.
-	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' /etc/slurm/cgroup.conf
-	[[ -z $gpus ]] || gres_conf "$gpus" >/etc/slurm/gres.conf
-	if [[ -n $job_tmp ]]; then
-		printf '%s\n' AutoBasePath=true BasePath=/var/spool/job_container >/etc/slurm/job_container.conf
-	fi
 }
 
 start_slurm() {

@@ -60,7 +60,6 @@ amd_nodes() { # DEV
 	done
 }
 
-
 gres_of_node() { # KIND
 	case $1 in
 	plain) echo Gres=gpu:8 ;;
@@ -70,10 +69,10 @@ gres_of_node() { # KIND
 	esac
 }
 
+# gres.conf of the kinds that are not the example's.
 gres_conf() { # KIND
 	local unit gpu instance compute
 	case $1 in
-	plain) echo 'Name=gpu File=/dev/nvidia[0-7]' ;;
 	part) echo 'Name=gpu File=/dev/nvidia[4-7]' ;;
 	mig)
 		for unit in "${MIG_UNITS[@]}"; do

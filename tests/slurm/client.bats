@@ -203,14 +203,14 @@ touch seen; wait; head -n 1 attached'
 }
 
 @test "the controller is found by its name alone" {
-	cp -a /etc/slurm/slurm.conf "$SUITE/slurm.conf"
-	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' /etc/slurm/slurm.conf
+	cp -a /etc/slurm/site.conf "$SUITE/site.conf"
+	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' /etc/slurm/site.conf
 	good srun -n1 --container="$bare" squeue --noheader --format 'queue %u'
 	has_line 'queue alice'
 }
 
 cleanup() {
-	[[ ! -e $SUITE/slurm.conf ]] || mv "$SUITE/slurm.conf" /etc/slurm/slurm.conf
+	[[ ! -e $SUITE/site.conf ]] || mv "$SUITE/site.conf" /etc/slurm/site.conf
 }
 
 @test "the node's folders are read-only inside, also for who may write them" {

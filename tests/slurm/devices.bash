@@ -43,7 +43,7 @@ setup_file() {
 units() {
 	local line kind first last prefix i
 	while read -r line; do
-		for kind in $line; do
+		for kind in ${line%%#*}; do
 			case $kind in
 			MultipleFiles=*) kind=${kind#*=}; echo "${kind//,/ }" ;;
 			File=*\[*) # PREFIX[FIRST-LAST]

@@ -178,7 +178,7 @@ does_not_lead_to_the_node() { # HOOK-THAT-IS-SKIPPED
 }
 
 @test "an srun without the plugin, inside a job with a container, runs its step in it all the same" {
-	sed '/^PlugStackConfig/d' /etc/slurm/slurm.conf >bare.conf
+	sed 's#^include #&/etc/slurm/#' /etc/slurm/slurm.conf >bare.conf
 	echo 'PlugStackConfig=/dev/null' >>bare.conf
 	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=1:image=$busybox" srun -n1 cat /etc/image-only
 	has_line "$MARK"

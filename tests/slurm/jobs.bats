@@ -1,9 +1,11 @@
 #!/usr/bin/env bats
-# The job scripts of slurm-conf-examples/jobs, as they are.
+# slurm-conf-examples: the job scripts as they are, and the settings of Slurm as a site has them. The cluster itself runs with
+# these files, but for its own site.conf.
 
 load support
 
-EXAMPLES=$BATS_TEST_DIRNAME/../../slurm-conf-examples/jobs
+SITE=$BATS_TEST_DIRNAME/../../slurm-conf-examples
+EXAMPLES=$SITE/jobs
 
 # In the directory of the job are the images that the scripts name.
 images() {
@@ -41,4 +43,29 @@ images() {
 	good sbatch --wait -o het.out heterogeneous.sh
 	output=$(<het.out)
 	prints "$MARK"$'\ncoracle mpi test image'
+}
+
+# As Slurm's own commands read it: what they do not know is an error.
+reads() { # SLURM.CONF
+	good env SLURM_CONF="$1" scontrol ping
+	has ' is UP'
+	has_not 'error'
+}
+
+@test "slurm.conf and site.conf of a site are read, and so are the lines that some sites want" {
+	cp "$SITE"/*.conf .
+	reads "$dir/slurm.conf"
+	local release
+	release=$(sinfo --version | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	if [[ $release < 25.11 ]]; then
+		sed -i '/^#NamespaceType=/d' slurm.conf
+	else
+		sed -i '/^#JobContainerType=/d' slurm.conf
+	fi
+	sed -i -E 's/^#([A-Z][A-Za-z]+=)/\1/' slurm.conf
+	[[ $(grep -c '^[A-Z]' slurm.conf) -gt 12 ]] || fail "$(<slurm.conf)"
+	reads "$dir/slurm.conf"
+	sed -i 's/^GetEnvTimeout=/GetEnvTimout=/' slurm.conf
+	run alice env SLURM_CONF="$dir/slurm.conf" scontrol ping
+	has 'GetEnvTimout'
 }

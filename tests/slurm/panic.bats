@@ -15,7 +15,7 @@ panics_in() { # HOOK
 	# Nodes have a /tmp and a /var/tmp of their own, and this may be a clone below one of them.
 	install -D "$CORACLE_IMAGES/panic/spank_coracle.so" "$so" || fail 'make slurm builds it'
 	echo "required $so panic=slurm_spank_$1" >/etc/slurm/plugstack.conf.d/coracle.conf
-	sed '/^PlugStackConfig/d' /etc/slurm/slurm.conf >/etc/slurm/bare.conf
+	cp /etc/slurm/slurm.conf /etc/slurm/bare.conf
 	echo 'PlugStackConfig=/dev/null' >>/etc/slurm/bare.conf
 }
 

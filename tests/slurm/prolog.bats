@@ -1,4 +1,4 @@
-# TaskProlog and --task-prolog, TaskEpilog and --task-epilog: docs/admin.md says where they run.
+# TaskProlog and --task-prolog, TaskEpilog and --task-epilog: docs/admin/configure.md says where they run.
 load support
 
 FOLDER=/etc/slurm/prolog.d
@@ -33,7 +33,7 @@ cleanup() {
 	script task-epilog :
 }
 
-# What docs/admin.md tells sites to do.
+# What docs/admin/configure.md tells sites to do.
 bind_folder() {
 	awk -v folder="$FOLDER" '{ print } /^binds:/ { print "- source: " folder; print "  mode: ro" }' "$SUITE/coracle.yaml" \
 		>/etc/coracle/coracle.yaml

@@ -11,10 +11,11 @@ use super::Command;
 /// Commands that only root's part of a step or systemd starts.
 const INTERNAL: [&str; 5] = ["prepare", "facts", "epilog", "store-service", "help"];
 
-/// README, SECURITY and docs/*.md, with their texts.
+/// README, SECURITY and the pages below docs, with their texts.
 fn pages() -> Vec<(PathBuf, String)> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let docs = std::fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = ["docs", "docs/admin"].into_iter().flat_map(|name| std::fs::read_dir(top.join(name)).unwrap());
+    let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let others = ["README.md", "SECURITY.md", "launcher/src/manual/commands.txt"];
     let mut paths: Vec<_> = docs.chain(others.map(|name| top.join(name))).collect();
     paths.sort();

@@ -164,7 +164,7 @@ fn without_effect(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
                 let text = format!(
                     "{name}.{of}: only as far as jobs say it themselves: the line of spank_coracle_facts.so with job_facts=prolog is missing"
                 );
-                faults.push(Fault::new(Level::Warning, &[name, of], text, "docs/admin.md, \"Rules\""));
+                faults.push(Fault::new(Level::Warning, &[name, of], text, "docs/admin/trust.md, \"Facts of jobs\""));
             }
         }
     }
