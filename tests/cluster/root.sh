@@ -103,8 +103,8 @@ mount_kernel_folders() { # ROOT
 # What the machine itself has installed must not help a test, nor disturb it.
 forget_coracle() { # ROOT
 	rm -rf "$1/usr/bin/coracle" "$1/usr/lib/coracle" "$1/etc/coracle" "$1/var/lib/coracle"
-	rm -rf "$1/etc/slurm" "$1/etc/slurm-llnl"
-	mkdir -p "$1/etc/slurm/plugstack.conf.d"
+	rm -rf "$1/etc/slurm" "$1/etc/slurm-llnl" "$1$conf"
+	mkdir -p "$1/etc/slurm/plugstack.conf.d" "$1$conf"
 }
 
 add_people() {
@@ -129,4 +129,5 @@ proj:x:3001:alice' >>/etc/group
 	mkdir -p /scratch
 	mount -t tmpfs -o mode=1777 scratch /scratch
 	install -m 755 "$here/bin/as" "$here/bin/on-node" /usr/local/bin
+	[[ -z $slurm ]] || sed -i "s#PATH=/usr/local/bin#PATH=$slurm/bin:/usr/local/bin#" /usr/local/bin/as
 }

@@ -26,17 +26,19 @@ start_munge() {
 }
 
 configure_slurm() {
-	local task=task/none track=${tracker%2} version=1 release container=JobContainerType=job_container/tmpfs
+	local task=task/none stack="" track=${tracker%2} version=1 release container=JobContainerType=job_container/tmpfs
 	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
 	# slurm.conf(5) of 25.11 has another name for it.
 	[[ $release < 25.11 ]] || container=NamespaceType=namespace/tmpfs
+	# Else it is the file beside slurm.conf.
+	[[ -n $configless || $conf != /etc/slurm ]] || stack=PlugStackConfig=/etc/slurm/plugstack.conf
 	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
 	[[ $track != cgroup ]] || task=task/affinity,task/cgroup
-	[[ -e /etc/slurm/plugstack.conf ]] || echo 'include /etc/slurm/plugstack.conf.d/*.conf' >/etc/slurm/plugstack.conf
+	[[ -e $conf/plugstack.conf ]] || echo 'include /etc/slurm/plugstack.conf.d/*.conf' >"$conf/plugstack.conf"
 	[[ -z $facts ]] || echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >/etc/slurm/plugstack.conf.d/facts.conf
-	cat >/etc/slurm/slurm.conf <<-CONF
+	cat >"$conf/slurm.conf" <<-CONF
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)
 	SlurmUser=root
@@ -58,8 +60,8 @@ configure_slurm() {
 	SlurmdDebug=debug
 	SlurmdParameters=config_overrides
 	ReturnToService=2
-	${configless:+SlurmctldParameters=enable_configless
-	#}PlugStackConfig=/etc/slurm/plugstack.conf
+	${configless:+SlurmctldParameters=enable_configless}
+	$stack
 	${gpus:+GresTypes=gpu}
 	${job_tmp:+$container
 	PrologFlags=Contain}
@@ -69,7 +71,7 @@ configure_slurm() {
 	$extra
 	CONF
 	# The machine has fewer cores than a node says, and its memory is not what is tested.
-	cat >/etc/slurm/cgroup.conf <<-CONF
+	cat >"$conf/cgroup.conf" <<-CONF
 	CgroupPlugin=cgroup/v$version
 	CgroupMountpoint=/sys/fs/cgroup
 	IgnoreSystemd=yes
@@ -78,10 +80,10 @@ configure_slurm() {
 	ConstrainRAMSpace=no
 	CONF
 	# Slurm 20.11 has no cgroup plugins, and does not know these keys.
-	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' /etc/slurm/cgroup.conf
-	[[ -z $gpus ]] || gres_conf "$gpus" >/etc/slurm/gres.conf
+	[[ $release != 20.11 ]] || sed -i '/^CgroupPlugin=/d; /^IgnoreSystemd=/d' "$conf/cgroup.conf"
+	[[ -z $gpus ]] || gres_conf "$gpus" >"$conf/gres.conf"
 	if [[ -n $job_tmp ]]; then
-		printf '%s\n' AutoBasePath=true BasePath=/var/spool/job_container >/etc/slurm/job_container.conf
+		printf '%s\n' AutoBasePath=true BasePath=/var/spool/job_container >"$conf/job_container.conf"
 	fi
 }
 
@@ -97,7 +99,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "$configless" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "${configless:+$conf}" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done

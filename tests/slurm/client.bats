@@ -98,19 +98,19 @@ login_image() { # bin|usr|link
 }
 
 @test "srun inside an image starts steps in another image and in none" {
-	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only /etc/slurm/slurm.conf || true'"
+	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only $ETC_SLURM/slurm.conf || true'"
 	batch --container="$bare" steps.sh
 	has_line /image-only
 	has_line "$MARK"
 	has_line none
-	has_line /etc/slurm/slurm.conf
+	has_line "$ETC_SLURM/slurm.conf"
 	[[ $(grep -cx /image-only <<<"$output") == 1 ]] || fail "$output"
 }
 
 @test "the commands of the node itself are found in a step without an image" {
 	job_script steps.sh 'srun -n1 --container=none /bin/sh -c "command -v srun; squeue --noheader --format %i"'
 	batch --container="$bare" steps.sh
-	has_line /usr/bin/srun
+	has_line "$BIN_SLURM/srun"
 	has_line "$job"
 }
 
@@ -203,14 +203,14 @@ touch seen; wait; head -n 1 attached'
 }
 
 @test "the controller is found by its name alone" {
-	cp -a /etc/slurm/slurm.conf "$SUITE/slurm.conf"
-	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' /etc/slurm/slurm.conf
+	cp -a "$ETC_SLURM/slurm.conf" "$SUITE/slurm.conf"
+	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' "$ETC_SLURM/slurm.conf"
 	good srun -n1 --container="$bare" squeue --noheader --format 'queue %u'
 	has_line 'queue alice'
 }
 
 cleanup() {
-	[[ ! -e $SUITE/slurm.conf ]] || mv "$SUITE/slurm.conf" /etc/slurm/slurm.conf
+	[[ ! -e $SUITE/slurm.conf ]] || mv "$SUITE/slurm.conf" "$ETC_SLURM/slurm.conf"
 }
 
 @test "the node's folders are read-only inside, also for who may write them" {
@@ -224,7 +224,7 @@ cleanup() {
 	configure 'version: 1
 user_images: kernel
 slurm_client: none'
-	good srun -n1 --container="$bare" sh -c 'ls -d /run/coracle/host /run/coracle/slurm/bin /etc/slurm; command -v srun || echo no srun'
+	good srun -n1 --container="$bare" sh -c 'ls -d /run/coracle/host /run/coracle/slurm/bin '"$ETC_SLURM"'; command -v srun || echo no srun'
 	has_line 'no srun'
 	[[ $(grep -c 'No such file' <<<"$output") == 3 ]] || fail "$output"
 }

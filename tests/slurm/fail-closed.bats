@@ -138,6 +138,7 @@ cleanup() {
 
 # A file that sbatch takes the job's whole environment from would lose the request.
 @test "sbatch refuses --export-file together with --container" {
+	sbatch --help | grep -q -- --export-file || skip "not there: sbatch of Slurm $(slurm_release) has no --export-file"
 	printf 'PATH=/bin:/usr/bin\0' >environment
 	printf '#!/bin/sh\ncat /etc/image-only\n' >job.sh
 	at=submit refused usage '--export-file: cannot be used together with --container' \
@@ -178,7 +179,7 @@ does_not_lead_to_the_node() { # HOOK-THAT-IS-SKIPPED
 }
 
 @test "an srun without the plugin, inside a job with a container, runs its step in it all the same" {
-	sed '/^PlugStackConfig/d' /etc/slurm/slurm.conf >bare.conf
+	sed '/^PlugStackConfig/d' "$ETC_SLURM/slurm.conf" >bare.conf
 	echo 'PlugStackConfig=/dev/null' >>bare.conf
 	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=1:image=$busybox" srun -n1 cat /etc/image-only
 	has_line "$MARK"
