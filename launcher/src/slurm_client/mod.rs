@@ -8,6 +8,7 @@
 //! folders of the node, because it is wanted at the start of every step.
 #![forbid(unsafe_code)]
 
+mod beside;
 mod conf;
 mod mpi;
 mod node;
@@ -28,6 +29,7 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
+pub use beside::beside;
 pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
@@ -201,24 +203,26 @@ pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
 
 /// The folder of srun as it is named and as it is, and what srun says of itself.
 fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf, PathBuf, Program)>, Error> {
-    let look = |folder: &Path| {
-        let real = node.real(&folder.join("srun"))?;
-        // A link of another name (a wrapper, alternatives) says nothing about the other commands.
-        let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(folder)? };
-        Some((bin, Program::read(&node.open(&real)?)))
-    };
     if let Some(Absolute(folder)) = &settings.bin {
         let lacks = Error::Lacks { key: "bin", folder: folder.clone(), what: "srun" };
-        let (bin, program) = look(folder).ok_or(lacks)?;
+        let (bin, program) = command_at(node, folder).ok_or(lacks)?;
         return match program {
             Ok(program) => Ok(Some((folder.clone(), bin, program))),
             Err(cause) => Err(Error::Program(folder.join("srun"), cause)),
         };
     }
     Ok(BINS.iter().map(Path::new).find_map(|folder| {
-        let (bin, program) = look(folder)?;
+        let (bin, program) = command_at(node, folder)?;
         Some((folder.to_owned(), bin, program.ok()?))
     }))
+}
+
+/// The folder of the srun that `folder` leads to, and what this srun says of itself.
+fn command_at(node: &Node, folder: &Path) -> Option<(PathBuf, io::Result<Program>)> {
+    let real = node.real(&folder.join("srun"))?;
+    // A link of another name (a wrapper, alternatives) says nothing about the other commands.
+    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(folder)? };
+    Some((bin, Program::read(&node.open(&real)?)))
 }
 
 /// The folder of slurm.conf, as its readers spell it.
@@ -234,9 +238,11 @@ fn find_conf(
         return if right(folder) { Ok(Some(folder.clone())) } else { Err(lacks()) };
     }
     let told = told.and_then(Path::parent).map(Path::to_owned);
+    // Beside an srun in a directory of its own, /etc/slurm may be another Slurm's.
+    let own = [prefix.join("etc"), prefix.join("etc/slurm")];
     // The last is where slurmd keeps what it got from the controller.
-    let usual = ["/etc/slurm".into(), prefix.join("etc"), prefix.join("etc/slurm"), "/run/slurm/conf".into()];
-    Ok(told.into_iter().chain(usual).find(|folder| right(folder)))
+    let usual = ["/etc/slurm".into(), "/run/slurm/conf".into()];
+    Ok(told.into_iter().chain(own).chain(usual).find(|folder| right(folder)))
 }
 
 /// PluginDir: as configured, else where srun's own makers put it.

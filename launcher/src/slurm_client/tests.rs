@@ -7,7 +7,7 @@ use super::*;
 
 /// A node below a scratch folder. Its srun is a program of this machine, which names this machine's loader; the
 /// loader is put where that name leads.
-struct Tree {
+pub(super) struct Tree {
     folder: tempfile::TempDir,
     /// The name of the loader in srun.
     interpreter: PathBuf,
@@ -23,7 +23,7 @@ impl Tree {
     }
 
     /// As Debian has it: /lib and /lib64 are links, the loader lies where libc does.
-    fn merged() -> Self {
+    pub(super) fn merged() -> Self {
         let tree = Self::new();
         tree.file("/usr/lib/arch/ld-linux.so.2", "");
         for top in ["lib", "lib64", "bin"] {
@@ -33,6 +33,10 @@ impl Tree {
         // Through the links, as from /lib64.
         tree.link(tree.interpreter.to_str().unwrap(), "../lib/arch/ld-linux.so.2");
         tree
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.folder.path()
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -45,15 +49,15 @@ impl Tree {
         fs::create_dir_all(self.at(path)).unwrap();
     }
 
-    fn file(&self, path: &str, text: &str) {
+    pub(super) fn file(&self, path: &str, text: &str) {
         fs::write(self.at(path), text).unwrap();
     }
 
-    fn link(&self, path: &str, target: &str) {
+    pub(super) fn link(&self, path: &str, target: &str) {
         symlink(target, self.at(path)).unwrap();
     }
 
-    fn srun(&self, folder: &str) {
+    pub(super) fn srun(&self, folder: &str) {
         fs::copy(std::env::current_exe().unwrap(), self.at(&format!("{folder}/srun"))).unwrap();
     }
 
@@ -151,6 +155,22 @@ fn an_older_node_with_a_real_lib64_and_slurm_in_opt() {
         client.launch,
         format!("loader={lib}/ld-2.31.so\nlibrary_path={lib}:/opt/slurm/22.05/lib/slurm\nbin=/opt/slurm/22.05/bin\n")
     );
+}
+
+#[test]
+fn a_slurm_in_a_directory_of_its_own_has_its_configuration_there() {
+    let tree = Tree::merged();
+    tree.srun("/opt/slurm/bin");
+    tree.file("/opt/slurm/lib/slurm/auth_munge.so", "");
+    tree.file("/etc/slurm/slurm.conf", "GresTypes=other\n");
+    let types = || slurmd(tree.root(), &SlurmClient::default(), None).unwrap().gres_types;
+    assert_eq!(types(), ["other"]);
+    tree.file("/opt/slurm/etc/slurm.conf", "GresTypes=gpu\n");
+    tree.file("/opt/slurm/etc/cgroup.conf", "ConstrainDevices=yes\n");
+    assert_eq!(types(), ["gpu"]);
+    assert!(constrains_devices(tree.root(), &SlurmClient::default(), None));
+    assert_eq!(binds(&tree.client()).get("/etc/slurm"), None);
+    assert_eq!(site(tree.root(), &SlurmClient::default(), None).folder, Some("/opt/slurm/etc".into()));
 }
 
 #[test]
