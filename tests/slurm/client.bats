@@ -209,7 +209,16 @@ touch seen; wait; head -n 1 attached'
 	has_line 'queue alice'
 }
 
+@test "of two Slurms on a node, the commands inside are those of the step's own" {
+	[[ $BIN_SLURM != /usr/bin ]] || skip "not there: this Slurm $(slurm_release) is in /usr, which is looked at first"
+	cp /bin/true /usr/bin/srun
+	good srun -n1 --container="$bare" sh -c 'command -v srun; srun --version'
+	has_line /run/coracle/slurm/bin/srun
+	has "slurm $(slurm_release)"
+}
+
 cleanup() {
+	[[ $BIN_SLURM == /usr/bin ]] || rm -f /usr/bin/srun
 	[[ ! -e $SUITE/slurm.conf ]] || mv "$SUITE/slurm.conf" "$ETC_SLURM/slurm.conf"
 }
 

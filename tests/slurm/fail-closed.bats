@@ -152,7 +152,7 @@ rude_plugin() { # HOOK
 		SPANK_PLUGIN(rude, 1)
 		int $1(spank_t spank, int count, char **words) { return spank_remote(spank) == 1 ? 1 : 0; }
 	C
-	PATH=/usr/bin:$PATH gcc -shared -fPIC -o /usr/lib/rude.so rude.c
+	PATH=/usr/bin:$PATH gcc -shared -fPIC -I"${BIN_SLURM%/bin}/include" -o /usr/lib/rude.so rude.c
 	{ echo 'required /usr/lib/rude.so'; cat "$SUITE/coracle.conf"; } >/etc/slurm/plugstack.conf.d/coracle.conf
 }
 

@@ -29,7 +29,7 @@ neighbour() { # NAME
 			return 0;
 		}
 	C
-	PATH=/usr/bin:/bin gcc -shared -fPIC -o "/usr/lib/neighbour-$1.so" "$1.c"
+	PATH=/usr/bin:/bin gcc -shared -fPIC -I"${BIN_SLURM%/bin}/include" -o "/usr/lib/neighbour-$1.so" "$1.c"
 }
 
 @test "other plugins before and after ours have their options, variables and hooks, and the task its image" {
@@ -52,7 +52,7 @@ neighbour() { # NAME
 	needs gcc
 	printf '%s\n' '#include <slurm/spank.h>' 'SPANK_PLUGIN(one, 1)' \
 		'int slurm_spank_task_init(spank_t spank, int count, char **words) { return -1; }' >one.c
-	PATH=/usr/bin:/bin gcc -shared -fPIC -o /usr/lib/neighbour-one.so one.c
+	PATH=/usr/bin:/bin gcc -shared -fPIC -I"${BIN_SLURM%/bin}/include" -o /usr/lib/neighbour-one.so one.c
 	{ echo 'optional /usr/lib/neighbour-one.so'; echo 'optional /no/such/plugin.so'; cat "$SUITE/coracle.conf"; } \
 		>/etc/slurm/plugstack.conf.d/coracle.conf
 	good srun -n1 --container="$busybox" sh -c "$HOST"
