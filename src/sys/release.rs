@@ -10,13 +10,8 @@ pub struct Release(pub u32, pub u32);
 
 /// The releases that the tests run on, each with the number in the upper half of its slurm_api_version(3) (META,
 /// API_CURRENT).
-const TESTED: &[(u32, Release)] = &[
-    (38, Release(22, 5)),
-    (40, Release(23, 11)),
-    (42, Release(24, 11)),
-    (44, Release(25, 11)),
-    (45, Release(26, 5)),
-];
+const TESTED: &[(u32, Release)] =
+    &[(38, Release(22, 5)), (40, Release(23, 11)), (42, Release(24, 11)), (44, Release(25, 11)), (45, Release(26, 5))];
 
 /// Returns the releases that the tests run on, in order.
 pub fn tested() -> impl Iterator<Item = Release> {

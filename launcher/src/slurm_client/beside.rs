@@ -23,7 +23,8 @@ fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmC
     // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; what is not so is looked for as ever.
     let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_folder(&prefix.join("bin")));
     let Some(bin) = bin.filter(|_| paths.bin.is_none()) else { return settings.clone() };
-    let is_there = |folder: &Path| command_at(node, folder).is_some_and(|(real, program)| real == bin && program.is_ok());
+    let is_there =
+        |folder: &Path| command_at(node, folder).is_some_and(|(real, program)| real == bin && program.is_ok());
     // By a name that people use, like /opt/slurm/current, if it has one.
     let named = BINS.iter().map(PathBuf::from).chain([bin.clone()]).find(|folder| is_there(folder));
     match named {

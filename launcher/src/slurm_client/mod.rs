@@ -137,8 +137,10 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     for folder in &plugins {
         shown.at_its_place(folder);
     }
-    let lines = conf.plugstack.map(|file| conf::spank_lines(&node, &file)).unwrap_or_default();
-    for file in lines.iter().filter_map(|line| line.found(&node, &plugins)) {
+    let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
+    // plugstack.conf and what it includes may be in other directories than slurm.conf, and the plugins in any.
+    let stack = lines.iter().map(|line| line.file.clone());
+    for file in stack.chain(lines.iter().filter_map(|line| line.found(&node, &plugins))) {
         let folder = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });
     }
@@ -428,14 +430,16 @@ fn absolute_paths(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The libraries that a PMIx plugin of Slurm may open: it holds the directory and the name of the file, which is
-/// `libpmix.so.2` since 23.11 and `libpmix.so` before (pmixp_client.c, `_libpmix_open`).
+/// The libraries that a PMIx plugin of Slurm may open: it holds the directory, or has it in its RUNPATH where Slurm was
+/// built with one (x_ac_pmix.m4), and the name of the file, which is `libpmix.so.2` since 23.11 and `libpmix.so` before
+/// (mpi_pmix.c, `_libpmix_open`).
 fn pmix_libraries(plugin: &[u8]) -> impl Iterator<Item = PathBuf> {
     const FILE: &[u8] = b"libpmix.so";
     let found = plugin.windows(FILE.len()).position(|text| text == FILE);
     let text = found.and_then(|at| plugin.get(at..)?.split(|byte| *byte == 0).next());
     let name = text.and_then(|text| str::from_utf8(text).ok()).unwrap_or("libpmix.so").to_owned();
-    absolute_paths(plugin).map(move |directory| Path::new(directory).join(&name))
+    let directories = absolute_paths(plugin).flat_map(|list| list.split(':')).filter(|path| path.starts_with('/'));
+    directories.map(move |directory| Path::new(directory).join(&name))
 }
 
 /// `path` of the node as it is called below [`HOST`].

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use coracle::config::SlurmClient;
 
 use super::conf::{self, Conf};
-use super::{find_commands, find_conf};
 use super::node::Node;
+use super::{find_commands, find_conf};
 
 /// Arguments of slurmd, as far as they concern containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

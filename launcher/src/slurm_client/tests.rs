@@ -170,6 +170,14 @@ fn a_slurm_in_a_directory_of_its_own_has_its_configuration_there() {
     assert_eq!(types(), ["gpu"]);
     assert!(constrains_devices(tree.root(), &SlurmClient::default(), None));
     assert_eq!(binds(&tree.client()).get("/etc/slurm"), None);
+    // Its plugstack.conf may include lines that are installed elsewhere.
+    tree.file("/opt/slurm/etc/plugstack.conf", "include /etc/slurm/plugstack.conf.d/*.conf\n");
+    tree.file("/etc/slurm/plugstack.conf.d/a.conf", "required /usr/lib/coracle/spank_coracle.so\n");
+    tree.file("/usr/lib/coracle/spank_coracle.so", "");
+    let shown: Vec<_> = tree.client().binds.into_iter().map(|bind| bind.target).collect();
+    for folder in ["/opt/slurm", "/etc/slurm/plugstack.conf.d", "/usr/lib/coracle"] {
+        assert!(shown.contains(&folder.into()), "{folder} in {shown:?}");
+    }
     assert_eq!(site(tree.root(), &SlurmClient::default(), None).folder, Some("/opt/slurm/etc".into()));
 }
 
@@ -192,7 +200,10 @@ fn slurm_conf_says_where_plugins_the_plugin_stack_and_the_socket_are() {
 
     let client = tree.client();
     let shown: Vec<_> = binds(&client).into_keys().collect();
-    assert_eq!(shown, ["/etc/slurm", "/run/coracle/host/usr", "/run/other", "/site/a", "/site/b", "/site/spank"]);
+    assert_eq!(
+        shown,
+        ["/etc/slurm", "/run/coracle/host/usr", "/run/other", "/site/a", "/site/b", "/site/spank", "/site/stack"]
+    );
     assert!(client.launch.contains(":/site/a:/site/b:"), "{}", client.launch);
 }
 
@@ -226,6 +237,17 @@ fn the_libpmix_that_slurms_plugin_names_is_shown_where_the_image_has_none() {
     let [bind] = unless.as_slice() else { panic!("{unless:?}") };
     assert_eq!(bind.source, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so.2.6"));
     assert_eq!(bind.target, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so"));
+
+    // Built with a RUNPATH, the plugin names the file alone.
+    tree.file(
+        "/usr/lib/arch/slurm-wlm/mpi_pmix_v4.so",
+        "\0pmix/v4\0/usr/lib64:/usr/lib/arch/pmix2/lib\0libpmix.so.2\0",
+    );
+    tree.link("/usr/lib/arch/pmix2/lib/libpmix.so.2", "libpmix.so.2.6");
+    let shown: Vec<_> = tree.client().binds.into_iter().filter(|bind| bind.unless_in_image).collect();
+    assert_eq!(shown.first().unwrap().target, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so.2"));
+    let offer = offer(tree.root(), &SlurmClient::default(), None);
+    assert_eq!(offer.libpmix, Some("/usr/lib/arch/pmix2/lib/libpmix.so.2.6".into()));
 }
 
 #[test]
