@@ -5,7 +5,8 @@ import re
 import sys
 
 BEGIN, END = "<!-- made by make test-slurm-matrix -->\n", "<!-- end -->\n"
-BY_HAND, BY_HAND_END = "<!-- made by tests/slurm/matrix with trees made by hand -->\n", "<!-- end by hand -->\n"
+if sys.argv[2].endswith("/by-hand"):
+    BEGIN, END = "<!-- made by tests/slurm/matrix of trees made by hand -->\n", "<!-- end by hand -->\n"
 tests, results, page = map(pathlib.Path, sys.argv[1:4])
 files = sys.argv[4:]
 
@@ -15,8 +16,8 @@ for name in files:
         title = title.replace('\\"', '"').replace("\\$", "$")
         assert titles.setdefault(title, name) == name, f"{title!r} is in two files"
 
-
-def read(tap):
+columns = []
+for tap in sorted(results.glob("*.tap"), key=lambda tap: tap.with_suffix(".version").read_text()):
     counts = {name: {"ok": 0, "not ok": 0, "skip": 0} for name in files}
     failed_once = set()
     for line in tap.read_text(errors="replace").splitlines():
@@ -31,26 +32,18 @@ def read(tap):
                 failed_once.discard(found[2])
             elif found[1] == "not ok":
                 failed_once.add(found[2])
-    return counts
+    columns.append((tap.with_suffix(".version").read_text().strip(), tap.stem, counts))
 
+table = [f"| file | {' | '.join(f'{version} ({suite})' for version, suite, _ in columns)} |",
+         f"|---|{'---|' * len(columns)}"]
+for name in files:
+    cells = [" / ".join(str(counts[name][word]) for word in ("ok", "not ok", "skip")) for _, _, counts in columns]
+    table.append(f"| `{name}.bats` | {' | '.join(cells)} |")
+sums = [" / ".join(str(sum(count[word] for count in counts.values())) for word in ("ok", "not ok", "skip"))
+        for _, _, counts in columns]
+table.append(f"| all | {' | '.join(sums)} |")
 
-def table(taps):
-    columns = []
-    for tap in sorted(taps, key=lambda tap: tap.with_suffix(".version").read_text()):
-        columns.append((tap.with_suffix(".version").read_text().strip(), tap.stem, read(tap)))
-    heads = [version if suite in version else f"{version} ({suite})" for version, suite, _ in columns]
-    lines = [f"| file | {' | '.join(heads)} |", f"|---|{'---|' * len(columns)}"]
-    for name in files:
-        cells = [" / ".join(str(counts[name][word]) for word in ("ok", "not ok", "skip")) for _, _, counts in columns]
-        lines.append(f"| `{name}.bats` | {' | '.join(cells)} |")
-    sums = [" / ".join(str(sum(count[word] for count in counts.values())) for word in ("ok", "not ok", "skip"))
-            for _, _, counts in columns]
-    lines.append(f"| all | {' | '.join(sums)} |")
-    return f"Passed / failed / not there, on {datetime.date.today()}:\n\n" + "\n".join(lines) + "\n"
-
-
-# What is not run stays as it is on the page.
-for taps, begin, end in (sorted(results.glob("*.tap")), BEGIN, END), (sorted(results.glob("by-hand/*.tap")), BY_HAND, BY_HAND_END):
-    if taps:
-        text = page.read_text()
-        page.write_text(f"{text.split(begin)[0]}{begin}{table(taps)}{end}{text.split(end)[1]}")
+text = page.read_text()
+before, after = text.split(BEGIN)[0], text.split(END)[1]
+made = f"Passed / failed / not there, on {datetime.date.today()}:\n\n" + "\n".join(table) + "\n"
+page.write_text(f"{before}{BEGIN}{made}{END}{after}")
