@@ -10,7 +10,7 @@ inside() { # COMMAND...
 	for name in $(compgen -e | grep -E '^(SLURM|SBATCH|SALLOC|SQUEUE|SINFO|SCANCEL|PMI|PMIX|OMPI|CORACLE_CONTAINER)' || true); do
 		unset "$name"
 	done
-	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
+	export PATH=${slurm:+$slurm/sbin:$slurm/bin:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 	umask 022
 	node_pids=()
 
@@ -44,7 +44,7 @@ greet() {
 	A Slurm $(sinfo --version | cut -d' ' -f2) of its own: this is ctl, the nodes are n1 to n$nodes, the partitions main (default) and other.
 	  as alice srun -N$nodes hostname    run as alice (also in group proj) or bob; starts in /scratch, which all nodes share
 	  on-node n1 ps ax              run as root inside n1; /tmp, /var/tmp, /dev/shm and /run/coracle are each node's own
-	  /etc/slurm, /var/log/slurm    configuration and logs
+	  $conf, /var/log/slurm    configuration and logs
 	What is written here, anywhere, goes to memory and is gone with this shell; the machine itself is not changed.
 	GREETING
 }

@@ -103,8 +103,8 @@ mount_kernel_folders() { # ROOT
 # What the machine itself has installed must not help a test, nor disturb it.
 forget_coracle() { # ROOT
 	rm -rf "$1/usr/bin/coracle" "$1/usr/lib/coracle" "$1/etc/coracle" "$1/var/lib/coracle"
-	rm -rf "$1/etc/slurm" "$1/etc/slurm-llnl"
-	mkdir -p "$1/etc/slurm/plugstack.conf.d"
+	rm -rf "$1/etc/slurm" "$1/etc/slurm-llnl" "$1$conf"
+	mkdir -p "$1/etc/slurm/plugstack.conf.d" "$1$conf"
 }
 
 add_people() {
@@ -114,10 +114,13 @@ group: files
 shadow: files
 hosts: files' >/etc/nsswitch.conf
 	sed -i -E '/^(alice|bob|coracle):/d; /^[^:]*:[^:]*:(200[12]|990):/d' /etc/passwd
+	sed -i -E '/^(alice|bob|coracle):/d' /etc/shadow
 	sed -i -E '/^(alice|bob|coracle|proj):/d; /^[^:]*:[^:]*:(200[12]|990|3001):/d' /etc/group
 	echo 'alice:x:2001:2001::/home/alice:/bin/bash
 bob:x:2002:2002::/home/bob:/bin/bash
 coracle:x:990:990::/:/usr/sbin/nologin' >>/etc/passwd
+	# su(1) lets nobody in who has no line here, and slurmd asks it for a user's environment (sbatch --export=NAME).
+	printf '%s:*:20000:0:99999:7:::\n' alice bob coracle >>/etc/shadow
 	echo 'alice:x:2001:
 bob:x:2002:
 coracle:x:990:
@@ -129,4 +132,5 @@ proj:x:3001:alice' >>/etc/group
 	mkdir -p /scratch
 	mount -t tmpfs -o mode=1777 scratch /scratch
 	install -m 755 "$here/bin/as" "$here/bin/on-node" /usr/local/bin
+	[[ -z $slurm ]] || sed -i "s#PATH=/usr/local/bin#PATH=$slurm/bin:/usr/local/bin#" /usr/local/bin/as
 }

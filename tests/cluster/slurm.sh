@@ -28,7 +28,6 @@ start_munge() {
 # The examples of a site as they are, with a site.conf of this cluster's own. Each edit is for one thing that a throwaway
 # cluster, or the kind that was asked for, has otherwise.
 configure_slurm() {
-	local conf=/etc/slurm
 	local track=${tracker%2} version=1 release namespaces=JobContainerType=job_container/tmpfs
 	local examples=$here/../../slurm-conf-examples
 	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
@@ -115,7 +114,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "$configless" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "${configless:+$conf}" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done

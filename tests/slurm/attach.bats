@@ -149,8 +149,8 @@ wait"
 }
 
 @test "without srun that is said" {
-	mv /usr/bin/srun /usr/bin/srun.away
+	mv "$BIN_SLURM/srun" "$BIN_SLURM/srun.away"
 	run -125 alice coracle exec --job 1 true
-	mv /usr/bin/srun.away /usr/bin/srun
+	mv "$BIN_SLURM/srun.away" "$BIN_SLURM/srun"
 	[[ ${lines[0]} == 'coracle: srun: not found on this node [system]' ]] || fail "$output"
 }

@@ -98,19 +98,19 @@ login_image() { # bin|usr|link
 }
 
 @test "srun inside an image starts steps in another image and in none" {
-	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only /etc/slurm/slurm.conf || true'"
+	job_script steps.sh "ls -d /image-only; srun --container=$busybox cat /etc/image-only; srun --container=none /bin/sh -c 'echo none; ls -d /image-only $ETC_SLURM/slurm.conf || true'"
 	batch --container="$bare" steps.sh
 	has_line /image-only
 	has_line "$MARK"
 	has_line none
-	has_line /etc/slurm/slurm.conf
+	has_line "$ETC_SLURM/slurm.conf"
 	[[ $(grep -cx /image-only <<<"$output") == 1 ]] || fail "$output"
 }
 
 @test "the commands of the node itself are found in a step without an image" {
 	job_script steps.sh 'srun -n1 --container=none /bin/sh -c "command -v srun; squeue --noheader --format %i"'
 	batch --container="$bare" steps.sh
-	has_line /usr/bin/srun
+	has_line "$BIN_SLURM/srun"
 	has_line "$job"
 }
 
@@ -203,14 +203,23 @@ touch seen; wait; head -n 1 attached'
 }
 
 @test "the controller is found by its name alone" {
-	cp -a /etc/slurm/site.conf "$SUITE/site.conf"
-	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' /etc/slurm/site.conf
+	cp -a "$ETC_SLURM/site.conf" "$SUITE/site.conf"
+	sed -i 's/^SlurmctldHost=ctl(.*)/SlurmctldHost=ctl/' "$ETC_SLURM/site.conf"
 	good srun -n1 --container="$bare" squeue --noheader --format 'queue %u'
 	has_line 'queue alice'
 }
 
+@test "of two Slurms on a node, the commands inside are those of the step's own" {
+	[[ $BIN_SLURM != /usr/bin ]] || skip "not there: this Slurm $(slurm_release) is in /usr, which is looked at first"
+	cp /bin/true /usr/bin/srun
+	good srun -n1 --container="$bare" sh -c 'command -v srun; srun --version'
+	has_line /run/coracle/slurm/bin/srun
+	has "slurm $(slurm_release)"
+}
+
 cleanup() {
-	[[ ! -e $SUITE/site.conf ]] || mv "$SUITE/site.conf" /etc/slurm/site.conf
+	[[ $BIN_SLURM == /usr/bin ]] || rm -f /usr/bin/srun
+	[[ ! -e $SUITE/site.conf ]] || mv "$SUITE/site.conf" "$ETC_SLURM/site.conf"
 }
 
 @test "the node's folders are read-only inside, also for who may write them" {
@@ -224,7 +233,7 @@ cleanup() {
 	configure 'version: 1
 user_images: kernel
 slurm_client: none'
-	good srun -n1 --container="$bare" sh -c 'ls -d /run/coracle/host /run/coracle/slurm/bin /etc/slurm; command -v srun || echo no srun'
+	good srun -n1 --container="$bare" sh -c 'ls -d /run/coracle/host /run/coracle/slurm/bin '"$ETC_SLURM"'; command -v srun || echo no srun'
 	has_line 'no srun'
 	[[ $(grep -c 'No such file' <<<"$output") == 3 ]] || fail "$output"
 }

@@ -54,7 +54,7 @@ units() {
 				;;
 			esac
 		done
-	done </etc/slurm/gres.conf
+	done <"$ETC_SLURM/gres.conf"
 }
 
 # All nodes that are some unit's.

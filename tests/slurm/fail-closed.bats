@@ -138,6 +138,7 @@ cleanup() {
 
 # A file that sbatch takes the job's whole environment from would lose the request.
 @test "sbatch refuses --export-file together with --container" {
+	sbatch --help | grep -q -- --export-file || skip "not there: sbatch of Slurm $(slurm_release) has no --export-file"
 	printf 'PATH=/bin:/usr/bin\0' >environment
 	printf '#!/bin/sh\ncat /etc/image-only\n' >job.sh
 	at=submit refused usage '--export-file: cannot be used together with --container' \
@@ -151,7 +152,7 @@ rude_plugin() { # HOOK
 		SPANK_PLUGIN(rude, 1)
 		int $1(spank_t spank, int count, char **words) { return spank_remote(spank) == 1 ? 1 : 0; }
 	C
-	PATH=/usr/bin:$PATH gcc -shared -fPIC -o /usr/lib/rude.so rude.c
+	PATH=/usr/bin:$PATH gcc -shared -fPIC -I"${BIN_SLURM%/bin}/include" -o /usr/lib/rude.so rude.c
 	{ echo 'required /usr/lib/rude.so'; cat "$SUITE/coracle.conf"; } >/etc/slurm/plugstack.conf.d/coracle.conf
 }
 
@@ -178,7 +179,7 @@ does_not_lead_to_the_node() { # HOOK-THAT-IS-SKIPPED
 }
 
 @test "an srun without the plugin, inside a job with a container, runs its step in it all the same" {
-	sed 's#^include #&/etc/slurm/#' /etc/slurm/slurm.conf >bare.conf
+	sed "s#^include #&$ETC_SLURM/#" "$ETC_SLURM/slurm.conf" >bare.conf
 	echo 'PlugStackConfig=/dev/null' >>bare.conf
 	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=1:image=$busybox" srun -n1 cat /etc/image-only
 	has_line "$MARK"

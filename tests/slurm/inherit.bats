@@ -150,8 +150,8 @@ sed -n 's/.*Container=//p' /dev/null; scontrol show job \$SLURM_JOB_ID | sed -n 
 @test "srun inside an image, with Slurm bound into it, inherits the job's image" {
 	local libraries
 	job_script inner.sh 'cat /etc/image-only; srun -n1 cat /etc/image-only; srun -n1 --container=none sh -c "test ! -e /etc/image-only && echo host"'
-	libraries=/usr/lib,/usr/bin/srun,/etc/slurm,/usr/lib64:/lib64
-	[[ -d /usr/lib64 ]] || libraries=/usr/lib,/usr/bin/srun,/etc/slurm
+	libraries=/usr/lib,$BIN_SLURM/srun,$ETC_SLURM,/usr/lib64:/lib64
+	[[ -d /usr/lib64 ]] || libraries=/usr/lib,$BIN_SLURM/srun,$ETC_SLURM
 	batch --container="$IMG/mpi.sif" --container-bind="$libraries" inner.sh
 	prints $'coracle mpi test image\ncoracle mpi test image\nhost'
 }

@@ -160,7 +160,7 @@ by_site() { # WANTED COMMAND KEY: VALUE
 	good env IMAGE_SAYS=host srun -n1 --container="$env" '--container-env=IMAGE_*' --container-env=A=1 sh -c 'echo $IMAGE_SAYS $A'
 	prints 'host 1'
 	good srun -n1 --container="$env" --container-env=PATH,NOT_SET /bin/sh -c 'echo ${PATH#/run/coracle/slurm/bin:} ${NOT_SET-unset}'
-	prints '/usr/local/bin:/usr/bin:/bin unset'
+	prints "$(alice sh -c 'echo "$PATH"') unset"
 }
 
 @test "clean-env" {

@@ -5,6 +5,8 @@ import re
 import sys
 
 BEGIN, END = "<!-- made by make test-slurm-matrix -->\n", "<!-- end -->\n"
+if sys.argv[2].endswith("/by-hand"):
+    BEGIN, END = "<!-- made by tests/slurm/matrix of trees made by hand -->\n", "<!-- end by hand -->\n"
 tests, results, page = map(pathlib.Path, sys.argv[1:4])
 files = sys.argv[4:]
 

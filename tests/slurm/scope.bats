@@ -3,7 +3,7 @@ load support
 
 env=$IMG/env.sif
 bare=$IMG/bare.sif
-HOST_PATH=/usr/local/bin:/usr/bin:/bin
+HOST_PATH=$(as -d / alice sh -c 'echo "$PATH"')
 
 # Says where it is and which environment it has, in an image and on the node. What is in front of PATH where Slurm's
 # commands are seen is left out.

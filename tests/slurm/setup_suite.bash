@@ -6,6 +6,10 @@ setup_suite() {
 	[[ -e /run/cluster/n1.pid ]] || { echo 'not in a test cluster: start with tests/slurm/run' >&2; return 1; }
 	export SUITE=/run/suite IMG=/scratch/img REAL
 	REAL=$(realpath "$BATS_TEST_DIRNAME/../../../shared/images" 2>/dev/null) || REAL=''
+	# Directory of slurm.conf and directory of Slurm's commands.
+	ETC_SLURM=$(dirname "$(scontrol show config | sed -n 's/^SLURM_CONF *= //p')")
+	BIN_SLURM=$(dirname "$(type -P srun)")
+	export ETC_SLURM BIN_SLURM
 	mkdir -p "$SUITE" "$IMG"
 	cp "$CORACLE_IMAGES"/*.sif "$CORACLE_IMAGES"/*.erofs "$CORACLE_IMAGES"/{busybox-zstd,enroot}.sqsh "$IMG"
 	cp "$CORACLE_IMAGES"/{cma,count-cma.so} "$IMG"

@@ -229,13 +229,13 @@ plugstack() { # ARGUMENTS
 # More lines for slurm.conf, until slurm_conf_as_before: in setup_file and teardown_file. A slurmd has read them a little
 # later than the controller.
 slurm_conf() { # LINE...
-	[[ -e $SUITE/slurm.conf ]] || cp -a /etc/slurm/slurm.conf "$SUITE/slurm.conf"
-	{ cat "$SUITE/slurm.conf"; printf '%s\n' "$@"; } >/etc/slurm/slurm.conf
+	[[ -e $SUITE/slurm.conf ]] || cp -a "$ETC_SLURM/slurm.conf" "$SUITE/slurm.conf"
+	{ cat "$SUITE/slurm.conf"; printf '%s\n' "$@"; } >"$ETC_SLURM/slurm.conf"
 	scontrol reconfigure
 }
 
 slurm_conf_as_before() {
-	cp -a "$SUITE/slurm.conf" /etc/slurm/slurm.conf
+	cp -a "$SUITE/slurm.conf" "$ETC_SLURM/slurm.conf"
 	scontrol reconfigure
 }
 

@@ -65,7 +65,10 @@ impl Comment {
             text: text(path, digest),
             identity: start.identity.clone(),
             daemon: start.daemon,
-            scontrol: slurm_client::scontrol(Path::new("/"), &config.slurm_client)?,
+            scontrol: slurm_client::scontrol(
+                Path::new("/"),
+                &slurm_client::beside(&config.slurm_client, start.daemon),
+            )?,
             slurm_conf: start.slurm_conf.clone(),
         })
     }

@@ -150,7 +150,8 @@ fn arguments(findings: &mut Findings, settings: &Path, slurm: &Site) {
 /// Has srun load it: what its help lists is there.
 fn loads(findings: &mut Findings, slurm: &Site) {
     let Some(srun) = &slurm.srun else {
-        return findings.lacks(Role::Submit, "plugin", "srun is not found, so the plugin is not tried", "");
+        let hint = "slurm_client: {bin: DIRECTORY} in coracle.yaml says where it is";
+        return findings.lacks(Role::Submit, "plugin", "srun is not found, so the plugin is not tried", hint);
     };
     match ask(srun, &["--help"]) {
         Some(answer) if OPTIONS.iter().any(|option| answer.text.contains(option)) => {

@@ -110,11 +110,12 @@ impl Server {
             What::Step(step) => (join::stands_for(step), Some(step.id)),
         };
         let told = self.start.slurm_conf.as_deref();
+        let slurm = slurm_client::beside(&config.slurm_client, self.start.daemon);
         // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
         // between each of them and the image.
         let single = self.start.nodes == 1 && self.start.tasks == 1;
         let mut client = match script || single || request.commands {
-            true => slurm_client::find(Path::new("/"), &config.slurm_client, told, Path::new(HELPER))?,
+            true => slurm_client::find(Path::new("/"), &slurm, told, Path::new(HELPER))?,
             false => None,
         };
         let mut known = known;
@@ -125,7 +126,7 @@ impl Server {
             client.epilog = epilog::text(known.as_ref().map(|known| &known.rules));
         }
         let job = self.job(&config);
-        let slurmd = slurm_client::slurmd(Path::new("/"), &config.slurm_client, told);
+        let slurmd = slurm_client::slurmd(Path::new("/"), &slurm, told);
         let teller = Teller::Step { script, node: self.start.node_name.clone() };
         let grants = Grants::find(slurmd.as_ref(), &self.environment, &teller);
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;

@@ -8,6 +8,7 @@
 //! folders of the node, because it is wanted at the start of every step.
 #![forbid(unsafe_code)]
 
+mod beside;
 mod conf;
 mod mpi;
 mod node;
@@ -28,6 +29,7 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
+pub use beside::beside;
 pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
@@ -135,8 +137,10 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     for folder in &plugins {
         shown.at_its_place(folder);
     }
-    let lines = conf.plugstack.map(|file| conf::spank_lines(&node, &file)).unwrap_or_default();
-    for file in lines.iter().filter_map(|line| line.found(&node, &plugins)) {
+    let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
+    // plugstack.conf and what it includes may be in other directories than slurm.conf, and the plugins in any.
+    let stack = lines.iter().map(|line| line.file.clone());
+    for file in stack.chain(lines.iter().filter_map(|line| line.found(&node, &plugins))) {
         let folder = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });
     }
@@ -201,24 +205,26 @@ pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
 
 /// The folder of srun as it is named and as it is, and what srun says of itself.
 fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf, PathBuf, Program)>, Error> {
-    let look = |folder: &Path| {
-        let real = node.real(&folder.join("srun"))?;
-        // A link of another name (a wrapper, alternatives) says nothing about the other commands.
-        let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(folder)? };
-        Some((bin, Program::read(&node.open(&real)?)))
-    };
     if let Some(Absolute(folder)) = &settings.bin {
         let lacks = Error::Lacks { key: "bin", folder: folder.clone(), what: "srun" };
-        let (bin, program) = look(folder).ok_or(lacks)?;
+        let (bin, program) = command_at(node, folder).ok_or(lacks)?;
         return match program {
             Ok(program) => Ok(Some((folder.clone(), bin, program))),
             Err(cause) => Err(Error::Program(folder.join("srun"), cause)),
         };
     }
     Ok(BINS.iter().map(Path::new).find_map(|folder| {
-        let (bin, program) = look(folder)?;
+        let (bin, program) = command_at(node, folder)?;
         Some((folder.to_owned(), bin, program.ok()?))
     }))
+}
+
+/// The folder of the srun that `folder` leads to, and what this srun says of itself.
+fn command_at(node: &Node, folder: &Path) -> Option<(PathBuf, io::Result<Program>)> {
+    let real = node.real(&folder.join("srun"))?;
+    // A link of another name (a wrapper, alternatives) says nothing about the other commands.
+    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(folder)? };
+    Some((bin, Program::read(&node.open(&real)?)))
 }
 
 /// The folder of slurm.conf, as its readers spell it.
@@ -234,9 +240,11 @@ fn find_conf(
         return if right(folder) { Ok(Some(folder.clone())) } else { Err(lacks()) };
     }
     let told = told.and_then(Path::parent).map(Path::to_owned);
+    // Beside an srun in a directory of its own, /etc/slurm may be another Slurm's.
+    let own = [prefix.join("etc"), prefix.join("etc/slurm")];
     // The last is where slurmd keeps what it got from the controller.
-    let usual = ["/etc/slurm".into(), prefix.join("etc"), prefix.join("etc/slurm"), "/run/slurm/conf".into()];
-    Ok(told.into_iter().chain(usual).find(|folder| right(folder)))
+    let usual = ["/etc/slurm".into(), "/run/slurm/conf".into()];
+    Ok(told.into_iter().chain(own).chain(usual).find(|folder| right(folder)))
 }
 
 /// PluginDir: as configured, else where srun's own makers put it.
@@ -422,14 +430,16 @@ fn absolute_paths(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The libraries that a PMIx plugin of Slurm may open: it holds the directory and the name of the file, which is
-/// `libpmix.so.2` since 23.11 and `libpmix.so` before (pmixp_client.c, `_libpmix_open`).
+/// The libraries that a PMIx plugin of Slurm may open: it holds the directory, or has it in its RUNPATH where Slurm was
+/// built with one (x_ac_pmix.m4), and the name of the file, which is `libpmix.so.2` since 23.11 and `libpmix.so` before
+/// (mpi_pmix.c, `_libpmix_open`).
 fn pmix_libraries(plugin: &[u8]) -> impl Iterator<Item = PathBuf> {
     const FILE: &[u8] = b"libpmix.so";
     let found = plugin.windows(FILE.len()).position(|text| text == FILE);
     let text = found.and_then(|at| plugin.get(at..)?.split(|byte| *byte == 0).next());
     let name = text.and_then(|text| str::from_utf8(text).ok()).unwrap_or("libpmix.so").to_owned();
-    absolute_paths(plugin).map(move |directory| Path::new(directory).join(&name))
+    let directories = absolute_paths(plugin).flat_map(|list| list.split(':')).filter(|path| path.starts_with('/'));
+    directories.map(move |directory| Path::new(directory).join(&name))
 }
 
 /// `path` of the node as it is called below [`HOST`].

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use coracle::config::SlurmClient;
 
 use super::conf::{self, Conf};
-use super::find_conf;
 use super::node::Node;
+use super::{find_commands, find_conf};
 
 /// Arguments of slurmd, as far as they concern containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,10 @@ pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Pat
 }
 
 fn folder(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
-    find_conf(node, &settings.paths(), told, Path::new("/usr")).ok().flatten()
+    let paths = settings.paths();
+    let commands = find_commands(node, &paths).ok().flatten();
+    let prefix = commands.as_ref().and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr"));
+    find_conf(node, &paths, told, prefix).ok().flatten()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::*;
 
 /// A node below a scratch folder. Its srun is a program of this machine, which names this machine's loader; the
 /// loader is put where that name leads.
-struct Tree {
+pub(super) struct Tree {
     folder: tempfile::TempDir,
     /// The name of the loader in srun.
     interpreter: PathBuf,
@@ -23,7 +23,7 @@ impl Tree {
     }
 
     /// As Debian has it: /lib and /lib64 are links, the loader lies where libc does.
-    fn merged() -> Self {
+    pub(super) fn merged() -> Self {
         let tree = Self::new();
         tree.file("/usr/lib/arch/ld-linux.so.2", "");
         for top in ["lib", "lib64", "bin"] {
@@ -33,6 +33,10 @@ impl Tree {
         // Through the links, as from /lib64.
         tree.link(tree.interpreter.to_str().unwrap(), "../lib/arch/ld-linux.so.2");
         tree
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.folder.path()
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -45,15 +49,15 @@ impl Tree {
         fs::create_dir_all(self.at(path)).unwrap();
     }
 
-    fn file(&self, path: &str, text: &str) {
+    pub(super) fn file(&self, path: &str, text: &str) {
         fs::write(self.at(path), text).unwrap();
     }
 
-    fn link(&self, path: &str, target: &str) {
+    pub(super) fn link(&self, path: &str, target: &str) {
         symlink(target, self.at(path)).unwrap();
     }
 
-    fn srun(&self, folder: &str) {
+    pub(super) fn srun(&self, folder: &str) {
         fs::copy(std::env::current_exe().unwrap(), self.at(&format!("{folder}/srun"))).unwrap();
     }
 
@@ -154,6 +158,30 @@ fn an_older_node_with_a_real_lib64_and_slurm_in_opt() {
 }
 
 #[test]
+fn a_slurm_in_a_directory_of_its_own_has_its_configuration_there() {
+    let tree = Tree::merged();
+    tree.srun("/opt/slurm/bin");
+    tree.file("/opt/slurm/lib/slurm/auth_munge.so", "");
+    tree.file("/etc/slurm/slurm.conf", "GresTypes=other\n");
+    let types = || slurmd(tree.root(), &SlurmClient::default(), None).unwrap().gres_types;
+    assert_eq!(types(), ["other"]);
+    tree.file("/opt/slurm/etc/slurm.conf", "GresTypes=gpu\n");
+    tree.file("/opt/slurm/etc/cgroup.conf", "ConstrainDevices=yes\n");
+    assert_eq!(types(), ["gpu"]);
+    assert!(constrains_devices(tree.root(), &SlurmClient::default(), None));
+    assert_eq!(binds(&tree.client()).get("/etc/slurm"), None);
+    // Its plugstack.conf may include lines that are installed elsewhere.
+    tree.file("/opt/slurm/etc/plugstack.conf", "include /etc/slurm/plugstack.conf.d/*.conf\n");
+    tree.file("/etc/slurm/plugstack.conf.d/a.conf", "required /usr/lib/coracle/spank_coracle.so\n");
+    tree.file("/usr/lib/coracle/spank_coracle.so", "");
+    let shown: Vec<_> = tree.client().binds.into_iter().map(|bind| bind.target).collect();
+    for folder in ["/opt/slurm", "/etc/slurm/plugstack.conf.d", "/usr/lib/coracle"] {
+        assert!(shown.contains(&folder.into()), "{folder} in {shown:?}");
+    }
+    assert_eq!(site(tree.root(), &SlurmClient::default(), None).folder, Some("/opt/slurm/etc".into()));
+}
+
+#[test]
 fn slurm_conf_says_where_plugins_the_plugin_stack_and_the_socket_are() {
     let tree = Tree::merged();
     tree.srun("/usr/bin");
@@ -172,7 +200,10 @@ fn slurm_conf_says_where_plugins_the_plugin_stack_and_the_socket_are() {
 
     let client = tree.client();
     let shown: Vec<_> = binds(&client).into_keys().collect();
-    assert_eq!(shown, ["/etc/slurm", "/run/coracle/host/usr", "/run/other", "/site/a", "/site/b", "/site/spank"]);
+    assert_eq!(
+        shown,
+        ["/etc/slurm", "/run/coracle/host/usr", "/run/other", "/site/a", "/site/b", "/site/spank", "/site/stack"]
+    );
     assert!(client.launch.contains(":/site/a:/site/b:"), "{}", client.launch);
 }
 
@@ -206,6 +237,17 @@ fn the_libpmix_that_slurms_plugin_names_is_shown_where_the_image_has_none() {
     let [bind] = unless.as_slice() else { panic!("{unless:?}") };
     assert_eq!(bind.source, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so.2.6"));
     assert_eq!(bind.target, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so"));
+
+    // Built with a RUNPATH, the plugin names the file alone.
+    tree.file(
+        "/usr/lib/arch/slurm-wlm/mpi_pmix_v4.so",
+        "\0pmix/v4\0/usr/lib64:/usr/lib/arch/pmix2/lib\0libpmix.so.2\0",
+    );
+    tree.link("/usr/lib/arch/pmix2/lib/libpmix.so.2", "libpmix.so.2.6");
+    let shown: Vec<_> = tree.client().binds.into_iter().filter(|bind| bind.unless_in_image).collect();
+    assert_eq!(shown.first().unwrap().target, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so.2"));
+    let offer = offer(tree.root(), &SlurmClient::default(), None);
+    assert_eq!(offer.libpmix, Some("/usr/lib/arch/pmix2/lib/libpmix.so.2.6".into()));
 }
 
 #[test]
