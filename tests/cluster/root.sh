@@ -114,10 +114,13 @@ group: files
 shadow: files
 hosts: files' >/etc/nsswitch.conf
 	sed -i -E '/^(alice|bob|coracle):/d; /^[^:]*:[^:]*:(200[12]|990):/d' /etc/passwd
+	sed -i -E '/^(alice|bob|coracle):/d' /etc/shadow
 	sed -i -E '/^(alice|bob|coracle|proj):/d; /^[^:]*:[^:]*:(200[12]|990|3001):/d' /etc/group
 	echo 'alice:x:2001:2001::/home/alice:/bin/bash
 bob:x:2002:2002::/home/bob:/bin/bash
 coracle:x:990:990::/:/usr/sbin/nologin' >>/etc/passwd
+	# su(1) lets nobody in who has no line here, and slurmd asks it for a user's environment (sbatch --export=NAME).
+	printf '%s:*:20000:0:99999:7:::\n' alice bob coracle >>/etc/shadow
 	echo 'alice:x:2001:
 bob:x:2002:
 coracle:x:990:

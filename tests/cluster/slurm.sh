@@ -25,9 +25,15 @@ start_munge() {
 	setpriv --reuid=munge --regid=munge --init-groups munged || fail_with_log munged /var/log/munge/munged.log
 }
 
+# The key of auth/slurm.
+make_key() {
+	head -c 1024 /dev/urandom >/etc/slurm/slurm.key
+	chmod 600 /etc/slurm/slurm.key
+}
+
 configure_slurm() {
-	local task=task/none track=${tracker%2} version=1 release container=JobContainerType=job_container/tmpfs
-	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	local task=task/none track=${tracker%2} version=1 container=JobContainerType=job_container/tmpfs auth=munge
+	[[ -z $sack ]] || auth=slurm
 	# slurm.conf(5) of 25.11 has another name for it.
 	[[ $release < 25.11 ]] || container=NamespaceType=namespace/tmpfs
 	[[ $tracker != cgroup2 ]] || version=2
@@ -40,8 +46,8 @@ configure_slurm() {
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)
 	SlurmUser=root
-	AuthType=auth/munge
-	CredType=cred/munge
+	AuthType=auth/$auth
+	CredType=cred/$auth
 	ProctrackType=proctrack/$track
 	TaskPlugin=$task
 	MpiDefault=none
@@ -97,7 +103,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "$configless" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "$configless" "$sack" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done
