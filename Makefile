@@ -25,7 +25,7 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit making slurm test test-kernel test-slurm-matrix verify-agreement referee \
+.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -125,15 +125,20 @@ slurm: stage ## behaviour on a real three-node Slurm (root)
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so
 	tests/slurm/run $(STAGE) $(IMAGES)
 
-test: check unit making slurm test-kernel verify-agreement referee ## everything
+test: check unit making slurm test-releases test-kernel verify-agreement referee ## everything
+
+test-all: test test-slurm-matrix ## everything, and every release of Slurm that can be had (an hour more)
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
 	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
-# Trees of other releases are made once, in target/trees.
-RELEASES ?= here trixie sid
-test-slurm-matrix: stage ## behaviour on other releases of Slurm, and docs/releases.md: RELEASES="here trixie sid" (root)
-	tests/slurm/matrix $(STAGE) $(IMAGES) $(RELEASES)
+# Trees of other releases are made once, in target/trees. What is installed in them are the files for all releases.
+RELEASES ?= here bullseye trixie sid
+test-slurm-matrix: dist images ## behaviour on other releases of Slurm, and docs/releases.md: RELEASES="here bullseye trixie sid" (root)
+	tests/slurm/matrix $(DIST)/root $(IMAGES) $(RELEASES)
+
+test-releases: stage ## on other releases of Slurm, the tests with the tag releases (root)
+	tests/slurm/matrix --tagged $(STAGE) $(IMAGES) trixie sid
 
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
 	tests/apptainer/run target/apptainer target/release/coracle

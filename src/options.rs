@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod mistyped;
+mod own;
 
 use std::ffi::{CStr, OsStr, OsString};
 
 pub use mistyped::note_of_variable;
+pub use own::{Images, OfComponent, Place};
 
 /// Subject of an option. `--container-home` and `--no-container-home` have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use coracle::options::{Argument, Naming, OPTIONS, RawOptions, Spec, called};
+use coracle::options::{Argument, Naming, OPTIONS, Place, RawOptions, Spec, called};
 use coracle::report::{Kind, Refusal, clean};
 use coracle::sys::{self, Release, spank};
 
@@ -59,8 +59,13 @@ pub enum Context {
     Other,
 }
 
-/// The first release with an option `--container` of Slurm's own. On all others one of that name must not be registered.
-pub const FIRST_WITH_CONTAINER: Release = Release(21, 8);
+/// The first release with an option `--container` of Slurm's own, and with a record of it in the controller.
+const FIRST_WITH_CONTAINER: Release = Release(21, 8);
+
+/// True where `--container` is the plugin's option. Where Slurm has it, one of that name must not be registered.
+pub fn container_is_ours() -> bool {
+    sys::release() < Some(FIRST_WITH_CONTAINER)
+}
 
 /// Which program this is.
 pub fn context() -> Context {
@@ -237,7 +242,7 @@ impl Spank<'_> {
             // SAFETY: Slurm copies the entry and its strings (plugstack.c, _spank_option_copy) and writes to neither.
             unsafe { spank::spank_option_register(self.handle, &raw mut entry) };
         }
-        if sys::release() < Some(FIRST_WITH_CONTAINER) {
+        if container_is_ours() {
             self.register_container();
         }
     }
@@ -434,14 +439,20 @@ fn init_post_opt(state: &mut State, spank: &Spank<'_>, _: &Words) -> c_int {
     }
 }
 
-/// `--container` was given on a release that has no such option. Passes it on as Slurm's own option does.
+/// `--container` was given on a release that has no such option. sbatch passes an argument of its own as it is, and
+/// what it has read in a script as a copy.
 extern "C" fn container_given(_: c_int, value: *const c_char, remote: c_int) -> c_int {
     if remote != 0 || value.is_null() {
         return 0;
     }
+    let typed = context() == Context::Srun || sys::is_of_start(value.addr());
+    let place = if typed { Place::CommandLine } else { Place::Script };
     // SAFETY: Slurm passes the option's argument, NUL-terminated, and it lives as long as this call.
     let image = OsString::from_vec(unsafe { CStr::from_ptr(value) }.to_bytes().to_vec());
-    let take = |_: &mut State| if sys::set_env(submit::CONTAINER, &image) { 0 } else { -1 };
+    let take = |state: &mut State| {
+        state.submit.images.take(image, place);
+        0
+    };
     guard("option", take, refuse)
 }
 

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use coracle::options::RawOptions;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{Choice, NODE, Request};
+use coracle::request::{Choice, NODE, Request, Scope};
 use coracle::sys;
 
-use crate::face::Context;
+use crate::face::{self, Context};
 use crate::slurm;
 use crate::submit::{REQUEST, STEPS};
 
@@ -77,7 +77,9 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
         }
     };
     let last = decided.last().and_then(|decided| decided.form.as_deref());
-    let agreed = decided.iter().all(|decided| decided.form.as_deref() == last);
+    // A controller that has no record of images can be asked for none, see [`of_controller`].
+    let agreed = (decided.len() == 1 || !face::container_is_ours())
+        && decided.iter().all(|decided| decided.form.as_deref() == last);
     for name in names {
         // sbatch copies the environment after each component: what is in the plain variable then is that one's own.
         set(name, last)?;
@@ -86,6 +88,29 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Refuses a batch job whose script could not know that another component has an image. The environment of the first
+/// component, which the script has, is made before the options of the others are read.
+pub fn known_to_steps(decided: &[Decided]) -> Result<(), Refusal> {
+    let (Some((first, others)), true) = (decided.split_first(), face::container_is_ours()) else { return Ok(()) };
+    let image = |decided: &Decided| match Choice::from_env(OsStr::new(decided.form.as_deref().unwrap_or(NODE))) {
+        Ok(Choice::Container(request)) => Some(request),
+        _ => None,
+    };
+    let Some(other) = others.iter().find(|other| image(other).is_some()) else { return Ok(()) };
+    match image(first).is_some_and(|request| request.settings.scope != Some(Scope::Script)) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Kind::Usage,
+            "--container",
+            format!(
+                "component {} has it, and the first one, which has the script, has none for its steps",
+                other.group
+            ),
+        )
+        .hint("name the image in the script, at its own srun commands: this release of Slurm does not record it")),
+    }
 }
 
 /// Stands for a component that asks for nothing where another has a request.
@@ -128,13 +153,24 @@ impl Inherited {
             (Some((_, form)), _, _) => read(form),
             // sbatch has given each component's environment to that component only, and the script has the first's.
             (None, plain, group @ 1..) if is_het() && variable("SLURM_JOB_ID").is_some() => {
-                let plain = plain.as_deref().map(read).transpose()?.flatten();
-                of_controller(group, plain)
+                match plain.as_deref().map(read).transpose()?.flatten() {
+                    Some(_) if face::container_is_ours() => {
+                        Err(unknown(group, "this release of Slurm does not record its image")
+                            .hint("give the step --container=IMAGE, or --container=none"))
+                    }
+                    // See [`known_to_steps`].
+                    None if face::container_is_ours() => Ok(None),
+                    plain => of_controller(group, plain),
+                }
             }
             (None, Some(form), _) => read(form),
             (None, None, _) => Ok(None),
         }
     }
+}
+
+fn unknown(group: u32, cause: &str) -> Refusal {
+    Refusal::new(Kind::System, format!("component {group} of the job"), cause)
 }
 
 /// More than scontrol says of any job, in bytes.
@@ -143,7 +179,7 @@ const MAX_SAID: u64 = 1 << 20;
 /// Controller's record of a component's image; all of `first`, the request of the first component, if it is the
 /// same image.
 fn of_controller(group: u32, first: Option<Choice>) -> Result<Option<Choice>, Refusal> {
-    let unknown = |cause: &str| Refusal::new(Kind::System, format!("component {group} of the job"), cause);
+    let unknown = |cause: &str| unknown(group, cause);
     let id = id_names(group).iter().find_map(|name| variable(name));
     let id = id.and_then(|id| CString::new(id.as_bytes()).ok()).ok_or_else(|| unknown("its job id is not known"))?;
     let words = [c"scontrol", c"--oneliner", c"show", c"job", &id];

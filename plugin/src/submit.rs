@@ -13,7 +13,7 @@ use std::path::Path;
 
 use coracle::env::{Change, INSIDE, OUTER, Record};
 use coracle::image::{self, Container};
-use coracle::options::{Id, Naming, OPTIONS, RawOptions};
+use coracle::options::{Id, Images, Naming, OPTIONS, OfComponent, RawOptions};
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Error, ImageRef, NODE, Request, Scope};
 use coracle::sys::{self, Release};
@@ -21,7 +21,7 @@ use coracle::wire::{Answer, EPILOG};
 use nix::fcntl::OFlag;
 
 use crate::arguments::Arguments;
-use crate::face::{self, Context, FIRST_WITH_CONTAINER};
+use crate::face::{self, Context};
 use crate::het::{self, Decided, Inherited};
 use crate::notes;
 use crate::slurm;
@@ -53,7 +53,9 @@ pub struct State {
     pub options: RawOptions,
     /// Those of the one before: a component that gives none has the same, as it has the same `--container`.
     before: RawOptions,
-    /// Slurm's `--container` of the component before, see [`image_given`].
+    /// Values of `--container` where that is the plugin's option.
+    pub images: Images,
+    /// Slurm's `--container` of the component before, see [`images_given`].
     image: Option<OsString>,
     inherited: Inherited,
     /// Decisions for the components so far.
@@ -84,15 +86,7 @@ pub fn init(state: &mut State) {
 
 /// After all options are parsed, once for each component of a heterogeneous job.
 pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> Result<(), Refusal> {
-    let fresh = image_given(state, context)?;
-    if context == Context::Allocator
-        && fresh.as_deref().is_some_and(|image| image != "none")
-        && slurm::option_is_set(c"export-file")
-    {
-        // The job's whole environment comes from that file: the request would be lost, and the job run on the node.
-        return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
-            .hint("put what is in the file into the script, or use --export"));
-    }
+    let images = images_given(state, context)?;
     if context == Context::Srun && arguments.defaults {
         judge_epilog(arguments)?;
     }
@@ -106,13 +100,26 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
     let groups = het::groups(context, state.calls);
     state.calls += 1;
     for group in groups {
-        let mut choice = choose(state, arguments, context, fresh.as_deref(), group)?;
+        let fresh = images.image(variable_of_component(context, group));
+        let fresh = fresh.as_deref();
+        if context == Context::Allocator
+            && fresh.is_some_and(|image| image != NODE)
+            && slurm::option_is_set(c"export-file")
+        {
+            // The job's whole environment comes from that file: the request would be lost, and the job run on the node.
+            return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
+                .hint("put what is in the file into the script, or use --export"));
+        }
+        let mut choice = choose(state, arguments, context, fresh, group)?;
         if let Some(Choice::Container(request)) = &mut choice {
             request.commands |= context == Context::Srun && slurm::option_is_set(c"pty");
             check(request, context)?;
             notes::of_variables();
         }
         state.decided.push(Decided { group, form: choice.as_ref().map(Choice::to_env) });
+    }
+    if context == Context::Allocator && !is_salloc() {
+        het::known_to_steps(&state.decided)?;
     }
     // salloc runs its command here: an srun in it is a step of the job like any other.
     let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
@@ -124,41 +131,51 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
     Ok(())
 }
 
-/// Returns the value of `--container` for the component whose options have just been parsed, on any release.
+/// Returns the values of `--container` for the component whose options have just been parsed, on any release.
 ///
-/// Before 21.08 the option is the plugin's, and a component that does not give it has that of the component before, as
-/// with Slurm's own. From 23.02 on, mpi/pmix puts its socket into the directory that only an oci.conf sets for a step
-/// with `--container` (pmixp_info.c), and the step does not start: so the option is taken back from srun, which then no
-/// longer copies it to the next component.
-fn image_given(state: &mut State, context: Context) -> Result<Option<OsString>, Refusal> {
-    let given = sys::get_env(CONTAINER);
-    let release = sys::release();
-    let ours = release < Some(FIRST_WITH_CONTAINER);
-    if !ours && (context != Context::Srun || release < Some(Release(23, 2))) {
-        return Ok(given);
+/// Before 21.08 the option is the plugin's. From 23.02 on, mpi/pmix puts its socket into the directory that only an
+/// oci.conf sets for a step with `--container` (pmixp_info.c), and the step does not start: so the option is taken back
+/// from srun, which then no longer copies it to the next component.
+fn images_given(state: &mut State, context: Context) -> Result<OfComponent, Refusal> {
+    if face::container_is_ours() {
+        return Ok(state.images.component(sys::get_env(variable_of(context))));
     }
-    if !ours && given.is_some() && !slurm::reset_option(c"container") {
+    let given = sys::get_env(CONTAINER);
+    if context != Context::Srun || sys::release() < Some(Release(23, 2)) {
+        return Ok(given.into());
+    }
+    if given.is_some() && !slurm::reset_option(c"container") {
         return Err(Refusal::new(
             Kind::Internal,
             "--container",
             "this srun does not let a plugin take the option back",
         ));
     }
-    let first = state.calls == 0 && ours;
-    let given = given.or_else(|| sys::get_env(variable_of(context)).filter(|image| first && !image.is_empty()));
     if given.is_some() {
         state.image = given;
     }
-    Ok(state.image.clone())
+    Ok(state.image.clone().into())
 }
 
 /// The variable that stands for `--container` in the environment of srun, sbatch or salloc, as Slurm has it since 21.08.
+/// Not SLURM_CONTAINER: that one says what a job has, and every command in it inherits it.
 fn variable_of(context: Context) -> &'static CStr {
     match context {
         Context::Srun => c"SRUN_CONTAINER",
         _ if is_salloc() => c"SALLOC_CONTAINER",
         _ => c"SBATCH_CONTAINER",
     }
+}
+
+/// Value of the variable of one component, where Slurm does not read it itself. Only srun has such (opt.c, `_opt_env`).
+fn variable_of_component(context: Context, group: u32) -> Option<OsString> {
+    if context != Context::Srun || !face::container_is_ours() {
+        return None;
+    }
+    ["HET", "PACK"].iter().find_map(|word| {
+        let name = CString::new(format!("SRUN_CONTAINER_{word}_GROUP_{group}")).ok()?;
+        sys::get_env(&name)
+    })
 }
 
 /// Refuses a TaskEpilog of the user's where the site's rules let nothing run outside of containers: slurmstepd runs it on

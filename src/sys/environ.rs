@@ -32,3 +32,29 @@ pub fn unset_env(name: &CStr) {
     // SAFETY: `name` is NUL-terminated; see get_env for the threads. The only failure is a name with `=`.
     unsafe { libc::unsetenv(name.as_ptr()) };
 }
+
+/// True for the address of a byte that this process was started with: its arguments and its environment, which lie
+/// between these two things that the kernel tells of (binfmt_elf.c, `create_elf_tables`).
+pub fn is_of_start(address: usize) -> bool {
+    // SAFETY: getauxval takes a number and answers with one, 0 where it knows nothing.
+    let [low, high] = [libc::AT_RANDOM, libc::AT_EXECFN].map(|entry| unsafe { libc::getauxval(entry) });
+    usize::try_from(low).is_ok_and(|low| low != 0 && low < address)
+        && usize::try_from(high).is_ok_and(|high| address < high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_of_the_start_and_copies_are_not() {
+        // proc(5): the fields 48 and 49 are the addresses of the first argument and behind the last.
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let [first, end] = [45, 46].map(|index| fields[index].parse::<usize>().unwrap());
+        assert!(first < end && is_of_start(first) && is_of_start(end - 1));
+        let copy = String::from("--container=a.sif");
+        assert!(!is_of_start(copy.as_ptr().addr()) && !is_of_start(0) && !is_of_start(usize::MAX));
+        assert!(!is_of_start((&raw const copy).addr()));
+    }
+}

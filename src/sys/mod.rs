@@ -35,7 +35,7 @@ pub use acl::share_with;
 pub use bpf::{DeviceRule, MAX_DEVICE_RULES, allow_devices, has_device_rules};
 pub use cgroup::{Cgroups, OWN_GROUPS, enter_with_one_thread, own_group};
 pub use devcgroup::{CgroupVersion, DeviceGroups};
-pub use environ::{get_env, set_env, unset_env};
+pub use environ::{get_env, is_of_start, set_env, unset_env};
 pub use fuse::{CachedStat, FuseControl, FuseDevice};
 pub use idmap::OwnerMap;
 pub use listener::Listener;

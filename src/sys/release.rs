@@ -11,7 +11,14 @@ pub struct Release(pub u32, pub u32);
 /// The releases that the tests run on, each with the number in the upper half of its slurm_api_version(3) (META,
 /// API_CURRENT).
 const TESTED: &[(u32, Release)] =
-    &[(38, Release(22, 5)), (40, Release(23, 11)), (42, Release(24, 11)), (44, Release(25, 11)), (45, Release(26, 5))];
+&[
+    (36, Release(20, 11)),
+    (38, Release(22, 5)),
+    (40, Release(23, 11)),
+    (42, Release(24, 11)),
+    (44, Release(25, 11)),
+    (45, Release(26, 5)),
+];
 
 /// Returns the releases that the tests run on, in order.
 pub fn tested() -> impl Iterator<Item = Release> {
@@ -56,6 +63,7 @@ mod tests {
 
     #[test]
     fn only_tested_releases_have_a_number() {
+        assert_eq!(of_api(36).map(|release| release.to_string()).as_deref(), Some("20.11"));
         assert_eq!(of_api(38).map(Release::plugin_version), Some(0x16_0500));
         assert_eq!(of_api(45).map(Release::plugin_version), Some(0x1a_0500));
         assert_eq!([40, 44].map(of_api), [Some(Release(23, 11)), Some(Release(25, 11))]);

@@ -17,7 +17,9 @@ inside() { # COMMAND...
 	enter_root
 	add_people
 	network
-	start_munge
+	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	[[ ! $release < 24.05 ]] || sack=''
+	if [[ -n $sack ]]; then make_key; else start_munge; fi
 	configure_slurm
 	start_slurm
 	await_nodes

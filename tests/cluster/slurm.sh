@@ -25,12 +25,17 @@ start_munge() {
 	setpriv --reuid=munge --regid=munge --init-groups munged || fail_with_log munged /var/log/munge/munged.log
 }
 
+# The key of auth/slurm.
+make_key() {
+	head -c 1024 /dev/urandom >"$conf/slurm.key"
+	chmod 600 "$conf/slurm.key"
+}
+
 # The examples of a site as they are, with a site.conf of this cluster's own. Each edit is for one thing that a throwaway
 # cluster, or the kind that was asked for, has otherwise.
 configure_slurm() {
-	local track=${tracker%2} version=1 release namespaces=JobContainerType=job_container/tmpfs
+	local track=${tracker%2} version=1 namespaces=JobContainerType=job_container/tmpfs
 	local examples=$here/../../slurm-conf-examples
-	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
 	[[ $tracker != cgroup2 ]] || version=2
 	install -d -m 755 /var/log/slurm
 	install -d -m 700 /var/spool/slurmctld
@@ -77,12 +82,13 @@ edit() { # FILE LINE OTHER
 }
 
 site_conf() {
+	local auth=${sack:+slurm}
 	cat <<-CONF
 	ClusterName=test
 	SlurmctldHost=ctl(10.77.0.1)
 	SlurmUser=root
-	AuthType=auth/munge
-	CredType=cred/munge
+	AuthType=auth/${auth:-munge}
+	CredType=cred/${auth:-munge}
 	SelectType=select/cons_tres
 	SelectTypeParameters=CR_Core
 	JobAcctGatherType=jobacct_gather/none
@@ -114,7 +120,7 @@ start_slurm() {
 	install -d -m 755 /run/cluster
 	for ((i = 1; i <= nodes; i++)); do
 		setsid taskset -c "$first" unshare --mount --net --uts --ipc --propagation slave -- \
-			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "${configless:+$conf}" </dev/null &
+			"$BASH" "$here/node" "n$i" "10.77.0.$((10 + i))" "$cpus" "$preload" "${configless:+$conf}" "$sack" </dev/null &
 		node_pids[i]=$!
 		echo $! >"/run/cluster/n$i.pid"
 	done

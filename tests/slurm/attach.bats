@@ -30,6 +30,7 @@ not_joined() { # TEXT COMMAND...
 
 ns='readlink /proc/self/ns/mnt'
 
+# bats test_tags=releases
 @test "the very container of a step is entered, on the node that is asked for" {
 	start_job
 	good coracle exec --job "$job.batch" sh -c "$ns; cat /mark; cat /etc/image-only"

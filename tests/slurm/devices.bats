@@ -40,6 +40,7 @@ of_each_task() {
 	opened_just 1 '*/1'
 }
 
+# bats test_tags=releases
 @test "a task that is bound to one unit opens that one only" {
 	bare_and_contained of_each_task
 }
@@ -64,6 +65,7 @@ of_each_task() {
 	bare_and_contained with_exports
 }
 
+# bats test_tags=releases
 @test "a task that gets at the nodes in another way opens no more" {
 	local DENIED=EPERM
 	look_planted n1 1 --gres=gpu:1 --container="$busybox"

@@ -1,4 +1,5 @@
 # Heterogeneous jobs: each component has its own image, or none.
+# bats file_tags=releases
 load support
 
 # What both images print of themselves.
@@ -48,15 +49,50 @@ srun -l --het-group=0,1 --container=$busybox sh -c '$WHICH' | sort"
 	job_script job.sh "#SBATCH -n1
 #SBATCH hetjob
 #SBATCH -n1
-srun -l -n1 --het-group=0 --container=$busybox sh -c '$WHICH' : -n1 --het-group=1 --container=$IMG/bare.sif sh -c '$WHICH' | sort"
+srun -l -n1 --het-group=0 --container=$busybox sh -c '$WHICH' : -n1 --het-group=1 --container=$IMG/bare.sif sh -c '$WHICH' | sort
+srun -n1 --het-group=0 echo bare : -n1 --het-group=1 echo bare
+true"
 	batch job.sh
-	prints "0: $MARK"$'\n'"1: $BARE"
+	if since 21.08; then
+		prints "0: $MARK"$'\n'"1: $BARE"$'\nbare\nbare'
+	else
+		# Slurm itself does not start such a step.
+		[[ $(grep -c 'Allocation failure' <<<"$output") == 2 ]] || fail "$output"
+		has_not "$MARK"
+		has_not "$BARE"
+	fi
 }
 
 @test "salloc A : B: a step of a component inherits that component's image" {
 	good salloc -Q -n1 --container="$busybox" : -n1 --container="$IMG/bare.sif" \
 		sh -c "srun -n1 --het-group=0 sh -c '$WHICH'; srun -n1 --het-group=1 sh -c '$WHICH'"
 	prints "$MARK"$'\n'"$BARE"
+	good salloc -Q -n1 --container="$busybox" : -n1 \
+		sh -c "srun -n1 --het-group=0 sh -c '$WHICH'; srun -n1 --het-group=1 sh -c '$WHICH'"
+	prints "$MARK"$'\n'"$MARK"
+}
+
+@test "sbatch with an image for the second component alone" {
+	job_script job.sh "srun -n1 --het-group=0 sh -c '$WHICH'; srun -n1 --het-group=1 sh -c '$WHICH'"
+	if since 21.08; then
+		batch -n1 : -n1 --container="$IMG/bare.sif" job.sh
+		prints $'host\n'"$BARE"
+		return
+	fi
+	# The script could not know, and the controller has no record of it.
+	local first
+	for first in '' --container=none "--container=$busybox --container-scope=script"; do
+		# shellcheck disable=SC2086
+		at=submit refused usage '--container: component 1 has it, and the first one, which has the script, has none for its steps' \
+			sbatch -n1 $first : -n1 --container="$IMG/bare.sif" --container-scope=all job.sh || return
+		has 'hint: name the image in the script, at its own srun commands: this release of Slurm does not record it' || return
+	done
+	job_script job.sh "srun -n1 --het-group=1 sh -c '$WHICH'; srun -n1 --het-group=1 --container=$IMG/bare.sif sh -c '$WHICH'"
+	batch -n1 --container="$busybox" : -n1 --container="$IMG/bare.sif" job.sh
+	has 'coracle: component 1 of the job: this release of Slurm does not record its image [system]'
+	has 'hint: give the step --container=IMAGE, or --container=none'
+	has_line "$BARE"
+	has_not "$MARK"
 }
 
 @test "sbatch A : B on the command line" {

@@ -1,4 +1,5 @@
 # What the steps of a job take over from it.
+# bats file_tags=releases
 load support
 
 # A host's srun inside an image would have to be bound into it, so here a script on the host has the environment that

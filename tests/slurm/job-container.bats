@@ -1,6 +1,7 @@
 # With job_container/tmpfs each job has a /tmp of its own; the cluster is started for it.
 load support
 
+# bats test_tags=releases
 @test "a task sees the job's own /tmp and /dev/shm" {
 	on-node n1 touch /tmp/coracle-node
 	good srun -n2 -w n1 --container="$busybox" sh -c 'cat /etc/image-only; test ! -e /tmp/coracle-node && echo own; echo x >/tmp/coracle-mine.$SLURM_PROCID'

@@ -1,4 +1,5 @@
 # Steps of several nodes: all run, or none does.
+# bats file_tags=releases
 load support
 
 @test "every node of a step runs the image" {

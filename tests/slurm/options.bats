@@ -354,8 +354,6 @@ notes() { # TEXT
 	job_script job.sh $'srun -n1 true\nsrun -n2 true\nexit 0'
 	batch --container="$env" --container-writable=2g job.sh
 	notes "--container-writable=2g: $text"
-	good coracle exec --writable=2g "$env" true
-	notes "--container-writable=2g: $text"
 }
 
 @test "a variable that is none of ours is told of once, with the one that is meant" {
@@ -371,6 +369,12 @@ notes() { # TEXT
 	notes 'CORACLE_CONTAINER_COLOUR: no such variable, so it has no effect'
 	eventually ended "$(sed -n 's/^Submitted batch job //p' <<<"$output")"
 	[[ ! -s batch.out ]] || fail "$(<batch.out)"
+}
+
+@test "coracle exec tells of a size beyond the site's, and of a variable that is none of ours" {
+	needs_squashfuse
+	good coracle exec --writable=2g "$env" true
+	notes '--container-writable=2g: more than the site gives, so it is 1g (writable_limit)'
 	good env CORACLE_BIND=/a coracle exec "$env" true
 	notes 'CORACLE_BIND: no such variable, so it has no effect; CORACLE_CONTAINER_BIND is meant?'
 }

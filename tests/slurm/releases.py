@@ -12,26 +12,24 @@ files = sys.argv[4:]
 
 titles = {}
 for name in files:
-    for title in re.findall(r'^@test "(.*)" \{$', (tests / f"{name}.bats").read_text(), re.M):
+    for title in re.findall(r'^@test "(.*)" \{', (tests / f"{name}.bats").read_text(), re.M):
         title = title.replace('\\"', '"').replace("\\$", "$")
         assert titles.setdefault(title, name) == name, f"{title!r} is in two files"
 
 columns = []
 for tap in sorted(results.glob("*.tap"), key=lambda tap: tap.with_suffix(".version").read_text()):
-    counts = {name: {"ok": 0, "not ok": 0, "skip": 0} for name in files}
-    failed_once = set()
+    # A test that failed is run once more, and its last result counts.
+    last = {}
     for line in tap.read_text(errors="replace").splitlines():
         found = re.match(r"(ok|not ok) \d+ (.*?)(?: in \d+ms)?( # skip.*)?$", line)
         # A run of all files may be read, too.
         if found and found[2] in titles:
-            count = counts[titles[found[2]]]
-            count["skip" if found[3] else found[1]] += 1
-            # A test that failed is run once more, and its second result counts.
-            if found[2] in failed_once:
-                count["not ok"] -= 1
-                failed_once.discard(found[2])
-            elif found[1] == "not ok":
-                failed_once.add(found[2])
+            last[found[2]] = "skip" if found[3] else found[1]
+    lost = titles.keys() - last.keys()
+    assert not lost, f"{tap}: tests without a result: {sorted(lost)}"
+    counts = {name: {"ok": 0, "not ok": 0, "skip": 0} for name in files}
+    for title, word in last.items():
+        counts[titles[title]][word] += 1
     columns.append((tap.with_suffix(".version").read_text().strip(), tap.stem, counts))
 
 table = [f"| file | {' | '.join(f'{version} ({suite})' for version, suite, _ in columns)} |",

@@ -1,4 +1,5 @@
 # sbatch --container: the script itself runs inside the image.
+# bats file_tags=releases
 load support
 
 @test "the script runs inside the image" {

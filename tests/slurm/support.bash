@@ -162,6 +162,12 @@ needs_pmix() {
 	srun --mpi=list 2>&1 | grep -qw pmix || skip "not there: Slurm $(slurm_release) of this tree has no mpi/pmix"
 }
 
+# Debian 11's squashfuse has no squashfuse_ll, by which users read images outside of jobs. Nothing else may be missing.
+needs_squashfuse() {
+	since 22.05 || type -P squashfuse_ll >/dev/null || skip 'not there: the squashfuse of this tree has no squashfuse_ll'
+	needs squashfuse_ll
+}
+
 # slurmstepd of NODE has said a line with TEXT. From 25.05 on only our own lines name the node.
 node_said() { # NODE TEXT
 	local lines
