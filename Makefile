@@ -65,6 +65,8 @@ place:
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/coracle-store.service
 	install -D -m 0644 packaging/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/coracle.conf
 	install -D -m 0644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf
+	install -d -m 0755 $(DESTDIR)/var/lib/coracle
+	install -d -m 0711 $(DESTDIR)/var/lib/coracle/records
 	install -D -m 0644 packaging/profile.sh $(DESTDIR)$(SYSCONFDIR)/profile.d/coracle.sh
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 target/manual/man/man5/*

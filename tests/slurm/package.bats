@@ -41,6 +41,16 @@ version() {
 	man -w coracle >/dev/null 2>&1 || [[ -e /usr/share/man/man1/coracle.1 || -e /usr/share/man/man1/coracle.1.gz ]]
 }
 
+@test "a user reads the records of their steps as the packages are installed" {
+	local job
+	job=$(alice srun -n1 --container="$busybox" sh -c 'echo $SLURM_JOB_ID')
+	recorded() { [[ -s /var/lib/coracle/records/2001.jsonl ]]; }
+	eventually recorded
+	[[ $(stat -c %a /var/lib/coracle/records) == 711 ]]
+	good coracle log --job "$job"
+	has "  $job.0  "
+}
+
 @test "a job goes on while the packages are upgraded, and starts steps after it" {
 	job_script job.sh 'cat /etc/image-only; touch up; until [ -e go ]; do sleep 0.1; done; srun -n1 cat /etc/image-only'
 	local job
@@ -88,6 +98,7 @@ version() {
 	run dpkg --purge coracle-slurm coracle
 	((status == 0)) || fail "$output"
 	good srun -n1 echo bare
+	[[ ! -e /var/lib/coracle/records ]]
 	[[ -z $(find /usr/lib/coracle /etc/coracle /usr/bin/coracle /etc/slurm -name '*coracle*' 2>/dev/null) ]] || fail "$(find /etc/slurm /etc/coracle)"
 }
 
