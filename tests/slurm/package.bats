@@ -53,8 +53,9 @@ version() {
 
 @test "a job goes on while the packages are upgraded, and starts steps after it" {
 	job_script job.sh 'cat /etc/image-only; touch up; until [ -e go ]; do sleep 0.1; done; srun -n1 cat /etc/image-only'
-	local job
+	local job queued
 	job=$(alice sbatch --parsable -o "$dir/out" --container="$busybox" job.sh)
+	queued=$(alice sbatch --parsable --hold -o "$dir/queued" --container="$busybox" job.sh)
 	eventually test -e up
 	installs 99.0.0
 	[[ $(dpkg-query -W -f '${Version}' coracle-slurm) == 99.0.0 ]]
@@ -63,6 +64,11 @@ version() {
 	output=$(<"$dir/out")
 	prints "$MARK"$'\n'"$MARK"
 	grep -q '^user_images: kernel' /etc/coracle/coracle.yaml
+	# So does one that was submitted before.
+	scontrol release "$queued"
+	eventually ended "$queued"
+	output=$(<"$dir/queued")
+	prints "$MARK"$'\n'"$MARK"
 }
 
 @test "a downgrade works, and keeps the site's settings and the admin's line" {
