@@ -25,7 +25,7 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
+.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit elsewhere variant making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -65,6 +65,8 @@ place:
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/coracle-store.service
 	install -D -m 0644 packaging/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/coracle.conf
 	install -D -m 0644 packaging/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf
+	install -d -m 0755 $(DESTDIR)/var/lib/coracle
+	install -d -m 0711 $(DESTDIR)/var/lib/coracle/records
 	install -D -m 0644 packaging/profile.sh $(DESTDIR)$(SYSCONFDIR)/profile.d/coracle.sh
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 target/manual/man/man5/*
@@ -116,10 +118,23 @@ check: ## formatting, lints, documentation, dependencies
 unit: ## what needs no Slurm
 	$(CARGO) test --locked --workspace --features coracle-launcher/manual
 
+# Another version, in another place: requests and messages of another form (the feature `variant`), and the paths of ELSEWHERE.
+# The development profile has all dependencies by then, and the feature keeps what others build as it is.
+ELSEWHERE := PREFIX=/opt/coracle SYSCONFDIR=/opt/coracle/etc
+elsewhere: stage
+	rm -rf $(IMAGES)/elsewhere target/variant
+	$(MAKE) variant place DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
+
+variant:
+	$(CARGO) build --locked --package coracle-launcher --bin coracle --features variant
+	$(CARGO) build --locked --package spank_coracle --features variant
+	install -D -t target/variant target/debug/coracle target/debug/libspank_coracle.so target/release/coracle-images \
+		target/plugin/libspank_coracle_facts.so
+
 making: stage ## what makes images: sources, registries, definition files (root)
 	tests/making/run $(STAGE) $(IMAGES)
 
-slurm: stage ## behaviour on a real three-node Slurm (root)
+slurm: elsewhere ## behaviour on a real three-node Slurm (root)
 	$(CARGO) build --locked --package spank_coracle --features inject-panic
 	install -D target/debug/libspank_coracle.so $(IMAGES)/panic/spank_coracle.so
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so

@@ -5,6 +5,7 @@
 //!
 //! | room | from | to |
 //! |---|---|---|
+//! | [`configless`] | Slurm's configuration on the submit host | true if nodes would not load the plugin |
 //! | [`options`] | what srun, sbatch and salloc were given | [`options::RawOptions`] |
 //! | [`request`] | raw options | a checked [`request::Request`], and its form in the job's environment |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |
@@ -25,6 +26,7 @@
 //! Execution of a plan is not here but in the launcher's `apply`. [`report`] holds the one form in which
 //! anything is refused, and [`sys`] is the only room with `unsafe`.
 
+pub mod configless;
 pub mod env;
 pub mod image;
 pub mod mpi;

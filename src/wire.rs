@@ -87,8 +87,8 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// Number of the form that all messages have. An answer that refuses stays as it is in all of them.
-const FORM: u32 = 1;
+/// Number of the form that all messages have. A task's greeting and an answer that refuses stay as they are in all of them.
+const FORM: u32 = if cfg!(feature = "variant") { 99 } else { 1 };
 
 /// A message that is not one.
 #[derive(Debug, Clone, PartialEq, Eq)]

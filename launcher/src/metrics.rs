@@ -6,21 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use coracle::config;
 use coracle::report::Refusal;
 
-use crate::audit::Record;
+use crate::audit::{Record, hold};
 
 /// The longest file that is read, in bytes; with all kinds and phases it has some 12,000.
 const MAX_LEN: u64 = 1 << 20;
-/// Time limit for the steps that end at the same moment.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Upper bounds of the histogram, in microseconds, and how they are written in seconds.
 const BOUNDS: [(u64, &str); 9] = [
     (500, "0.0005"),
@@ -119,17 +116,6 @@ pub fn count(path: &Path, record: &Record) -> Result<(), Refusal> {
     samples.count(record);
     replace(path, &new, &samples.to_text()).map_err(failed)?;
     Ok(())
-}
-
-fn hold(lock: &File) -> io::Result<()> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn replace(path: &Path, new: &Path, text: &str) -> io::Result<()> {

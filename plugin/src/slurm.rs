@@ -1,19 +1,21 @@
 //! Functions of Slurm's programs that are no part of the SPANK interface, found by dlsym(3).
 //!
 //! No prototype of these is promised, so each is written here with the releases that have it. Checked in slurm.h,
-//! src/common/slurm_opt.h and src/common/run_command.h of the tags 20.11 to 26.05:
+//! src/common/slurm_opt.h, src/common/read_config.h and src/common/run_command.h of the tags 20.11 to 26.05:
 //!
 //! | function | prototype |
 //! |---|---|
 //! | `slurm_kill_job_step` | `(uint32_t, uint32_t, uint16_t)` up to 23.02, `(uint32_t, uint32_t, uint16_t, uint16_t)` from 23.11, `(slurm_step_id_t *, uint16_t, uint16_t)` from 25.11 |
 //! | `slurm_option_isset`, `slurm_option_reset` | `bool (slurm_opt_t *, const char *)` |
 //! | `slurm_option_get` | `char *(slurm_opt_t *, const char *)` |
+//! | `slurm_get_extra_conf_path` | `char *(char *)`, `char *(const char *)` from 26.05 |
 //! | `run_command_init` | `int (int, char **, char *)` from 24.11 |
 //!
 //! A release that is not in the table of tested ones does not load the plugin ([`sys::release`]).
 
 use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use coracle::sys::{self, Release, symbol};
 
@@ -88,6 +90,19 @@ pub fn option_value(name: &CStr) -> Option<OsString> {
     // SAFETY: the answer is a NUL-terminated string of our own. It is left to the end of this command: only Slurm's
     // xfree, which is no public symbol, could free it.
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
+}
+
+/// Returns the path of one of Slurm's files of configuration, as this command would open it.
+pub fn conf_path(name: &CStr) -> Option<PathBuf> {
+    let function = symbol(c"slurm_get_extra_conf_path")?;
+    type Get = extern "C" fn(*const c_char) -> *mut c_char;
+    // SAFETY: the prototype of every release, see the table above; the name is only read.
+    let text = unsafe { std::mem::transmute::<*mut c_void, Get>(function) }(name.as_ptr());
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: a NUL-terminated string of our own, left to the end of this command as above.
+    Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()).into())
 }
 
 /// Lets this slurmstepd execute TaskProlog itself, on the releases that put a program of the node in between.

@@ -62,6 +62,8 @@ pub struct State {
     decided: Vec<Decided>,
     /// Number of times that this command has come to the end of its options.
     calls: u32,
+    /// True once the configuration that nodes get was looked at.
+    looked: bool,
 }
 
 /// Before any option is parsed: takes what was inherited out of the way, so that what is there afterwards is what
@@ -115,6 +117,9 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
             request.commands |= context == Context::Srun && slurm::option_is_set(c"pty");
             check(request, context)?;
             notes::of_variables();
+            if !std::mem::replace(&mut state.looked, true) {
+                notes::of_configless();
+            }
         }
         state.decided.push(Decided { group, form: choice.as_ref().map(Choice::to_env) });
     }

@@ -27,7 +27,7 @@ use crate::options::{OPTIONS, RawOptions};
 use crate::report::{Kind, Refusal};
 use crate::request::{Access, Mpi, Settings};
 
-pub use audit::Audit;
+pub use audit::{Audit, USER_RECORDS, UserRecords};
 pub use devices::DeviceRules;
 pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use imported::RegistryImages;

@@ -119,9 +119,12 @@ fn records_go_where_the_site_says() {
     let audit = |text: &str| Config::parse(Path::new("c.yaml"), &format!("version: 1\n{text}")).unwrap().audit;
     assert_eq!(audit(""), Audit::default());
     let file = Some(Absolute("/var/log/a".into()));
-    assert_eq!(audit("audit: {file: /var/log/a}"), Audit { file: file.clone(), required: false, comment: false });
+    assert_eq!(audit("audit: {file: /var/log/a}"), Audit { file: file.clone(), ..Audit::default() });
     let all = "audit:\n  file: /var/log/a\n  required: yes\n  comment: true\n";
-    assert_eq!(audit(all), Audit { file, required: true, comment: true });
+    assert_eq!(audit(all), Audit { file, required: true, comment: true, ..Audit::default() });
+    let users = |text: &str| audit(&format!("audit: {{users: {text}}}")).users;
+    assert_eq!(users("none"), UserRecords::None);
+    assert_eq!(users("/var/r"), UserRecords::In("/var/r".into()));
 }
 
 #[test]
@@ -159,6 +162,10 @@ fn faults_are_named_with_file_line_and_key() {
         ("version: 1\nlog_plan: maybe\n", "c.yaml:2:1: `log_plan` is yes or no"),
         ("version: 1\naudit:\n  required: yes\n", "c.yaml:3:3: `required` needs `file` (audit)"),
         ("version: 1\naudit:\n  file: a\n", "c.yaml:3:3: audit: \"a\" is not an absolute path"),
+        (
+            "version: 1\naudit:\n  users: r\n",
+            "c.yaml:3:3: audit: `users` is an absolute path or none, not \"r\" (audit)",
+        ),
         ("version: 1\naudit:\n  comment: maybe\n", "c.yaml:3:3: audit: yes or no is wanted"),
         ("version: 1\naudit:\n  path: /a\n", "c.yaml:3:3: audit: unknown field `path`"),
         ("version: 1\nlog: loud\n", "c.yaml:2:6: log: unknown variant `loud`"),

@@ -352,6 +352,175 @@ assert (r["node"], r["user"], r["entered"], r["verdict"]) == ("n1", "alice", 2, 
 	has 'its journal is for root and the groups systemd-journal and adm'
 }
 
+own=/var/lib/coracle/records
+
+# Records of users' own, without a file for all of them.
+with_own() { # [MORE-KEYS]
+	install -d -m 711 $own
+	configure $'version: 1\nuser_images: kernel\nlog: none\ndirectories: allow\n'"${1:-}"
+}
+
+bob() {
+	timeout --foreground 120 as -d "$PWD" bob "$@"
+}
+
+own_count() { # UID COUNT
+	[[ $(cat $own/"$1".jsonl | wc -l) == "$2" ]]
+}
+
+@test "coracle log of a user has the records of their own steps, and nothing of others'" {
+	with_own
+	good srun -N3 -n3 --container="$busybox" sh -c 'echo $SLURM_JOB_ID'
+	local job=${lines[0]}
+	bob srun -n1 -w n1 --container="$busybox" true
+	refused image-missing /no/such.sif srun -n1 -w n1 --container=/no/such.sif true
+	eventually own_count 2001 4
+	eventually own_count 2002 1
+	good coracle log --json
+	[[ $(grep -c '"uid":2001' <<<"$output") == 4 && $(grep -c . <<<"$output") == 4 ]] || fail "$output"
+	good coracle log --job "$job"
+	[[ $(grep -c "  $job\.0  n[123]  alice (2001)  started$" <<<"$output") == 3 ]] || fail "$output"
+	good srun -n1 -w n1 coracle log --since 1h --json
+	has '"kind":"image-missing"'
+	run bob coracle log --json
+	((status == 0)) || fail "$output"
+	[[ $(grep -c '"uid":2002' <<<"$output") == 1 && $(grep -c . <<<"$output") == 1 ]] || fail "$output"
+	run alice coracle log --user bob
+	((status == 1)) || fail "$output"
+	has "coracle: $own/2001.jsonl: no such record [system]"
+	[[ $(stat -c %U:%G:%a $own/2001.jsonl) == root:root:640 ]]
+	# The site's file is for those who may read it; others still have their own.
+	with_own "audit: {file: $file}"
+	good srun -n1 -w n1 --container="$busybox" true
+	eventually own_count 2001 5
+	good coracle log --json
+	[[ $(grep -c . <<<"$output") == 5 ]] || fail "$output"
+	run coracle log --json
+	[[ $(grep -c . <<<"$output") == 1 ]] || fail "$output"
+	with_own 'audit: {users: none}'
+	good srun -n1 -w n1 --container="$busybox" true
+	own_count 2001 5
+	run alice coracle log --job "$job"
+	((status == 1)) || fail "$output"
+}
+
+@test "nobody can read, forge, hold up or remove the records of others" {
+	with_own
+	good srun -n1 -w n1 --container="$busybox" true
+	# As many a site has it: all users are of one group.
+	usermod -g alice bob
+	bob srun -n1 -w n1 --container="$busybox" true
+	eventually own_count 2002 1
+	eventually own_count 2001 1
+	cp -a $own kept
+	cat >tries <<-'END'
+		cd /var/lib/coracle/records
+		try() { if "$@" >/dev/null 2>&1; then echo "worked: $*"; fi; }
+		for of in 2001 2002; do
+			[ "$of" = "$(id -u)" ] || try cat "$of.jsonl"
+			try sh -c "echo {} >>$of.jsonl"
+			try truncate -s 0 "$of.jsonl"
+			try chmod 666 "$of.jsonl"
+			try setfacl -m u:2001:rw,u:2002:rw "$of.jsonl"
+			try mv "$of.jsonl" x
+			try rm -f "$of.jsonl"
+			try ln "$of.jsonl" "/var/tmp/link.$of"
+			try cp /dev/null "$of.jsonl.1"
+		done
+		try ls
+		try touch 2003.jsonl
+		try flock --nonblock lock true
+	END
+	local who
+	for who in alice bob; do
+		run timeout 60 as -d / $who sh "$dir/tries"
+		prints '' || return
+	done
+	# What a user can do to their own file is hold its lock, for which no launcher waits.
+	alice flock $own/2001.jsonl sh -c "touch $dir/held; until test -e $dir/go; do sleep 0.1; done" 3>&- &
+	local holder=$!
+	eventually test -e held
+	good srun -n1 -w n1 --container="$busybox" true
+	eventually own_count 2001 2
+	touch go
+	wait $holder
+	usermod -g bob bob
+	diff $own/2002.jsonl kept/2002.jsonl
+}
+
+@test "a user's records are bounded, and many at once are whole" {
+	with_own
+	good srun -n1 -w n1 --container="$busybox" true
+	eventually own_count 2001 1
+	local line
+	line=$(sed 's/"job":[0-9]*/"job":1/' $own/2001.jsonl)
+	# Nearly full.
+	yes "$line" | head -c 1048000 >>$own/2001.jsonl
+	good salloc -N3 -n3 sh -c "for i in \$(seq 16); do srun --overlap -N3 -n3 --container=$IMG/tree true & done; wait"
+	eventually test -e $own/2001.jsonl.1
+	eventually own_count 2001 48 || own_count 2001 47
+	PYTHONUTF8=1 python3 -c 'import json, sys
+for line in sys.stdin: json.loads(line)' <$own/2001.jsonl
+	[[ $(stat -c %a $own/2001.jsonl $own/2001.jsonl.1 | uniq) == 640 ]]
+	local first
+	first=$(head -n 1 $own/2001.jsonl.1 | sed 's/.*"job":\([0-9]*\).*/\1/')
+	good coracle log --job "$first" --json
+	grep -q "\"job\":$first," <<<"$output" || fail "$output"
+	(($(cat $own/2001.jsonl* | wc -c) < 2 * 1048576 + 65536))
+}
+
+@test "a directory for users' records that is not root's alone, or has no room, keeps no step from starting" {
+	listen
+	local made
+	for made in "chmod 777 $own" "chown alice $own" "rmdir $own" "ln -s /etc/passwd $own/2001.jsonl" "mkdir $own/2001.jsonl"; do
+		rm -rf $own
+		with_own "audit: {users: $own}"
+		sed -i '/^log: /d' /etc/coracle/coracle.yaml
+		$made
+		: >log
+		good srun -n1 -w n1 --container="$busybox" cat /etc/image-only || fail "$made" || return
+		prints "$MARK"
+		eventually logged 1
+		grep -q " verdict=started audit=\"coracle: $own.*\"" log || fail "$made" "$(<log)" || return
+	done
+	! grep -q 'version' /etc/passwd
+	rm -rf $own
+	run coracle config check
+	has "audit.users: $own: "
+	has 'users see no records of theirs'
+}
+
+@test "rsyslog takes the records of a node to a host that collects them, with the example's files" {
+	needs rsyslogd jq
+	local examples=$BATS_TEST_DIRNAME/../../slurm-conf-examples/rsyslog daemon
+	mkdir -p spool.node spool.loghost /var/log/coracle
+	file=/var/log/coracle/audit.jsonl recorded ''
+	for daemon in loghost node; do
+		printf '%s\n' "global(workDirectory=\"$dir/spool.$daemon\")" >$daemon.conf
+		sed 's/target="loghost"/target="ctl"/' "$examples/$daemon.conf" >>$daemon.conf
+	done
+	# The host comes later than the first records.
+	on-node n1 rsyslogd -n -f "$dir/node.conf" -i "$dir/node.pid" 3>&- &
+	listener=$!
+	local binds i
+	binds=$dir:/x0
+	for i in $(seq 99); do binds+=",$dir:/$(printf 'd%.0s' {1..200})$i"; done
+	good srun -n1 -w n1 --container="$busybox" --container-bind="$binds" true
+	good srun -n1 -w n1 --container="$busybox" true
+	rsyslogd -n -f "$dir/loghost.conf" -i "$dir/loghost.pid" 3>&- &
+	journald=$!
+	collected() { [[ -e /var/log/coracle/site.jsonl && $(wc -l </var/log/coracle/site.jsonl) == "$1" ]]; }
+	eventually collected 2
+	mv /var/log/coracle/audit.jsonl /var/log/coracle/audit.jsonl.1
+	refused image-missing /no/such.sif srun -n1 -w n1 --container=/no/such.sif true
+	eventually collected 3
+	cat /var/log/coracle/audit.jsonl.1 /var/log/coracle/audit.jsonl | diff - /var/log/coracle/site.jsonl
+	(($(head -n 1 /var/log/coracle/site.jsonl | wc -c) > 20000))
+	run jq -r 'select(.verdict == "refused") | [.node, .user, .kind] | @tsv' /var/log/coracle/site.jsonl
+	prints $'n1\talice\timage-missing'
+	rm -rf /var/log/coracle
+}
+
 has_comment() { # JOB TEXT
 	[[ $(job_field "$1" Comment) == "$2" ]]
 }

@@ -50,3 +50,26 @@ cleanup() {
 	((status == 1)) || fail "$output"
 	has 'a configless controller hands out /etc/slurm/plugstack.conf only'
 }
+
+NOTE='coracle: note: /etc/slurm/plugstack.conf: loads this plugin by an include, and a configless controller hands nodes that file only: '
+
+@test "srun, sbatch and salloc say once that nodes may not load the plugin, and nothing where they do" {
+	echo 'include /etc/slurm/plugstack.conf.d/*.conf' >/etc/slurm/plugstack.conf
+	handed_out /etc/slurm/plugstack.conf
+	# What can still happen: the job of a node without the plugin.
+	run alice srun -n1 --container="$busybox" sh -c 'cat /etc/image-only || echo ran on the host'
+	[[ $(grep -cF "$NOTE" <<<"$output") == 1 ]] || fail "$output"
+	has_line 'ran on the host'
+	run alice srun -n1 --container="$busybox" true : -n1 --container="$busybox" true
+	[[ $(grep -cF "$NOTE" <<<"$output") == 1 ]] || fail "$output"
+	job_script job.sh true
+	run alice sbatch -o /dev/null --container="$busybox" job.sh
+	[[ $(grep -cF "$NOTE" <<<"$output") == 1 ]] || fail "$output"
+	# A job without a container is nobody's concern.
+	run alice srun -n1 true
+	has_not "$NOTE"
+	cp "$BATS_TEST_DIRNAME/../../slurm-conf-examples/configless/plugstack.conf" /etc/slurm/plugstack.conf
+	handed_out /etc/slurm/plugstack.conf
+	run alice srun -n1 --container="$busybox" cat /etc/image-only
+	prints "$MARK"
+}

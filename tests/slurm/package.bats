@@ -41,10 +41,21 @@ version() {
 	man -w coracle >/dev/null 2>&1 || [[ -e /usr/share/man/man1/coracle.1 || -e /usr/share/man/man1/coracle.1.gz ]]
 }
 
+@test "a user reads the records of their steps as the packages are installed" {
+	local job
+	job=$(alice srun -n1 --container="$busybox" sh -c 'echo $SLURM_JOB_ID')
+	recorded() { [[ -s /var/lib/coracle/records/2001.jsonl ]]; }
+	eventually recorded
+	[[ $(stat -c %a /var/lib/coracle/records) == 711 ]]
+	good coracle log --job "$job"
+	has "  $job.0  "
+}
+
 @test "a job goes on while the packages are upgraded, and starts steps after it" {
 	job_script job.sh 'cat /etc/image-only; touch up; until [ -e go ]; do sleep 0.1; done; srun -n1 cat /etc/image-only'
-	local job
+	local job queued
 	job=$(alice sbatch --parsable -o "$dir/out" --container="$busybox" job.sh)
+	queued=$(alice sbatch --parsable --hold -o "$dir/queued" --container="$busybox" job.sh)
 	eventually test -e up
 	installs 99.0.0
 	[[ $(dpkg-query -W -f '${Version}' coracle-slurm) == 99.0.0 ]]
@@ -53,6 +64,11 @@ version() {
 	output=$(<"$dir/out")
 	prints "$MARK"$'\n'"$MARK"
 	grep -q '^user_images: kernel' /etc/coracle/coracle.yaml
+	# So does one that was submitted before.
+	scontrol release "$queued"
+	eventually ended "$queued"
+	output=$(<"$dir/queued")
+	prints "$MARK"$'\n'"$MARK"
 }
 
 @test "a downgrade works, and keeps the site's settings and the admin's line" {
@@ -88,6 +104,7 @@ version() {
 	run dpkg --purge coracle-slurm coracle
 	((status == 0)) || fail "$output"
 	good srun -n1 echo bare
+	[[ ! -e /var/lib/coracle/records ]]
 	[[ -z $(find /usr/lib/coracle /etc/coracle /usr/bin/coracle /etc/slurm -name '*coracle*' 2>/dev/null) ]] || fail "$(find /etc/slurm /etc/coracle)"
 }
 

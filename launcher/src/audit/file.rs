@@ -1,13 +1,29 @@
 //! The file of records: a line for each, appended.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use coracle::config::{self, append_trusted};
 use coracle::report::Refusal;
+
+/// Time limit for the steps that end at the same moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits for the lock of files that more than one launcher writes at a time.
+pub fn hold(lock: &File) -> io::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 /// Appends `line` and its end in one write(2), which no other one gets into: the kernel holds the file's lock meanwhile
 /// (a local file system; on NFS the end is looked up by each client). It is not waited for that it is on the disk.
@@ -16,7 +32,7 @@ pub fn append(path: &Path, line: &str) -> Result<(), Refusal> {
     add(&mut file, line).map_err(|cause| config::Error::Write(path.to_owned(), cause).into())
 }
 
-fn add(file: &mut File, line: &str) -> io::Result<()> {
+pub fn add(file: &mut File, line: &str) -> io::Result<()> {
     // What a full disk has cut off must not take this record with it.
     let torn = match file.metadata()?.size().checked_sub(1) {
         Some(last) => {

@@ -3,11 +3,13 @@
 //!
 //! The record of a start is appended to the site's file before the first task gets its answer: what runs is written
 //! down, whatever becomes of the node or of us in the next moment. The line for the journal or syslog, which may make
-//! us wait, follows when all tasks have theirs. Everything else is known only then, and written then.
+//! us wait, and the record for the user follow when all tasks have theirs. Everything else is known only then, and
+//! written then.
 #![forbid(unsafe_code)]
 
 mod comment;
 mod file;
+mod own;
 mod record;
 mod show;
 
@@ -27,6 +29,7 @@ use crate::metrics;
 use crate::proxy::Proxy;
 
 pub use comment::Comment;
+pub use file::hold;
 pub use record::{Bind, Record, Verdict};
 pub use show::{Asked, main, since};
 
@@ -132,8 +135,9 @@ impl<'a> Trail<'a> {
             // It may have been a matter of a moment.
             _ => self.keep(&record).err(),
         };
+        let own = own::append(&self.audit.users, record.uid, &record.to_line());
         let counted = self.metrics.file.as_ref().map_or(Ok(()), |file| metrics::count(&file.0, &record));
-        let fault = fault.or(counted.err());
+        let fault = fault.or(own.err()).or(counted.err());
         journal::write(self.log, &record, fault.as_ref(), entry.plan.filter(|_| self.log_plan));
     }
 

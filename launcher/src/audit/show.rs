@@ -1,6 +1,7 @@
 //! `coracle log`: what ran, from the records of this node.
 //!
-//! They are read as whoever asks: who may see them is a matter of the file's mode, or of the journal.
+//! They are read as whoever asks: who may see all of them is a matter of the file's mode, or of the journal. Everybody else
+//! sees the records of their own steps.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -10,10 +11,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use coracle::config::{self, Config};
+use coracle::config::{self, Audit, Config};
 use coracle::report::{Kind, Refusal, clean};
 use coracle::request::{step_id, step_name};
 
+use super::own;
 use super::record::{MAX_LEN, Record};
 use crate::command::Log;
 use crate::journal::{IDENTIFIER, RECORD};
@@ -88,10 +90,22 @@ struct Count {
 }
 
 fn show(given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
-    let mut lines = match site(&given.config)?.audit.file {
-        Some(file) => of_file(&file.0)?,
-        None => of_journal(given)?,
+    let audit = site(&given.config)?.audit;
+    let everybodys = match &audit.file {
+        Some(file) => of_file(&file.0),
+        None => of_journal(given),
     };
+    let refusal = match everybodys.and_then(|lines| print(lines, given, out)) {
+        Ok(shown) => return Ok(shown),
+        Err(refusal) => refusal,
+    };
+    match of_own(&audit)? {
+        Some(lines) => print(lines, given, out),
+        None => Err(refusal),
+    }
+}
+
+fn print(mut lines: Lines, given: &Log, out: &mut dyn Write) -> Result<ExitCode, Refusal> {
     let count = copy(&mut lines, given, out);
     let from_journal = lines.journal.is_some();
     let gone = count.as_ref().is_err_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
@@ -147,6 +161,22 @@ fn of_file(path: &Path) -> Result<Lines, Refusal> {
         other => other.into(),
     })?;
     Ok(Lines { from: shown, reader: Box::new(BufReader::new(file)), journal: None })
+}
+
+/// The records of the own steps of whoever asks. Root has all others, or none.
+fn of_own(audit: &Audit) -> Result<Option<Lines>, Refusal> {
+    let uid = nix::unistd::getuid();
+    let Some(files) = own::of(&audit.users, uid.as_raw()).filter(|_| !uid.is_root()) else { return Ok(None) };
+    let (mut from, mut reader) = (String::new(), Box::new(io::empty()) as Box<dyn BufRead>);
+    for file in files {
+        match of_file(&file) {
+            Ok(lines) => (from, reader) = (lines.from, Box::new(reader.chain(lines.reader))),
+            // The older one is there once the other has become too large.
+            Err(_) if !file.exists() => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok((!from.is_empty()).then_some(Lines { from, reader, journal: None }))
 }
 
 /// Of the journal only root's entries: anybody can write there under our name.

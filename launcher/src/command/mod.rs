@@ -81,8 +81,9 @@ enum Verb {
     Verify(Verify),
     /// Print what ran in containers, by the records of this node
     ///
-    /// They are read from audit.file of coracle.yaml if the site has one, else from the journal: with your own rights,
-    /// so that you see what these let you see. The exit status is 1 if nothing was found.
+    /// They are read from audit.file of coracle.yaml if the site has one, else from the journal, with your own rights.
+    /// Where these do not let you, you see the records of your own steps. Each node has its own: srun -w NODE coracle log.
+    /// The exit status is 1 if nothing was found.
     Log(Log),
     /// Look after the site's settings
     #[command(subcommand)]

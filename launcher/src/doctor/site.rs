@@ -103,6 +103,11 @@ fn binds(config: &Config, faults: &mut Vec<Fault>) {
 
 /// The file itself is made by the first record.
 fn audit(config: &Config, faults: &mut Vec<Fault>) {
+    if let Some(Err(error)) = config.audit.users.directory().map(config::trust_folder) {
+        let cause = Refusal::from(error);
+        let text = format!("audit.users: {}: {}: users see no records of theirs", cause.object, cause.cause);
+        faults.push(Fault::new(Level::Warning, &["audit", "users"], text, "a directory of root's, mode 0711"));
+    }
     let Some(file) = &config.audit.file else { return };
     let cause = match file.0.parent().map(config::trust_folder) {
         None | Some(Ok(())) => match file.0.symlink_metadata() {

@@ -21,7 +21,7 @@ use coracle::policy;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Choice, Settings, is_script};
 use coracle::sys::{self, CachedStat, Channel, MountNamespace, Packet, Received};
-use coracle::wire::{Answer, Hello, Here, Start};
+use coracle::wire::{Answer, Hello, Here, Malformed, Start};
 use nix::sys::stat::Mode;
 
 use crate::audit::{Comment, Entry, Trail};
@@ -49,10 +49,14 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         _ => PathBuf::from(coracle::config::PATH),
     };
     match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
-        Ok((channel, Some((start, environment)))) => {
+        Ok((channel, Some(Ok((start, environment))))) => {
             // By then nothing of the container is held any more, nor the line to slurmstepd.
             let comment = Server { channel, start, environment, path: config }.serve();
             comment.iter().for_each(Comment::set);
+            ExitCode::SUCCESS
+        }
+        Ok((channel, Some(Err(malformed)))) => {
+            refuse_unread(&channel, malformed.into());
             ExitCode::SUCCESS
         }
         // A person has typed this, or slurmstepd has died.
@@ -80,13 +84,30 @@ fn sanitize() -> sys::Result<Channel> {
     Ok(channel)
 }
 
-/// Step, and the job's environment.
-fn first_word(channel: &Channel) -> sys::Result<Option<(Start, Vec<Pair>)>> {
+/// Step, and the job's environment; an error if the plugin is of another version.
+type FirstWord = Result<(Start, Vec<Pair>), Malformed>;
+
+fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
     let Received::Packet(Packet { data, fds, .. }) = channel.receive(Instant::now() + FIRST_WORD)? else {
         return Ok(None);
     };
-    let (Ok(start), Some(environment)) = (Start::from_bytes(&data), fds.first()) else { return Ok(None) };
-    Ok(Some((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?))))
+    let start = match Start::from_bytes(&data) {
+        Ok(start) => start,
+        Err(malformed) => return Ok(Some(Err(malformed))),
+    };
+    let Some(environment) = fds.first() else { return Ok(None) };
+    Ok(Some(Ok((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
+}
+
+/// Tells each task that the plugin is of another version. What the step is nobody knows here, so there is no record.
+fn refuse_unread(channel: &Channel, refusal: Refusal) {
+    let (answer, end) = (Answer::Refused(refusal).to_bytes(), Instant::now() + STRAGGLERS);
+    while let Ok(Received::Packet(packet)) = channel.receive(end) {
+        let greeting = Hello::from_bytes(&packet.data).is_ok();
+        if greeting && channel.send(&answer, &[], Instant::now() + FIRST_WORD).is_err() {
+            return;
+        }
+    }
 }
 
 struct Server {
