@@ -10,8 +10,7 @@ pub struct Release(pub u32, pub u32);
 
 /// The releases that the tests run on, each with the number in the upper half of its slurm_api_version(3) (META,
 /// API_CURRENT).
-const TESTED: &[(u32, Release)] =
-&[
+const TESTED: &[(u32, Release)] = &[
     (36, Release(20, 11)),
     (38, Release(22, 5)),
     (40, Release(23, 11)),
