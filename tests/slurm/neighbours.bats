@@ -6,8 +6,11 @@ load support
 HOST='test -e /etc/image-only && echo inside || echo ran on the host'
 
 cleanup() {
-	rm -f /usr/lib/neighbour-*.so /run/coracle-neighbours
-	[[ ! -e $SUITE/slurm.conf ]] || slurm_conf_as_before
+	rm -f /usr/lib/neighbour-*.so
+	[[ -e $SUITE/slurm.conf ]] || return 0
+	slurm_conf_as_before
+	rm "$SUITE/slurm.conf"
+	eventually nodes_well
 }
 
 # A SPANK plugin that behaves: it has an option, sets a variable of the task, and says that its last hook has run.
@@ -73,7 +76,7 @@ neighbour() { # NAME
 	since 24.05 || skip "not there: Slurm $(slurm_release) has no enable_stepmgr"
 	slurm_conf PrologFlags=Contain SlurmctldParameters=enable_stepmgr SlurmdParameters=config_overrides,contain_spank
 	eventually nodes_well
-	job_script job.sh "$HOST; srun -n1 sh -c '$HOST'; srun -N2 --container=none sh -c '$HOST'; srun -n1 --mpi=none --container=$IMG/bare.sif sh -c '$HOST'"
+	job_script job.sh "$HOST; srun -N1 -n1 sh -c '$HOST'; srun -N2 --container=none sh -c '$HOST'; srun -N1 -n1 --container=$IMG/env.sif sh -c '$HOST'"
 	batch -N2 --container="$busybox" job.sh
 	prints $'inside\ninside\nran on the host\nran on the host\ninside'
 	good srun -N3 --container="$busybox" sh -c "$HOST"
