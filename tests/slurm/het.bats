@@ -75,7 +75,11 @@ true"
 @test "sbatch with an image for the second component alone" {
 	job_script job.sh "srun -n1 --het-group=0 sh -c '$WHICH'; srun -n1 --het-group=1 sh -c '$WHICH'"
 	if since 21.08; then
+		# sbatch has read the whole command line before it reads the first component's, and keeps the image of that.
 		batch -n1 : -n1 --container="$IMG/bare.sif" job.sh
+		prints "$BARE"$'\n'"$BARE"
+		[[ $(job_field "$job" Container) == "$IMG/bare.sif"* ]] || fail "$(scontrol show job "$job")"
+		batch -n1 --container=none : -n1 --container="$IMG/bare.sif" job.sh
 		prints $'host\n'"$BARE"
 		return
 	fi
