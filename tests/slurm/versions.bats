@@ -44,6 +44,16 @@ cleanup() {
 	change_back
 }
 
+# As `refused`, which wants the node's mounts to be as before.
+named() { # KIND TEXT COMMAND...
+	local kind=$1 text=$2
+	shift 2
+	run alice "$@"
+	((status == 125)) || fail "$status" "$output" || return
+	said "$kind" "$text"
+	never_outside
+}
+
 never_outside() {
 	has_not 'ran on the host'
 }
@@ -111,16 +121,20 @@ srun -n1 sh -c '$HOST'; echo \$?"
 
 @test "a plugin and a launcher of different versions on one node refuse each other by name" {
 	change n1 $PLUGIN
-	refused internal 'plugin and launcher: messages of form 99 and 1: they are of different versions' \
+	named internal 'plugin and launcher: messages of form 99 and 1: they are of different versions' \
 		"${CLIENT[@]}" srun -n2 -w n1 --container="$busybox" sh -c "$HOST"
 	good srun -n1 -w n1 echo bare
 	change_back
 	change n1 $LAUNCHER
-	refused internal 'plugin and launcher: messages of form 1 and 99: they are of different versions' \
+	named internal 'plugin and launcher: messages of form 1 and 99: they are of different versions' \
 		srun -n2 -w n1 --container="$busybox" sh -c "$HOST"
 	has 'hint: install coracle and coracle-slurm in the same version on this node; slurmd need not be started anew'
 	job_script job.sh "$HOST"
-	refused_batch internal 'they are of different versions' -w n1 --container="$busybox" job.sh
+	job=$(alice sbatch --parsable -w n1 -o "$dir/out" --container="$busybox" job.sh)
+	eventually ended "$job"
+	[[ $(job_field "$job" JobState) == FAILED && $(job_field "$job" ExitCode) == 125:0 ]]
+	output=$(<out)
+	said internal 'they are of different versions'
 	good srun -n1 -w n1 echo bare
 	change_back
 	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only
