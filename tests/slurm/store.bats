@@ -282,7 +282,11 @@ interrupt() { # SIGNAL
 	eventually pgrep -u coracle -x coracle -P "$(<"$SUITE/service.pid")" >/dev/null
 	pkill "-$1" -u alice -x coracle
 	wait "$copy" || true
+	# The service's process of this copy ends a moment later: it is not the next one's.
+	eventually no_copy
 }
+
+no_copy() { ! pgrep -u coracle -x coracle -P "$(<"$SUITE/service.pid")" >/dev/null; }
 
 @test "a copy that is interrupted leaves nothing, whoever is killed" {
 	mkdir big
