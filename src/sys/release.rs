@@ -13,8 +13,11 @@ pub struct Release(pub u32, pub u32);
 const TESTED: &[(u32, Release)] = &[
     (36, Release(20, 11)),
     (38, Release(22, 5)),
+    (39, Release(23, 2)),
     (40, Release(23, 11)),
+    (41, Release(24, 5)),
     (42, Release(24, 11)),
+    (43, Release(25, 5)),
     (44, Release(25, 11)),
     (45, Release(26, 5)),
 ];
@@ -65,9 +68,10 @@ mod tests {
         assert_eq!(of_api(36).map(|release| release.to_string()).as_deref(), Some("20.11"));
         assert_eq!(of_api(38).map(Release::plugin_version), Some(0x16_0500));
         assert_eq!(of_api(45).map(Release::plugin_version), Some(0x1a_0500));
-        assert_eq!([40, 44].map(of_api), [Some(Release(23, 11)), Some(Release(25, 11))]);
-        // 21.08, 24.05, 25.05 and a later one than any that is known.
-        assert_eq!([37, 41, 43, 46].map(of_api), [None; 4]);
+        let between = [39, 40, 41, 43, 44].map(|api| of_api(api).unwrap().to_string());
+        assert_eq!(between, ["23.02", "23.11", "24.05", "25.05", "25.11"]);
+        // 21.08 and a later one than any that is known.
+        assert_eq!([37, 46].map(of_api), [None; 2]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
 	good srun -n1 --container="$busybox" cat /etc/image-only
 	has_line "$MARK"
 	# 20.11 says nothing, and before 23.11 it is wait(2)'s status: 256 times the exit status.
-	! since 22.05 || node_said n1 "--task-epilog failed status=$(since 23.11 && echo 5 || echo 1280)"
+	! since 22.05 || node_said n1 "--task-epilog failed status=$(since 23.02 && echo 5 || echo 1280)"
 }
 
 @test "TaskEpilog runs after a task that was refused or killed, too" {
