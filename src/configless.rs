@@ -18,11 +18,15 @@ pub fn lacks_line(slurm_conf: &str, plugstack: &str) -> bool {
             return false;
         }
         if is("SlurmctldParameters") {
-            let words = value.split([',', '"']).map(str::trim);
-            configless = words.into_iter().any(|word| word.eq_ignore_ascii_case("enable_configless"));
+            configless = is_enabled(value);
         }
     }
     configless && !lines(plugstack).any(loads_plugin)
+}
+
+/// True if `parameters`, the value of SlurmctldParameters, let nodes take their configuration from the controller.
+pub fn is_enabled(parameters: &str) -> bool {
+    parameters.split([',', '"']).any(|word| word.trim().eq_ignore_ascii_case("enable_configless"))
 }
 
 /// True for `required PATH ARGUMENT…` and `optional PATH ARGUMENT…` with our plugin (spank(7)).

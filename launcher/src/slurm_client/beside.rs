@@ -1,5 +1,5 @@
-//! Commands of the Slurm that a step is of: a node may have more than one Slurm, and its own in a directory that nobody
-//! thought of.
+//! Commands of the Slurm that a step is of: a node may have more than one Slurm, and this one in a directory that is not
+//! in the list of usual ones.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -24,9 +24,9 @@ fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmC
     let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_folder(&prefix.join("bin")));
     let Some(bin) = bin.filter(|_| paths.bin.is_none()) else { return settings.clone() };
     let is_there =
-        |folder: &Path| command_at(node, folder).is_some_and(|(real, program)| real == bin && program.is_ok());
+        |directory: &Path| command_at(node, directory).is_some_and(|(real, program)| real == bin && program.is_ok());
     // By a name that people use, like /opt/slurm/current, if it has one.
-    let named = BINS.iter().map(PathBuf::from).chain([bin.clone()]).find(|folder| is_there(folder));
+    let named = BINS.iter().map(PathBuf::from).chain([bin.clone()]).find(|directory| is_there(directory));
     match named {
         Some(named) => SlurmClient::Shown(ClientPaths { bin: Some(Absolute(named)), ..paths.clone() }),
         None => settings.clone(),

@@ -48,7 +48,7 @@ impl Conf {
                 "grestypes" => conf.gres_types = value.split(',').map(str::to_owned).collect(),
                 "mpidefault" => conf.mpi_default = Some(value.to_owned()),
                 "unkillablesteptimeout" => conf.unkillable = value.parse().ok(),
-                "slurmctldparameters" => conf.configless = value.split(',').any(|word| word == "enable_configless"),
+                "slurmctldparameters" => conf.configless = coracle::configless::is_enabled(value),
                 "slurmdspooldir" => conf.spool = Some(value.to_owned()),
                 "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
                 "authtype" => conf.auth_slurm = value == "auth/slurm",

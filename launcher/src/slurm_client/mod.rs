@@ -118,7 +118,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         shown.at_its_place(if prefix.components().count() > 2 { prefix } else { &bin });
     }
 
-    let folder = find_conf(&node, settings, told, prefix)?;
+    let folder = find_conf(&node, settings, told, || prefix.to_owned())?;
     let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
     if let Some(folder) = &folder {
         shown.at_its_place(folder);
@@ -219,32 +219,41 @@ fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf,
     }))
 }
 
-/// The folder of the srun that `folder` leads to, and what this srun says of itself.
-fn command_at(node: &Node, folder: &Path) -> Option<(PathBuf, io::Result<Program>)> {
-    let real = node.real(&folder.join("srun"))?;
+/// Directory of the srun that `directory` leads to, and what this srun says of itself.
+fn command_at(node: &Node, directory: &Path) -> Option<(PathBuf, io::Result<Program>)> {
+    let real = node.real(&directory.join("srun"))?;
     // A link of another name (a wrapper, alternatives) says nothing about the other commands.
-    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(folder)? };
+    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(directory)? };
     Some((bin, Program::read(&node.open(&real)?)))
 }
 
-/// The folder of slurm.conf, as its readers spell it.
+/// Directory that the Slurm of `commands` is installed in.
+fn prefix_of(commands: Option<&(PathBuf, PathBuf, Program)>) -> &Path {
+    commands.and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr"))
+}
+
+/// Directory of slurm.conf, as its readers spell it. `prefix` is asked only where `told` leads to none, because a step
+/// that shows no commands would read the file of srun for it.
 fn find_conf(
     node: &Node,
     settings: &ClientPaths,
     told: Option<&Path>,
-    prefix: &Path,
+    prefix: impl FnOnce() -> PathBuf,
 ) -> Result<Option<PathBuf>, Error> {
     let right = |folder: &Path| node.exists(&folder.join("slurm.conf"));
     if let Some(Absolute(folder)) = &settings.conf {
         let lacks = || Error::Lacks { key: "conf", folder: folder.clone(), what: "slurm.conf" };
         return if right(folder) { Ok(Some(folder.clone())) } else { Err(lacks()) };
     }
-    let told = told.and_then(Path::parent).map(Path::to_owned);
+    if let Some(folder) = told.and_then(Path::parent).filter(|folder| right(folder)) {
+        return Ok(Some(folder.to_owned()));
+    }
+    let prefix = prefix();
     // Beside an srun in a directory of its own, /etc/slurm may be another Slurm's.
     let own = [prefix.join("etc"), prefix.join("etc/slurm")];
     // The last is where slurmd keeps what it got from the controller.
     let usual = ["/etc/slurm".into(), "/run/slurm/conf".into()];
-    Ok(told.into_iter().chain(own).chain(usual).find(|folder| right(folder)))
+    Ok(own.into_iter().chain(usual).find(|folder| right(folder)))
 }
 
 /// PluginDir: as configured, else where srun's own makers put it.

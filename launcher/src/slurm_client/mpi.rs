@@ -29,7 +29,7 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
     let (_, bin, program) = find_commands(node, paths).ok()??;
     let loader = node.real(Path::new(program.loader.as_deref()?))?;
     let prefix = bin.parent().unwrap_or(&bin).to_owned();
-    let folder = find_conf(node, paths, told, &prefix).ok()?;
+    let folder = find_conf(node, paths, told, || prefix.clone()).ok()?;
     let conf = folder.map(|folder| Conf::read(node, &folder)).unwrap_or_default();
     let plugins = find_plugins(node, paths, &conf, &run_path(&program, &bin), &prefix, &loader).ok()?;
     let mut offer = Offer { default: conf.mpi_default, ..Offer::default() };

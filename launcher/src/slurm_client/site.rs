@@ -7,7 +7,7 @@ use coracle::config::SlurmClient;
 
 use super::conf::{self, Conf, SpankLine};
 use super::node::Node;
-use super::{Program, find_commands, find_conf, find_plugins, run_path};
+use super::{Program, find_commands, find_conf, find_plugins, prefix_of, run_path};
 
 /// The name of our plugin's file.
 const PLUGIN: &str = "spank_coracle.so";
@@ -62,8 +62,8 @@ pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
     let node = Node::new(root);
     let paths = settings.paths();
     let commands = find_commands(&node, &paths).ok().flatten();
-    let prefix = commands.as_ref().and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr")).to_owned();
-    let folder = find_conf(&node, &paths, told, &prefix).ok().flatten();
+    let prefix = prefix_of(commands.as_ref()).to_owned();
+    let folder = find_conf(&node, &paths, told, || prefix.clone()).ok().flatten();
     let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
     let plugins = commands.as_ref().map(|(_, bin, program)| plugins(&node, settings, &conf, bin, program, &prefix));
     let plugins = plugins.unwrap_or_default();

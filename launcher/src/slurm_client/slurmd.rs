@@ -7,7 +7,7 @@ use coracle::config::SlurmClient;
 
 use super::conf::{self, Conf};
 use super::node::Node;
-use super::{find_commands, find_conf};
+use super::{find_commands, find_conf, prefix_of};
 
 /// Arguments of slurmd, as far as they concern containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,8 +54,7 @@ pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Pat
 
 fn folder(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
     let paths = settings.paths();
-    let commands = find_commands(node, &paths).ok().flatten();
-    let prefix = commands.as_ref().and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr"));
+    let prefix = || prefix_of(find_commands(node, &paths).ok().flatten().as_ref()).to_owned();
     find_conf(node, &paths, told, prefix).ok().flatten()
 }
 
