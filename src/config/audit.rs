@@ -21,7 +21,7 @@ pub struct Audit {
     pub users: UserRecords,
 }
 
-/// Directory of [`UserRecords::Usual`]: packages make it, and nobody else.
+/// Directory of [`UserRecords::Usual`], which an installation makes.
 pub const USER_RECORDS: &str = "/var/lib/coracle/records";
 
 /// Directory of root's with the records of each user's own steps, a file for each user.

@@ -135,7 +135,7 @@ impl<'a> Trail<'a> {
             // It may have been a matter of a moment.
             _ => self.keep(&record).err(),
         };
-        let own = own::append(&self.audit.users, record.uid, &record.to_line());
+        let own = own::append(&self.audit.users, &record);
         let counted = self.metrics.file.as_ref().map_or(Ok(()), |file| metrics::count(&file.0, &record));
         let fault = fault.or(own.err()).or(counted.err());
         journal::write(self.log, &record, fault.as_ref(), entry.plan.filter(|_| self.log_plan));

@@ -1,8 +1,8 @@
 //! The records of a user's own steps on this node, which that user may read.
 //!
 //! A file for each user in a directory of root's, readable by that user through an access control list and writable by
-//! nobody else than root: a user of the group of the file's owner, or of the same primary group, reads nothing. Its size is
-//! bounded, so that a user with many steps pushes out nobody's records but their own.
+//! root alone: a user of the group of the file's owner, or of the same primary group, reads nothing. Its size is bounded,
+//! so that a user with many steps pushes out only their own records.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -14,6 +14,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
 use super::file::{add, hold};
+use super::record::Record;
 
 /// The most that a file grows to, in bytes. With the one before it a user has twice as much on a node.
 const MAX_FILE: u64 = 1 << 20;
@@ -30,14 +31,15 @@ pub fn of(settings: &UserRecords, uid: u32) -> Option<[PathBuf; 2]> {
 }
 
 /// Appends a record for the user of the step.
-pub fn append(settings: &UserRecords, uid: u32, line: &str) -> Result<(), Refusal> {
-    settings.directory().map_or(Ok(()), |directory| append_below(directory, uid, line, MAX_FILE))
+pub fn append(settings: &UserRecords, record: &Record) -> Result<(), Refusal> {
+    let to = |directory: &Path| append_below(directory, record.uid, &record.to_line(), MAX_FILE);
+    settings.directory().map_or(Ok(()), to)
 }
 
 fn append_below(directory: &Path, uid: u32, line: &str, max: u64) -> Result<(), Refusal> {
     let [path, before] = files(directory, uid);
     let failed = |cause: io::Error| config::Error::Write(path.clone(), cause);
-    // No user can open it, and so nobody but root can hold it.
+    // No user can open it, and so only root can hold it.
     let lock = append_trusted(&directory.join("lock"))?;
     hold(&lock).map_err(failed)?;
     let mut file = open(&path, uid)?;
@@ -85,29 +87,29 @@ mod tests {
             return;
         }
         // Not below /tmp, which everybody may write to.
-        let folder = tempfile::tempdir_in("/var/lib").unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let directory = tempfile::tempdir_in("/var/lib").unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         std::thread::scope(|scope| {
             for writer in 0..4 {
-                let folder = folder.path();
+                let directory = directory.path();
                 scope.spawn(move || {
                     for number in 0..100 {
-                        append_below(folder, 2001, &format!("{writer} {number} {}", "x".repeat(90)), 4096).unwrap();
+                        append_below(directory, 2001, &format!("{writer} {number} {}", "x".repeat(90)), 4096).unwrap();
                     }
                 });
             }
         });
-        append_below(folder.path(), 2002, "other", 4096).unwrap();
-        let [file, before] = files(folder.path(), 2001);
+        append_below(directory.path(), 2002, "other", 4096).unwrap();
+        let [file, before] = files(directory.path(), 2001);
         for path in [&file, &before] {
             let found = path.metadata().unwrap();
             assert!(found.len() <= 4096 && found.uid() == 0, "{path:?}: {found:?}");
             assert_eq!(found.mode() & 0o777, 0o640, "the mask of the list: read");
             assert!(fs::read_to_string(path).unwrap().lines().all(|line| line.len() > 90));
         }
-        assert_eq!(fs::read_to_string(&files(folder.path(), 2002)[0]).unwrap(), "other\n");
+        assert_eq!(fs::read_to_string(&files(directory.path(), 2002)[0]).unwrap(), "other\n");
         assert!(fs::read_to_string(&file).unwrap().ends_with("x\n"));
-        let refused = append_below(&folder.path().join("none"), 2001, "x", 4096).unwrap_err().line();
+        let refused = append_below(&directory.path().join("none"), 2001, "x", 4096).unwrap_err().line();
         assert!(refused.contains("/none/lock: cannot be written to: No such file"), "{refused}");
     }
 }

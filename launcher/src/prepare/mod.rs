@@ -99,7 +99,7 @@ fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
     Ok(Some(Ok((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
 }
 
-/// Tells each task that the plugin is of another version. What the step is nobody knows here, so there is no record.
+/// Tells each task that the plugin is of another version. The step is not known here, so there is no record.
 fn refuse_unread(channel: &Channel, refusal: Refusal) {
     let (answer, end) = (Answer::Refused(refusal).to_bytes(), Instant::now() + STRAGGLERS);
     while let Ok(Received::Packet(packet)) = channel.receive(end) {
