@@ -22,7 +22,7 @@ ifneq ($(LIBDIR),$(PREFIX)/lib)
 export CORACLE_LIBDIR := $(patsubst $(PREFIX)/%,%,$(LIBDIR))
 endif
 # The plugin's own defaults are those of /usr and /etc: its line says what differs.
-ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
+ARGUMENTS := $(if $(filter-out /usr/lib,$(LIBDIR)),launcher=$(LIBDIR)/coracle/coracle-launcher) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
 .PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit elsewhere variant making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
@@ -35,7 +35,7 @@ deps: ## install what building and testing needs (the only target that installs;
 	tests/deps
 
 build: ## the plugin, the launcher and what runs inside of images
-	$(CARGO) build --locked --release --package coracle-launcher --package coracle-images --bin coracle --bin coracle-images
+	$(CARGO) build --locked --release $(foreach program,cli launcher verify images,--package coracle-$(program)) --bins
 	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- \
 		-C target-feature=+crt-static
 	$(CARGO) build --locked --profile plugin --package spank_coracle --package spank_coracle_facts
@@ -43,7 +43,7 @@ build: ## the plugin, the launcher and what runs inside of images
 # With the development profile, whose dependencies `make unit` builds, too.
 manual: ## man pages and completions, in target/manual
 	rm -rf target/manual
-	$(CARGO) run --locked --package coracle-launcher --bin coracle --features manual -- manual target/manual
+	$(CARGO) run --locked --package coracle-cli --features manual -- manual target/manual
 
 install: build manual place ## put everything in place: DESTDIR= PREFIX=/usr LIBDIR=PREFIX/lib SYSCONFDIR=/etc
 
@@ -52,7 +52,7 @@ place:
 	install -D -m 0755 $(PLUGINS)/libspank_coracle.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle.so
 	install -D -m 0755 $(PLUGINS)/libspank_coracle_facts.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle_facts.so
 	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(LIBDIR)/coracle/coracle-inside
-	install -D -m 0755 $(PROGRAMS)/coracle-images $(DESTDIR)$(LIBDIR)/coracle/coracle-images
+	install -D -m 0755 -t $(DESTDIR)$(LIBDIR)/coracle $(foreach program,launcher verify images,$(PROGRAMS)/coracle-$(program))
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
 	sed -E -e 's#/usr/lib/coracle#$(LIBDIR)/coracle#' -e '/^#?required /s#$$# $(strip $(ARGUMENTS))#' -e 's# +$$##' \
 		$(SITE)/plugstack.conf.d/coracle.conf > $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d/coracle.conf
@@ -94,7 +94,8 @@ stage: images
 	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
 
 images:
-	$(CARGO) build --locked --example mksif --example crafted --example verity --example confine
+	$(CARGO) build --locked --package coracle --package coracle-launcher --package coracle-verify \
+		--example mksif --example crafted --example verity --example confine
 	tests/images/make-images $(IMAGES) target/debug/examples/mksif
 	tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
 	rm -rf $(IMAGES)/crafted
@@ -111,12 +112,12 @@ cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed
 check: ## formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-images coracle-inside coracle-orders; do \
+	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-verify coracle-cli coracle-images coracle-inside coracle-orders; do \
 		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
 	$(CARGO) deny --workspace --log-level error check bans licenses sources
 
 unit: ## what needs no Slurm
-	$(CARGO) test --locked --workspace --features coracle-launcher/manual
+	$(CARGO) test --locked --workspace --features coracle-cli/manual
 
 # Another version, in another place: requests and messages of another form (the feature `variant`), and the paths of ELSEWHERE.
 # The development profile has all dependencies by then, and the feature keeps what others build as it is.
@@ -126,9 +127,10 @@ elsewhere: stage
 	$(MAKE) variant place DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
 
 variant:
-	$(CARGO) build --locked --package coracle-launcher --bin coracle --features variant
+	$(CARGO) build --locked --package coracle-launcher --package coracle-verify --package coracle-cli --bins --features variant
 	$(CARGO) build --locked --package spank_coracle --features variant
-	install -D -t target/variant target/debug/coracle target/debug/libspank_coracle.so target/release/coracle-images \
+	install -D -t target/variant target/debug/coracle target/debug/coracle-launcher target/debug/coracle-verify \
+		target/debug/libspank_coracle.so target/release/coracle-images \
 		target/plugin/libspank_coracle_facts.so
 
 making: stage ## what makes images: sources, registries, definition files (root)
@@ -145,7 +147,7 @@ test: check unit making slurm test-releases test-kernel verify-agreement referee
 test-all: test test-slurm-matrix ## everything, and every release of Slurm that can be had (an hour more)
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
-	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
+	tests/kernel/run $(IMAGES) $(STAGE)
 
 # Trees of other releases are made once, in target/trees. What is installed in them are the files for all releases.
 RELEASES ?= here bullseye trixie sid

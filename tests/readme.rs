@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use coracle::config::Config;
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
+use coracle_launcher::config::Config;
 
 const BEGIN: &str = "<!-- made from src/options.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
 const END: &str = "<!-- end -->\n";
@@ -24,7 +24,7 @@ fn row(spec: &Spec) -> String {
 
 #[test]
 fn the_readme_has_every_option_as_the_table_has_it() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let file = top().join("README.md");
     let text = std::fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (found, after) = rest.split_once(END).unwrap();
@@ -53,8 +53,8 @@ const PYXIS: [&str; 9] = [
     "container-readonly",
 ];
 
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// All pages: path and text.
@@ -207,7 +207,7 @@ fn messages_that_troubleshooting_names_are_in_the_sources() {
     let (_, rest) = page.split_once("## Messages of Coracle\n").unwrap();
     let (rows, _) = rest.split_once("\n## ").unwrap();
     let mut sources = String::new();
-    for directory in ["src", "plugin/src", "launcher/src"] {
+    for directory in ["src", "plugin/src", "launcher"] {
         add_sources(&top().join(directory), &mut sources);
     }
     // serde's own.

@@ -237,7 +237,7 @@ silent() { # COMPILER-ARGUMENT...
 	instead silent 'start_timeout: 4'
 	alice srun -n2 --container="$busybox" true >out 2>&1 3>&- &
 	step=$!
-	eventually pgrep -x coracle
+	eventually pgrep -x 'coracle(-launche|-verify)?'
 	eventually squashfuse
 	pkill -KILL -x coracle
 	wait "$step" && fail "$(<out)"

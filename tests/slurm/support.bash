@@ -276,7 +276,7 @@ loops() {
 }
 
 no_loops() { [[ -z $(loops) ]]; }
-no_launcher() { ! pgrep -x coracle >/dev/null; }
+no_launcher() { ! pgrep -x 'coracle(-launche|-verify)?' >/dev/null; }
 # Of images that squashfuse_ll reads; by its own name and that of the process that guards it.
 no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
 no_watch() { ! pgrep -x coracle-watch >/dev/null; }

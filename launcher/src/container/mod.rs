@@ -1,0 +1,15 @@
+//! The pipeline from a request to a container.
+#![forbid(unsafe_code)]
+
+pub mod alone;
+pub mod bounds;
+pub mod grant;
+pub mod host_driver;
+pub mod host_mpi;
+pub mod image_mpi;
+pub mod shelf;
+pub mod sources;
+pub mod stages;
+pub mod survey;
+pub mod userns;
+pub mod variables;
