@@ -42,7 +42,7 @@ started() { (($(grep -c ' verdict=started ' "$dir/log") > 0)); }
 
 # Numbers of jobs, steps and processes, times, and blanks that srun fills lines up with.
 without_numbers() {
-	sed -E 's/(StepId=|[Jj]ob |JOB |STEP |step |for job |CANCELLED AT )[0-9T:.+-]+/\1N/g; s/[0-9]{4}-[0-9-]+T[0-9:]+/TIME/g'
+	without_waiting | sed -E 's/(StepId=|[Jj]ob |JOB |STEP |step |for job |CANCELLED AT )[0-9T:.+-]+/\1N/g; s/[0-9]{4}-[0-9-]+T[0-9:]+/TIME/g'
 }
 
 # Some of Slurm's own words about a step that ends come or do not come by chance, so a difference must show three times.
