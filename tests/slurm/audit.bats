@@ -483,7 +483,7 @@ for line in sys.stdin: json.loads(line)' <$own/2001.jsonl
 		eventually logged 1
 		grep -q " verdict=started audit=\"coracle: $own.*\"" log || fail "$made" "$(<log)" || return
 	done
-	! grep -q 'version' /etc/passwd
+	! grep 'version' /etc/passwd || fail 'a record is in /etc/passwd'
 	rm -rf $own
 	run coracle config check
 	has "audit.users: $own: "

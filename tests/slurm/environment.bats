@@ -83,7 +83,7 @@ a job"
 	[[ $(grep -c "coracle: note: $IMG/shell-less-logic.sif: /.singularity.d/env/50-logic.sh: line 1: .* is not a plain export, and the image has no /bin/sh" <<<"$output") == 2 ]] || fail "$output"
 	[[ $(grep -cx IMAGE_SAYS=plain <<<"$output") == 8 ]]
 	[[ $(grep -cx AFTER=yes <<<"$output") == 8 ]]
-	! grep -q ^FROM_COMMAND= <<<"$output"
+	! grep -q ^FROM_COMMAND= <<<"$output" || fail "$output"
 }
 
 @test "scripts with logic run in the image's shell, as the user, inside, once for a node and step" {
