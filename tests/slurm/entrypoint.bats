@@ -116,7 +116,7 @@ lines><%41><--><-x>"
 }
 
 @test "what an entry point prints comes once from each task, on the stream that it was printed on" {
-	local kind script=$'#!/bin/sh\necho out; echo err >&2; exec "$@"' end
+	local kind script=$'#!/bin/sh\necho out; echo err >&2; exec "$@"'
 	for kind in sif enroot; do
 		cp -a "$IMG/tree" "$kind"
 		case $kind in

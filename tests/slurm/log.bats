@@ -125,8 +125,7 @@ MS='[0-9]+\.[0-9]{3}ms'
 	: >log
 	listen n1 /dev/log "$dir/log"
 	kill -STOP "$listener"
-	local i
-	for i in 1 2 3; do good srun -n1 -w n1 --container="$busybox" true; done
+	for _ in 1 2 3; do good srun -n1 -w n1 --container="$busybox" true; done
 	kill -CONT "$listener"
 }
 

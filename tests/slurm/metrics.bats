@@ -7,8 +7,9 @@ load support
 folder=/var/lib/metrics
 
 counting() {
+	# shellcheck disable=SC2174 # not of its parents
 	mkdir -p -m 755 $folder
-	configure $'version: 1\nuser_images: kernel\nlog: none\nmetrics: {file: '$folder/coracle.prom}
+	configure $'version: 1\nuser_images: kernel\nlog: none\nmetrics: {file: '"$folder/coracle.prom}"
 }
 
 cleanup() {
@@ -38,8 +39,7 @@ counts() { # LINE
 @test "steps that end at the same moment are all counted" {
 	counting
 	good srun -n24 -N3 --overlap --container="$busybox" true
-	local i
-	for i in 1 2 3 4 5 6; do
+	for _ in 1 2 3 4 5 6; do
 		alice srun -n3 -N3 --overlap --container="$busybox" true &
 	done
 	wait

@@ -45,7 +45,7 @@ refused_in_time() { # KIND TEXT SRUN-ARGUMENT...
 	run alice srun -n1 -w n1 "$@" true
 	((status == 125)) || { fail "status $status of: $*" "$output"; return; }
 	said "$kind" "$text" || { fail "of: $*"; return; }
-	eventually no_stepd && eventually none_of_roots && nodes_well || { fail "$(ps ax)" "$(sinfo)"; return; }
+	{ eventually no_stepd && eventually none_of_roots && nodes_well; } || { fail "$(ps ax)" "$(sinfo)"; return; }
 	[[ -z $(squeue --noheader) ]] || fail "$(squeue)"
 }
 

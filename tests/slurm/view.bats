@@ -90,7 +90,8 @@ load support
 }
 
 @test "the working directory is the one that the job was started in" {
-	mkdir -m 777 -p deep/er
+	mkdir deep
+	mkdir -m 777 deep/er
 	cd deep/er
 	good srun -n1 --container="$busybox" sh -c 'pwd; cat /etc/image-only; echo x >made'
 	prints "$dir/deep/er"$'\n'"$MARK"
