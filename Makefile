@@ -12,6 +12,8 @@ STAGE      := target/stage
 IMAGES     := target/images
 SITE       := slurm-conf-examples
 DIST       := target/dist
+# What `make check` needs besides the packages of tests/deps.
+TOOLS      := target/tools
 
 # The programs find each other and their configuration in other places than the usual ones, too.
 ifneq ($(SYSCONFDIR),/etc)
@@ -25,7 +27,7 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check unit elsewhere variant making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
+.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check fmt clippy rustdoc deny scripts unit elsewhere variant making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -108,12 +110,32 @@ demo: stage ## a three-node Slurm on this machine, and the main job on it, comma
 cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed (root)
 	tests/cluster/cluster -i $(STAGE)
 
-check: ## formatting, lints, documentation, dependencies
+check: ## formatting, lints, documentation, dependencies, and the scripts (takes ruff from PyPI)
+	$(MAKE) --no-print-directory fmt clippy rustdoc deny scripts
+
+fmt:
 	$(CARGO) fmt --all --check
+
+clippy:
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+rustdoc: export RUSTDOCFLAGS := -D warnings
+rustdoc:
 	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-images coracle-inside coracle-orders; do \
-		RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
+		$(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
+
+deny:
 	$(CARGO) deny --workspace --log-level error check bans licenses sources
+
+scripts: $(TOOLS)/ruff/bin/ruff
+	tests/lint shellcheck
+	tests/lint ruff $<
+
+$(TOOLS)/ruff/bin/ruff: tests/ruff.txt
+	rm -rf $(TOOLS)/ruff
+	python3 -m venv $(TOOLS)/ruff
+	$(TOOLS)/ruff/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $<
+	touch $@
 
 unit: ## what needs no Slurm
 	$(CARGO) test --locked --workspace --features coracle-launcher/manual
