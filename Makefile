@@ -10,10 +10,12 @@ PLUGINS    := target/plugin
 # What tests install, and the images they run.
 STAGE      := target/stage
 IMAGES     := target/images
-SITE       := slurm-conf-examples
-DIST       := target/dist
 # What `make check` needs besides the packages of tests/deps.
 TOOLS      := target/tools
+# The parts of `make test`, in this order.
+PARTS      := check unit making slurm test-releases test-kernel verify-agreement referee
+SITE       := slurm-conf-examples
+DIST       := target/dist
 
 # The programs find each other and their configuration in other places than the usual ones, too.
 ifneq ($(SYSCONFDIR),/etc)
@@ -27,7 +29,9 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist deb rpm images stage demo cluster check fmt clippy rustdoc deny scripts unit elsewhere variant making slurm test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
+.PHONY: help deps build manual install place dist deb rpm images stage demo cluster \
+	check fmt clippy rustdoc deny scripts unit elsewhere variant panic making slurm \
+	test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
 
 help: ## this list
@@ -93,12 +97,12 @@ rpm: dist ## RPM packages, in target/dist
 
 stage: images
 	rm -rf $(STAGE)
-	$(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
+	tests/timed stage $(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
 
 images:
-	$(CARGO) build --locked --example mksif --example crafted --example verity --example confine
-	tests/images/make-images $(IMAGES) target/debug/examples/mksif
-	tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
+	tests/timed examples $(CARGO) build --locked --example mksif --example crafted --example verity --example confine
+	tests/timed images tests/images/make-images $(IMAGES) target/debug/examples/mksif
+	tests/timed mpi-images tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
 	rm -rf $(IMAGES)/crafted
 	target/debug/examples/crafted $(IMAGES)/crafted
 	install target/debug/examples/verity $(IMAGES)/verity
@@ -111,13 +115,13 @@ cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed
 	tests/cluster/cluster -i $(STAGE)
 
 check: ## formatting, lints, documentation, dependencies, and the scripts (takes ruff from PyPI)
-	$(MAKE) --no-print-directory fmt clippy rustdoc deny scripts
+	@tests/timed check $(MAKE) --no-print-directory fmt clippy rustdoc deny scripts
 
 fmt:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	tests/timed clippy $(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 rustdoc: export RUSTDOCFLAGS := -D warnings
 rustdoc:
@@ -128,7 +132,7 @@ deny:
 	$(CARGO) deny --workspace --log-level error check bans licenses sources
 
 scripts: $(TOOLS)/ruff/bin/ruff
-	tests/lint shellcheck
+	tests/timed shellcheck tests/lint shellcheck
 	tests/lint ruff $<
 
 $(TOOLS)/ruff/bin/ruff: tests/ruff.txt
@@ -138,14 +142,14 @@ $(TOOLS)/ruff/bin/ruff: tests/ruff.txt
 	touch $@
 
 unit: ## what needs no Slurm
-	$(CARGO) test --locked --workspace --features coracle-launcher/manual
+	tests/timed unit $(CARGO) test --locked --workspace --features coracle-launcher/manual
 
 # Another version, in another place: requests and messages of another form (the feature `variant`), and the paths of ELSEWHERE.
 # The development profile has all dependencies by then, and the feature keeps what others build as it is.
 ELSEWHERE := PREFIX=/opt/coracle SYSCONFDIR=/opt/coracle/etc
 elsewhere: stage
 	rm -rf $(IMAGES)/elsewhere target/variant
-	$(MAKE) variant place DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
+	tests/timed elsewhere $(MAKE) variant place DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
 
 variant:
 	$(CARGO) build --locked --package coracle-launcher --bin coracle --features variant
@@ -154,34 +158,38 @@ variant:
 		target/plugin/libspank_coracle_facts.so
 
 making: stage ## what makes images: sources, registries, definition files (root)
-	tests/making/run $(STAGE) $(IMAGES)
+	tests/timed making tests/making/run $(STAGE) $(IMAGES)
 
-slurm: elsewhere ## behaviour on a real three-node Slurm (root)
+panic: stage
 	$(CARGO) build --locked --package spank_coracle --features inject-panic
 	install -D target/debug/libspank_coracle.so $(IMAGES)/panic/spank_coracle.so
+
+slurm: elsewhere panic ## behaviour on a real three-node Slurm (root)
 	tests/check-plugin $(STAGE)/usr/lib/coracle/spank_coracle.so $(STAGE)/usr/lib/coracle/spank_coracle_facts.so
-	tests/slurm/run $(STAGE) $(IMAGES)
+	tests/timed slurm tests/slurm/run $(STAGE) $(IMAGES)
 
-test: check unit making slurm test-releases test-kernel verify-agreement referee ## everything
+test: ## everything, and how long each part takes
+	@tests/timed --table $(MAKE) --no-print-directory $(PARTS)
 
-test-all: test test-slurm-matrix ## everything, and every release of Slurm that can be had (an hour more)
+test-all: ## everything, and every release of Slurm that can be had (an hour more)
+	@tests/timed --table $(MAKE) --no-print-directory $(PARTS) test-slurm-matrix
 
 test-kernel: stage ## the mounts on Debian's 6.1 kernel, under qemu
-	tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
+	tests/timed test-kernel tests/kernel/run $(IMAGES) $(STAGE)/usr/bin/coracle
 
 # Trees of other releases are made once, in target/trees. What is installed in them are the files for all releases.
 RELEASES ?= here bullseye trixie sid
 test-slurm-matrix: dist images ## behaviour on other releases of Slurm, and docs/releases.md: RELEASES="here bullseye trixie sid" (root)
-	tests/slurm/matrix $(DIST)/root $(IMAGES) $(RELEASES)
+	tests/timed test-slurm-matrix tests/slurm/matrix $(DIST)/root $(IMAGES) $(RELEASES)
 
 test-releases: stage ## on other releases of Slurm, the tests with the tag releases (root)
-	tests/slurm/matrix --tagged $(STAGE) $(IMAGES) trixie sid
+	tests/timed test-releases tests/slurm/matrix --tagged $(STAGE) $(IMAGES) trixie sid
 
 verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
-	tests/apptainer/run target/apptainer target/release/coracle
+	tests/timed verify-agreement tests/apptainer/run target/apptainer target/release/coracle
 
 referee: stage ## images between `coracle` and `apptainer`, both ways (needs Debian's mirror; root)
-	tests/apptainer/referee target/apptainer $(STAGE) $(IMAGES)
+	tests/timed referee tests/apptainer/referee target/apptainer $(STAGE) $(IMAGES)
 
 bench: stage ## start-up times, interleaved with bare srun (root; minutes)
 	benches/start $(STAGE) $(IMAGES)
