@@ -12,6 +12,7 @@ STAGE      := target/stage
 IMAGES     := target/images
 # What `make check` needs besides the packages of tests/deps.
 TOOLS      := target/tools
+DENY       := 0.20.2
 # The parts of `make test`, in this order.
 PARTS      := check unit making slurm test-releases test-kernel verify-agreement referee
 SITE       := slurm-conf-examples
@@ -128,8 +129,11 @@ rustdoc:
 	for package in coracle spank_coracle spank_coracle_facts coracle-launcher coracle-images coracle-inside coracle-orders; do \
 		$(CARGO) doc --locked --quiet --no-deps --all-features --package $$package || exit 1; done
 
+# Compiling cargo-deny takes minutes.
 deny:
-	$(CARGO) deny --workspace --log-level error check bans licenses sources
+	$(CARGO) deny --version >/dev/null 2>&1 || test -x $(TOOLS)/bin/cargo-deny || \
+		$(CARGO) install --locked --root $(TOOLS) --version $(DENY) cargo-deny
+	PATH="$$PATH:$(CURDIR)/$(TOOLS)/bin" $(CARGO) deny --workspace --log-level error check bans licenses sources
 
 scripts: $(TOOLS)/ruff/bin/ruff
 	tests/timed shellcheck tests/lint shellcheck
