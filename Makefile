@@ -4,12 +4,14 @@ LIBDIR     ?= $(PREFIX)/lib
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 CARGO      ?= cargo
+RUSTC      ?= rustc
 # What `build` leaves and `place` installs; `dist` has others.
 PROGRAMS   := target/release
 PLUGINS    := target/plugin
 # What tests install, and the images they run.
 STAGE      := target/stage
 IMAGES     := target/images
+STAGED     := DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
 # What `make check` needs besides the packages of tests/deps.
 TOOLS      := target/tools
 DENY       := 0.20.2
@@ -30,7 +32,7 @@ endif
 ARGUMENTS := $(if $(filter-out /usr,$(PREFIX)),launcher=$(PREFIX)/bin/coracle) \
 	$(if $(filter-out /etc,$(SYSCONFDIR)),config=$(SYSCONFDIR)/coracle/coracle.yaml)
 
-.PHONY: help deps build manual install place dist deb rpm images stage demo cluster \
+.PHONY: help deps build manual install place place-manual dist deb rpm images demo-images stage demo cluster \
 	check fmt clippy rustdoc deny scripts unit elsewhere variant panic making slurm \
 	test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
 	fuzz bench bench-packing bench-mpi clean
@@ -52,7 +54,7 @@ manual: ## man pages and completions, in target/manual
 	rm -rf target/manual
 	$(CARGO) run --locked --package coracle-launcher --bin coracle --features manual -- manual target/manual
 
-install: build manual place ## put everything in place: DESTDIR= PREFIX=/usr LIBDIR=PREFIX/lib SYSCONFDIR=/etc
+install: build manual place place-manual ## put everything in place: DESTDIR= PREFIX=/usr LIBDIR=PREFIX/lib SYSCONFDIR=/etc
 
 place:
 	install -D -m 0755 $(PROGRAMS)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
@@ -75,6 +77,8 @@ place:
 	install -d -m 0755 $(DESTDIR)/var/lib/coracle
 	install -d -m 0711 $(DESTDIR)/var/lib/coracle/records
 	install -D -m 0644 packaging/profile.sh $(DESTDIR)$(SYSCONFDIR)/profile.d/coracle.sh
+
+place-manual:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/manual/man/man1/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 target/manual/man/man5/*
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man7 target/manual/man/man7/*
@@ -87,7 +91,7 @@ dist: manual ## files for all releases of Slurm and glibc 2.28 or newer, in targ
 	packaging/build-portable target/zig
 	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- -C target-feature=+crt-static
 	rm -rf $(DIST)/root
-	$(MAKE) place DESTDIR=$(CURDIR)/$(DIST)/root PROGRAMS=target/zig/release PLUGINS=target/zig/plugin
+	$(MAKE) place place-manual DESTDIR=$(CURDIR)/$(DIST)/root PROGRAMS=target/zig/release PLUGINS=target/zig/plugin
 	tests/check-plugin --portable $(DIST)/root$(LIBDIR)/coracle/spank_coracle.so $(DIST)/root$(LIBDIR)/coracle/spank_coracle_facts.so
 
 deb: dist ## Debian packages, in target/dist
@@ -98,18 +102,29 @@ rpm: dist ## RPM packages, in target/dist
 
 stage: images
 	rm -rf $(STAGE)
-	tests/timed stage $(MAKE) install DESTDIR=$(CURDIR)/$(STAGE) PREFIX=/usr LIBDIR=/usr/lib SYSCONFDIR=/etc
+	tests/timed stage $(MAKE) install $(STAGED)
 
-images:
-	tests/timed examples $(CARGO) build --locked --example mksif --example crafted --example verity --example confine
-	tests/timed images tests/images/make-images $(IMAGES) target/debug/examples/mksif
-	tests/timed mpi-images tests/images/make-mpi-images $(IMAGES) target/debug/examples/mksif
+# What the demo has no use for, and takes minutes: images of other releases of Debian, and programs that only tests run.
+images: demo-images
+	tests/timed mpi-images tests/images/make-mpi-images $(IMAGES) target/mksif
+	tests/timed examples $(CARGO) build --locked --example crafted --example verity --example confine
 	rm -rf $(IMAGES)/crafted
 	target/debug/examples/crafted $(IMAGES)/crafted
 	install target/debug/examples/verity $(IMAGES)/verity
 	install target/debug/examples/confine $(IMAGES)/confine
 
-demo: stage ## a three-node Slurm on this machine, and the main job on it, command by command (root)
+demo-images: target/mksif
+	tests/timed images tests/images/make-images $(IMAGES) target/mksif
+
+# One file and the standard library: no crate is compiled for it.
+target/mksif: tests/images/mksif.rs tests/images/sif_writer.rs
+	mkdir -p target
+	$(RUSTC) --edition 2024 -O -o $@ $<
+
+# Without man pages and completions, for which the launcher is compiled once more.
+demo: demo-images ## a three-node Slurm on this machine, and the main job on it, command by command (root)
+	rm -rf $(STAGE)
+	tests/timed build $(MAKE) build place $(STAGED)
 	tests/demo $(STAGE) $(IMAGES)
 
 cluster: stage ## a shell in a throwaway three-node Slurm with Coracle installed (root)
@@ -153,7 +168,7 @@ unit: ## what needs no Slurm
 ELSEWHERE := PREFIX=/opt/coracle SYSCONFDIR=/opt/coracle/etc
 elsewhere: stage
 	rm -rf $(IMAGES)/elsewhere target/variant
-	tests/timed elsewhere $(MAKE) variant place DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
+	tests/timed elsewhere $(MAKE) variant place place-manual DESTDIR=$(CURDIR)/$(IMAGES)/elsewhere $(ELSEWHERE) PROGRAMS=target/variant PLUGINS=target/variant
 
 variant:
 	$(CARGO) build --locked --package coracle-launcher --bin coracle --features variant
