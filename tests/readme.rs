@@ -1,4 +1,4 @@
-//! Documentation, checked against the program. README's table of options is made from [`OPTIONS`]:
+//! Documentation, checked against the program. The user guide's table of options is made from [`OPTIONS`]:
 //! `CORACLE_BLESS=1 cargo test --test readme` renews it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -23,8 +23,8 @@ fn row(spec: &Spec) -> String {
 }
 
 #[test]
-fn the_readme_has_every_option_as_the_table_has_it() {
-    let file = top().join("README.md");
+fn the_user_guide_has_every_option_as_the_table_has_it() {
+    let file = top().join("docs/user.md");
     let text = std::fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (found, after) = rest.split_once(END).unwrap();
@@ -36,7 +36,7 @@ fn the_readme_has_every_option_as_the_table_has_it() {
     if std::env::var_os("CORACLE_BLESS").is_some() {
         std::fs::write(&file, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, wanted, "README.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
+        assert_eq!(found, wanted, "docs/user.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
     }
 }
 
@@ -143,6 +143,13 @@ fn settings_of_the_documentation_are_read() {
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     kept.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
+}
+
+/// The README is for somebody who has never heard of Coracle; the rest is in docs.
+#[test]
+fn the_readme_has_at_most_a_hundred_lines() {
+    let text = std::fs::read_to_string(top().join("README.md")).unwrap();
+    assert!(text.lines().count() <= 100, "README.md has {} lines", text.lines().count());
 }
 
 #[test]

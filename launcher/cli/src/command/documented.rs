@@ -49,9 +49,9 @@ fn commands_in_blocks_are_read_as_they_stand() {
     let mut count = 0;
     for (path, text) in pages() {
         for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
-            let Some(at) = line.find("coracle ").filter(|at| *at == 0 || line[..*at].ends_with("&& ")) else {
-                continue;
-            };
+            // A block with output has a prompt in front of its commands.
+            let begins = |at: &usize| *at == 0 || line[..*at] == *"$ " || line[..*at].ends_with("&& ");
+            let Some(at) = line.find("coracle ").filter(begins) else { continue };
             let words = words(&line[at..]);
             if words.get(1).is_none_or(|word| INTERNAL.iter().any(|name| word == name)) {
                 continue;
