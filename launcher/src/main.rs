@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use coracle_launcher::{place, step};
+use coracle_launcher::{container, place, step};
 
 /// The command line makes no sense.
 const WRONG: u8 = 2;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "prepare" => step::main(arguments),
-        Some(first) if first == "facts" => step::facts::main(arguments),
+        Some(first) if first == "facts" => container::job_facts::main(arguments),
         Some(first) if first == "epilog" => step::epilog::main(arguments),
         // On the submit host, as the user: the image of a registry is fetched before the job is submitted.
         Some(first) if first == "pull" => hand_over(first, arguments),

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule};
+use coracle_launcher::container::confine::Confinement;
 use coracle_launcher::devices::Node;
-use coracle_launcher::step::confine::Confinement;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

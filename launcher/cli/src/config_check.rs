@@ -20,9 +20,9 @@ use crate::doctor::{self, Fault, Level};
 use crate::document;
 use coracle_launcher::children::proxy::Proxy;
 use coracle_launcher::container::alone::{Order, whose};
+use coracle_launcher::container::job_facts;
 use coracle_launcher::container::stages;
 use coracle_launcher::slurm;
-use coracle_launcher::step::facts;
 
 /// Exit status for a fault of the file, or of the image, which is said where errors go.
 const BAD: u8 = 1;
@@ -171,7 +171,7 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
     let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let known = facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+    let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
     let line = |rule: &str| {
         let keys: Vec<&str> = keys(rule);
         let place =
@@ -230,7 +230,7 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
         let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
         let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-        let known = facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+        let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
         let rules = known.rules.lines().into_iter().map(|(key, value, rule)| {
             let line = rule.and_then(|rule| place_of(text, &keys(rule))).map(|(line, _)| line);
             json!({ "key": key, "value": value, "rule": rule, "line": line })

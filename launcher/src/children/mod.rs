@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod glibc;
 pub mod inside;
+pub mod mpi_fit;
 pub mod openers;
 pub mod proxy;
 pub mod verify;

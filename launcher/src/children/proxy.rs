@@ -28,9 +28,9 @@ use nix::sys::resource::Resource;
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::FUSE_SUPER_MAGIC;
 
+use crate::children::glibc;
+use crate::children::mpi_fit;
 use crate::children::openers::Slot;
-use crate::container::host_driver;
-use crate::container::host_mpi;
 
 /// The child and the line to it. It ends when this is dropped.
 #[derive(Debug)]
@@ -253,7 +253,7 @@ impl Proxy {
         Ok(found.is_ok_and(|found| (found.device, found.inode) == (file.device, file.inode)))
     }
 
-    /// Asks a question of [`host_mpi`] about the image `what` that is mounted as `root`.
+    /// Asks a question of [`mpi_fit`] about the image `what` that is mounted as `root`.
     pub fn fit_mpi(&self, root: BorrowedFd<'_>, question: &[u8], what: &str) -> Result<Vec<u8>, Refusal> {
         let reply = self.ask(&[&[ask::MPI], question].concat(), &[root], what)?;
         done(&reply.data, what).map(<[u8]>::to_vec)
@@ -263,7 +263,7 @@ impl Proxy {
     /// none for this machine.
     pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
         let reply = self.ask(&[ask::GLIBC], &[root], what)?;
-        host_driver::heard(done(&reply.data, what)?).map_err(garbled)
+        glibc::heard(done(&reply.data, what)?).map_err(garbled)
     }
 
     /// Puts the image that was opened last behind `device`.
@@ -399,12 +399,12 @@ fn serve(channel: &Channel, uid: u32) -> u8 {
                 }
                 None => return 1,
             },
-            (ask::MPI, question) => match packet.fds.into_iter().next().map(|root| host_mpi::answer(root, question)) {
+            (ask::MPI, question) => match packet.fds.into_iter().next().map(|root| mpi_fit::answer(root, question)) {
                 Some(Ok(answer)) => send(channel, reply::DONE, &answer, None),
                 Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
                 None => return 1,
             },
-            (ask::GLIBC, _) => match packet.fds.into_iter().next().map(host_driver::answer) {
+            (ask::GLIBC, _) => match packet.fds.into_iter().next().map(glibc::answer) {
                 Some(Ok(answer)) => send(channel, reply::DONE, &answer, None),
                 Some(Err(refusal)) => send(channel, reply::REFUSED, &Answer::Refused(refusal).to_bytes(), None),
                 None => return 1,

@@ -14,12 +14,12 @@ use coracle::request::{Bind, Binds, Choice, Request, What};
 use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
+use crate::container::clock::Clock;
 use crate::container::grant::{Grants, Provision, Rules, Teller};
 use crate::container::stages::{Authority, Run};
 use crate::container::userns;
 use crate::container::variables;
 use crate::place;
-use crate::records::clock::Clock;
 use crate::slurm;
 
 /// Request as it was typed.

@@ -4,11 +4,10 @@
 //! that is the user ([`crate::children::proxy`]). What it answers is checked before root acts on it.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::config::{Profile, Profiles};
-use crate::elf::{Libraries, Machine, Root};
-use crate::mpi::{self, Fit, Misfit};
+use crate::mpi::Fit;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Mpi, Variable};
 use serde_json::json;
@@ -94,16 +93,4 @@ fn unknown(name: &str, profiles: &Profiles) -> Refusal {
     };
     Refusal::new(Kind::Usage, name, format!("no such MPI profile; {known}"))
         .hint("--container-mpi=none runs with the image's own MPI")
-}
-
-/// In the process that is the user: how a profile fits the image that is mounted as `root`.
-pub fn answer(root: OwnedFd, question: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let garbled = || Refusal::new(Kind::Internal, "the MPI profile", "cannot be read");
-    let (image, name, profile): (String, String, Profile) = serde_json::from_slice(question).map_err(|_| garbled())?;
-    let failed = |error: std::io::Error| Misfit::Image("libraries".into(), error.into()).refuse(&image, &name);
-    let node = Root::node().map_err(|error| Refusal::system("/", &error))?;
-    let libraries = Libraries::new(Root::of_mount(root), Machine::own()).map_err(failed)?;
-    let folders = mpi::folders_of_libraries(libraries.root());
-    let fit = mpi::fit(&profile, &node, &libraries, &folders).map_err(|misfit| misfit.refuse(&image, &name))?;
-    serde_json::to_vec(&fit).map_err(|_| garbled())
 }

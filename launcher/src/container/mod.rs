@@ -3,10 +3,12 @@
 
 pub mod alone;
 pub mod bounds;
+pub mod clock;
+pub mod confine;
 pub mod grant;
-pub mod host_driver;
 pub mod host_mpi;
 pub mod image_mpi;
+pub mod job_facts;
 pub mod shelf;
 pub mod sources;
 pub mod stages;

@@ -28,16 +28,16 @@ use crate::children::inside::Step;
 use crate::children::proxy::{Account, Opened, Proxy};
 use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
+use crate::container::clock::Clock;
+use crate::container::confine::Confinement;
 use crate::container::grant::{Grants, Provision, Rules as DeviceRules};
 use crate::container::host_mpi::{self, Replacement};
+use crate::container::job_facts::{self, Known};
 use crate::container::shelf;
 use crate::container::sources;
 use crate::container::survey::{self, Last};
 use crate::container::variables::{self, Variables};
-use crate::records::clock::Clock;
 use crate::slurm::Slurmd;
-use crate::step::confine::Confinement;
-use crate::step::facts::{self, Known};
 
 /// Sources and user of a container.
 pub struct Run {
@@ -153,7 +153,7 @@ impl Run {
     fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
         let known = match self.known.take() {
             Some(known) => known,
-            None => facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+            None => job_facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
         };
         if self.authority == Authority::Root {
             policy::options(&known.rules, &self.used)?;

@@ -7,7 +7,6 @@
 //! written then.
 #![forbid(unsafe_code)]
 
-pub mod clock;
 mod comment;
 mod file;
 pub mod journal;
@@ -26,7 +25,7 @@ use coracle::request::{Digest, PRIVATE, Request, Settings, step_name};
 use coracle::wire::Start;
 
 use crate::children::proxy::Proxy;
-use crate::records::clock::Clock;
+use crate::container::clock::Clock;
 
 pub use comment::Comment;
 pub use file::hold;

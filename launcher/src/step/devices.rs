@@ -7,9 +7,9 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
 use super::Server;
+use crate::container::confine::Confinement;
 use crate::container::grant::Rules;
 use crate::container::stages::Run;
-use crate::step::confine::Confinement;
 
 impl Server {
     /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.

@@ -17,7 +17,7 @@ use coracle::wire::Answer;
 
 use crate::children::proxy::Proxy;
 use crate::container::alone;
-use crate::step::facts;
+use crate::container::job_facts;
 
 /// Limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ fn judge(path: &Path, job: Job) -> Result<(), Refusal> {
     }
     let (identity, _) = alone::whose(None)?;
     let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let facts = facts::of_submitter(&proxy, &identity, job)?;
+    let facts = job_facts::of_submitter(&proxy, &identity, job)?;
     each_partition(facts).into_iter().try_for_each(|facts| policy::epilog(&policy::effective(&config, &facts)))
 }
 

@@ -16,15 +16,15 @@ use coracle::request::{Choice, Request, Scope, What, is_script};
 use super::Server;
 use crate::apply::fuse::Slurmstepd;
 use crate::children::proxy::Proxy;
+use crate::container::clock::Clock;
 use crate::container::grant::{Grants, Provision, Teller};
 use crate::container::image_mpi;
+use crate::container::job_facts::{self, Known};
 use crate::container::stages::{self, Authority, Run};
 use crate::container::variables;
 use crate::place;
-use crate::records::clock::Clock;
 use crate::slurm::{self, Slurmd};
 use crate::step::epilog;
-use crate::step::facts::{self, Known};
 use crate::step::join;
 
 /// Decision about the tasks of a step.
@@ -78,14 +78,14 @@ impl Server {
     pub(super) fn known(&self, config: &Config) -> Result<Known, Refusal> {
         let identity = &self.start.identity;
         let proxy = Proxy::of_step(identity, Instant::now() + config.start_timeout.0)?;
-        facts::learn(&proxy, config, identity, self.job(config), &self.environment)
+        job_facts::learn(&proxy, config, identity, self.job(config), &self.environment)
     }
 
     /// Facts that root knows of the job, if a rule asks for them.
     fn job(&self, config: &Config) -> Job {
         match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
             true => Job::default(),
-            false => facts::of_job(self.start.job, self.start.identity.uid),
+            false => job_facts::of_job(self.start.job, self.start.identity.uid),
         }
     }
 

@@ -4,11 +4,9 @@
 //! last task has its answer. Whatever goes wrong becomes the answer: a task that says hello is never left alone.
 #![forbid(unsafe_code)]
 
-pub mod confine;
 mod devices;
 pub mod epilog;
 mod errand;
-pub mod facts;
 pub mod join;
 
 use std::ffi::OsString;

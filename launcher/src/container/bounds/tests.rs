@@ -192,7 +192,8 @@ fn compare(base: &Path) -> Result<(usize, [usize; 4]), String> {
 
 /// Set in the process that has a mount namespace of its own: where it works.
 const INSIDE: &str = "CORACLE_BOUNDS_BASE";
-const NAME: &str = "container::bounds::tests::a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything";
+const NAME: &str =
+    "container::bounds::tests::a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything";
 
 #[test]
 fn a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything() {
