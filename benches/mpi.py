@@ -31,7 +31,8 @@ def run(where, program, more_ranks_than_cores, environment=None):
     environment = dict(os.environ, **SETTINGS, **(environment or {}))
     environment["OMPI_MCA_mpi_yield_when_idle"] = str(int(more_ranks_than_cores))
     start = time.monotonic()
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+                          check=False)
     took = time.monotonic() - start
     if done.returncode or not done.stdout:
         sys.exit(f"bench: {' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -62,7 +63,7 @@ def table(title, unit, results):
         median = {name: statistics.median(of[name]) for name in names}
         # The 99th percentile is on the bad side.
         share = 0.01 if unit == "MB/s" else 0.99
-        worst = lambda values: values[min(len(values) - 1, int(share * len(values)))]
+        worst = lambda values, share=share: values[min(len(values) - 1, int(share * len(values)))]
         best = max if unit == "MB/s" else min
         text = f"{row:>12}{median[names[0]]:10.2f}{worst(of[names[0]]):10.2f}"
         for name in names[1:]:

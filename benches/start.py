@@ -42,7 +42,7 @@ def main():
         print(f"{'':26}{'median':>9}{'p95':>9}{'p99':>9}{'max':>9}{'ratio':>9}{'paired':>9}")
         for name, values in times.items():
             ranked = sorted(values)
-            at = lambda share: ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+            at = lambda share, ranked=ranked: ranked[min(len(ranked) - 1, int(share * len(ranked)))]
             median = statistics.median(values)
             paired = statistics.median(mine - base for mine, base in zip(values, times["bare"]))
             row = "".join(f"{value:9.1f}" for value in (median, at(0.95), at(0.99), ranked[-1]))

@@ -66,8 +66,6 @@ pub struct Spec {
     pub argument: Argument,
     /// Effect of the option, in one line for `srun --help`.
     pub help: &'static CStr,
-    /// The rest, for the man page.
-    pub more: &'static str,
     /// The variable that gives the value in the submitter's environment when the command line does not.
     pub variable: Option<&'static CStr>,
     /// Value when neither the user nor the site says anything; nothing where it is then left out.
@@ -98,11 +96,6 @@ const fn c_string(text: &'static str) -> &'static CStr {
     }
 }
 
-/// Text that only the man page shows: srun, sbatch and slurmstepd need not carry it around.
-const fn manual(text: &'static str) -> &'static str {
-    if cfg!(feature = "launcher") { text } else { "" }
-}
-
 macro_rules! option {
     ($id:ident, $no:literal, $word:literal, { $($field:ident: $value:expr,)* }) => {
         Spec {
@@ -124,12 +117,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Bind, "", "bind", {
         argument: Value(c"SRC[:DST[:ro|rw]][,...]"),
         help: c"show a file or folder of the node inside, or an empty folder: tmpfs:DST[:SIZE]; may be repeated",
-        more: manual("SRC is opened with your rights, and taken from the working directory if it is relative. Without DST it \
-               appears at its own path; mount points that the image lacks are made. Without ro it can be written to, \
-               as far as your rights go. The words tmpfs:DST[:SIZE] give an empty folder in memory, one for each node \
-               and step. A backslash makes a colon or a comma part of a name. An srun within a job that names no \
-               image has the job's binds besides its own; of two for the same DST its own counts, and the word none \
-               leaves out what stands in front of it and what the job has. A file called none is ./none."),
         variable: Some(c"CORACLE_CONTAINER_BIND"),
         default: None,
         site: false,
@@ -138,7 +125,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Digest, "", "digest", {
         argument: Value(c"sha256:HEX"),
         help: c"run only if the image file has this SHA-256",
-        more: manual("The same as IMAGE@sha256:HEX. The file is read to its end before the first task starts."),
         variable: Some(c"CORACLE_CONTAINER_DIGEST"),
         default: None,
         site: false,
@@ -147,8 +133,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Workdir, "", "workdir", {
         argument: Value(c"DIR"),
         help: c"start in this folder of the container (default: the job's working directory)",
-        more: manual("DIR is an absolute path inside. If it is not there, no task starts. The WORKDIR of an OCI image is not \
-               followed, but for an entry point that is relative to it."),
         variable: Some(c"CORACLE_CONTAINER_WORKDIR"),
         default: None,
         site: true,
@@ -157,7 +141,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Home, "", "home", {
         argument: Flag("yes"),
         help: c"show your home (default, unless the site says otherwise)",
-        more: manual("The variable takes yes or no."),
         variable: Some(c"CORACLE_CONTAINER_HOME"),
         default: Some("yes"),
         site: true,
@@ -166,7 +149,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Home, "no-", "home", {
         argument: Flag("no"),
         help: c"do not show your home, except for a working directory in it",
-        more: manual("HOME keeps its value."),
         variable: None,
         default: Some("yes"),
         site: true,
@@ -175,8 +157,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Env, "", "env", {
         argument: Value(c"NAME|NAME=VALUE[,...]"),
         help: c"pass variables of the node, whatever the image sets, or set them; may be repeated",
-        more: manual("NAME passes the node's value, also with --container-clean-env; a trailing * stands for all names that \
-               begin so. A backslash before a comma makes it part of a value."),
         variable: Some(c"CORACLE_CONTAINER_ENV"),
         default: None,
         site: true,
@@ -185,8 +165,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(CleanEnv, "", "clean-env", {
         argument: Flag("yes"),
         help: c"pass only the variables of Slurm, MPI, locale and terminal",
-        more: manual("Without it all variables of the job pass, and the image's come on top. The full list is in \
-               docs/environment.md of the source. The variable takes yes or no."),
         variable: Some(c"CORACLE_CONTAINER_CLEAN_ENV"),
         default: Some("no"),
         site: true,
@@ -195,11 +173,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Writable, "", "writable", {
         argument: Maybe(c"SIZE", "yes"),
         help: c"let tasks write into the image: in memory, at most SIZE on each node, gone with the step",
-        more: manual("The image file is never changed. SIZE is a number of bytes with k, m, g or t behind it; more than \
-               writable_limit of coracle.yaml (1g) is not given, and that much if SIZE is left out. What is written \
-               counts as memory of the job. File modes count as everywhere: what only root may write in the image \
-               stays so where the kernel cannot map its owner to you (before Linux 6.2). The variable takes yes, no \
-               or SIZE."),
         variable: Some(c"CORACLE_CONTAINER_WRITABLE"),
         default: Some("no"),
         site: true,
@@ -208,9 +181,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Overlay, "", "overlay", {
         argument: Value(c"DIR"),
         help: c"let tasks write into the image, and keep what they write in this folder of yours",
-        more: manual("DIR is there on the node and belongs to you; the folders upper and work are made in it, as in Apptainer's \
-               overlays. It has to be on a file system that the kernel's overlay can write to (a local disk, not NFS), \
-               and serves one step of a node at a time."),
         variable: Some(c"CORACLE_CONTAINER_OVERLAY"),
         default: None,
         site: false,
@@ -219,9 +189,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Entrypoint, "", "entrypoint", {
         argument: Flag("yes"),
         help: c"run the command through the image's entry point (SIF runscript, OCI ENTRYPOINT, enroot's /etc/rc)",
-        more: manual("The command and its arguments become the entry point's arguments. A relative path of an OCI image, such as \
-               ./start.sh, is one in the image's WORKDIR; the working directory stays the job's. Not with \
-               --multi-prog. The variable takes yes or no."),
         variable: Some(c"CORACLE_CONTAINER_ENTRYPOINT"),
         default: Some("no"),
         site: true,
@@ -230,7 +197,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Entrypoint, "no-", "entrypoint", {
         argument: Flag("no"),
         help: c"run the command itself (default, unless the site says otherwise)",
-        more: manual(""),
         variable: None,
         default: Some("no"),
         site: true,
@@ -239,8 +205,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Scope, "", "scope", {
         argument: Value(c"script|steps|all"),
         help: c"what of a job runs in the container: its script, its steps, or all of it (default)",
-        more: manual("With script, an srun in the job script runs on the node unless it names an image itself. With steps, \
-               the script of sbatch and the shell of salloc stay on the node."),
         variable: Some(c"CORACLE_CONTAINER_SCOPE"),
         default: Some("all"),
         site: true,
@@ -249,9 +213,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Mpi, "", "mpi", {
         argument: Value(c"PROFILE|auto|none"),
         help: c"run with an MPI library of the node in place of the image's, if it fits (default: none)",
-        more: manual("A PROFILE is a name below mpi in coracle.yaml; with auto it is the first one that fits the image. What the \
-               library is called, and which versions of glibc's and other symbols it needs, is compared with what the \
-               image has, and nothing starts if they do not fit. coracle explain shows what replaces what."),
         variable: Some(c"CORACLE_CONTAINER_MPI"),
         default: Some("none"),
         site: true,
@@ -260,9 +221,6 @@ pub const OPTIONS: &[Spec] = &[
     option!(Gpu, "", "gpu", {
         argument: Value(c"auto|none"),
         help: c"show the GPUs that Slurm gave, with their driver (default: auto), or none",
-        more: manual("With auto the device files of the step's GPUs, and of other resources that Slurm gave, are in /dev; and \
-               what programs need of the GPUs' driver is found when they are started. No variable of the image or of \
-               the job adds a GPU to these."),
         variable: Some(c"CORACLE_CONTAINER_GPU"),
         default: Some("auto"),
         site: true,

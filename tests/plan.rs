@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use coracle::config::Config;
-use coracle::devices::{Devices, Node, Type};
-use coracle::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
-use coracle::mpi::{Fit, Over, Shown};
-use coracle::plan::{Obstacle, Owners, Plan, Shape, Sight, Sighting, Upper};
 use coracle::report::Refusal;
 use coracle::request::Request;
-use coracle::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, wants};
+use coracle_launcher::config::Config;
+use coracle_launcher::devices::{Devices, Node, Type};
+use coracle_launcher::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
+use coracle_launcher::mpi::{Fit, Over, Shown};
+use coracle_launcher::plan::{Obstacle, Owners, Plan, Shape, Sight, Sighting, Upper};
+use coracle_launcher::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, wants};
 
 const LINE: &str = "----\n";
 
@@ -177,7 +177,7 @@ impl Case {
 
 #[test]
 fn every_case_gives_its_plan() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plans");
     let mut cases = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let file = entry.unwrap().path();

@@ -1,12 +1,12 @@
-//! Documentation, checked against the program. README's table of options is made from [`OPTIONS`]:
+//! Documentation, checked against the program. The user guide's table of options is made from [`OPTIONS`]:
 //! `CORACLE_BLESS=1 cargo test --test readme` renews it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use coracle::config::Config;
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
+use coracle_launcher::config::Config;
 
 const BEGIN: &str = "<!-- made from src/options.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
 const END: &str = "<!-- end -->\n";
@@ -23,8 +23,8 @@ fn row(spec: &Spec) -> String {
 }
 
 #[test]
-fn the_readme_has_every_option_as_the_table_has_it() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+fn the_user_guide_has_every_option_as_the_table_has_it() {
+    let file = top().join("docs/user.md");
     let text = std::fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (found, after) = rest.split_once(END).unwrap();
@@ -36,7 +36,7 @@ fn the_readme_has_every_option_as_the_table_has_it() {
     if std::env::var_os("CORACLE_BLESS").is_some() {
         std::fs::write(&file, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, wanted, "README.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
+        assert_eq!(found, wanted, "docs/user.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
     }
 }
 
@@ -53,8 +53,8 @@ const PYXIS: [&str; 9] = [
     "container-readonly",
 ];
 
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// All pages: path and text.
@@ -145,6 +145,13 @@ fn anchor(heading: &str) -> String {
     kept.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
 }
 
+/// The README is for somebody who has never heard of Coracle; the rest is in docs.
+#[test]
+fn the_readme_has_at_most_a_hundred_lines() {
+    let text = std::fs::read_to_string(top().join("README.md")).unwrap();
+    assert!(text.lines().count() <= 100, "README.md has {} lines", text.lines().count());
+}
+
 #[test]
 fn links_of_the_documentation_lead_somewhere() {
     for (path, text) in pages() {
@@ -207,7 +214,7 @@ fn messages_that_troubleshooting_names_are_in_the_sources() {
     let (_, rest) = page.split_once("## Messages of Coracle\n").unwrap();
     let (rows, _) = rest.split_once("\n## ").unwrap();
     let mut sources = String::new();
-    for directory in ["src", "plugin/src", "launcher/src"] {
+    for directory in ["src", "plugin/src", "launcher"] {
         add_sources(&top().join(directory), &mut sources);
     }
     // serde's own.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use coracle::devices::cdi::{Spec, choose};
+use coracle_launcher::devices::cdi::{Spec, choose};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let granted = ["nvidia0", "nvidia1", "nvidia2", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"];

@@ -3,7 +3,7 @@
 
 mod memory;
 
-use coracle::elf::{Cache, Library, Machine};
+use coracle_launcher::elf::{Cache, Library, Machine};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     memory::with_file(bytes, |file| {

@@ -3,7 +3,7 @@
 
 mod memory;
 
-use coracle::image::{self, erofs};
+use coracle_launcher::image::{self, erofs};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut bytes = bytes.to_vec();

@@ -3,7 +3,7 @@
 
 mod memory;
 
-use coracle::image::squashfs::{self, Budget};
+use coracle_verify::squashfs::{self, Budget};
 
 const BUDGET: Budget = Budget { inodes: 10_000, directories: 1000, entries: 100_000, bytes: 1 << 20, depth: 64 };
 

@@ -1,66 +1,34 @@
-//! `coracle`: verifies images and builds the namespaces that tasks enter.
-//!
-//! slurmstepd's plugin starts `coracle prepare`, as root, with a request on descriptor 3. People start the other
-//! commands. [`stages`] is a whole run on one page.
+//! `coracle-launcher`: builds the containers of steps. Slurm's plugin starts it: in slurmstepd as root, in srun as the user.
 #![forbid(unsafe_code)]
 
-mod accounts;
-mod alone;
-mod apply;
-mod attach;
-mod audit;
-mod bounds;
-mod check;
-mod clock;
-mod command;
-mod confine;
-mod doctor;
-mod document;
-mod epilog;
-mod exec;
-mod explain;
-mod facts;
-mod fuse;
-mod fuse_owner;
-mod grant;
-mod host_driver;
-mod host_mpi;
-mod images;
-mod inside;
-mod join;
-mod journal;
-mod kernel;
-#[cfg(feature = "manual")]
-mod manual;
-mod metrics;
-mod mpi;
-mod openers;
-mod place;
-mod prepare;
-mod proxy;
-mod sandbox;
-mod shelf;
-mod slurm_client;
-mod sources;
-mod stages;
-mod store;
-mod survey;
-mod userns;
-mod variables;
-mod verdict;
-mod verify;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
-use std::process::ExitCode;
+use coracle_launcher::{container, place, step};
+
+/// The command line makes no sense.
+const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
-    // The plugin's launch is on the critical path of every step, and its arguments come from the plugin alone.
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
-        Some(first) if first == "prepare" => prepare::main(arguments),
-        Some(first) if first == "facts" => facts::main(arguments),
-        Some(first) if first == "epilog" => epilog::main(arguments),
-        #[cfg(feature = "manual")]
-        Some(first) if first == "manual" => manual::main(arguments),
-        _ => command::main(),
+        Some(first) if first == "prepare" => step::main(arguments),
+        Some(first) if first == "facts" => container::job_facts::main(arguments),
+        Some(first) if first == "epilog" => step::epilog::main(arguments),
+        // On the submit host, as the user: the image of a registry is fetched before the job is submitted.
+        Some(first) if first == "pull" => hand_over(first, arguments),
+        _ => {
+            eprintln!("coracle-launcher: Slurm's plugin starts this program; coracle is the command for people");
+            ExitCode::from(WRONG)
+        }
     }
+}
+
+/// Becomes the command that fetches images.
+fn hand_over(first: OsString, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = place::command();
+    let error = Command::new(&program).arg(first).args(arguments).exec();
+    eprintln!("coracle-launcher: {}: {error}", program.display());
+    ExitCode::FAILURE
 }

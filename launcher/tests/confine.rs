@@ -4,19 +4,15 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "../src/confine.rs"]
-#[allow(dead_code)]
-mod confine;
-
 use std::fs::{create_dir, read_dir, remove_dir, write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use confine::Confinement;
-use coracle::devices::Node;
 use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule};
+use coracle_launcher::container::confine::Confinement;
+use coracle_launcher::devices::Node;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

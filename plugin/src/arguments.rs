@@ -25,7 +25,7 @@ pub struct Arguments {
 impl Default for Arguments {
     fn default() -> Self {
         Self {
-            launcher: c"/usr/bin/coracle".into(),
+            launcher: c"/usr/lib/coracle/coracle-launcher".into(),
             config: c"/etc/coracle/coracle.yaml".into(),
             naming: Naming::Container,
             defaults: false,

@@ -349,7 +349,7 @@ fn first_look(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
     let Some(file) = open(OFlag::O_RDONLY) else { return Ok(()) };
     let mut start = Vec::with_capacity(image::START);
     match file.take(image::START as u64).read_to_end(&mut start) {
-        Ok(_) if Container::of(&start).is_none() => Err(image::Error::Unknown.refuse(&wanted.to_string())),
+        Ok(_) if Container::of(&start).is_none() => Err(image::refuse_unknown(&wanted.to_string())),
         _ => Ok(()),
     }
 }

@@ -117,7 +117,7 @@ fn without(list: &OsStr, gone: &OsStr) -> Option<OsString> {
 }
 
 /// True if setenv(3) takes it.
-pub(super) fn is_name(name: &[u8]) -> bool {
+pub fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'=') && !name.contains(&0)
 }
 

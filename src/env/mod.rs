@@ -1,45 +1,19 @@
-//! Environment of a task.
+//! Changes of a task's environment, and the way back to the environment of the host.
 //!
-//! It is made once for a step and node, from the job's environment on the node and from the image. Later rows win:
-//!
-//! | | what | where |
-//! |---|---|---|
-//! | 1 | the host's variables pass; with `clean` only what [`names::passes_clean`] lists | [`Environment::start`] |
-//! | 2 | `TMPDIR` and `XDG_RUNTIME_DIR` are unset where they are of no use ([`Rules::useless`]); `PATH` is [`DEFAULT_PATH`]; `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT` are unset | [`Environment::start`] |
-//! | 3 | the image's own: `/.singularity.d/env/*.sh` in byte order, or `/etc/environment`, or an OCI config's `Env` | [`script`], [`Environment::environment_file`], [`Environment::oci_env`] |
-//! | 3 | directories of [`DEFAULT_PATH`] that the image's `PATH` lacks stand behind its own | [`Environment::finish`] |
-//! | 4 | locale, user and Slurm's facts ([`names::is_protected`]) are the host's again; what a GPU's driver asks for | [`Environment::finish`], [`Environment::put`] |
-//! | 5 | `APPTAINERENV_NAME`, or else `SINGULARITYENV_NAME`, sets `NAME`, literally | [`Environment::finish`] |
-//! | 6 | the site's [`Item`]s, then the user's (`--container-env`) | [`Environment::finish`] |
-//! | 7 | `CORACLE_IMAGE`, `CORACLE_NAME`, `CORACLE_DIGEST`, `CORACLE_ALLOWED_DIR`: set, never read | [`Environment::finish`] |
-//! | 8 | folders of Coracle's own in front of lists | [`Environment::prepend`] |
-//!
-//! A step inside of the same image ([`Rules::already_inside`]) has rows 2 and 3, and `clean`, behind it already.
-//!
-//! The rows are for the launcher. The plugin gets [`Change`]s, and takes an outer container's back with a
-//! [`Record`], which is why those two stand without the feature `launcher`.
+//! The launcher makes the environment of a container (its own module `env`). The plugin gets [`Change`]s, and takes an
+//! outer container's back with a [`Record`].
 #![forbid(unsafe_code)]
 
 mod change;
-#[cfg(feature = "launcher")]
-mod environment;
 pub mod names;
-#[cfg(feature = "launcher")]
-pub mod script;
 mod undo;
 
-#[cfg(test)]
-#[cfg(feature = "launcher")]
-mod tests;
-
 pub use crate::request::Variable as Item;
-pub use change::Change;
-#[cfg(feature = "launcher")]
-pub use environment::{Environment, Origin, Rules, Variable};
-pub use undo::{INSIDE, OUTER, Record};
+pub use change::{Change, is_name};
+pub use undo::{Entry, INSIDE, OUTER, Record};
 
 /// Search path of programs in an image that does not say (the default of Apptainer and Docker).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A variable of the environment as it was given to somebody: its name and its value.
+/// A variable of an environment: its name and its value.
 pub type Pair = (std::ffi::OsString, std::ffi::OsString);

@@ -14,8 +14,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::change::is_name;
 use super::{Change, names};
-#[cfg(feature = "launcher")]
-use super::{Environment, Origin, Pair, environment::first_of_each};
 use crate::request::escape::{escape, unescape};
 
 /// Variable that keeps the record.
@@ -28,10 +26,6 @@ const MAX_LEN: usize = 16 * 1024;
 /// The prefix that says which form the rest has.
 const FORM: &str = "1:";
 
-/// Variables that are taken back whoever set them: they name files of the image.
-#[cfg(feature = "launcher")]
-const FIRST: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
-
 /// Changes of variables by a container's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -42,42 +36,20 @@ pub struct Record {
 
 /// A variable inside and before; nothing where it was unset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    inside: Option<OsString>,
-    before: Option<OsString>,
+pub struct Entry {
+    /// Value in the container.
+    pub inside: Option<OsString>,
+    /// Value on the host.
+    pub before: Option<OsString>,
 }
 
 impl Record {
-    /// Differences of `environment` to `host` for the sake of the image `id`. What the user set with
-    /// `--container-env` or `APPTAINERENV_` stays with the user, but for what has to do with files of the image:
-    /// `PATH`, `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT`.
-    #[cfg(feature = "launcher")]
-    pub fn of(id: &OsStr, host: &[Pair], environment: &Environment) -> Self {
-        let host = first_of_each(host);
-        let mut entries = Vec::new();
-        let mut note = |name: &OsStr| {
-            let inside = environment.get(name).map(|variable| variable.value.clone());
-            let before = host.get(name).map(|value| (*value).to_owned());
-            if inside != before && !names::is_slurms(name.as_bytes()) && is_name(name.as_bytes()) {
-                entries.push((name.to_owned(), Entry { inside, before }));
-            }
-        };
-        FIRST.iter().for_each(|name| note(OsStr::new(name)));
-        for (name, variable) in environment.iter() {
-            let users = matches!(variable.origin, Origin::Option | Origin::Prefixed);
-            if !users && !is_first(name) {
-                note(name);
-            }
-        }
-        for name in host.keys() {
-            if environment.get(name).is_none() && !is_first(name) {
-                note(name);
-            }
-        }
-        Self { id: id.to_owned(), entries }
+    /// Puts a record together: the image `id`, and the variables that it changed, the most important first.
+    pub fn new(id: OsString, entries: Vec<(OsString, Entry)>) -> Self {
+        Self { id, entries }
     }
 
-    /// The image that this is about, as the caller of [`Record::of`] named it.
+    /// The image that this is about, as the caller of [`Record::new`] named it.
     pub fn id(&self) -> &OsStr {
         &self.id
     }
@@ -136,11 +108,6 @@ impl Record {
             })
             .collect()
     }
-}
-
-#[cfg(feature = "launcher")]
-fn is_first(name: &OsStr) -> bool {
-    FIRST.iter().any(|first| name == *first)
 }
 
 fn read_side(text: &str) -> Option<Option<OsString>> {

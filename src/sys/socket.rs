@@ -91,6 +91,17 @@ impl Channel {
         setsockopt(&self.fd, sockopt::PassCred, &true).map_err(|errno| Error::new("setsockopt(SO_PASSCRED)", errno))
     }
 
+    /// Takes the socket that the parent process has left as standard input.
+    pub fn of_standard_input() -> Result<Self> {
+        let fd = std::io::stdin().as_fd().try_clone_to_owned();
+        fd.map(Self::from_fd).map_err(|cause| Error::from_io("fcntl(0, F_DUPFD_CLOEXEC)", &cause))
+    }
+
+    /// The socket as a standard stream of a child process.
+    pub fn into_stdio(self) -> std::process::Stdio {
+        self.fd.into()
+    }
+
     pub(super) fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
     }

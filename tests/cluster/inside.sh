@@ -18,6 +18,7 @@ inside() { # COMMAND...
 	add_people
 	network
 	release=$(slurmctld -V | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	# shellcheck disable=SC2072 # of releases, which are all of one length, strings compare as numbers do
 	[[ ! $release < 24.05 ]] || sack=''
 	if [[ -n $sack ]]; then make_key; else start_munge; fi
 	configure_slurm

@@ -64,6 +64,7 @@ configure_slurm() {
 	esac
 	if [[ -n $job_tmp ]]; then # -j
 		# slurm.conf(5) of 25.11 has another name for it.
+		# shellcheck disable=SC2072 # of releases, which are all of one length, strings compare as numbers do
 		[[ $release < 25.11 ]] || namespaces=NamespaceType=namespace/tmpfs
 		[[ $namespaces != Job* || $job_tmp == tmpfs ]] || die "-J: needs Slurm 25.11 or later, and this is $release"
 		edit slurm.conf "#$namespaces" "${namespaces/%tmpfs/$job_tmp}"

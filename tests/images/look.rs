@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::time::Instant;
 
-use coracle::image::{self, Filesystem, squashfs};
+use coracle_launcher::image::{self, Filesystem};
+use coracle_verify::squashfs;
 
 /// Number of times that the quick look is repeated for its time.
 const REPEATS: u32 = 1000;

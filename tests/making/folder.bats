@@ -282,6 +282,7 @@ on_terminal() { # NAME COMMAND
 		[[ $status == 2 && $output == *'is the name of something else [usage]'* ]]
 	done
 	for words in '-s box tree' '--sandbox box tree' '-Fs box tree' 'box tree -s' '-s box/ tree'; do
+		# shellcheck disable=SC2086 # several words
 		run coracle build $words
 		[[ $status == 2 && $output == *'--sandbox: no directory is made here: an image is one file [usage]'*'hint: leave it out'* && ! -e box ]] ||
 			{ echo "$words: $output"; return 1; }

@@ -457,7 +457,7 @@ unfolded() {
 	gzip -k whole.tar
 	for size in 700 100000; do
 		for archive in whole.tar whole.tar.gz; do
-			head -c "$size" "$archive" >cut
+			head -c "$size" "$archive" >./cut
 			run coracle build a.sif cut
 			[[ $status == 1 && $output == *'cut: '*'[image-format]'* ]] || { echo "$archive $size: $output"; return 1; }
 		done

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """layers.py WHAT OUT [ARGUMENT...]: archives for the tests of layers. Run it without arguments for the list."""
 
 import gzip

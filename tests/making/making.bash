@@ -8,8 +8,8 @@ setup() {
 settle() {
 	umask 022
 	unset SOURCE_DATE_EPOCH
-	cd "$BATS_TEST_TMPDIR"
-	chmod 1777 . && chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "$BATS_SUITE_TMPDIR" "$BATS_RUN_TMPDIR"/test 2>/dev/null || true
+	cd "$BATS_TEST_TMPDIR" || return
+	{ chmod 1777 . && chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "$BATS_SUITE_TMPDIR" "$BATS_RUN_TMPDIR"/test 2>/dev/null; } || true
 }
 
 # Nothing of ours may be left in /tmp, nor a file that says that it is not finished.

@@ -1,4 +1,5 @@
 # Registries for the tests: Debian's docker-registry on loopback, and what stands between it and us and makes trouble.
+# shellcheck disable=SC2034 # here, there and between are for the tests
 
 # The processor that images are for here, as registries call it, and one that it is not.
 case $(uname -m) in

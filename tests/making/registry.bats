@@ -188,7 +188,7 @@ load registry_box
 }
 
 @test "what is not what its digest says is refused, and nothing of it is kept" {
-	local what layer config manifest
+	local what layer manifest
 	start_between between "$registry"
 	for what in config 0 1; do
 		what=$(part_of_box "$what")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """registry_between.py FOLDER [UPSTREAM]
 
 Stands between a registry on UPSTREAM (host:port) and those who ask it, and makes trouble. Without UPSTREAM it has

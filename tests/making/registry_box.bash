@@ -1,9 +1,10 @@
 # A registry with images, for the files of tests that pull from one.
+# shellcheck disable=SC2034,SC2154 # shared with registry.bash and the tests
 
 # One registry for all tests of a file: box (three layers, one of them of 8 MiB that nothing makes smaller), multi (an
 # index), elsewhere (an index without this machine's processor) and foreign (an image of another one, no index).
 setup_file() {
-	local folder=$BATS_FILE_TMPDIR layout
+	local folder=$BATS_FILE_TMPDIR
 	chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR"
 	start_registry "$folder/registry"
 	export registry registry_pid

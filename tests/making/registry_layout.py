@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """registry_layout.py [--config FILE] LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
 
 Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those folders, or with several

@@ -208,6 +208,7 @@ refused() { # TEXT IMAGE COMMAND...
 	image a.sif
 	change() { # OFFSET OCTAL: in a copy
 		cp a.sif "$3"
+		# shellcheck disable=SC2059 # the octal numbers are escapes
 		printf "$2" | dd of="$3" bs=1 seek="$1" conv=notrunc status=none
 	}
 	change "$((4096 + 9))" '\0\0\0\360' ungrouped.sif

@@ -89,7 +89,7 @@ srun -n1 --overlap python3 chrooted.py step $* &
 python3 chrooted.py batch $*
 wait"
 	job=$(alice sbatch --parsable -N1 -n2 -w n1 --overcommit -o "$dir/out" job.sh)
-	eventually test -e batch && eventually test -e step || fail "$(<out)"
+	{ eventually test -e batch && eventually test -e step; } || fail "$(<out)"
 }
 
 end_forged_job() {
@@ -124,7 +124,7 @@ wait"
 	not_joined "step $job.0: has no container on this node" coracle exec --job "$job.0" true
 	good coracle exec --job "$job" sh -c "$ns"
 	prints "$(<ns.batch)"
-	touch done
+	touch 'done'
 	eventually ended "$job"
 }
 
@@ -134,7 +134,7 @@ wait"
 	eventually test -e in || fail "$(<out)"
 	good coracle exec --job "$job" sh -c "$ns"
 	prints "$(<ns.batch)"
-	touch done
+	touch 'done'
 	eventually ended "$job"
 }
 
@@ -145,7 +145,7 @@ wait"
 	eventually test -e in || fail "$(<out)"
 	good coracle exec --job "$job" sh -c "$ns; cat /etc/image-only"
 	prints "$(<ns.batch)"$'\n'"$MARK"
-	touch done
+	touch 'done'
 	eventually ended "$job"
 }
 

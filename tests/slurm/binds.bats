@@ -130,7 +130,7 @@ touch: /mnt/in/no: Read-only file system"
 }
 
 @test "a backslash makes a colon or a comma part of a name" {
-	mkdir -m 777 'a:b,c' 'd\'
+	mkdir -m 777 'a:b,c' d\\
 	touch 'a:b,c/odd' 'd\/back'
 	good srun -n1 --container="$busybox" --container-bind="$dir/a\:b\,c:/mnt/x\:y:ro,$dir/d\\\\:/mnt/d" \
 		sh -c 'ls "/mnt/x:y" /mnt/d'

@@ -131,7 +131,7 @@ cancel_a_running_job() {
 	output=$(<seen)
 	has_line 'seen True'
 	has_line 'worked:'
-	[[ $output =~ $'\n'devices:( /[^ ]*/job_[^ ]*)+$ ]] || fail "$output"
+	[[ $output =~ $'\n'"devices:"( /[^ ]*/job_[^ ]*)+$ ]] || fail "$output"
 	# A job that is over before its comment is set leaves nothing either.
 	for i in 1 2 3 4 5 6; do good srun -n1 -w n1 --container="$busybox" true; done
 	healthy

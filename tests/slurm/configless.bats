@@ -73,6 +73,6 @@ NOTE='coracle: note: /etc/slurm/plugstack.conf: loads this plugin by an include,
 	has_not "$NOTE"
 	cp "$BATS_TEST_DIRNAME/../../slurm-conf-examples/configless/plugstack.conf" /etc/slurm/plugstack.conf
 	handed_out /etc/slurm/plugstack.conf
-	run alice srun -n1 --container="$busybox" cat /etc/image-only
+	good srun -n1 --container="$busybox" cat /etc/image-only
 	prints "$MARK"
 }

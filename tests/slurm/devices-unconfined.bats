@@ -92,7 +92,7 @@ hold_the_first() {
 }
 
 let_it_go() {
-	touch done
+	touch 'done'
 	wait "$first"
 }
 
@@ -195,13 +195,14 @@ VARIABLES='env | grep -E "^(CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE
 }
 
 @test "coracle exec into a job opens what the job was given" {
+	# shellcheck disable=SC2034 # for opened_just
 	local command DENIED='EPERM|ENOENT'
 	look_command
 	job_script job.sh "touch $dir/running; until [ -e $dir/done ]; do sleep 0.1; done"
 	job=$(alice sbatch --parsable -N1 --gres=gpu:1 --container="$busybox" -o "$dir/batch.out" job.sh)
 	eventually test -e running || fail "$(<batch.out)"
 	run alice coracle exec --job "$job" "${command[@]}"
-	touch done
+	touch 'done'
 	eventually ended "$job"
 	((status == 0)) || fail "$output"
 	opened_just 0

@@ -67,6 +67,7 @@ of_each_task() {
 
 # bats test_tags=releases
 @test "a task that gets at the nodes in another way opens no more" {
+	# shellcheck disable=SC2034 # for opened_just
 	local DENIED=EPERM
 	look_planted n1 1 --gres=gpu:1 --container="$busybox"
 	opened_just 0

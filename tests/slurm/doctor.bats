@@ -50,8 +50,8 @@ checks() { # TEXT
 	has_line "ok       kernel    $(uname -r)"
 	has_line 'ok       plugin    /etc/slurm/plugstack.conf.d/coracle.conf: required /usr/lib/coracle/spank_coracle.so'
 	has_line 'ok       plugin    /usr/bin/srun --help has its options'
-	has_line 'ok       plugin    launcher /usr/bin/coracle'
-	[[ -z $(grep -vE '^(ok|warning|       )' <<<"$output") ]] || fail "$output"
+	has_line 'ok       plugin    launcher /usr/lib/coracle/coracle-launcher'
+	! grep -qvE '^(ok|warning|       |$)' <<<"$output" || fail "$output"
 	run on-node n1 coracle doctor --node --faults
 	has_not $'\nok '
 }

@@ -30,7 +30,7 @@ CONFIG=/opt/coracle/etc/coracle/coracle.yaml
 	prints "$MARK"$'\n'"$MARK"
 	[[ -z $(find /usr /etc -name '*coracle*' -not -path '*/plugstack.conf.d' 2>/dev/null) ]]
 	[[ ! -e /etc/coracle && ! -e /usr/bin/coracle && ! -e /usr/lib/coracle ]]
-	grep -q 'required /opt/coracle/lib/coracle/spank_coracle.so launcher=/opt/coracle/bin/coracle config=/opt/coracle/etc/coracle/coracle.yaml$' \
+	grep -q 'required /opt/coracle/lib/coracle/spank_coracle.so launcher=/opt/coracle/lib/coracle/coracle-launcher config=/opt/coracle/etc/coracle/coracle.yaml$' \
 		/opt/coracle/etc/slurm/plugstack.conf.d/coracle.conf
 }
 
@@ -39,7 +39,7 @@ CONFIG=/opt/coracle/etc/coracle/coracle.yaml
 	((status == 0)) || fail "$output"
 	has_line "ok       config    $CONFIG"
 	has_line 'ok       plugin    /opt/coracle/etc/slurm/plugstack.conf.d/coracle.conf: required /opt/coracle/lib/coracle/spank_coracle.so'
-	has_line 'ok       plugin    launcher /opt/coracle/bin/coracle'
+	has_line 'ok       plugin    launcher /opt/coracle/lib/coracle/coracle-launcher'
 	has_line 'ok       coracle   /opt/coracle/lib/coracle/coracle-images'
 	run /opt/coracle/bin/coracle config check
 	((status == 0)) || fail "$output"

@@ -116,7 +116,7 @@ lines><%41><--><-x>"
 }
 
 @test "what an entry point prints comes once from each task, on the stream that it was printed on" {
-	local kind script=$'#!/bin/sh\necho out; echo err >&2; exec "$@"' end
+	local kind script=$'#!/bin/sh\necho out; echo err >&2; exec "$@"'
 	for kind in sif enroot; do
 		cp -a "$IMG/tree" "$kind"
 		case $kind in
@@ -128,7 +128,7 @@ lines><%41><--><-x>"
 		[[ $kind == sif ]] || rm -r "$kind/.singularity.d"
 		mksquashfs "$kind" "$kind.sqsh" -noappend -quiet -no-progress -all-root >/dev/null
 		alice srun -N2 -n4 --container="$dir/$kind.sqsh" --container-entrypoint sh -c 'echo command' >out 2>err || { fail "$kind: $?" "$(<err)"; return; }
-		[[ $(sort out | uniq -c | xargs) == '4 command 4 out' && $(sort err | uniq -c | xargs) == '4 err' ]] || { fail "$kind" "$(<out)" "$(<err)"; return; }
+		[[ $(sort out | uniq -c | xargs) == '4 command 4 out' && $(without_waiting <err | sort | uniq -c | xargs) == '4 err' ]] || { fail "$kind" "$(<out)" "$(<err)"; return; }
 		alice coracle run "$dir/$kind.sqsh" sh -c 'echo command' >out 2>err || { fail "$kind: $?" "$(<err)"; return; }
 		[[ $(xargs <out) == 'out command' && $(<err) == err ]] || { fail "run $kind" "$(<out)" "$(<err)"; return; }
 		batch --container="$dir/$kind.sqsh" --container-entrypoint --wrap 'echo command; srun -n1 echo step'

@@ -83,7 +83,7 @@ a job"
 	[[ $(grep -c "coracle: note: $IMG/shell-less-logic.sif: /.singularity.d/env/50-logic.sh: line 1: .* is not a plain export, and the image has no /bin/sh" <<<"$output") == 2 ]] || fail "$output"
 	[[ $(grep -cx IMAGE_SAYS=plain <<<"$output") == 8 ]]
 	[[ $(grep -cx AFTER=yes <<<"$output") == 8 ]]
-	! grep -q ^FROM_COMMAND= <<<"$output"
+	! grep -q ^FROM_COMMAND= <<<"$output" || fail "$output"
 }
 
 @test "scripts with logic run in the image's shell, as the user, inside, once for a node and step" {
@@ -331,7 +331,8 @@ SAYS_DIRECTORIES='for name in TMPDIR XDG_RUNTIME_DIR; do eval "value=\${$name-un
 	good env TMPDIR=$own XDG_RUNTIME_DIR=$run srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
 	prints "$wanted"
 	export TMPDIR=$own XDG_RUNTIME_DIR=$run
-	variables=(TMPDIR=$own XDG_RUNTIME_DIR=$run)
+	# shellcheck disable=SC2034 # for batch
+	variables=("TMPDIR=$own" "XDG_RUNTIME_DIR=$run")
 	batch --container="$busybox" --wrap "$SAYS_DIRECTORIES; srun -n1 sh -c '$SAYS_DIRECTORIES'; srun -n1 --container=none sh -c 'echo \$TMPDIR'"
 	prints "$wanted"$'\n'"$wanted"$'\n'$own
 	# Not from one container into the next, of another image.
@@ -347,10 +348,10 @@ SAYS_DIRECTORIES='for name in TMPDIR XDG_RUNTIME_DIR; do eval "value=\${$name-un
 	# Anybody's, of another user, and missing.
 	local wrong
 	for wrong in $own-all $own-bob $own-none relative /proc/self /etc; do
-		good env TMPDIR=$wrong XDG_RUNTIME_DIR=$wrong srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
+		good env TMPDIR="$wrong" XDG_RUNTIME_DIR="$wrong" srun -n1 --container="$busybox" sh -c "$SAYS_DIRECTORIES"
 		# Slurm gives a task without TMPDIR one.
 		prints $'TMPDIR=/tmp\nXDG_RUNTIME_DIR=unset\nmktemp' || { fail "$wrong"; return; }
-		good env TMPDIR=$wrong coracle exec "$busybox" sh -c "$SAYS_DIRECTORIES"
+		good env TMPDIR="$wrong" coracle exec "$busybox" sh -c "$SAYS_DIRECTORIES"
 		prints $'TMPDIR=unset\nXDG_RUNTIME_DIR=unset\nmktemp' || { fail "exec $wrong"; return; }
 	done
 	# One that can be made is, by Slurm, as without a container.

@@ -65,7 +65,7 @@ CONFIG=$'version: 1\nuser_images: kernel\nlog_plan: yes\nbinds:\n- source: /scra
 	listen
 	good srun -n1 -w n1 --container="$busybox" true
 	eventually grep -q ' verdict=started' log
-	! grep ' plan="' log
+	! grep ' plan="' log || fail "$(<log)"
 }
 
 @test "image, digest and verdict, and the rule that decides" {

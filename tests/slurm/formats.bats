@@ -204,9 +204,9 @@ erofs_on_loop() { # IMAGE
 	alice sh -c "until test -e '$dir/stop'; do mv '$dir/mine/etc' '$dir/mine/etc2'; ln -s / '$dir/mine/etc'; rm '$dir/mine/etc'; mv '$dir/mine/etc2' '$dir/mine/etc'; done" 3>&- >/dev/null 2>&1 &
 	# While etc is the link, /etc of the container is the image's own root, which has an /etc/usr, too: only what
 	# the node alone has tells them apart.
-	local spinner=$! i shown=''
-	for i in {1..8}; do
-		run alice srun -n1 --container="$dir/mine" sh -c 'ls -d /usr/sbin/slurmd /etc/usr/sbin/slurmd /etc/coracle /etc/etc/coracle /var/lib/munge /etc/var/lib/munge 2>/dev/null; echo ran'
+	local spinner=$! shown=''
+	for _ in {1..8}; do
+		run alice srun -Q -n1 --container="$dir/mine" sh -c 'ls -d /usr/sbin/slurmd /etc/usr/sbin/slurmd /etc/coracle /etc/etc/coracle /var/lib/munge /etc/var/lib/munge 2>/dev/null; echo ran'
 		((status != 0)) || [[ $output == ran ]] || shown+=$output$'\n'
 	done
 	touch stop

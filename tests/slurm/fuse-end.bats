@@ -3,9 +3,9 @@
 load support
 
 # A step on the first node that looks for names which the kernel does not know yet, until it is ended.
-start_looking() { # SRUN-ARGUMENT...
+start_looking() {
 	configure $'version: 1\nuser_images: fuse\nbinds:\n- source: /scratch'
-	alice srun -n1 -w n1 "$@" --container="$busybox" sh -c "trap '' TERM; i=0; touch $dir/in
+	alice srun -n1 -w n1 --container="$busybox" sh -c "trap '' TERM; i=0; touch $dir/in
 		while :; do i=\$((i + 1)); test -e /none-\$i; done" >out 2>&1 3>&- &
 	step=$!
 	eventually test -e in

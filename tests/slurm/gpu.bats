@@ -25,7 +25,7 @@ load gpu
 	has_line "$(sha256sum <"$LIBS/libcuda.so.$RELEASE")"
 	has_line libcuda.so.1
 	has_line libnvidia-ml.so.1
-	has_line libnvidia-ptxjitcompiler.so.$RELEASE
+	has_line "libnvidia-ptxjitcompiler.so.$RELEASE"
 	run alice srun -N1 --gres=gpu:1 --container="$img" bash -c 'echo >/run/coracle/gpu/lib/libcuda.so.1'
 	((status != 0)) || fail "$output"
 	has 'Read-only file system'
@@ -318,7 +318,6 @@ touch $dir/running; until [ -e $dir/seen ]; do sleep 0.1; done"
 }
 
 @test "a specification that makes no sense is refused with its place" {
-	local text
 	printf '%s\n' 'cdiVersion: 0.6.0' 'kind: nvidia.com/gpu' 'devices: []' 'containerEdit: {}' | cdi
 	at=node refused config '/etc/cdi/nvidia.yaml:4:1' srun -N1 --gres=gpu:1 --container="$busybox" true || return
 	small_cdi '  env: []' | sed 's/0.6.0/2.0.0/' | cdi

@@ -21,7 +21,7 @@ finish() {
 
 @test "sixteen tasks of a node share one namespace, one superblock, one loop device" {
 	start_waiting -n16 --container="$busybox"
-	local spaces pids pid
+	local spaces pid
 	spaces=$(sort -u ns.*)
 	[[ $(wc -l <<<"$spaces") == 1 ]] || fail "$spaces"
 	[[ $spaces != "$(on-node n1 readlink /proc/self/ns/mnt)" ]]

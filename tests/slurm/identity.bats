@@ -69,7 +69,7 @@ cleanup() {
 	python3 "$BATS_TEST_DIRNAME/squash_root.py" "$dir/export" "$dir/fuse" 3>&- 4>&- >"$dir/fuse.log" 2>&1 &
 	fuse=$!
 	eventually mountpoint -q "$dir/fuse"
-	! cat "$dir/fuse/x.sif" >/dev/null 2>&1
+	! cat "$dir/fuse/x.sif" >/dev/null 2>&1 || fail 'root may read it'
 	good srun -N2 --container="$dir/fuse/x.sif" cat /etc/image-only
 	prints "$MARK"$'\n'"$MARK"
 }

@@ -155,6 +155,7 @@ cat /image-only"
 @test "SRUN_CONTAINER in a job's environment reaches its steps" {
 	job_script job.sh "test ! -e /etc/image-only && echo host
 srun -n1 cat /etc/image-only"
+	# shellcheck disable=SC2034 # for batch
 	variables=(SRUN_CONTAINER="$busybox")
 	batch job.sh
 	prints $'host\n'"$MARK"

@@ -12,7 +12,7 @@ images() {
 	cp "$busybox" img.sif
 	cp "$IMG/mpi.sif" mpi.sif
 	cp "$EXAMPLES"/*.sh .
-	chown alice *.sif *.sh
+	chown alice ./*.sif ./*.sh
 }
 
 @test "batch.sh: the script and its step run in the image" {
@@ -58,6 +58,7 @@ reads() { # SLURM.CONF
 	reads "$dir/slurm.conf"
 	local release
 	release=$(sinfo --version | sed -E 's/^slurm(-wlm)? ([0-9]+\.[0-9]+).*/\2/')
+	# shellcheck disable=SC2072 # of releases, which are all of one length, strings compare as numbers do
 	if [[ $release < 25.11 ]]; then
 		sed -i '/^#NamespaceType=/d' slurm.conf
 	else

@@ -32,7 +32,8 @@ watch_peak() { # FILE
 	local peak=0 found
 	while [[ -e $1 ]]; do
 		sleep 0.02
-		found=$(grep -hs '^VmHWM:' $(pgrep -u alice -x coracle | sed 's#.*#/proc/&/status#') </dev/null | awk '$2 > m { m = $2 } END { print m + 0 }')
+		# shellcheck disable=SC2046 # several files
+		found=$(grep -hs '^VmHWM:' $(pgrep -u alice -x 'coracle(-launche|-verify)?' | sed 's#.*#/proc/&/status#') </dev/null | awk '$2 > m { m = $2 } END { print m + 0 }')
 		((found <= peak)) || peak=$found
 	done
 	echo "$peak"

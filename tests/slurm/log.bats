@@ -117,7 +117,7 @@ MS='[0-9]+\.[0-9]{3}ms'
 	run alice srun -n1 -w n1 --container="$dir/$name" true
 	eventually logged 1
 	grep -q 'verdict=refused' log
-	! grep -q $'\e' log
+	! grep -q $'\e' log || fail "$(cat -v log)"
 	[[ $(grep -o ' verdict=' log | wc -l) == 1 || $(<log) == *'\nverdict=started b\"'* ]] || fail "$(<log)"
 }
 
@@ -125,8 +125,7 @@ MS='[0-9]+\.[0-9]{3}ms'
 	: >log
 	listen n1 /dev/log "$dir/log"
 	kill -STOP "$listener"
-	local i
-	for i in 1 2 3; do good srun -n1 -w n1 --container="$busybox" true; done
+	for _ in 1 2 3; do good srun -n1 -w n1 --container="$busybox" true; done
 	kill -CONT "$listener"
 }
 

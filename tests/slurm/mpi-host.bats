@@ -168,6 +168,7 @@ compile() { # OUT MPICC-ARGUMENT...
 	job_script job.sh 'srun --mpi=pmix /usr/bin/mpi-version.openmpi
 srun --mpi=pmix --container-mpi=none bash -c "echo LD=\$LD_LIBRARY_PATH; /usr/bin/mpi-version.openmpi"'
 	sed -i 1s:/sh:/bash: job.sh
+	# shellcheck disable=SC2034 # for batch
 	variables=(CORACLE_CONTAINER_MPI=openmpi)
 	batch --container="$img" job.sh
 	has_line "Open MPI v$HOSTS"

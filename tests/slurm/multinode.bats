@@ -80,10 +80,10 @@ cleanup() {
 }
 
 @test "a node without the launcher refuses, and the whole step with it" {
-	on-node n2 mount --bind /dev/null /usr/bin/coracle
+	on-node n2 mount --bind /dev/null /usr/lib/coracle/coracle-launcher
 	run alice srun -N3 -n6 --container="$busybox" sleep 1000
-	on-node n2 umount /usr/bin/coracle
+	on-node n2 umount /usr/lib/coracle/coracle-launcher
 	((status == 125 || status == 137)) || fail "$status $output"
-	said system '/usr/bin/coracle: '
+	said system '/usr/lib/coracle/coracle-launcher: '
 	node_said n2 'coracle: '
 }

@@ -87,7 +87,6 @@ neighbour() { # NAME
 }
 
 @test "with contain_spank and a step manager for each job, images run as ever" {
-	local job
 	since 24.05 || skip "not there: Slurm $(slurm_release) has no enable_stepmgr"
 	slurm_conf PrologFlags=Contain SlurmctldParameters=enable_stepmgr SlurmdParameters=config_overrides,contain_spank
 	eventually nodes_well

@@ -5,7 +5,7 @@ env=$IMG/env.sif
 
 # What the job of srun, sbatch, #SBATCH and salloc says with an option; the salloc shell is a step of its own.
 everywhere() { # WANTED COMMAND OPTION...
-	local wanted=$1 command=$2 how
+	local wanted=$1 command=$2
 	shift 2
 	good srun -n1 --container="$env" "$@" sh -c "$command"
 	prints "$wanted" || { fail 'srun'; return; }
@@ -49,7 +49,7 @@ by_site() { # WANTED COMMAND KEY: VALUE
 	for command in srun sbatch salloc; do
 		good "$command" --help
 		for name in bind digest workdir home env clean-env writable overlay entrypoint scope; do
-			[[ $(grep -cE -- "^ *--container-$name[ =[]" <<<"$output") == 1 ]] || fail "$command --container-$name" "$output" || return
+			[[ $(grep -cE -- "^ *--container-${name}[ =[]" <<<"$output") == 1 ]] || fail "$command --container-$name" "$output" || return
 		done
 		has '--no-container-home'
 		has '--no-container-entrypoint'
@@ -139,8 +139,8 @@ by_site() { # WANTED COMMAND KEY: VALUE
 
 @test "env sets, keeps, and keeps by the beginning of names" {
 	everywhere 'fast 2' 'echo "$MODE $OTHER"' --container-env=MODE=fast,OTHER=2
-	good srun -n1 --container="$env" '--container-env=MODE=a b\,c,OTHER=\\' sh -c 'echo "$MODE|$OTHER"'
-	prints 'a b,c|\'
+	good srun -n1 --container="$env" "--container-env=MODE=a b\,c,OTHER=\\\\" sh -c 'echo "$MODE|$OTHER"'
+	prints "a b,c|\\"
 }
 
 @test "env by variable and by site, and the user's wins over the site's" {

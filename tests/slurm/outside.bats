@@ -30,8 +30,7 @@ nothing_caught() {
 }
 
 inside() { # SRUN-ARGUMENT...
-	local try
-	for try in 1 2 3; do
+	for _ in 1 2 3; do
 		good srun -n2 -w n1 "$@" sh -c 'cat /etc/image-only; sleep 0.1' || return
 		[[ $(grep -cx "$MARK" <<<"$output") == 2 ]] || fail "$output" || return
 	done
@@ -100,11 +99,11 @@ commented() { # JOB
 }
 
 @test "the command that sets a job's comment, of steps and job scripts" {
-	local try job
+	local job
 	install -d -m 755 /var/log/outside
 	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch\naudit: {file: /var/log/outside/log, comment: yes}'
 	start_looker
-	for try in 1 2 3; do
+	for _ in 1 2 3; do
 		rm -f go in
 		alice srun -n2 -w n1 --container="$busybox" sh -c "echo \$SLURM_JOB_ID >$dir/in; until test -e $dir/go; do sleep 0.1; done" >out 2>&1 3>&- &
 		step=$!

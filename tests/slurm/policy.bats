@@ -4,7 +4,7 @@ load support
 bats_require_minimum_version 1.5.0
 
 FACTS=/etc/slurm/plugstack.conf.d/facts.conf
-SPOOF='env SLURM_JOB_PARTITION=other SLURM_JOB_ACCOUNT=other SLURM_JOB_QOS=other'
+SPOOF=(env SLURM_JOB_PARTITION=other SLURM_JOB_ACCOUNT=other SLURM_JOB_QOS=other)
 
 cleanup() {
 	echo 'required /usr/lib/coracle/spank_coracle_facts.so job_facts=prolog' >"$FACTS"
@@ -59,13 +59,13 @@ image_paths: []'
 
 @test "what a job says of its partition and account changes nothing" {
 	rules 'partitions: {main: {max_image_size: 4k}}'
-	at=node refused policy '(partitions.main.max_image_size)' $SPOOF srun -p main -n1 --export=ALL --container="$busybox" true
+	at=node refused policy '(partitions.main.max_image_size)' "${SPOOF[@]}" srun -p main -n1 --export=ALL --container="$busybox" true
 	job_script job.sh "export SLURM_JOB_PARTITION=other SLURM_JOB_ID=1; srun --jobid=\$REAL -n1 --container=$busybox true"
 	run alice sbatch --parsable -W -p main -o "$dir/out" --wrap "export REAL=\$SLURM_JOB_ID; $dir/job.sh"
 	output=$(<out)
 	has '(partitions.main.max_image_size) [policy]'
 	rules 'accounts: {physics: {max_image_size: 4k}}'
-	at=node refused policy '(accounts.physics.max_image_size)' $SPOOF srun -A physics -n1 --container="$busybox" true
+	at=node refused policy '(accounts.physics.max_image_size)' "${SPOOF[@]}" srun -A physics -n1 --container="$busybox" true
 }
 
 @test "without the facts a rule of a job refuses by its name, and one of a user does not" {
@@ -85,7 +85,7 @@ users: {alice: {max_image_size: any}}'
 
 @test "facts are root's alone, and gone with their job" {
 	rules 'partitions: {other: {max_image_size: 4k}}'
-	alice srun -Q -N1 -w n1 -p main -A physics sh -c 'touch here; ls /run/coracle/jobs 2>ls; while [ -e here ]; do sleep 0.1; done' &
+	alice srun -Q -N1 -w n1 -p main -A physics sh -c 'touch here; ls /run/coracle/jobs 2>said; while [ -e here ]; do sleep 0.1; done' &
 	eventually test -e here
 	local job
 	job=$(squeue --noheader --format %A)
@@ -94,7 +94,7 @@ users: {alice: {max_image_size: any}}'
 	[[ $(on-node n1 stat -c '%a %u' /run/coracle/jobs "/run/coracle/jobs/$job") == $'700 0\n600 0' ]]
 	rm here
 	wait
-	[[ $(<ls) == *'Permission denied'* ]]
+	[[ $(<said) == *'Permission denied'* ]]
 	facts_left() { on-node n1 ls /run/coracle/jobs; }
 	gone() { [[ -z $(facts_left) ]]; }
 	eventually gone
@@ -115,7 +115,7 @@ users: {alice: {max_image_size: any}}'
 	prints "$MARK"
 	good srun -Q -n1 -p other sh -c 'test -e /image-only && echo bare'
 	prints bare
-	good $SPOOF srun -Q -n1 -p main cat /etc/image-only
+	good "${SPOOF[@]}" srun -Q -n1 -p main cat /etc/image-only
 	prints "$MARK"
 	runs -p other
 }

@@ -42,7 +42,7 @@ started() { (($(grep -c ' verdict=started ' "$dir/log") > 0)); }
 
 # Numbers of jobs, steps and processes, times, and blanks that srun fills lines up with.
 without_numbers() {
-	sed -E 's/(StepId=|[Jj]ob |JOB |STEP |step |for job |CANCELLED AT )[0-9T:.+-]+/\1N/g; s/[0-9]{4}-[0-9-]+T[0-9:]+/TIME/g'
+	without_waiting | sed -E 's/(StepId=|[Jj]ob |JOB |STEP |step |for job |CANCELLED AT )[0-9T:.+-]+/\1N/g; s/[0-9]{4}-[0-9-]+T[0-9:]+/TIME/g'
 }
 
 # Some of Slurm's own words about a step that ends come or do not come by chance, so a difference must show three times.
@@ -62,7 +62,7 @@ agree_once() { # FUNCTION ARGUMENT...
 		absent) : >/etc/slurm/plugstack.conf.d/coracle.conf ;;
 		unused) cp -a "$SUITE/coracle.conf" /etc/slurm/plugstack.conf.d/coracle.conf ;;
 		# PATH and LD_LIBRARY_PATH would be the image's, and so the programs.
-		used) image=(--container="$busybox" --container-env=PATH,LD_LIBRARY_PATH) ;;
+		used) image=(--container="$busybox" "--container-env=PATH,LD_LIBRARY_PATH") ;;
 		esac
 		rm -rf "$dir/work"
 		install -d -o alice -g alice "$dir/work"
@@ -150,7 +150,7 @@ found() { # TEXT
 		local files
 		files=$(ls)
 		rm -f core*
-		sed 's/[0-9]//g' <<<"$files"
+		echo "${files//[0-9]/}"
 	}
 	agree dumps
 	found unlimited

@@ -12,7 +12,7 @@ files = sys.argv[4:]
 
 titles = {}
 for name in files:
-    for title in re.findall(r'^@test "(.*)" \{', (tests / f"{name}.bats").read_text(), re.M):
+    for title in re.findall(r'^@test "(.*)" \{', (tests / f"{name}.bats").read_text(), re.MULTILINE):
         title = title.replace('\\"', '"').replace("\\$", "$")
         assert titles.setdefault(title, name) == name, f"{title!r} is in two files"
 

@@ -24,6 +24,7 @@ login_files() {
 }
 
 # The five ways in which slurmd is asked for the environment of a login.
+# shellcheck disable=SC2034 # variables are for batch
 login_environment() { # WAY
 	rm -f login
 	variables=()

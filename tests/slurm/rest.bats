@@ -153,7 +153,7 @@ cron() { # IMAGE COMMAND
 	: >"$dir/cron.out"
 	chown alice "$dir/cron.out"
 	if type scrontab >/dev/null 2>&1; then
-		printf '%s\n' "#SCRON --container=$1" "#SCRON -o $dir/cron.out" "* * * * * $2" >crontab
+		printf '%s\n' "#SCRON --container=$1" "#SCRON -o $dir/cron.out" "* * * * * $2" >./crontab
 		chmod 644 crontab
 		alice scrontab crontab
 	else

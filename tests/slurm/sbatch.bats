@@ -57,6 +57,7 @@ cat /etc/image-only"
 
 @test "--export=NONE still runs in the image" {
 	job_script job.sh 'cat /etc/image-only; echo ${CORACLE_TEST_VARIABLE-unset}'
+	# shellcheck disable=SC2034 # for batch
 	variables=(CORACLE_TEST_VARIABLE=x)
 	batch --export=NONE --container="$busybox" job.sh
 	prints "$MARK"$'\n'unset

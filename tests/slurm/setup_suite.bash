@@ -50,7 +50,7 @@ hostile_images() {
 	# One each whose /proc, /sys or /dev is not what it should be.
 	rm -rf "$tree/proc" && ln -s tmp "$tree/proc"
 	pack_wrong proc "$tree"
-	rm "$tree/proc" && mkdir "$tree/proc" && rm -rf "$tree/dev" && ln -s ../../tmp/coracle-x "$tree/dev"
+	rm "$tree/proc" && mkdir "$tree/proc" && rm -rf "${tree:?}/dev" && ln -s ../../tmp/coracle-x "$tree/dev"
 	pack_wrong dev "$tree"
 	rm "$tree/dev" && mkdir "$tree/dev" && rm -rf "$tree/sys" && echo >"$tree/sys"
 	pack_wrong sys "$tree"

@@ -1,7 +1,6 @@
 """squash_root.py SOURCE TARGET: shows SOURCE at TARGET as a file server would that squashes root (exports(5), root_squash):
 each call is made with the caller's own ids, and root is nobody. Like NFS, it has no files without a name."""
 import ctypes
-import errno
 import os
 import sys
 

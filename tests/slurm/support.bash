@@ -56,10 +56,19 @@ fail() { # TEXT...
 	return 1
 }
 
+# Without srun's two lines about a job that waits for its nodes. Whether they come depends on how soon slurmctld is done
+# with the job before.
+without_waiting() {
+	sed -E '/^srun: job [0-9]+ (queued and waiting for resources|has been allocated resources)$/d'
+}
+
 # `run` as alice; the command has to end with 0.
 good() { # COMMAND...
 	run alice "$@"
-	((status == 0)) || fail "status $status of: $*" "$output"
+	((status == 0)) || { fail "status $status of: $*" "$output"; return; }
+	[[ $output == *'srun: job '* ]] || return 0
+	output=$(without_waiting <<<"$output")
+	mapfile -t lines < <(sed '/^$/d' <<<"$output")
 }
 
 # The output is exactly this.
@@ -276,7 +285,7 @@ loops() {
 }
 
 no_loops() { [[ -z $(loops) ]]; }
-no_launcher() { ! pgrep -x coracle >/dev/null; }
+no_launcher() { ! pgrep -x 'coracle(-launche|-verify)?' >/dev/null; }
 # Of images that squashfuse_ll reads; by its own name and that of the process that guards it.
 no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
 no_watch() { ! pgrep -x coracle-watch >/dev/null; }

@@ -36,7 +36,7 @@ gone() {
 }
 
 # Processes of ours that are root's, and those of slurmstepd's that are anybody's.
-none_of_roots() { ! pgrep -u 0 -x coracle >/dev/null; }
+none_of_roots() { ! pgrep -u 0 -x 'coracle(-launche|-verify)?' >/dev/null; }
 
 # Refused in time; who is left waits for the file system, as the user, and nobody waits for them.
 refused_in_time() { # KIND TEXT SRUN-ARGUMENT...
@@ -45,7 +45,7 @@ refused_in_time() { # KIND TEXT SRUN-ARGUMENT...
 	run alice srun -n1 -w n1 "$@" true
 	((status == 125)) || { fail "status $status of: $*" "$output"; return; }
 	said "$kind" "$text" || { fail "of: $*"; return; }
-	eventually no_stepd && eventually none_of_roots && nodes_well || { fail "$(ps ax)" "$(sinfo)"; return; }
+	{ eventually no_stepd && eventually none_of_roots && nodes_well; } || { fail "$(ps ax)" "$(sinfo)"; return; }
 	[[ -z $(squeue --noheader) ]] || fail "$(squeue)"
 }
 
@@ -125,7 +125,7 @@ LATE='the file system, or the user database, did not answer in time'
 	install -d -o alice "$place"
 	on-node n1 "$dir/unanswered" "$place" 2001 none '' >served 2>&1 3>&- 4>&- &
 	eventually on-node n1 grep -qa "fuse.unanswered" /proc/self/mountinfo
-	run as -d "$dir" bob srun -n1 -w n1 --container="$busybox" cat /etc/image-only
+	run as -d "$dir" bob srun -Q -n1 -w n1 --container="$busybox" cat /etc/image-only
 	((status == 0)) || fail "$output"
 	prints "$MARK"
 	good srun -n1 -w n1 --container="$IMG/busybox.erofs" --container-writable cat /etc/image-only
@@ -164,7 +164,7 @@ take_places() { # COUNT
 	unanswered all
 	refused_in_time timeout "$place/f.sif: $LATE" --container="$place/f.sif"
 	refused_in_time timeout "$place/f.sif: $LATE" --container="$place/f.sif"
-	[[ $(pgrep -u alice -x coracle | wc -l) == 2 ]] || fail "$(ps ax)"
+	[[ $(pgrep -u alice -x 'coracle(-launche|-verify)?' | wc -l) == 2 ]] || fail "$(ps ax)"
 	# With these two, all but one.
 	take_places 253
 	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only
@@ -172,7 +172,7 @@ take_places() { # COUNT
 	refused_in_time timeout "$place/f.sif: $LATE" --container="$place/f.sif"
 	refused_in_time system 'user 2001: 256 processes that open files for you wait on this node' --container="$busybox"
 	has 'hint: a file system does not answer: one of your own (fusermount3 -u DIR), or one of the site'
-	run as -d "$dir" bob srun -n1 -w n1 --container="$busybox" cat /etc/image-only
+	run as -d "$dir" bob srun -Q -n1 -w n1 --container="$busybox" cat /etc/image-only
 	prints "$MARK"
 	good srun -n1 -w n2 --container="$busybox" cat /etc/image-only
 	prints "$MARK"

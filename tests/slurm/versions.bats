@@ -13,7 +13,7 @@ NOT_READ='SLURM_CORACLE_REQUEST: of form 1, and this node reads form 99'
 setup_file() {
 	# Nodes have a /tmp and a /var/tmp of their own, and this may be a clone below one of them.
 	install -D "$CORACLE_IMAGES/elsewhere/opt/coracle/lib/coracle/spank_coracle.so" "$OTHER/spank_coracle.so"
-	install -D "$CORACLE_IMAGES/elsewhere/opt/coracle/bin/coracle" "$OTHER/coracle"
+	install -D "$CORACLE_IMAGES/elsewhere/opt/coracle/lib/coracle/coracle-launcher" "$OTHER/coracle-launcher"
 	echo "required $OTHER/spank_coracle.so" >/etc/slurm/variant-plugstack.conf
 	{ grep -v '^PlugStackConfig' /etc/slurm/slurm.conf; echo 'PlugStackConfig=/etc/slurm/variant-plugstack.conf'; } >/etc/slurm/variant.conf
 }
@@ -22,7 +22,7 @@ teardown_file() {
 	rm -rf "$OTHER" /etc/slurm/variant.conf /etc/slurm/variant-plugstack.conf
 }
 
-PLUGIN=/usr/lib/coracle/spank_coracle.so LAUNCHER=/usr/bin/coracle
+PLUGIN=/usr/lib/coracle/spank_coracle.so LAUNCHER=/usr/lib/coracle/coracle-launcher
 
 # The node has the other version of these files, until it is changed back.
 change() { # NODE FILE...

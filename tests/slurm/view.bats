@@ -90,7 +90,8 @@ load support
 }
 
 @test "the working directory is the one that the job was started in" {
-	mkdir -m 777 -p deep/er
+	mkdir deep
+	mkdir -m 777 deep/er
 	cd deep/er
 	good srun -n1 --container="$busybox" sh -c 'pwd; cat /etc/image-only; echo x >made'
 	prints "$dir/deep/er"$'\n'"$MARK"
@@ -230,13 +231,13 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	good srun -n1 --container="$dir/folder.sqsh" sh -c 'date +%z; ls -d /etc/localtime/.'
 	prints $'+0000\n/etc/localtime/.'
 	rm /etc/localtime
-	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	good srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
 	prints /usr/share/zoneinfo/Etc/UTC
 	ln -s /no/such /etc/localtime
-	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	good srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
 	prints /usr/share/zoneinfo/Etc/UTC
 	ln -sfn /usr/share/zoneinfo /etc/localtime
-	run alice srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
+	good srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
 	prints /usr/share/zoneinfo/Etc/UTC
 }
 
@@ -285,7 +286,7 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	on-node n1 sh -c "echo from the node >$dir/late/arrived"
 	wait "$step" || { on-node n1 umount "$dir/late"; cat out; return 1; }
 	on-node n1 umount "$dir/late"
-	[[ $(<out) == "from the node"$'\n'"$MARK" ]] || fail "$(<out)"
+	[[ $(without_waiting <out) == "from the node"$'\n'"$MARK" ]] || fail "$(<out)"
 }
 
 @test "the site's binds are there, and one that the node lacks is left out" {

@@ -124,7 +124,7 @@ a_disk() {
 	run on-node n1 find "$kept/upper" -type f -perm /6000 ! -user alice
 	prints ''
 	run on-node n1 find "$kept/upper" ! -type d ! -type f ! -type l -exec stat -c %t,%T {} +
-	[[ -z $(grep -vx 0,0 <<<"$output") || -z $output ]] || fail "$output"
+	! grep -qvxE '(0,0)?' <<<"$output" || fail "$output"
 	run on-node n1 getfattr -R -d -m security.capability "$kept/upper"
 	has_not capability
 }
@@ -261,14 +261,14 @@ all_there() { # DIRECTORY
 		    for _ in range(1000):
 		        libc.renameat2(-100, one, -100, other, 2)
 	PYTHON
-	local i exchanger
+	local exchanger
 	others_files $kept.project
 	on-node n1 sh -c "install -d -o alice $kept/upper $kept/work $kept/work/work $kept.decoy $kept.decoy/work; mv $kept.project $kept.decoy/work/work"
 	on-node n1 as -d "$dir" alice python3 exchange.py "$kept/work" "$kept/decoy" "$dir/stop" 3>&- &
 	exchanger=$!
 	on-node n1 mv $kept.decoy "$kept/decoy"
 	same_mounts() { :; } # the disk is there
-	for i in 1 2 3 4 5 6 7 8; do
+	for _ in 1 2 3 4 5 6 7 8; do
 		alice srun -n1 -w n1 --container="$busybox" --container-overlay="$kept" true || true
 	done
 	touch stop

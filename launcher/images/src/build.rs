@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use coracle::image::fstab;
-use coracle::image::sif::architecture_code;
 use coracle::report::{Kind, Refusal, clean};
+use coracle_launcher::image::fstab;
+use coracle_launcher::image::sif::architecture_code;
 use coracle_orders::{Build, Packing};
 use ring::rand::SecureRandom;
 

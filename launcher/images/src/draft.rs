@@ -8,9 +8,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use coracle::image::{Container, START};
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
+use coracle_launcher::image::{Container, START};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use coracle::image::sif::{DATA_SIGNATURE, Descriptor, Link};
 use coracle::report::{Kind, Refusal, clean, plain};
+use coracle_launcher::image::sif::{DATA_SIGNATURE, Descriptor, Link};
 use coracle_orders::{Sif, SifVerb};
 use nix::fcntl::OFlag;
 use serde::Serialize;
@@ -80,7 +80,7 @@ fn list(image: &Path, json: bool) -> Result<(), Refusal> {
 }
 
 impl Row {
-    fn of(descriptor: &Descriptor, length: u64) -> Result<Self, coracle::image::Error> {
+    fn of(descriptor: &Descriptor, length: u64) -> Result<Self, coracle_launcher::image::Error> {
         let (offset, size) = descriptor.place("a data object", length)?;
         let partition = descriptor.partition();
         let known = |name: Option<&str>| name.unwrap_or("unknown").to_owned();

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::{Pull, file_name};
 
+use crate::build;
 use crate::draft::{self, Draft, unwritable};
+use crate::output;
 use crate::registry::{Name, Registries};
+use crate::workshop;
 use crate::workshop::Workshop;
-use crate::{build, output, workshop};
 
 /// Makes the file that was asked for.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {

@@ -3,10 +3,10 @@
 
 use std::os::unix::fs::FileExt;
 
-use coracle::image::sif::{
+use coracle::report::Refusal;
+use coracle_launcher::image::sif::{
     DATA_PARTITION, DESCRIPTOR, FS_SQUASHFS, GROUP_MASK, HEADER, MAGIC, MAGIC_AT, PART_PRIMARY_SYSTEM,
 };
-use coracle::report::Refusal;
 
 use crate::draft::{Draft, unwritable};
 

@@ -7,9 +7,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use coracle::image::{Container, START};
 use coracle::report::{Kind, Refusal, clean};
 use coracle::sys;
+use coracle_launcher::image::{Container, START};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 

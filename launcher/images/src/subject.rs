@@ -5,10 +5,10 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use coracle::image::sif::{self, Descriptor, Header};
-use coracle::image::{Container, START, erofs, squashfs};
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
+use coracle_launcher::image::sif::{self, Descriptor, Header};
+use coracle_launcher::image::{Container, START, erofs, squashfs};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -78,7 +78,7 @@ impl Subject {
             Some(Container::Sif) => Form::Sif,
             Some(_) if start.starts_with(squashfs::MAGIC) => Form::Squashfs,
             Some(_) if start[erofs::SUPERBLOCK_AT..].starts_with(erofs::MAGIC) => Form::Erofs,
-            _ => return Err(coracle::image::Error::Unknown.refuse(&typed)),
+            _ => return Err(coracle_launcher::image::Error::Unknown.refuse(&typed)),
         };
         Ok(Self { typed, file, found, form })
     }

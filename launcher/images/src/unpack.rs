@@ -14,10 +14,10 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use coracle::image::squashfs::{Budget, Superblock, inspect_deep};
-use coracle::image::{self, Filesystem};
 use coracle::report::{Kind as Fault, Refusal};
 use coracle::sys;
+use coracle_launcher::image::{self, Filesystem};
+use coracle_verify::squashfs::{Budget, Superblock, inspect_deep};
 use nix::fcntl::OFlag;
 
 use crate::layer::tar::{Entry, Kind, malformed};

@@ -22,10 +22,11 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
+use crate::BAD;
+use crate::WRONG;
 use crate::draft::{Draft, unwritable};
 use crate::scratch::Scratch;
 use crate::signals::ENDING;
-use crate::{BAD, WRONG};
 
 /// Time for which the two processes wait for each other before the work begins.
 const PATIENCE: Duration = Duration::from_secs(60);

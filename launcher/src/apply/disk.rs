@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use coracle::config::Config;
-use coracle::image::{self, Filesystem, Image, Layer};
-use coracle::plan::Owners;
-use coracle::policy::{Grant, Reader};
+use crate::config::Config;
+use crate::image::{self, Filesystem, Image, Layer};
+use crate::plan::Owners;
+use crate::policy::{Grant, Reader};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, FsContext, Identity, LoopDevice, LoopError, MountNamespace, MountPropagation, OwnerMap};
 use nix::errno::Errno;
@@ -20,9 +20,9 @@ use nix::fcntl::OFlag;
 
 use super::damaged;
 use super::root::{self, ONLY_READ};
-use crate::fuse::{Program, Slurmstepd, Watch};
-use crate::kernel;
-use crate::proxy::{Opened, Proxy};
+use crate::apply::fuse::{Program, Slurmstepd, Watch};
+use crate::apply::kernel;
+use crate::children::proxy::{Opened, Proxy};
 
 /// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
 #[derive(Debug)]

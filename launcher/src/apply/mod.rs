@@ -6,8 +6,12 @@
 //! Nothing is looked up by name as root once the image is there: every target is a descriptor.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 mod disk;
+pub mod fuse;
+pub mod fuse_owner;
 mod kept;
+pub mod kernel;
 mod root;
 
 use std::fs::File;
@@ -15,16 +19,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use coracle::plan::{Mount, Plan};
+use crate::plan::{Mount, Plan};
+use crate::view::{Origin, Source, TIME_ZONE};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, Lookup, MountNamespace, MountPropagation};
-use coracle::view::{Origin, Source, TIME_ZONE};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::accounts;
-use crate::proxy::{Account, Proxy};
+use crate::children::proxy::{Account, Proxy};
 
 pub use disk::{Disk, Mounted, Rights, owners_in_a_step};
 pub use root::SOURCE;

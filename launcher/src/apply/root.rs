@@ -6,10 +6,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use coracle::plan::{Plan, Shape, Upper};
+use crate::plan::{Plan, Shape, Upper};
+use crate::view::Entry;
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace, MountPropagation};
-use coracle::view::Entry;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
@@ -26,7 +26,7 @@ pub struct Stage {
 pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
 pub(super) const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
 /// Source of the file systems that are made for a container, in mount tables. The one at `/dev` is what
-/// [`crate::join`] knows a container by.
+/// [`crate::step::join`] knows a container by.
 pub const SOURCE: &str = "coracle";
 /// Place at which it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked
 /// there would be all that the umount after pivot_root takes away, and the node's root would stay on top of the

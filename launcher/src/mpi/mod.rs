@@ -1,178 +1,26 @@
-//! Needs of an image's MPI, looked for by a child that is the user in the container.
+//! Needs of MPI on the node: to find its peers, and, where the host's library stands in for the image's, to fit.
 #![forbid(unsafe_code)]
 
-mod explain;
+mod fit;
+mod library;
+mod misfit;
+mod places;
+mod pmi;
 
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use coracle::elf::{Error, Libraries, Library, Machine, Root};
-use coracle::env::{Change, Pair};
-use coracle::mpi::{self, Mpi, Pmi, Pmix};
-use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Identity, MountNamespace};
-use coracle::wire::Answer;
+pub use fit::{Fit, Needs, Over, Shown, fit, needs};
+pub use library::{Family, Mpi, Pmix, all, is_mpi, missing, pmix, pmix_release};
+pub use misfit::Misfit;
+pub use places::folders_of_libraries;
+pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 
-use crate::inside::{self, Step};
-use crate::variables::value;
+pub use coracle::mpi::{MUNGE, SERVER_FOLDER};
 
-pub use explain::explain;
-
-/// Subject of messages.
-const WHAT: &str = "the image's MPI";
-/// Time limit for a look: it reads a few headers.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer, in bytes.
-const MAX_LEN: usize = 1 << 20;
-
-/// A step that may use MPI.
-pub struct Question<'a> {
-    /// Interface that Slurm gives it, as far as that is known.
-    pub pmi: Option<Pmi>,
-    /// Number of its tasks on all nodes, if somebody is to be told what will become of them.
-    pub tasks: Option<u32>,
-    /// The first word of its command.
-    pub command: Option<&'a OsStr>,
-    /// The environment of its tasks.
-    pub environment: &'a [Pair],
-    /// Directory in which they start.
-    pub directory: &'a Path,
+/// Directory of the PMIx server of a step on a node with this SlurmdSpoolDir (mpi/pmix, pmixp_info.c).
+pub fn server_folder(spool: &Path, job: u32, step: u32) -> PathBuf {
+    spool.join(format!("pmix.{job}.{step}"))
 }
 
-/// Findings about the image's MPI.
-#[derive(Debug, Default)]
-pub struct Answers {
-    /// Interface that the step was taken to have.
-    pub pmi: Option<Pmi>,
-    /// Changes to what Slurm says to a task.
-    pub changes: Vec<Change>,
-    /// Notes for the user.
-    pub notes: Vec<String>,
-}
-
-/// Interface that Slurm gives a step with this environment. A PMIx server is known from its folder, the rest from
-/// srun's word.
-pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
-    if server.is_some() {
-        return Some(Pmi::Pmix);
-    }
-    match value(environment, mpi::TYPE) {
-        Some(word) => Pmi::of_option(word.to_str()?),
-        None => Some(Pmi::None),
-    }
-}
-
-/// Answers `question` in `namespace`, as far as the image lets it be answered: a start does not depend on it.
-pub fn look(question: &Question<'_>, namespace: &MountNamespace, identity: &Identity, step: Step<'_>) -> Answers {
-    try_look(question, namespace, identity, step, Instant::now() + PATIENCE).unwrap_or_else(|_| Answers {
-        pmi: question.pmi,
-        changes: without(question.pmi, &[]),
-        notes: Vec::new(),
-    })
-}
-
-fn try_look(
-    question: &Question<'_>,
-    namespace: &MountNamespace,
-    identity: &Identity,
-    step: Step<'_>,
-    deadline: Instant,
-) -> Result<Answers, Refusal> {
-    let packet = inside::ask(WHAT, namespace, identity, Some(step), deadline, late, |answer, placed| {
-        let found = placed.map(|()| answers(question));
-        let reply = match &found {
-            Ok(found) => Answer::Enter { notes: found.notes.clone(), workdir: None, entrypoint: false, steps: None },
-            Err(refusal) => Answer::Refused(refusal.clone()),
-        };
-        let changes = sys::memory_file(&Change::to_bytes(&found.map(|found| found.changes).unwrap_or_default()))?;
-        answer.send(&reply.to_bytes(), &[changes.as_fd()], deadline)
-    })?;
-    match Answer::from_bytes(&packet.data)? {
-        Answer::Enter { notes, .. } => {
-            let changes = packet.fds.first().ok_or_else(|| inside::dead(WHAT))?;
-            let changes = sys::read_whole(changes, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
-            let pmi = question.pmi;
-            Ok(Answers { pmi, changes: Change::from_bytes(&changes).ok_or_else(|| inside::dead(WHAT))?, notes })
-        }
-        Answer::Refused(refusal) => Err(refusal),
-        Answer::Outside => Err(inside::dead(WHAT)),
-    }
-}
-
-fn late() -> Refusal {
-    Refusal::new(Kind::Timeout, WHAT, "could not be looked at in time")
-}
-
-/// In the child. A library that cannot be read is as good as none: the tasks will say what is wrong with it.
-fn answers(question: &Question<'_>) -> Answers {
-    let mut found = Answers::default();
-    let Some(libraries) = own_libraries() else { return found };
-    let folders = folders(question.environment);
-    if question.pmi == Some(Pmi::Pmix) {
-        found.changes = without(question.pmi, &mpi::pmix(&libraries, &folders).unwrap_or_default());
-    }
-    let (Some(pmi), Some(tasks), Some(command)) = (question.pmi, question.tasks, question.command) else {
-        return found;
-    };
-    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &folders) {
-        found.notes.extend(mpi::warning(&command.to_string_lossy(), &mpi, pmi, tasks));
-    }
-    found
-}
-
-/// Words that a PMIx server must not ask of clients with these libraries.
-fn without(pmi: Option<Pmi>, there: &[Pmix]) -> Vec<Change> {
-    let change = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
-    let missing = if pmi == Some(Pmi::Pmix) { mpi::missing(there) } else { Vec::new() };
-    missing.into_iter().map(change).collect()
-}
-
-/// The libraries of the tree that this process is in.
-fn own_libraries() -> Option<Libraries> {
-    Libraries::new(Root::node().ok()?, Machine::own()).ok()
-}
-
-/// The MPI library that `command` needs by itself.
-fn of_program(
-    libraries: &Libraries,
-    question: &Question<'_>,
-    command: &OsStr,
-    folders: &[PathBuf],
-) -> Result<Option<Mpi>, Error> {
-    let Some((path, program)) = program(libraries, question, command) else { return Ok(None) };
-    let origin = path.parent().unwrap_or(Path::new("/"));
-    let run_path = |list: &Option<String>| -> Vec<PathBuf> {
-        let folders = list.as_deref().unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
-        let origin = origin.to_string_lossy();
-        folders.map(|folder| folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
-    };
-    let old = if program.run_path.is_none() { run_path(&program.old_run_path) } else { Vec::new() };
-    let folders = [old, folders.to_vec(), run_path(&program.run_path)].concat();
-    for soname in program.needed.iter().filter(|name| mpi::is_mpi(name)) {
-        let Some(found) = libraries.everywhere(soname, &folders)?.into_iter().next() else { continue };
-        return Ok(Some(Mpi::of(libraries, &found)));
-    }
-    Ok(None)
-}
-
-/// The program that a task runs, found as slurmstepd will (slurmd/slurmstepd/task.c): nothing, if it is a script.
-fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> Option<(PathBuf, Library)> {
-    let candidates: Vec<PathBuf> = if command.as_bytes().contains(&b'/') {
-        vec![question.directory.join(command)]
-    } else {
-        let path = value(question.environment, "PATH")?;
-        std::env::split_paths(&path).map(|folder| question.directory.join(folder).join(command)).collect()
-    };
-    let found = |path: PathBuf| libraries.root().open(&path).ok()?.map(|file| (path, file));
-    let (path, file) = candidates.into_iter().find_map(found)?;
-    Library::read(&file).ok().map(|program| (path, program))
-}
-
-/// The folders of LD_LIBRARY_PATH.
-fn folders(environment: &[Pair]) -> Vec<PathBuf> {
-    let list = value(environment, "LD_LIBRARY_PATH");
-    list.map(|list| std::env::split_paths(&list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,8 @@ pub unsafe extern "C" fn slurm_spank_job_epilog(_: *mut c_void, count: c_int, wo
 /// `words` points to `count` NUL-terminated strings.
 unsafe fn tell(verb: &CStr, count: c_int, words: *const *const c_char) -> c_int {
     let _ = catch_unwind(|| {
-        let (mut launcher, mut config, mut wanted) = (c"/usr/bin/coracle", c"/etc/coracle/coracle.yaml", false);
+        let (mut launcher, mut config, mut wanted) =
+            (c"/usr/lib/coracle/coracle-launcher", c"/etc/coracle/coracle.yaml", false);
         for index in 0..usize::try_from(count).unwrap_or(0) {
             // SAFETY: as of this function; the strings live as long as the hook.
             let word = unsafe { CStr::from_ptr(*words.add(index)) };

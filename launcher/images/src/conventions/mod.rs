@@ -12,8 +12,8 @@ mod scripts;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use coracle::image::sif::{DATA_DEFINITION, DATA_JSON, METADATA, OCI_CONFIG};
 use coracle::report::{Kind, Refusal};
+use coracle_launcher::image::sif::{DATA_DEFINITION, DATA_JSON, METADATA, OCI_CONFIG};
 
 use crate::oci;
 use crate::root::Root;

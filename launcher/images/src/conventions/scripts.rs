@@ -1,8 +1,8 @@
 //! The scripts in an image, in words that any shell of the last thirty years reads, and our own reader of such scripts
-//! (coracle::env::script), too.
+//! (coracle_launcher::env::script), too.
 #![forbid(unsafe_code)]
 
-use coracle::image::oci::program_in;
+use coracle_launcher::image::oci::program_in;
 
 use crate::oci::Execution;
 
@@ -152,7 +152,7 @@ pub fn runscript(config: &Execution) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle::env::{Environment, Rules, script};
+    use coracle_launcher::env::{Environment, Rules, script};
     use std::os::unix::ffi::OsStrExt;
     use std::process::Command;
 

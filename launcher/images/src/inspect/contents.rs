@@ -1,8 +1,8 @@
 //! Contents of the files below `/.singularity.d`, which Apptainer's runtime and ours go by.
 #![forbid(unsafe_code)]
 
-use coracle::image::Error;
-use coracle::image::squashfs::{Files, Node};
+use coracle_launcher::image::Error;
+use coracle_verify::squashfs::{Files, Node};
 use serde::Serialize;
 use serde_json::Value;
 

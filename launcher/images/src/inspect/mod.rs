@@ -10,10 +10,12 @@ mod text;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use coracle::image::sif::{DATA_DEFINITION, DATA_JSON, DATA_SIGNATURE, Descriptor, Header, Link, METADATA, OCI_CONFIG};
-use coracle::image::squashfs::{Files, Superblock};
 use coracle::report::Refusal;
+use coracle_launcher::image::sif::{
+    DATA_DEFINITION, DATA_JSON, DATA_SIGNATURE, Descriptor, Header, Link, METADATA, OCI_CONFIG,
+};
 use coracle_orders::Inspect;
+use coracle_verify::squashfs::{Files, Superblock};
 use nix::fcntl::OFlag;
 use serde::Serialize;
 
@@ -109,7 +111,7 @@ impl About {
     }
 
     fn sif(&mut self, subject: &Subject, header: &Header, descriptors: &[Descriptor]) -> Result<(), Refusal> {
-        let damaged = |error: coracle::image::Error| error.refuse(&subject.typed);
+        let damaged = |error: coracle_launcher::image::Error| error.refuse(&subject.typed);
         self.architecture = header.architecture().map(str::to_owned);
         self.id = Some(uuid(header.uuid()));
         self.created = output::time(header.created());
@@ -212,7 +214,7 @@ fn envelope_keys(subject: &Subject, descriptor: &Descriptor, size: u64) -> Vec<S
 }
 
 fn read_files(subject: &Subject, offset: u64, size: u64, notes: &mut Vec<String>) -> Result<Contents, Refusal> {
-    let damaged = |error: coracle::image::Error| error.refuse(&subject.typed);
+    let damaged = |error: coracle_launcher::image::Error| error.refuse(&subject.typed);
     let mut files = Files::open(&subject.file, offset, size).map_err(damaged)?;
     Contents::read(&mut files, notes).map_err(damaged)
 }
@@ -234,7 +236,7 @@ fn object(
         return Ok(None);
     }
     let bytes = bytes_of(subject, offset, size);
-    bytes.map(Some).map_err(|error| coracle::image::Error::Read(error).refuse(&subject.typed))
+    bytes.map(Some).map_err(|error| coracle_launcher::image::Error::Read(error).refuse(&subject.typed))
 }
 
 /// A part of the file; nothing of what is longer than is shown.

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coracle::config::canonical;
 use coracle::report::{Kind, Refusal, clean};
+use coracle_launcher::config::canonical;
 use serde::Deserialize;
 
 use crate::oci::null_is_default;

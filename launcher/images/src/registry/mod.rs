@@ -17,8 +17,8 @@ mod progress;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coracle::config::{self, Config};
 use coracle::report::{Kind, Refusal, clean};
+use coracle_launcher::config::{self, Config};
 use coracle_orders::Access;
 
 use crate::digest::Digest;

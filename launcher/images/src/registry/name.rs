@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use coracle::config::{canonical, is_host, is_repository};
 use coracle::report::{Kind, Refusal};
+use coracle_launcher::config::{canonical, is_host, is_repository};
 
 use crate::digest::Digest;
 

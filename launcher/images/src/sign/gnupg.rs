@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use coracle::report::{Kind, Refusal};
-use coracle::signature::{Keyring, Statement};
+use coracle_verify::signature::{Keyring, Statement};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Signature;

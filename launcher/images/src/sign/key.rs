@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use coracle::report::{Kind, Refusal};
-use coracle::signature::{Keyring, SignatureFault, Statement};
+use coracle_verify::signature::{Keyring, SignatureFault, Statement};
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, PublicOrSecret, SignedSecretKey, SignedSecretSubKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData};

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coracle::report::{Kind, Refusal, clean};
-use coracle::signature::{self, Statement};
 use coracle_orders::Sign;
+use coracle_verify::signature::{self, Statement};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use coracle::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 use coracle::report::{Kind, Refusal};
+use coracle_launcher::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 
 use super::Signature;
 use crate::draft::{Draft, unwritable};
@@ -34,12 +34,12 @@ pub fn check_room(subject: &Subject, wanted: usize) -> Result<(), Refusal> {
 
 /// Place and contents of the table.
 fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
-    let damaged = |error: coracle::image::Error| error.refuse(&subject.typed);
+    let damaged = |error: coracle_launcher::image::Error| error.refuse(&subject.typed);
     let header = Header::read(&subject.file, subject.length()).map_err(damaged)?;
     let (at, size) = header.table(subject.length()).map_err(damaged)?;
     let mut table = vec![0; usize::try_from(size).unwrap_or(0)];
     let read = subject.file.read_exact_at(&mut table, at);
-    read.map_err(|error| damaged(coracle::image::Error::Read(error)))?;
+    read.map_err(|error| damaged(coracle_launcher::image::Error::Read(error)))?;
     Ok((at, table))
 }
 

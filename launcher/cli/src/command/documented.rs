@@ -1,0 +1,96 @@
+//! Command lines of the documentation, read by the parser of the program.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use super::Command;
+
+/// Commands that only root's part of a step or systemd starts.
+const INTERNAL: [&str; 5] = ["prepare", "facts", "epilog", "store-service", "help"];
+
+/// README, SECURITY and the pages below docs, with their texts.
+fn pages() -> Vec<(PathBuf, String)> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let docs = ["docs", "docs/admin"].into_iter().flat_map(|name| std::fs::read_dir(top.join(name)).unwrap());
+    let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let others = ["README.md", "SECURITY.md", "launcher/cli/src/manual/commands.txt"];
+    let mut paths: Vec<_> = docs.chain(others.map(|name| top.join(name))).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Words of a line as a shell has them: quotes are taken off, and a comment or what follows the command ends it.
+fn words(line: &str) -> Vec<OsString> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in line.chars() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, ';' | '|' | '&' | '>') => break,
+            (None, '#') if word.is_none() => break,
+            (None, ' ') => words.extend(word.take().map(OsString::from)),
+            // Brackets of a synopsis stand around what may be left out.
+            (None, '[' | ']') => {}
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word.map(OsString::from));
+    words
+}
+
+#[test]
+fn commands_in_blocks_are_read_as_they_stand() {
+    let mut count = 0;
+    for (path, text) in pages() {
+        for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
+            // A block with output has a prompt in front of its commands.
+            let begins = |at: &usize| *at == 0 || line[..*at] == *"$ " || line[..*at].ends_with("&& ");
+            let Some(at) = line.find("coracle ").filter(begins) else { continue };
+            let words = words(&line[at..]);
+            if words.get(1).is_none_or(|word| INTERNAL.iter().any(|name| word == name)) {
+                continue;
+            }
+            count += 1;
+            if let Err(error) = Command::read(words) {
+                panic!("{}: {line}\n{error}", path.display());
+            }
+        }
+    }
+    assert!(count > 40, "{count}");
+}
+
+#[test]
+fn commands_and_options_in_text_exist() {
+    let command = Command::command();
+    let mut count = 0;
+    for (path, text) in pages() {
+        for inline in text.split('`').skip(1).step_by(2).filter_map(|inline| inline.strip_prefix("coracle ")) {
+            let mut parts = inline.split(|character: char| character.is_whitespace() || "[]|=".contains(character));
+            let Some(verb) = parts.by_ref().find(|word| !word.starts_with('-')) else { continue };
+            if INTERNAL.contains(&verb) {
+                continue;
+            }
+            count += 1;
+            let mut known = command.find_subcommand(verb).unwrap_or_else(|| panic!("{}: {inline}", path.display()));
+            for word in parts {
+                known = known.find_subcommand(word).unwrap_or(known);
+                let is_flag = |name: &str| {
+                    let of = |arg: &clap::Arg| {
+                        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
+                    };
+                    known.get_arguments().chain(command.get_arguments()).any(of)
+                };
+                if let Some(name) = word.strip_prefix("--").filter(|name| !matches!(*name, "" | "help")) {
+                    assert!(is_flag(name), "{}: `coracle {inline}` has no --{name}", path.display());
+                }
+            }
+        }
+    }
+    assert!(count > 60, "{count}");
+}

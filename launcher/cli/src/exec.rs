@@ -1,0 +1,162 @@
+//! `coracle exec`, `run` and `shell`: the path that a job takes, without Slurm.
+//!
+//! Root does as a job's launcher does, for himself or somebody else. Everybody else does it in a user namespace of his
+//! own, with no more rights than he has anyway.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use coracle::options::{Id, RawOptions, Spec};
+use coracle::report::{Kind, Refusal};
+use coracle::sys;
+use coracle::wire::Here;
+use coracle_launcher::env::Pair;
+
+use nix::sys::stat::Mode;
+
+use crate::command::{Common, Exec, Run, Shell};
+use crate::images;
+use coracle_launcher::children::proxy::Proxy;
+use coracle_launcher::container::alone::{self, Order};
+use coracle_launcher::container::stages;
+use coracle_launcher::container::variables;
+
+/// The command was found but cannot be executed, as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command was not found.
+const NOT_FOUND: u8 = 127;
+/// Shells of an image, the best first.
+const SHELLS: [&[&str]; 2] = [&["/bin/bash", "--norc"], &["/bin/sh"]];
+
+/// Action inside.
+enum Errand<'a> {
+    Command(&'a [OsString]),
+    /// The image's entry point, with these arguments.
+    EntryPoint(&'a [OsString]),
+    /// A shell of the image, with these arguments.
+    Shell(&'a [OsString]),
+    /// Nothing: only the plan is asked for.
+    Plan,
+}
+
+/// Action in a container that has been entered.
+struct Inside {
+    words: Vec<OsString>,
+    environment: Vec<Pair>,
+}
+
+/// Runs a command.
+pub fn exec(given: &Exec) -> Result<ExitCode, Refusal> {
+    let missing = |what: &str| {
+        Refusal::new(Kind::Usage, "exec", format!("the {what} is missing")).hint("coracle exec IMAGE COMMAND…")
+    };
+    let image = given.image.as_ref().ok_or_else(|| missing("image"))?;
+    match given.command.as_slice() {
+        _ if given.plan => become_it(&given.common, image, Errand::Plan),
+        [] => Err(missing("command")),
+        words => become_it(&given.common, image, Errand::Command(words)),
+    }
+}
+
+/// Runs the image's entry point.
+pub fn run(given: &Run) -> Result<ExitCode, Refusal> {
+    become_it(&given.common, &given.image, Errand::EntryPoint(&given.arguments))
+}
+
+/// Opens a shell.
+pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
+    become_it(&given.common, &given.image, Errand::Shell(&given.arguments))
+}
+
+/// Becomes the command inside the image, so that signals, status and terminal are its own.
+fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<ExitCode, Refusal> {
+    let Some(Inside { words, environment }) = enter(common, image, &errand)? else { return Ok(ExitCode::SUCCESS) };
+    let Some((program, arguments)) = words.split_first() else { return Ok(ExitCode::SUCCESS) };
+    let cause = Command::new(program).args(arguments).env_clear().envs(environment).exec();
+    let missing = cause.kind() == std::io::ErrorKind::NotFound;
+    let errno = nix::errno::Errno::from_raw(cause.raw_os_error().unwrap_or_default());
+    let what = if missing { "no such command in the container" } else { errno.desc() };
+    let mut refusal = Refusal::new(Kind::Usage, program.to_string_lossy(), what);
+    if program.as_encoded_bytes().starts_with(b"-") {
+        refusal = refusal.hint("options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…");
+    } else if missing && Path::new(program).is_relative() && program.as_encoded_bytes().contains(&b'/') {
+        // WORKDIR of an image is not followed, as in Apptainer.
+        refusal = refusal.hint("it is relative to the working directory: --workdir=DIRECTORY names that of the image");
+    }
+    eprintln!("{refusal}");
+    Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))
+}
+
+/// Enters the container; answers what to become, or nothing when only the plan was asked for.
+fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
+    let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+    let raw = options(common, errand, &directory);
+    let image = &*images::fetched(image, &common.config)?;
+    let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
+    let (mut run, directory) = order.prepare()?;
+    alone::empower(&run)?;
+    let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
+    let loaded = run.load(&proxy, &mut stages::at_once)?;
+    alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
+    let here = Here { directory, pmix: None };
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let container = run.build(&proxy, &loaded, &here, None)?;
+    nix::sys::stat::umask(umask);
+    if let Errand::Plan = errand {
+        print!("{}", container.plan);
+        return Ok(None);
+    }
+    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
+    let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
+    found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
+    proxy.end();
+    let system = |error: sys::Error| Refusal::system("entering the container", &error);
+    sys::enter_mount_namespace(&container.namespace).map_err(system)?;
+    let start = run.settings.workdir.as_ref().unwrap_or(&here.directory);
+    nix::unistd::chdir(start)
+        .map_err(|errno| Refusal::new(Kind::Workdir, start.display().to_string(), errno.desc()))?;
+    if run.settings.workdir.is_some() {
+        environment.retain(|(name, _)| name != "PWD");
+        environment.push(("PWD".into(), start.into()));
+    }
+    sys::set_no_new_privileges().map_err(system)?;
+    sys::drop_capabilities().map_err(system)?;
+    sys::become_user(&run.identity).map_err(system)?;
+    let mut words = if found.entrypoint { variables::take_entrypoint(&mut environment)? } else { Vec::new() };
+    match errand {
+        Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
+        // Its own words; a shell is wanted, whatever the image would start.
+        Errand::Shell(given) => {
+            words = shell_of_the_image();
+            words.extend_from_slice(given);
+        }
+        Errand::Plan => {}
+    }
+    if words.is_empty() {
+        return Err(Refusal::new(Kind::Usage, run.image.to_string(), "the image has no entry point")
+            .hint("coracle exec IMAGE COMMAND… runs a command, coracle shell IMAGE opens a shell"));
+    }
+    Ok(Some(Inside { words, environment }))
+}
+
+/// Options from all their places.
+fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
+    let mut raw = common.raw();
+    alone::fill(&mut raw);
+    alone::tell_of_apptainer();
+    alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
+    if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
+        raw.take(spec, "yes".into());
+    }
+    raw
+}
+
+fn shell_of_the_image() -> Vec<OsString> {
+    let there = SHELLS.into_iter().find(|words| words.first().is_some_and(|program| Path::new(program).exists()));
+    there.unwrap_or(&["/bin/sh"]).iter().map(OsString::from).collect()
+}

@@ -1,0 +1,37 @@
+//! `coracle`: the command that people type, and workflow tools.
+#![forbid(unsafe_code)]
+
+mod attach;
+mod command;
+mod config_check;
+mod doctor;
+mod document;
+mod exec;
+mod explain;
+mod images;
+mod log;
+#[cfg(feature = "manual")]
+mod manual;
+mod store;
+mod verify;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// Commands of the launcher, which a plugin line of an older installation looks for in this program.
+const OF_THE_LAUNCHER: [&str; 3] = ["prepare", "facts", "epilog"];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(first) if OF_THE_LAUNCHER.iter().any(|command| first == *command) => {
+            let program = coracle_launcher::place::launcher();
+            let error = Command::new(&program).arg(first).args(arguments).exec();
+            eprintln!("coracle: {}: {error}", program.display());
+            ExitCode::FAILURE
+        }
+        #[cfg(feature = "manual")]
+        Some(first) if first == "manual" => manual::main(arguments),
+        _ => command::main(),
+    }
+}

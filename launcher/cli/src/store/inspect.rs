@@ -1,0 +1,35 @@
+//! Contents and signers of a copy that is going to be kept. Its bytes are its user's: `coracle-verify` parses them.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use coracle::report::Refusal;
+use coracle_launcher::children::verify::{self, Need};
+
+/// Time limit for the tables of an image: gigabytes of metadata are refused for their size.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Time limit for the first bytes of a file.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+
+/// Refuses a file whose first bytes are not those of an image.
+pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
+    verify::look_at_format(name, image, FIRST_LOOK)
+}
+
+/// Contents of an image, in words.
+pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {
+    verify::look_at_structure(name, image, PATIENCE)
+}
+
+/// The keys with which all of an image is signed, as far as the site has them. An image that was changed after it was
+/// signed is refused.
+pub fn signers(name: &str, image: &File, length: u64, need: Need) -> Result<Vec<String>, Refusal> {
+    let keys = verify::site_keys(Path::new(verify::KEYS))?;
+    if keys.is_empty() && need == Need::WhoeverSigned {
+        return Ok(Vec::new());
+    }
+    let found = verify::look(None, None, name, (image, length), Some((&keys, need)), false, verify::patience(length))?;
+    Ok(found.signers.into_iter().map(|signer| signer.key).collect())
+}

@@ -1,0 +1,205 @@
+//! Images that the kernel does not read itself: squashfuse_ll does, as the user, and the kernel asks it (fuse(4)).
+//!
+//! Root makes the mount and gives the other end of it to squashfuse_ll, which gets nothing else but the image. It ends by
+//! itself when the last namespace with the mount does: reading its end then says ENODEV. It is a process of the user's in
+//! the node's own namespace, so its program is a copy that the user may not read: the kernel lets nobody but root look into
+//! such a process or trace it (execve(2), PR_SET_DUMPABLE(2const)).
+//!
+//! A user can still stop it, and who waits for an answer of it then cannot even be killed. So a process of root's, its
+//! parent, guards it: see [`guard`].
+//!
+//! In a user namespace of the user's own, all of this is the user's: there the guard only kills squashfuse_ll while the
+//! container is built, which ends the connection unless the user wants it to hang.
+#![forbid(unsafe_code)]
+
+mod guard;
+mod program;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::plan::Owners;
+use coracle::report::{Kind, Refusal};
+use coracle::request::step_name;
+use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Received};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag};
+use nix::sys::resource::Resource;
+use nix::sys::wait::WaitStatus;
+
+use guard::{Guard, Verdict};
+use program::Executable;
+pub use program::Program;
+
+/// Its name, in process lists and mount tables.
+const NAME: &str = "squashfuse_ll";
+/// Time limit for the guard to say what has become of the mount, behind the deadline.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// The slurmstepd of a step. It is in the control groups of its job by the time of the mount.
+#[derive(Debug, Clone, Copy)]
+pub struct Slurmstepd {
+    /// Its process id.
+    pub pid: u32,
+    /// The step's number in its job.
+    pub step: u32,
+}
+
+impl Program {
+    /// Starts it for the image that the user calls `name`, whose files are to show these owners, and answers the mount,
+    /// which belongs to no namespace yet.
+    ///
+    /// When `deadline` comes before [`Watch::finish`], the mount is broken and the process killed.
+    pub fn mount(
+        &self,
+        name: &str,
+        image: &File,
+        offset: u64,
+        (identity, owners): (&Identity, Owners),
+        deadline: Instant,
+    ) -> Result<(OwnedFd, Watch), Refusal> {
+        let system = |error: sys::Error| {
+            let refusal = Refusal::system(name, &error);
+            match error.errno() {
+                Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+                    refusal.hint("the kernel of this node has no FUSE: modprobe fuse")
+                }
+                Errno::EACCES => refusal.hint("the site's admin decides who may use /dev/fuse; usually everybody may"),
+                _ => refusal,
+            }
+        };
+        let executable = self.executable().map_err(system)?;
+        let made = match owners {
+            Owners::RootIsUser => FuseDevice::open_as_root(NAME),
+            _ => FuseDevice::open().and_then(|device| device.mount(identity, NAME).map(|tree| (device, tree))),
+        };
+        let (device, tree) = made.map_err(system)?;
+        let shown = (owners == Owners::AllAreUsers).then_some(identity);
+        let held = tree.try_clone().map_err(|cause| system(sys::Error::from_io("dup(the image's mount)", &cause)))?;
+        let control = self.is_roots().then(|| FuseControl::of(&tree)).transpose().map_err(system)?;
+        // One that has died meanwhile is one that is gone.
+        let daemon = self.daemon.and_then(|daemon| sys::process_handle(daemon.pid).ok());
+        let (ours, theirs) = Channel::pair().map_err(system)?;
+        let guard = |forked: &Forked| {
+            let serve =
+                |forked: &Forked| match self.serve(forked, &executable, &device, (image, offset), identity, shown) {
+                    Ok(never) => match never {},
+                    Err(_) => 127,
+                };
+            // The mount itself must not stay open here, nor its other end but in the process that serves it.
+            let mut kept = vec![theirs.as_fd()];
+            kept.extend(control.iter().flat_map(FuseControl::descriptors));
+            kept.extend(daemon.as_ref().map(AsFd::as_fd));
+            let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
+            let all = [&kept[..], &its].concat();
+            let server = sys::close_others(forked, &all).and_then(|()| sys::fork_alone(serve));
+            let Ok(server) = server else { return 1 };
+            if sys::close_others(forked, &kept).is_err() || detach().is_err() {
+                return 1;
+            }
+            Guard::new(server, control.as_ref(), daemon.as_ref(), self.daemon, identity.uid).stand(&theirs, deadline);
+            0
+        };
+        // Whoever becomes another program must have no child that it does not know; slurmstepd has none of this anyway.
+        let between = sys::fork(|| u8::from(sys::fork_alone(guard).map(Child::release).is_err())).map_err(system)?;
+        match between.wait().map_err(system)? {
+            WaitStatus::Exited(_, 0) => Ok((tree, Watch { channel: ours, deadline, _tree: held })),
+            _ => Err(system(sys::Error::new("fork()", Errno::EAGAIN))),
+        }
+    }
+
+    /// Becomes squashfuse_ll, which shows all files as those of the user `shown`. It has the user's rights and no more, an empty environment, and of our descriptors only
+    /// the image and its end of the mount.
+    fn serve(
+        &self,
+        forked: &Forked,
+        executable: &Executable<'_>,
+        device: &FuseDevice,
+        (image, offset): (&File, u64),
+        identity: &Identity,
+        shown: Option<&Identity>,
+    ) -> sys::Result<std::convert::Infallible> {
+        let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
+        let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
+        sys::close_others(forked, &its)?;
+        detach()?;
+        // What the step is sent is for its tasks, which may still want to read the image while they end. libfuse
+        // leaves the choice to ignore a signal alone.
+        sys::ignore_signals()?;
+        sys::limit(&[(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0)])?;
+        // From its first moment as the user's process: it counts for the step, and ends with it, even if it is stopped.
+        if let Some(daemon) = self.daemon {
+            sys::Cgroups::of(daemon.pid)?.enter_step(&step_name(daemon.step))?;
+        }
+        sys::drop_capabilities()?;
+        sys::become_user(identity)?;
+        sys::set_no_new_privileges()?;
+        for fd in [device.as_fd(), image.as_fd()] {
+            nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))
+                .map_err(|errno| failed("fcntl(F_SETFD)", errno))?;
+        }
+        let text = |text: String| CString::new(text).map_err(|_| failed("execve()", Errno::EINVAL));
+        let owner = shown.map(|user| format!(",uid={},gid={}", user.uid, user.gid)).unwrap_or_default();
+        let arguments = [
+            text(NAME.to_owned())?,
+            text("-f".to_owned())?,
+            text(format!("-ooffset={offset}{owner}"))?,
+            // The user's path may lead elsewhere by now; this is the file that was judged.
+            text(format!("/proc/self/fd/{}", image.as_raw_fd()))?,
+            // libfuse takes this for a mount that has been made (mount.fuse3(8)).
+            text(format!("/dev/fd/{}", device.as_fd().as_raw_fd()))?,
+        ];
+        executable.become_it(&arguments)
+    }
+}
+
+/// Leaves the session and the directory of whoever has started this process, and its streams: a pipe ends when the
+/// last process that holds it does.
+fn detach() -> sys::Result<()> {
+    let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|cause| sys::Error::from_io("open(\"/dev/null\")", &cause))?;
+    nix::unistd::dup2_stdin(&null)
+        .and_then(|()| nix::unistd::dup2_stdout(&null))
+        .and_then(|()| nix::unistd::dup2_stderr(&null))
+        .map_err(|errno| failed("dup2(/dev/null)", errno))?;
+    nix::unistd::setsid().map_err(|errno| failed("setsid()", errno))?;
+    nix::unistd::chdir("/").map_err(|errno| failed("chdir(\"/\")", errno))
+}
+
+/// The line to the guard, for the time in which root depends on the user's process.
+#[derive(Debug)]
+pub struct Watch {
+    channel: Channel,
+    /// When the guard breaks the mount of a container that is not built.
+    deadline: Instant,
+    /// The mount, which must not end before it is known why its use did.
+    _tree: OwnedFd,
+}
+
+impl Watch {
+    /// Ends the watch: `result` is what came of the work that needed the mount of the image `name`. If the mount was
+    /// broken meanwhile, that is the reason of whatever went wrong, and nothing may run in it.
+    pub fn finish<T>(self, name: &str, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        let word = if result.is_ok() { guard::BUILT } else { guard::FAILED };
+        // A guard that has spoken already does not listen any more.
+        let _ = self.channel.send(&[word], &[], self.deadline + LAST_WORD);
+        let verdict = match self.channel.receive(self.deadline + LAST_WORD) {
+            Ok(Received::Packet(packet)) => packet.data.first().copied().and_then(Verdict::of),
+            Ok(Received::Closed) | Err(_) => None,
+        };
+        match (verdict, result) {
+            (Some(Verdict::Fine), result) => result,
+            (Some(Verdict::Late), _) => {
+                Err(Refusal::new(Kind::Timeout, name, format!("{NAME}, which reads it as you, did not answer in time")))
+            }
+            (Some(Verdict::Gone), _) => {
+                Err(Refusal::new(Kind::ImageFormat, name, format!("{NAME}, which reads it as you, has ended"))
+                    .hint("is it damaged, or compressed in a way that this squashfuse_ll does not know? try: squashfuse_ll -f IMAGE FOLDER"))
+            }
+            (None, _) => Err(Refusal::new(Kind::Internal, name, format!("the process that guards {NAME} has died"))),
+        }
+    }
+}

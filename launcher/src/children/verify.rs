@@ -1,0 +1,285 @@
+//! Questions about the bytes of an image, which `coracle-verify` answers.
+//!
+//! That program is started for each question. It parses the image and the keys in a child process of its own, which has
+//! no rights and may do nothing but compute.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use coracle::report::{Kind, Refusal, clean};
+use coracle::request::Digest;
+use coracle::sys::{self, Cgroups, Channel, Identity, Received};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::ask;
+use crate::config;
+use crate::place;
+
+/// The keys that the site accepts: files whose names end in .asc, .gpg or .pem. `make install` sets `CORACLE_KEYS` for
+/// another SYSCONFDIR than /etc.
+pub const KEYS: &str = match option_env!("CORACLE_KEYS") {
+    Some(path) => path,
+    None => "/etc/coracle/keys",
+};
+/// Time limit for starting and reading keys.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The slowest file system and processor that an image is read from, in bytes a second.
+const SLOWEST: u64 = 10 << 20;
+/// Time that the program has, beyond the limit of its own child process, to say that this was reached.
+const GRACE: Duration = Duration::from_secs(5);
+/// The most bytes of an account of an image's structure.
+const MAX_STRUCTURE: usize = 64 * 1024;
+
+/// A file with keys, by the name that messages have for it.
+#[derive(Debug)]
+pub struct KeyFile {
+    /// The path.
+    pub path: PathBuf,
+    /// Open for reading, at its start.
+    pub file: File,
+}
+
+/// Weight of a missing signature by a known key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Need {
+    /// It is refused.
+    Signed,
+    /// It has no signers; what contradicts its signatures is refused all the same.
+    WhoeverSigned,
+}
+
+/// Signer of an image. Prints as the policy names keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Signer {
+    /// The key: an OpenPGP fingerprint in upper-case hexadecimal digits, or `SHA256:` and a base64 of a PEM key, as
+    /// `ssh-keygen -l` prints it and Apptainer puts it into its signatures.
+    pub key: String,
+    /// The user whom an OpenPGP key names: the word of the key's maker, checked by nobody.
+    pub name: Option<String>,
+}
+
+impl std::fmt::Display for Signer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.key)
+    }
+}
+
+/// Findings about an image.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Signers of all of it: at least one, if that was asked.
+    pub signers: Vec<Signer>,
+    /// The SHA-256 of the whole file, if that was asked.
+    pub digest: Option<Digest>,
+}
+
+/// Question to `coracle-verify`. The image and the files with keys follow it, one message each.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// Name of the image in messages.
+    pub object: String,
+    /// Length of the image, in bytes.
+    pub length: u64,
+    /// User whom the child process becomes, if not one without rights: uid, gid and groups.
+    pub user: Option<(u32, u32, Vec<u32>)>,
+    /// Time limit in milliseconds.
+    pub milliseconds: u64,
+    /// Names of the files with keys.
+    pub keys: Vec<String>,
+    /// Part of the image that is looked at.
+    pub look: Look,
+}
+
+/// Part of an image that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Look {
+    /// Its first bytes: they are those of an image.
+    Format,
+    /// All metadata of its file systems.
+    Structure,
+    /// Its signatures by one of the keys, if `need` says so, and its digest.
+    Signatures {
+        /// Weight of a missing signature; nothing, if no signature is looked at.
+        need: Option<Need>,
+        /// True if the SHA-256 of the file is asked for.
+        digest: bool,
+    },
+}
+
+/// Answer of `coracle-verify`, and of its child process.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Signers of all of the image.
+    pub signers: Vec<Signer>,
+    /// Its digest, as it is printed.
+    pub digest: Option<String>,
+    /// Its file systems, in words.
+    pub structure: Option<String>,
+}
+
+impl Reply {
+    /// Checks the words of a process that may have been taken over; nothing, if they make no sense.
+    pub fn checked(self) -> Option<Self> {
+        let known = |character: char| character.is_ascii_alphanumeric() || ":+/".contains(character);
+        let key = |signer: &Signer| !signer.key.is_empty() && signer.key.chars().all(known);
+        let digest = |text: &String| Digest::parse(OsStr::new(text)).is_ok_and(|digest| digest.to_string() == *text);
+        let sound = self.signers.iter().all(key)
+            && self.digest.as_ref().is_none_or(digest)
+            && self.structure.as_ref().is_none_or(|text| text.len() <= MAX_STRUCTURE);
+        let name = |signer: Signer| Signer {
+            name: signer.name.map(|name| clean(&name)).filter(|name| !name.is_empty()),
+            ..signer
+        };
+        sound.then(|| Self {
+            signers: self.signers.into_iter().map(name).collect(),
+            structure: self.structure.map(|text| clean(&text)),
+            ..self
+        })
+    }
+}
+
+/// Time limit for looking at an image of `length` bytes, when nobody waits for it.
+pub fn patience(length: u64) -> Duration {
+    PATIENCE + Duration::from_secs(length / SLOWEST)
+}
+
+/// Finds the signers of `image` with one of `keys`, if there are such to be asked for, and its digest, if `digest`.
+///
+/// `image` has `length` bytes. `object` is the user's name for it. Root's child process becomes `as_user`, or a user without rights.
+pub fn look(
+    as_user: Option<&Identity>,
+    groups: Option<&Cgroups>,
+    object: &str,
+    (image, length): (&File, u64),
+    asked: Option<(&[KeyFile], Need)>,
+    digest: bool,
+    limit: Duration,
+) -> Result<Found, Refusal> {
+    let (keys, need) = asked.map_or((&[][..], None), |(keys, need)| (keys, Some(need)));
+    let question = Question {
+        object: object.to_owned(),
+        length,
+        user: as_user.map(|user| (user.uid, user.gid, user.groups.clone())),
+        milliseconds: milliseconds(limit),
+        keys: keys.iter().map(|key| key.path.display().to_string()).collect(),
+        look: Look::Signatures { need, digest },
+    };
+    let reply = ask(&question, groups, image, keys, limit)?;
+    let digest = reply.digest.map(|text| Digest::parse(OsStr::new(&text))).transpose();
+    Ok(Found { signers: reply.signers, digest: digest.map_err(|_| ask::garbled(object))? })
+}
+
+/// Checks that the first bytes of a file are those of an image, within `limit`.
+pub fn look_at_format(object: &str, image: &File, limit: Duration) -> Result<(), Refusal> {
+    look_at(Look::Format, object, image, limit).map(drop)
+}
+
+/// Looks at all metadata of an image, and answers its file systems in words.
+pub fn look_at_structure(object: &str, image: &File, limit: Duration) -> Result<String, Refusal> {
+    look_at(Look::Structure, object, image, limit)?.structure.ok_or_else(|| ask::garbled(object))
+}
+
+fn look_at(look: Look, object: &str, image: &File, limit: Duration) -> Result<Reply, Refusal> {
+    let (object, milliseconds) = (object.to_owned(), milliseconds(limit));
+    let question = Question { object, length: 0, user: None, milliseconds, keys: Vec::new(), look };
+    ask(&question, None, image, &[], limit)
+}
+
+fn milliseconds(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A child process that ends, and is waited for, with its owner.
+struct Verifier(Child);
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(
+    question: &Question,
+    groups: Option<&Cgroups>,
+    image: &File,
+    keys: &[KeyFile],
+    limit: Duration,
+) -> Result<Reply, Refusal> {
+    let object = question.object.as_str();
+    let system = |error: sys::Error| Refusal::system(object, &error);
+    let deadline = Instant::now() + limit + GRACE;
+    let (channel, theirs) = Channel::pair().map_err(system)?;
+    let program = place::verifier();
+    let started =
+        Command::new(&program).env_clear().current_dir("/").stdin(theirs.into_stdio()).stdout(Stdio::null()).spawn();
+    let child = Verifier(started.map_err(|error| {
+        Refusal::new(Kind::System, program.display().to_string(), error.to_string())
+            .hint("it is installed with coracle: make install")
+    })?);
+    // Its own child process, which does the work, is in the same groups.
+    groups.map_or(Ok(()), |groups| groups.put_into_job(child.0.id())).map_err(system)?;
+    let text = serde_json::to_vec(question).map_err(|_| ask::garbled(object))?;
+    let died = |_| Refusal::new(Kind::Internal, object, "the process that looks at it has died");
+    channel.send(&text, &[image.as_fd()], deadline).map_err(died)?;
+    for key in keys {
+        channel.send(b"key", &[key.file.as_fd()], deadline).map_err(died)?;
+    }
+    match channel.receive(deadline) {
+        Ok(Received::Packet(packet)) => ask::from_bytes(&packet.data, object),
+        Ok(Received::Closed) => Err(died(sys::Error::new("recvmsg()", Errno::EPIPE))),
+        Err(error) if error.errno() == Errno::ETIMEDOUT => {
+            Err(Refusal::new(Kind::Timeout, object, format!("took longer than {} s", limit.as_secs_f64())))
+        }
+        Err(error) => Err(system(error)),
+    }
+}
+
+/// The site's keys; none, if there is no such folder. All of it must be root's alone.
+pub fn site_keys(folder: &Path) -> Result<Vec<KeyFile>, Refusal> {
+    let failed =
+        |cause: io::Error| Refusal::new(Kind::Config, folder.display().to_string(), format!("cannot be read: {cause}"));
+    let entries = match folder.read_dir() {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|end| ["asc", "gpg", "pem"].iter().any(|known| end == *known)) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    // This looks at the folder, too, and at those above it.
+    let open = |path: PathBuf| Ok(KeyFile { file: config::open_trusted(&path)?, path });
+    paths.into_iter().map(open).collect::<Result<_, config::Error>>().map_err(Refusal::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_none() {
+        let key = "A".repeat(40);
+        let signer = |key: &str, name: &str| Signer { key: key.to_owned(), name: Some(name.to_owned()) };
+        let reply = |signer: Signer| Reply { signers: vec![signer], ..Reply::default() };
+        assert_eq!(reply(signer(&key, "Some Body")).checked(), Some(reply(signer(&key, "Some Body"))));
+        let cleaned = reply(signer(&key, "\x1b[2J")).checked().unwrap();
+        assert!(!cleaned.signers[0].name.as_ref().unwrap().contains('\x1b'));
+        for wrong in ["", "A\x1b", "A B", "A;"] {
+            assert_eq!(reply(signer(wrong, "n")).checked(), None, "{wrong:?}");
+        }
+        for wrong in ["x", "sha256:1", "SHA256:", ""] {
+            assert_eq!(Reply { digest: Some(wrong.to_owned()), ..Reply::default() }.checked(), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `mpi:` of coracle.yaml: libraries of the host that may stand in for an image's.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::values::{Absolute, Target};
+use coracle::report::Refusal;
+use coracle::request::{self, Mpi};
+
+/// Profiles by name, in the order of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profiles(pub Vec<(Mpi, Profile)>);
+
+/// One MPI of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its libraries: what programs are linked with.
+    pub libraries: Libraries,
+    /// Libraries that these need and every image gets with them, whatever it has itself.
+    #[serde(default)]
+    pub dependencies: Vec<Absolute>,
+    /// Folders with what they open by path: components and configuration.
+    #[serde(default)]
+    pub folders: Vec<Folder>,
+    /// Variables that are set with it.
+    #[serde(default)]
+    env: Vec<Assignment>,
+}
+
+impl Profiles {
+    /// The profile of that name.
+    pub fn get(&self, name: &str) -> Option<&Profile> {
+        self.0.iter().find(|(known, _)| known.word() == name).map(|(_, profile)| profile)
+    }
+
+    /// Their names, for whoever has to choose.
+    pub fn names(&self) -> String {
+        self.0.iter().map(|(name, _)| name.word()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Profile {
+    /// Its libraries, and then their dependencies.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.libraries.0.iter().chain(&self.dependencies).map(|file| file.0.as_path())
+    }
+
+    /// Its variables.
+    pub fn env(&self) -> impl Iterator<Item = request::Variable> {
+        self.env.iter().map(|one| one.0.clone())
+    }
+}
+
+impl<'de> Deserialize<'de> for Profiles {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Named;
+
+        impl<'de> Visitor<'de> for Named {
+            type Value = Profiles;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("names, each with the keys libraries, dependencies, folders and env")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Profiles, A::Error> {
+                let mut profiles = Profiles::default();
+                while let Some(text) = map.next_key::<String>()? {
+                    let name =
+                        Mpi::parse(text.as_ref()).ok().filter(|name| ![Mpi::NONE, Mpi::AUTO].contains(&name.word()));
+                    let Some(name) = name else {
+                        return Err(de::Error::custom(format!("`{text}` cannot be the name of a profile")));
+                    };
+                    if profiles.get(name.word()).is_some() {
+                        return Err(de::Error::custom(format!("`{text}` stands there twice")));
+                    }
+                    profiles.0.push((name, map.next_value()?));
+                }
+                Ok(profiles)
+            }
+        }
+
+        deserializer.deserialize_map(Named)
+    }
+}
+
+/// At least one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Absolute>")]
+pub struct Libraries(pub Vec<Absolute>);
+
+impl TryFrom<Vec<Absolute>> for Libraries {
+    type Error = String;
+    fn try_from(files: Vec<Absolute>) -> Result<Self, String> {
+        if files.is_empty() { Err("`libraries` names none".into()) } else { Ok(Self(files)) }
+    }
+}
+
+/// A folder of the host, and where it appears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Path on the host.
+    pub source: Absolute,
+    target: Option<Target>,
+}
+
+impl Folder {
+    /// Path inside; the same one if not said.
+    pub fn target(&self) -> &Path {
+        self.target.as_ref().map_or(&self.source.0, |target| &target.0)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Elsewhere {
+    source: Absolute,
+    target: Option<Target>,
+}
+
+impl<'de> Deserialize<'de> for Folder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A derived untagged enum would forget which key was wrong.
+        struct PathOrKeys;
+
+        impl<'de> Visitor<'de> for PathOrKeys {
+            type Value = Folder;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an absolute path, or the keys source and target")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Folder, E> {
+                // Where it is, it has to appear: the same rules as for a target.
+                let target = Target::try_from(Path::new(path).to_owned()).map_err(E::custom)?;
+                Ok(Folder { source: Absolute(target.0), target: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Folder, A::Error> {
+                let Elsewhere { source, target } = Elsewhere::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Folder { source, target })
+            }
+        }
+
+        deserializer.deserialize_any(PathOrKeys)
+    }
+}
+
+/// `NAME=VALUE`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Assignment(request::Variable);
+
+impl TryFrom<String> for Assignment {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match request::Variable::parse(text.as_ref()) {
+            Ok(variable @ request::Variable::Set(..)) => Ok(Self(variable)),
+            Ok(_) => Err(format!("{text:?} is not NAME=VALUE")),
+            Err(error) => Err(format!("{text:?}: {}", Refusal::from(error).cause)),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Rules: what coracle.yaml says for everybody, or for one partition, account, QOS, user or group.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::values::SiteValue;
+use super::{Absolute, Config, Directories, UserImages};
+use coracle::options::{Id, OPTIONS, RawOptions, Spec};
+use coracle::report::Refusal;
+use coracle::request::{self, Choice, Request, Size};
+
+/// Rule of one scope; a key that it leaves open is for a wider scope to decide.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The image of steps that ask for none.
+    pub default_image: Option<DefaultImage>,
+    /// True if nothing may run outside of a container.
+    pub required: Option<YesNo>,
+    /// Reader of images that no rule of `image_paths` covers.
+    pub user_images: Option<UserImages>,
+    /// Policy on directories as images.
+    pub directories: Option<Directories>,
+    /// The digests that an image may have.
+    pub digests: Option<Allowed<Digest>>,
+    /// The signers of whom one must have signed.
+    pub signers: Option<Allowed<Fingerprint>>,
+    /// The longest that an image file may be.
+    pub max_image_size: Option<MaxSize>,
+    /// The folders that users may bind from.
+    pub bind_allow: Option<Allowed<Absolute>>,
+    /// The folders that containers do not show.
+    pub bind_deny: Option<Folders>,
+    /// The options that users may use.
+    pub user_options: Option<Allowed<OptionKey>>,
+}
+
+impl Config {
+    /// Rule of the top level.
+    pub fn top(&self) -> Rule {
+        Rule {
+            default_image: self.default_image.clone(),
+            required: self.required,
+            user_images: self.user_images,
+            directories: self.directories,
+            digests: self.digests.clone(),
+            signers: self.signers.clone(),
+            max_image_size: self.max_image_size,
+            bind_allow: self.bind_allow.clone(),
+            bind_deny: self.bind_deny.clone(),
+            user_options: self.user_options.clone(),
+        }
+    }
+
+    /// True if the rule of any scope has something.
+    pub fn any_rule(&self, has: impl Fn(&Rule) -> bool) -> bool {
+        let scopes = [&self.partitions, &self.accounts, &self.qos, &self.users, &self.groups];
+        has(&self.top()) || scopes.iter().flat_map(|scope| &scope.0).any(|(_, rule)| has(rule))
+    }
+}
+
+/// Rules by name, in the order of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope(pub Vec<(String, Rule)>);
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Rules;
+
+        impl<'de> Visitor<'de> for Rules {
+            type Value = Scope;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("names, each with the keys of its rule")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scope, A::Error> {
+                let (mut rules, mut known) = (Vec::new(), HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if name.is_empty() {
+                        return Err(de::Error::custom("a name is empty"));
+                    }
+                    if !known.insert(name.clone()) {
+                        return Err(de::Error::custom(format!("`{name}` stands there twice")));
+                    }
+                    rules.push((name, map.next_value()?));
+                }
+                Ok(Scope(rules))
+            }
+        }
+
+        deserializer.deserialize_map(Rules)
+    }
+}
+
+/// A list of what is allowed; `any` lifts what a wider scope has listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed<T> {
+    /// Everything.
+    Any,
+    /// These and nothing else.
+    Only(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Allowed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrList<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOrList<T> {
+            type Value = Allowed<T>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("any, or a list")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Allowed<T>, E> {
+                match word {
+                    "any" => Ok(Allowed::Any),
+                    _ => Err(E::custom(format!("any or a list is expected, not {word:?}"))),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Allowed<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    items.push(item);
+                }
+                Ok(Allowed::Only(items))
+            }
+        }
+
+        deserializer.deserialize_any(WordOrList(PhantomData))
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Allowed<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => out.write_str("any"),
+            Self::Only(list) => write_list(out, list),
+        }
+    }
+}
+
+/// `[a, b]`
+fn write_list<T: fmt::Display>(out: &mut fmt::Formatter<'_>, list: &[T]) -> fmt::Result {
+    let items: Vec<String> = list.iter().map(T::to_string).collect();
+    write!(out, "[{}]", items.join(", "))
+}
+
+/// Folders of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Folders(pub Vec<Absolute>);
+
+impl fmt::Display for Folders {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(out, &self.0)
+    }
+}
+
+/// The image of steps that ask for none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DefaultImage {
+    /// They run on the node.
+    None,
+    /// The image, as somebody would give it to `--container`.
+    Image(Box<Request>),
+}
+
+impl TryFrom<String> for DefaultImage {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text != "none" && !text.starts_with('/') {
+            return Err(format!("`default_image` is none or an absolute path, not {text:?}"));
+        }
+        match Request::parse(&RawOptions::default(), text.as_ref(), Path::new("/")) {
+            Ok(Choice::Host) => Ok(Self::None),
+            Ok(Choice::Container(request)) => Ok(Self::Image(request)),
+            Err(error) => Err(format!("`default_image` {text:?}: {}", Refusal::from(error).cause)),
+        }
+    }
+}
+
+impl fmt::Display for DefaultImage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => out.write_str("none"),
+            Self::Image(request) => request.what.fmt(out),
+        }
+    }
+}
+
+/// `yes` or `no`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SiteValue")]
+pub struct YesNo(pub bool);
+
+impl TryFrom<SiteValue> for YesNo {
+    type Error = String;
+    fn try_from(value: SiteValue) -> Result<Self, String> {
+        value.answer().map(Self).ok_or_else(|| "`required` is yes or no".into())
+    }
+}
+
+impl fmt::Display for YesNo {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.0 { "yes" } else { "no" })
+    }
+}
+
+/// An image file's SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Digest(pub request::Digest);
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let digest = request::Digest::parse(text.as_ref());
+        digest.map(Self).map_err(|error| format!("{text:?}: {}", Refusal::from(error).cause))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// Who signs: the fingerprint of an OpenPGP key (RFC 4880 section 12.2, RFC 9580 section 5.5.4) in upper-case hex, or
+/// `SHA256:` and the digest of a PEM key as Apptainer prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Fingerprint(pub String);
+
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("SHA256:") {
+            let digest = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte));
+            return match digest && (43..=64).contains(&rest.len()) {
+                true => Ok(Self(text)),
+                false => Err(format!("{text:?} is no SHA256: fingerprint")),
+            };
+        }
+        // As gpg prints it, in groups of four.
+        let digits: String = text.chars().filter(|letter| *letter != ' ').collect::<String>().to_ascii_uppercase();
+        let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match hex && [40, 64].contains(&digits.len()) {
+            true => Ok(Self(digits)),
+            false => Err(format!("{text:?} is no fingerprint: 40 or 64 hex digits, or SHA256:… of a PEM key")),
+        }
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// The longest that an image file may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum MaxSize {
+    /// As long as it likes: `any`.
+    Any,
+    /// So many bytes.
+    Bytes(Size),
+}
+
+impl TryFrom<String> for MaxSize {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        let size = Size::parse(text.as_ref()).map(Self::Bytes);
+        size.map_err(|error| format!("`max_image_size` {text:?}: {}", Refusal::from(error).cause))
+    }
+}
+
+impl fmt::Display for MaxSize {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => out.write_str("any"),
+            Self::Bytes(size) => write!(out, "{} bytes", size.0),
+        }
+    }
+}
+
+/// An option of users', by its name without `container-`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct OptionKey(pub Id);
+
+impl TryFrom<String> for OptionKey {
+    type Error = String;
+    fn try_from(word: String) -> Result<Self, String> {
+        let spec = OPTIONS.iter().find(|spec| spec.key == word);
+        spec.map(|spec| Self(spec.id)).ok_or_else(|| format!("unknown option `{word}`"))
+    }
+}
+
+impl fmt::Display for OptionKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(Spec::of(self.0).map_or("", |spec| spec.key))
+    }
+}

@@ -1,0 +1,119 @@
+//! Files that nobody but root can have written.
+#![forbid(unsafe_code)]
+
+use nix::libc;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::Error;
+
+/// The longest file of settings that is read, in bytes.
+pub(super) const MAX_LEN: u64 = 1 << 20;
+
+/// Reads a file of at most `limit` bytes that nobody but root can have written.
+pub fn read_trusted(path: &Path, limit: u64) -> Result<String, Error> {
+    whole(path, open_trusted(path)?, limit)
+}
+
+/// Reads a file whoever has written it.
+pub(super) fn text(path: &Path) -> Result<String, Error> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?, MAX_LEN)
+}
+
+/// Checks that nobody but root can have written a file.
+pub fn trust(path: &Path) -> Result<(), Error> {
+    open_trusted(path).map(drop)
+}
+
+/// Refuses a directory in which others than root can put files, or above which they can.
+pub fn trust_folder(path: &Path) -> Result<(), Error> {
+    on_trusted_way(path)?;
+    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    trusted(path, &found, found.is_dir(), "a directory")
+}
+
+fn whole(path: &Path, file: File, limit: u64) -> Result<String, Error> {
+    let mut text = String::new();
+    let length = file.take(limit + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    if length as u64 > limit {
+        return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {limit} bytes") });
+    }
+    Ok(text)
+}
+
+/// Opens a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
+/// is writable by nobody else, and is no symbolic link.
+///
+/// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
+pub fn open_trusted(path: &Path) -> Result<File, Error> {
+    on_trusted_way(path)?;
+    let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+    trusted(path, &found, found.is_file(), "a regular file")?;
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|cause| Error::Read(path.to_owned(), cause))
+}
+
+/// Opens a file of root's for appending to it, and makes it if it is not there (mode 0640); folders are not made. What
+/// [`open_trusted`] wants of file and folders is wanted here, and that the file has no other name: it could be one of
+/// root's files elsewhere.
+///
+/// It can be read, too.
+pub fn append_trusted(path: &Path) -> Result<File, Error> {
+    let write = |cause| Error::Write(path.to_owned(), cause);
+    on_trusted_way(path).map_err(|error| match error {
+        Error::Read(_, cause) => write(cause),
+        untrusted => untrusted,
+    })?;
+    let file = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|cause| match path.symlink_metadata() {
+            Ok(found) => trusted(path, &found, found.is_file(), "a regular file").err().unwrap_or_else(|| write(cause)),
+            Err(_) => write(cause),
+        })?;
+    let found = file.metadata().map_err(write)?;
+    trusted(path, &found, found.is_file(), "a regular file")?;
+    match found.nlink() {
+        // None: it was moved away just now, and is still the file that was meant.
+        0 | 1 => Ok(file),
+        names => Err(Error::Untrusted { path: path.to_owned(), why: format!("has {names} names, and must have one") }),
+    }
+}
+
+/// Looks at each folder above `path`.
+fn on_trusted_way(path: &Path) -> Result<(), Error> {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
+        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+        trusted(folder, &found, found.is_dir(), "a folder")?;
+    }
+    Ok(())
+}
+
+fn trusted(path: &Path, found: &Metadata, right_type: bool, wanted: &str) -> Result<(), Error> {
+    let untrusted = |why| Err(Error::Untrusted { path: path.to_owned(), why });
+    if found.file_type().is_symlink() {
+        return untrusted(format!("a symbolic link where {wanted} is wanted"));
+    }
+    if !right_type {
+        return untrusted(format!("not {wanted}"));
+    }
+    if found.uid() != 0 {
+        return untrusted(format!("belongs to user {}, and must belong to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return untrusted(format!("writable by others than root (mode {:04o})", found.mode() & 0o7777));
+    }
+    Ok(())
+}

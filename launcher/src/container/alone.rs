@@ -1,0 +1,323 @@
+//! Request for a container outside of a job, by a person or a workflow tool.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Config};
+use crate::env::INSIDE;
+use crate::policy::Job;
+use coracle::options::{Id, RawOptions, Spec, note_of_variable};
+use coracle::report::{Kind, Refusal, clean};
+use coracle::request::{Bind, Binds, Choice, Request, What};
+use coracle::sys::Identity;
+use nix::unistd::AccessFlags;
+
+use crate::container::clock::Clock;
+use crate::container::grant::{Grants, Provision, Rules, Teller};
+use crate::container::stages::{Authority, Run};
+use crate::container::userns;
+use crate::container::variables;
+use crate::place;
+use crate::slurm;
+
+/// Request as it was typed.
+pub struct Order<'a> {
+    /// The options.
+    pub raw: RawOptions,
+    /// The image.
+    pub image: &'a OsStr,
+    /// The site's settings.
+    pub config: &'a Path,
+    /// For whom, if not for whoever typed it.
+    pub user: Option<&'a str>,
+}
+
+/// Variables with the binds that Apptainer's users always want.
+const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
+
+/// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
+pub fn fill(raw: &mut RawOptions) {
+    raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
+    let noted = std::env::var("SLURM_CORACLE_NOTED").unwrap_or_default();
+    for (name, _) in std::env::vars_os() {
+        // The command of the job has told of those that it had.
+        let name = name.to_str().filter(|name| !INSIDE.contains(name) && noted.split(',').all(|known| known != *name));
+        name.and_then(note_of_variable).into_iter().for_each(|note| eprintln!("coracle: note: {note}"));
+    }
+}
+
+/// Variables that stand for options of Apptainer's exec, run and shell (apptainer-exec(1)), without their prefix. Those of its
+/// cache, its logins, its builds and its messages are not here: without them a container is the same. So is it without
+/// what says that containers are to be as ours are anyway: NV, ROCM, USERNS, NO_EVAL.
+const OF_APPTAINER: [&str; 41] = [
+    "ADD_CAPS",
+    "ALLOW_SETUID",
+    "APP",
+    "APPLY_CGROUPS",
+    "BLKIO_WEIGHT",
+    "CLEANENV",
+    "COMPAT",
+    "CONTAIN",
+    "CONTAINALL",
+    "CPUS",
+    "CPUSET_CPUS",
+    "CWD",
+    "DNS",
+    "DROP_CAPS",
+    "ENV",
+    "ENV_FILE",
+    "FAKEROOT",
+    "FUSESPEC",
+    "HOME",
+    "HOSTNAME",
+    "IPC",
+    "KEEP_PRIVS",
+    "MEMORY",
+    "MOUNT",
+    "NETWORK",
+    "NO_HOME",
+    "NO_MOUNT",
+    "OVERLAY",
+    "OVERLAYIMAGE",
+    "PID",
+    "PIDS_LIMIT",
+    "PWD",
+    "SCRATCH",
+    "SCRATCHDIR",
+    "SECURITY",
+    "SHELL",
+    "UTS",
+    "WORKDIR",
+    "WRITABLE",
+    "WRITABLE_TMPFS",
+    "UNSHARE_NET",
+];
+
+/// The note about those of Apptainer's variables that would change a container and are not read here, if there are any.
+fn note_of_apptainer(variables: impl Iterator<Item = (OsString, OsString)>) -> Option<String> {
+    // As Go's strconv.ParseBool has it.
+    let says_no = |value: &OsStr| {
+        ["", "0", "f", "F", "false", "FALSE", "False"].iter().any(|word| value.as_bytes() == word.as_bytes())
+    };
+    let is_option = |name: &str| {
+        let rest = name.strip_prefix("APPTAINER_").or_else(|| name.strip_prefix("SINGULARITY_"));
+        rest.is_some_and(|rest| OF_APPTAINER.contains(&rest))
+    };
+    let set = variables.filter(|(_, value)| !says_no(value));
+    let mut names: Vec<String> =
+        set.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_option(name)).collect();
+    names.sort();
+    (!names.is_empty()).then(|| {
+        format!(
+            "not read: {}; of Apptainer's variables only APPTAINER_BIND, APPTAINER_BINDPATH and APPTAINERENV_NAME \
+             count, and the options of coracle exec --help",
+            names.join(", ")
+        )
+    })
+}
+
+/// Tells of Apptainer's variables that are not read.
+pub fn tell_of_apptainer() {
+    note_of_apptainer(std::env::vars_os())
+        .iter()
+        .for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
+}
+
+/// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
+/// target, the command line's counts.
+pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
+    let Some(spec) = Spec::of(Id::Bind) else { return };
+    for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
+        let Ok(known) = Binds::parse(raw.values(Id::Bind), directory) else { return };
+        if known.afresh {
+            return;
+        }
+        for item in Binds::items(&list) {
+            let target = Bind::parse(&item, directory).map(|bind| bind.target);
+            // What cannot be read is refused with all the others.
+            if !known.list.iter().any(|bind| target.as_ref() == Ok(&bind.target)) {
+                raw.take(spec, item);
+            }
+        }
+    }
+}
+
+impl Order<'_> {
+    /// Run to be done, and the directory for it.
+    pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
+        let config = load(self.config, whose(self.user)?.1)?;
+        self.with(config)
+    }
+
+    /// The same with settings that have been read.
+    pub fn with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
+        let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
+        let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
+            return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
+        };
+        let What::Image(image) = request.what else {
+            return Err(Refusal::new(Kind::Usage, "step", "only a job can join a step").hint("coracle exec --job JOB"));
+        };
+        let (identity, authority) = whose(self.user)?;
+        let used = request.settings.given();
+        let notes = request.settings.limit(config.writable_limit.0);
+        let settings = request.settings.or_site(&config.options.0);
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
+        let grants = Grants::find(slurmd.as_ref(), &environment, &Teller::Person);
+        // Parts of GPUs have nodes that are only read.
+        let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
+        let rules = Rules { open: &open, slurms: false };
+        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
+        let run = Run {
+            image,
+            named: variables::directories(&environment, &settings),
+            settings,
+            client: None,
+            helper: place::helper(),
+            files: Vec::new(),
+            environment,
+            config,
+            identity,
+            authority,
+            used,
+            // In a job or not: what it is, is not known here, and rules of jobs are for steps.
+            job: Job::none(),
+            known: None,
+            stored: None,
+            daemon: None,
+            mpi: None,
+            grants,
+            provision,
+            misfit: None,
+            notes,
+            server: None,
+            confinement: None,
+            explains: None,
+            clock: Clock::start(),
+        };
+        Ok((run, directory))
+    }
+}
+
+/// Gets somebody who is not root the rights that it takes to make a container, in a user namespace of his own. Files of
+/// others show no owner there, and what was opened before is in another mount namespace.
+pub fn empower(run: &Run) -> Result<(), Refusal> {
+    match run.authority {
+        Authority::Root => Ok(()),
+        Authority::Own => userns::enter(),
+    }
+}
+
+/// The site's settings, for whoever this process is.
+pub fn settings(path: &Path) -> Result<Config, Refusal> {
+    load(path, if nix::unistd::geteuid().is_root() { Authority::Root } else { Authority::Own })
+}
+
+/// The site's settings. Where they are kept from users, what concerns users is not in them.
+fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
+    match Config::load(path) {
+        Err(config::Error::Read(_, cause))
+            if authority == Authority::Own && cause.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Ok(Config::default())
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// The ids of `user`, or this process' own, and what it can do with them.
+pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let authority = if uid.is_root() { Authority::Root } else { Authority::Own };
+    let Some(name) = user else {
+        let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        return Ok((Identity { uid: uid.as_raw(), gid: gid.as_raw(), groups }, authority));
+    };
+    let unknown = || Refusal::new(Kind::Usage, name, "no such user");
+    let user = nix::unistd::User::from_name(name).ok().flatten();
+    if authority == Authority::Own {
+        return match user {
+            Some(user) if user.uid == uid => whose(None),
+            _ => Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else")),
+        };
+    }
+    let user = user.ok_or_else(unknown)?;
+    let text = CString::new(name).map_err(|_| unknown())?;
+    let groups = nix::unistd::getgrouplist(&text, user.gid).map_err(|_| unknown())?;
+    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, authority))
+}
+
+/// Sets HOME in the environment for a user whom root becomes, or who has none.
+pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
+    let Some(home) = home else { return };
+    if always {
+        run.environment.retain(|(name, _)| name != "HOME");
+    }
+    if !run.environment.iter().any(|(name, _)| name == "HOME") {
+        run.environment.push(("HOME".into(), home.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The binds that a command line and Apptainer's variables make.
+    fn binds(command_line: &str) -> Vec<OsString> {
+        let mut raw = RawOptions::default();
+        raw.take(Spec::of(Id::Bind).unwrap(), command_line.into());
+        fill_as_apptainer(&mut raw, Path::new("/d"), |name| match name {
+            "APPTAINER_BIND" => Some(r"/b:/c,/d\,x:/d".into()),
+            "SINGULARITY_BIND" => Some(r"/d\,x:/d,,/e:/f:ro,/g:/c".into()),
+            "APPTAINER_BINDPATH" => Some("".into()),
+            _ => None,
+        });
+        raw.values(Id::Bind).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn apptainers_variables_add_binds_once() {
+        assert_eq!(binds("/a,/b:/c"), ["/a,/b:/c", r"/d\,x:/d", "/e:/f:ro"]);
+    }
+
+    #[test]
+    fn what_apptainer_would_have_read_is_told() {
+        let note = |variables: &[(&str, &str)]| {
+            note_of_apptainer(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+        };
+        let all = [
+            ("APPTAINER_WRITABLE_TMPFS", "1"),
+            ("HOME", "/h"),
+            ("APPTAINER_CACHEDIR", "/c"),
+            ("SINGULARITY_PWD", "/d"),
+        ];
+        let said = note(&all).unwrap();
+        assert!(said.starts_with("not read: APPTAINER_WRITABLE_TMPFS, SINGULARITY_PWD; of Apptainer's"), "{said}");
+        for quiet in [
+            ("APPTAINER_CONTAINALL", "false"),
+            ("APPTAINER_HOME", ""),
+            ("APPTAINER_BIND", "/a"),
+            ("APPTAINERENV_HOME", "/a"),
+            ("APPTAINER_NAME", "x.sif"),
+            ("APPTAINER_CONTAINER", "/x.sif"),
+            ("SINGULARITY_ENVIRONMENT", "/e"),
+            ("APPTAINER_COMMAND", "exec"),
+            ("APPTAINER_TMPDIR", "/t"),
+            ("APPTAINER_NV", "1"),
+            ("APPTAINERX_HOME", "1"),
+        ] {
+            assert_eq!(note(&[quiet]), None, "{quiet:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_lines_bind_of_a_target_counts() {
+        assert_eq!(binds("/x:/f"), ["/x:/f", "/b:/c", r"/d\,x:/d"]);
+        assert_eq!(binds("none,/x"), ["none,/x"]);
+        assert_eq!(binds("/a:b"), ["/a:b"]);
+    }
+}

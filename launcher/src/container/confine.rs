@@ -1,0 +1,303 @@
+//! Which devices the tasks of a step may open: what Slurm has decided, and a rule of our own where it decides nothing.
+//!
+//! The rule is not the container's view: a user can bring a device node along, or find one in a folder of the node.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::devices::Node;
+use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule, Received};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// Time limit for the kernel to say what may be opened. It asks no driver.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for a child that has answered to be gone, and for its group to be empty.
+const PARTING: Duration = Duration::from_secs(1);
+/// More often than any job runs again beside its former self.
+const MAX_RUNS: u32 = 64;
+/// Number of tries for a group that another start has cleared away.
+const TRIES: u32 = 16;
+/// Time for which a task that cannot be moved is left alone.
+const AGAIN: Duration = Duration::from_millis(5);
+/// A group that lives as long as a question, below the one that Slurm keeps a step's tasks in.
+const PROBE: &str = "coracle_probe";
+
+/// Who decides about the devices of a step.
+#[derive(Debug)]
+pub struct Confinement {
+    /// Nothing where the node has no such groups.
+    groups: Option<DeviceGroups>,
+    /// Slurm has.
+    slurms: bool,
+    /// Name of a group of our own.
+    name: String,
+    /// The rule that we have made.
+    made: Option<Vec<DeviceRule>>,
+}
+
+impl Confinement {
+    /// Finds out who decides for the step whose slurmstepd is `daemon`, once that is in the groups that Slurm makes.
+    pub fn of(daemon: u32, job: u32, step: u32) -> sys::Result<Self> {
+        Self::by(DeviceGroups::of(daemon)?, sys::own_group(job, step))
+    }
+
+    /// The same in these groups, with a name for one of our own.
+    pub fn by(groups: Option<DeviceGroups>, name: String) -> sys::Result<Self> {
+        let slurms = match &groups {
+            // Slurm makes a group there for its rules alone.
+            Some(DeviceGroups { version: CgroupVersion::One, step, .. }) => !step.is_empty(),
+            // Here every step has groups. Those of a batch script have no rules beside the job's.
+            Some(DeviceGroups { version: CgroupVersion::Two, step, .. }) => {
+                let mut found = false;
+                for group in step {
+                    found = found || sys::has_device_rules(open(group)?)?;
+                }
+                found
+            }
+            None => false,
+        };
+        Ok(Self { groups, slurms, name, made: None })
+    }
+
+    /// Slurm decides (ConstrainDevices, cgroup.conf(5)).
+    pub fn is_slurms(&self) -> bool {
+        self.slurms
+    }
+
+    /// True if the node has control groups that can decide.
+    pub fn has_groups(&self) -> bool {
+        self.groups.is_some()
+    }
+
+    /// Which of these nodes the step's tasks may open for reading and writing, by the rules that hold for all of them.
+    /// No device is opened. A node that is another one by now may not.
+    pub fn accessible(&self, nodes: &[Node]) -> sys::Result<Vec<bool>> {
+        let (ours, theirs) = Channel::pair()?;
+        let deadline = Instant::now() + PATIENCE;
+        let ask = |entered: sys::Result<()>| {
+            let tell = |entered: sys::Result<()>| {
+                entered?;
+                let answers = nodes.iter().map(|node| u8::from(opens(node)));
+                // An empty message would be none.
+                theirs.send(&answers.chain([0]).collect::<Vec<u8>>(), &[], deadline)
+            };
+            u8::from(tell(entered).is_err())
+        };
+        // It is removed when the child is gone.
+        let (child, _leaf) = self.inside(&ask)?;
+        drop(theirs);
+        let received = ours.receive(deadline);
+        match &received {
+            // It has nothing left to do.
+            Ok(_) => _ = child.wait()?,
+            Err(_) => child.end(PARTING),
+        }
+        match received? {
+            Received::Packet(packet) if packet.data.len() == nodes.len() + 1 => {
+                Ok(packet.data[..nodes.len()].iter().map(|answer| *answer == 1).collect())
+            }
+            _ => Err(sys::Error::new("device rules: the child that asks has died", Errno::EIO)),
+        }
+    }
+
+    /// Allows these devices to the step's tasks, and no others, from now on; only where Slurm does not decide.
+    ///
+    /// To be called once. The rule goes with the step's group, if Slurm has made one; for one of our own, see
+    /// [`Self::adopt`]. After an error no task may start.
+    pub fn restrict(&mut self, allowed: &[DeviceRule]) -> sys::Result<()> {
+        if self.slurms {
+            return Err(sys::Error::new("device rules: they are Slurm's", Errno::EPERM));
+        }
+        self.made = Some(allowed.to_vec());
+        match &self.groups {
+            None => Err(sys::Error::new("device rules: no control groups are mounted", Errno::ENODEV)),
+            Some(groups) => match groups.step.first() {
+                Some(step) => sys::allow_devices(open(step)?, allowed),
+                None => {
+                    sweep(&groups.own);
+                    self.name = self.make_first(&groups.own)?;
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Puts a task under the rule, if that is not in a group where Slurm puts it.
+    pub fn adopt(&self, task: u32) -> sys::Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            match self.with_own(own, |group| write(&group.join("cgroup.procs"), &task.to_string())) {
+                // Seen, rarely, of tasks that lived (job_container/tmpfs).
+                Err(error) if tries > 0 && error.errno() == Errno::ESRCH => std::thread::sleep(AGAIN),
+                adopted => return adopted,
+            }
+        }
+    }
+
+    /// The group below which there is one of our own.
+    fn own(&self) -> Option<&Path> {
+        let groups = self.groups.as_ref().filter(|groups| groups.step.is_empty() && self.made.is_some());
+        groups.map(|groups| groups.own.as_path())
+    }
+
+    /// Does something with our own group. Another start may clear it away until there is a process in it.
+    fn with_own<T>(&self, parent: &Path, work: impl Fn(&Path) -> sys::Result<T>) -> sys::Result<T> {
+        let group = parent.join(&self.name);
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            // Where it still is, it is complete.
+            match self.make(&group).and_then(|_| work(&group)) {
+                // The files of a group that has gone meanwhile answer ENODEV.
+                Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Makes our own group and says what it is called: a job that runs again has the name of its first run, from which
+    /// there may still be a process.
+    fn make_first(&self, parent: &Path) -> sys::Result<String> {
+        let names = (1..=MAX_RUNS).map(|run| format!("{}_{run}", self.name));
+        for name in std::iter::once(self.name.clone()).chain(names) {
+            if self.make(&parent.join(&name))? {
+                return Ok(name);
+            }
+        }
+        Err(sys::Error::new(format!("mkdir({:?})", parent.join(&self.name)), Errno::EEXIST))
+    }
+
+    /// Makes a group with the rules; false if it is there already. There is none without the rules. Another start may
+    /// clear it away while they are written.
+    fn make(&self, group: &Path) -> sys::Result<bool> {
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            match self.make_once(group) {
+                Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn make_once(&self, group: &Path) -> sys::Result<bool> {
+        let (Some(rules), Some(groups)) = (&self.made, &self.groups) else { return Ok(false) };
+        match std::fs::DirBuilder::new().mode(0o755).create(group) {
+            Ok(()) => {}
+            Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(cause) => return Err(sys::Error::from_io(format!("mkdir({group:?})"), &cause)),
+        }
+        let ruled = match groups.version {
+            CgroupVersion::One => write_rules(group, rules),
+            CgroupVersion::Two => open(group).and_then(|folder| sys::allow_devices(folder, rules)),
+        };
+        if ruled.is_err() {
+            let _ = std::fs::remove_dir(group);
+        }
+        ruled.map(|()| true)
+    }
+
+    /// Starts a child in the group whose rules hold for the step's tasks; the child is told whether it got there.
+    fn inside(&self, work: &dyn Fn(sys::Result<()>) -> u8) -> sys::Result<(Child, Option<Leaf>)> {
+        let Some(groups) = &self.groups else { return Ok((sys::fork(|| work(Ok(())))?, None)) };
+        let (parent, step) = match (groups.step.first(), self.own()) {
+            (Some(step), _) => (step.as_path(), true),
+            (None, Some(own)) => (own, false),
+            (None, None) => (groups.own.as_path(), true),
+        };
+        let enter = |group: &Path| match groups.version {
+            CgroupVersion::One => sys::fork(|| work(sys::enter_with_one_thread(group))),
+            CgroupVersion::Two => sys::fork_into(open(group)?, || work(Ok(()))),
+        };
+        if !step {
+            return Ok((self.with_own(parent, enter)?, None));
+        }
+        match enter(parent) {
+            // Slurm has controllers for the groups of the tasks, so no process may be beside them (cgroups(7), "no
+            // internal processes"). Neither may one be in a task's group: Slurm would remove that in vain.
+            Err(error) if error.errno() == Errno::EBUSY => {
+                let leaf = Leaf::make(parent.join(PROBE))?;
+                Ok((enter(&leaf.0)?, Some(leaf)))
+            }
+            child => Ok((child?, None)),
+        }
+    }
+}
+
+/// A group that is removed when it is dropped: Slurm could not remove the one above it otherwise.
+struct Leaf(PathBuf);
+
+impl Leaf {
+    fn make(folder: PathBuf) -> sys::Result<Self> {
+        match std::fs::DirBuilder::new().mode(0o755).create(&folder) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(sys::Error::from_io(format!("mkdir({folder:?})"), &cause))
+            }
+            _ => Ok(Self(folder)),
+        }
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        let end = Instant::now() + PARTING;
+        // The last process in it may not be quite gone.
+        while std::fs::remove_dir(&self.0).is_err_and(|cause| cause.kind() == std::io::ErrorKind::ResourceBusy)
+            && Instant::now() < end
+        {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+/// True if the caller may open a node for reading and writing.
+fn opens(node: &Node) -> bool {
+    let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
+    let Ok(file) = File::options().read(true).custom_flags(flags).open(&node.path) else { return false };
+    let Ok(found) = file.metadata() else { return false };
+    let same = Node::of(&node.path, &found).as_ref() == Some(node);
+    same && sys::may_open(&file).unwrap_or(false)
+}
+
+/// Removes what is left of steps that have ended; a group with a process in it stays.
+fn sweep(parent: &Path) {
+    let Ok(entries) = parent.read_dir() else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().as_bytes().starts_with(sys::OWN_GROUPS.as_bytes()) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Rules of version 1, as Documentation/admin-guide/cgroup-v1/devices.rst has them.
+fn write_rules(group: &Path, rules: &[DeviceRule]) -> sys::Result<()> {
+    write(&group.join("devices.deny"), "a")?;
+    let allow = group.join("devices.allow");
+    rules.iter().try_for_each(|rule| match write(&allow, &line(rule)) {
+        // Whoever denies it to the groups above is right.
+        Err(error) if error.errno() == Errno::EPERM => Ok(()),
+        written => written,
+    })
+}
+
+fn line(rule: &DeviceRule) -> String {
+    let minor = rule.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
+    format!("{} {}:{minor} rwm", if rule.block { 'b' } else { 'c' }, rule.major)
+}
+
+fn open(group: &Path) -> sys::Result<File> {
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let file = File::options().read(true).custom_flags(flags).open(group);
+    file.map_err(|cause| sys::Error::from_io(format!("open({group:?})"), &cause))
+}
+
+fn write(file: &Path, text: &str) -> sys::Result<()> {
+    std::fs::write(file, text).map_err(|cause| sys::Error::from_io(format!("write({file:?}, {text:?})"), &cause))
+}

@@ -1,0 +1,185 @@
+//! Devices that Slurm gave a step on this node, and those of /dev that its container has for it.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::devices::{self, Choice, Devices, Driver, GPU, Grant, JOB_GPUS, Node, STEP_GPUS, Unit, Vendor};
+use crate::env::{Change, Pair, names};
+use coracle::report::Refusal;
+
+use crate::container::variables::value;
+use crate::slurm::Slurmd;
+
+/// Source of a grant that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Teller {
+    /// slurmstepd, which has just made the step's environment. A job script has the job's GPUs.
+    Step {
+        /// It is a job script, or salloc's shell.
+        script: bool,
+        /// Slurm's name of this node.
+        node: Option<OsString>,
+    },
+    /// A person, who gets what he can open anyway.
+    Person,
+}
+
+/// The node's device nodes and resources, and what the step has of them.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    nodes: Vec<Node>,
+    /// All units of the node's resources.
+    pub units: Vec<Unit>,
+    grant: Grant,
+}
+
+/// Node's devices in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provision {
+    /// Contents of /dev.
+    pub devices: Devices,
+    /// The device files of its GPUs, for which a driver was looked for.
+    of_gpus: Vec<PathBuf>,
+    /// Files of the driver of the GPUs among them that programs need.
+    pub driver: Option<Driver>,
+}
+
+impl Provision {
+    /// The version of glibc that the driver's files need.
+    pub fn glibc(&self) -> Option<&str> {
+        self.driver.as_ref()?.glibc.as_deref()
+    }
+}
+
+/// Rules of the step's control group about what of it may be opened.
+pub struct Rules<'a> {
+    /// True if a file may.
+    pub open: &'a dyn Fn(&Path) -> bool,
+    /// Slurm has made them.
+    pub slurms: bool,
+}
+
+impl Grants {
+    /// Finds out about this node, whose Slurm has been told `slurmd`.
+    pub fn find(slurmd: Option<&Slurmd>, environment: &[Pair], teller: &Teller) -> Self {
+        let root = Path::new("/");
+        let nodes = devices::all(Path::new("/dev"));
+        let types = |name: &str| {
+            slurmd.iter().flat_map(|slurmd| &slurmd.gres_types).any(|known| known.eq_ignore_ascii_case(name))
+        };
+        let lines = || slurmd.iter().flat_map(|slurmd| slurmd.gres.iter().map(String::as_str));
+        let node = match teller {
+            Teller::Step { node: Some(node), .. } => node.to_string_lossy().into_owned(),
+            Teller::Step { node: None, .. } => host_name(),
+            Teller::Person => std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| host_name()),
+        };
+        let mut units = devices::units(lines(), &node);
+        for file in units.iter_mut().flat_map(|unit| &mut unit.files) {
+            // A link of udev's, such as those by-path.
+            if let Some(real) = file.canonicalize().ok().filter(|real| real.starts_with("/dev")) {
+                *file = real;
+            }
+        }
+        let has_gpus = types(GPU);
+        // What Slurm does not know of is nobody's to be given by Slurm.
+        units.retain(|unit| types(&unit.name));
+        let detects = has_gpus && devices::detects(lines(), &node) || *teller == Teller::Person && slurmd.is_none();
+        if detects && !units.iter().any(Unit::is_gpu) {
+            units.extend(devices::detected(root, nodes.iter().map(|node| node.path.as_path())));
+        }
+        let value = |name| value(environment, name).map(|value| value.to_string_lossy().into_owned());
+        let numbers = match teller {
+            // Where Slurm knows of no GPUs it leaves these variables to users.
+            Teller::Step { .. } if !has_gpus => None,
+            Teller::Step { script: true, .. } => value(JOB_GPUS),
+            Teller::Step { script: false, .. } => value(STEP_GPUS),
+            Teller::Person => value(STEP_GPUS).or_else(|| value(JOB_GPUS)),
+        };
+        let outside = *teller == Teller::Person && value("SLURM_JOB_ID").is_none();
+        let grant = match numbers {
+            None if outside => Grant { numbers: (0..units.len()).collect() },
+            numbers => Grant::from_numbers(&numbers.unwrap_or_default()),
+        };
+        Self { nodes, units, grant }
+    }
+
+    /// Devices of a container that shows GPUs, or not. Without `rules` they are those that it probably has. The driver
+    /// is that of `before`, if that is of the same GPUs: it takes reading dozens of files.
+    pub fn provide(
+        &self,
+        config: &Config,
+        gpus: bool,
+        rules: Option<&Rules<'_>>,
+        before: Provision,
+    ) -> Result<Provision, Refusal> {
+        let constrained = rules.is_some_and(|rules| rules.slurms);
+        let (nodes, units) = (self.nodes.as_slice(), self.units.as_slice());
+        let choice = Choice { root: Path::new("/"), nodes, units, rules: &config.devices, constrained };
+        let mut granted = self.grant.of(&self.units, rules.map(|rules| rules.open), constrained);
+        granted.units.retain(|unit| gpus || !unit.is_gpu());
+        let mut devices = Devices::select(&choice, granted);
+        let of_gpus = devices.of_gpus();
+        let driver = match before.of_gpus == of_gpus {
+            true => before.driver,
+            false => driver(config, &devices, &of_gpus)?,
+        };
+        devices.add(&choice, driver.as_ref().map(|driver| driver.nodes.as_slice()).unwrap_or_default());
+        Ok(Provision { devices, of_gpus, driver })
+    }
+
+    /// Changes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
+    pub fn changes(&self, devices: &Devices, gpus: bool) -> Vec<Change> {
+        let all = |change: &dyn Fn(&str) -> Change| names::GPUS.iter().map(|name| change(name)).collect();
+        if !gpus && !self.grant.numbers.is_empty() {
+            return all(&|name| Change::Unset(name.into()));
+        }
+        let numbers: Vec<String> = devices.numbers.iter().map(usize::to_string).collect();
+        match numbers.is_empty() {
+            true => Vec::new(),
+            false => all(&|name| Change::Numbered(name.into(), numbers.join(",").into())),
+        }
+    }
+
+    /// True if it matters what the rules of the step's control group are.
+    pub fn asks_rules(&self) -> bool {
+        !self.grant.numbers.is_empty() || self.units.iter().any(|unit| !unit.is_gpu())
+    }
+
+    /// All device nodes of this node.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The nodes that Slurm gives or not.
+    pub fn given(&self) -> Vec<Node> {
+        let given = |node: &&Node| self.units.iter().any(|unit| unit.has(&node.path));
+        self.nodes.iter().filter(given).cloned().collect()
+    }
+}
+
+/// Files that programs need of the driver of these GPUs, whose device files are `files`; nothing, if there are none.
+fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Option<Driver>, Refusal> {
+    let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
+    if vendors.is_empty() {
+        return Ok(None);
+    }
+    let vendors: Vec<Vendor> = vendors.into_iter().collect();
+    let mut driver = devices::find(&config.gpu, &vendors, files)?.unwrap_or_default();
+    let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
+    if nvidia > 0 {
+        // As they are numbered here, whatever Slurm calls them.
+        let numbers: Vec<String> = (0..nvidia).map(|number| number.to_string()).collect();
+        driver.env.push(("NVIDIA_VISIBLE_DEVICES".into(), numbers.join(",")));
+    }
+    Ok(Some(driver))
+}
+
+/// Name of this node in gres.conf: a NodeName is the short name of the host as a rule (slurm.conf(5)).
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
+}

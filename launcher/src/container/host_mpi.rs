@@ -1,0 +1,96 @@
+//! Which MPI of the host stands in for an image's.
+//!
+//! The files of the image are hostile, and those of a directory may be for its user alone: both are read by the process
+//! that is the user ([`crate::children::proxy`]). What it answers is checked before root acts on it.
+#![forbid(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+
+use crate::config::{Profile, Profiles};
+use crate::mpi::Fit;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{Mpi, Variable};
+use serde_json::json;
+
+use crate::children::proxy::Proxy;
+
+/// Profile that was chosen for a container.
+#[derive(Debug, Default)]
+pub struct Replacement {
+    /// The profile; nothing, if none was asked for, or none fits.
+    pub chosen: Option<Chosen>,
+    /// Why others were passed over.
+    pub passed: Vec<String>,
+}
+
+/// A profile that fits.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Its name.
+    pub name: String,
+    /// Settings of coracle.yaml for it.
+    pub profile: Profile,
+    /// Fit of its files.
+    pub fit: Fit,
+}
+
+impl Replacement {
+    /// Notes for the user about a profile that they have asked for by name.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        let chosen = self.chosen.iter();
+        chosen.flat_map(|chosen| chosen.fit.doubts.iter().map(|doubt| format!("MPI profile {}: {doubt}", chosen.name)))
+    }
+
+    /// The variables that are set with it.
+    pub fn variables(&self) -> impl Iterator<Item = Variable> {
+        self.chosen.iter().flat_map(|chosen| chosen.profile.env())
+    }
+}
+
+/// Finds the profile that is `wanted` for the image that the user calls `image` and that is mounted as `root`.
+pub fn choose(
+    proxy: &Proxy,
+    root: BorrowedFd<'_>,
+    wanted: &Mpi,
+    profiles: &Profiles,
+    image: &str,
+) -> Result<Replacement, Refusal> {
+    let ask = |name: &str, profile: &Profile| -> Result<Chosen, Refusal> {
+        let files: Vec<_> = profile.files().collect();
+        let (libraries, dependencies) = files.split_at(profile.libraries.0.len());
+        let question = json!([image, name, { "libraries": libraries, "dependencies": dependencies }]);
+        let answer = proxy.fit_mpi(root, question.to_string().as_bytes(), image)?;
+        let fit = serde_json::from_slice(&answer).ok().filter(|fit: &Fit| fit.is_about(profile));
+        let garbled = || Refusal::new(Kind::Internal, image, "what was found of its libraries makes no sense");
+        Ok(Chosen { name: name.to_owned(), profile: profile.clone(), fit: fit.ok_or_else(garbled)? })
+    };
+    if wanted.word() != Mpi::AUTO {
+        let name = wanted.word();
+        let profile = profiles.get(name).ok_or_else(|| unknown(name, profiles))?;
+        return Ok(Replacement { chosen: Some(ask(name, profile)?), passed: Vec::new() });
+    }
+    let mut passed = Vec::new();
+    for (name, profile) in &profiles.0 {
+        let name = name.word();
+        match ask(name, profile) {
+            Ok(Chosen { fit, .. }) if !fit.doubts.is_empty() => {
+                passed.push(format!("{name}: {}", fit.doubts.join("; ")))
+            }
+            Ok(chosen) if chosen.fit.replaces() => return Ok(Replacement { chosen: Some(chosen), passed }),
+            Ok(_) => passed.push(format!("{name}: the image has none of its libraries")),
+            // Whether it fits is not known then, and the next one would not be answered either.
+            Err(refusal) if matches!(refusal.kind, Kind::Timeout | Kind::Internal) => return Err(refusal),
+            Err(refusal) => passed.push(format!("{name}: {}", refusal.cause)),
+        }
+    }
+    Ok(Replacement { chosen: None, passed })
+}
+
+fn unknown(name: &str, profiles: &Profiles) -> Refusal {
+    let known = match profiles.0.is_empty() {
+        true => "coracle.yaml of this node has none".to_owned(),
+        false => format!("coracle.yaml of this node has {}", profiles.names()),
+    };
+    Refusal::new(Kind::Usage, name, format!("no such MPI profile; {known}"))
+        .hint("--container-mpi=none runs with the image's own MPI")
+}

@@ -1,0 +1,271 @@
+//! Facts about a job that no step may say: its partition, account and QOS.
+//!
+//! In a step they stand in the environment, which is the user's. In slurmd's prolog they come from the controller, so
+//! the plugin `spank_coracle_facts.so` has them written down there, in a folder that only root can look into, and has
+//! them forgotten in the epilog.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::config::{self, Config};
+use crate::env::Pair;
+use crate::policy::{self, Facts, Job, Rules};
+use coracle::report::Refusal;
+use coracle::sys::Identity;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::children::proxy::{Account, Proxy};
+use crate::slurm;
+
+/// Directory of the facts: one file for each job that runs on the node.
+const FOLDER: &str = "/run/coracle/jobs";
+/// The longest file of facts, in bytes.
+const MAX_LEN: u64 = 4096;
+/// The longest answer of squeue, in bytes: an array has a line for each of its jobs.
+const MAX_ANSWER: usize = 16 << 20;
+/// Time limit for squeue: PrologEpilogTimeout (slurm.conf(5)) is the site's, and a prolog that is killed drains the
+/// node.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Node's knowledge of a step's user, and the rules that hold for the step.
+pub struct Known {
+    /// The user.
+    pub account: Account,
+    /// The rules.
+    pub rules: Rules,
+}
+
+/// Finds it out.
+pub fn learn(
+    proxy: &Proxy,
+    config: &Config,
+    identity: &Identity,
+    job: Job,
+    environment: &[Pair],
+) -> Result<Known, Refusal> {
+    let (facts, account) = user_and_job(proxy, identity, job, claims(environment))?;
+    Ok(Known { rules: policy::effective(config, &facts), account })
+}
+
+/// The facts of the user who submits a job, of which only its user has said anything yet.
+pub fn of_submitter(proxy: &Proxy, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
+    user_and_job(proxy, identity, job, Job::default()).map(|(facts, _)| facts)
+}
+
+fn user_and_job(proxy: &Proxy, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
+    let mut groups = vec![identity.gid];
+    groups.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
+    let account = proxy.account(&groups)?;
+    Ok((of_user(identity.uid, &groups, &account, job, claims), account))
+}
+
+/// The facts of a user and his job.
+fn of_user(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -> Facts {
+    let user = account.passwd.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned);
+    // name:x:gid: (group(5))
+    let name_of = |gid: u32| {
+        account.groups.iter().find_map(|line| {
+            let (name, rest) = line.split_once(":x:")?;
+            (rest.split(':').next()?.parse() == Ok(gid)).then(|| name.to_owned())
+        })
+    };
+    let groups = groups.iter().map(|gid| (*gid, name_of(*gid))).collect();
+    Facts { uid, user, groups, job, claims }
+}
+
+/// Claims of a job about itself.
+fn claims(environment: &[Pair]) -> Job {
+    let said = |name: &str| {
+        let (_, value) = environment.iter().find(|(known, _)| known == name)?;
+        value.to_str().map(str::to_owned)
+    };
+    Job { partition: said("SLURM_JOB_PARTITION"), account: said("SLURM_JOB_ACCOUNT"), qos: said("SLURM_JOB_QOS") }
+}
+
+/// Facts that the prolog has written down of a job of this user's.
+pub fn of_job(job: u32, uid: u32) -> Job {
+    read(&Path::new(FOLDER).join(job.to_string()), uid).unwrap_or_default()
+}
+
+fn read(path: &Path, uid: u32) -> Option<Job> {
+    let mut text = String::new();
+    config::open_trusted(path).ok()?.take(MAX_LEN).read_to_string(&mut text).ok()?;
+    let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
+    // A job id comes again one day.
+    if of("uid")?.parse() != Ok(uid) {
+        return None;
+    }
+    Some(Job { partition: of("partition"), account: of("account"), qos: of("qos") })
+}
+
+/// `coracle facts write|forget --config PATH`, started by slurmd's prolog and epilog, which tell the job in the
+/// environment.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let (job, uid) = (number("SLURM_JOB_ID"), number("SLURM_JOB_UID"));
+    let done = match (arguments.as_slice(), job, uid) {
+        ([verb, flag, config], Some(job), Some(uid)) if verb == "write" && flag == "--config" => {
+            write_down(job, uid, Path::new(config))
+        }
+        ([verb, ..], Some(job), _) if verb == "forget" => forget(job),
+        _ => {
+            eprintln!("coracle: facts: started by slurmd's prolog and epilog, not by hand [usage]");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("coracle: {FOLDER}: {cause} [system]");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn places(job: u32) -> (PathBuf, PathBuf) {
+    let folder = Path::new(FOLDER);
+    (folder.join(job.to_string()), folder.join(format!("{job}.new")))
+}
+
+fn forget(job: u32) -> io::Result<()> {
+    let (place, new) = places(job);
+    [new, place].iter().map(fs::remove_file).try_for_each(|removed| match removed {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    })
+}
+
+fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
+    // First of all nothing is left of another job that had this number.
+    forget(job)?;
+    let folder = Path::new(FOLDER);
+    for (path, mode) in folder.parent().map(|above| (above, 0o755)).into_iter().chain([(folder, 0o700)]) {
+        match DirBuilder::new().mode(mode).create(path) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
+            _ => {}
+        }
+    }
+    let config = Config::load(config).unwrap_or_default();
+    let facts = of_controller(job, &config);
+    let mut text = format!("uid={uid}\n");
+    for (key, fact) in [("partition", facts.partition), ("account", facts.account), ("qos", facts.qos)] {
+        if let Some(fact) = fact.filter(|fact| !fact.contains(char::is_control)) {
+            text += &format!("{key}={fact}\n");
+        }
+    }
+    let (place, new) = places(job);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(new, place)
+}
+
+/// Facts that the controller told slurmd, and of those that it did not tell and rules want to know, the answer of the
+/// says.
+fn of_controller(job: u32, config: &Config) -> Job {
+    let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let mut facts =
+        Job { partition: told("SLURM_JOB_PARTITION"), account: told("SLURM_JOB_ACCOUNT"), qos: told("SLURM_JOB_QOS") };
+    let wanted = |known: &Option<String>, scope: &config::Scope| known.is_none() && !scope.0.is_empty();
+    let asks = wanted(&facts.partition, &config.partitions)
+        || wanted(&facts.account, &config.accounts)
+        || wanted(&facts.qos, &config.qos);
+    if let Some(said) = asks.then(|| ask(job, config)).flatten() {
+        facts.partition = facts.partition.or(said.partition);
+        facts.account = facts.account.or(said.account);
+        facts.qos = facts.qos.or(said.qos);
+    }
+    facts
+}
+
+/// Asks the controller. squeue prints what it is asked for and nothing else: a line of scontrol has the job's name in
+/// it, which may be anything.
+fn ask(job: u32, config: &Config) -> Option<Job> {
+    let squeue = slurm::command(&config.slurm_client, "squeue")?;
+    let conf = std::env::var_os("SLURM_CONF").map(|path| ("SLURM_CONF", path));
+    let mut child = Command::new(squeue)
+        .args(["--noheader", "--states=all", "--format=%A|%P|%a|%q", &format!("--jobs={job}")])
+        .env_clear()
+        .envs(conf)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let text = read_until(child.stdout.take()?, Instant::now() + PATIENCE);
+    // One that has not said all by now is late, and one that has is about to end.
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = text?;
+    // A job array has a line for each of its jobs.
+    text.lines().find_map(|line| said(line, job))
+}
+
+/// All that is written into a pipe until it is closed; nothing, if that takes too long.
+fn read_until(mut pipe: ChildStdout, end: Instant) -> Option<String> {
+    let (mut text, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        let left = end.checked_duration_since(Instant::now())?;
+        let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if nix::poll::poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], patience).ok()? == 0 {
+            return None;
+        }
+        match pipe.read(&mut buffer).ok()? {
+            0 => return String::from_utf8(text).ok(),
+            count if text.len() < MAX_ANSWER => text.extend_from_slice(buffer.get(..count)?),
+            _ => return None,
+        }
+    }
+}
+
+/// Reads `JOB|PARTITION|ACCOUNT|QOS`.
+fn said(line: &str, job: u32) -> Option<Job> {
+    let fields: Vec<&str> = line.trim().split('|').collect();
+    let [id, partition, account, qos] = fields.as_slice() else { return None };
+    let none = ["N/A", "(null)", "(none)"];
+    let text = |text: &str| Some(if none.contains(&text) { "" } else { text }.to_owned());
+    (id.parse() == Ok(job)).then(|| Job { partition: text(partition), account: text(account), qos: text(qos) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_controllers_line_is_read_by_its_job() {
+        assert_eq!(said("8|gpu|physics|high", 7), None);
+        let job = Job { partition: Some("gpu".into()), account: Some(String::new()), qos: Some(String::new()) };
+        assert_eq!(said("7|gpu|(null)|N/A", 7), Some(job));
+        assert_eq!(said("7|gpu|a|b|c", 7), None);
+    }
+
+    #[test]
+    fn users_and_groups_are_named_by_the_user_database() {
+        let account = Account {
+            passwd: "alice:x:2001:2001::/home/alice:/bin/sh".into(),
+            home: None,
+            groups: vec!["alice:x:2001:".into(), "proj:x:3001:".into()],
+        };
+        let facts = of_user(2001, &[2001, 3001, 3002], &account, Job::none(), Job::default());
+        assert_eq!(facts.user.as_deref(), Some("alice"));
+        let names: Vec<_> = facts.groups.iter().map(|(gid, name)| (*gid, name.as_deref())).collect();
+        assert_eq!(names, [(2001, Some("alice")), (3001, Some("proj")), (3002, None)]);
+        assert_eq!(of_user(2001, &[], &Account::default(), Job::none(), Job::default()).user, None);
+    }
+
+    #[test]
+    fn nobody_elses_file_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("7");
+        fs::write(&path, "uid=2001\npartition=gpu\n").unwrap();
+        // Its folders are not root's alone.
+        assert_eq!(read(&path, 2001), None);
+    }
+}

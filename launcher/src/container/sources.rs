@@ -1,0 +1,113 @@
+//! Sources of a plan on the node, opened: as the user, but for device nodes and what a driver brings along.
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::devices::{PTS, STORES, Sources as Trusted, What};
+use crate::plan::Shape;
+use crate::view::{Origin, Source, TIME_ZONE, Want};
+use coracle::report::{Kind, Refusal};
+use coracle::sys;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+
+use crate::children::proxy::Proxy;
+use crate::container::stages::Authority;
+
+/// Shape of something, and its open descriptor; nothing of what is made.
+pub type Opened = (Shape, Option<OwnedFd>);
+
+/// Opens what a want shows; nothing where the node does not have it and need not.
+pub fn open(proxy: &Proxy, want: &Want, authority: Authority) -> Result<Option<Opened>, Refusal> {
+    let path = match &want.source {
+        Source::Node(path) if want.origin == Origin::Device => return Ok(open_device(path)),
+        // Somebody with no other rights than his own sees no owners in his user namespace.
+        Source::Node(path) if want.origin == Origin::Driver && authority == Authority::Root => {
+            return open_trusted(path, want);
+        }
+        Source::Node(path) => path,
+        Source::TimeZone => Path::new(TIME_ZONE),
+        Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
+        Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
+    };
+    match proxy.open_source(path)? {
+        // No time zone.
+        Ok((_, Shape::Folder)) if want.source == Source::TimeZone => Ok(None),
+        Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
+        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
+        Err(_) if want.presence.optional() => Ok(None),
+        Err(errno) => Err(missing(want, path, errno)),
+    }
+}
+
+/// Opens a directory that is attached to a container that exists.
+pub fn open_late(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
+    match proxy.open_source(path)? {
+        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((_, Shape::File)) => Err(refuse("not a directory".into())),
+        Err(errno) => Err(refuse(unusable(errno))),
+    }
+}
+
+/// Opens what a driver brings along, if nobody but root can have written it. What that is, was decided by what root has
+/// written, too; a user's rights are not asked, because the files' modes still are when he opens them.
+fn open_trusted(path: &Path, want: &Want) -> Result<Option<Opened>, Refusal> {
+    let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
+    match trusted.place(path) {
+        Ok((_, What::Folder, place)) => Ok(Some((Shape::Folder, Some(place)))),
+        Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
+        Err(_) if want.presence.optional() => Ok(None),
+        Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
+    }
+}
+
+/// Opens a device node, or a folder of /dev; nothing where the node does not have it. Its owner and mode say what the
+/// user may do with it, not whether he sees it.
+fn open_device(path: &Path) -> Option<Opened> {
+    // Some nodes have a link to where their shared memory is.
+    let usual = [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder));
+    let flags = if usual { OFlag::O_DIRECTORY } else { OFlag::O_NOFOLLOW };
+    let found = sys::open_untrusted(path, OFlag::O_PATH | flags).ok()?;
+    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&found).ok()?.st_mode) & SFlag::S_IFMT;
+    let shape = match kind {
+        SFlag::S_IFDIR => Shape::Folder,
+        SFlag::S_IFCHR | SFlag::S_IFBLK => Shape::File,
+        _ => return None,
+    };
+    Some((shape, Some(found)))
+}
+
+/// Opens the folder that an overlay is to write into.
+pub fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+    let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
+    match proxy.open_source(path)? {
+        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
+        Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
+        Err(errno) => Err(refuse(unusable(errno))),
+    }
+}
+
+fn unusable(errno: Errno) -> String {
+    match errno {
+        Errno::ENOENT | Errno::ENOTDIR => "does not exist on this node".to_owned(),
+        Errno::EACCES => "you may not use it on this node: permission denied".to_owned(),
+        other => format!("cannot be opened on this node: {}", other.desc()),
+    }
+}
+
+fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
+    let cause = unusable(errno);
+    let path = path.display().to_string();
+    match want.origin {
+        Origin::Workdir => {
+            Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir")
+        }
+        Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
+        Origin::User => Refusal::new(Kind::Bind, path, cause),
+        _ => Refusal::new(Kind::System, path, cause),
+    }
+}

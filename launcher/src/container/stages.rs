@@ -1,0 +1,638 @@
+//! A whole run on one page: request → config → image → verdict → view → plan → apply.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::devices::too_old;
+use crate::env::{Change, Pair, Rules};
+use crate::image::{Container as Wrapping, Image, fstab};
+use crate::plan::{Owners, Plan, Shape, Sight, Sighting, Upper};
+use crate::policy::{self, Form, Grant, Job, Provenance, Reader};
+use crate::store::Shelf;
+use crate::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
+use coracle::options::Id;
+use coracle::report::{Kind, Refusal};
+use coracle::request::{ImageRef, Mpi, Settings, Variable, inside};
+use coracle::sys::{self, CachedStat, Identity, MountNamespace};
+use coracle::wire::Here;
+use nix::fcntl::OFlag;
+
+use crate::apply::fuse::Slurmstepd;
+use crate::apply::fuse_owner;
+use crate::apply::{self, Disk, Mounted, Rights, Sources};
+use crate::children::inside::Step;
+use crate::children::proxy::{Account, Opened, Proxy};
+use crate::children::verify::{self, Need};
+use crate::container::bounds::Bounds;
+use crate::container::clock::Clock;
+use crate::container::confine::Confinement;
+use crate::container::grant::{Grants, Provision, Rules as DeviceRules};
+use crate::container::host_mpi::{self, Replacement};
+use crate::container::job_facts::{self, Known};
+use crate::container::shelf;
+use crate::container::sources;
+use crate::container::survey::{self, Last};
+use crate::container::variables::{self, Variables};
+use crate::slurm::Slurmd;
+
+/// Sources and user of a container.
+pub struct Run {
+    /// The image.
+    pub image: ImageRef,
+    /// Everything that was asked for beside it, or is the site's default.
+    pub settings: Settings,
+    /// Needs of Slurm's commands inside, if they are to work there.
+    pub client: Option<Client>,
+    /// Our program that runs inside.
+    pub helper: PathBuf,
+    /// Single files that the job refers to.
+    pub files: Vec<PathBuf>,
+    /// Directories that variables of the job name.
+    pub named: Vec<PathBuf>,
+    /// The job's environment on the node.
+    pub environment: Vec<Pair>,
+    /// The site's settings.
+    pub config: Config,
+    /// The user.
+    pub identity: Identity,
+    /// With whose rights it is made.
+    pub authority: Authority,
+    /// The options that the user has used.
+    pub used: Vec<Id>,
+    /// Facts that root knows of the job.
+    pub job: Job,
+    /// Node's knowledge of the user, and the rules that hold, once they are known.
+    pub known: Option<Known>,
+    /// Path in the store at which the image was found, if it was not a file where it was asked for.
+    pub stored: Option<PathBuf>,
+    /// The step's slurmstepd, if it is for one.
+    pub daemon: Option<Slurmstepd>,
+    /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
+    pub mpi: Option<Replacement>,
+    /// Resources that Slurm gave, and those that the node has.
+    pub grants: Grants,
+    /// Part of it that the container has.
+    pub provision: Provision,
+    /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
+    pub server: Option<PathBuf>,
+    /// Lack of the image for the driver of its GPUs.
+    pub misfit: Option<String>,
+    /// Values of the request that the site has changed.
+    pub notes: Vec<String>,
+    /// Who decides which devices the tasks of the step may open, once that has been asked.
+    pub confinement: Option<Confinement>,
+    /// It is only told what a step would get, whoever asks; and with this reader of the image.
+    pub explains: Option<Reader>,
+    /// Duration of each phase.
+    pub clock: Clock,
+}
+
+/// With whose rights a container is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// Root's, for the user: so the site's policy decides.
+    Root,
+    /// The user's own, in a user namespace.
+    Own,
+}
+
+/// An image that was opened as the user, found good, allowed, and made ready for mounting.
+pub struct Loaded {
+    /// The open file and what is in it.
+    pub opened: Opened,
+    /// The rule of the policy that allowed it.
+    pub rule: String,
+    /// Node's knowledge of the user.
+    pub account: Account,
+    disk: Disk,
+}
+
+/// Waits until work for the user counts as the job's: slurmstepd is in the control groups of the job by then.
+pub type Admission<'a> = &'a mut dyn FnMut() -> Result<(), Refusal>;
+
+/// The [`Admission`] of a container that is made for no step: the work is its user's own.
+pub fn at_once() -> Result<(), Refusal> {
+    Ok(())
+}
+
+/// A container that tasks can enter.
+pub struct Container {
+    /// Its mount namespace.
+    pub namespace: MountNamespace,
+    /// Plan that was carried out, or would be for a step.
+    pub plan: Plan,
+    /// Mounts in it.
+    attached: apply::Attached,
+}
+
+impl Loaded {
+    /// True if a process of the user's reads the image while it is mounted: it has to be in the control groups of its
+    /// job before.
+    pub fn is_served(&self) -> bool {
+        self.disk.is_served()
+    }
+}
+
+impl Run {
+    /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that takes the
+    /// longer the larger the image is.
+    pub fn load(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Loaded, Refusal> {
+        let mut opened = self.open(proxy, admit)?;
+        let grant = match self.authority {
+            Authority::Root => self.judge(proxy, &mut opened, admit)?,
+            Authority::Own => self.judge_own(&opened)?,
+        };
+        self.attach(proxy, opened, grant)
+    }
+
+    /// Finds out about the user and the rules that hold, and whether they let him ask for what he does.
+    fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => job_facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+        };
+        if self.authority == Authority::Root {
+            policy::options(&known.rules, &self.used)?;
+        }
+        Ok(self.known.insert(known))
+    }
+
+    /// Opens and verifies the image.
+    pub fn open(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Opened, Refusal> {
+        let name = self.image.to_string();
+        self.learn(proxy)?;
+        let mut opened = self.find(proxy, &name)?;
+        if self.authority == Authority::Root {
+            fuse_owner::refuse_image(&name, opened.file.as_fd())?;
+        }
+        self.clock.lap("open");
+        opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
+        opened.digest = opened.record.as_ref().map(|record| record.digest);
+        if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
+            self.size(opened.length, &name)?;
+            admit()?;
+            opened.digest = Some(proxy.digest(&name)?);
+        }
+        match (self.settings.digest, opened.digest) {
+            (Some(wanted), Some(found)) if wanted != found => {
+                return Err(Refusal::new(Kind::Digest, name, format!("its digest is {found}, {wanted} was asked for")));
+            }
+            (Some(_), None) => return Err(Refusal::new(Kind::Digest, name, "a directory, which has no digest")),
+            _ => {}
+        }
+        opened.signers = opened.record.as_ref().map(|record| record.signers.clone());
+        self.clock.lap("know");
+        Ok(opened)
+    }
+
+    /// Refuses an image that is too large for the site, before all of it is read.
+    fn size(&self, length: u64, name: &str) -> Result<(), Refusal> {
+        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
+    }
+
+    /// Path of the image.
+    pub fn path(&self) -> &Path {
+        self.stored.as_deref().unwrap_or(&self.image.path)
+    }
+
+    /// Opens the file that is meant or, where there is none, the stored image.
+    fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
+        self.stored = None;
+        let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
+            Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
+                Some(image) => refusal.hint(format!("{image}?")),
+                None => refusal,
+            }),
+            Some(answer) => return answer,
+            None => None,
+        };
+        let stored = match (self.image.stored(), self.shelf(proxy)?) {
+            (Some(stored), Some(shelf)) => shelf.join(stored.as_str()),
+            _ => return Err(missing.unwrap_or_else(|| shelf::nobody(&self.identity, name))),
+        };
+        match proxy.open_image(&stored, name) {
+            Err(refusal) if refusal.kind == Kind::ImageMissing => {
+                Err(shelf::missing(name, missing.and(self.image.file()), &stored))
+            }
+            Err(refusal) => Err(refusal),
+            Ok(opened) => {
+                self.stored = Some(stored);
+                Ok(opened)
+            }
+        }
+    }
+
+    /// The user's folder in the store, if the node knows the user.
+    fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
+        let user = self.learn(proxy)?.account.name().map(str::to_owned);
+        Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
+    }
+
+    /// Site's verdict on an image that was opened. Facts that its rules have to know of it are found out, if it stays
+    /// so.
+    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
+        let name = self.image.to_string();
+        let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
+        let rules = &self.known.as_ref().ok_or_else(early)?.rules;
+        let mut provenance = self.provenance(proxy, opened)?;
+        if provenance.form == Form::Directory {
+            Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+        } else if provenance.is_fixed() && policy::too_large(rules, provenance.length).is_none() {
+            if opened.digest.is_none() && rules.want_digest() {
+                admit()?;
+                opened.digest = Some(proxy.digest(&name)?);
+            }
+            if opened.signers.is_none() && rules.want_signers(provenance.trusted_by()) {
+                admit()?;
+                opened.signers = Some(self.signers(proxy, opened, &name)?);
+            }
+            (provenance.digest, provenance.signers) = (opened.digest, opened.signers.clone());
+        }
+        policy::judge(rules, &provenance).map_err(|denied| denied.refuse(&name))
+    }
+
+    /// By whom all of the image is signed, found out before whoever waits for the container gives it up.
+    fn signers(&self, proxy: &Proxy, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
+        let keys = verify::site_keys(Path::new(verify::KEYS))?;
+        let asked = Some((keys.as_slice(), Need::WhoeverSigned));
+        let limit = proxy.deadline().saturating_duration_since(Instant::now());
+        let groups = self.daemon.map(|daemon| sys::Cgroups::of(daemon.pid)).transpose();
+        let groups = groups.map_err(|error| Refusal::system(name, &error))?;
+        let look = (&opened.file, opened.length);
+        let found = verify::look(Some(&self.identity), groups.as_ref(), name, look, asked, false, limit)?;
+        Ok(found.signers.into_iter().map(|signer| signer.key).collect())
+    }
+
+    /// Kernel's limits to what the user does with it.
+    pub fn judge_own(&self, opened: &Opened) -> Result<Grant, Refusal> {
+        policy::own(form(&opened.image)).map_err(|denied| denied.refuse(&self.image.to_string()))
+    }
+
+    /// Gets an image that may run ready for mounting.
+    pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
+        let name = self.image.to_string();
+        let account = self.learn(proxy)?.account.clone();
+        self.mpi = None;
+        self.clock.lap("judge");
+        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
+        Ok(Loaded { opened, rule: grant.rule, account, disk })
+    }
+
+    /// Below which trusted folder this very file lies, if below any.
+    fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
+        // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
+        let form = form(&opened.image);
+        let own = Provenance {
+            owner: self.identity.uid,
+            mode: 0o777,
+            below: None,
+            wanted_owner: None,
+            form,
+            stored: opened.record.is_some(),
+            length: opened.length,
+            digest: opened.digest,
+            signers: opened.signers.clone(),
+        };
+        let Ok(file) = CachedStat::of(&opened.file) else { return Ok(own) };
+        let mut provenance = Provenance { owner: file.uid, mode: file.mode, ..own };
+        for (index, rule) in self.config.image_paths.iter().enumerate() {
+            // A trusted folder that this node does not have trusts nothing.
+            let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
+            let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
+            if proxy.is_beneath(folder.as_fd(), &relative, &file)? {
+                let wanted_owner = proxy.owner(&rule.owner)?;
+                provenance = Provenance { below: Some(index), wanted_owner, ..provenance };
+                // Another rule may be about the same folder, or one above, and another owner.
+                if provenance.trusted_by().is_some() {
+                    break;
+                }
+            }
+        }
+        Ok(provenance)
+    }
+
+    /// Properties of the step that decide what it sees.
+    pub fn surroundings<'a>(
+        &'a self,
+        here: &'a Here,
+        loaded: &'a Loaded,
+        script_folder: Option<&'a Path>,
+    ) -> Surroundings<'a> {
+        Surroundings {
+            root: self.authority == Authority::Root && self.identity.uid == 0,
+            directory: &here.directory,
+            home: loaded.account.home.as_deref(),
+            script_folder,
+            pmix: here.pmix.as_deref(),
+            files: &self.files,
+            named: &self.named,
+            client: self.client.as_ref(),
+            helper: &self.helper,
+            mpi: self.mpi.as_ref().and_then(|mpi| mpi.chosen.as_ref()).map(|chosen| (&chosen.profile, &chosen.fit)),
+            devices: (self.authority == Authority::Root).then_some(&self.provision.devices),
+            driver: self.provision.driver.as_ref(),
+        }
+    }
+
+    /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
+    pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
+        let before = std::mem::take(&mut self.provision);
+        let glibc = before.glibc().map(str::to_owned);
+        self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules, before)?;
+        if self.provision.glibc() != glibc.as_deref() {
+            self.misfit = None;
+        }
+        Ok(())
+    }
+
+    /// Changes of the variables in which Slurm tells a task of its GPUs.
+    pub fn gpu_changes(&self) -> Vec<Change> {
+        let users = |name: &OsStr| {
+            self.settings.env.iter().any(|variable| matches!(variable, Variable::Set(users, _) if users == name))
+        };
+        let changes = self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true));
+        // In the node's own /dev all have their own numbers.
+        let hidden = |change: &Change| self.authority == Authority::Root || !matches!(change, Change::Numbered(..));
+        changes.into_iter().filter(|change| hidden(change) && !users(change.name())).collect()
+    }
+
+    /// The same in the container of another step: what that says of GPUs is not about this one.
+    pub fn joined_changes(&self) -> Vec<Change> {
+        let driver = self.provision.driver.iter().flat_map(|driver| &driver.env);
+        let told = driver.map(|(name, value)| Change::Set(name.into(), value.into()));
+        told.chain(self.gpu_changes()).collect()
+    }
+
+    /// Attaches what is there only now: `container` was built before.
+    pub fn complete(&mut self, proxy: &Proxy, container: &Container) -> Result<(), Refusal> {
+        let Container { namespace, plan, attached } = container;
+        let open = |path: &Path| sources::open_late(proxy, path);
+        let completed = apply::complete(namespace, plan, attached, &self.identity, proxy, open);
+        self.clock.lap("build");
+        completed
+    }
+
+    /// Mounts that should be visible to a step that is there.
+    pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
+        view::wants(&self.settings, &self.config, around)
+    }
+
+    /// Builds a container in the caller's mount namespace from an image that was loaded.
+    pub fn build(
+        &mut self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        here: &Here,
+        script_folder: Option<&Path>,
+    ) -> Result<Container, Refusal> {
+        let name = self.image.to_string();
+        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let Mounted { tree, watches, owners } = mounted;
+        self.clock.lap("mount");
+        let built = self.build_on(proxy, loaded, here, script_folder, (tree, owners));
+        watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
+    }
+
+    fn build_on(
+        &mut self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        here: &Here,
+        script_folder: Option<&Path>,
+        (image, owners): (OwnedFd, Owners),
+    ) -> Result<Container, Refusal> {
+        let name = self.image.to_string();
+        let wanted = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
+        if let (Some(wanted), None) = (wanted, &self.mpi) {
+            self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
+            self.clock.lap("mpi");
+        }
+        if let (Some(wanted), None) = (self.provision.glibc(), &self.misfit) {
+            // One without any has no programs for it.
+            let own = proxy.glibc(image.as_fd(), &name)?;
+            self.misfit = own.filter(|own| too_old(wanted, own)).map(|own| {
+                format!(
+                    "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
+                )
+            });
+            self.clock.lap("driver");
+        }
+        if self.explains.is_some() {
+            let rights = Rights::of(&loaded.opened.image, &self.identity);
+            let text = apply::file_of(image.as_fd(), Path::new(fstab::PATH), fstab::LIMIT, rights);
+            self.notes.extend(text.and_then(|text| fstab::note(&text)));
+        }
+        let around = self.surroundings(here, loaded, script_folder);
+        let owners = match (self.explains, self.authority) {
+            (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
+            _ => owners,
+        };
+        let (plan, sources) = self.plan(proxy, loaded, (image.as_fd(), owners), &around)?;
+        let of_a_step = Surroundings { devices: Some(&self.provision.devices), ..around };
+        let shown = match self.explains.is_some() && around != of_a_step {
+            true => Some(self.plan(proxy, loaded, (image.as_fd(), owners), &of_a_step)?.0),
+            false => None,
+        };
+        self.clock.lap("plan");
+        let (namespace, attached) =
+            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, proxy)?;
+        // A task that waits for a file system which does not answer could not be ended.
+        if let Some(workdir) = &self.settings.workdir
+            && let Some((above, below)) = attached.above(workdir)
+        {
+            let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+            proxy.try_directory(above, below, &workdir.display().to_string())?;
+        }
+        self.clock.built();
+        Ok(Container { namespace, plan: shown.unwrap_or(plan), attached })
+    }
+
+    fn plan(
+        &self,
+        proxy: &Proxy,
+        loaded: &Loaded,
+        (image, owners): (BorrowedFd<'_>, Owners),
+        around: &Surroundings<'_>,
+    ) -> Result<(Plan, Sources), Refusal> {
+        let name = self.image.to_string();
+        let rights = Rights::of(&loaded.opened.image, &self.identity);
+        let (mut sightings, mut sources) = (Vec::new(), Sources::default());
+        // Somebody with no other rights than his own is bound by nothing.
+        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        let bounds = rules.map(|rules| Bounds::new(proxy, rules));
+        for want in self.wants(around) {
+            let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
+            let sight = match want.origin {
+                // In a /dev of our own, and in the node's /proc, whatever the image has there.
+                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
+                Origin::Kernel if want.target.parent() == Some(Path::new("/proc")) => {
+                    Ok(Sight { place: want.target.clone(), found: None, link: None })
+                }
+                _ => rights
+                    .during(|| survey::look(image, &want.target, last_of(&want)))
+                    .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
+            };
+            if want.origin == Origin::Variable && !self.may_show(shape, source.as_ref(), &want, (&sightings, &sources))
+            {
+                continue;
+            }
+            let images_own = want.presence == Presence::UnlessInImage
+                && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
+            if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
+                && !self.within(bounds, &want, source)?
+            {
+                continue;
+            }
+            sightings.push(Sighting { want, shape, sight });
+            sources.sightings.push(source);
+        }
+        let upper = Upper::of(&self.settings, &self.config);
+        if let Some(Upper::Folder(path)) = &upper {
+            let folder = sources::open_upper(proxy, path)?;
+            if self.authority == Authority::Root {
+                fuse_owner::refuse_overlay(&path.display().to_string(), folder.as_fd())?;
+            }
+            if let Some(bounds) = &bounds {
+                let shown = path.display().to_string();
+                bounds.allow(folder.as_fd(), &shown)?;
+                bounds.deny(folder.as_fd(), &shown)?;
+            }
+            sources.upper = Some(folder);
+        }
+        let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
+        Ok((Plan { owners, ..plan }, sources))
+    }
+
+    /// True if the directory that a variable names is the user's own, none of the kernel's, and above nothing of another
+    /// place. What is mounted in a tree of the node has to find its mount point there.
+    fn may_show(
+        &self,
+        shape: Shape,
+        source: Option<&OwnedFd>,
+        want: &Want,
+        (sightings, sources): (&[Sighting], &Sources),
+    ) -> bool {
+        let Some(source) = source.filter(|_| shape == Shape::Folder) else { return false };
+        let own = CachedStat::of(source).is_ok_and(|stat| stat.uid == self.identity.uid);
+        let plain = sys::fd_path(source).is_ok_and(|path| inside(&path).is_ok());
+        let mut below = sightings
+            .iter()
+            .zip(&sources.sightings)
+            .filter(|(other, _)| other.want.target != want.target && other.want.target.starts_with(&want.target));
+        let in_place = |other: &Sighting, fd: &Option<OwnedFd>| {
+            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.want.target))
+        };
+        own && plain && below.all(|(other, fd)| in_place(other, fd))
+    }
+
+    /// True if a source is within the bounds of the site's rules; false, if the container does without it.
+    ///
+    /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
+    /// directories that variables name, are the user's choice, but nothing that they have asked for.
+    fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
+        let Source::Node(path) = &want.source else { return Ok(true) };
+        let (source, shown) = (source.as_fd(), path.display().to_string());
+        match want.origin {
+            Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
+            Origin::Workdir => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
+            }
+            Origin::Home => {
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("--no-container-home leaves it out"))
+            }
+            Origin::Variable => {
+                return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
+            }
+            Origin::Slurm if cookie(&self.environment).as_ref() == Some(path) => {
+                return Ok(bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)).is_ok());
+            }
+            _ => Ok(()),
+        }
+        .map(|()| true)
+    }
+
+    /// Environment of the tasks of this container.
+    pub fn variables(
+        &mut self,
+        opened: Option<&Opened>,
+        namespace: &MountNamespace,
+        step: Option<Step<'_>>,
+    ) -> Result<Variables, Refusal> {
+        let early = || Refusal::new(Kind::Internal, "the container's environment", "was asked for too early");
+        self.variables_if_time(opened, namespace, step)?.ok_or_else(early)
+    }
+
+    /// The same; nothing, if it is too early for what the image wants to be run.
+    pub fn variables_if_time(
+        &mut self,
+        opened: Option<&Opened>,
+        namespace: &MountNamespace,
+        step: Option<Step<'_>>,
+    ) -> Result<Option<Variables>, Refusal> {
+        let rules = Rules {
+            clean: self.settings.clean_env.unwrap_or(false),
+            useless: Vec::new(),
+            already_inside: false,
+            site: self
+                .config
+                .options
+                .0
+                .env
+                .iter()
+                .cloned()
+                .chain(self.mpi.iter().flat_map(Replacement::variables))
+                .collect(),
+            user: self.settings.env.clone(),
+            image: self.path().into(),
+            name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),
+            digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
+            allowed_dir: self.known.as_ref().and_then(|known| {
+                Shelf::path(self.config.store.path(), known.account.name()?).map(PathBuf::into_os_string)
+            }),
+        };
+        let question = variables::Question {
+            host: &self.environment,
+            rules,
+            shown: self.image.to_string(),
+            id: self.path().into(),
+            commands: self.client.is_some(),
+            entrypoint: self.settings.entrypoint.unwrap_or(false),
+            helper: &self.helper,
+            sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
+            step,
+        };
+        let found = variables::find_out(&question, namespace, &self.identity);
+        self.clock.lap("environment");
+        found
+    }
+}
+
+/// A link of the image's that names its time zone stays one: the zone that it leads to is not what is covered.
+fn last_of(want: &Want) -> Last {
+    if want.source == Source::TimeZone { Last::Itself } else { Last::Followed }
+}
+
+/// Single files of the node that Slurm or a job's environment refers to.
+pub fn files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
+    let cookie = cookie(environment);
+    let scripts = slurmd.iter().flat_map(|slurmd| &slurmd.task_scripts).cloned();
+    cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
+}
+
+/// The file of the X server's cookie (X(7)).
+fn cookie(environment: &[Pair]) -> Option<PathBuf> {
+    environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path))
+}
+
+fn form(image: &Image) -> Form {
+    match image {
+        image if image.is_directory() => Form::Directory,
+        image if image.has_ext3() => Form::FileWithExt3,
+        _ => Form::File,
+    }
+}

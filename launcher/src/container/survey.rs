@@ -1,0 +1,174 @@
+//! Contents of an image at the places where something should appear.
+//!
+//! The image is mounted read-only and is all that is looked at, so nothing changes under our feet. Links are
+//! followed by hand, one name at a time: we have to know where they lead, also where nothing is.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use crate::plan::{Obstacle, Shape, Sight};
+use coracle::sys::{self, Lookup};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+
+/// As many links as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Treatment of a link that is the last component of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// Its target is meant.
+    Followed,
+    /// The link itself is meant, and counts as a file.
+    Itself,
+}
+
+/// Looks for `target`, an absolute path, in the tree that `root` is open on. The outer error is the image's: it
+/// cannot be read.
+pub fn look(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Sight, Obstacle>> {
+    let mut todo: VecDeque<OsString> = names(target);
+    let mut place = PathBuf::from("/");
+    // The folders from the root to `place`; what is missing has none.
+    let mut folders: Vec<OwnedFd> = Vec::new();
+    let (mut found, mut missing) = (Some(Shape::Folder), false);
+    let (mut first_link, mut links) = (None, 0);
+
+    while let Some(name) = todo.pop_front() {
+        if found == Some(Shape::File) {
+            return Ok(Err(Obstacle::NotAFolder(place)));
+        }
+        if name == ".." {
+            if !place.pop() {
+                return Ok(Err(Obstacle::Escape(first_link.unwrap_or(place))));
+            }
+            // Below something that is missing there is nothing to go back from.
+            if missing {
+                return Ok(Err(Obstacle::NotAFolder(place)));
+            }
+            folders.pop();
+            found = Some(Shape::Folder);
+            continue;
+        }
+        let here = folders.last().map_or(root, AsFd::as_fd);
+        place.push(&name);
+        if missing {
+            continue;
+        }
+        let next = match sys::open_in_root(here, Path::new(&name), OFlag::O_PATH, Lookup::LastIsALink) {
+            Ok(next) => next,
+            Err(error) if error.errno() == Errno::ENOENT => {
+                (found, missing) = (None, true);
+                continue;
+            }
+            Err(error) if error.errno() == Errno::ENAMETOOLONG => return Ok(Err(Obstacle::NameTooLong)),
+            Err(error) => return Err(error),
+        };
+        let mode = nix::sys::stat::fstat(&next).map_err(|errno| sys::Error::new("fstat()", errno))?;
+        match SFlag::from_bits_truncate(mode.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => {
+                folders.push(next);
+                found = Some(Shape::Folder);
+            }
+            SFlag::S_IFLNK if todo.is_empty() && last == Last::Itself => found = Some(Shape::File),
+            SFlag::S_IFLNK => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Ok(Err(Obstacle::TooManyLinks));
+                }
+                first_link.get_or_insert_with(|| place.clone());
+                place.pop();
+                let to = PathBuf::from(sys::read_link_at(&next)?);
+                if to.is_absolute() {
+                    place = PathBuf::from("/");
+                    folders.clear();
+                }
+                for name in names(&to).into_iter().rev() {
+                    todo.push_front(name);
+                }
+            }
+            _ => found = Some(Shape::File),
+        }
+    }
+    Ok(Ok(Sight { place, found, link: first_link }))
+}
+
+/// The names of a path, with `..` and without `.` and `/`.
+fn names(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsStr::new("..").to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn tree() -> tempfile::TempDir {
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tree.path().join("usr/lib")).unwrap();
+        fs::write(tree.path().join("usr/file"), "").unwrap();
+        for (to, link) in [
+            ("usr/lib", "lib"),
+            ("/usr/lib", "abs"),
+            ("../usr/lib", "up"),
+            ("../../etc", "usr/out"),
+            ("loop", "loop"),
+            ("usr/file/../lib", "odd"),
+            ("../run/systemd/stub", "usr/dangling"),
+        ] {
+            symlink(to, tree.path().join(link)).unwrap();
+        }
+        tree
+    }
+
+    fn seen(path: &str) -> Result<(String, Option<Shape>, bool), Obstacle> {
+        seen_with(path, Last::Followed)
+    }
+
+    fn seen_with(path: &str, last: Last) -> Result<(String, Option<Shape>, bool), Obstacle> {
+        let tree = tree();
+        let root = fs::File::open(tree.path()).unwrap();
+        look(root.as_fd(), Path::new(path), last)
+            .unwrap()
+            .map(|sight| (sight.place.display().to_string(), sight.found, sight.link.is_some()))
+    }
+
+    #[test]
+    fn the_last_component_may_be_meant_itself() {
+        let seen = |path| seen_with(path, Last::Itself);
+        let ok = |place: &str, found, link| Ok((place.to_owned(), found, link));
+        assert_eq!(seen("/lib"), ok("/lib", Some(Shape::File), false));
+        assert_eq!(seen("/usr/out"), ok("/usr/out", Some(Shape::File), false));
+        assert_eq!(seen("/usr/dangling"), ok("/usr/dangling", Some(Shape::File), false));
+        assert_eq!(seen("/abs/file"), ok("/usr/lib/file", None, true));
+        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
+        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_tree_only() {
+        let ok = |place: &str, found, link| Ok((place.to_owned(), found, link));
+        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
+        assert_eq!(seen("/usr/file"), ok("/usr/file", Some(Shape::File), false));
+        assert_eq!(seen("/lib"), ok("/usr/lib", Some(Shape::Folder), true));
+        assert_eq!(seen("/abs/x/y"), ok("/usr/lib/x/y", None, true));
+        assert_eq!(seen("/usr/dangling"), ok("/run/systemd/stub", None, true));
+        assert_eq!(seen("/new/deep"), ok("/new/deep", None, false));
+        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen("/odd"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen(&format!("/{}", "a".repeat(300))), Err(Obstacle::NameTooLong));
+        assert_eq!(seen("/loop"), Err(Obstacle::TooManyLinks));
+        assert_eq!(seen("/usr/out"), Err(Obstacle::Escape("/usr/out".into())));
+        assert_eq!(seen("/up"), Err(Obstacle::Escape("/up".into())));
+    }
+}

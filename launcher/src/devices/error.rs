@@ -1,0 +1,89 @@
+//! Why it is not known what a driver needs.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config;
+use crate::elf;
+use coracle::report::{Kind, Refusal};
+use coracle::sys;
+
+/// Why it is not known what a driver needs.
+#[derive(Debug)]
+pub enum Error {
+    /// A specification that others could have written, that cannot be read, or that makes no sense.
+    File(config::Error),
+    /// A specification of a version that is not known.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Words of the program.
+        version: String,
+    },
+    /// A specification wants a program to be run, and nobody knows for what.
+    Hook {
+        /// The specification.
+        path: PathBuf,
+        /// The program.
+        hook: PathBuf,
+        /// Arguments for it.
+        args: Vec<String>,
+    },
+    /// Two specifications of one folder have the same device.
+    Twice {
+        /// The device.
+        device: String,
+        /// One of them.
+        one: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
+    /// coracle.yaml wants a specification, and there is none for these device nodes.
+    NoDevice(Vec<PathBuf>),
+    /// Specifications most of whose libraries are gone.
+    Stale(Vec<String>),
+    /// The loader's list of this node cannot be read.
+    Loader(io::Error),
+    /// A system call failed.
+    System(sys::Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let hint = "no container with a GPU starts on this node before the site's admin has mended it, or has set \
+                    gpu.driver: libraries in coracle.yaml";
+        let refusal = match error {
+            Error::File(error) => Self::from(error),
+            Error::Version { path, version } => Self::new(
+                Kind::Config,
+                path.display().to_string(),
+                format!("cdiVersion {version:?} is not known, only 0.3 to 1.x are"),
+            ),
+            Error::Hook { path, hook, args } => {
+                let args = args.join(" ");
+                let cause = format!("wants {} to be run ({args}), and what for is not known", hook.display());
+                Self::new(Kind::Config, path.display().to_string(), cause)
+            }
+            Error::Twice { device, one, other } => {
+                let cause = format!("has the device {device}, as {} does", other.display());
+                Self::new(Kind::Config, one.display().to_string(), cause)
+            }
+            Error::NoDevice(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(|node| node.display().to_string()).collect();
+                let cause = "gpu.driver is cdi in coracle.yaml, and no specification has this device";
+                Self::new(Kind::Config, nodes.join(", "), cause)
+            }
+            Error::Stale(files) => {
+                let cause = "most of its libraries are not on this node: it has to be written again after each update of the \
+                             driver";
+                Self::new(Kind::Config, files.join(", "), cause)
+            }
+            Error::Loader(cause) => {
+                return Self::new(Kind::System, elf::CACHE, format!("cannot be read: {cause}"));
+            }
+            Error::System(error) => return Self::system("the driver's files", &error),
+        };
+        refusal.hint(hint)
+    }
+}

@@ -1,0 +1,89 @@
+//! The device nodes of a node.
+#![forbid(unsafe_code)]
+
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+use coracle::sys::DeviceRule;
+
+/// Folders below /dev go no deeper.
+const MAX_DEPTH: usize = 4;
+/// More device nodes than any node has.
+const MAX_NODES: usize = 20_000;
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Node {
+    /// Path below /dev.
+    pub path: PathBuf,
+    /// Type of the node.
+    pub kind: Type,
+    /// The driver's number.
+    pub major: u32,
+    /// The driver's number for the device.
+    pub minor: u32,
+}
+
+/// Type of a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Type {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+}
+
+impl Node {
+    /// The device node at `path`, whose last name is no link; nothing, if there is none.
+    pub fn at(path: &Path) -> Option<Self> {
+        Self::of(path, &path.symlink_metadata().ok()?)
+    }
+
+    /// The device node at `path`, of which `found` was found; nothing, if it is none.
+    pub fn of(path: &Path, found: &Metadata) -> Option<Self> {
+        let kind = match found.file_type() {
+            kind if kind.is_char_device() => Type::Character,
+            kind if kind.is_block_device() => Type::Block,
+            _ => return None,
+        };
+        let number = |number: u64| u32::try_from(number).ok();
+        let (major, minor) = (number(major(found.rdev()))?, number(minor(found.rdev()))?);
+        Some(Self { path: path.to_owned(), kind, major, minor })
+    }
+
+    /// Rule that allows this device.
+    pub fn rule(&self) -> DeviceRule {
+        DeviceRule { block: self.kind == Type::Block, major: self.major, minor: Some(self.minor) }
+    }
+}
+
+/// The device nodes in `folder` and below it, by path, without those of other file systems (pts, shm). Links are not
+/// followed.
+pub fn all(folder: &Path) -> Vec<Node> {
+    let mut found = Vec::new();
+    if let Ok(top) = folder.symlink_metadata() {
+        add(folder, top.dev(), 1, &mut found);
+    }
+    found.sort();
+    found
+}
+
+fn add(folder: &Path, device: u64, depth: usize, found: &mut Vec<Node>) {
+    let Ok(entries) = folder.read_dir() else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let (Ok(kind), path) = (entry.file_type(), entry.path()) else { continue };
+        if kind.is_dir() {
+            if depth < MAX_DEPTH && path.symlink_metadata().is_ok_and(|found| found.dev() == device) {
+                add(&path, device, depth + 1, found);
+            }
+        } else if kind.is_char_device() || kind.is_block_device() {
+            if found.len() >= MAX_NODES {
+                return;
+            }
+            found.extend(Node::at(&path));
+        }
+    }
+}

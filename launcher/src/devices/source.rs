@@ -1,0 +1,167 @@
+//! Files of the node that nobody but root can have written.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::elf::{self, Library, Machine};
+use coracle::sys::{self, Lookup};
+
+/// Users with lower numbers are the system's (SYS_UID_MAX, login.defs(5)).
+const FIRST_PERSON: u32 = 1000;
+
+/// Directories in which they are looked for.
+#[derive(Debug)]
+pub struct Sources {
+    root: OwnedFd,
+    owner: u32,
+}
+
+/// Type of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A socket.
+    Socket,
+}
+
+/// Why something is left out.
+#[derive(Debug)]
+pub enum Unfit {
+    /// It is not there.
+    Missing,
+    /// It belongs to this user.
+    Owner(u32),
+    /// Others may write it: its mode.
+    Writable(u32),
+    /// A socket in a folder where others can put their own.
+    Place,
+    /// It is a device, a FIFO, or not what was wanted.
+    Kind,
+    /// It is for another machine.
+    Machine(Machine),
+    /// It is no library.
+    Library(elf::Error),
+    /// It cannot be looked at.
+    Failed(sys::Error),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => out.write_str("not on this node"),
+            Self::Owner(uid) => write!(out, "belongs to user {uid}, and must belong to root"),
+            Self::Writable(mode) => write!(out, "writable by others than root (mode {mode:04o})"),
+            Self::Place => out.write_str("a socket in a folder where others could put one"),
+            Self::Kind => out.write_str("neither a file nor a folder nor a socket"),
+            Self::Machine(machine) => write!(out, "for {machine}, this node is {}", Machine::own()),
+            Self::Library(cause) => cause.fmt(out),
+            Self::Failed(error) => error.fmt(out),
+        }
+    }
+}
+
+impl Sources {
+    /// Those of this node, which belong to root.
+    pub fn node() -> sys::Result<Self> {
+        let root = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(Self::below(root, 0))
+    }
+
+    /// Those below `root`, which must belong to `owner`.
+    pub fn below(root: OwnedFd, owner: u32) -> Self {
+        Self { root, owner }
+    }
+
+    /// Real path of `path`, and what is there; nobody else can have written it.
+    pub fn find(&self, path: &Path) -> Result<(PathBuf, What), Unfit> {
+        self.place(path).map(|(real, what, _)| (real, what))
+    }
+
+    /// The same, open as a place (O_PATH).
+    pub fn place(&self, path: &Path) -> Result<(PathBuf, What, OwnedFd), Unfit> {
+        let file = self.open(path, OFlag::O_PATH)?;
+        let found = metadata(&file)?;
+        let what = match found.file_type() {
+            kind if kind.is_file() => What::File,
+            kind if kind.is_dir() => What::Folder,
+            kind if kind.is_socket() => What::Socket,
+            _ => return Err(Unfit::Kind),
+        };
+        let real = real_path(&file)?;
+        match what {
+            What::Socket => self.socket(path, &real, &found)?,
+            What::File | What::Folder => self.check(&found)?,
+        }
+        Ok((real, what, file.into()))
+    }
+
+    /// Real path of the library at `path`, and its headers.
+    pub fn library(&self, path: &Path) -> Result<(PathBuf, Library), Unfit> {
+        let (real, what) = self.find(path)?;
+        if what != What::File {
+            return Err(Unfit::Kind);
+        }
+        let file = self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let found = file.metadata().map_err(|cause| Unfit::Failed(sys::Error::from_io("fstat", &cause)))?;
+        if !found.is_file() {
+            return Err(Unfit::Kind);
+        }
+        self.check(&found)?;
+        let library = Library::read(&file).map_err(Unfit::Library)?;
+        match library.machine == Machine::own() {
+            true => Ok((real, library)),
+            false => Err(Unfit::Machine(library.machine)),
+        }
+    }
+
+    fn open(&self, path: &Path, flags: OFlag) -> Result<File, Unfit> {
+        let file = sys::open_in_root(self.root.as_fd(), path, flags, Lookup::Links);
+        file.map(File::from).map_err(|error| match error.errno() {
+            Errno::ENOENT | Errno::ENOTDIR => Unfit::Missing,
+            _ => Unfit::Failed(error),
+        })
+    }
+
+    fn check(&self, found: &Metadata) -> Result<(), Unfit> {
+        if found.uid() != self.owner {
+            return Err(Unfit::Owner(found.uid()));
+        }
+        if found.mode() & 0o022 != 0 {
+            return Err(Unfit::Writable(found.mode() & 0o7777));
+        }
+        Ok(())
+    }
+
+    /// Sockets are there to be written to, and daemons have accounts of their own (nvidia-persistenced): so what counts
+    /// is who can put another one in its place.
+    fn socket(&self, path: &Path, real: &Path, found: &Metadata) -> Result<(), Unfit> {
+        let folder = self.open(path.parent().unwrap_or(path), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        if Some(real_path(&folder)?.as_path()) != real.parent() {
+            return Err(Unfit::Place);
+        }
+        let folder = metadata(&folder)?;
+        let trusted = |uid: u32| uid == self.owner || uid < FIRST_PERSON;
+        if folder.mode() & 0o022 != 0 || !trusted(folder.uid()) {
+            return Err(Unfit::Place);
+        }
+        if trusted(found.uid()) { Ok(()) } else { Err(Unfit::Owner(found.uid())) }
+    }
+}
+
+fn metadata(file: &File) -> Result<Metadata, Unfit> {
+    file.metadata().map_err(|cause| Unfit::Failed(sys::Error::from_io("fstat", &cause)))
+}
+
+fn real_path(file: &File) -> Result<PathBuf, Unfit> {
+    sys::fd_path(file).map_err(|cause| Unfit::Failed(sys::Error::from_io("readlink(/proc/self/fd)", &cause)))
+}

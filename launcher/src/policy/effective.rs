@@ -1,0 +1,333 @@
+//! Which rules hold for a job: of each key, the one of the most specific scope that says it.
+//!
+//! | | scope | of several | what it is known by |
+//! |---|---|---|---|
+//! | 1 | `users` | the first in the file | the step's own record; the name by the node's user database |
+//! | 2 | `groups` | the first in the file | the same |
+//! | 3 | `accounts` | | the job's facts |
+//! | 4 | `qos` | | the job's facts |
+//! | 5 | `partitions` | | the job's facts |
+//! | 6 | top level | | |
+//!
+//! A key is decided by itself: what a user's rule leaves open is for his groups', and so on. Where a scope says a key,
+//! and whether it is this job's scope is not known, the key is undecided, and what would need it is refused. Only
+//! `default_image`, which allows nothing, is then decided by what the job itself says of its partition.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::config::{
+    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, ImagePath, MaxSize, OptionKey,
+    Rule, Scope, UserImages, YesNo,
+};
+use coracle::report::{Kind, Refusal};
+
+/// User and job attributes that select policy rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The user's number, from the step's record.
+    pub uid: u32,
+    /// His name, if the node's user database has one.
+    pub user: Option<String>,
+    /// His groups, from the step's record, with their names if the node's user database has them.
+    pub groups: Vec<(u32, Option<String>)>,
+    /// The job, as root has learnt of it.
+    pub job: Job,
+    /// The job, as it says itself: anybody can say anything.
+    pub claims: Job,
+}
+
+/// Attributes of a job. Without a value a fact is not known; one that the job does not have is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Job {
+    /// The partition that it runs in.
+    pub partition: Option<String>,
+    /// The account that it is charged to.
+    pub account: Option<String>,
+    /// Its quality of service.
+    pub qos: Option<String>,
+}
+
+impl Job {
+    /// Attributes of somebody who is in no job.
+    pub fn none() -> Self {
+        let nothing = || Some(String::new());
+        Self { partition: nothing(), account: nothing(), qos: nothing() }
+    }
+}
+
+/// Fact that is needed to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// The name of the user.
+    User,
+    /// The name of this group of his.
+    Group(u32),
+    /// A fact of the job.
+    Job(&'static str),
+}
+
+/// A key that cannot be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The line of coracle.yaml that may hold, or not.
+    pub rule: String,
+    /// Fact that is not known.
+    pub fact: Fact,
+}
+
+impl Missing {
+    /// The refusal of `object`.
+    pub fn refuse(&self, object: &str) -> Refusal {
+        let refuse = |what: String| {
+            Refusal::new(
+                Kind::Policy,
+                object,
+                format!("the rule {} of the site needs {what}, not known here", self.rule),
+            )
+        };
+        let names = "the user database of this node has no name for it; rules may have numbers instead of names";
+        match self.fact {
+            Fact::User => refuse("the user's name".into()).hint(names),
+            Fact::Group(gid) => refuse(format!("the name of group {gid}")).hint(names),
+            Fact::Job(fact) => refuse(format!("the job's {fact}"))
+                .hint("plugstack.conf needs job_facts=prolog, since before the job began; see docs/admin/trust.md"),
+        }
+    }
+}
+
+/// A value, and the line of coracle.yaml that it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value<T> {
+    /// The value.
+    pub value: T,
+    /// Such as `partitions.gpu.user_images`.
+    pub rule: String,
+}
+
+/// Statement of the rules about one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruling<T> {
+    /// Nothing.
+    Silent,
+    /// This.
+    Said(Value<T>),
+    /// It cannot be known.
+    Undecided(Missing),
+}
+
+impl<T> Ruling<T> {
+    /// Value, if the rules have one.
+    pub fn said(&self) -> Result<Option<&Value<T>>, Missing> {
+        match self {
+            Self::Silent => Ok(None),
+            Self::Said(value) => Ok(Some(value)),
+            Self::Undecided(missing) => Err(missing.clone()),
+        }
+    }
+
+    /// True if somebody has to look.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Ruling<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => out.write_str("-"),
+            Self::Said(said) => said.value.fmt(out),
+            Self::Undecided(missing) => match missing.fact {
+                Fact::User => out.write_str("needs the user's name"),
+                Fact::Group(gid) => write!(out, "needs the name of group {gid}"),
+                Fact::Job(fact) => write!(out, "needs the job's {fact}"),
+            },
+        }
+    }
+}
+
+/// The rules that hold for one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// [`Rule::default_image`]
+    pub default_image: Ruling<DefaultImage>,
+    /// [`Rule::required`]
+    pub required: Ruling<YesNo>,
+    /// [`Rule::user_images`]
+    pub user_images: Ruling<UserImages>,
+    /// [`Rule::directories`]
+    pub directories: Ruling<Directories>,
+    /// [`Rule::digests`]
+    pub digests: Ruling<Allowed<Digest>>,
+    /// [`Rule::signers`]
+    pub signers: Ruling<Allowed<Fingerprint>>,
+    /// [`Rule::max_image_size`]
+    pub max_image_size: Ruling<MaxSize>,
+    /// [`Rule::bind_allow`]
+    pub bind_allow: Ruling<Allowed<Absolute>>,
+    /// [`Rule::bind_deny`]
+    pub bind_deny: Ruling<Folders>,
+    /// [`Rule::user_options`]
+    pub user_options: Ruling<Allowed<OptionKey>>,
+    /// Of each rule of `image_paths` its `signers`, and what that line is called.
+    paths: Vec<Option<(Vec<Fingerprint>, String)>>,
+}
+
+impl Rules {
+    /// Every key with what is said of it, and by which line.
+    pub fn lines(&self) -> [(&'static str, String, Option<&str>); 10] {
+        type Line<'a> = (&'static str, String, Option<&'a str>);
+        fn line<'a, T: fmt::Display>(key: &'static str, ruling: &'a Ruling<T>) -> Line<'a> {
+            let rule = match ruling {
+                Ruling::Silent => None,
+                Ruling::Said(said) => Some(said.rule.as_str()),
+                Ruling::Undecided(missing) => Some(missing.rule.as_str()),
+            };
+            (key, ruling.to_string(), rule)
+        }
+        [
+            line("default_image", &self.default_image),
+            line("required", &self.required),
+            line("user_images", &self.user_images),
+            line("directories", &self.directories),
+            line("digests", &self.digests),
+            line("signers", &self.signers),
+            line("max_image_size", &self.max_image_size),
+            line("bind_allow", &self.bind_allow),
+            line("bind_deny", &self.bind_deny),
+            line("user_options", &self.user_options),
+        ]
+    }
+
+    /// True if images must have one of these digests: then they have to be known.
+    pub fn want_digest(&self) -> bool {
+        !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
+    }
+
+    /// Who has to have signed the images below the folder of a rule of `image_paths`, and the line that says so.
+    pub fn signers_of(&self, index: Option<usize>) -> Option<(&[Fingerprint], &str)> {
+        let (list, rule) = self.paths.get(index?)?.as_ref()?;
+        Some((list, rule))
+    }
+
+    /// True if an image that this rule of `image_paths` trusts must be signed: then it has to be known by whom.
+    pub fn want_signers(&self, index: Option<usize>) -> bool {
+        self.signers_of(index).is_some()
+            || !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
+    }
+}
+
+/// The rules that hold for a job.
+pub fn effective(config: &Config, facts: &Facts) -> Rules {
+    let top = config.top();
+    let look = Look { config, facts, top: &top };
+    let sure = &facts.job;
+    Rules {
+        default_image: look.decide("default_image", &facts.with_claims(), |rule| rule.default_image.as_ref()),
+        required: look.decide("required", sure, |rule| rule.required.as_ref()),
+        user_images: look.decide("user_images", sure, |rule| rule.user_images.as_ref()),
+        directories: look.decide("directories", sure, |rule| rule.directories.as_ref()),
+        digests: look.decide("digests", sure, |rule| rule.digests.as_ref()),
+        signers: look.decide("signers", sure, |rule| rule.signers.as_ref()),
+        max_image_size: look.decide("max_image_size", sure, |rule| rule.max_image_size.as_ref()),
+        bind_allow: look.decide("bind_allow", sure, |rule| rule.bind_allow.as_ref()),
+        bind_deny: look.decide("bind_deny", sure, |rule| rule.bind_deny.as_ref()),
+        user_options: look.decide("user_options", sure, |rule| rule.user_options.as_ref()),
+        paths: config.image_paths.iter().enumerate().map(signers_of_path).collect(),
+    }
+}
+
+fn signers_of_path((index, path): (usize, &ImagePath)) -> Option<(Vec<Fingerprint>, String)> {
+    path.signers.clone().map(|list| (list, format!("image_paths[{index}].signers")))
+}
+
+impl Facts {
+    /// Known attributes of the job, and where nothing is known, those that it claims.
+    fn with_claims(&self) -> Job {
+        let or = |known: &Option<String>, said: &Option<String>| {
+            known.clone().or_else(|| said.clone()).or_else(|| Some(String::new()))
+        };
+        Job {
+            partition: or(&self.job.partition, &self.claims.partition),
+            account: or(&self.job.account, &self.claims.account),
+            qos: or(&self.job.qos, &self.claims.qos),
+        }
+    }
+}
+
+/// Match of a rule with the job.
+enum Match {
+    Yes,
+    No,
+    Unknown(Fact),
+}
+
+/// A scope: its key, its rules, and whose they are.
+type Candidate<'a> = (&'a str, &'a Scope, &'a dyn Fn(&str) -> Match);
+
+struct Look<'a> {
+    config: &'a Config,
+    facts: &'a Facts,
+    top: &'a Rule,
+}
+
+impl Look<'_> {
+    fn decide<T: Clone>(&self, key: &str, job: &Job, pick: impl Fn(&Rule) -> Option<&T>) -> Ruling<T> {
+        let Config { users, groups, accounts, qos, partitions, .. } = self.config;
+        let scopes: [Candidate<'_>; 5] = [
+            ("users", users, &|name| self.user(name)),
+            ("groups", groups, &|name| self.group(name)),
+            ("accounts", accounts, &|name| is("account", &job.account, name)),
+            ("qos", qos, &|name| is("QOS", &job.qos, name)),
+            ("partitions", partitions, &|name| is("partition", &job.partition, name)),
+        ];
+        for (scope, rules, matches) in scopes {
+            for (name, rule) in &rules.0 {
+                let Some(value) = pick(rule) else { continue };
+                let rule = || format!("{scope}.{name}.{key}");
+                match matches(name) {
+                    Match::No => {}
+                    Match::Yes => return Ruling::Said(Value { value: value.clone(), rule: rule() }),
+                    Match::Unknown(fact) => return Ruling::Undecided(Missing { rule: rule(), fact }),
+                }
+            }
+        }
+        match pick(self.top) {
+            Some(value) => Ruling::Said(Value { value: value.clone(), rule: key.to_owned() }),
+            None => Ruling::Silent,
+        }
+    }
+
+    fn user(&self, name: &str) -> Match {
+        match (name.parse::<u32>(), &self.facts.user) {
+            (Ok(uid), _) if uid == self.facts.uid => Match::Yes,
+            (Ok(_), _) => Match::No,
+            (Err(_), Some(user)) if user == name => Match::Yes,
+            (Err(_), Some(_)) => Match::No,
+            (Err(_), None) => Match::Unknown(Fact::User),
+        }
+    }
+
+    fn group(&self, name: &str) -> Match {
+        let groups = &self.facts.groups;
+        if let Ok(number) = name.parse::<u32>() {
+            return if groups.iter().any(|(gid, _)| *gid == number) { Match::Yes } else { Match::No };
+        }
+        if groups.iter().any(|(_, known)| known.as_deref() == Some(name)) {
+            return Match::Yes;
+        }
+        match groups.iter().find(|(_, known)| known.is_none()) {
+            Some((gid, _)) => Match::Unknown(Fact::Group(*gid)),
+            None => Match::No,
+        }
+    }
+}
+
+fn is(what: &'static str, known: &Option<String>, name: &str) -> Match {
+    match known {
+        // Slurm has accounts and QOS in lower case, whatever was typed.
+        Some(known) if known == name || (what != "partition" && known.eq_ignore_ascii_case(name)) => Match::Yes,
+        Some(_) => Match::No,
+        None => Match::Unknown(Fact::Job(what)),
+    }
+}

@@ -1,0 +1,65 @@
+//! Commands of the Slurm that a step is of: a node may have more than one Slurm, and this one in a directory that is not
+//! in the list of usual ones.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Absolute, ClientPaths, SlurmClient};
+
+use super::node::Node;
+use super::{BINS, command_at};
+
+/// `settings` with the commands that were installed with slurmstepd, whose process id is `daemon`, if the site names
+/// none.
+pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
+    match std::fs::read_link(format!("/proc/{daemon}/exe")) {
+        Ok(program) => beside_program(&Node::new(Path::new("/")), settings, &program),
+        Err(_) => settings.clone(),
+    }
+}
+
+fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmClient {
+    let SlurmClient::Shown(paths) = settings else { return settings.clone() };
+    // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; what is not so is looked for as ever.
+    let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_folder(&prefix.join("bin")));
+    let Some(bin) = bin.filter(|_| paths.bin.is_none()) else { return settings.clone() };
+    let is_there =
+        |directory: &Path| command_at(node, directory).is_some_and(|(real, program)| real == bin && program.is_ok());
+    // By a name that people use, like /opt/slurm/current, if it has one.
+    let named = BINS.iter().map(PathBuf::from).chain([bin.clone()]).find(|directory| is_there(directory));
+    match named {
+        Some(named) => SlurmClient::Shown(ClientPaths { bin: Some(Absolute(named)), ..paths.clone() }),
+        None => settings.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Tree;
+    use super::*;
+
+    #[test]
+    fn the_commands_are_those_of_the_steps_own_slurm() {
+        let tree = Tree::merged();
+        let node = Node::new(tree.root());
+        let bin = |program: &str, settings: &SlurmClient| {
+            beside_program(&node, settings, Path::new(program)).paths().bin.map(|Absolute(bin)| bin)
+        };
+        let none = SlurmClient::default();
+        tree.srun("/usr/bin");
+        tree.srun("/apps/slurm/23.11/bin");
+        tree.srun("/opt/slurm/24.11/bin");
+        tree.link("/opt/slurm/current", "24.11");
+        tree.file("/opt/script/bin/srun", "#!/bin/sh\n");
+        assert_eq!(bin("/usr/sbin/slurmstepd", &none), Some("/usr/bin".into()));
+        assert_eq!(bin("/apps/slurm/23.11/sbin/slurmstepd", &none), Some("/apps/slurm/23.11/bin".into()));
+        assert_eq!(bin("/opt/slurm/24.11/sbin/slurmstepd", &none), Some("/opt/slurm/current/bin".into()));
+        // A script for srun, or none beside it: what is usual is looked for.
+        assert_eq!(bin("/opt/script/sbin/slurmstepd", &none), None);
+        assert_eq!(bin("/sbin/x/slurmstepd (deleted)", &none), None);
+        // The site's word counts more.
+        let named = SlurmClient::Shown(ClientPaths { bin: Some(Absolute("/x".into())), ..ClientPaths::default() });
+        assert_eq!(bin("/usr/sbin/slurmstepd", &named), Some("/x".into()));
+        assert_eq!(beside_program(&node, &SlurmClient::None, Path::new("/usr/sbin/slurmstepd")), SlurmClient::None);
+    }
+}

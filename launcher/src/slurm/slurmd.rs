@@ -1,0 +1,86 @@
+//! Slurm's configuration of this node's steps.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use crate::config::SlurmClient;
+
+use super::conf::{self, Conf};
+use super::node::Node;
+use super::{find_commands, find_conf, prefix_of};
+
+/// Arguments of slurmd, as far as they concern containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slurmd {
+    /// TaskProlog and TaskEpilog: what runs inside has to be seen there.
+    pub task_scripts: Vec<PathBuf>,
+    /// GresTypes: for these, and for no others, slurmstepd sets variables or takes them away.
+    pub gres_types: Vec<String>,
+    /// The lines of gres.conf.
+    pub gres: Vec<String>,
+    /// SlurmdSpoolDir as it is written, with `%h` and `%n`; nothing, if it is not.
+    pub spool: Option<String>,
+}
+
+impl Slurmd {
+    /// SlurmdSpoolDir on the node that Slurm calls `node` and that has the host name `host` (slurm.conf(5)).
+    pub fn spool(&self, node: &str, host: &str) -> PathBuf {
+        let host = host.split('.').next().unwrap_or_default();
+        self.spool.as_deref().unwrap_or(SPOOL).replace("%h", host).replace("%n", node).into()
+    }
+}
+
+/// SlurmdSpoolDir where slurm.conf has none.
+const SPOOL: &str = "/var/spool/slurmd";
+
+/// Reads it on the node below `root` ("/", but in tests); nothing, if there is no configuration of Slurm's. `told` is
+/// the value of `SLURM_CONF` that slurmd has.
+pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
+    let node = Node::new(root);
+    let folder = folder(&node, settings, told)?;
+    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(&node, &folder);
+    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf"), spool })
+}
+
+/// True if cgroup.conf(5) lets steps open only the devices that they were given.
+pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> bool {
+    let node = Node::new(root);
+    let lines = folder(&node, settings, told).map(|folder| conf::lines(&node, &folder, "cgroup.conf"));
+    let lines = lines.unwrap_or_default();
+    let values = lines.iter().filter_map(|line| line.split_once('='));
+    let mut about = values.filter(|(key, _)| key.trim().eq_ignore_ascii_case("ConstrainDevices"));
+    about.next_back().is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("yes"))
+}
+
+fn folder(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
+    let paths = settings.paths();
+    let prefix = || prefix_of(find_commands(node, &paths).ok().flatten().as_ref()).to_owned();
+    find_conf(node, &paths, told, prefix).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn includes_are_read_where_they_stand() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let folder = root.join("etc/slurm");
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(slurmd(&root, &SlurmClient::default(), None), None);
+        std::fs::write(folder.join("slurm.conf"), "ClusterName=x\ngrestypes=gpu,fpga # both\n").unwrap();
+        std::fs::write(folder.join("gres.conf"), "Name=a\nInclude more.conf\nName=c\n").unwrap();
+        std::fs::write(folder.join("more.conf"), "Name=b\ninclude gres.conf\n").unwrap();
+        let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
+        assert_eq!(found.gres_types, ["gpu", "fpga"]);
+        assert_eq!(found.gres[..3], ["Name=a", "Name=b", "Name=a"]);
+        assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/spool/slurmd"));
+        std::fs::write(folder.join("slurm.conf"), "slurmdSpoolDir=/var/x/%h/%n\n").unwrap();
+        let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
+        assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/x/a1-ib/a1"));
+        assert!(!constrains_devices(&root, &SlurmClient::default(), None));
+        std::fs::write(folder.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
+        assert!(constrains_devices(&root, &SlurmClient::default(), None));
+    }
+}

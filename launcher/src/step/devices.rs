@@ -1,0 +1,46 @@
+//! Device nodes that the tasks of a step may open.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use coracle::report::{Kind, Refusal};
+use coracle::sys;
+
+use super::Server;
+use crate::container::confine::Confinement;
+use crate::container::grant::Rules;
+use crate::container::stages::Run;
+
+impl Server {
+    /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.
+    /// By now slurmstepd is in the control groups of its step.
+    pub(super) fn confine(&self, run: &mut Run) -> Result<(), Refusal> {
+        // A node with nothing to give has nothing to keep.
+        if run.grants.units.is_empty() {
+            return Ok(());
+        }
+        let system = |error: sys::Error| Refusal::system("the step's devices", &error);
+        let mut confinement = Confinement::of(self.start.daemon, self.start.job, self.start.step).map_err(system)?;
+        let slurms = confinement.is_slurms();
+        if run.grants.asks_rules() {
+            let given = run.grants.given();
+            let answers = confinement.accessible(&given).map_err(system)?;
+            let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
+            run.provide(Some(&Rules { open: &open, slurms }))?;
+        }
+        // On a node without control groups what is in /dev is all that keeps devices apart.
+        if !slurms && confinement.has_groups() {
+            confinement.restrict(&run.provision.devices.rules()).map_err(system)?;
+        }
+        run.confinement = Some(confinement);
+        run.clock.lap("devices");
+        Ok(())
+    }
+}
+
+/// Puts a task under the rule that was made for the step. Its number is the kernel's word, and nobody else's.
+pub(super) fn adopt(confinement: &Confinement, task: Option<u32>) -> Result<(), Refusal> {
+    let system = |error: sys::Error| Refusal::system("the step's devices", &error);
+    let unknown = || Refusal::new(Kind::Internal, "the step's devices", "it is not known which process a task is");
+    confinement.adopt(task.ok_or_else(unknown)?).map_err(system)
+}

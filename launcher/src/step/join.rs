@@ -1,0 +1,203 @@
+//! The container of a step that runs: where its tasks are, a new one may go.
+//!
+//! Nothing is kept for this. slurmstepd of the step is found among the node's processes: it is root's, runs the same
+//! program as the slurmstepd that we serve, and calls itself `slurmstepd: [JOB.STEP]`, which no user's process can do.
+//! Its children are the tasks. Which of them is in a container, the kernel says, and not the task.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use coracle::report::{Kind, Refusal};
+use coracle::request::{ImageRef, StepRef, is_script, step_id, step_name};
+use coracle::sys::{self, MountNamespace};
+use coracle::wire::Start;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::apply;
+use crate::container::variables;
+
+/// A step's container.
+pub struct Found {
+    /// Namespace of its tasks.
+    pub namespace: MountNamespace,
+    /// Its image, as the tasks have it in their environment: the user's word.
+    pub image: ImageRef,
+    /// Which step it is.
+    pub step: u32,
+}
+
+/// The image while it is not known which one it is.
+pub fn stands_for(step: StepRef) -> ImageRef {
+    let typed = OsString::from(step.to_string());
+    ImageRef { path: PathBuf::from(&typed), typed }
+}
+
+/// A task's process, held open: its number may be somebody else's in the next moment.
+struct Process {
+    folder: OwnedFd,
+}
+
+impl Process {
+    fn open(pid: i32) -> Option<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let path = format!("/proc/{pid}");
+        nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(|folder| Self { folder })
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let fd = sys::open_beneath(&self.folder, Path::new(name), OFlag::O_RDONLY).ok()?;
+        let mut bytes = Vec::new();
+        File::from(fd).take(1 << 20).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// A number of `status` (proc_pid_status(5)): the first behind `key:`.
+    fn number(&self, key: &str) -> Option<u32> {
+        // Its name may be no UTF-8.
+        let bytes = self.read("status")?;
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// Node of the record: where several nodes are one machine (slurmd -N), each may have a
+    /// host name of its own (uts_namespaces(7)), and a step has a slurmstepd on each.
+    fn node(&self) -> Option<OsString> {
+        nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
+    }
+
+    /// The program that it runs.
+    fn program(&self) -> Option<(u64, u64)> {
+        let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        File::from(fd).metadata().ok().map(|found| (found.dev(), found.ino()))
+    }
+}
+
+/// True if `namespace` is one that this launcher has built.
+///
+/// The process that led to it proves nothing: its user can give it any root (chroot(2) in a user namespace of its own)
+/// and any environment, in the node's namespace as well as in one that something else has made for the job
+/// (job_container/tmpfs, pam_namespace). So the namespace itself is looked at, from its own root, which setns(2) goes to.
+/// The mark is the `/dev` that every container of a step has. Only a process with CAP_SYS_ADMIN in the first user
+/// namespace can mount there, and a user's FUSE mount is of another type.
+fn is_ours(namespace: &MountNamespace) -> sys::Result<bool> {
+    let home = MountNamespace::current()?;
+    // This /proc shows the caller wherever it is; the namespace may have another one, or none.
+    let proc = sys::open_untrusted(Path::new("/proc"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    sys::enter_mount_namespace(namespace)?;
+    let path = "thread-self/mountinfo";
+    let mounts = nix::fcntl::openat(&proc, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| sys::Error::new(format!("openat(/proc, {path:?})"), errno));
+    // Opened there, it shows that namespace wherever it is read.
+    sys::enter_mount_namespace(&home)?;
+    let mut bytes = Vec::new();
+    let read = File::from(mounts?).read_to_end(&mut bytes);
+    read.map_err(|cause| sys::Error::from_io(format!("read({path:?})"), &cause))?;
+    Ok(has_mark(&String::from_utf8_lossy(&bytes)))
+}
+
+/// True if a mountinfo (proc_pid_mountinfo(5)) shows a `/dev` as [`crate::apply`] makes it. What is mounted over
+/// another mount at the same place comes behind it.
+fn has_mark(mounts: &str) -> bool {
+    let top = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/dev"));
+    let described = top.and_then(|line| line.split_once(" - "));
+    described.is_some_and(|(_, what)| what.split(' ').take(2).eq(["tmpfs", apply::SOURCE]))
+}
+
+/// All processes of the node.
+fn processes() -> Vec<(i32, Process)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, Process::open(pid)?))).collect()
+}
+
+/// The container of a step of the same job; without a number, the job script's, or else that of the lowest step.
+pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
+    let name = |step: u32| format!("{}.{}", start.job, step_name(step));
+    let shown = wanted.map_or_else(|| format!("job {}", start.job), |step| format!("step {}", name(step)));
+    let ours = i32::try_from(start.daemon).ok().and_then(Process::open);
+    let ours = ours.and_then(|process| Some((process.program()?, process.node()?)));
+    let (program, node) = ours.ok_or_else(|| Refusal::new(Kind::System, &shown, "slurmstepd has died"))?;
+    let all = processes();
+    let mut daemons: Vec<(u32, i32)> = all
+        .iter()
+        .filter_map(|(pid, process)| {
+            let step = step_of(process, start.job, program)?;
+            (process.node()? == node).then_some((step, *pid))
+        })
+        .filter(|(step, _)| *step != start.step && wanted.is_none_or(|wanted| wanted == *step))
+        .collect();
+    // The job script comes first.
+    daemons.sort_by_key(|(step, _)| (!is_script(*step), *step));
+    let system = |error: sys::Error| Refusal::system(&shown, &error);
+    for (step, daemon) in &daemons {
+        for (_, task) in all.iter().filter(|(_, task)| i32::try_from(task.number("PPid").unwrap_or(0)) == Ok(*daemon)) {
+            if task.number("Uid") != Some(start.identity.uid) {
+                continue;
+            }
+            let Ok(Some(namespace)) = MountNamespace::of_process(&task.folder) else { continue };
+            if !is_ours(&namespace).map_err(system)? {
+                continue;
+            }
+            let variables = variables::pairs(&task.read("environ").unwrap_or_default());
+            let image = variables.into_iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value);
+            if let Some(image) = image {
+                let path = PathBuf::from(&image);
+                return Ok(Found { namespace, image: ImageRef { path, typed: image }, step: *step });
+            }
+        }
+    }
+    let cause = match (daemons.is_empty(), wanted) {
+        (true, Some(_)) => "does not run on this node",
+        (true, None) => "has no other step on this node",
+        (false, _) => "has no container on this node",
+    };
+    Err(Refusal::new(Kind::Usage, shown, cause).hint("squeue --steps --jobs=JOB shows the steps and their nodes"))
+}
+
+/// The step of `job` whose slurmstepd this process is.
+fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
+    // Of a user's process neither its file nor its arguments are looked at: both may lie on a file system that is the
+    // user's to answer for.
+    if process.number("Uid") != Some(0) || process.program() != Some(program) {
+        return None;
+    }
+    let command = process.read("cmdline")?;
+    let title = command.split(|byte| *byte == 0).next()?;
+    let title = OsStr::from_bytes(title).to_str()?;
+    let inside = title.strip_prefix("slurmstepd: [")?.split(']').next()?;
+    let (of_job, step) = inside.split_once('.')?;
+    if of_job.parse() != Ok(job) {
+        return None;
+    }
+    step_id(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_known_by_the_topmost_dev() {
+        let node = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n24 22 0:6 / /dev rw - devtmpfs udev rw\n";
+        let mark = "41 40 0:50 / /dev ro,nosuid,noexec - tmpfs coracle rw,size=1024k\n";
+        let below = "42 41 0:24 / /dev/pts rw,nosuid - devpts devpts rw\n";
+        assert!(!has_mark(node));
+        assert!(has_mark(&format!("40 22 7:1 / / ro - squashfs /dev/loop1 ro\n{mark}{below}")));
+        assert!(has_mark(&format!("{node}{mark}{below}")));
+        for other in ["tmpfs udev rw", "fuse.x coracle rw", "tmpfs coracle2 rw", "ext4 coracle rw"] {
+            assert!(!has_mark(&format!("{node}{mark}43 41 0:51 / /dev rw - {other}\n")), "{other}");
+        }
+        for elsewhere in ["/scratch/dev", "/dev/shm", "/dev\\040"] {
+            assert!(!has_mark(&format!("{node}41 40 0:50 / {elsewhere} rw - tmpfs coracle rw\n")), "{elsewhere}");
+        }
+        assert!(!has_mark("short\n23 22 0:5 / /proc rw\n"));
+    }
+}

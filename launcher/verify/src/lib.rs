@@ -1,0 +1,10 @@
+//! Parses what is hostile and large: signatures, and all metadata of a squashfs.
+//!
+//! The program `coracle-verify` does that for the launcher, in a child process that can do nothing else ([`sandbox`]).
+//! The parsers are a library because `coracle-images` makes what they read, and shows it.
+#![forbid(unsafe_code)]
+
+pub mod sandbox;
+pub mod signature;
+pub mod squashfs;
+pub mod structure;

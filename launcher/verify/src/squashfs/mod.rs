@@ -1,0 +1,24 @@
+//! All metadata of a squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h), decompressed.
+//!
+//! The kernel's own code trusts much of what it reads there. The superblock and the places of all tables are checked at
+//! each start ([`coracle_launcher::image::squashfs`]); everything but the files' contents once, when an image is taken
+//! in ([`inspect_deep`]).
+#![forbid(unsafe_code)]
+
+mod decompress;
+mod directory;
+mod files;
+mod inode;
+mod lzo;
+mod metadata;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use coracle_launcher::image::squashfs::{Compression, Fault, METADATA, SUPERBLOCK, Superblock};
+pub use files::{Files, Node};
+pub use walk::{Budget, Contents, inspect_deep};
+
+#[cfg(test)]
+use coracle_launcher::image::{Error, squashfs::NO_TABLE};
