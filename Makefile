@@ -60,7 +60,7 @@ place:
 	install -D -m 0755 $(PROGRAMS)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 0755 $(PLUGINS)/libspank_coracle.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle.so
 	install -D -m 0755 $(PLUGINS)/libspank_coracle_facts.so $(DESTDIR)$(LIBDIR)/coracle/spank_coracle_facts.so
-	install -D -m 0755 target/plugin/coracle-inside $(DESTDIR)$(LIBDIR)/coracle/coracle-inside
+	install -D -m 0755 $(PLUGINS)/coracle-inside $(DESTDIR)$(LIBDIR)/coracle/coracle-inside
 	install -D -m 0755 -t $(DESTDIR)$(LIBDIR)/coracle $(foreach program,launcher verify images,$(PROGRAMS)/coracle-$(program))
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/slurm/plugstack.conf.d $(DESTDIR)$(SYSCONFDIR)/coracle
 	sed -E -e 's#/usr/lib/coracle#$(LIBDIR)/coracle#' -e '/^#?required /s#$$# $(strip $(ARGUMENTS))#' -e 's# +$$##' \
@@ -87,9 +87,8 @@ place-manual:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions target/manual/zsh/site-functions/_coracle
 	install -D -m 0644 -t $(DESTDIR)$(SYSCONFDIR)/bash_completion.d target/manual/bash_completion.d/slurm_coracle
 
-dist: manual ## files for all releases of Slurm and glibc 2.28 or newer, in target/dist/root (takes zig from PyPI)
+dist: manual ## files for all releases of Slurm and glibc 2.28 or newer, in target/dist/root: ARCH=aarch64 (takes zig from PyPI)
 	packaging/build-portable target/zig
-	$(CARGO) rustc --locked --profile plugin --package coracle-inside --bin coracle-inside -- -C target-feature=+crt-static
 	rm -rf $(DIST)/root
 	$(MAKE) place place-manual DESTDIR=$(CURDIR)/$(DIST)/root PROGRAMS=target/zig/release PLUGINS=target/zig/plugin
 	tests/check-plugin --portable $(DIST)/root$(LIBDIR)/coracle/spank_coracle.so $(DIST)/root$(LIBDIR)/coracle/spank_coracle_facts.so
@@ -176,7 +175,7 @@ variant:
 	$(CARGO) build --locked --package spank_coracle --features variant
 	install -D -t target/variant target/debug/coracle target/debug/coracle-launcher target/debug/coracle-verify \
 		target/debug/libspank_coracle.so target/release/coracle-images \
-		target/plugin/libspank_coracle_facts.so
+		target/plugin/libspank_coracle_facts.so target/plugin/coracle-inside
 
 making: stage ## what makes images: sources, registries, definition files (root)
 	tests/timed making tests/making/run $(STAGE) $(IMAGES)

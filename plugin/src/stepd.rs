@@ -424,7 +424,7 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
         let command = command.ok_or_else(|| Refusal::new(Kind::Internal, "slurmstepd", "did not say the command"))?;
         spank.setenv(COMMAND, &command);
     }
-    Ok(())
+    sys::unblock_sigchld().map_err(|error| Refusal::system("slurmstepd", &error))
 }
 
 fn skipped(hook: &str) -> Refusal {

@@ -58,7 +58,8 @@ pub use privilege::{
 };
 pub use process::{
     CHANNEL, Child, Forked, close_others, die_with_parent, end_with_reader, fork, fork_alone, fork_contained,
-    fork_into, ignore_signals, in_background, process_handle, reset_signals, spawn_reparented, while_cancellable,
+    fork_into, ignore_signals, in_background, process_handle, reset_signals, spawn_reparented, unblock_sigchld,
+    while_cancellable,
 };
 pub use release::{Release, release, symbol, tested};
 pub use shared::SharedFlags;

@@ -326,6 +326,16 @@ pub fn reset_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().map_err(|errno| Error::new("sigprocmask(SIG_SETMASK, {})", errno))
 }
 
+/// Unblocks SIGCHLD for this thread, and what it executes.
+///
+/// Slurm 25.05 and 25.11.0 start tasks with it blocked (slurmstepd.c, `_main_thread_init`). A shell that does not unblock
+/// it itself (busybox) never returns from `wait`.
+pub fn unblock_sigchld() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_unblock().map_err(|errno| Error::new("sigprocmask(SIG_UNBLOCK, {SIGCHLD})", errno))
+}
+
 /// Lets a write into a pipe that nobody reads any more end the process, as that of any command (pipe(7)): Rust has the
 /// signal ignored, and a print that fails is a panic.
 pub fn end_with_reader() -> Result<()> {
@@ -458,4 +468,26 @@ pub fn ignore_signals() -> Result<()> {
             .map_err(|errno| Error::new(format!("signal({signal}, SIG_IGN)"), errno))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sigchld_is_unblocked_and_no_other_signal() {
+        // The mask is a thread's own.
+        let masks = std::thread::spawn(|| {
+            let mut blocked = SigSet::empty();
+            blocked.add(Signal::SIGCHLD);
+            blocked.add(Signal::SIGUSR1);
+            blocked.thread_block().unwrap();
+            let before = SigSet::thread_get_mask().unwrap();
+            unblock_sigchld().unwrap();
+            (before, SigSet::thread_get_mask().unwrap())
+        });
+        let (before, after) = masks.join().unwrap();
+        assert!(before.contains(Signal::SIGCHLD) && before.contains(Signal::SIGUSR1));
+        assert!(!after.contains(Signal::SIGCHLD) && after.contains(Signal::SIGUSR1));
+    }
 }

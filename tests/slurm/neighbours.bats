@@ -62,6 +62,21 @@ neighbour() { # NAME
 	has_line inside
 }
 
+@test "a task in a container has SIGCHLD, whatever blocked it before, and one on the node as it was left" {
+	needs gcc
+	# As slurmstepd of 25.05 leaves it.
+	printf '%s\n' '#include <signal.h>' '#include <slurm/spank.h>' 'SPANK_PLUGIN(one, 1)' \
+		'int slurm_spank_task_init(spank_t spank, int count, char **words) {' \
+		'	sigset_t set; sigemptyset(&set); sigaddset(&set, SIGCHLD);' \
+		'	return sigprocmask(SIG_BLOCK, &set, 0);' '}' >one.c
+	PATH=/usr/bin:/bin gcc -shared -fPIC -I"${BIN_SLURM%/bin}/include" -o /usr/lib/neighbour-one.so one.c
+	{ echo 'required /usr/lib/neighbour-one.so'; cat "$SUITE/coracle.conf"; } >/etc/slurm/plugstack.conf.d/coracle.conf
+	good srun -n1 grep SigBlk /proc/self/status
+	prints $'SigBlk:\t0000000000010000'
+	good timeout 30 srun -n1 --container="$busybox" sh -c 'grep SigBlk /proc/self/status; sleep 0.1 & wait; echo waited'
+	prints $'SigBlk:\t0000000000000000\nwaited'
+}
+
 @test "on an optional line images run as ever" {
 	sed -i 's/^required/optional/' /etc/slurm/plugstack.conf.d/coracle.conf
 	good srun -N2 --container="$busybox" sh -c "$HOST"

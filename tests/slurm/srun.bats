@@ -111,6 +111,12 @@ real_image_runs() { # NAME
 	((status == 139))
 }
 
+@test "a task begins with no signal blocked, and a shell waits for its background process" {
+	# Slurm 25.05 leaves SIGCHLD blocked, and busybox's wait then never returns.
+	good timeout 30 srun -n1 --container="$busybox" sh -c 'grep SigBlk /proc/self/status; sleep 0.1 & wait; echo waited'
+	prints $'SigBlk:\t0000000000000000\nwaited'
+}
+
 @test "a command that the image lacks is reported as Slurm does" {
 	run alice srun -n1 --container="$busybox" coracle-no-such-command
 	((status == 2))
