@@ -15,10 +15,10 @@ use ring::rand::SecureRandom;
 
 use crate::conventions::{self, Conventions};
 use crate::definition::Definition;
-use crate::draft::{self, Draft, unwritable};
+use crate::draft::{self, Draft};
 use crate::layer::{self, Applier, Meaning};
 use crate::oci::{self, Form};
-use crate::output;
+use crate::output::{self, unwritable};
 use crate::registry::{Name, Registries};
 use crate::root::{self, Root};
 use crate::sif::Layout;

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
 use crate::digest::{Digest, Sum};
+use crate::output::unwritable;
 use crate::source::looks_like_definition;
 
 /// Before the umask, as Apptainer has it: a SIF may be executed.
@@ -192,20 +193,6 @@ pub fn digest(draft: &Draft, at: u64, size: u64) -> Result<Digest, Refusal> {
         done += part as u64;
     }
     Ok(sum.finish())
-}
-
-/// A file that cannot be written, and why.
-pub fn unwritable(typed: &str, error: &io::Error) -> Refusal {
-    let refuse = |cause: String| Refusal::new(Kind::System, typed, cause);
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSPC) => refuse("no space is left there".into()),
-        Some(Errno::EDQUOT) => refuse("your quota there is used up".into()),
-        Some(Errno::EFBIG) => refuse("the largest size that files may have here is reached".into()),
-        Some(Errno::ENOENT | Errno::ENOTDIR) => refuse("there is no such folder".into()),
-        Some(Errno::EACCES | Errno::EPERM) => refuse("you may not write there".into()),
-        Some(Errno::EROFS) => refuse("nobody can write there: the file system is read-only".into()),
-        _ => refuse(error.to_string()),
-    }
 }
 
 fn taken(typed: &str) -> Refusal {

@@ -38,15 +38,10 @@ use std::process::ExitCode;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::Order;
 
-/// A command that manages something could not do it.
-const BAD: u8 = 1;
-/// The command line makes no sense.
-const WRONG: u8 = 2;
-
 fn main() -> ExitCode {
     order().and_then(|order| carry_out(&order)).unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
-        ExitCode::from(if refusal.kind == Kind::Usage { WRONG } else { BAD })
+        ExitCode::from(output::exit_status(&refusal))
     })
 }
 

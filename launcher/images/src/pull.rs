@@ -8,8 +8,8 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Pull, file_name};
 
 use crate::build;
-use crate::draft::{self, Draft, unwritable};
-use crate::output;
+use crate::draft::{self, Draft};
+use crate::output::{self, unwritable};
 use crate::registry::{Name, Registries};
 use crate::workshop;
 use crate::workshop::Workshop;

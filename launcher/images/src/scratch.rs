@@ -21,7 +21,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::sys::wait::WaitStatus;
 
-use crate::draft::unwritable;
+use crate::output::unwritable;
 
 /// Random number of this start of the machine (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";

@@ -8,7 +8,8 @@ use coracle_launcher::image::sif::{
     DATA_PARTITION, DESCRIPTOR, FS_SQUASHFS, GROUP_MASK, HEADER, MAGIC, MAGIC_AT, PART_PRIMARY_SYSTEM,
 };
 
-use crate::draft::{Draft, unwritable};
+use crate::draft::Draft;
+use crate::output::unwritable;
 
 /// Line that starts a SIF that is executed.
 const LAUNCH: &[u8] = b"#!/usr/bin/env run-singularity\n";

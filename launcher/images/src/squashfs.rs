@@ -9,7 +9,8 @@ use std::path::Path;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
-use crate::draft::{Draft, unwritable};
+use crate::draft::Draft;
+use crate::output::unwritable;
 use crate::packing;
 use crate::root::{Definitions, Owner, Root};
 use crate::workshop::run_program;

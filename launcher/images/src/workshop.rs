@@ -22,9 +22,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, User};
 
-use crate::BAD;
-use crate::WRONG;
-use crate::draft::{Draft, unwritable};
+use crate::draft::Draft;
+use crate::output::{FAILURE, exit_status, unwritable};
 use crate::scratch::Scratch;
 use crate::signals::ENDING;
 
@@ -71,7 +70,7 @@ pub fn make(
         draft.publish()?;
         report(&draft)?;
     }
-    Ok(ExitCode::from(u8::try_from(status).unwrap_or(BAD)))
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(FAILURE)))
 }
 
 /// Lets `work` do something in a workshop, with its refusals printed; answers its exit status.
@@ -93,7 +92,7 @@ pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, R
         done.map_or_else(
             |refusal| {
                 eprintln!("{refusal}");
-                if refusal.kind == Kind::Usage { WRONG } else { BAD }
+                exit_status(&refusal)
             },
             |()| 0,
         )

@@ -21,7 +21,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::pretence;
-use crate::draft::unwritable;
+use crate::output::unwritable;
 use crate::root::Root;
 use crate::workshop::{Owners, Workshop};
 

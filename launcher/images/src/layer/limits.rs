@@ -15,7 +15,7 @@ use std::io;
 use coracle::report::Refusal;
 use nix::errno::Errno;
 
-use crate::draft::unwritable;
+use crate::output::unwritable;
 
 /// Size to which an archive may always unpack.
 const ALWAYS: u64 = 4 << 30;

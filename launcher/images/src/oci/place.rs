@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::Layer;
-use crate::draft::unwritable;
 use crate::layer::tar::{self, Reader};
+use crate::output::unwritable;
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
 pub(super) const ENTRIES: usize = 100_000;

@@ -17,7 +17,7 @@ use coracle_orders::place;
 
 use super::manifest::Part;
 use crate::digest::{Digest, Sum};
-use crate::draft::unwritable;
+use crate::output::unwritable;
 
 /// Time for which a blob is kept that nobody has used.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);

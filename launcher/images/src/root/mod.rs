@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 pub use ledger::{Definitions, Device, Ledger, Owner};
 pub use tree::{check_readable, clamp};
 
-use crate::draft::unwritable;
+use crate::output::unwritable;
 
 /// The folder, and what it cannot say itself.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use coracle::report::{Kind, Refusal};
 use coracle_launcher::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 
 use super::Signature;
-use crate::draft::{Draft, unwritable};
+use crate::draft::Draft;
+use crate::output::unwritable;
 use crate::signals::Held;
 use crate::subject::Subject;
 

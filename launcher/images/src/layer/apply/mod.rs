@@ -26,10 +26,10 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use crate::draft::unwritable;
 use crate::layer::places::{Folder, Folders, Found, Place, parts};
 use crate::layer::tar::{Entry, Kind, Time};
 use crate::layer::{Budget, Meaning, Named};
+use crate::output::unwritable;
 use crate::root::{Owner, Root, clamp};
 use crate::workshop::Owners;
 
