@@ -10,9 +10,10 @@ use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
 use crate::draft::Draft;
+use crate::layer::Owner;
 use crate::output::unwritable;
 use crate::packing;
-use crate::root::{Definitions, Owner, Root};
+use crate::root::{Definitions, Root};
 use crate::workshop::run_program;
 
 /// Package of the program in Debian and others.

@@ -20,9 +20,7 @@ use coracle_launcher::image::{self, Filesystem};
 use coracle_verify::squashfs::{Budget, Superblock, inspect_deep};
 use nix::fcntl::OFlag;
 
-use crate::layer::tar::{Entry, Kind, malformed};
-use crate::layer::{Applier, Meaning, Named};
-use crate::root::{Device, Owner};
+use crate::layer::{Applier, Device, Entry, Kind, Meaning, Named, Owner, malformed};
 
 /// Line between the list and the contents of the files.
 const MARK: &[u8] = b"#\n# START OF DATA - DO NOT MODIFY\n#\n";

@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::tar::{Pieces, Time, malformed};
+use super::entry::{Pieces, Time, malformed};
 
 /// A header, or what else is in a block.
 pub struct Block(pub [u8; 512]);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod entry;
 mod fields;
 mod limits;
 mod pax;
@@ -13,9 +14,10 @@ pub mod tar;
 use std::io;
 use std::path::Path;
 
-use coracle::report::{Kind, Refusal};
+use coracle::report::{Kind as Fault, Refusal};
 
 pub use apply::Applier;
+pub use entry::{Device, Entry, Kind, Owner, Time, malformed};
 pub use limits::{Budget, bomb, unpacked};
 pub use stream::reader;
 
@@ -52,7 +54,7 @@ pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<
     })?;
     match &layer.diff_id {
         Some(wanted) if *wanted != digest => {
-            Err(named.refusal(Kind::Digest, &format!("holds {digest}, and {wanted} was expected")))
+            Err(named.refusal(Fault::Digest, &format!("holds {digest}, and {wanted} was expected")))
         }
         _ => Ok(()),
     }
@@ -72,7 +74,7 @@ impl Named {
     }
 
     /// A refusal of it.
-    pub fn refusal(&self, kind: Kind, cause: &str) -> Refusal {
+    pub fn refusal(&self, kind: Fault, cause: &str) -> Refusal {
         let what = if self.what.is_empty() { String::new() } else { format!("{}: ", self.what) };
         Refusal::new(kind, &self.file, format!("{what}{cause}"))
     }
@@ -80,7 +82,7 @@ impl Named {
     /// Why it cannot be read.
     pub fn refuse(&self, error: &io::Error) -> Refusal {
         if error.raw_os_error().is_some() {
-            return self.refusal(Kind::of_reading(error), &error.to_string());
+            return self.refusal(Fault::of_reading(error), &error.to_string());
         }
         let bomb = limits::is_bomb(error);
         let cause = match error.kind() {
@@ -90,7 +92,7 @@ impl Named {
             }
             _ => format!("is damaged: {error}"),
         };
-        let refusal = self.refusal(Kind::ImageFormat, &cause);
+        let refusal = self.refusal(Fault::ImageFormat, &cause);
         if bomb { refusal.hint("one that is meant so can be unpacked to a plain tar file before") } else { refusal }
     }
 }

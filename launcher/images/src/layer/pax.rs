@@ -3,8 +3,8 @@
 
 use std::io;
 
+use super::entry::malformed;
 use super::fields::decimal;
-use super::tar::malformed;
 
 /// In front of the names of extended attributes.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";

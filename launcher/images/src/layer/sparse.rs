@@ -3,8 +3,8 @@
 
 use std::io;
 
+use super::entry::{MAX_RECORD, Pieces, malformed};
 use super::fields::decimal;
-use super::tar::{MAX_RECORD, Pieces, malformed};
 
 /// Statements of an entry's pax records about holes.
 #[derive(Debug, Default)]

@@ -6,85 +6,15 @@
 
 use std::io::{self, Read};
 
+use super::entry::{Device, Entry, Kind, MAX_RECORD, Owner, Pieces, malformed};
 use super::fields::{self, Block};
 use super::pax::Records;
 use super::sparse;
-use crate::root::{Device, Owner};
 
 /// Size of an archive's blocks.
 pub const BLOCK: u64 = 512;
-/// The longest record that says more of an entry: names, attributes, and what is a hole in its file.
-pub const MAX_RECORD: u64 = 1 << 20;
 /// The longest path that Linux takes (PATH_MAX), with the NUL behind it.
 const MAX_PATH: usize = 4096;
-
-/// When a file was changed last, in seconds since 1970; fractions are not what an image can keep.
-pub type Time = i64;
-
-/// Pieces of a file with holes: their places in it, and their lengths.
-pub type Pieces = Vec<(u64, u64)>;
-
-/// Type of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A file with contents.
-    File,
-    /// A further name of the entry of this name.
-    Link(Vec<u8>),
-    /// A symbolic link to this.
-    Symlink(Vec<u8>),
-    /// A folder.
-    Folder,
-    /// A pipe with a name.
-    Fifo,
-    /// A socket, which only squashfs has.
-    Socket,
-    /// A device.
-    Device(Device),
-}
-
-/// Something of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name, as the archive has it.
-    pub path: Vec<u8>,
-    /// Type of the entry.
-    pub kind: Kind,
-    /// The permission bits.
-    pub mode: u32,
-    /// Owner of the file.
-    pub owner: Owner,
-    /// When it was changed.
-    pub time: Time,
-    /// Length of the file, holes included.
-    pub size: u64,
-    /// Its extended attributes.
-    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Places and lengths of its bytes, if it has holes.
-    pub pieces: Option<Pieces>,
-    /// Number of bytes that the archive has of it.
-    pub stored: u64,
-    /// Place in the archive at which these begin.
-    pub at: u64,
-}
-
-impl Entry {
-    /// A folder of root's.
-    pub fn folder(mode: u32, time: Time) -> Self {
-        Self {
-            path: Vec::new(),
-            kind: Kind::Folder,
-            mode,
-            owner: Owner::default(),
-            time,
-            size: 0,
-            attributes: Vec::new(),
-            pieces: None,
-            stored: 0,
-            at: 0,
-        }
-    }
-}
 
 /// The entries of an archive, one after the other.
 pub struct Reader<R> {
@@ -95,11 +25,6 @@ pub struct Reader<R> {
     global: Records,
     is_closed: bool,
     is_empty: bool,
-}
-
-/// Something that is not as it should be in an archive.
-pub fn malformed(cause: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, cause.into())
 }
 
 /// Reader that can leave bytes out.

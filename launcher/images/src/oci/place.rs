@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::Layer;
-use crate::layer::tar::{self, Reader};
+use crate::layer::tar::{Reader, Skip};
+use crate::layer::{self, malformed};
 use crate::output::unwritable;
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
@@ -182,15 +183,15 @@ fn unpack(path: &Path, file: &mut File, scratch: &Path) -> Result<PathBuf, Refus
     };
     let mut out = File::create_new(&plain).map_err(full)?;
     let disk = File::open(&folder).map_err(full)?;
-    let mut reader = crate::layer::reader(BufReader::new(file)).map_err(|error| unreadable(&named, &error))?;
-    let mut budget = crate::layer::Budget::new();
-    let (mut part, mut left) = (vec![0; PART], crate::layer::unpacked(size));
+    let mut reader = layer::reader(BufReader::new(file)).map_err(|error| unreadable(&named, &error))?;
+    let mut budget = layer::Budget::new();
+    let (mut part, mut left) = (vec![0; PART], layer::unpacked(size));
     loop {
         let count = reader.read(&mut part).map_err(|error| unreadable(&named, &error))?;
         if count == 0 {
             return Ok(plain);
         }
-        left = left.checked_sub(count as u64).ok_or_else(|| unreadable(&named, &crate::layer::bomb()))?;
+        left = left.checked_sub(count as u64).ok_or_else(|| unreadable(&named, &layer::bomb()))?;
         budget.file(count as u64, &disk)?;
         io::Write::write_all(&mut out, &part[..count]).map_err(full)?;
     }
@@ -205,26 +206,28 @@ fn list(file: File) -> io::Result<BTreeMap<PathBuf, Member>> {
         use std::os::unix::ffi::OsStrExt;
         count += 1;
         if count > ENTRIES {
-            return Err(tar::malformed(format!("has more than {ENTRIES} entries")));
+            return Err(malformed(format!("has more than {ENTRIES} entries")));
         }
         let path = Path::new(std::ffi::OsStr::from_bytes(&entry.path));
         // What leads out is nothing that could be asked for.
         let Some(path) = inside(Path::new(""), path) else { continue };
         let target = |target: &[u8]| Path::new(std::ffi::OsStr::from_bytes(target)).to_owned();
         let member = match &entry.kind {
-            tar::Kind::File if entry.pieces.is_none() => {
+            layer::Kind::File if entry.pieces.is_none() => {
                 if entry.at.checked_add(entry.stored).is_none_or(|end| end > length) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 Some(Member::File { at: entry.at, size: entry.stored })
             }
-            tar::Kind::Symlink(link) => inside(path.parent().unwrap_or(Path::new("")), &target(link)).map(Member::Link),
-            tar::Kind::Link(link) => inside(Path::new(""), &target(link)).map(Member::Link),
+            layer::Kind::Symlink(link) => {
+                inside(path.parent().unwrap_or(Path::new("")), &target(link)).map(Member::Link)
+            }
+            layer::Kind::Link(link) => inside(Path::new(""), &target(link)).map(Member::Link),
             _ => None,
         };
         let Some(member) = member else { continue };
         if entries.insert(path.clone(), member).is_some() {
-            return Err(tar::malformed(format!("has {:?} twice", path.display().to_string())));
+            return Err(malformed(format!("has {:?} twice", path.display().to_string())));
         }
     }
     Ok(entries)
@@ -239,7 +242,7 @@ impl Read for Seeking {
     }
 }
 
-impl tar::Skip for Seeking {
+impl Skip for Seeking {
     fn skip(&mut self, count: u64) -> io::Result<()> {
         let count = i64::try_from(count).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         self.0.seek_relative(count)

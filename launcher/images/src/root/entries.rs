@@ -13,7 +13,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use super::{Owner, Root, inside};
+use super::{Root, inside};
+use crate::layer::Owner;
 
 impl Root {
     /// The names in the folder `path` of the image, sorted; none, if there is no such folder.

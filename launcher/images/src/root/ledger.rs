@@ -8,25 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The owner of a file in the image, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Owner {
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-}
-
-/// A device of the image, which is no file of the folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Device {
-    /// Of blocks, or else of characters.
-    pub block: bool,
-    /// Its major number.
-    pub major: u32,
-    /// Its minor number.
-    pub minor: u32,
-}
+use crate::layer::{Device, Owner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {

@@ -23,9 +23,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-pub use ledger::{Definitions, Device, Ledger, Owner};
+pub use ledger::{Definitions, Ledger};
 pub use tree::{check_readable, clamp};
 
+use crate::layer::Owner;
 use crate::output::unwritable;
 
 /// The folder, and what it cannot say itself.

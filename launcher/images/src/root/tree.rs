@@ -15,7 +15,8 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::AccessFlags;
 
-use super::{Owner, Root, inside};
+use super::{Root, inside};
+use crate::layer::Owner;
 
 /// Permission bits of a mode; its type is above them.
 const PERMISSIONS: u32 = 0o7777;

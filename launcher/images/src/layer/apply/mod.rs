@@ -27,10 +27,9 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::layer::places::{Folder, Folders, Found, Place, parts};
-use crate::layer::tar::{Entry, Kind, Time};
-use crate::layer::{Budget, Meaning, Named};
+use crate::layer::{Budget, Entry, Kind, Meaning, Named, Owner, Time};
 use crate::output::unwritable;
-use crate::root::{Owner, Root, clamp};
+use crate::root::{Root, clamp};
 use crate::workshop::Owners;
 
 /// Mode of directories that no entry is about.

@@ -12,8 +12,8 @@ use coracle::report::Refusal;
 use nix::sys::stat::SFlag;
 
 use super::{Applier, errno_of, is};
+use crate::layer::Entry;
 use crate::layer::places::{Found, Place};
-use crate::layer::tar::Entry;
 
 /// Start of a name that says that another is gone (image-spec, layer.md, "Whiteouts").
 pub(super) const WHITEOUT: &[u8] = b".wh.";

@@ -4,7 +4,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::{Ledger, Owner};
+use super::Ledger;
+use crate::layer::Owner;
 use crate::root::Root;
 
 /// Bits of a mode that are no permissions.
@@ -70,7 +71,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::root::Device;
+    use crate::layer::Device;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
