@@ -16,7 +16,7 @@ use ring::rand::SecureRandom;
 use crate::conventions::{self, Conventions};
 use crate::definition::Definition;
 use crate::draft::{self, Draft};
-use crate::layer::{self, Applier, Meaning};
+use crate::layer::{self, Applier, Layer, Meaning};
 use crate::oci::{self, Form};
 use crate::output::{self, unwritable};
 use crate::registry::{Name, Registries};
@@ -190,7 +190,7 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
     let unreadable =
         |error: std::io::Error| Refusal::new(Kind::of_reading(&error), path.display().to_string(), error.to_string());
     let size = path.metadata().map_err(unreadable)?.len();
-    let layer = oci::Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
+    let layer = Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
     let root = filled(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
     Ok(Assembly::own(root))
 }

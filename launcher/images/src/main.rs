@@ -14,6 +14,7 @@ mod definition;
 mod digest;
 mod draft;
 mod inspect;
+mod json;
 mod layer;
 mod oci;
 mod output;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::oci::null_is_default;
+use crate::json::null_is_default;
 
 /// Platform of an image in an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

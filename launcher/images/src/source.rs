@@ -13,6 +13,7 @@ use coracle_launcher::image::{Container, START};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::layer::is_compressed;
 use crate::oci::{self, Form};
 
 /// Something to make an image from.
@@ -128,11 +129,6 @@ fn tagged(text: &OsStr) -> (PathBuf, Option<String>) {
         (Some(at), Some(tag)) if !tag.is_empty() => (OsStr::from_bytes(&bytes[..at]).into(), Some(tag.to_owned())),
         _ => (text.into(), None),
     }
-}
-
-/// The beginnings of gzip (RFC 1952), zstd (RFC 8878), xz and bzip2.
-pub fn is_compressed(start: &[u8]) -> bool {
-    [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"].iter().any(|magic| start.starts_with(magic))
 }
 
 /// True if the first line that says something is a header's.

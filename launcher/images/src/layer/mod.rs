@@ -12,24 +12,27 @@ mod stream;
 pub mod tar;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle::report::{Kind as Fault, Refusal};
 
-pub use apply::Applier;
+pub use apply::{Applier, Meaning};
 pub use entry::{Device, Entry, Kind, Owner, Time, malformed};
 pub use limits::{Budget, bomb, unpacked};
-pub use stream::reader;
+pub use stream::{is_compressed, reader};
 
-use crate::oci::Layer;
-
-/// Interpretation of a tar file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// All the files that there are.
-    Tree,
-    /// Changes of the layers below: some names say that files are gone.
-    Changes,
+/// A tar file, compressed or not: a file, or a part of one.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// The file.
+    pub file: PathBuf,
+    /// Place at which it begins, in bytes.
+    pub offset: u64,
+    /// Length as it lies there, in bytes.
+    pub size: u64,
+    /// The digest of the tar file when it is not compressed, if the configuration says it: `sha256:` and hexadecimal
+    /// digits. It is checked while the layer is applied.
+    pub diff_id: Option<String>,
 }
 
 /// Applies one of them.

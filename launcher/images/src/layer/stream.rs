@@ -14,9 +14,8 @@ use nix::fcntl::OFlag;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
-use super::{Named, limits};
+use super::{Layer, Named, limits};
 use crate::digest::Sum;
-use crate::oci::Layer;
 
 /// Bytes that are read from the file at once.
 const INPUT: usize = 256 << 10;
@@ -123,6 +122,11 @@ fn decompress(input: Whole, parts: &SyncSender<io::Result<Vec<u8>>>) {
             }
         }
     }
+}
+
+/// True if `start` is the beginning of gzip (RFC 1952), zstd (RFC 8878), xz or bzip2.
+pub fn is_compressed(start: &[u8]) -> bool {
+    [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"].iter().any(|magic| start.starts_with(magic))
 }
 
 /// Decompressor of a stream, chosen by its first bytes.

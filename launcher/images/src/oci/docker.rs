@@ -10,7 +10,8 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, MAX_JSON, check_bytes, is_hex, json, null_is_default};
+use super::{Image, MAX_JSON, check_bytes, is_hex, json};
+use crate::json::null_is_default;
 
 /// An image of manifest.json.
 #[derive(Deserialize)]

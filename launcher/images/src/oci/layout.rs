@@ -8,7 +8,9 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, Layer, MAX_JSON, check_bytes, check_digest, json, null_is_default, without_nulls};
+use super::{Image, MAX_JSON, check_bytes, check_digest, json};
+use crate::json::{null_is_default, without_nulls};
+use crate::layer::Layer;
 use crate::platform::Wanted;
 
 /// Key of an image's name.

@@ -7,12 +7,13 @@ mod place;
 mod recognize;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use crate::digest::Digest;
+use crate::json::{null_is_default, without_nulls};
+use crate::layer::Layer;
 
 pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
@@ -44,20 +45,6 @@ pub struct Image {
     pub digest: Option<String>,
     /// From the lowest on.
     pub layers: Vec<Layer>,
-}
-
-/// A tar file, compressed or not: a file, or a part of one.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    /// The file.
-    pub file: PathBuf,
-    /// Place at which it begins, in bytes.
-    pub offset: u64,
-    /// Length as it lies there, in bytes.
-    pub size: u64,
-    /// The digest of the tar file when it is not compressed, if the configuration says it: `sha256:` and hexadecimal
-    /// digits. It is checked while the layer is applied.
-    pub diff_id: Option<String>,
 }
 
 impl Image {
@@ -134,23 +121,6 @@ pub struct Config {
     /// Layers of the root file system.
     #[serde(default, deserialize_with = "null_is_default")]
     pub rootfs: RootFs,
-}
-
-/// Reads null as if nothing stood there: Go writes it for an empty list, and Docker for what an image does not have.
-pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// Reads a map without the keys whose value is null.
-pub fn without_nulls<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    let read = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
-    Ok(read.map(|map| map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
 }
 
 /// Settings that a container of an image runs with.

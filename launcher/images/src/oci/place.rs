@@ -11,9 +11,8 @@ use coracle::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::Layer;
 use crate::layer::tar::{Reader, Skip};
-use crate::layer::{self, malformed};
+use crate::layer::{self, Layer, malformed};
 use crate::output::unwritable;
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
@@ -52,7 +51,7 @@ impl Place {
         let mut file = open(path, &named)?;
         let mut start = [0; 6];
         let filled = fill(&mut file, &mut start).map_err(|error| unreadable(&named, &error))?;
-        let compressed = crate::source::is_compressed(&start[..filled]);
+        let compressed = layer::is_compressed(&start[..filled]);
         let plain = if compressed { unpack(path, &mut file, scratch)? } else { path.to_owned() };
         if compressed {
             file = open(&plain, &named)?;

@@ -14,7 +14,7 @@ use super::MAX_JSON;
 use super::docker::Manifest;
 use super::place::{ENTRIES, Seeking, inside};
 use crate::layer::tar::{Reader, Skip};
-use crate::layer::{Kind, reader, unpacked};
+use crate::layer::{Kind, is_compressed, reader, unpacked};
 
 /// Directories of a root file system: where one of them is, the archive is one.
 const SYSTEM: [&str; 16] = [
@@ -46,7 +46,7 @@ pub fn of_archive(path: &Path) -> Option<Form> {
     let mut file = File::from(sys::open_untrusted(path, OFlag::O_RDONLY).ok()?);
     let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let mut start = [0; 6];
-    let compressed = file.read_exact(&mut start).is_ok() && crate::source::is_compressed(&start);
+    let compressed = file.read_exact(&mut start).is_ok() && is_compressed(&start);
     file.rewind().ok()?;
     let form = if compressed {
         let mut plain = reader(BufReader::new(file)).ok()?.take(unpacked(found.len()));

@@ -12,7 +12,7 @@ use coracle::report::{Kind, Refusal, clean};
 use coracle_launcher::config::canonical;
 use serde::Deserialize;
 
-use crate::oci::null_is_default;
+use crate::json::null_is_default;
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::fault::Fault;
 use crate::digest::Digest;
-use crate::oci::null_is_default;
+use crate::json::null_is_default;
 use crate::platform::{Platform, Wanted};
 
 /// Media types that are asked for.

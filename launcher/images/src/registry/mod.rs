@@ -22,6 +22,7 @@ use coracle_launcher::config::{self, Config};
 use coracle_orders::Access;
 
 use crate::digest::Digest;
+use crate::layer::Layer;
 use crate::oci;
 use crate::platform::Wanted;
 use cache::Cache;
@@ -94,7 +95,7 @@ impl Registries {
         let mut layers = Vec::new();
         for (place, part) in found.layers.iter().enumerate() {
             let diff_id = described.rootfs.diff_ids.get(place).cloned();
-            layers.push(oci::Layer { file: cache.path(&part.digest), offset: 0, size: part.size, diff_id });
+            layers.push(Layer { file: cache.path(&part.digest), offset: 0, size: part.size, diff_id });
         }
         Ok(oci::Image { config, digest: Some(found.digest.to_string()), layers })
     }

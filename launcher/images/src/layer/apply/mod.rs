@@ -27,7 +27,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::layer::places::{Folder, Folders, Found, Place, parts};
-use crate::layer::{Budget, Entry, Kind, Meaning, Named, Owner, Time};
+use crate::layer::{Budget, Entry, Kind, Named, Owner, Time};
 use crate::output::unwritable;
 use crate::root::{Root, clamp};
 use crate::workshop::Owners;
@@ -43,6 +43,15 @@ const COPIED: usize = 256 << 10;
 const LINKS: u32 = 40;
 /// Attribute of file capabilities in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
+
+/// Interpretation of a tar file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// All the files that there are.
+    Tree,
+    /// Changes of the layers below: some names say that files are gone.
+    Changes,
+}
 
 /// Applies entries to a root file system.
 pub struct Applier<'a> {
