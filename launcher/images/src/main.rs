@@ -8,6 +8,7 @@
 //! whole gets the name that was asked for.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod build;
 mod conventions;
 mod definition;
@@ -21,7 +22,6 @@ mod output;
 mod packing;
 mod parts;
 mod platform;
-mod pull;
 mod registry;
 mod root;
 mod scratch;
@@ -58,9 +58,9 @@ fn order() -> Result<Order, Refusal> {
 
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
-        Order::Build(given) => build::main(given),
-        Order::Pull(given) => pull::main(given),
-        Order::Resolve(given) => pull::resolve(given),
+        Order::Build(given) => build::command::main(given),
+        Order::Pull(given) => build::pull::main(given),
+        Order::Resolve(given) => build::pull::resolve(given),
         Order::Inspect(given) => inspect::main(given),
         Order::Sif(given) => parts::main(given),
         Order::Sign(given) => sign::main(given),

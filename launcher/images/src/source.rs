@@ -13,7 +13,7 @@ use coracle_launcher::image::{Container, START};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::layer::is_compressed;
+use crate::archive::is_compressed;
 use crate::oci::{self, Form};
 
 /// Something to make an image from.

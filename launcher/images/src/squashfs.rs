@@ -9,8 +9,8 @@ use std::path::Path;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::{Compression, Packing};
 
+use crate::archive::Owner;
 use crate::draft::Draft;
-use crate::layer::Owner;
 use crate::output::unwritable;
 use crate::packing;
 use crate::root::{Definitions, Root};

@@ -20,7 +20,8 @@ use coracle_launcher::image::{self, Filesystem};
 use coracle_verify::squashfs::{Budget, Superblock, inspect_deep};
 use nix::fcntl::OFlag;
 
-use crate::layer::{Applier, Device, Entry, Kind, Meaning, Named, Owner, malformed};
+use crate::archive::{Device, Entry, Kind, Named, Owner, malformed};
+use crate::layer::{Applier, Meaning};
 
 /// Line between the list and the contents of the files.
 const MARK: &[u8] = b"#\n# START OF DATA - DO NOT MODIFY\n#\n";

@@ -7,7 +7,7 @@ use std::path::Path;
 use coracle::report::{Kind, Refusal};
 
 use super::{Conventions, HELP, LABELS, LIMIT, date};
-use crate::build;
+use crate::build::time;
 use crate::root::Root;
 
 /// Labels as %labels has them: a name and what follows it, a line each.
@@ -32,7 +32,7 @@ pub fn of(root: &Root, conventions: &Conventions) -> Result<BTreeMap<String, Str
     }
     let mut put = |name: &str, value: String| labels.insert(format!("org.label-schema.{name}"), value);
     put("schema-version", "1.0".into());
-    put("build-date", date::text(build::time()?));
+    put("build-date", date::text(time::creation()?));
     put("build-arch", go_name(architecture).into());
     put("usage.coracle.version", env!("CARGO_PKG_VERSION").into());
     for (key, value) in &conventions.header {

@@ -23,7 +23,7 @@ use coracle::sys;
 use coracle_orders::Build;
 use nix::fcntl::OFlag;
 
-use crate::build::{self, Assembly};
+use crate::build::assembly::{Assembly, assemble};
 use crate::conventions::{self, Conventions, TEST, labels_from_lines};
 use crate::registry::Registries;
 use crate::root::Root;
@@ -246,7 +246,7 @@ impl Definition {
             }
             other => Source::of(OsStr::new(&format!("{other}:{from}")))?,
         };
-        build::assemble(&source, registries, name, workshop)
+        assemble(&source, registries, name, workshop)
     }
 
     fn copy_files(

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::place::Place;
 use super::{Image, MAX_JSON, check_bytes, check_digest, json};
+use crate::archive::Layer;
 use crate::json::{null_is_default, without_nulls};
-use crate::layer::Layer;
 use crate::platform::Wanted;
 
 /// Key of an image's name.

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
+use crate::archive::Layer;
 use crate::digest::Digest;
 use crate::json::{null_is_default, without_nulls};
-use crate::layer::Layer;
 
 pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};

@@ -11,8 +11,7 @@ use coracle::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::layer::tar::{Reader, Skip};
-use crate::layer::{self, Layer, malformed};
+use crate::archive::{self, Layer, Reader, Skip, malformed};
 use crate::output::unwritable;
 
 /// The most entries of an archive of an image: an image has as many as layers, and a few.
@@ -51,7 +50,7 @@ impl Place {
         let mut file = open(path, &named)?;
         let mut start = [0; 6];
         let filled = fill(&mut file, &mut start).map_err(|error| unreadable(&named, &error))?;
-        let compressed = layer::is_compressed(&start[..filled]);
+        let compressed = archive::is_compressed(&start[..filled]);
         let plain = if compressed { unpack(path, &mut file, scratch)? } else { path.to_owned() };
         if compressed {
             file = open(&plain, &named)?;
@@ -182,15 +181,15 @@ fn unpack(path: &Path, file: &mut File, scratch: &Path) -> Result<PathBuf, Refus
     };
     let mut out = File::create_new(&plain).map_err(full)?;
     let disk = File::open(&folder).map_err(full)?;
-    let mut reader = layer::reader(BufReader::new(file)).map_err(|error| unreadable(&named, &error))?;
-    let mut budget = layer::Budget::new();
-    let (mut part, mut left) = (vec![0; PART], layer::unpacked(size));
+    let mut reader = archive::reader(BufReader::new(file)).map_err(|error| unreadable(&named, &error))?;
+    let mut budget = archive::Budget::new();
+    let (mut part, mut left) = (vec![0; PART], archive::unpacked(size));
     loop {
         let count = reader.read(&mut part).map_err(|error| unreadable(&named, &error))?;
         if count == 0 {
             return Ok(plain);
         }
-        left = left.checked_sub(count as u64).ok_or_else(|| unreadable(&named, &layer::bomb()))?;
+        left = left.checked_sub(count as u64).ok_or_else(|| unreadable(&named, &archive::bomb()))?;
         budget.file(count as u64, &disk)?;
         io::Write::write_all(&mut out, &part[..count]).map_err(full)?;
     }
@@ -212,16 +211,16 @@ fn list(file: File) -> io::Result<BTreeMap<PathBuf, Member>> {
         let Some(path) = inside(Path::new(""), path) else { continue };
         let target = |target: &[u8]| Path::new(std::ffi::OsStr::from_bytes(target)).to_owned();
         let member = match &entry.kind {
-            layer::Kind::File if entry.pieces.is_none() => {
+            archive::Kind::File if entry.pieces.is_none() => {
                 if entry.at.checked_add(entry.stored).is_none_or(|end| end > length) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 Some(Member::File { at: entry.at, size: entry.stored })
             }
-            layer::Kind::Symlink(link) => {
+            archive::Kind::Symlink(link) => {
                 inside(path.parent().unwrap_or(Path::new("")), &target(link)).map(Member::Link)
             }
-            layer::Kind::Link(link) => inside(Path::new(""), &target(link)).map(Member::Link),
+            archive::Kind::Link(link) => inside(Path::new(""), &target(link)).map(Member::Link),
             _ => None,
         };
         let Some(member) = member else { continue };

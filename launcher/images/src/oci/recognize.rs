@@ -13,8 +13,7 @@ use nix::fcntl::OFlag;
 use super::MAX_JSON;
 use super::docker::Manifest;
 use super::place::{ENTRIES, Seeking, inside};
-use crate::layer::tar::{Reader, Skip};
-use crate::layer::{Kind, is_compressed, reader, unpacked};
+use crate::archive::{Kind, Reader, Skip, is_compressed, reader, unpacked};
 
 /// Directories of a root file system: where one of them is, the archive is one.
 const SYSTEM: [&str; 16] = [

@@ -21,8 +21,8 @@ use coracle::report::{Kind, Refusal, clean};
 use coracle_launcher::config::{self, Config};
 use coracle_orders::Access;
 
+use crate::archive::Layer;
 use crate::digest::Digest;
-use crate::layer::Layer;
 use crate::oci;
 use crate::platform::Wanted;
 use cache::Cache;

@@ -14,7 +14,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
 use super::{Root, inside};
-use crate::layer::Owner;
+use crate::archive::Owner;
 
 impl Root {
     /// The names in the folder `path` of the image, sorted; none, if there is no such folder.

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::layer::{Device, Owner};
+use crate::archive::{Device, Owner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {

@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 pub use ledger::{Definitions, Ledger};
 pub use tree::{check_readable, clamp};
 
-use crate::layer::Owner;
+use crate::archive::Owner;
 use crate::output::unwritable;
 
 /// The folder, and what it cannot say itself.

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::AccessFlags;
 
 use super::{Root, inside};
-use crate::layer::Owner;
+use crate::archive::Owner;
 
 /// Permission bits of a mode; its type is above them.
 const PERMISSIONS: u32 = 0o7777;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::Ledger;
-use crate::layer::Owner;
+use crate::archive::Owner;
 use crate::root::Root;
 
 /// Bits of a mode that are no permissions.
@@ -71,7 +71,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::Device;
+    use crate::archive::Device;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 

@@ -1,29 +1,18 @@
-//! `coracle build`: one file from whatever there is.
+//! Root file systems of images, put together from their sources.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle::report::{Kind, Refusal, clean};
-use coracle_launcher::image::fstab;
-use coracle_launcher::image::sif::architecture_code;
-use coracle_orders::{Build, Packing};
-use ring::rand::SecureRandom;
 
-use crate::conventions::{self, Conventions};
-use crate::definition::Definition;
-use crate::draft::{self, Draft};
-use crate::layer::{self, Applier, Layer, Meaning};
+use crate::archive::Layer;
+use crate::conventions::Conventions;
+use crate::layer::{self, Applier, Meaning};
 use crate::oci::{self, Form};
-use crate::output::{self, unwritable};
 use crate::registry::{Name, Registries};
 use crate::root::{self, Root};
-use crate::sif::Layout;
 use crate::source::Source;
-use crate::squashfs;
 use crate::unpack;
 use crate::workshop::{self, Owners, Workshop};
 
@@ -40,74 +29,6 @@ pub struct Assembly {
     /// Metadata of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
     /// is: nothing is written there.
     pub conventions: Option<Conventions>,
-}
-
-/// Makes the file that was asked for.
-pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
-    check_names(given)?;
-    let source = Source::of(&given.source).map_err(|refusal| swapped(given, refusal))?;
-    if let (Some(word), false) = (given.arguments.first(), matches!(source, Source::Definition(_))) {
-        let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
-        return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
-    }
-    let registries = Registries::of(&given.access, given.packing.silent);
-    let draft = || Draft::of(&given.output, given.force);
-    let work = |workshop: &Workshop, draft: &Draft| {
-        let assembly = match &source {
-            Source::Folder(path) => borrow(path, workshop)?,
-            Source::Definition(path) => {
-                Definition::read(path, &given.arguments)?.assemble(given, &registries, workshop)?
-            }
-            source => assemble(source, &registries, ROOT, workshop)?,
-        };
-        write(assembly, draft, &given.packing, workshop)
-    };
-    workshop::make(draft, work, |draft| {
-        if given.packing.silent && !given.json {
-            return Ok(());
-        }
-        let bytes = draft.file.metadata().map_err(|error| unwritable(draft.typed(), &error))?.len();
-        let digest = draft::digest(draft, 0, bytes)?;
-        if given.json {
-            return output::made(&given.output, &digest.to_string(), bytes);
-        }
-        output::print(format!("{} {digest} {}\n", clean(draft.typed()), size(bytes)).as_bytes())
-    })
-}
-
-/// Refuses an output that would be something else than it is called, or the source itself.
-fn check_names(given: &Build) -> Result<(), Refusal> {
-    let refuse = |cause: &str| Refusal::new(Kind::Usage, given.output.display().to_string(), cause);
-    if given.sandbox {
-        let cause = "no directory is made here: an image is one file";
-        return Err(Refusal::new(Kind::Usage, "--sandbox", cause)
-            .hint("leave it out, and name the file IMAGE.sif; exec --writable changes files for as long as it runs"));
-    }
-    draft::check_name(&given.output)?;
-    match (given.output.metadata(), Path::new(&given.source).metadata()) {
-        (Ok(one), Ok(other)) if (one.dev(), one.ino()) == (other.dev(), other.ino()) => {
-            Err(refuse("it is the source, too").hint("give the new image another name"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A refusal of a missing source that may be the output, named in the wrong place.
-fn swapped(given: &Build, refusal: Refusal) -> Refusal {
-    if refusal.kind == Kind::ImageMissing && refusal.hint.is_none() && draft::is_definition(&given.output) {
-        return refusal.hint(draft::ORDER);
-    }
-    refusal
-}
-
-/// A number of bytes as people read it.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut tenths, mut unit) = (bytes.saturating_mul(10) / 1024, 0);
-    while tenths >= 10 * 1024 && unit + 1 < UNITS.len() {
-        (tenths, unit) = (tenths / 1024, unit + 1);
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 /// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
@@ -259,8 +180,8 @@ fn apart(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
     }
 }
 
-/// Takes a folder of somebody's as it is.
-fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
+/// Takes a directory of the user as it is.
+pub fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
     apart(path, workshop)?;
     // Nobody but root could have made files there for others to have in the image.
@@ -268,60 +189,4 @@ fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     root::check_readable(path)?;
     root.note_times()?;
     Ok(Assembly { root, architecture: own(), conventions: None })
-}
-
-/// Writes what was put together as a SIF.
-pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
-    let architecture = architecture_code(&assembly.architecture)
-        .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
-    let epoch = epoch()?;
-    let mut layout = Layout { objects: Vec::new(), architecture, time: epoch.unwrap_or_else(now), uuid: [0; 16] };
-    if let Some(conventions) = &assembly.conventions {
-        layout.objects = conventions::write(&mut assembly.root, conventions)?;
-        assembly.root.clamp_times()?;
-    }
-    if let Some(text) = assembly.root.read(Path::new(fstab::PATH), fstab::LIMIT).ok().flatten() {
-        fstab::note(&text).iter().for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
-    }
-    assembly.root.note_rest()?;
-    let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
-    layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
-    layout.write(draft, size)
-}
-
-/// When an image is made that is made now: in seconds since 1970.
-pub fn time() -> Result<i64, Refusal> {
-    Ok(epoch()?.unwrap_or_else(now))
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
-}
-
-/// The time that everything is to have (reproducible-builds.org, SOURCE_DATE_EPOCH), in seconds.
-fn epoch() -> Result<Option<i64>, Refusal> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let number = text.to_str().and_then(|text| text.parse::<u32>().ok());
-    let refuse =
-        || Refusal::new(Kind::Usage, "SOURCE_DATE_EPOCH", format!("{text:?} is no number of seconds since 1970"));
-    number.map(|number| Some(i64::from(number))).ok_or_else(refuse)
-}
-
-/// A random one (RFC 9562, version 4), or where the same image is to be made again one that follows from its root file
-/// system (version 8). Nobody may take it for the image's identity: that is the digest of its bytes.
-fn uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
-    let mut uuid = [0; 16];
-    let version = if epoch.is_some() {
-        let digest = draft::digest(draft, at, size)?;
-        // Digits they are: the half of them is a number of this size.
-        uuid = u128::from_str_radix(&digest.digits()[..32], 16).unwrap_or_default().to_be_bytes();
-        0x80
-    } else {
-        let filled = ring::rand::SystemRandom::new().fill(&mut uuid);
-        filled.map_err(|_| Refusal::new(Kind::System, "getrandom()", "gives no random numbers"))?;
-        0x40
-    };
-    uuid[6] = uuid[6] & 0x0f | version;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }

@@ -14,7 +14,8 @@ use nix::fcntl::OFlag;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
-use super::{Layer, Named, limits};
+use super::layer::{Layer, Named};
+use super::limits;
 use crate::digest::Sum;
 
 /// Bytes that are read from the file at once.

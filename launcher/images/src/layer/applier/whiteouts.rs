@@ -12,7 +12,7 @@ use coracle::report::Refusal;
 use nix::sys::stat::SFlag;
 
 use super::{Applier, errno_of, is};
-use crate::layer::Entry;
+use crate::archive::Entry;
 use crate::layer::places::{Found, Place};
 
 /// Start of a name that says that another is gone (image-spec, layer.md, "Whiteouts").

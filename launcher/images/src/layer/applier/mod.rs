@@ -26,8 +26,8 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
+use crate::archive::{Budget, Entry, Kind, Named, Owner, Time};
 use crate::layer::places::{Folder, Folders, Found, Place, parts};
-use crate::layer::{Budget, Entry, Kind, Named, Owner, Time};
 use crate::output::unwritable;
 use crate::root::{Root, clamp};
 use crate::workshop::Owners;

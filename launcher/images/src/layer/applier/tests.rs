@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::layer::tar::Reader;
+use crate::archive::Reader;
 use std::io::Cursor;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 

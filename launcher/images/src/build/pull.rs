@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::{Pull, file_name};
 
-use crate::build;
+use crate::build::{assembly, image};
 use crate::draft::{self, Draft};
 use crate::output::{self, unwritable};
 use crate::registry::{Name, Registries};
@@ -27,8 +27,8 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
         None => Draft::of(&path, given.force),
     };
     let work = |workshop: &Workshop, draft: &Draft| {
-        let assembly = build::assemble_registry(&name, &registries, build::ROOT, workshop)?;
-        build::write(assembly, draft, &given.packing, workshop)
+        let assembly = assembly::assemble_registry(&name, &registries, assembly::ROOT, workshop)?;
+        image::write(assembly, draft, &given.packing, workshop)
     };
     workshop::make(draft, work, |draft| {
         if given.packing.silent && !given.json && given.descriptor.is_none() {
