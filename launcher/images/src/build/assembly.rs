@@ -6,15 +6,15 @@ use std::path::Path;
 
 use coracle::report::{Kind, Refusal, clean};
 
-use crate::archive::Layer;
-use crate::conventions::Conventions;
-use crate::layer::{self, Applier, Meaning};
-use crate::oci::{self, Form};
-use crate::registry::{Name, Registries};
-use crate::root::{self, Root};
-use crate::source::Source;
-use crate::unpack;
-use crate::workshop::{self, Owners, Workshop};
+use crate::build::conventions::Conventions;
+use crate::build::layer::{self, Applier, Meaning};
+use crate::build::root::{self, Root};
+use crate::build::unpack;
+use crate::build::workshop::{self, Owners, Workshop};
+use crate::sources::Source;
+use crate::sources::archive::Layer;
+use crate::sources::oci::{self, Form};
+use crate::sources::registry::{Name, Registries};
 
 /// The folder of the root file system in the workshop.
 pub const ROOT: &str = "root";

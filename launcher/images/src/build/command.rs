@@ -9,13 +9,13 @@ use coracle::report::{Kind, Refusal, clean};
 use coracle_orders::Build;
 
 use crate::build::assembly::{ROOT, assemble, borrow};
+use crate::build::definition::Definition;
+use crate::build::draft::{self, Draft};
 use crate::build::image;
-use crate::definition::Definition;
-use crate::draft::{self, Draft};
+use crate::build::workshop::{self, Workshop};
 use crate::output::{self, unwritable};
-use crate::registry::Registries;
-use crate::source::Source;
-use crate::workshop::{self, Workshop};
+use crate::sources::Source;
+use crate::sources::registry::Registries;
 
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {

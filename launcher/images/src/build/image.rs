@@ -10,12 +10,12 @@ use coracle_orders::Packing;
 use ring::rand::SecureRandom;
 
 use crate::build::assembly::Assembly;
+use crate::build::conventions;
+use crate::build::draft::{self, Draft};
+use crate::build::sif::Layout;
+use crate::build::squashfs;
 use crate::build::time::{now, source_date_epoch};
-use crate::conventions;
-use crate::draft::{self, Draft};
-use crate::sif::Layout;
-use crate::squashfs;
-use crate::workshop::Workshop;
+use crate::build::workshop::Workshop;
 
 /// Writes what was put together as a SIF.
 pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {

@@ -1,8 +1,17 @@
 //! Images: from a source to one file.
 #![forbid(unsafe_code)]
 
-pub mod assembly;
+mod assembly;
 pub mod command;
+mod conventions;
+mod definition;
+pub mod draft;
 mod image;
+mod layer;
 pub mod pull;
-pub mod time;
+mod root;
+mod sif;
+mod squashfs;
+mod time;
+mod unpack;
+mod workshop;

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use coracle::report::{Kind, Refusal};
 use coracle_orders::{Pull, file_name};
 
+use crate::build::draft::{self, Draft};
+use crate::build::workshop;
+use crate::build::workshop::Workshop;
 use crate::build::{assembly, image};
-use crate::draft::{self, Draft};
 use crate::output::{self, unwritable};
-use crate::registry::{Name, Registries};
-use crate::workshop;
-use crate::workshop::Workshop;
+use crate::sources::registry::{Name, Registries};
 
 /// Makes the file that was asked for.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {

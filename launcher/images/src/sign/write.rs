@@ -10,10 +10,10 @@ use coracle::report::{Kind, Refusal};
 use coracle_launcher::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 
 use super::Signature;
-use crate::draft::Draft;
+use crate::build::draft::Draft;
 use crate::output::unwritable;
+use crate::show::subject::Subject;
 use crate::signals::Held;
-use crate::subject::Subject;
 
 /// Number of bytes that are copied before a signal is looked for.
 const PART: u64 = 64 << 20;
