@@ -4,8 +4,8 @@
 //! is here, and not in the program that root starts for jobs.
 //!
 //! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
-//! of the [`sources`] becomes a root file system, which mksquashfs packs into a draft of a SIF ([`build`]). The file gets
-//! its name only when it is complete.
+//! of the [`sources`] becomes a root file system, which mksquashfs packs into a draft of a SIF ([`build`]). The file
+//! gets its name only when it is complete.
 #![forbid(unsafe_code)]
 
 mod build;

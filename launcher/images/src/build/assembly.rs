@@ -16,7 +16,7 @@ use crate::sources::archive::Layer;
 use crate::sources::oci::{self, Form};
 use crate::sources::registry::{Name, Registries};
 
-/// The folder of the root file system in the workshop.
+/// The directory of the root file system in the workshop.
 pub const ROOT: &str = "root";
 
 /// Parts of an image that become a file.
@@ -26,12 +26,12 @@ pub struct Assembly {
     pub root: Root,
     /// The processor it is for, as Rust calls it.
     pub architecture: String,
-    /// Metadata of the image. Nothing, if the root file system is a folder of somebody's, who wants it as it
+    /// Metadata of the image. Nothing, if the root file system is a directory of somebody's, who wants it as it
     /// is: nothing is written there.
     pub conventions: Option<Conventions>,
 }
 
-/// Puts a source together, in the folder `name` of the workshop, which is not there yet and is its own to change.
+/// Puts a source together, in the directory `name` of the workshop, which is not there yet and is its own to change.
 ///
 /// Sources of a definition file can be put together so; a definition file itself cannot.
 pub fn assemble(
@@ -41,7 +41,7 @@ pub fn assemble(
     workshop: &Workshop,
 ) -> Result<Assembly, Refusal> {
     match source {
-        Source::Folder(path) => copy(path, name, workshop),
+        Source::Directory(path) => copy(path, name, workshop),
         Source::Tar(path) => match oci::of_archive(path) {
             Some(form) => {
                 let (typed, prefix) = (path.display(), form.archive_prefix());
@@ -58,12 +58,14 @@ pub fn assemble(
             None => assemble_tar(path, name, workshop),
         },
         Source::Image(path) => assemble_image(path, name, workshop),
-        Source::DockerArchive(path) => assemble_oci(&oci::from_docker_archive(path, &workshop.folder)?, name, workshop),
+        Source::DockerArchive(path) => {
+            assemble_oci(&oci::from_docker_archive(path, &workshop.directory)?, name, workshop)
+        }
         Source::Layout(path, tag) => {
             assemble_oci(&oci::from_layout(path, tag.as_deref(), &registries.wanted()?)?, name, workshop)
         }
         Source::LayoutArchive(path, tag) => {
-            let image = oci::from_layout_archive(path, tag.as_deref(), &registries.wanted()?, &workshop.folder)?;
+            let image = oci::from_layout_archive(path, tag.as_deref(), &registries.wanted()?, &workshop.directory)?;
             assemble_oci(&image, name, workshop)
         }
         Source::Registry(image) => assemble_registry(&Name::of(image)?, registries, name, workshop),
@@ -93,7 +95,7 @@ pub fn assemble_registry(
     Ok(assembly)
 }
 
-/// Applies the layers of an image onto each other, in the folder `name` of the workshop, which is not there yet.
+/// Applies the layers of an image onto each other, in the directory `name` of the workshop, which is not there yet.
 fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let config = image.config()?;
     let architecture = config.processor()?;
@@ -118,7 +120,7 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
 
 /// Unpacks an image; what `/.singularity.d` says in it is still there.
 fn assemble_image(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    let root = filled(name, workshop, |applier| unpack::unpack(path, applier, &workshop.folder))?;
+    let root = filled(name, workshop, |applier| unpack::unpack(path, applier, &workshop.directory))?;
     Ok(Assembly::own(root))
 }
 
@@ -129,14 +131,14 @@ impl Assembly {
     }
 }
 
-/// A new root file system in the folder `name` of the workshop, filled by `fill`. Says once what is lost here of the
+/// A new root file system in the directory `name` of the workshop, filled by `fill`. Says once what is lost here of the
 /// image: nothing that programs need in order to run.
 fn filled(
     name: &str,
     workshop: &Workshop,
     fill: impl FnOnce(&mut Applier<'_>) -> Result<(), Refusal>,
 ) -> Result<Root, Refusal> {
-    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut root = Root::create(&workshop.directory.join(name))?;
     let mut applier = Applier::new(&mut root, workshop.owners);
     fill(&mut applier)?;
     let lost = applier.finish()?;
@@ -147,12 +149,12 @@ fn filled(
     Ok(root)
 }
 
-/// A folder of somebody's, copied: its files are root's, unless root makes the image.
+/// A directory of somebody's, copied: its files are root's, unless root makes the image.
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
     apart(path, workshop)?;
     root::check_readable(path)?;
-    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut root = Root::create(&workshop.directory.join(name))?;
     let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
     let words =
         [format!("--preserve={kept}"), "--recursive".into(), "--no-dereference".into(), "--reflink=auto".into()];
@@ -168,11 +170,11 @@ fn own() -> String {
     std::env::consts::ARCH.into()
 }
 
-/// Refuses a folder that has the workshop in it: that would be a part of the image.
+/// Refuses a directory that has the workshop in it: that would be a part of the image.
 fn apart(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
     match path.canonicalize() {
-        Ok(whole) if workshop.folder.starts_with(&whole) => {
-            let cause = format!("{} is in it, where images are made", workshop.folder.display());
+        Ok(whole) if workshop.directory.starts_with(&whole) => {
+            let cause = format!("{} is in it, where images are made", workshop.directory.display());
             Err(Refusal::new(Kind::Usage, path.display().to_string(), cause)
                 .hint("CORACLE_TMPDIR names another folder for that"))
         }

@@ -29,7 +29,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     let draft = || Draft::of(&given.output, given.force);
     let work = |workshop: &Workshop, draft: &Draft| {
         let assembly = match &source {
-            Source::Folder(path) => borrow(path, workshop)?,
+            Source::Directory(path) => borrow(path, workshop)?,
             Source::Definition(path) => {
                 Definition::read(path, &given.arguments)?.assemble(given, &registries, workshop)?
             }

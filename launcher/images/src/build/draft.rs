@@ -45,7 +45,7 @@ pub struct Draft {
 /// Place of the file to be.
 #[derive(Debug)]
 struct Place {
-    folder: File,
+    directory: File,
     name: OsString,
     replace: bool,
     /// Name while it is made, if it has to have one.
@@ -58,8 +58,8 @@ impl Draft {
         let typed = output.display().to_string();
         let refuse = |cause: &str| Refusal::new(Kind::Usage, &typed, cause);
         let name = output.file_name().ok_or_else(|| refuse("not the name of a file"))?.to_owned();
-        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = File::open(folder).map_err(|error| unwritable(&folder.display().to_string(), &error))?;
+        let directory = output.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = File::open(directory).map_err(|error| unwritable(&directory.display().to_string(), &error))?;
         match output.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
             // A device, FIFO or socket, which is somebody's, and no image.
@@ -69,8 +69,8 @@ impl Draft {
             Ok(_) => check_replaced(output, &typed, replace)?,
             Err(_) => {}
         }
-        let (file, named) = create(&folder).map_err(|errno| unwritable(&typed, &errno.into()))?;
-        Ok(Self { file, typed, place: Some(Place { folder, name, replace, named }) })
+        let (file, named) = create(&directory).map_err(|errno| unwritable(&typed, &errno.into()))?;
+        Ok(Self { file, typed, place: Some(Place { directory, name, replace, named }) })
     }
 
     /// The file that whoever started us has open as `descriptor`, called `typed` in messages.
@@ -111,12 +111,12 @@ impl Place {
             return self.link_as(file, &self.name);
         };
         if self.replace {
-            nix::fcntl::renameat(&self.folder, named.as_os_str(), &self.folder, self.name.as_os_str())?;
+            nix::fcntl::renameat(&self.directory, named.as_os_str(), &self.directory, self.name.as_os_str())?;
         } else {
             // Unlike a rename, this fails if somebody else has made a file of that name by now.
             let same = AtFlags::empty();
-            nix::unistd::linkat(&self.folder, named.as_os_str(), &self.folder, self.name.as_os_str(), same)?;
-            nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            nix::unistd::linkat(&self.directory, named.as_os_str(), &self.directory, self.name.as_os_str(), same)?;
+            nix::unistd::unlinkat(&self.directory, named.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
         }
         self.named = None;
         Ok(())
@@ -125,14 +125,14 @@ impl Place {
     fn link_as(&self, file: &File, name: &OsStr) -> Result<(), Errno> {
         let own = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let follow = AtFlags::AT_SYMLINK_FOLLOW;
-        nix::unistd::linkat(nix::fcntl::AT_FDCWD, &own, &self.folder, name, follow)
+        nix::unistd::linkat(nix::fcntl::AT_FDCWD, &own, &self.directory, name, follow)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(named) = &self.named {
-            let _ = nix::unistd::unlinkat(&self.folder, named.as_os_str(), UnlinkatFlags::NoRemoveDir);
+            let _ = nix::unistd::unlinkat(&self.directory, named.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 }
@@ -199,15 +199,15 @@ fn taken(typed: &str) -> Refusal {
     Refusal::new(Kind::Usage, typed, "is there already").hint("--force replaces it")
 }
 
-fn create(folder: &File) -> Result<(File, Option<OsString>), Errno> {
+fn create(directory: &File) -> Result<(File, Option<OsString>), Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    match nix::fcntl::openat(folder, ".", flags | OFlag::O_TMPFILE, MODE) {
+    match nix::fcntl::openat(directory, ".", flags | OFlag::O_TMPFILE, MODE) {
         Ok(file) => Ok((file.into(), None)),
         // NFS and some others have no files without names.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let mut made = None;
             let named = free_name(|name| {
-                let file = nix::fcntl::openat(folder, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?;
+                let file = nix::fcntl::openat(directory, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?;
                 made = Some(File::from(file));
                 Ok(())
             })?;
@@ -234,29 +234,29 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn names(folder: &Path) -> Vec<String> {
+    fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<String> =
-            folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
 
     #[test]
     fn a_draft_has_no_name_before_it_is_published() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("a.sif");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("a.sif");
         let mut draft = Draft::of(&output, false).unwrap();
         draft.file.write_all(b"whole").unwrap();
-        assert!(names(folder.path()).is_empty());
+        assert!(names(directory.path()).is_empty());
         draft.publish().unwrap();
-        assert_eq!(names(folder.path()), ["a.sif"]);
+        assert_eq!(names(directory.path()), ["a.sif"]);
         assert_eq!(std::fs::read(&output).unwrap(), b"whole");
     }
 
     #[test]
     fn a_file_that_is_there_is_replaced_only_when_asked_and_only_at_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("a.sif");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("a.sif");
         std::fs::write(&output, "hsqs old").unwrap();
         let refused = Draft::of(&output, false).unwrap_err();
         assert!(refused.cause.contains("already") && refused.kind == Kind::Usage, "{refused}");
@@ -264,16 +264,16 @@ mod tests {
         draft.file.write_all(b"new").unwrap();
         assert_eq!(std::fs::read(&output).unwrap(), b"hsqs old");
         draft.publish().unwrap();
-        assert_eq!((names(folder.path()), std::fs::read(&output).unwrap()), (vec!["a.sif".into()], b"new".to_vec()));
+        assert_eq!((names(directory.path()), std::fs::read(&output).unwrap()), (vec!["a.sif".into()], b"new".to_vec()));
     }
 
     #[test]
     fn what_is_no_image_is_never_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("a");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("a");
         for (text, hint) in [("Bootstrap: docker\nFrom: x\n", "comes first"), ("#!/bin/sh\n", "remove it first")] {
             std::fs::write(&output, text).unwrap();
-            let link = folder.path().join("link");
+            let link = directory.path().join("link");
             let _ = std::os::unix::fs::symlink(&output, &link);
             for (path, force) in [(&output, false), (&output, true), (&link, true)] {
                 let refused = Draft::of(path, force).unwrap_err();
@@ -294,18 +294,18 @@ mod tests {
 
     #[test]
     fn of_two_who_make_the_same_file_the_second_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("a.sif");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("a.sif");
         let (mut first, mut second) = (Draft::of(&output, false).unwrap(), Draft::of(&output, false).unwrap());
         first.publish().unwrap();
         assert!(second.publish().unwrap_err().cause.contains("already"));
-        assert_eq!(names(folder.path()), ["a.sif"]);
+        assert_eq!(names(directory.path()), ["a.sif"]);
     }
 
     #[test]
     fn a_draft_that_had_to_have_a_name_leaves_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("a.sif");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("a.sif");
         for (replace, publish) in [(false, false), (false, true), (true, true)] {
             // Only an image is replaced.
             if replace {
@@ -315,23 +315,23 @@ mod tests {
             let Draft { file, place: Some(place), .. } = &mut draft else { panic!() };
             let name = free_name(|name| place.link_as(file, name)).unwrap();
             place.named = Some(name);
-            assert!(names(folder.path()).iter().any(|name| name.starts_with(".unfinished-")));
+            assert!(names(directory.path()).iter().any(|name| name.starts_with(".unfinished-")));
             if publish {
                 draft.publish().unwrap();
-                assert_eq!(names(folder.path()), ["a.sif"]);
+                assert_eq!(names(directory.path()), ["a.sif"]);
             } else {
                 drop(draft);
-                assert!(names(folder.path()).is_empty());
+                assert!(names(directory.path()).is_empty());
             }
         }
     }
 
     #[test]
     fn what_is_no_place_for_a_file_is_said() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let refused = |path: &Path| Draft::of(path, true).unwrap_err().line();
-        assert!(refused(&folder.path().join("none/a.sif")).contains("no such folder"));
-        assert!(refused(folder.path()).contains("a folder of that name"));
+        assert!(refused(&directory.path().join("none/a.sif")).contains("no such folder"));
+        assert!(refused(directory.path()).contains("a folder of that name"));
         assert!(refused(Path::new("..")).contains("not the name of a file"));
     }
 }

@@ -31,7 +31,7 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
         fstab::note(&text).iter().for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
     }
     assembly.root.note_rest()?;
-    let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.folder)?;
+    let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.directory)?;
     layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)
 }

@@ -30,7 +30,7 @@ const LINE: u64 = 32 << 10;
 /// The longest list.
 const LIST: u64 = 2 << 30;
 
-/// Unpacks the image `path` into what `applier` fills; `scratch` is a folder for what is said meanwhile.
+/// Unpacks the image `path` into what `applier` fills; `scratch` is a directory for what is said meanwhile.
 pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<(), Refusal> {
     let named = Named::new(path, "");
     let file: File = sys::open_untrusted(path, OFlag::O_RDONLY)
@@ -116,8 +116,8 @@ fn read(mut input: impl BufRead, named: &Named, applier: &mut Applier<'_>) -> Re
         left = left
             .checked_sub(line.name.len() as u64 + line.rest.len() as u64 + 64)
             .ok_or_else(|| wrong(malformed("has too many files")))?;
-        // The target of a link ends with the line, and may have a line break in it: the rest of it would be taken for the
-        // beginning of the next name.
+        // The target of a link ends with the line, and may have a line break in it: the rest of it would be taken for
+        // the beginning of the next name.
         if after_link && line.name.contains(&b'\n') {
             return Err(wrong(malformed("has a line break in a link, or in the name that follows one")));
         }
@@ -198,7 +198,7 @@ fn plain(name: &[u8]) -> Vec<u8> {
 fn entry(line: Line) -> io::Result<(Entry, u64)> {
     let wrong = || malformed("is listed by unsquashfs in a way that is not known here");
     if let Some(target) = line.rest.strip_prefix(b"L ") {
-        let entry = Entry { path: line.name, kind: Kind::Link(plain(target)), ..Entry::folder(0, 0) };
+        let entry = Entry { path: line.name, kind: Kind::Link(plain(target)), ..Entry::directory(0, 0) };
         return Ok((entry, 0));
     }
     let mut fields = line.rest.splitn(6, |byte| *byte == b' ');
@@ -215,7 +215,7 @@ fn entry(line: Line) -> io::Result<(Entry, u64)> {
         .collect();
     let (mut size, mut at) = (0, 0);
     let kind = match (kind, last, numbers.as_slice()) {
-        ("D", ..) => Kind::Folder,
+        ("D", ..) => Kind::Directory,
         ("S", target, _) => Kind::Symlink(target.to_vec()),
         ("I", b"s", _) => Kind::Socket,
         ("I", ..) => Kind::Fifo,
@@ -231,7 +231,7 @@ fn entry(line: Line) -> io::Result<(Entry, u64)> {
         }
         _ => return Err(wrong()),
     };
-    let entry = Entry { path: line.name, kind, owner, size, stored: size, ..Entry::folder(mode, time) };
+    let entry = Entry { path: line.name, kind, owner, size, stored: size, ..Entry::directory(mode, time) };
     Ok((entry, at))
 }
 

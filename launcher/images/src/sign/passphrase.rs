@@ -1,4 +1,5 @@
-//! A key's passphrase: the first line of a file, or from the terminal. Never from an argument, which everybody on the machine sees.
+//! A key's passphrase: the first line of a file, or from the terminal. Never from an argument, which everybody on the
+//! machine sees.
 #![forbid(unsafe_code)]
 
 use std::fs::File;

@@ -50,7 +50,7 @@ impl Digest {
         Ok(Self { algorithm, digits: digits.into() })
     }
 
-    /// Its algorithm's name, which is that of a folder, too.
+    /// Its algorithm's name, which is that of a directory, too.
     pub fn algorithm(&self) -> &'static str {
         self.algorithm.word()
     }

@@ -19,8 +19,8 @@ use crate::sources::oci::{self, Form};
 /// Something to make an image from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A folder of files.
-    Folder(PathBuf),
+    /// A directory of files.
+    Directory(PathBuf),
     /// A tar file of them, compressed or not.
     Tar(PathBuf),
     /// A SIF or a squashfs.
@@ -29,7 +29,7 @@ pub enum Source {
     Definition(PathBuf),
     /// Archive of `docker save`.
     DockerArchive(PathBuf),
-    /// An OCI image layout: its folder, and which image of it.
+    /// An OCI image layout: its directory, and which image of it.
     Layout(PathBuf, Option<String>),
     /// The same in a tar file.
     LayoutArchive(PathBuf, Option<String>),
@@ -82,8 +82,8 @@ impl Source {
         })?;
         let kind = file.metadata().map_err(|error| refuse(Kind::of_reading(&error), &error.to_string()))?;
         if kind.is_dir() {
-            return match oci::of_folder(path) {
-                None => Ok(Self::Folder(path.to_owned())),
+            return match oci::of_directory(path) {
+                None => Ok(Self::Directory(path.to_owned())),
                 Some(Form::Layout) => {
                     let typed = path.display();
                     eprintln!("{}", clean(&format!("coracle: {typed}: it is an OCI layout, and taken as oci:{typed}")));
@@ -154,15 +154,15 @@ mod tests {
         assert_eq!(of("oci:/a/b"), Source::Layout("/a/b".into(), None));
         assert_eq!(of("oci:/a/b:tag"), Source::Layout("/a/b".into(), Some("tag".into())));
         assert_eq!(of("oci-archive:/a:1/b"), Source::LayoutArchive("/a:1/b".into(), None));
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let file = |name: &str, bytes: &[u8]| {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             path
         };
         let mut tar = vec![0; 512];
         tar[USTAR_AT..USTAR_AT + 5].copy_from_slice(USTAR);
-        assert_eq!(of(folder.path().to_str().unwrap()), Source::Folder(folder.path().into()));
+        assert_eq!(of(directory.path().to_str().unwrap()), Source::Directory(directory.path().into()));
         for (path, wanted) in [
             (file("a", &tar), Source::Tar as fn(PathBuf) -> Source),
             (file("b", b"\x1f\x8bxyz"), Source::Tar),

@@ -65,8 +65,8 @@ fn apps(root: &Root) -> Result<BTreeMap<String, Attributes>, Refusal> {
     let mut apps = BTreeMap::new();
     for name in root.names(Path::new(APPS))? {
         let Some(name) = name.to_str() else { continue };
-        let folder = format!("{APPS}/{name}/scif");
-        let file = |name: &str| format!("{folder}/{name}");
+        let directory = format!("{APPS}/{name}/scif");
+        let file = |name: &str| format!("{directory}/{name}");
         let labels = text(root, &file("labels.json"))?;
         let labels = labels.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let app = Attributes {
@@ -84,13 +84,13 @@ fn apps(root: &Root) -> Result<BTreeMap<String, Attributes>, Refusal> {
 }
 
 /// The scripts of which Apptainer thinks that somebody wrote them: of an image, and of an OCI image.
-fn environment(root: &Root, folder: &str) -> Result<BTreeMap<String, String>, Refusal> {
+fn environment(root: &Root, directory: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let mut scripts = BTreeMap::new();
-    for name in root.names(Path::new(folder))? {
+    for name in root.names(Path::new(directory))? {
         let Some(name) = name.to_str() else { continue };
         let of_oci = name.starts_with("10-docker") && name.ends_with(".sh");
         if of_oci || (name.starts_with('9') && name.ends_with("-environment.sh")) {
-            let path = format!("{folder}/{name}");
+            let path = format!("{directory}/{name}");
             if let Some(text) = text(root, &path)? {
                 scripts.insert(path, text);
             }

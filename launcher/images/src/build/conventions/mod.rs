@@ -42,7 +42,7 @@ const PROGRAM: u32 = 0o755;
 const PLAIN: u32 = 0o644;
 
 /// Directories that a container needs, and the permissions that they have where the image does not say.
-const FOLDERS: [(&str, u32); 12] = [
+const DIRECTORIES: [(&str, u32); 12] = [
     ("/dev", 0o755),
     ("/etc", 0o755),
     ("/home", 0o755),
@@ -139,8 +139,8 @@ pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, 
 
 /// Adds the files and directories that runtimes expect of any image, where they are not there yet.
 pub fn furnish(root: &mut Root) -> Result<(), Refusal> {
-    for (path, mode) in FOLDERS {
-        root.provide_folder(Path::new(path), mode)?;
+    for (path, mode) in DIRECTORIES {
+        root.provide_directory(Path::new(path), mode)?;
     }
     for path in OURS {
         root.open_to_all(Path::new(path))?;

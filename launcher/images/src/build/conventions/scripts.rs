@@ -92,8 +92,8 @@ if [ -n "${SINGULARITY_APPNAME:-}" ]; then
 fi
 "#;
 
-/// `text` as one word of a shell, whatever is in it. A backslash between quotes, `'\''`, would be kept by the shell that
-/// Apptainer reads variables with (github.com/mvdan/sh).
+/// `text` as one word of a shell, whatever is in it. A backslash between quotes, `'\''`, would be kept by the shell
+/// that Apptainer reads variables with (github.com/mvdan/sh).
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
@@ -126,9 +126,9 @@ pub fn environment(list: &[String]) -> String {
 
 /// Run script for the program that an OCI image names; arguments stand in for its Cmd. Nothing, if it names nothing.
 ///
-/// No word is evaluated a second time, as no OCI runtime does; Apptainer's own script does, unless
-/// SINGULARITY_NO_EVAL is set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, and a
-/// job where it stands.
+/// No word is evaluated a second time, as no OCI runtime does; Apptainer's own script does, unless SINGULARITY_NO_EVAL
+/// is set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, and a job where it
+/// stands.
 pub fn runscript(config: &Execution) -> Option<String> {
     let words = |list: &[String]| list.iter().map(|word| format!("{} ", quoted(word))).collect::<String>();
     // A single empty word takes back the entry point of a lower image, as Docker has it.

@@ -1,4 +1,5 @@
-//! %appinstall and its like: apps in folders of their own (SCIF, the Scientific Filesystem), as Apptainer makes them.
+//! %appinstall and its like: apps in directories of their own (SCIF, the Scientific Filesystem), as Apptainer makes
+//! them.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
@@ -35,11 +36,11 @@ pub fn install(stage: &Stage) -> String {
 fn one(file: &str, app: &App, host: &Origin<'_>, root: &mut Root) -> Result<(), Refusal> {
     let name = &app.name;
     let top = format!("/scif/apps/{name}");
-    for folder in ["bin", "lib", "scif", "scif/env"] {
-        root.make_folder(Path::new(&format!("{top}/{folder}")), 0o755)?;
+    for directory in ["bin", "lib", "scif", "scif/env"] {
+        root.make_directory(Path::new(&format!("{top}/{directory}")), 0o755)?;
     }
-    for folder in ["input", "output"] {
-        root.make_folder(Path::new(&format!("/scif/data/{name}/{folder}")), 0o755)?;
+    for directory in ["input", "output"] {
+        root.make_directory(Path::new(&format!("/scif/data/{name}/{directory}")), 0o755)?;
     }
     let mut put =
         |path: &str, mode, text: &str| root.write(Path::new(&format!("{top}/scif/{path}")), mode, text.as_bytes());

@@ -19,7 +19,7 @@ const PROGRAM: &str = "debootstrap";
 /// Packages that Apptainer leaves out of the smallest Debian, and those that have no place in a container.
 const EXCLUDED: &str = "--exclude=openssl,udev,debconf-i18n,e2fsprogs";
 
-/// Makes the root file system in the folder `name` of the workshop.
+/// Makes the root file system in the directory `name` of the workshop.
 pub fn make(file: &str, stage: &Stage, name: &str, workshop: &Workshop) -> Result<Root, Refusal> {
     inside::possible(workshop)?;
     let wanted = |key: &str, shown: &str| {
@@ -38,7 +38,7 @@ pub fn make(file: &str, stage: &Stage, name: &str, workshop: &Workshop) -> Resul
     let Some(program) = find() else {
         return Err(Refusal::new(Kind::System, PROGRAM, "not found").hint("it is in the package debootstrap"));
     };
-    let mut root = Root::create(&workshop.folder.join(name))?;
+    let mut root = Root::create(&workshop.directory.join(name))?;
     let mut words: Vec<OsString> = vec![program, "--foreign".into(), "--variant=minbase".into(), EXCLUDED.into()];
     words.extend([format!("--include={include}").into(), suite.into(), root.path().into(), mirror.into()]);
     // In a container it goes on where devices cannot be made.
@@ -64,6 +64,6 @@ fn checked(file: &str, stage: &Stage, key: &str) -> Result<Option<String>, Refus
 /// Path of the program: people's PATH has no /usr/sbin everywhere.
 fn find() -> Option<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders.map(|folder| folder.join(PROGRAM)).find(|file| Path::is_file(file)).map(Into::into)
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    directories.map(|directory| directory.join(PROGRAM)).find(|file| Path::is_file(file)).map(Into::into)
 }

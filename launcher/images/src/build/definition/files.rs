@@ -49,7 +49,7 @@ pub fn copy(file: &str, transfer: &Transfer, origin: &Origin<'_>, target: &mut R
             }
         };
         let into = transfer.to.as_deref().is_some_and(|to| to.ends_with('/'));
-        let to = match from.file_name().filter(|_| into || copy.is_folder(&to)) {
+        let to = match from.file_name().filter(|_| into || copy.is_directory(&to)) {
             Some(name) if transfer.to.is_some() => to.join(name),
             _ => to,
         };
@@ -73,7 +73,7 @@ impl Copy<'_> {
         self.refuse(format!("{}: {}", path.display(), error.errno().desc().to_lowercase()))
     }
 
-    fn is_folder(&self, path: &Path) -> bool {
+    fn is_directory(&self, path: &Path) -> bool {
         matches!(self.target.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY), Ok(Some(_)))
     }
 
@@ -107,11 +107,13 @@ impl Copy<'_> {
             found = next;
         }
         // What is there but may not be read is refused later, by name.
-        found.retain(|path| match sys::open_in_root(self.origin.root.folder(), path, OFlag::O_PATH, Lookup::Links) {
-            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => {
-                self.origin.root.status(path).ok().flatten().is_some()
+        found.retain(|path| {
+            match sys::open_in_root(self.origin.root.directory(), path, OFlag::O_PATH, Lookup::Links) {
+                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => {
+                    self.origin.root.status(path).ok().flatten().is_some()
+                }
+                _ => true,
             }
-            _ => true,
         });
         Ok(found)
     }
@@ -128,15 +130,15 @@ impl Copy<'_> {
             self.make_way(to)?;
             return self.target.provide_link(to, &link);
         }
-        let open = |flags| sys::open_in_root(self.origin.root.folder(), from, flags, Lookup::Links).map(File::from);
+        let open = |flags| sys::open_in_root(self.origin.root.directory(), from, flags, Lookup::Links).map(File::from);
         let found = open(OFlag::O_PATH).map_err(|error| self.unreadable(from, &error))?;
         let metadata = found.metadata().map_err(|error| self.refuse(format!("{}: {error}", from.display())))?;
         let mode = if self.origin.stage { metadata.mode() & 0o7777 } else { metadata.mode() & 0o777 };
         if metadata.is_dir() {
-            let folder = self.target.make_folder(to, 0o755)?;
+            let directory = self.target.make_directory(to, 0o755)?;
             // Without these, nobody could put a file in.
             let permissions = std::fs::Permissions::from_mode(mode | 0o700);
-            let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+            let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             std::fs::set_permissions(path, permissions)
                 .map_err(|error| self.refuse(format!("{}: {error}", to.display())))?;
             self.target.ledger.remove(relative(to));
@@ -155,8 +157,8 @@ impl Copy<'_> {
     }
 
     fn link(&self, path: &Path) -> Result<Option<PathBuf>, Refusal> {
-        let Some((folder, name)) = self.origin.root.parent(path)? else { return Ok(None) };
-        match nix::fcntl::readlinkat(&folder, name) {
+        let Some((directory, name)) = self.origin.root.parent(path)? else { return Ok(None) };
+        match nix::fcntl::readlinkat(&directory, name) {
             Ok(target) => Ok(Some(target.into())),
             Err(Errno::EINVAL) => Ok(None),
             Err(errno) => Err(self.refuse(format!("{}: {}", path.display(), errno.desc()))),

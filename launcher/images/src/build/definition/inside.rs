@@ -1,5 +1,5 @@
-//! Runs what a definition has done in the image: in a mount namespace whose root is the image's folder, and in a process
-//! namespace, so that nothing that was started there is left.
+//! Runs what a definition has done in the image: in a mount namespace whose root is the image's directory, and in a
+//! process namespace, so that nothing that was started there is left.
 //!
 //! /dev, /proc, /sys, /tmp, /var/tmp, /etc/resolv.conf and /etc/hosts are the build's own, and what is written there is
 //! no part of the image. All else of this machine is out of sight, but for its network.
@@ -85,7 +85,7 @@ pub fn run(task: &Task<'_>, root: &Root, workshop: &Workshop) -> Result<(), Refu
     })
 }
 
-/// Runs a program of this machine, which works on the image's folder from outside.
+/// Runs a program of this machine, which works on the image's directory from outside.
 pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> {
     possible(workshop)?;
     contain(
@@ -117,16 +117,16 @@ pub fn possible(workshop: &Workshop) -> Result<(), Refusal> {
 
 /// Directory that stands in for directories and files of the image while commands run.
 fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
-    let scratch = workshop.folder.join("inside");
+    let scratch = workshop.directory.join("inside");
     let make = || {
         if scratch.exists() {
             return Ok(());
         }
         std::fs::create_dir(&scratch)?;
         for name in ["tmp", "var-tmp"] {
-            let folder = scratch.join(name);
-            std::fs::create_dir(&folder)?;
-            std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o1777))?;
+            let directory = scratch.join(name);
+            std::fs::create_dir(&directory)?;
+            std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o1777))?;
         }
         for name in ["resolv.conf", "hosts"] {
             std::fs::write(scratch.join(name), std::fs::read(Path::new("/etc").join(name)).unwrap_or_default())?;
@@ -139,8 +139,8 @@ fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
 
 /// The first process of a process namespace takes care of orphans; `work` is its child.
 ///
-/// That child sees the first process in its /proc. So this one is in the same place, after `before`, has nothing open, and
-/// lets nobody look into it.
+/// That child sees the first process in its /proc. So this one is in the same place, after `before`, has nothing open,
+/// and lets nobody look into it.
 fn contain(
     task: &Task<'_>,
     before: impl FnOnce() -> sys::Result<()>,
@@ -194,7 +194,7 @@ fn execute(forked: &Forked, task: &Task<'_>, workshop: &Workshop, inside: bool) 
     NOT_FOUND
 }
 
-/// Makes the folder `root` the root of this process, with what a command needs.
+/// Makes the directory `root` the root of this process, with what a command needs.
 fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> {
     sys::unshare_mount_namespace()?;
     let top = sys::clone_tree(open(root)?, false)?;
@@ -260,10 +260,10 @@ fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {
     for (link, target) in DEVICE_LINKS {
         std::os::unix::fs::symlink(target, place(link)).map_err(|error| name("symlink", link, &error))?;
     }
-    for (folder, mode) in [("shm", 0o1777), ("pts", 0o755)] {
-        std::fs::create_dir(place(folder)).map_err(|error| name("mkdir", folder, &error))?;
-        std::fs::set_permissions(place(folder), PermissionsExt::from_mode(mode))
-            .map_err(|error| name("chmod", folder, &error))?;
+    for (directory, mode) in [("shm", 0o1777), ("pts", 0o755)] {
+        std::fs::create_dir(place(directory)).map_err(|error| name("mkdir", directory, &error))?;
+        std::fs::set_permissions(place(directory), PermissionsExt::from_mode(mode))
+            .map_err(|error| name("chmod", directory, &error))?;
     }
     if workshop.owners == Owners::Root {
         std::fs::write(place(APT), APT_TEXT).map_err(|error| name("write", APT, &error))?;
@@ -279,7 +279,7 @@ fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {
     Ok(())
 }
 
-/// The file or folder of this machine.
+/// The file or directory of this machine.
 fn open(path: &Path) -> sys::Result<OwnedFd> {
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc_path()).open(path);
     opened.map(OwnedFd::from).map_err(|error| sys::Error::from_io(format!("open({path:?})"), &error))

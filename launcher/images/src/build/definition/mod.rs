@@ -217,7 +217,7 @@ impl Definition {
         let own = |root| Assembly { root, architecture: std::env::consts::ARCH.into(), conventions: None };
         let source = match bootstrap.as_str() {
             "scratch" => {
-                let mut root = Root::create(&workshop.folder.join(name))?;
+                let mut root = Root::create(&workshop.directory.join(name))?;
                 // Where there is no root, what is copied there is the user's.
                 root.all_root = workshop.owners == Owners::Own;
                 return Ok(own(root));

@@ -222,7 +222,7 @@ fn add(file: &str, name: &str, section: Section, body: &[(usize, &str)], stage: 
     }
     if APP_SECTIONS.contains(&name) {
         let app = without_comment(&section.arguments).trim();
-        // It becomes a folder and a part of shell scripts.
+        // It becomes a directory and a part of shell scripts.
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.+".contains(letter);
         if app.is_empty() || app.starts_with('.') || !app.chars().all(plain) {
             let cause = format!("%{name} is followed by the name of an app: of letters, digits, and _ - . +");

@@ -31,7 +31,7 @@ const NOTHING: &[libc::c_long] = &[
     libc::SYS_setfsgid,
     libc::SYS_capset,
 ];
-/// Newer processors have only those that take a folder.
+/// Newer processors have only those that take a directory.
 #[cfg(target_arch = "x86_64")]
 const OLD_NOTHING: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
@@ -69,11 +69,11 @@ mod tests {
 
     #[test]
     fn files_given_away_and_devices_made_are_neither() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let script =
             "chown 12345:12345 . && chgrp 54321 . && mknod null c 1 3 && [ ! -e null ] && mkfifo pipe && [ -p pipe ]";
         // In a process of its own: what it installs stays.
-        let (path, mut command) = (folder.path().to_owned(), std::process::Command::new("/bin/sh"));
+        let (path, mut command) = (directory.path().to_owned(), std::process::Command::new("/bin/sh"));
         let status = std::thread::spawn(move || {
             install().unwrap();
             command.args(["-c", script]).current_dir(path).status().unwrap()

@@ -1,8 +1,8 @@
 //! Resolution of an entry's name in an image's root file system.
 //!
-//! The folders above it are looked up with the image as the root of all (openat2(2), RESOLVE_IN_ROOT): `/lib/x` is in
-//! `/usr/lib` where `/lib` is a link to it, and nothing is outside. What is noted of a file is noted under the path that
-//! it then has, without links.
+//! The directories above it are looked up with the image as the root of all (openat2(2), RESOLVE_IN_ROOT): `/lib/x` is
+//! in `/usr/lib` where `/lib` is a link to it, and nothing is outside. What is noted of a file is noted under the path
+//! that it then has, without links.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -50,27 +50,27 @@ fn check(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A folder of the image.
+/// A directory of the image.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct Directory {
     /// Open, for look-ups only.
     pub fd: Rc<OwnedFd>,
     /// Its path from the root, in which no part is a link.
     pub path: PathBuf,
 }
 
-impl Folder {
+impl Directory {
     /// The path of what is called `name` in it.
     pub fn join(&self, name: &OsStr) -> PathBuf {
         self.path.join(name)
     }
 }
 
-/// A name in a folder.
+/// A name in a directory.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The folder.
-    pub folder: Folder,
+    /// The directory.
+    pub directory: Directory,
     /// The name; `.` for the root itself.
     pub name: OsString,
     /// The path of both.
@@ -80,35 +80,35 @@ pub struct Place {
 /// Outcome of a look-up.
 #[derive(Debug)]
 pub enum Found {
-    /// This folder.
-    Folder(Folder),
+    /// This directory.
+    Directory(Directory),
     /// Nothing is there.
     Nothing,
-    /// Something on the way is no folder.
+    /// Something on the way is no directory.
     Blocked,
-    /// It leads to no folder; why.
+    /// It leads to no directory; why.
     Wrong(String),
     /// The look-up failed.
     Failed(sys::Error),
 }
 
-/// The folder that was looked up last: entries of one folder mostly follow each other.
+/// The directory that was looked up last: entries of one directory mostly follow each other.
 #[derive(Debug, Default)]
-pub struct Folders {
-    last: Option<(PathBuf, Folder)>,
+pub struct Directories {
+    last: Option<(PathBuf, Directory)>,
 }
 
-impl Folders {
+impl Directories {
     /// Finds `path`, links followed.
     pub fn find(&mut self, root: &Root, path: &Path) -> Found {
-        if let Some((known, folder)) = &self.last
+        if let Some((known, directory)) = &self.last
             && known == path
         {
-            return Found::Folder(folder.clone());
+            return Found::Directory(directory.clone());
         }
         let found = look_up(root, path);
-        if let Found::Folder(folder) = &found {
-            self.last = Some((path.to_owned(), folder.clone()));
+        if let Found::Directory(directory) = &found {
+            self.last = Some((path.to_owned(), directory.clone()));
         }
         found
     }
@@ -121,7 +121,7 @@ impl Folders {
 
 fn look_up(root: &Root, path: &Path) -> Found {
     let below = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let open = |lookup| sys::open_in_root(root.folder(), below, OFlag::O_PATH | OFlag::O_DIRECTORY, lookup);
+    let open = |lookup| sys::open_in_root(root.directory(), below, OFlag::O_PATH | OFlag::O_DIRECTORY, lookup);
     let (opened, has_links) = match open(Lookup::NoLinks) {
         Err(error) if error.errno() == Errno::ELOOP => (open(Lookup::Links), true),
         opened => (opened, false),
@@ -138,10 +138,10 @@ fn look_up(root: &Root, path: &Path) -> Found {
             };
         }
     };
-    let real = if has_links { sys::hint_beneath(root.folder(), &fd) } else { Some(path.to_owned()) };
+    let real = if has_links { sys::hint_beneath(root.directory(), &fd) } else { Some(path.to_owned()) };
     let Some(real) = real else { return Found::Wrong("is behind links to where nobody can say".into()) };
     match check(&real) {
-        Ok(()) => Found::Folder(Folder { fd: Rc::new(fd), path: real }),
+        Ok(()) => Found::Directory(Directory { fd: Rc::new(fd), path: real }),
         Err(cause) => Found::Wrong(format!("is behind links, which makes {cause}")),
     }
 }

@@ -51,7 +51,7 @@ impl Ledger {
         self.entries.get(path).is_some_and(|entry| entry.device.is_some())
     }
 
-    /// The names of the devices in the folder `path`.
+    /// The names of the devices in the directory `path`.
     pub fn devices_in(&self, path: &Path) -> Vec<OsString> {
         let below = self.below(path).filter(|(known, entry)| entry.device.is_some() && known.parent() == Some(path));
         below.filter_map(|(known, _)| known.file_name()).map(OsStr::to_owned).collect()
@@ -84,7 +84,7 @@ impl Ledger {
     }
 
     /// The definitions that mksquashfs takes: those of devices, and of files that are not root's or that `differs` from
-    /// what the folder has.
+    /// what the directory has.
     pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Definitions {
         let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {

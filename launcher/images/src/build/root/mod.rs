@@ -1,9 +1,9 @@
 //! The root file system of an image in the making.
 //!
-//! Its files lie in a folder and belong to whoever may make them there ([`Owners`](crate::build::workshop::Owners)); whose they
-//! are in the image, and which devices it has, is written down besides, and packed from there. So an image is the same
-//! whoever makes it. Every path is looked up with that folder as the root of all: a link in an image, or a name such as
-//! `../../etc`, leads nowhere else.
+//! Its files lie in a directory and belong to whoever may make them there ([`Owners`](crate::build::workshop::Owners));
+//! whose they are in the image, and which devices it has, is written down besides, and packed from there. So an image
+//! is the same whoever makes it. Every path is looked up with that directory as the root of all: a link in an image, or
+//! a name such as `../../etc`, leads nowhere else.
 #![forbid(unsafe_code)]
 
 mod entries;
@@ -29,16 +29,16 @@ pub use tree::{check_readable, clamp};
 use crate::output::unwritable;
 use crate::sources::archive::Owner;
 
-/// The folder, and what it cannot say itself.
+/// The directory, and what it cannot say itself.
 #[derive(Debug)]
 pub struct Root {
-    folder: File,
+    directory: File,
     path: PathBuf,
     /// Attributes that the files of the directory cannot have themselves.
     pub ledger: Ledger,
     /// True if files have extended attributes that belong to the image.
     pub has_attributes: bool,
-    /// True if all of it is to be root's, whatever the folder and the ledger say.
+    /// True if all of it is to be root's, whatever the directory and the ledger say.
     pub all_root: bool,
     /// True if what the ledger does not know is to be root's: whoever made it here is nobody's root.
     pub rest_is_root: bool,
@@ -53,10 +53,10 @@ impl Root {
         Self::of(path)
     }
 
-    /// The one that is a folder already.
+    /// The one that is a directory already.
     pub fn of(path: &Path) -> Result<Self, Refusal> {
         let refuse = |kind, cause: String| Refusal::new(kind, path.display().to_string(), cause);
-        let folder =
+        let directory =
             sys::open_untrusted(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(|error| match error.errno() {
                 Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it".into()),
                 _ => refuse(Kind::of_reading(&error), error.to_string()),
@@ -64,7 +64,7 @@ impl Root {
         // Programs get it, which would take a name with a dash for an option.
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self {
-            folder: folder.into(),
+            directory: directory.into(),
             path: absolute,
             ledger: Ledger::default(),
             has_attributes: false,
@@ -78,21 +78,21 @@ impl Root {
         if !self.rest_is_root {
             return Ok(());
         }
-        let mut folders = vec![PathBuf::new()];
+        let mut directories = vec![PathBuf::new()];
         if !self.ledger.knows(Path::new("")) {
             self.ledger.own(Path::new(""), Owner::default(), 0o755);
         }
-        while let Some(folder) = folders.pop() {
-            let failed = |error: std::io::Error| inside(&folder, &sys::Error::from_io("readdir()", &error));
-            for entry in self.path.join(&folder).read_dir().map_err(failed)? {
+        while let Some(directory) = directories.pop() {
+            let failed = |error: std::io::Error| inside(&directory, &sys::Error::from_io("readdir()", &error));
+            for entry in self.path.join(&directory).read_dir().map_err(failed)? {
                 let entry = entry.map_err(failed)?;
-                let (path, found) = (folder.join(entry.file_name()), entry.metadata().map_err(failed)?);
+                let (path, found) = (directory.join(entry.file_name()), entry.metadata().map_err(failed)?);
                 if !self.ledger.knows(&path) {
                     let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777;
                     self.ledger.own(&path, Owner::default(), mode);
                 }
                 if found.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 }
             }
         }
@@ -104,14 +104,14 @@ impl Root {
         &self.path
     }
 
-    /// The folder.
-    pub fn folder(&self) -> &File {
-        &self.folder
+    /// The directory.
+    pub fn directory(&self) -> &File {
+        &self.directory
     }
 
     /// Opens what is at `path` in the image, links followed inside of it; nothing, if there is nothing.
     pub fn open(&self, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>, Refusal> {
-        match sys::open_in_root(&self.folder, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Lookup::Links) {
+        match sys::open_in_root(&self.directory, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Lookup::Links) {
             Ok(found) => Ok(Some(found)),
             Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(error) => Err(inside(path, &error)),
@@ -137,38 +137,39 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// Makes the folder `path` of the image, with those above it, or finds them.
-    pub fn make_folder(&self, path: &Path, mode: u32) -> Result<OwnedFd, Refusal> {
+    /// Makes the directory `path` of the image, with those above it, or finds them.
+    pub fn make_directory(&self, path: &Path, mode: u32) -> Result<OwnedFd, Refusal> {
         let wrap = |error: sys::Error| inside(path, &error);
         let mut at = PathBuf::from("/");
-        let mut folder =
-            sys::open_in_root(&self.folder, &at, OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links).map_err(wrap)?;
+        let mut directory =
+            sys::open_in_root(&self.directory, &at, OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links).map_err(wrap)?;
         for part in path.components() {
             let std::path::Component::Normal(name) = part else { continue };
             at.push(name);
-            match nix::sys::stat::mkdirat(&folder, name, Mode::from_bits_truncate(mode)) {
+            match nix::sys::stat::mkdirat(&directory, name, Mode::from_bits_truncate(mode)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(wrap(sys::Error::new(format!("mkdirat({at:?})"), errno))),
             }
-            folder = sys::open_in_root(&self.folder, &at, OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links)
+            directory = sys::open_in_root(&self.directory, &at, OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links)
                 .map_err(wrap)?;
         }
-        Ok(folder)
+        Ok(directory)
     }
 
-    /// Writes the file `path` of the image, in place of whatever is there under that name; folders above it are made.
+    /// Writes the file `path` of the image, in place of whatever is there under that name; directories above it are
+    /// made.
     pub fn write(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
         let wrap = |call: &str, errno| inside(path, &sys::Error::new(call, errno));
         let name = path.file_name().ok_or_else(|| wrap("write()", Errno::EISDIR))?;
-        let folder = self.make_folder(path.parent().unwrap_or(Path::new("/")), 0o755)?;
-        self.forget(&folder, name);
+        let directory = self.make_directory(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+        self.forget(&directory, name);
         // A link of that name would be followed, and a hard link is another file's, too.
-        match nix::unistd::unlinkat(&folder, name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
+        match nix::unistd::unlinkat(&directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(wrap("unlinkat()", errno)),
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o600))
+        let file = nix::fcntl::openat(&directory, name, flags, Mode::from_bits_truncate(0o600))
             .map_err(|errno| wrap("openat()", errno))?;
         let mut file = File::from(file);
         file.write_all(bytes)
@@ -178,9 +179,9 @@ impl Root {
 }
 
 impl Root {
-    /// Whatever was `name` in `folder` is something else from now on, and root's.
-    fn forget(&mut self, folder: &OwnedFd, name: &OsStr) {
-        if let Some(place) = sys::hint_beneath(&self.folder, folder) {
+    /// Whatever was `name` in `directory` is something else from now on, and root's.
+    fn forget(&mut self, directory: &OwnedFd, name: &OsStr) {
+        if let Some(place) = sys::hint_beneath(&self.directory, directory) {
             self.ledger.forget(&place.join(name));
         }
     }

@@ -33,7 +33,8 @@ const PADDED: u64 = 4096;
 
 /// Packs `root` into `draft`, from byte `offset` on; answers how many bytes it takes.
 ///
-/// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another time.
+/// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another
+/// time.
 pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
     let definitions = scratch.join("definitions");
     let Definitions { lines, words: named, root: top, root_time } =
@@ -99,9 +100,9 @@ fn length_of(file: &File, offset: u64) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// True if the folder says something else of a file than the image is to say.
+/// True if the directory says something else of a file than the image is to say.
 fn differs(root: &Root, path: &Path, owner: Owner, mode: u32) -> bool {
-    // Below the folder itself: a link on the way would be one of the image's, and those are written down themselves.
+    // Below the directory itself: a link on the way would be one of the image's, and those are written down themselves.
     let Ok(found) = root.path().join(path).symlink_metadata() else { return false };
     (found.uid(), found.gid()) != (owner.uid, owner.gid)
         || (!found.is_symlink() && found.mode() & !TYPE != mode & !TYPE)

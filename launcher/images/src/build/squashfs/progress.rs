@@ -18,8 +18,8 @@ const SIZE: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel:
 /// Longest text of one bar, several times over.
 const KEPT: usize = 1024;
 
-/// Runs `work`, which gets the settings of a command whose progress is shown under `name`; nothing is shown if `silent`,
-/// or where standard error is no terminal. Without a pseudoterminal, too, the work is done all the same.
+/// Runs `work`, which gets the settings of a command whose progress is shown under `name`; nothing is shown if
+/// `silent`, or where standard error is no terminal. Without a pseudoterminal, too, the work is done all the same.
 pub fn shown<T>(
     name: &str,
     silent: bool,

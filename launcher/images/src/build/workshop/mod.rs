@@ -1,8 +1,8 @@
 //! Workshop for an image: a directory that vanishes, and a process that is root there.
 //!
-//! The process is root in a user namespace (user_namespaces(7)): over what its user may change anyway, and nothing else.
-//! Whoever has a range of ids in subuid(5) has other owners there, too; root has all of them. Where the kernel allows
-//! no user namespace, the process is who it was, and only what needs no root can be done.
+//! The process is root in a user namespace (user_namespaces(7)): over what its user may change anyway, and nothing
+//! else. Whoever has a range of ids in subuid(5) has other owners there, too; root has all of them. Where the kernel
+//! allows no user namespace, the process is who it was, and only what needs no root can be done.
 //!
 //! This process waits for that one, and cleans up behind it, however it ends.
 #![forbid(unsafe_code)]
@@ -51,15 +51,16 @@ pub enum Owners {
 /// Workshop for an image.
 #[derive(Debug)]
 pub struct Workshop {
-    /// A folder of the process' own.
-    pub folder: PathBuf,
+    /// A directory of the process' own.
+    pub directory: PathBuf,
     /// Owners of files that can be made there.
     pub owners: Owners,
     /// Why there is no user namespace, if there is none.
     pub denied: Option<Refusal>,
 }
 
-/// Lets `work` make a file, which gets its name if it is whole; then `report` says so. What ends this process in between leaves nothing.
+/// Lets `work` make a file, which gets its name if it is whole; then `report` says so. What ends this process in
+/// between leaves nothing.
 pub fn make(
     draft: impl FnOnce() -> Result<Draft, Refusal>,
     work: impl FnOnce(&Workshop, &Draft) -> Result<(), Refusal>,
@@ -85,9 +86,9 @@ pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, R
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| system(sys::Error::new("prctl(PR_SET_CHILD_SUBREAPER)", errno)))?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
-    let folder = scratch.path().to_owned();
+    let directory = scratch.path().to_owned();
     let worker = sys::fork(|| {
-        let done = settle(&theirs, folder).and_then(|workshop| {
+        let done = settle(&theirs, directory).and_then(|workshop| {
             // With the rights that also the ones before had.
             scratch.sweep_others();
             work(&workshop)
@@ -183,7 +184,7 @@ fn end_children() {
 }
 
 /// The worker's side: its namespace, which the other process gives its maps.
-fn settle(line: &Channel, folder: PathBuf) -> Result<Workshop, Refusal> {
+fn settle(line: &Channel, directory: PathBuf) -> Result<Workshop, Refusal> {
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     sys::die_with_parent().map_err(system)?;
     wait_signals().thread_unblock().map_err(|errno| system(sys::Error::new("sigprocmask()", errno)))?;
@@ -201,7 +202,7 @@ fn settle(line: &Channel, folder: PathBuf) -> Result<Workshop, Refusal> {
     if denied.is_none() {
         sys::make_private().map_err(system)?;
     }
-    Ok(Workshop { folder, owners, denied })
+    Ok(Workshop { directory, owners, denied })
 }
 
 /// The other side of [`settle`]; the worker's namespace, if it has one, for whoever has to remove its files.

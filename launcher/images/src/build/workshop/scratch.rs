@@ -1,7 +1,7 @@
 //! The directory of a workshop, and those that builds before have left.
 //!
-//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next one does: whoever works in such
-//! a directory holds a lock on it (flock(2)), which the kernel takes away with the last process that has it.
+//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next one does: whoever works in
+//! such a directory holds a lock on it (flock(2)), which the kernel takes away with the last process that has it.
 //!
 //! Locks hold on one machine, and a directory may be on a file system of several: a name has the beginning of the boot
 //! id in it, and only those of this machine since its start are swept.
@@ -129,13 +129,13 @@ fn is_ours(name: &OsStr) -> bool {
 /// Locks the directory `path`, if it is this user's.
 fn lock(path: &Path) -> Locked {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(folder) = nix::fcntl::open(path, flags, Mode::empty()) else { return Locked::Busy };
-    let folder = File::from(folder);
+    let Ok(directory) = nix::fcntl::open(path, flags, Mode::empty()) else { return Locked::Busy };
+    let directory = File::from(directory);
     let own = nix::unistd::geteuid().as_raw();
-    if !folder.metadata().is_ok_and(|found| found.uid() == own) {
+    if !directory.metadata().is_ok_and(|found| found.uid() == own) {
         return Locked::Busy;
     }
-    let lock = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+    let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => return Locked::Busy,
         Err(_) => return Locked::Unsupported,
@@ -147,7 +147,7 @@ fn lock(path: &Path) -> Locked {
     }
 }
 
-/// Removes a tree, also where its folders forbid it.
+/// Removes a tree, also where its directories forbid it.
 fn remove(path: &Path) -> std::io::Result<()> {
     let first = std::fs::remove_dir_all(path);
     if first.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
@@ -157,9 +157,9 @@ fn remove(path: &Path) -> std::io::Result<()> {
     first
 }
 
-fn open_up(folder: &Path) -> std::io::Result<()> {
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700))?;
-    for entry in folder.read_dir()? {
+fn open_up(directory: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700))?;
+    for entry in directory.read_dir()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             open_up(&entry.path())?;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_forbid_it_are_removed_too() {
+    fn directories_that_forbid_it_are_removed_too() {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("a");
         std::fs::create_dir_all(path.join("b/c")).unwrap();

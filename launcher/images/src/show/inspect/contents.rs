@@ -109,7 +109,7 @@ fn text(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Op
     Ok(None)
 }
 
-/// The names in a folder that are text; none, if there is no folder.
+/// The names in a directory that are text; none, if there is no directory.
 fn names(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
     let Some(Node::Folder(names)) = files.look(path, 0)? else { return Ok(Vec::new()) };
     if names.len() > MOST {

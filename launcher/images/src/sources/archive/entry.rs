@@ -21,8 +21,8 @@ pub enum Kind {
     Link(Vec<u8>),
     /// A symbolic link to this.
     Symlink(Vec<u8>),
-    /// A folder.
-    Folder,
+    /// A directory.
+    Directory,
     /// A pipe with a name.
     Fifo,
     /// A socket, which only squashfs has.
@@ -57,11 +57,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A folder of root's.
-    pub fn folder(mode: u32, time: Time) -> Self {
+    /// A directory of root's.
+    pub fn directory(mode: u32, time: Time) -> Self {
         Self {
             path: Vec::new(),
-            kind: Kind::Folder,
+            kind: Kind::Directory,
             mode,
             owner: Owner::default(),
             time,

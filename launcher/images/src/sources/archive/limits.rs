@@ -2,7 +2,8 @@
 //!
 //! Whoever made it may have made it so that it fills a disk, or never ends. What real images have is far below:
 //!
-//! - ten million entries, with names of 2 GiB together (each counts twice: in the archive, and in the image), in all layers of an image;
+//! - ten million entries, with names of 2 GiB together (each counts twice: in the archive, and in the image), in all
+//!   layers of an image;
 //! - of each archive: 100 times its size as it lies there, and always 4 GiB. One that is not compressed has no such
 //!   limit: that is what to do about one that is meant so;
 //! - holes of 1 TiB in sparse files;
@@ -92,15 +93,15 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes a file of `bytes` on the disk of `folder`.
-    pub fn file(&mut self, bytes: u64, folder: &File) -> Result<(), Refusal> {
+    /// Takes a file of `bytes` on the disk of `directory`.
+    pub fn file(&mut self, bytes: u64, directory: &File) -> Result<(), Refusal> {
         let wanted = bytes.saturating_add(INODE);
         if let Some(left) = self.until_look.checked_sub(wanted) {
             self.until_look = left;
             return Ok(());
         }
         let system = |errno: Errno| Refusal::system("workshop", &coracle::sys::Error::new("fstatvfs()", errno));
-        let disk = nix::sys::statvfs::fstatvfs(folder).map_err(system)?;
+        let disk = nix::sys::statvfs::fstatvfs(directory).map_err(system)?;
         let block = disk.fragment_size();
         let (free, all) = (disk.blocks_available().saturating_mul(block), disk.blocks().saturating_mul(block));
         let reserve = (all / 64).min(1 << 30);
@@ -129,9 +130,9 @@ mod tests {
         assert!(budget.entry(0).unwrap_err().contains("files"));
         budget.holes(HOLES).unwrap();
         assert!(budget.holes(1).unwrap_err().contains("holes"));
-        let folder = File::open("/").unwrap();
-        budget.file(1, &folder).unwrap();
-        assert_eq!(budget.file(u64::MAX, &folder).unwrap_err().kind, Kind::System);
+        let directory = File::open("/").unwrap();
+        budget.file(1, &directory).unwrap();
+        assert_eq!(budget.file(u64::MAX, &directory).unwrap_err().kind, Kind::System);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl<R: Skip> Reader<R> {
         }
         let size = number("size")?.map_or_else(|| block.size(), Ok)?;
         let kind = match block.flag() {
-            b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Folder,
+            b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' | b'S' => Kind::File,
             b'1' => Kind::Link(link),
             b'2' => Kind::Symlink(link),
@@ -122,7 +122,7 @@ impl<R: Skip> Reader<R> {
                 let (major, minor) = block.device()?;
                 Kind::Device(Device { block: flag == b'4', major, minor })
             }
-            b'5' | b'D' => Kind::Folder,
+            b'5' | b'D' => Kind::Directory,
             b'6' => Kind::Fifo,
             flag => return Err(malformed(format!("has an entry of the unknown kind {:?}", char::from(flag)))),
         };

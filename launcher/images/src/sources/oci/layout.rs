@@ -1,4 +1,4 @@
-//! OCI image layouts (image-spec, image-layout.md): a folder, or a tar file of one.
+//! OCI image layouts (image-spec, image-layout.md): a directory, or a tar file of one.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl Descriptor {
     }
 }
 
-/// The image `tag` of the layout that is the folder `path`, for the processor that is `wanted`.
+/// The image `tag` of the layout that is the directory `path`, for the processor that is `wanted`.
 pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
     if path.is_file() {
         let cause = "is a file, and oci: takes a directory";
@@ -84,7 +84,7 @@ pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Im
         let prefix = super::of_archive(path).unwrap_or(super::Form::Layout).archive_prefix();
         return Err(refusal.hint(format!("{prefix}{} takes the file", path.display())));
     }
-    read(&Place::Folder(path.to_owned()), &path.display().to_string(), tag, wanted)
+    read(&Place::Directory(path.to_owned()), &path.display().to_string(), tag, wanted)
 }
 
 /// The same of the layout in the tar file `path`.
@@ -101,7 +101,7 @@ fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Wanted) -> Result
                 refusal.hint(format!("it is an archive of docker save: docker-archive:{what}"))
             }
             Place::Archive(_) => refusal.hint("a tar file of a root file system is named without oci-archive:"),
-            Place::Folder(_) => refusal.hint("a directory with a root file system is named without oci:"),
+            Place::Directory(_) => refusal.hint("a directory with a root file system is named without oci:"),
         }
     })?;
     let head: Head = json(what, "oci-layout", &bytes)?;

@@ -17,7 +17,7 @@ use crate::sources::json::{null_is_default, without_nulls};
 
 pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
-pub use recognize::{Form, of_archive, of_folder};
+pub use recognize::{Form, of_archive, of_directory};
 
 /// The longest manifest, index or configuration that is read: registries take none of more than 4 MiB.
 const MAX_JSON: u64 = 4 << 20;

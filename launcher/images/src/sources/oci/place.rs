@@ -24,8 +24,8 @@ const PART: usize = 1 << 20;
 /// Place of the files.
 #[derive(Debug)]
 pub enum Place {
-    /// Below this folder.
-    Folder(PathBuf),
+    /// Below this directory.
+    Directory(PathBuf),
     /// In this tar file.
     Archive(Archive),
 }
@@ -44,7 +44,7 @@ enum Member {
 }
 
 impl Place {
-    /// The archive at `path`; `scratch` is a folder for what is in it, if it is compressed.
+    /// The archive at `path`; `scratch` is a directory for what is in it, if it is compressed.
     pub fn archive(path: &Path, scratch: &Path) -> Result<Self, Refusal> {
         let named = path.display().to_string();
         let mut file = open(path, &named)?;
@@ -68,8 +68,8 @@ impl Place {
         };
         let normal = inside(Path::new(""), name).ok_or_else(missing)?;
         match self {
-            Self::Folder(folder) => {
-                let path = folder.join(normal);
+            Self::Directory(directory) => {
+                let path = directory.join(normal);
                 let size = match open(&path, what) {
                     Ok(file) => file.metadata().map_err(|error| unreadable(what, &error))?.len(),
                     Err(refusal) if refusal.kind == Kind::ImageMissing => return Err(missing()),
@@ -113,7 +113,7 @@ impl Place {
     }
 }
 
-/// The path of `name` if it is looked up in the folder `from`; nothing, if it leads out.
+/// The path of `name` if it is looked up in the directory `from`; nothing, if it leads out.
 pub(super) fn inside(from: &Path, name: &Path) -> Option<PathBuf> {
     use std::path::Component;
     let mut path = from.to_owned();
@@ -173,14 +173,14 @@ fn unpack(path: &Path, file: &mut File, scratch: &Path) -> Result<PathBuf, Refus
     let named = path.display().to_string();
     file.rewind().map_err(|error| unreadable(&named, &error))?;
     let size = file.metadata().map_err(|error| unreadable(&named, &error))?.len();
-    let folder = nix::unistd::mkdtemp(&scratch.join("archive-XXXXXX"))
+    let directory = nix::unistd::mkdtemp(&scratch.join("archive-XXXXXX"))
         .map_err(|errno| unwritable(&scratch.display().to_string(), &errno.into()))?;
-    let plain = folder.join("tar");
+    let plain = directory.join("tar");
     let full = |error: io::Error| {
         unwritable("workshop", &error).hint("CORACLE_TMPDIR names the folder in which images are made")
     };
     let mut out = File::create_new(&plain).map_err(full)?;
-    let disk = File::open(&folder).map_err(full)?;
+    let disk = File::open(&directory).map_err(full)?;
     let mut reader = archive::reader(BufReader::new(file)).map_err(|error| unreadable(&named, &error))?;
     let mut budget = archive::Budget::new();
     let (mut part, mut left) = (vec![0; PART], archive::unpacked(size));

@@ -86,7 +86,7 @@ fn scan<R: Skip>(mut tar: Reader<R>) -> io::Result<Option<Form>> {
 }
 
 /// Format of the image in the directory `path`; nothing, if it is a root file system.
-pub fn of_folder(path: &Path) -> Option<Form> {
+pub fn of_directory(path: &Path) -> Option<Form> {
     let names: Vec<_> = path.read_dir().ok()?.map_while(Result::ok).map(|entry| entry.file_name()).collect();
     if names.iter().any(|name| is_of_system(Path::new(name))) {
         return None;

@@ -1,4 +1,4 @@
-//! Blobs that were downloaded, or are: `blobs/ALGORITHM/DIGITS`, in a folder of the user's own.
+//! Blobs that were downloaded, or are: `blobs/ALGORITHM/DIGITS`, in a directory of the user's own.
 //!
 //! Downloads that are not whole have `.part` at their end and are locked (flock(2)) by their writer; when it is gone,
 //! the next one goes on. Nothing has its name before its digest was checked, and it is checked again before it is used.
@@ -26,7 +26,7 @@ const HINT: &str = "CORACLE_CACHEDIR names the folder in which downloads are kep
 /// The user's blobs.
 #[derive(Debug)]
 pub struct Cache {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 /// A blob that somebody wants.
@@ -48,19 +48,19 @@ pub struct Partial {
 }
 
 impl Cache {
-    /// Below the user's cache folder.
+    /// Below the user's cache directory.
     pub fn open() -> Result<Self, Refusal> {
-        let folder = place::cache().ok_or_else(|| {
+        let directory = place::cache().ok_or_else(|| {
             Refusal::new(Kind::Usage, "HOME", "not set, so there is no place for what is downloaded").hint(HINT)
         })?;
-        Self::at(folder.join("blobs"))
+        Self::at(directory.join("blobs"))
     }
 
-    fn at(folder: PathBuf) -> Result<Self, Refusal> {
-        let cache = Self { folder };
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&cache.folder);
+    fn at(directory: PathBuf) -> Result<Self, Refusal> {
+        let cache = Self { directory };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&cache.directory);
         made.map_err(|error| cache.refuse(&error))?;
-        let found = cache.folder.symlink_metadata().map_err(|error| cache.refuse(&error))?;
+        let found = cache.directory.symlink_metadata().map_err(|error| cache.refuse(&error))?;
         let refuse = |cause: &str| Err(Refusal::new(Kind::System, cache.typed(), cause).hint(HINT));
         if !found.is_dir() {
             return refuse("no folder");
@@ -75,7 +75,7 @@ impl Cache {
     }
 
     fn typed(&self) -> String {
-        self.folder.display().to_string()
+        self.directory.display().to_string()
     }
 
     /// The refusal when nothing can be written there.
@@ -85,16 +85,16 @@ impl Cache {
 
     /// Path of a blob, once it is there.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(digest.algorithm()).join(digest.digits())
+        self.directory.join(digest.algorithm()).join(digest.digits())
     }
 
     /// Gets hold of a blob; `waiting` is told when somebody else is downloading it.
     pub fn claim(&self, part: &Part, mut waiting: impl FnMut()) -> Result<Claim, Refusal> {
         let refuse = |error: io::Error| self.refuse(&error);
-        let folder = self.folder.join(part.digest.algorithm());
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(refuse)?;
+        let directory = self.directory.join(part.digest.algorithm());
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(refuse)?;
         let whole = self.path(&part.digest);
-        let path = folder.join(format!("{}.part", part.digest.digits()));
+        let path = directory.join(format!("{}.part", part.digest.digits()));
         loop {
             if self.is_whole(&whole, part)? {
                 return Ok(Claim::Whole(whole));
@@ -150,8 +150,8 @@ impl Cache {
     /// Removes what nobody has used for a month.
     pub fn clean(&self) {
         let Some(before) = SystemTime::now().checked_sub(KEPT) else { return };
-        for folder in ["sha256", "sha512"] {
-            let Ok(entries) = self.folder.join(folder).read_dir() else { continue };
+        for directory in ["sha256", "sha512"] {
+            let Ok(entries) = self.directory.join(directory).read_dir() else { continue };
             for path in entries.flatten().map(|entry| entry.path()) {
                 let found = path.symlink_metadata();
                 let old = found.is_ok_and(|found| found.modified().is_ok_and(|time| time < before));
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn a_blob_goes_on_where_it_ended_and_has_its_name_when_it_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().join("blobs")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("blobs")).unwrap();
         let part = part(b"hello");
         let mut first = partial(&cache, &part);
         first.append(b"hel").unwrap();
@@ -259,13 +259,13 @@ mod tests {
         assert!(second.is(&part.digest));
         let path = second.publish().unwrap();
         assert!(matches!(cache.claim(&part, || {}), Ok(Claim::Whole(whole)) if whole == path));
-        assert_eq!(folder.path().join("blobs/sha256").read_dir().unwrap().count(), 1);
+        assert_eq!(directory.path().join("blobs/sha256").read_dir().unwrap().count(), 1);
     }
 
     #[test]
     fn a_blob_that_was_changed_is_not_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().join("blobs")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("blobs")).unwrap();
         let part = part(b"hello");
         let mut first = partial(&cache, &part);
         first.append(b"hello").unwrap();
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn of_two_who_want_it_the_second_gets_what_the_first_has_finished() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().join("blobs")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("blobs")).unwrap();
         let part = part(b"hello");
         let mut first = partial(&cache, &part);
         let (told, waits) = std::sync::mpsc::channel();
@@ -293,13 +293,13 @@ mod tests {
             first.publish().unwrap();
             assert!(second.join().unwrap());
         });
-        assert_eq!(folder.path().join("blobs/sha256").read_dir().unwrap().count(), 1);
+        assert_eq!(directory.path().join("blobs/sha256").read_dir().unwrap().count(), 1);
     }
 
     #[test]
     fn what_was_not_used_for_long_is_removed_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().join("blobs")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("blobs")).unwrap();
         let long_ago = SystemTime::now() - KEPT - Duration::from_secs(60);
         let (old, new, busy) = (part(b"old"), part(b"new"), part(b"busy"));
         for (part, bytes) in [(&old, b"old"), (&new, b"new")] {
@@ -308,7 +308,7 @@ mod tests {
             partial.publish().unwrap();
         }
         let busy = partial(&cache, &busy);
-        let path = |part: &Part| folder.path().join("blobs/sha256").join(part.digest.digits());
+        let path = |part: &Part| directory.path().join("blobs/sha256").join(part.digest.digits());
         for path in [path(&old), busy.path.clone()] {
             File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(long_ago)).unwrap();
         }
@@ -318,8 +318,8 @@ mod tests {
 
     #[test]
     fn a_cache_that_others_may_write_to_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("blobs");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blobs");
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         assert!(Cache::at(path).unwrap_err().cause.contains("others may write"));

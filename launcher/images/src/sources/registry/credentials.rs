@@ -106,15 +106,17 @@ fn variables() -> Option<Credentials> {
 
 fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let home = variable("HOME");
-    let below_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+    let below_home = |directory: &str| home.as_ref().map(|home| home.join(directory));
     [
-        variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
-        variable("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|folder| folder.join("containers/auth.json")),
-        variable("DOCKER_CONFIG").map(|folder| folder.join("config.json")),
+        variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+        variable("XDG_CONFIG_HOME")
+            .or_else(|| below_home(".config"))
+            .map(|directory| directory.join("containers/auth.json")),
+        variable("DOCKER_CONFIG").map(|directory| directory.join("config.json")),
         below_home(".docker/config.json"),
         variable("APPTAINER_CONFIGDIR")
             .or_else(|| below_home(".apptainer"))
-            .map(|folder| folder.join("docker-config.json")),
+            .map(|directory| directory.join("docker-config.json")),
     ]
     .into_iter()
     .flatten()

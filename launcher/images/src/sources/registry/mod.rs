@@ -1,7 +1,7 @@
 //! Images from registries (OCI's distribution-spec, and Docker's registries before it).
 //!
-//! A manifest, the configuration and the layers that it names are asked for from the registry's mirrors, if the site has
-//! some, and then from itself. Whatever gives them out, they are what their digests say; of a tag, whoever is asked
+//! A manifest, the configuration and the layers that it names are asked for from the registry's mirrors, if the site
+//! has some, and then from itself. Whatever gives them out, they are what their digests say; of a tag, whoever is asked
 //! first says which image it is.
 #![forbid(unsafe_code)]
 

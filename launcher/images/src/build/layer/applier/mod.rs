@@ -26,14 +26,14 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use crate::build::layer::places::{Folder, Folders, Found, Place, parts};
+use crate::build::layer::places::{Directories, Directory, Found, Place, parts};
 use crate::build::root::{Root, clamp};
 use crate::build::workshop::Owners;
 use crate::output::unwritable;
 use crate::sources::archive::{Budget, Entry, Kind, Named, Owner, Time};
 
 /// Mode of directories that no entry is about.
-const FOLDER: u32 = 0o755;
+const DIRECTORY: u32 = 0o755;
 /// Number of lost attributes that are remembered.
 const LOST: usize = 10;
 /// Space of a directory on most disks.
@@ -60,7 +60,7 @@ pub struct Applier<'a> {
     budget: Budget,
     named: Named,
     meaning: Meaning,
-    folders: Folders,
+    directories: Directories,
     times: BTreeMap<PathBuf, Time>,
     newest: Time,
     /// Paths of this layer, if there are others below.
@@ -81,7 +81,7 @@ impl<'a> Applier<'a> {
             budget: Budget::new(),
             named: Named::default(),
             meaning: Meaning::Tree,
-            folders: Folders::default(),
+            directories: Directories::default(),
             times: BTreeMap::new(),
             newest: 0,
             fresh: None,
@@ -99,7 +99,7 @@ impl<'a> Applier<'a> {
         self.layers += 1;
     }
 
-    /// Gives folders the times that they are to have, when nothing is made in them any more. Answers which extended
+    /// Gives directories the times that they are to have, when nothing is made in them any more. Answers which extended
     /// attributes could not be had here.
     pub fn finish(mut self) -> Result<BTreeSet<String>, Refusal> {
         // Nobody said anything of the root, perhaps.
@@ -107,7 +107,7 @@ impl<'a> Applier<'a> {
         self.times.entry(PathBuf::new()).or_insert(newest);
         for (path, time) in self.times.iter().rev() {
             let below = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            set_time(self.root.folder(), below, *time).map_err(|errno| self.failed(path, "utimensat()", errno))?;
+            set_time(self.root.directory(), below, *time).map_err(|errno| self.failed(path, "utimensat()", errno))?;
         }
         Ok(self.lost)
     }
@@ -122,27 +122,27 @@ impl<'a> Applier<'a> {
         let path = parts(&entry.path).map_err(|cause| self.bad(&entry.path, &format!("is {cause}")))?;
         self.newest = self.newest.max(clamp(entry.time));
         let Some(name) = path.file_name() else {
-            if entry.kind != Kind::Folder {
+            if entry.kind != Kind::Directory {
                 return Err(self.bad(&entry.path, "is the root, and no folder"));
             }
-            let folder = self.folder(&path, entry)?;
-            let place = Place { folder, name: ".".into(), path: PathBuf::new() };
-            return self.settle_folder(&place, entry);
+            let directory = self.directory(&path, entry)?;
+            let place = Place { directory, name: ".".into(), path: PathBuf::new() };
+            return self.settle_directory(&place, entry);
         };
         let parent = path.parent().unwrap_or(Path::new(""));
         if self.meaning == Meaning::Changes && name.as_bytes().starts_with(whiteouts::WHITEOUT) {
             return self.whiteout(parent, name, entry);
         }
-        let folder = self.folder(parent, entry)?;
-        let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+        let directory = self.directory(parent, entry)?;
+        let place = Place { path: directory.join(name), name: name.to_owned(), directory };
         // Behind links, it may be far longer than what the entry says.
         self.budget.name(place.path.as_os_str().len()).map_err(|cause| self.too_much(&cause))?;
         self.mark(&place.path);
         if entry.kind != Kind::File {
-            self.budget.file(if entry.kind == Kind::Folder { BLOCK } else { 0 }, self.root.folder())?;
+            self.budget.file(if entry.kind == Kind::Directory { BLOCK } else { 0 }, self.root.directory())?;
         }
         match &entry.kind {
-            Kind::Folder => self.make_folder(&place, entry),
+            Kind::Directory => self.make_directory(&place, entry),
             Kind::File => self.make_file(&place, entry, data),
             Kind::Link(target) => self.make_link(&place, entry, target),
             Kind::Symlink(target) => self.make_symlink(&place, entry, target),
@@ -159,10 +159,10 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// The folder `path`, made with those above it if it is not there.
-    fn folder(&mut self, path: &Path, entry: &Entry) -> Result<Folder, Refusal> {
-        match self.folders.find(self.root, path) {
-            Found::Folder(folder) => Ok(folder),
+    /// The directory `path`, made with those above it if it is not there.
+    fn directory(&mut self, path: &Path, entry: &Entry) -> Result<Directory, Refusal> {
+        match self.directories.find(self.root, path) {
+            Found::Directory(directory) => Ok(directory),
             Found::Wrong(cause) => Err(self.bad(&entry.path, &cause)),
             Found::Failed(error) => Err(self.failed(path, &error.to_string(), error.errno())),
             Found::Blocked if self.meaning == Meaning::Tree => {
@@ -174,12 +174,12 @@ impl<'a> Applier<'a> {
 
     /// Makes the directory `path`. A link on the way is followed, also to where nothing is yet; a file of a layer below
     /// that is in the way makes room.
-    fn provide(&mut self, path: &Path, entry: &Entry) -> Result<Folder, Refusal> {
+    fn provide(&mut self, path: &Path, entry: &Entry) -> Result<Directory, Refusal> {
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
             return Err(self.bad(&entry.path, "has no folder to be in"));
         };
-        let folder = self.folder(parent, entry)?;
-        let place = Place { path: folder.join(name), name: name.to_owned(), folder };
+        let directory = self.directory(parent, entry)?;
+        let place = Place { path: directory.join(name), name: name.to_owned(), directory };
         let found = self.stat(&place)?;
         if found.as_ref().is_some_and(|found| is(found, SFlag::S_IFLNK)) {
             // A tree that was packed as it is has nothing below a link.
@@ -190,36 +190,36 @@ impl<'a> Applier<'a> {
         }
         if !found.as_ref().is_some_and(|found| is(found, SFlag::S_IFDIR)) {
             self.take(place.path.as_os_str().len())?;
-            self.budget.file(BLOCK, self.root.folder())?;
+            self.budget.file(BLOCK, self.root.directory())?;
             self.mark(&place.path);
             if found.is_some() {
                 self.clear(&place)?;
             }
-            mkdirat(&*place.folder.fd, name, Mode::from_bits_truncate(0o700))
+            mkdirat(&*place.directory.fd, name, Mode::from_bits_truncate(0o700))
                 .map_err(|errno| self.failed(path, "mkdirat()", errno))?;
             self.root.ledger.forget(&place.path);
-            let implied = Entry::folder(FOLDER, entry.time);
-            self.settle_folder(&place, &implied)?;
+            let implied = Entry::directory(DIRECTORY, entry.time);
+            self.settle_directory(&place, &implied)?;
         }
-        match self.folders.find(self.root, path) {
-            Found::Folder(folder) => Ok(folder),
+        match self.directories.find(self.root, path) {
+            Found::Directory(directory) => Ok(directory),
             found => Err(self.bad(&entry.path, &format!("has a folder that is not there: {found:?}"))),
         }
     }
 
     /// The directory that the link `place` leads to within the image, made if it is not there.
-    fn follow(&mut self, place: &Place, entry: &Entry) -> Result<Folder, Refusal> {
+    fn follow(&mut self, place: &Place, entry: &Entry) -> Result<Directory, Refusal> {
         // The kernel counts links only up to the first name that is missing.
         if self.followed >= LINKS {
             return Err(self.bad(&entry.path, "is behind links that lead nowhere"));
         }
-        let target = nix::fcntl::readlinkat(&*place.folder.fd, place.name.as_os_str())
+        let target = nix::fcntl::readlinkat(&*place.directory.fd, place.name.as_os_str())
             .map_err(|errno| self.failed(&place.path, "readlinkat()", errno))?;
         self.followed += 1;
-        let mut at = place.folder.path.clone();
+        let mut at = place.directory.path.clone();
         for part in Path::new(&target).components() {
             match part {
-                Component::Normal(name) => at = self.folder(&at.join(name), entry)?.path,
+                Component::Normal(name) => at = self.directory(&at.join(name), entry)?.path,
                 Component::ParentDir => {
                     at.pop();
                 }
@@ -228,18 +228,18 @@ impl<'a> Applier<'a> {
             }
         }
         self.followed -= 1;
-        self.folder(&at, entry)
+        self.directory(&at, entry)
     }
 
-    fn make_folder(&mut self, place: &Place, entry: &Entry) -> Result<(), Refusal> {
+    fn make_directory(&mut self, place: &Place, entry: &Entry) -> Result<(), Refusal> {
         if !self.stat(place)?.is_some_and(|found| is(&found, SFlag::S_IFDIR)) {
             self.make(place, |fd, name| mkdirat(fd, name, Mode::from_bits_truncate(0o700)))?;
         }
-        self.settle_folder(place, entry)
+        self.settle_directory(place, entry)
     }
 
     fn make_file(&mut self, place: &Place, entry: &Entry, data: &mut impl Read) -> Result<(), Refusal> {
-        self.budget.file(entry.stored, self.root.folder())?;
+        self.budget.file(entry.stored, self.root.directory())?;
         let holes = entry.size.saturating_sub(entry.stored);
         self.budget.holes(holes).map_err(|cause| self.too_much(&cause))?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -296,12 +296,12 @@ impl<'a> Applier<'a> {
         let path = parts(target).map_err(|cause| self.bad(&entry.path, &format!("{}, {cause}", shown())))?;
         let missing = self.bad(&entry.path, &format!("{}, which is no file", shown()));
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { return Err(missing) };
-        let folder = match self.folders.find(self.root, parent) {
-            Found::Folder(folder) => folder,
+        let directory = match self.directories.find(self.root, parent) {
+            Found::Directory(directory) => directory,
             Found::Failed(error) => return Err(self.failed(parent, &error.to_string(), error.errno())),
             Found::Nothing | Found::Blocked | Found::Wrong(_) => return Err(missing),
         };
-        let of = Place { path: folder.join(name), name: name.to_owned(), folder };
+        let of = Place { path: directory.join(name), name: name.to_owned(), directory };
         if of.path == place.path {
             return if self.stat(&of)?.is_some() { Ok(()) } else { Err(missing) };
         }
@@ -319,7 +319,7 @@ impl<'a> Applier<'a> {
             return Err(self.bad(&entry.path, &format!("{}, whose place it takes", shown())));
         }
         // Without AT_SYMLINK_FOLLOW, a link is what is linked.
-        linkat(&*of.folder.fd, of.name.as_os_str(), &*place.folder.fd, place.name.as_os_str(), AtFlags::empty())
+        linkat(&*of.directory.fd, of.name.as_os_str(), &*place.directory.fd, place.name.as_os_str(), AtFlags::empty())
             .map_err(|errno| self.failed(&place.path, "linkat()", errno))?;
         self.root.ledger.link(&of.path, &place.path);
         Ok(())
@@ -331,10 +331,10 @@ impl<'a> Applier<'a> {
         place: &Place,
         how: impl Fn(&std::os::fd::OwnedFd, &OsStr) -> nix::Result<T>,
     ) -> Result<T, Refusal> {
-        let made = match how(&place.folder.fd, &place.name) {
+        let made = match how(&place.directory.fd, &place.name) {
             Err(Errno::EEXIST) => {
                 self.clear(place)?;
-                how(&place.folder.fd, &place.name)
+                how(&place.directory.fd, &place.name)
             }
             made => {
                 self.root.ledger.forget(&place.path);
@@ -359,14 +359,14 @@ impl<'a> Applier<'a> {
             // This path has no links in it, and nobody else makes any here.
             std::fs::remove_dir_all(self.root.path().join(&place.path)).map_err(|error| errno_of(&error))
         } else {
-            unlinkat(&*place.folder.fd, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+            unlinkat(&*place.directory.fd, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
         };
         removed.map_err(|errno| self.failed(&place.path, "unlinkat()", errno))
     }
 
     fn forget(&mut self, path: &Path) {
         self.root.ledger.forget(path);
-        self.folders.forget();
+        self.directories.forget();
         let below: Vec<PathBuf> = self
             .times
             .range(path.to_owned()..)
@@ -379,16 +379,16 @@ impl<'a> Applier<'a> {
         }
     }
 
-    fn settle_folder(&mut self, place: &Place, entry: &Entry) -> Result<(), Refusal> {
+    fn settle_directory(&mut self, place: &Place, entry: &Entry) -> Result<(), Refusal> {
         self.times.insert(place.path.clone(), clamp(entry.time));
         self.settle(place, entry, self.on_disk(entry, 0o700))?;
         if entry.attributes.is_empty() {
             return Ok(());
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let folder = nix::fcntl::openat(&*place.folder.fd, place.name.as_os_str(), flags, Mode::empty())
+        let directory = nix::fcntl::openat(&*place.directory.fd, place.name.as_os_str(), flags, Mode::empty())
             .map_err(|errno| self.failed(&place.path, "openat()", errno))?;
-        self.attributes(&File::from(folder), entry, |name| name.starts_with(b"user."));
+        self.attributes(&File::from(directory), entry, |name| name.starts_with(b"user."));
         Ok(())
     }
 
@@ -399,7 +399,7 @@ impl<'a> Applier<'a> {
 
     /// Gives what was made its owner, its mode and its time, and notes what the disk says otherwise.
     fn settle(&mut self, place: &Place, entry: &Entry, mode: u32) -> Result<(), Refusal> {
-        let (fd, name) = (&*place.folder.fd, place.name.as_os_str());
+        let (fd, name) = (&*place.directory.fd, place.name.as_os_str());
         let failed = |call: &'static str| move |errno| (call, errno);
         let settled = || -> Result<FileStat, (&'static str, Errno)> {
             let found = fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("fstatat()"))?;
@@ -456,7 +456,7 @@ impl<'a> Applier<'a> {
     }
 
     fn stat(&self, place: &Place) -> Result<Option<FileStat>, Refusal> {
-        match fstatat(&*place.folder.fd, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fstatat(&*place.directory.fd, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(self.failed(&place.path, "fstatat()", errno)),
@@ -477,9 +477,9 @@ impl<'a> Applier<'a> {
     }
 }
 
-fn set_time(folder: impl std::os::fd::AsFd, name: &Path, time: Time) -> nix::Result<()> {
+fn set_time(directory: impl std::os::fd::AsFd, name: &Path, time: Time) -> nix::Result<()> {
     let time = TimeSpec::new(clamp(time), 0);
-    utimensat(folder, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+    utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink)
 }
 
 fn is(found: &FileStat, kind: SFlag) -> bool {

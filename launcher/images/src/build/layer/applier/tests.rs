@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use ::tar::{Builder, EntryType, Header};
 
-/// A folder of the host beside the image, which no image may change.
+/// A directory of the host beside the image, which no image may change.
 struct Host {
     top: tempfile::TempDir,
     root: Root,
@@ -40,7 +40,7 @@ impl Host {
         self.layers(Owners::Own, layers).unwrap();
     }
 
-    /// Why they are refused; the host's folder must be as it was.
+    /// Why they are refused; the host's directory must be as it was.
     fn refused(&mut self, layers: &[Vec<u8>]) -> String {
         let refusal = self.layers(Owners::Own, layers).unwrap_err();
         assert_eq!(refusal.kind, Fault::ImageFormat, "{refusal}");
@@ -69,14 +69,14 @@ impl Host {
     /// The names of all that is there.
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
-        let mut folders = vec![PathBuf::new()];
-        while let Some(folder) = folders.pop() {
-            for entry in self.root.path().join(&folder).read_dir().unwrap() {
+        let mut directories = vec![PathBuf::new()];
+        while let Some(directory) = directories.pop() {
+            for entry in self.root.path().join(&directory).read_dir().unwrap() {
                 let entry = entry.unwrap();
-                let path = folder.join(entry.file_name());
+                let path = directory.join(entry.file_name());
                 names.push(path.display().to_string());
                 if entry.file_type().unwrap().is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Host {
     }
 }
 
-/// A tar file of these: `name` with contents, `name/` a folder, and `name -> target`, `name = target` a hard link.
+/// A tar file of these: `name` with contents, `name/` a directory, and `name -> target`, `name = target` a hard link.
 fn tar(entries: &[&str]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for text in entries {
@@ -183,7 +183,7 @@ fn a_whiteout_of_nothing_is_refused() {
 }
 
 #[test]
-fn files_replace_folders_and_folders_replace_files_and_links() {
+fn files_replace_directories_and_directories_replace_files_and_links() {
     let mut host = Host::new();
     host.apply(&[
         tar(&["f", "d/", "d/x/", "d/x/y", "l -> d", "keep/", "keep/x"]),
@@ -215,12 +215,12 @@ fn nothing_is_written_outside() {
         assert!(host.refused(&[tar(&[name])]).contains(".."), "{name}");
     }
     let mut host = Host::new();
-    let folder = outside(&host);
+    let directory = outside(&host);
     // Names from the root are names from the image's root; a link that leads out leads to nothing.
     host.apply(&[tar(&["/abs"])]);
     assert_eq!(host.names(), ["abs"]);
     host.check_host();
-    for link in [folder.as_str(), "../host", "/../../host", "/proc/self/cwd", "/proc/self/root"] {
+    for link in [directory.as_str(), "../host", "/../../host", "/proc/self/cwd", "/proc/self/root"] {
         let mut host = Host::new();
         symlink(link, host.path("l")).unwrap();
         assert!(host.refused(&[tar(&["x = l/canary"])]).contains("which is no file"));
@@ -308,7 +308,7 @@ fn links_on_the_way_are_followed_within_the_image_and_what_is_noted_is_noted_the
 }
 
 #[test]
-fn an_opaque_folder_has_no_devices_of_below() {
+fn an_opaque_directory_has_no_devices_of_below() {
     let mut host = Host::new();
     let mut builder = Builder::new(Vec::new());
     raw(&mut builder, header(EntryType::Char), "dev/null", "", "");
@@ -448,7 +448,7 @@ fn a_device_is_an_entry_of_the_ledger_alone() {
     host.apply(&[builder.into_inner().unwrap()]);
     assert_eq!(host.names(), ["d"]);
     assert!(host.noted().contains("\"d/disk\" b 644 0 0 259 1000000\n"));
-    // What is made below it needs a folder in its place.
+    // What is made below it needs a directory in its place.
     host.apply(&[tar(&["d/disk/x"])]);
     assert!(!host.root.ledger.is_device(Path::new("d/disk")));
 }

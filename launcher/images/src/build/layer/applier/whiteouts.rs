@@ -1,5 +1,5 @@
-//! Names that say that something of the layers below is gone. What the same layer has stays, wherever in the archive the
-//! two stand.
+//! Names that say that something of the layers below is gone. What the same layer has stays, wherever in the archive
+//! the two stand.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -28,14 +28,14 @@ impl Applier<'_> {
             // There is nothing below.
             return Ok(());
         }
-        let folder = match self.folders.find(self.root, parent) {
-            Found::Folder(folder) => folder,
+        let directory = match self.directories.find(self.root, parent) {
+            Found::Directory(directory) => directory,
             Found::Nothing | Found::Blocked => return Ok(()),
             Found::Wrong(cause) => return Err(self.bad(&entry.path, &cause)),
             Found::Failed(error) => return Err(self.failed(parent, &error.to_string(), error.errno())),
         };
         if name == OsStr::from_bytes(OPAQUE) {
-            return self.clear_lower(&folder.path);
+            return self.clear_lower(&directory.path);
         }
         if name.as_bytes().starts_with(AUFS) {
             return Ok(());
@@ -44,7 +44,7 @@ impl Applier<'_> {
         if gone.is_empty() || gone == "." || gone == ".." {
             return Err(self.bad(&entry.path, "says that nothing is gone"));
         }
-        let place = Place { path: folder.join(gone), name: gone.to_owned(), folder };
+        let place = Place { path: directory.join(gone), name: gone.to_owned(), directory };
         self.clear_if_lower(&place)
     }
 
@@ -59,16 +59,16 @@ impl Applier<'_> {
         }
     }
 
-    /// Removes what is of the layers below in the folder `path`, which has no links in it.
+    /// Removes what is of the layers below in the directory `path`, which has no links in it.
     fn clear_lower(&mut self, path: &Path) -> Result<(), Refusal> {
-        let Found::Folder(folder) = self.folders.find(self.root, path) else { return Ok(()) };
+        let Found::Directory(directory) = self.directories.find(self.root, path) else { return Ok(()) };
         let read = || -> io::Result<BTreeSet<_>> {
             self.root.path().join(path).read_dir()?.map(|entry| Ok(entry?.file_name())).collect()
         };
         let mut names = read().map_err(|error| self.failed(path, "readdir()", errno_of(&error)))?;
         names.extend(self.root.ledger.devices_in(path));
         for name in names {
-            self.clear_if_lower(&Place { path: folder.join(&name), name, folder: folder.clone() })?;
+            self.clear_if_lower(&Place { path: directory.join(&name), name, directory: directory.clone() })?;
         }
         Ok(())
     }

@@ -30,8 +30,8 @@ impl Root {
         Before { known: self.ledger.entries.keys().map(|path| (path.clone(), self.found(path))).collect() }
     }
 
-    /// Brings the ledger to what the commands have done: what is another file now, or gone, is the folder's to say, and
-    /// so are owners and permissions that were changed.
+    /// Brings the ledger to what the commands have done: what is another file now, or gone, is the directory's to say,
+    /// and so are owners and permissions that were changed.
     pub fn after(&mut self, before: Before) {
         for (path, then) in before.known {
             let now = self.found(&path);
@@ -39,7 +39,7 @@ impl Root {
                 .parent()
                 .is_some_and(|parent| !self.path().join(parent).symlink_metadata().is_ok_and(|found| found.is_dir()));
             match (then, now) {
-                // A device, which is no file of the folder.
+                // A device, which is no file of the directory.
                 (None, None) if !gone => {}
                 (Some(then), Some(now)) if then.file == now.file => self.ledger.correct(&path, then, now),
                 _ => {
