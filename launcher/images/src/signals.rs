@@ -11,13 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// Holds back what ends programs, until it is dropped.
-pub struct Held {
+pub struct HeldSignals {
     set: SigSet,
     before: SigSet,
     line: SignalFd,
 }
 
-impl Held {
+impl HeldSignals {
     /// From now on.
     pub fn new() -> Result<Self, Refusal> {
         let failed = |errno: nix::errno::Errno| Refusal::new(Kind::System, "signals", errno.desc());
@@ -45,7 +45,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }

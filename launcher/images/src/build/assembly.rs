@@ -99,7 +99,7 @@ pub fn assemble_registry(
 fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let config = image.config()?;
     let architecture = config.processor()?;
-    let root = filled(name, workshop, |applier| {
+    let root = fill_root(name, workshop, |applier| {
         (1..).zip(&image.layers).try_for_each(|(number, layer)| {
             let what = format!("layer {number} of {}", image.layers.len());
             layer::apply(layer, &what, Meaning::Changes, applier)
@@ -114,26 +114,26 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
         |error: std::io::Error| Refusal::new(Kind::of_reading(&error), path.display().to_string(), error.to_string());
     let size = path.metadata().map_err(unreadable)?.len();
     let layer = Layer { file: path.to_owned(), offset: 0, size, diff_id: None };
-    let root = filled(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
-    Ok(Assembly::own(root))
+    let root = fill_root(name, workshop, |applier| layer::apply(&layer, "", Meaning::Tree, applier))?;
+    Ok(Assembly::for_machine(root))
 }
 
 /// Unpacks an image; what `/.singularity.d` says in it is still there.
 fn assemble_image(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
-    let root = filled(name, workshop, |applier| unpack::unpack(path, applier, &workshop.directory))?;
-    Ok(Assembly::own(root))
+    let root = fill_root(name, workshop, |applier| unpack::unpack(path, applier, &workshop.directory))?;
+    Ok(Assembly::for_machine(root))
 }
 
 impl Assembly {
     /// A root file system for this machine, of which nothing is to be said.
-    fn own(root: Root) -> Self {
-        Self { root, architecture: own(), conventions: Some(Conventions::default()) }
+    fn for_machine(root: Root) -> Self {
+        Self { root, architecture: machine_architecture(), conventions: Some(Conventions::default()) }
     }
 }
 
 /// A new root file system in the directory `name` of the workshop, filled by `fill`. Says once what is lost here of the
 /// image: nothing that programs need in order to run.
-fn filled(
+fn fill_root(
     name: &str,
     workshop: &Workshop,
     fill: impl FnOnce(&mut Applier<'_>) -> Result<(), Refusal>,
@@ -152,7 +152,7 @@ fn filled(
 /// A directory of somebody's, copied: its files are root's, unless root makes the image.
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
-    apart(path, workshop)?;
+    refuse_enclosing(path, workshop)?;
     root::check_readable(path)?;
     let mut root = Root::create(&workshop.directory.join(name))?;
     let kept = if workshop.owners == Owners::All { "all" } else { "mode,timestamps,links" };
@@ -163,15 +163,15 @@ fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusa
     words.extend([OsStr::new("--"), from.as_os_str(), root.path().as_os_str()]);
     workshop::run_program("cp", "coreutils", &words, |_| {})?;
     root.all_root = workshop.owners != Owners::All;
-    Ok(Assembly::own(root))
+    Ok(Assembly::for_machine(root))
 }
 
-fn own() -> String {
+fn machine_architecture() -> String {
     std::env::consts::ARCH.into()
 }
 
 /// Refuses a directory that has the workshop in it: that would be a part of the image.
-fn apart(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
+fn refuse_enclosing(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
     match path.canonicalize() {
         Ok(whole) if workshop.directory.starts_with(&whole) => {
             let cause = format!("{} is in it, where images are made", workshop.directory.display());
@@ -185,10 +185,10 @@ fn apart(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
 /// Takes a directory of the user as it is.
 pub fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
-    apart(path, workshop)?;
+    refuse_enclosing(path, workshop)?;
     // Nobody but root could have made files there for others to have in the image.
     root.all_root = workshop.owners != Owners::All;
     root::check_readable(path)?;
     root.note_times()?;
-    Ok(Assembly { root, architecture: own(), conventions: None })
+    Ok(Assembly { root, architecture: machine_architecture(), conventions: None })
 }

@@ -20,7 +20,7 @@ use crate::sources::registry::Registries;
 /// Makes the file that was asked for.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     check_names(given)?;
-    let source = Source::of(&given.source).map_err(|refusal| swapped(given, refusal))?;
+    let source = Source::of(&given.source).map_err(|refusal| hint_at_swapped(given, refusal))?;
     if let (Some(word), false) = (given.arguments.first(), matches!(source, Source::Definition(_))) {
         let cause = format!("{} is no definition file, which alone has {{{{ NAME }}}}", given.source.display());
         return Err(Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause));
@@ -46,7 +46,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
         if given.json {
             return output::made(&given.output, &digest.to_string(), bytes);
         }
-        output::print(format!("{} {digest} {}\n", clean(draft.typed()), size(bytes)).as_bytes())
+        output::print(format!("{} {digest} {}\n", clean(draft.typed()), format_size(bytes)).as_bytes())
     })
 }
 
@@ -68,7 +68,7 @@ fn check_names(given: &Build) -> Result<(), Refusal> {
 }
 
 /// A refusal of a missing source that may be the output, named in the wrong place.
-fn swapped(given: &Build, refusal: Refusal) -> Refusal {
+fn hint_at_swapped(given: &Build, refusal: Refusal) -> Refusal {
     if refusal.kind == Kind::ImageMissing && refusal.hint.is_none() && draft::is_definition(&given.output) {
         return refusal.hint(draft::ORDER);
     }
@@ -76,7 +76,7 @@ fn swapped(given: &Build, refusal: Refusal) -> Refusal {
 }
 
 /// A number of bytes as people read it.
-fn size(bytes: u64) -> String {
+fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let (mut tenths, mut unit) = (bytes.saturating_mul(10) / 1024, 0);
     while tenths >= 10 * 1024 && unit + 1 < UNITS.len() {

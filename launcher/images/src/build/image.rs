@@ -32,13 +32,13 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     }
     assembly.root.note_rest()?;
     let size = squashfs::pack(&assembly.root, draft, layout.root_at(), packing, &workshop.directory)?;
-    layout.uuid = uuid(epoch, draft, layout.root_at(), size)?;
+    layout.uuid = make_uuid(epoch, draft, layout.root_at(), size)?;
     layout.write(draft, size)
 }
 
 /// A random one (RFC 9562, version 4), or where the same image is to be made again one that follows from its root file
 /// system (version 8). Nobody may take it for the image's identity: that is the digest of its bytes.
-fn uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
+fn make_uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
     let mut uuid = [0; 16];
     let version = if epoch.is_some() {
         let digest = draft::digest(draft, at, size)?;

@@ -13,7 +13,7 @@ use super::Signature;
 use crate::build::draft::Draft;
 use crate::output::unwritable;
 use crate::show::subject::Subject;
-use crate::signals::Held;
+use crate::signals::HeldSignals;
 
 /// Number of bytes that are copied before a signal is looked for.
 const PART: u64 = 64 << 20;
@@ -47,7 +47,7 @@ fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
 /// Puts a copy with `signatures` in the place of the image.
 pub fn write(subject: &Subject, place: &Path, signatures: &[Signature]) -> Result<(), Refusal> {
     // An interrupt must find time to take the copy away.
-    let held = Held::new()?;
+    let held = HeldSignals::new()?;
     let mut draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
     let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
     let mut source = &subject.file;

@@ -23,12 +23,12 @@ pub struct Platform {
 
 /// The processor that an image is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Processor {
     architecture: String,
     variant: Option<String>,
 }
 
-impl Wanted {
+impl Processor {
     /// `amd64`, `arm64/v8`, or as the kernel calls it; this machine's if nothing is said.
     pub fn of(typed: Option<&str>) -> Result<Self, String> {
         let text = typed.unwrap_or(std::env::consts::ARCH);
@@ -84,7 +84,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for Processor {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |variant| write!(out, "/{variant}"))
@@ -140,9 +140,9 @@ mod tests {
             ("s390x", None),
             ("unknown", None),
         ] {
-            assert_eq!(Wanted::of(Some(wanted)).unwrap().choose(&offered), place, "{wanted}");
+            assert_eq!(Processor::of(Some(wanted)).unwrap().choose(&offered), place, "{wanted}");
         }
-        assert_eq!(Wanted::of(Some("arm64/v8")).unwrap().choose(&[None, platform("linux/arm64")]), Some(1));
-        assert!(Wanted::of(Some("")).is_err() && Wanted::of(Some("a/b/c")).is_err());
+        assert_eq!(Processor::of(Some("arm64/v8")).unwrap().choose(&[None, platform("linux/arm64")]), Some(1));
+        assert!(Processor::of(Some("")).is_err() && Processor::of(Some("a/b/c")).is_err());
     }
 }

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::{Image, MAX_JSON, check_bytes, check_digest, json};
 use crate::sources::archive::Layer;
 use crate::sources::json::{null_is_default, without_nulls};
-use crate::sources::platform::Wanted;
+use crate::sources::platform::Processor;
 
 /// Key of an image's name.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -77,7 +77,7 @@ impl Descriptor {
 }
 
 /// The image `tag` of the layout that is the directory `path`, for the processor that is `wanted`.
-pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
+pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Processor) -> Result<Image, Refusal> {
     if path.is_file() {
         let cause = "is a file, and oci: takes a directory";
         let refusal = Refusal::new(Kind::ImageType, path.display().to_string(), cause);
@@ -88,11 +88,16 @@ pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Wanted) -> Result<Im
 }
 
 /// The same of the layout in the tar file `path`.
-pub fn from_layout_archive(path: &Path, tag: Option<&str>, wanted: &Wanted, scratch: &Path) -> Result<Image, Refusal> {
+pub fn from_layout_archive(
+    path: &Path,
+    tag: Option<&str>,
+    wanted: &Processor,
+    scratch: &Path,
+) -> Result<Image, Refusal> {
     read(&Place::archive(path, scratch)?, &path.display().to_string(), tag, wanted)
 }
 
-fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Wanted) -> Result<Image, Refusal> {
+fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Processor) -> Result<Image, Refusal> {
     let bytes = place.read(what, Path::new("oci-layout"), MAX_JSON).map_err(|refusal| {
         let has = |name: &str| place.find(what, Path::new(name)).is_ok();
         match place {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::fault::Fault;
 use crate::sources::digest::Digest;
 use crate::sources::json::null_is_default;
-use crate::sources::platform::{Platform, Wanted};
+use crate::sources::platform::{Platform, Processor};
 
 /// Media types that are asked for.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -143,7 +143,7 @@ impl Manifest {
 
 impl Index {
     /// The image for a processor: the one that says so, or else those that do not say for which they are.
-    pub fn choose(&self, wanted: &Wanted) -> Result<Vec<Part>, Fault> {
+    pub fn choose(&self, wanted: &Processor) -> Result<Vec<Part>, Fault> {
         let platforms: Vec<_> = self.manifests.iter().map(|manifest| manifest.platform.clone()).collect();
         if let Some(manifest) = wanted.choose(&platforms).and_then(|place| self.manifests.get(place)) {
             return Ok(vec![manifest.part()?]);
@@ -156,7 +156,7 @@ impl Index {
         if parts.is_empty() { Err(self.nothing_for(wanted)) } else { Ok(parts) }
     }
 
-    fn nothing_for(&self, wanted: &Wanted) -> Fault {
+    fn nothing_for(&self, wanted: &Processor) -> Fault {
         let mut offered: Vec<String> = self
             .manifests
             .iter()
@@ -240,8 +240,8 @@ mod tests {
             entry(r#"{"os":"windows","architecture":"amd64"}"#),
         );
         let Manifest::Index(index) = Manifest::parse(text.as_bytes()).unwrap() else { panic!() };
-        assert_eq!(index.choose(&Wanted::of(Some("aarch64")).unwrap()).unwrap()[0].size, 7);
-        let refusal = index.choose(&Wanted::of(Some("amd64")).unwrap()).unwrap_err().refusal("x");
+        assert_eq!(index.choose(&Processor::of(Some("aarch64")).unwrap()).unwrap()[0].size, 7);
+        let refusal = index.choose(&Processor::of(Some("amd64")).unwrap()).unwrap_err().refusal("x");
         assert_eq!(refusal.cause, "none of its images is for amd64; there are: arm64/v8, windows/amd64");
         let silent = descriptor("x", "");
         for more in
@@ -249,7 +249,7 @@ mod tests {
         {
             let text = text.replacen('[', &format!("[{more},"), 1);
             let Manifest::Index(index) = Manifest::parse(text.as_bytes()).unwrap() else { panic!() };
-            assert_eq!(index.choose(&Wanted::of(Some("amd64")).unwrap()).unwrap().len(), 1, "{more}");
+            assert_eq!(index.choose(&Processor::of(Some("amd64")).unwrap()).unwrap().len(), 1, "{more}");
         }
     }
 }

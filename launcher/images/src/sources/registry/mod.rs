@@ -24,7 +24,7 @@ use coracle_orders::Access;
 use crate::sources::archive::Layer;
 use crate::sources::digest::Digest;
 use crate::sources::oci;
-use crate::sources::platform::Wanted;
+use crate::sources::platform::Processor;
 use cache::Cache;
 use connection::{Clients, Connection};
 use download::Download;
@@ -106,8 +106,8 @@ impl Registries {
     }
 
     /// The processor that images are wanted for.
-    pub fn wanted(&self) -> Result<Wanted, Refusal> {
-        Wanted::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
+    pub fn wanted(&self) -> Result<Processor, Refusal> {
+        Processor::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
     }
 
     /// Site's settings for the image's registry.
@@ -124,7 +124,7 @@ impl Registries {
         &self,
         name: &Name,
         site: Option<&config::Registry>,
-        wanted: &Wanted,
+        wanted: &Processor,
         clients: &'a Clients,
     ) -> Result<(Vec<Connection<'a>>, Found), Refusal> {
         let mut places = self.places(name, site, clients)?;
@@ -161,7 +161,7 @@ impl Registries {
     }
 
     /// Asks one place after the other; those that do not have the image are left out of `places`.
-    fn find(places: &mut Vec<Connection<'_>>, name: &Name, wanted: &Wanted) -> Result<Found, Refusal> {
+    fn find(places: &mut Vec<Connection<'_>>, name: &Name, wanted: &Processor) -> Result<Found, Refusal> {
         loop {
             let Some(place) = places.first() else {
                 return Err(Refusal::new(Kind::Internal, name.typed(), "there is no place to ask"));
@@ -182,7 +182,7 @@ impl Registries {
 }
 
 /// Looks up a name at a place, for a processor.
-fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found, Fault> {
+fn resolve(place: &Connection<'_>, name: &Name, wanted: &Processor) -> Result<Found, Fault> {
     let mut expected = name.digest.clone();
     let mut word = name.wanted();
     for _ in 0..DEPTH {
@@ -201,7 +201,7 @@ fn resolve(place: &Connection<'_>, name: &Name, wanted: &Wanted) -> Result<Found
 }
 
 /// The first of several images whose configuration says that it is for a processor: their index does not say it.
-fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Wanted) -> Result<Part, Fault> {
+fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor) -> Result<Part, Fault> {
     for part in parts {
         let (bytes, _) = ask(place, &part.digest.to_string(), Some(&part.digest))?;
         let Manifest::Image { config, .. } = Manifest::parse(&bytes)? else { continue };
@@ -240,7 +240,7 @@ fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<
 }
 
 /// Reads a configuration, which has to fit the manifest and the processor.
-fn describe(bytes: &[u8], found: &Found, wanted: &Wanted) -> Result<oci::Config, Fault> {
+fn describe(bytes: &[u8], found: &Found, wanted: &Processor) -> Result<oci::Config, Fault> {
     let bad = |cause: String| Fault::new(Kind::ImageFormat, format!("its configuration: {cause}"));
     let config: oci::Config = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     if !config.architecture.is_empty() && !wanted.is(&config.architecture) {
