@@ -25,7 +25,7 @@ pub fn exit_status(refusal: &Refusal) -> u8 {
     if refusal.kind == Kind::Usage { USAGE } else { FAILURE }
 }
 
-/// Writes to standard output. Whoever has read enough of it may close it.
+/// Writes to standard output. A reader that closes the pipe early is no error.
 pub fn print(bytes: &[u8]) -> Result<(), Refusal> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -62,7 +62,7 @@ pub fn made(path: &Path, digest: &str, size: u64) -> Result<(), Refusal> {
     print(json(&serde_json::json!({ "version": VERSION, "image": image, "digest": digest, "size": size }))?.as_bytes())
 }
 
-/// A time in seconds since 1970, as people read it.
+/// Formats a time in seconds since 1970 as RFC 3339.
 pub fn time(seconds: i64) -> Option<String> {
     let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST)?;
     Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string())

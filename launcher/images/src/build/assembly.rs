@@ -26,8 +26,7 @@ pub struct Assembly {
     pub root: Root,
     /// The processor it is for, as Rust calls it.
     pub architecture: String,
-    /// Metadata of the image. Nothing, if the root file system is a directory of somebody's, who wants it as it
-    /// is: nothing is written there.
+    /// Metadata of the image. None if the root file system is a directory of the user: nothing is written there.
     pub conventions: Option<Conventions>,
 }
 
@@ -149,7 +148,7 @@ fn fill_root(
     Ok(root)
 }
 
-/// A directory of somebody's, copied: its files are root's, unless root makes the image.
+/// Copies a directory of the user: its files are root's, unless root makes the image.
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
     refuse_enclosing(path, workshop)?;
@@ -186,7 +185,7 @@ fn refuse_enclosing(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
 pub fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
     refuse_enclosing(path, workshop)?;
-    // Nobody but root could have made files there for others to have in the image.
+    // Only root could have made files there that other users own in the image.
     root.all_root = workshop.owners != Owners::All;
     root::check_readable(path)?;
     root.note_times()?;

@@ -75,7 +75,7 @@ fn hint_at_swapped(given: &Build, refusal: Refusal) -> Refusal {
     refusal
 }
 
-/// A number of bytes as people read it.
+/// Formats a number of bytes with a unit.
 fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let (mut tenths, mut unit) = (bytes.saturating_mul(10) / 1024, 0);

@@ -38,7 +38,7 @@ pub struct Draft {
     /// Open for reading and writing.
     pub file: File,
     typed: String,
-    /// None of a file that stays without a name: whoever started us has it.
+    /// None for a file without a name: the parent process has it open.
     place: Option<Place>,
 }
 
@@ -62,7 +62,7 @@ impl Draft {
         let directory = File::open(directory).map_err(|error| unwritable(&directory.display().to_string(), &error))?;
         match output.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
-            // A device, FIFO or socket, which is somebody's, and no image.
+            // A device, FIFO or socket: it belongs to another program, and is no image.
             Ok(found) if !found.is_file() && !found.is_symlink() => {
                 return Err(refuse("something that is no file has that name"));
             }
@@ -73,7 +73,7 @@ impl Draft {
         Ok(Self { file, typed, place: Some(Place { directory, name, replace, named }) })
     }
 
-    /// The file that whoever started us has open as `descriptor`, called `typed` in messages.
+    /// The file that the parent process has open as `descriptor`, called `typed` in messages.
     pub fn inherited(descriptor: i32, typed: &str) -> Result<Self, Refusal> {
         let path = format!("/proc/self/fd/{descriptor}");
         let file = File::options().read(true).write(true).open(path).map_err(|error| unwritable(typed, &error))?;
@@ -113,7 +113,7 @@ impl Place {
         if self.replace {
             nix::fcntl::renameat(&self.directory, named.as_os_str(), &self.directory, self.name.as_os_str())?;
         } else {
-            // Unlike a rename, this fails if somebody else has made a file of that name by now.
+            // Unlike a rename, this fails if another process has made a file of that name by now.
             let same = AtFlags::empty();
             nix::unistd::linkat(&self.directory, named.as_os_str(), &self.directory, self.name.as_os_str(), same)?;
             nix::unistd::unlinkat(&self.directory, named.as_os_str(), UnlinkatFlags::NoRemoveDir)?;

@@ -125,7 +125,7 @@ fn describe(slot: &mut [u8], id: u32, signature: &Signature, at: u64, now: i64) 
     put(205, &signature.fingerprint);
 }
 
-/// The new file is for those whom the old one was for, and for nobody else.
+/// Gives the new file the access rights of the old one, and no more.
 fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     let (old, new) = (&subject.found, draft.file.metadata()?);
     let mut mode = old.mode() & 0o777;
@@ -134,7 +134,7 @@ fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
         mode &= !0o070;
     }
     if old.uid() != new.uid() {
-        // Whoever may not give it away has it himself.
+        // Only root may give a file away (chown(2)); others keep it.
         let given = std::os::unix::fs::fchown(&draft.file, Some(old.uid()), None);
         if given.is_err() && nix::unistd::geteuid().is_root() {
             return given;

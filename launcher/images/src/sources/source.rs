@@ -1,4 +1,4 @@
-//! Source of an image, by what somebody typed.
+//! Source of an image, as the user typed it.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;

@@ -83,7 +83,7 @@ fn apps(root: &Root) -> Result<BTreeMap<String, Attributes>, Refusal> {
     Ok(apps)
 }
 
-/// The scripts of which Apptainer thinks that somebody wrote them: of an image, and of an OCI image.
+/// The scripts that Apptainer shows as the image's own: of an image, and of an OCI image.
 fn environment(root: &Root, directory: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let mut scripts = BTreeMap::new();
     for name in root.names(Path::new(directory))? {

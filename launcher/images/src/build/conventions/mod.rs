@@ -56,7 +56,7 @@ const DIRECTORIES: [(&str, u32); 12] = [
     ("/.singularity.d/env", 0o755),
     ("/.singularity.d/libs", 0o755),
 ];
-/// Of these, what everybody has to read, whatever the image says.
+/// Those of them that all users can read, whatever the image says.
 const OURS: [&str; 3] = ["/.singularity.d", "/.singularity.d/env", "/.singularity.d/libs"];
 /// Files that runtimes bind over: they make none in an image.
 const EMPTY_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
@@ -174,7 +174,7 @@ fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, Stri
     // An image that is only packed again is still what its definition says.
     let definition = match root.read(Path::new(DEFINITION), LIMIT) {
         Ok(text) => text.and_then(|text| String::from_utf8(text).ok()),
-        // What somebody's image has there need be no definition.
+        // The file of another image's maker need be no definition.
         Err(refusal) if refusal.kind == Kind::ImageFormat => None,
         Err(refusal) => return Err(refusal),
     };

@@ -7,7 +7,7 @@ use coracle::report::{Kind, Refusal};
 
 use super::parse;
 
-/// The values that somebody gave, and which of them were wanted.
+/// Values of --build-arg, and which of them were used.
 #[derive(Debug)]
 pub struct Arguments {
     given: BTreeMap<String, String>,

@@ -61,7 +61,7 @@ fn checked(file: &str, stage: &Stage, key: &str) -> Result<Option<String>, Refus
     Ok(Some(value.clone()).filter(|value| !value.is_empty()))
 }
 
-/// Path of the program: people's PATH has no /usr/sbin everywhere.
+/// Path of the program: the PATH of users need not have /usr/sbin.
 fn find() -> Option<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -136,7 +136,7 @@ impl Copy<'_> {
         let mode = if self.origin.stage { metadata.mode() & 0o7777 } else { metadata.mode() & 0o777 };
         if metadata.is_dir() {
             let directory = self.target.make_directory(to, 0o755)?;
-            // Without these, nobody could put a file in.
+            // Without these, no file could be put in.
             let permissions = std::fs::Permissions::from_mode(mode | 0o700);
             let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             std::fs::set_permissions(path, permissions)

@@ -1,7 +1,7 @@
-//! Definition files: what an image is made from, what is put in, and what is run in it.
+//! Definition files: the base of an image, the files copied into it, and the commands run in it.
 //!
-//! Commands on this machine itself (%pre, %setup) are not run: a definition file is somebody's, and
-//! whoever builds it would run commands of that somebody with all that they may do.
+//! Commands on this machine itself (%pre, %setup) are not run: the author of a definition file need not be the user who
+//! builds it, and the commands would run with all rights of that user.
 #![forbid(unsafe_code)]
 
 mod apps;

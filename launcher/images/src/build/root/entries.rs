@@ -56,7 +56,7 @@ impl Root {
         }
     }
 
-    /// Makes the directory `path`, if it is one, root's and readable by everybody.
+    /// Makes the directory `path`, if it is one, root's and readable by all users.
     pub fn open_to_all(&mut self, path: &Path) -> Result<(), Refusal> {
         let Some((directory, name)) = self.parent(path)? else { return Ok(()) };
         let is_directory =

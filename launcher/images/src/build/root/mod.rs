@@ -1,9 +1,9 @@
 //! The root file system of an image in the making.
 //!
-//! Its files lie in a directory and belong to whoever may make them there ([`Owners`](crate::build::workshop::Owners));
-//! whose they are in the image, and which devices it has, is written down besides, and packed from there. So an image
-//! is the same whoever makes it. Every path is looked up with that directory as the root of all: a link in an image, or
-//! a name such as `../../etc`, leads nowhere else.
+//! Its files lie in a directory, with the owners that the process can give them
+//! ([`Owners`](crate::build::workshop::Owners)). Owners in the image, and its devices, are in a ledger, from which they
+//! are packed. So an image does not depend on the user who makes it. Every path is looked up with that directory as its
+//! root: no link of an image, and no name such as `../../etc`, leads out of it.
 #![forbid(unsafe_code)]
 
 mod entries;
@@ -40,7 +40,7 @@ pub struct Root {
     pub has_attributes: bool,
     /// True if all of it is to be root's, whatever the directory and the ledger say.
     pub all_root: bool,
-    /// True if what the ledger does not know is to be root's: whoever made it here is nobody's root.
+    /// True if root owns what the ledger does not know: without a user namespace, its owner on disk is the user.
     pub rest_is_root: bool,
 }
 

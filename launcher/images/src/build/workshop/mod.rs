@@ -38,7 +38,7 @@ const BY_SIGNAL: i32 = 128;
 /// Owners of files that the process can make in its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// Everybody's: it was started by root.
+    /// All: it was started by root.
     All,
     /// Its user's, which are root's inside, and those of 65,536 numbers from 1 on, or how many subuid(5) gives.
     Range,
@@ -82,7 +82,7 @@ pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, R
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     hold_signals()?;
     let scratch = Scratch::new()?;
-    // Orphans of the work become ours, and nobody's who would leave them alive.
+    // Orphans of the work are reparented to this process, which ends them, and not to init.
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| system(sys::Error::new("prctl(PR_SET_CHILD_SUBREAPER)", errno)))?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
@@ -195,7 +195,7 @@ fn settle(line: &Channel, directory: PathBuf) -> Result<Workshop, Refusal> {
         Received::Packet(packet) => Owners::from_byte(packet.data.first().copied()),
         Received::Closed => None,
     };
-    // What is made here is an image's, whoever makes it.
+    // Modes belong to the image, and do not depend on the user's umask.
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let owners = owners.ok_or_else(|| Refusal::new(Kind::Internal, "workshop", "whoever gives it its ids has gone"))?;
     let denied = made.err().map(denied);
@@ -205,7 +205,8 @@ fn settle(line: &Channel, directory: PathBuf) -> Result<Workshop, Refusal> {
     Ok(Workshop { directory, owners, denied })
 }
 
-/// The other side of [`settle`]; the worker's namespace, if it has one, for whoever has to remove its files.
+/// The parent's side of [`settle`]. Answers the worker's user namespace, if it has one: its files are removed from
+/// there.
 fn prepare(line: &Channel, worker: Pid) -> Result<Option<File>, Refusal> {
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     let word = match line.receive(Instant::now() + PATIENCE).map_err(system)? {

@@ -1,7 +1,7 @@
 //! The directory of a workshop, and those that builds before have left.
 //!
-//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next one does: whoever works in
-//! such a directory holds a lock on it (flock(2)), which the kernel takes away with the last process that has it.
+//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next one does: a process that works
+//! in such a directory holds a lock on it (flock(2)), which the kernel takes away with the last process that has it.
 //!
 //! Locks hold on one machine, and a directory may be on a file system of several: a name has the beginning of the boot
 //! id in it, and only those of this machine since its start are swept.
@@ -30,7 +30,7 @@ const DIGITS: usize = 8;
 /// Number of directories that are tried: each could be swept between being made and being locked.
 const TRIES: u32 = 10;
 
-/// The directory of a workshop, which is locked as long as anybody works in it.
+/// The directory of a workshop, which is locked as long as a process works in it.
 pub struct Scratch {
     path: PathBuf,
     /// None on file systems without locks: there nothing is swept either.
@@ -39,9 +39,9 @@ pub struct Scratch {
 
 /// Result of an attempt to lock a directory.
 enum Locked {
-    /// Nobody else has it, and it is still there.
+    /// No other process has it, and it is still there.
     Held(Flock<File>),
-    /// Somebody works in it, or it is gone.
+    /// A process works in it, or it is gone.
     Busy,
     /// The file system has no locks.
     Unsupported,
@@ -74,7 +74,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Removes the directories beside it in which nobody works any more, of the same user and machine.
+    /// Removes the directories beside it, of the same user and machine, that no process works in any more.
     pub fn sweep_others(&self) {
         let Some(base) = self.path.parent() else { return };
         // Where others can give a directory another name, it need not be the one that was looked at.
@@ -140,7 +140,7 @@ fn lock(path: &Path) -> Locked {
         Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => return Locked::Busy,
         Err(_) => return Locked::Unsupported,
     };
-    // Whoever had the lock before may have removed it.
+    // The process that had the lock before may have removed it.
     match (nix::sys::stat::fstat(lock.as_fd()), nix::sys::stat::lstat(path)) {
         (Ok(held), Ok(there)) if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino) => Locked::Held(lock),
         _ => Locked::Busy,

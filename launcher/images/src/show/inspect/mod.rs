@@ -41,7 +41,7 @@ struct About {
     modified: Option<String>,
     partitions: Vec<Partition>,
     signatures: Vec<Signature>,
-    /// True if anybody has looked at these signatures: never.
+    /// True if these signatures were verified: never.
     signatures_checked: bool,
     #[serde(flatten)]
     contents: Contents,

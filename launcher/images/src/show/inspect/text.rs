@@ -1,4 +1,4 @@
-//! Output of `coracle inspect` for people.
+//! Output of `coracle inspect` as text.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;

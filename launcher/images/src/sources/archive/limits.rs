@@ -1,6 +1,6 @@
 //! Limits of what an archive may unpack to.
 //!
-//! Whoever made it may have made it so that it fills a disk, or never ends. What real images have is far below:
+//! A hostile archive may fill a disk, or never end. Real images are far below these limits:
 //!
 //! - ten million entries, with names of 2 GiB together (each counts twice: in the archive, and in the image), in all
 //!   layers of an image;

@@ -99,7 +99,7 @@ impl Read for Stream {
     }
 }
 
-/// Fills parts until the stream ends, or nobody wants more of it.
+/// Fills parts until the stream ends, or the receiver is dropped.
 fn decompress(input: Whole, parts: &SyncSender<io::Result<Vec<u8>>>) {
     let mut reader = match reader(BufReader::with_capacity(INPUT, input)) {
         Ok(reader) => reader,

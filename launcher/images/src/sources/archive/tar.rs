@@ -1,4 +1,4 @@
-//! Tar files as everybody writes them: POSIX (pax and ustar), GNU and the seventh edition's.
+//! Tar files in the formats in use: POSIX (pax and ustar), GNU and Seventh Edition.
 //!
 //! There is a crate for it, but it reads names of any length into memory; here every record has its limit, what is in
 //! doubt is refused, and it is known where in the archive a file's bytes are.

@@ -231,7 +231,7 @@ fn list(file: File) -> io::Result<BTreeMap<PathBuf, Member>> {
     Ok(entries)
 }
 
-/// Skips what nobody wants to read.
+/// Reader that skips by seeking.
 pub(super) struct Seeking(pub BufReader<File>);
 
 impl Read for Seeking {

@@ -19,7 +19,7 @@ use super::manifest::Part;
 use crate::output::unwritable;
 use crate::sources::digest::{Digest, Sum};
 
-/// Time for which a blob is kept that nobody has used.
+/// Time for which an unused blob is kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const HINT: &str = "CORACLE_CACHEDIR names the folder in which downloads are kept";
 
@@ -29,11 +29,11 @@ pub struct Cache {
     directory: PathBuf,
 }
 
-/// A blob that somebody wants.
+/// Outcome of a request for a blob.
 pub enum Claim {
     /// It is there.
     Whole(PathBuf),
-    /// It has to be downloaded, and nobody else does.
+    /// It has to be downloaded, and no other process does so.
     Partial(Box<Partial>),
 }
 
@@ -88,7 +88,7 @@ impl Cache {
         self.directory.join(digest.algorithm()).join(digest.digits())
     }
 
-    /// Gets hold of a blob; `waiting` is told when somebody else is downloading it.
+    /// Claims a blob; `waiting` is called when another process is downloading it.
     pub fn claim(&self, part: &Part, mut waiting: impl FnMut()) -> Result<Claim, Refusal> {
         let refuse = |error: io::Error| self.refuse(&error);
         let directory = self.directory.join(part.digest.algorithm());
@@ -110,7 +110,7 @@ impl Cache {
                 }
                 Err(TryLockError::Error(error)) => return Err(refuse(error)),
             }
-            // Whoever had it may have finished it, or given it up, while we waited.
+            // The process that had the lock may have finished the blob, or given it up.
             let same = path.symlink_metadata().is_ok_and(|found| is_same(&file, &found));
             if !same {
                 continue;
@@ -147,7 +147,7 @@ impl Cache {
         Ok(good)
     }
 
-    /// Removes what nobody has used for a month.
+    /// Removes what was not used for a month.
     pub fn clean(&self) {
         let Some(before) = SystemTime::now().checked_sub(KEPT) else { return };
         for directory in ["sha256", "sha512"] {
@@ -169,7 +169,7 @@ impl Partial {
         self.length
     }
 
-    /// Goes on with what somebody has left behind.
+    /// Continues a partial download.
     fn take_up(&mut self, size: u64) -> io::Result<()> {
         if self.file.metadata()?.len() > size {
             return self.restart();

@@ -39,7 +39,7 @@ pub struct Clients {
 impl Clients {
     /// Such as give up when nothing has come for `stall`.
     pub fn new(stall: Duration) -> Result<Self, Refusal> {
-        // Another one was installed by whoever came first, which does as well.
+        // Another one is installed already, which does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self { follows: client(stall, follow())?, stays: client(stall, redirect::Policy::none())? })
     }

@@ -38,7 +38,7 @@ const DEPTH: u32 = 3;
 /// Header with the digest of the manifest.
 const DIGEST: &str = "docker-content-digest";
 
-/// Access to registries: what somebody has asked for, and what the site says.
+/// Access to registries: the user's options and the site's settings.
 ///
 /// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
 pub struct Registries {

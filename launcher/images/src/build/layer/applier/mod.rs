@@ -102,7 +102,7 @@ impl<'a> Applier<'a> {
     /// Gives directories the times that they are to have, when nothing is made in them any more. Answers which extended
     /// attributes could not be had here.
     pub fn finish(mut self) -> Result<BTreeSet<String>, Refusal> {
-        // Nobody said anything of the root, perhaps.
+        // An archive need not have an entry for the root.
         let newest = self.newest;
         self.times.entry(PathBuf::new()).or_insert(newest);
         for (path, time) in self.times.iter().rev() {
@@ -356,7 +356,7 @@ impl<'a> Applier<'a> {
             self.forget(&place.path);
         }
         let removed = if is(&found, SFlag::S_IFDIR) {
-            // This path has no links in it, and nobody else makes any here.
+            // This path has no links in it, and no other process makes any here.
             std::fs::remove_dir_all(self.root.path().join(&place.path)).map_err(|error| errno_of(&error))
         } else {
             unlinkat(&*place.directory.fd, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
@@ -392,7 +392,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Mode that is needed on disk, so that whoever is not root can go on with it.
+    /// Mode on disk that an unprivileged user needs to go on with it.
     fn on_disk(&self, entry: &Entry, needed: u32) -> u32 {
         if self.owners == Owners::Own { entry.mode | needed } else { entry.mode }
     }
