@@ -30,6 +30,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("launcher/verify/src", &["sandbox", "signature", "squashfs", "structure"]),
+    ("launcher/images/src", &["signals", "output", "sources", "build", "show", "sign"]),
 ];
 /// Files that are not a module of the order: roots of crates, and programs, which use all of it.
 const ROOTS: [&str; 2] = ["lib", "main"];

@@ -1,52 +1,29 @@
-//! `coracle-images`: makes images, as whoever asks for it.
+//! `coracle-images`: makes, shows and signs images, with the rights of the user who asks for it.
 //!
-//! `coracle` starts it with an [`Order`] as its only argument. What takes networks, archives and compressed streams is
-//! here, and not in the program that root starts for jobs.
+//! `coracle` starts it with an [`Order`] as its only argument. All that reads networks, archives and compressed streams
+//! is here, and not in the program that root starts for jobs.
 //!
-//! An image is made in a [`workshop`]: a process of its own that is root in a user namespace, if the kernel allows it.
-//! There a [`source`] becomes a [`root`], which [`squashfs`] packs and [`sif`] writes into a [`draft`]; only what is
-//! whole gets the name that was asked for.
+//! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
+//! of the [`sources`] becomes a root file system, which mksquashfs packs into a draft of a SIF ([`build`]). The file
+//! gets its name only when it is complete.
 #![forbid(unsafe_code)]
 
 mod build;
-mod conventions;
-mod definition;
-mod digest;
-mod draft;
-mod inspect;
-mod layer;
-mod oci;
 mod output;
-mod packing;
-mod parts;
-mod platform;
-mod pull;
-mod registry;
-mod root;
-mod scratch;
-mod sif;
+mod show;
 mod sign;
 mod signals;
-mod source;
-mod squashfs;
-mod subject;
-mod unpack;
-mod workshop;
+mod sources;
 
 use std::process::ExitCode;
 
 use coracle::report::{Kind, Refusal};
 use coracle_orders::Order;
 
-/// A command that manages something could not do it.
-const BAD: u8 = 1;
-/// The command line makes no sense.
-const WRONG: u8 = 2;
-
 fn main() -> ExitCode {
     order().and_then(|order| carry_out(&order)).unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
-        ExitCode::from(if refusal.kind == Kind::Usage { WRONG } else { BAD })
+        ExitCode::from(output::exit_status(&refusal))
     })
 }
 
@@ -62,11 +39,11 @@ fn order() -> Result<Order, Refusal> {
 
 fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {
-        Order::Build(given) => build::main(given),
-        Order::Pull(given) => pull::main(given),
-        Order::Resolve(given) => pull::resolve(given),
-        Order::Inspect(given) => inspect::main(given),
-        Order::Sif(given) => parts::main(given),
+        Order::Build(given) => build::command::main(given),
+        Order::Pull(given) => build::pull::main(given),
+        Order::Resolve(given) => build::pull::resolve(given),
+        Order::Inspect(given) => show::inspect::main(given),
+        Order::Sif(given) => show::parts::main(given),
         Order::Sign(given) => sign::main(given),
     }
 }

@@ -1,4 +1,6 @@
-//! Output of commands: nothing of an image gets to a terminal that could steer it.
+//! Output of commands: exit status, standard output, and errors of files that are written.
+//!
+//! No control character of an image gets to a terminal.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -7,12 +9,23 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use coracle::report::{Kind, Refusal, is_hidden};
+use nix::errno::Errno;
 use serde::Serialize;
 
 /// The last second of the year 9999, behind which no date is written.
 const LAST: u64 = 253_402_300_799;
 
-/// Writes to standard output. Whoever has read enough of it may close it.
+/// Exit status of a command that failed.
+pub const FAILURE: u8 = 1;
+/// Exit status of a command line that makes no sense.
+pub const USAGE: u8 = 2;
+
+/// Exit status of a command that ends with `refusal`.
+pub fn exit_status(refusal: &Refusal) -> u8 {
+    if refusal.kind == Kind::Usage { USAGE } else { FAILURE }
+}
+
+/// Writes to standard output. A reader that closes the pipe early is no error.
 pub fn print(bytes: &[u8]) -> Result<(), Refusal> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -49,10 +62,24 @@ pub fn made(path: &Path, digest: &str, size: u64) -> Result<(), Refusal> {
     print(json(&serde_json::json!({ "version": VERSION, "image": image, "digest": digest, "size": size }))?.as_bytes())
 }
 
-/// A time in seconds since 1970, as people read it.
+/// Formats a time in seconds since 1970 as RFC 3339.
 pub fn time(seconds: i64) -> Option<String> {
     let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST)?;
     Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string())
+}
+
+/// Refusal for a file that cannot be written, and why.
+pub fn unwritable(typed: &str, error: &io::Error) -> Refusal {
+    let refuse = |cause: String| Refusal::new(Kind::System, typed, cause);
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC) => refuse("no space is left there".into()),
+        Some(Errno::EDQUOT) => refuse("your quota there is used up".into()),
+        Some(Errno::EFBIG) => refuse("the largest size that files may have here is reached".into()),
+        Some(Errno::ENOENT | Errno::ENOTDIR) => refuse("there is no such folder".into()),
+        Some(Errno::EACCES | Errno::EPERM) => refuse("you may not write there".into()),
+        Some(Errno::EROFS) => refuse("nobody can write there: the file system is read-only".into()),
+        _ => refuse(error.to_string()),
+    }
 }
 
 #[cfg(test)]

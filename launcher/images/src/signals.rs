@@ -1,4 +1,4 @@
-//! Signals that wait until what must not be left behind has gone.
+//! Signals that are blocked until temporary files and settings are cleaned up.
 #![forbid(unsafe_code)]
 
 use coracle::report::{Kind, Refusal};
@@ -7,18 +7,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Signals that end programs, and that people send.
+/// Signals with which users end programs.
 pub const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Holds back what ends programs, until it is dropped.
-pub struct Held {
+/// Signals that end programs, blocked until this is dropped.
+pub struct HeldSignals {
     set: SigSet,
     before: SigSet,
     line: SignalFd,
 }
 
-impl Held {
-    /// From now on.
+impl HeldSignals {
+    /// Blocks them from now on.
     pub fn new() -> Result<Self, Refusal> {
         let failed = |errno: nix::errno::Errno| Refusal::new(Kind::System, "signals", errno.desc());
         let set: SigSet = ENDING.into_iter().collect();
@@ -28,24 +28,24 @@ impl Held {
         Ok(Self { set, before, line })
     }
 
-    /// True if one waits.
+    /// True if one is pending.
     pub fn pending(&self) -> bool {
         let mut one = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut one, PollTimeout::ZERO), Ok(count) if count > 0)
     }
 
-    /// Readable when one waits.
+    /// Descriptor that is readable when one is pending.
     pub fn line(&self) -> BorrowedFd<'_> {
         self.line.as_fd()
     }
 
-    /// Lets those that wait do what they do.
+    /// Unblocks them: pending ones take effect.
     pub fn give_in(&self) {
         let _ = self.set.thread_unblock();
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }

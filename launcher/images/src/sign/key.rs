@@ -140,7 +140,7 @@ fn message<K: SigningKey>(key: &K, text: &str) -> Result<Vec<u8>, String> {
     sign().map_err(|error: pgp::errors::Error| format!("it does not sign: {error}"))
 }
 
-/// As everybody writes fingerprints.
+/// Fingerprint in its usual form.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02X}");

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::output;
-use crate::subject::Subject;
+use crate::show::subject::Subject;
 use gnupg::Gnupg;
 use key::SecretKey;
 

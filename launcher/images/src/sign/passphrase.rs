@@ -1,4 +1,5 @@
-//! A key's passphrase: the first line of a file, or from the terminal. Never from an argument, which everybody on the machine sees.
+//! A key's passphrase: the first line of a file, or from the terminal. Never from an argument, which everybody on the
+//! machine sees.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -10,7 +11,7 @@ use coracle::report::{Kind, Refusal, clean};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
-use crate::signals::Held;
+use crate::signals::HeldSignals;
 
 /// The longest passphrase, in bytes.
 const MOST: usize = 4096;
@@ -59,13 +60,13 @@ fn ask(whose: &str) -> Result<Vec<u8>, Refusal> {
         Refusal::new(Kind::Usage, whose, "a passphrase protects it, and there is no terminal to ask for that")
             .hint("--passphrase-file names a file that has it, such as /dev/fd/3")
     })?;
-    let held = Held::new()?;
+    let held = HeldSignals::new()?;
     let typed = listen(terminal, whose, &held);
     held.give_in();
     typed
 }
 
-fn listen(mut terminal: File, whose: &str, held: &Held) -> Result<Vec<u8>, Refusal> {
+fn listen(mut terminal: File, whose: &str, held: &HeldSignals) -> Result<Vec<u8>, Refusal> {
     let failed = |cause: String| Refusal::new(Kind::System, "/dev/tty", cause);
     let stopped = || Refusal::new(Kind::Usage, whose, "no passphrase was given");
     write!(terminal, "passphrase of {}: ", clean(whose)).map_err(|error| failed(error.to_string()))?;

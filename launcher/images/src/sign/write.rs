@@ -10,9 +10,10 @@ use coracle::report::{Kind, Refusal};
 use coracle_launcher::image::sif::{DATA_SIGNATURE, DESCRIPTOR, GROUP_MASK, HEADER, Header, group_link};
 
 use super::Signature;
-use crate::draft::{Draft, unwritable};
-use crate::signals::Held;
-use crate::subject::Subject;
+use crate::build::draft::Draft;
+use crate::output::unwritable;
+use crate::show::subject::Subject;
+use crate::signals::HeldSignals;
 
 /// Number of bytes that are copied before a signal is looked for.
 const PART: u64 = 64 << 20;
@@ -46,7 +47,7 @@ fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
 /// Puts a copy with `signatures` in the place of the image.
 pub fn write(subject: &Subject, place: &Path, signatures: &[Signature]) -> Result<(), Refusal> {
     // An interrupt must find time to take the copy away.
-    let held = Held::new()?;
+    let held = HeldSignals::new()?;
     let mut draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
     let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
     let mut source = &subject.file;
@@ -124,7 +125,7 @@ fn describe(slot: &mut [u8], id: u32, signature: &Signature, at: u64, now: i64) 
     put(205, &signature.fingerprint);
 }
 
-/// The new file is for those whom the old one was for, and for nobody else.
+/// Gives the new file the access rights of the old one, and no more.
 fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     let (old, new) = (&subject.found, draft.file.metadata()?);
     let mut mode = old.mode() & 0o777;
@@ -133,7 +134,7 @@ fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
         mode &= !0o070;
     }
     if old.uid() != new.uid() {
-        // Whoever may not give it away has it himself.
+        // Only root may give a file away (chown(2)); others keep it.
         let given = std::os::unix::fs::fchown(&draft.file, Some(old.uid()), None);
         if given.is_err() && nix::unistd::geteuid().is_root() {
             return given;

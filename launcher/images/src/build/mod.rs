@@ -1,0 +1,17 @@
+//! Images: from a source to one file.
+#![forbid(unsafe_code)]
+
+mod assembly;
+pub mod command;
+mod conventions;
+mod definition;
+pub mod draft;
+mod image;
+mod layer;
+pub mod pull;
+mod root;
+mod sif;
+mod squashfs;
+mod time;
+mod unpack;
+mod workshop;

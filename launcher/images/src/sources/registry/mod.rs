@@ -1,0 +1,255 @@
+//! Images from registries (OCI's distribution-spec, and Docker's registries before it).
+//!
+//! A manifest, the configuration and the layers that it names are asked for from the registry's mirrors, if the site
+//! has some, and then from itself. Whatever gives them out, they are what their digests say; of a tag, whoever is asked
+//! first says which image it is.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod connection;
+mod credentials;
+mod download;
+mod fault;
+mod manifest;
+mod name;
+mod progress;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use coracle::report::{Kind, Refusal, clean};
+use coracle_launcher::config::{self, Config};
+use coracle_orders::Access;
+
+use crate::sources::archive::Layer;
+use crate::sources::digest::Digest;
+use crate::sources::oci;
+use crate::sources::platform::Processor;
+use cache::Cache;
+use connection::{Clients, Connection};
+use download::Download;
+use fault::{Fault, patiently};
+use manifest::{Index, Manifest, Part};
+pub use name::Name;
+use progress::Progress;
+
+/// Number of indices that may lead to each other.
+const DEPTH: u32 = 3;
+/// Header with the digest of the manifest.
+const DIGEST: &str = "docker-content-digest";
+
+/// Access to registries: the user's options and the site's settings.
+///
+/// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
+pub struct Registries {
+    access: Access,
+    silent: bool,
+    site: Result<config::Registries, Refusal>,
+}
+
+/// An image that a place has.
+struct Found {
+    digest: Digest,
+    config: Part,
+    layers: Vec<Part>,
+}
+
+impl Registries {
+    /// Keeps an error of coracle.yaml until a registry is needed. No progress is shown if `silent`.
+    pub fn of(access: &Access, silent: bool) -> Self {
+        let site = Config::load(&access.config).map(|config| config.registries).map_err(Refusal::from);
+        Self { access: access.clone(), silent, site }
+    }
+
+    /// Downloads an image, as far as it is not here already, and checks all of it.
+    ///
+    /// There are threads while it does so, and none any more when it is done: a process can be forked then.
+    pub fn fetch(&self, name: &Name) -> Result<oci::Image, Refusal> {
+        let wanted = self.wanted()?;
+        let site = self.site(name)?;
+        let cache = Cache::open()?;
+        let clients = self.clients()?;
+        let (places, found) = self.look(name, site, &wanted, &clients)?;
+
+        let mut parts: BTreeMap<&Digest, &Part> = BTreeMap::new();
+        for part in found.layers.iter().chain([&found.config]) {
+            if parts.insert(&part.digest, part).is_some_and(|other| other.size != part.size) {
+                let cause = format!("its manifest has two lengths for {}", part.digest);
+                return Err(Refusal::new(Kind::ImageFormat, name.typed(), cause));
+            }
+        }
+        let total = parts.values().fold(0, |sum: u64, part| sum.saturating_add(part.size));
+        let progress = Progress::of(name.typed(), total, self.silent);
+        let download = Download::of(name.typed(), &places, &cache, &progress);
+        // The configuration first: it may say that the image is of no use here.
+        let config = download.one(&found.config)?;
+        let config = std::fs::read(&config).map_err(|error| cache.refuse(&error))?;
+        let described = describe(&config, &found, &wanted).map_err(|fault| fault.refusal(name.typed()))?;
+        parts.remove(&found.config.digest);
+        // The large ones first: so the small ones fill what is left at the end.
+        let mut parts: Vec<&Part> = parts.into_values().collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.size));
+        download.all(&parts)?;
+        cache.clean();
+
+        let mut layers = Vec::new();
+        for (place, part) in found.layers.iter().enumerate() {
+            let diff_id = described.rootfs.diff_ids.get(place).cloned();
+            layers.push(Layer { file: cache.path(&part.digest), offset: 0, size: part.size, diff_id });
+        }
+        Ok(oci::Image { config, digest: Some(found.digest.to_string()), layers })
+    }
+
+    /// The digest of the manifest that a [`fetch`](Self::fetch) would take now.
+    pub fn resolve(&self, name: &Name) -> Result<String, Refusal> {
+        self.look(name, self.site(name)?, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
+    }
+
+    /// The processor that images are wanted for.
+    pub fn wanted(&self) -> Result<Processor, Refusal> {
+        Processor::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
+    }
+
+    /// Site's settings for the image's registry.
+    fn site(&self, name: &Name) -> Result<Option<&config::Registry>, Refusal> {
+        Ok(self.site.as_ref().map_err(Clone::clone)?.get(&name.registry))
+    }
+
+    fn clients(&self) -> Result<Clients, Refusal> {
+        Clients::new(Duration::from_secs(self.access.timeout.into()))
+    }
+
+    /// Who has it, and what.
+    fn look<'a>(
+        &self,
+        name: &Name,
+        site: Option<&config::Registry>,
+        wanted: &Processor,
+        clients: &'a Clients,
+    ) -> Result<(Vec<Connection<'a>>, Found), Refusal> {
+        let mut places = self.places(name, site, clients)?;
+        let found = Self::find(&mut places, name, wanted)?;
+        Ok((places, found))
+    }
+
+    /// The mirrors that the site has, and the registry itself.
+    fn places<'a>(
+        &self,
+        name: &Name,
+        site: Option<&config::Registry>,
+        clients: &'a Clients,
+    ) -> Result<Vec<Connection<'a>>, Refusal> {
+        let given = self.access.authfile.as_deref();
+        let to = |label: &str, host: &str, plain_http, repository, credentials| {
+            Connection::to(clients, label, host, plain_http, repository, credentials)
+                .map_err(|fault| fault.refusal(name.typed()))
+        };
+        let mut places = Vec::new();
+        for mirror in site.map(|site| site.mirrors.as_slice()).unwrap_or_default() {
+            let repository = match mirror.prefix.as_str() {
+                "" => name.repository.clone(),
+                prefix => format!("{prefix}/{}", name.repository),
+            };
+            // A file that is for the registry alone may well say nothing of its mirrors.
+            let credentials = credentials::find(given, &mirror.host, &repository, false)?;
+            places.push(to(&mirror.host, &mirror.host, mirror.plain_http, repository, credentials)?);
+        }
+        let plain_http = self.access.plain_http || site.is_some_and(config::Registry::plain_http);
+        let credentials = credentials::find(given, &name.registry, &name.repository, true)?;
+        places.push(to(&name.registry, name.host(), plain_http, name.repository.clone(), credentials)?);
+        Ok(places)
+    }
+
+    /// Asks one place after the other; those that do not have the image are left out of `places`.
+    fn find(places: &mut Vec<Connection<'_>>, name: &Name, wanted: &Processor) -> Result<Found, Refusal> {
+        loop {
+            let Some(place) = places.first() else {
+                return Err(Refusal::new(Kind::Internal, name.typed(), "there is no place to ask"));
+            };
+            match resolve(place, name, wanted) {
+                Ok(found) => return Ok(found),
+                Err(fault) if places.len() == 1 => return Err(fault.refusal(name.typed())),
+                Err(fault) => {
+                    eprintln!(
+                        "{}",
+                        clean(&format!("coracle: {}: {}; going on elsewhere", name.typed(), fault.cause()))
+                    );
+                    places.remove(0);
+                }
+            }
+        }
+    }
+}
+
+/// Looks up a name at a place, for a processor.
+fn resolve(place: &Connection<'_>, name: &Name, wanted: &Processor) -> Result<Found, Fault> {
+    let mut expected = name.digest.clone();
+    let mut word = name.wanted();
+    for _ in 0..DEPTH {
+        let (bytes, digest) = ask(place, &word, expected.as_ref())?;
+        match Manifest::parse(&bytes)? {
+            Manifest::Image { config, layers } => return Ok(Found { digest, config, layers }),
+            Manifest::Index(index) => {
+                let mut parts = Index::choose(&index, wanted)?;
+                let part = if parts.len() == 1 { parts.remove(0) } else { choose_by_config(place, parts, wanted)? };
+                word = part.digest.to_string();
+                expected = Some(part.digest);
+            }
+        }
+    }
+    Err(Fault::new(Kind::ImageFormat, "its index leads to indexes only"))
+}
+
+/// The first of several images whose configuration says that it is for a processor: their index does not say it.
+fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor) -> Result<Part, Fault> {
+    for part in parts {
+        let (bytes, _) = ask(place, &part.digest.to_string(), Some(&part.digest))?;
+        let Manifest::Image { config, .. } = Manifest::parse(&bytes)? else { continue };
+        let bytes = patiently(|| {
+            let response = place.get(&format!("blobs/{}", config.digest), "*/*", 0)?;
+            place.read(response, manifest::LONGEST_CONFIG)
+        })?;
+        // It is read again, and checked, when it is taken.
+        let said: oci::Config = serde_json::from_slice(&bytes).unwrap_or_default();
+        if wanted.is(&said.architecture) {
+            return Ok(part);
+        }
+    }
+    Err(Fault::new(Kind::ImageArch, format!("none of its images says that it is for {wanted}"))
+        .hint("name the image by its digest: IMAGE@sha256:DIGITS"))
+}
+
+/// Asks for a manifest, by tag or digest.
+fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<(Vec<u8>, Digest), Fault> {
+    patiently(|| {
+        let response = place.get(&format!("manifests/{word}"), manifest::ACCEPT, 0)?;
+        // Of a tag, this is all that there is to compare with; other algorithms than ours are left to themselves.
+        let said = response.headers().get(DIGEST).and_then(|value| Digest::parse(value.to_str().ok()?).ok());
+        let bytes = place.read(response, manifest::LONGEST)?;
+        if let Some(expected) = expected.or(said.as_ref()) {
+            let digest = expected.of_same_kind(&bytes);
+            if digest != *expected {
+                let cause = format!("what {} gives out as its manifest {expected} is {digest}", place.label());
+                return Err(Fault::new(Kind::Digest, cause));
+            }
+            return Ok((bytes, digest));
+        }
+        let digest = Digest::sha256(&bytes);
+        Ok((bytes, digest))
+    })
+}
+
+/// Reads a configuration, which has to fit the manifest and the processor.
+fn describe(bytes: &[u8], found: &Found, wanted: &Processor) -> Result<oci::Config, Fault> {
+    let bad = |cause: String| Fault::new(Kind::ImageFormat, format!("its configuration: {cause}"));
+    let config: oci::Config = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+    if !config.architecture.is_empty() && !wanted.is(&config.architecture) {
+        let cause = format!("it is for {}, not for {wanted}", config.architecture);
+        return Err(Fault::new(Kind::ImageArch, cause).hint(format!("--arch {} takes it", config.architecture)));
+    }
+    let (known, layers) = (config.rootfs.diff_ids.len(), found.layers.len());
+    if known != layers {
+        return Err(bad(format!("it knows {known} layers, and the manifest {layers}")));
+    }
+    Ok(config)
+}
