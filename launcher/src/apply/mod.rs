@@ -76,8 +76,8 @@ fn unbound(shown: &str, error: &sys::Error) -> Refusal {
 /// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// One for each sighting; nothing for what is made here.
-    pub sightings: Vec<Option<OwnedFd>>,
+    /// Source of each [`crate::plan::ResolvedMount`]; nothing for what is made here.
+    pub mounts: Vec<Option<OwnedFd>>,
     /// The folder that the overlay writes into.
     pub upper: Option<OwnedFd>,
 }
@@ -109,9 +109,9 @@ pub fn build(
     let system = |error: sys::Error| Refusal::system("building the container", &error);
     let rights = Rights::of(&plan.image, identity);
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
-    let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
+    let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.mounts)).collect::<Result<Vec<_>, _>>()?;
 
-    let copies = copies(plan, &sources.sightings, identity);
+    let copies = copies(plan, &sources.mounts, identity);
     let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
 
     let home = MountNamespace::current().map_err(system)?;

@@ -12,6 +12,6 @@ pub mod job_facts;
 pub mod shelf;
 pub mod sources;
 pub mod stages;
-pub mod survey;
+pub mod targets;
 pub mod userns;
 pub mod variables;

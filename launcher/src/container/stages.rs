@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::devices::too_old;
 use crate::env::{Change, Pair, Rules};
 use crate::image::{Container as Wrapping, Image, fstab};
-use crate::plan::{Owners, Plan, Shape, Sight, Sighting, Upper};
+use crate::plan::{Owners, Plan, ResolvedMount, Shape, Target, Upper};
 use crate::policy::{self, Form, Grant, Job, Provenance, Reader};
 use crate::store::Shelf;
-use crate::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
+use crate::view::{self, Client, MountRequest, Origin, Presence, Source, Surroundings};
 use coracle::options::Id;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings, Variable, inside};
@@ -35,7 +35,7 @@ use crate::container::host_mpi::{self, Replacement};
 use crate::container::job_facts::{self, Known};
 use crate::container::shelf;
 use crate::container::sources;
-use crate::container::survey::{self, Last};
+use crate::container::targets::{self, Last};
 use crate::container::variables::{self, Variables};
 use crate::slurm::Slurmd;
 
@@ -377,9 +377,9 @@ impl Run {
         completed
     }
 
-    /// Mounts that should be visible to a step that is there.
-    pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
-        view::wants(&self.settings, &self.config, around)
+    /// Mounts that a step in these surroundings should have.
+    pub fn mount_requests(&self, around: &Surroundings<'_>) -> Vec<MountRequest> {
+        view::mount_requests(&self.settings, &self.config, around)
     }
 
     /// Builds a container in the caller's mount namespace from an image that was loaded.
@@ -461,35 +461,36 @@ impl Run {
     ) -> Result<(Plan, Sources), Refusal> {
         let name = self.image.to_string();
         let rights = Rights::of(&loaded.opened.image, &self.identity);
-        let (mut sightings, mut sources) = (Vec::new(), Sources::default());
+        let (mut resolved, mut sources) = (Vec::new(), Sources::default());
         // Somebody with no other rights than his own is bound by nothing.
         let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
         let bounds = rules.map(|rules| Bounds::new(proxy, rules));
-        for want in self.wants(around) {
-            let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
-            let sight = match want.origin {
+        for request in self.mount_requests(around) {
+            let Some((shape, source)) = sources::open(proxy, &request, self.authority)? else { continue };
+            let target = match request.origin {
                 // In a /dev of our own, and in the node's /proc, whatever the image has there.
-                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
-                Origin::Kernel if want.target.parent() == Some(Path::new("/proc")) => {
-                    Ok(Sight { place: want.target.clone(), found: None, link: None })
+                Origin::Device => Ok(Target { place: request.target.clone(), found: None, link: None }),
+                Origin::Kernel if request.target.parent() == Some(Path::new("/proc")) => {
+                    Ok(Target { place: request.target.clone(), found: None, link: None })
                 }
                 _ => rights
-                    .during(|| survey::look(image, &want.target, last_of(&want)))
-                    .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
+                    .during(|| targets::resolve(image, &request.target, last_of(&request)))
+                    .map_err(|error| apply::unusable(&name, image, &request.target, &error))?,
             };
-            if want.origin == Origin::Variable && !self.may_show(shape, source.as_ref(), &want, (&sightings, &sources))
+            if request.origin == Origin::Variable
+                && !self.may_show(shape, source.as_ref(), &request, (&resolved, &sources))
             {
                 continue;
             }
-            let images_own = want.presence == Presence::UnlessInImage
-                && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
+            let images_own = request.presence == Presence::UnlessInImage
+                && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Folder));
             if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
-                && !self.within(bounds, &want, source)?
+                && !self.within(bounds, &request, source)?
             {
                 continue;
             }
-            sightings.push(Sighting { want, shape, sight });
-            sources.sightings.push(source);
+            resolved.push(ResolvedMount { request, shape, target });
+            sources.mounts.push(source);
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
@@ -504,7 +505,7 @@ impl Run {
             }
             sources.upper = Some(folder);
         }
-        let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
+        let plan = Plan::build(loaded.opened.image.clone(), upper, &resolved)?;
         Ok((Plan { owners, ..plan }, sources))
     }
 
@@ -514,18 +515,17 @@ impl Run {
         &self,
         shape: Shape,
         source: Option<&OwnedFd>,
-        want: &Want,
-        (sightings, sources): (&[Sighting], &Sources),
+        request: &MountRequest,
+        (resolved, sources): (&[ResolvedMount], &Sources),
     ) -> bool {
         let Some(source) = source.filter(|_| shape == Shape::Folder) else { return false };
         let own = CachedStat::of(source).is_ok_and(|stat| stat.uid == self.identity.uid);
         let plain = sys::fd_path(source).is_ok_and(|path| inside(&path).is_ok());
-        let mut below = sightings
-            .iter()
-            .zip(&sources.sightings)
-            .filter(|(other, _)| other.want.target != want.target && other.want.target.starts_with(&want.target));
-        let in_place = |other: &Sighting, fd: &Option<OwnedFd>| {
-            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.want.target))
+        let mut below = resolved.iter().zip(&sources.mounts).filter(|(other, _)| {
+            other.request.target != request.target && other.request.target.starts_with(&request.target)
+        });
+        let in_place = |other: &ResolvedMount, fd: &Option<OwnedFd>| {
+            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.request.target))
         };
         own && plain && below.all(|(other, fd)| in_place(other, fd))
     }
@@ -534,10 +534,10 @@ impl Run {
     ///
     /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
     /// directories that variables name, are the user's choice, but nothing that they have asked for.
-    fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
-        let Source::Node(path) = &want.source else { return Ok(true) };
+    fn within(&self, bounds: &Bounds<'_>, request: &MountRequest, source: &OwnedFd) -> Result<bool, Refusal> {
+        let Source::Node(path) = &request.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());
-        match want.origin {
+        match request.origin {
             Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
             Origin::Workdir => {
                 bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
@@ -613,8 +613,8 @@ impl Run {
 }
 
 /// A link of the image's that names its time zone stays one: the zone that it leads to is not what is covered.
-fn last_of(want: &Want) -> Last {
-    if want.source == Source::TimeZone { Last::Itself } else { Last::Followed }
+fn last_of(request: &MountRequest) -> Last {
+    if request.source == Source::TimeZone { Last::Itself } else { Last::Followed }
 }
 
 /// Single files of the node that Slurm or a job's environment refers to.

@@ -276,7 +276,7 @@ impl Server {
         let mut mpi = None;
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
             let container = run.build(&proxy, &loaded, guess, script).ok()?;
-            let wants = run.wants(&run.surroundings(guess, &loaded, script));
+            let requests = run.mount_requests(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
@@ -286,7 +286,7 @@ impl Server {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
             }
             proxy.postpone(begun.elapsed());
-            Some((container, variables, wants))
+            Some((container, variables, requests))
         });
         let here = match slot {
             Some(here) => here,
@@ -294,9 +294,9 @@ impl Server {
         };
         run.clock.lap("wait");
         self.confine(run)?;
-        let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
+        let same = |requests: &_| *requests == run.mount_requests(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants)) if same(&wants) => (container, variables),
+            Some((container, variables, requests)) if same(&requests) => (container, variables),
             ahead => {
                 // Found out once for the node: scripts may take long, and do things.
                 let variables = ahead.and_then(|(container, variables, _)| {
