@@ -171,7 +171,7 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
     let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+    let known = job_facts::resolve_policy(&proxy, config, &identity, job.clone(), &[])?;
     let line = |rule: &str| {
         let keys: Vec<&str> = keys(rule);
         let place =
@@ -230,7 +230,7 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
         let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
         let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-        let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+        let known = job_facts::resolve_policy(&proxy, config, &identity, job.clone(), &[])?;
         let rules = known.rules.lines().into_iter().map(|(key, value, rule)| {
             let line = rule.and_then(|rule| place_of(text, &keys(rule))).map(|(line, _)| line);
             json!({ "key": key, "value": value, "rule": rule, "line": line })

@@ -15,7 +15,7 @@ use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
 use crate::container::clock::Clock;
-use crate::container::grant::{Grants, Provision, Rules, Teller};
+use crate::container::grants::{DeviceAccess, GrantSource, Grants, Provision};
 use crate::container::stages::{Authority, Run};
 use crate::container::userns;
 use crate::container::variables;
@@ -166,10 +166,10 @@ impl Order<'_> {
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
         let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
-        let grants = Grants::find(slurmd.as_ref(), &environment, &Teller::Person);
+        let grants = Grants::find(slurmd.as_ref(), &environment, &GrantSource::Unprivileged);
         // Parts of GPUs have nodes that are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
-        let rules = Rules { open: &open, slurms: false };
+        let rules = DeviceAccess { open: &open, slurms: false };
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
@@ -185,7 +185,7 @@ impl Order<'_> {
             used,
             // In a job or not: what it is, is not known here, and rules of jobs are for steps.
             job: Job::none(),
-            known: None,
+            policy: None,
             stored: None,
             daemon: None,
             mpi: None,

@@ -5,7 +5,7 @@ pub mod alone;
 pub mod bounds;
 pub mod clock;
 pub mod confine;
-pub mod grant;
+pub mod grants;
 pub mod host_mpi;
 pub mod image_mpi;
 pub mod job_facts;

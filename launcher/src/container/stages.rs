@@ -30,9 +30,9 @@ use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
 use crate::container::clock::Clock;
 use crate::container::confine::Confinement;
-use crate::container::grant::{Grants, Provision, Rules as DeviceRules};
+use crate::container::grants::{DeviceAccess, Grants, Provision};
 use crate::container::host_mpi::{self, Replacement};
-use crate::container::job_facts::{self, Known};
+use crate::container::job_facts::{self, EffectivePolicy};
 use crate::container::shelf;
 use crate::container::sources;
 use crate::container::targets::{self, Last};
@@ -65,8 +65,8 @@ pub struct Run {
     pub used: Vec<Id>,
     /// Facts that root knows of the job.
     pub job: Job,
-    /// Node's knowledge of the user, and the rules that hold, once they are known.
-    pub known: Option<Known>,
+    /// Effective policy, once it is resolved.
+    pub policy: Option<EffectivePolicy>,
     /// Path in the store at which the image was found, if it was not a file where it was asked for.
     pub stored: Option<PathBuf>,
     /// The step's slurmstepd, if it is for one.
@@ -149,22 +149,24 @@ impl Run {
         self.attach(proxy, opened, grant)
     }
 
-    /// Finds out about the user and the rules that hold, and whether they let him ask for what he does.
-    fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
-        let known = match self.known.take() {
-            Some(known) => known,
-            None => job_facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+    /// Looks up the user and the effective policy, and checks the requested options against `user_options`.
+    fn resolve_policy(&mut self, proxy: &Proxy) -> Result<&EffectivePolicy, Refusal> {
+        let policy = match self.policy.take() {
+            Some(policy) => policy,
+            None => {
+                job_facts::resolve_policy(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?
+            }
         };
         if self.authority == Authority::Root {
-            policy::options(&known.rules, &self.used)?;
+            policy::options(&policy.rules, &self.used)?;
         }
-        Ok(self.known.insert(known))
+        Ok(self.policy.insert(policy))
     }
 
     /// Opens and verifies the image.
     pub fn open(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        self.learn(proxy)?;
+        self.resolve_policy(proxy)?;
         let mut opened = self.find(proxy, &name)?;
         if self.authority == Authority::Root {
             fuse_owner::refuse_image(&name, opened.file.as_fd())?;
@@ -191,7 +193,7 @@ impl Run {
 
     /// Refuses an image that is too large for the site, before all of it is read.
     fn size(&self, length: u64, name: &str) -> Result<(), Refusal> {
-        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
     }
 
@@ -229,7 +231,7 @@ impl Run {
 
     /// The user's folder in the store, if the node knows the user.
     fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
-        let user = self.learn(proxy)?.account.name().map(str::to_owned);
+        let user = self.resolve_policy(proxy)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
@@ -238,7 +240,7 @@ impl Run {
     pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
-        let rules = &self.known.as_ref().ok_or_else(early)?.rules;
+        let rules = &self.policy.as_ref().ok_or_else(early)?.rules;
         let mut provenance = self.provenance(proxy, opened)?;
         if provenance.form == Form::Directory {
             Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
@@ -276,7 +278,7 @@ impl Run {
     /// Gets an image that may run ready for mounting.
     pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let account = self.learn(proxy)?.account.clone();
+        let account = self.resolve_policy(proxy)?.account.clone();
         self.mpi = None;
         self.clock.lap("judge");
         let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
@@ -340,7 +342,7 @@ impl Run {
     }
 
     /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
-    pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
+    pub fn provide(&mut self, rules: Option<&DeviceAccess<'_>>) -> Result<(), Refusal> {
         let before = std::mem::take(&mut self.provision);
         let glibc = before.glibc().map(str::to_owned);
         self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules, before)?;
@@ -463,7 +465,7 @@ impl Run {
         let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut resolved, mut sources) = (Vec::new(), Sources::default());
         // Somebody with no other rights than his own is bound by nothing.
-        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+        let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         let bounds = rules.map(|rules| Bounds::new(proxy, rules));
         for request in self.mount_requests(around) {
             let Some((shape, source)) = sources::open(proxy, &request, self.authority)? else { continue };
@@ -591,8 +593,8 @@ impl Run {
             image: self.path().into(),
             name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
-            allowed_dir: self.known.as_ref().and_then(|known| {
-                Shelf::path(self.config.store.path(), known.account.name()?).map(PathBuf::into_os_string)
+            allowed_dir: self.policy.as_ref().and_then(|policy| {
+                Shelf::path(self.config.store.path(), policy.account.name()?).map(PathBuf::into_os_string)
             }),
         };
         let question = variables::Question {

@@ -8,7 +8,7 @@ use coracle::sys;
 
 use super::Server;
 use crate::container::confine::Confinement;
-use crate::container::grant::Rules;
+use crate::container::grants::DeviceAccess;
 use crate::container::stages::Run;
 
 impl Server {
@@ -26,7 +26,7 @@ impl Server {
             let given = run.grants.given();
             let answers = confinement.accessible(&given).map_err(system)?;
             let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
-            run.provide(Some(&Rules { open: &open, slurms }))?;
+            run.provide(Some(&DeviceAccess { open: &open, slurms }))?;
         }
         // On a node without control groups what is in /dev is all that keeps devices apart.
         if !slurms && confinement.has_groups() {

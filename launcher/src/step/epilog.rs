@@ -54,7 +54,7 @@ fn judge(path: &Path, job: Job) -> Result<(), Refusal> {
     }
     let (identity, _) = alone::whose(None)?;
     let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let facts = job_facts::of_submitter(&proxy, &identity, job)?;
+    let facts = job_facts::collect_submitter_facts(&proxy, &identity, job)?;
     each_partition(facts).into_iter().try_for_each(|facts| policy::epilog(&policy::effective(&config, &facts)))
 }
 

@@ -6,8 +6,8 @@
 
 mod devices;
 pub mod epilog;
-mod errand;
 pub mod join;
+mod mode;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +33,7 @@ use crate::container::image_mpi;
 use crate::container::stages::{Container, Loaded, Run};
 use crate::container::variables::{self, Variables};
 use crate::records::{Comment, Entry, Trail};
-use errand::{Errand, Settled};
+use mode::{EffectiveRequest, StepMode};
 
 /// Time limit for the plugin to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -161,38 +161,38 @@ impl Server {
     /// Answers the step's tasks, and writes down what they got. The answer is what is left to do.
     fn serve(self) -> Option<Comment> {
         let config = Config::load(&self.path);
-        let asked = self.asked();
+        let asked = self.parse_request();
         let wish = match &asked {
             Ok(Some(Choice::Container(request))) => Some((**request).clone()),
             _ => None,
         };
-        let settled = match &config {
-            Ok(config) => asked.and_then(|choice| self.settle(choice, config)),
+        let effective = match &config {
+            Ok(config) => asked.and_then(|choice| self.resolve_request(choice, config)),
             // What is wrong with it is said below.
             Err(_) => Ok(None),
         };
-        let request = match &settled {
-            Ok(Some(Settled { request, default: true, .. })) => Some(request.clone()),
+        let request = match &effective {
+            Ok(Some(EffectiveRequest { request, default: true, .. })) => Some(request.clone()),
             _ => wish,
         };
         let mut trail = Trail::of(&self.start, request.as_ref(), config.as_ref());
-        let errand = match config {
+        let mode = match config {
             Err(error) => Err(error.into()),
-            Ok(config) => settled.and_then(|settled| match settled {
-                Some(settled) => self.errand(settled, config),
-                None => Ok(Errand::Bare),
+            Ok(config) => effective.and_then(|effective| match effective {
+                Some(effective) => self.choose_mode(effective, config),
+                None => Ok(StepMode::NoContainer),
             }),
         };
-        let (mut run, outcome, steps) = match errand {
-            Ok(Errand::Container(mut run, steps)) => {
+        let (mut run, outcome, steps) = match mode {
+            Ok(StepMode::Image(mut run, steps)) => {
                 let outcome = self.begin(&mut run);
                 (run, outcome, steps)
             }
-            Ok(Errand::Join(mut run, step)) => {
+            Ok(StepMode::JoinStep(mut run, step)) => {
                 let outcome = self.join(&mut run, step);
                 (run, outcome, None)
             }
-            Ok(Errand::Outside) => {
+            Ok(StepMode::HostByScope) => {
                 match variables::outside(&self.environment) {
                     Ok(changes) => {
                         self.leave(&changes);
@@ -202,7 +202,7 @@ impl Server {
                 }
                 return None;
             }
-            Ok(Errand::Bare) => {
+            Ok(StepMode::NoContainer) => {
                 match variables::unchanged() {
                     Ok(changes) => self.leave(&changes),
                     Err(refusal) => self.refuse_all(&refusal, trail),
@@ -246,7 +246,7 @@ impl Server {
             run.clock.lap("find");
             run.image = found.image;
             if run.config.any_rule(|rule| rule.user_options.is_some()) {
-                policy::options(&self.known(&run.config)?.rules, &run.used)?;
+                policy::options(&self.resolve_policy(&run.config)?.rules, &run.used)?;
             }
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             self.confine(run)?;

@@ -23,7 +23,7 @@ use crate::doctor;
 use crate::document;
 use coracle_launcher::children::proxy::{Opened, Proxy};
 use coracle_launcher::container::alone::{self, Order};
-use coracle_launcher::container::grant::Provision;
+use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
 use coracle_launcher::container::stages::{self, Authority, Run};
 use coracle_launcher::container::variables;
