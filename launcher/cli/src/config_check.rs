@@ -19,8 +19,8 @@ use crate::command::Check;
 use crate::doctor::{self, Fault, Level};
 use crate::document;
 use coracle_launcher::children::proxy::Proxy;
-use coracle_launcher::container::alone::{Order, whose};
 use coracle_launcher::container::job_facts;
+use coracle_launcher::container::local::{LocalRequest, resolve_identity};
 use coracle_launcher::container::stages;
 use coracle_launcher::slurm;
 
@@ -167,7 +167,7 @@ fn unknown_names(config: &Config) -> Vec<(&'static str, &str)> {
 
 /// Prints every rule that holds for the user and job, and what becomes of the image: false if it is refused.
 fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
-    let (identity, _) = whose(given.user.as_deref())?;
+    let (identity, _) = resolve_identity(given.user.as_deref())?;
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
     let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
@@ -188,8 +188,9 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     }
     let Some(image) = &given.image else { return Ok(true) };
     drop(known);
-    let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-    let mut run = order.with(config.clone())?.0;
+    let request =
+        LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+    let mut run = request.prepare_with(config.clone())?.0;
     run.job = job;
     let verdict = run
         .open(&proxy, &mut stages::at_once)
@@ -226,7 +227,7 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
     });
     let mut status = if bad { BAD } else { 0 };
     if given.asks() {
-        let (identity, _) = whose(given.user.as_deref())?;
+        let (identity, _) = resolve_identity(given.user.as_deref())?;
         let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
         let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
         let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
@@ -243,8 +244,9 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         };
         drop(known);
         if let Some(image) = &given.image {
-            let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-            let mut run = order.with(config.clone())?.0;
+            let request =
+                LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+            let mut run = request.prepare_with(config.clone())?.0;
             run.job = job;
             let admit = &mut stages::at_once;
             let opened = run.open(&proxy, admit);

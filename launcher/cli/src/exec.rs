@@ -21,7 +21,7 @@ use nix::sys::stat::Mode;
 use crate::command::{Common, Exec, Run, Shell};
 use crate::images;
 use coracle_launcher::children::proxy::Proxy;
-use coracle_launcher::container::alone::{self, Order};
+use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::stages;
 use coracle_launcher::container::variables;
 
@@ -96,12 +96,12 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
     let raw = options(common, errand, &directory);
     let image = &*images::fetched(image, &common.config)?;
-    let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
-    let (mut run, directory) = order.prepare()?;
-    alone::empower(&run)?;
+    let request = LocalRequest { raw, image, config: &common.config, user: common.user.as_deref() };
+    let (mut run, directory) = request.prepare()?;
+    local::enter_user_namespace(&run)?;
     let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
     let loaded = run.load(&proxy, &mut stages::at_once)?;
-    alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
+    local::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let container = run.build(&proxy, &loaded, &here, None)?;
@@ -147,9 +147,9 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 /// Options from all their places.
 fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
-    alone::fill(&mut raw);
-    alone::tell_of_apptainer();
-    alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
+    local::fill_from_variables(&mut raw);
+    local::print_apptainer_note();
+    local::add_apptainer_binds(&mut raw, directory, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());
     }

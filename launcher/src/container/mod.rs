@@ -1,7 +1,6 @@
 //! The pipeline from a request to a container.
 #![forbid(unsafe_code)]
 
-pub mod alone;
 pub mod bounds;
 pub mod clock;
 pub mod confine;
@@ -9,6 +8,7 @@ pub mod grants;
 pub mod host_mpi;
 pub mod image_mpi;
 pub mod job_facts;
+pub mod local;
 pub mod shelf;
 pub mod sources;
 pub mod stages;

@@ -22,9 +22,9 @@ use crate::command::Explain;
 use crate::doctor;
 use crate::document;
 use coracle_launcher::children::proxy::{Opened, Proxy};
-use coracle_launcher::container::alone::{self, Order};
 use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
+use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::stages::{self, Authority, Run};
 use coracle_launcher::container::variables;
 use coracle_launcher::slurm;
@@ -33,10 +33,10 @@ use coracle_launcher::slurm;
 pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let mut page = Page { kept: given.json.then(|| json!({})) };
     let mut raw = given.options.0.clone();
-    alone::fill(&mut raw);
+    local::fill_from_variables(&mut raw);
     let image = given.container.as_os_str();
-    let order = Order { raw, image, config: &given.config, user: given.user.as_deref() };
-    let (mut run, directory) = order.prepare()?;
+    let request = LocalRequest { raw, image, config: &given.config, user: given.user.as_deref() };
+    let (mut run, directory) = request.prepare()?;
     if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
         page.line("scope", "scope", "steps", "steps: the job script runs on the node");
         page.end()?;
@@ -72,7 +72,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let grant = match run.authority {
         Authority::Root => verdict,
         Authority::Own => {
-            alone::empower(&run)?;
+            local::enter_user_namespace(&run)?;
             proxy = Proxy::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
@@ -81,7 +81,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         }
     };
     let loaded = run.attach(&proxy, opened, grant)?;
-    alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
+    local::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
     let slurmd = slurm::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
     run.files = stages::files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
