@@ -21,9 +21,9 @@ use nix::sys::stat::Mode;
 use crate::command::{Common, Exec, Run, Shell};
 use crate::images;
 use coracle_launcher::children::proxy::Proxy;
+use coracle_launcher::container::environment;
 use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::stages;
-use coracle_launcher::container::variables;
 
 /// The command was found but cannot be executed, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
@@ -110,8 +110,8 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
         print!("{}", container.plan);
         return Ok(None);
     }
-    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
-    let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
+    let mut environment = environment::apply_changes(&found.applied_to(&run.environment)?, run.gpu_changes());
     run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
     found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
     proxy.end();
@@ -127,7 +127,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
     sys::become_user(&run.identity).map_err(system)?;
-    let mut words = if found.entrypoint { variables::take_entrypoint(&mut environment)? } else { Vec::new() };
+    let mut words = if found.entrypoint { environment::take_entrypoint(&mut environment)? } else { Vec::new() };
     match errand {
         Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
         // Its own words; a shell is wanted, whatever the image would start.

@@ -10,7 +10,7 @@ use crate::devices::{self, Choice, Devices, Driver, GPU, Grant, JOB_GPUS, Node, 
 use crate::env::{Change, Pair, names};
 use coracle::report::Refusal;
 
-use crate::container::variables::value;
+use crate::container::environment::value;
 use crate::slurm::Slurmd;
 
 /// Source of the list of granted devices.

@@ -15,7 +15,7 @@ use coracle::sys::{self, Identity, MountNamespace};
 use coracle::wire::Answer;
 
 use crate::children::inside::{self, Step};
-use crate::container::variables::value;
+use crate::container::environment::value;
 
 /// Subject of messages.
 pub const WHAT: &str = "the image's MPI";

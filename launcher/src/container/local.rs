@@ -15,10 +15,10 @@ use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
 use crate::container::clock::Clock;
+use crate::container::environment;
 use crate::container::grants::{DeviceAccess, GrantSource, Grants, Provision};
 use crate::container::stages::{Authority, Run};
 use crate::container::userns;
-use crate::container::variables;
 use crate::place;
 use crate::slurm;
 
@@ -173,7 +173,7 @@ impl LocalRequest<'_> {
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
-            named: variables::directories(&environment, &settings),
+            named: environment::named_directories(&environment, &settings),
             settings,
             client: None,
             helper: place::helper(),

@@ -4,6 +4,7 @@
 pub mod bounds;
 pub mod clock;
 pub mod confine;
+pub mod environment;
 pub mod grants;
 pub mod host_mpi;
 pub mod image_mpi;
@@ -14,4 +15,3 @@ pub mod sources;
 pub mod stages;
 pub mod targets;
 pub mod userns;
-pub mod variables;

@@ -30,13 +30,13 @@ use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
 use crate::container::clock::Clock;
 use crate::container::confine::Confinement;
+use crate::container::environment::{self, TaskEnvironment};
 use crate::container::grants::{DeviceAccess, Grants, Provision};
 use crate::container::host_mpi::{self, Replacement};
 use crate::container::job_facts::{self, EffectivePolicy};
 use crate::container::shelf;
 use crate::container::sources;
 use crate::container::targets::{self, Last};
-use crate::container::variables::{self, Variables};
 use crate::slurm::Slurmd;
 
 /// Sources and user of a container.
@@ -558,24 +558,24 @@ impl Run {
         .map(|()| true)
     }
 
-    /// Environment of the tasks of this container.
-    pub fn variables(
+    /// Evaluates the environment of the tasks of this container.
+    pub fn evaluate_environment(
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
         step: Option<Step<'_>>,
-    ) -> Result<Variables, Refusal> {
+    ) -> Result<TaskEnvironment, Refusal> {
         let early = || Refusal::new(Kind::Internal, "the container's environment", "was asked for too early");
-        self.variables_if_time(opened, namespace, step)?.ok_or_else(early)
+        self.try_evaluate_environment(opened, namespace, step)?.ok_or_else(early)
     }
 
-    /// The same; nothing, if it is too early for what the image wants to be run.
-    pub fn variables_if_time(
+    /// Like [`Self::evaluate_environment`]; nothing, if it is too early to run the image's scripts.
+    pub fn try_evaluate_environment(
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
         step: Option<Step<'_>>,
-    ) -> Result<Option<Variables>, Refusal> {
+    ) -> Result<Option<TaskEnvironment>, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             useless: Vec::new(),
@@ -597,7 +597,7 @@ impl Run {
                 Shelf::path(self.config.store.path(), policy.account.name()?).map(PathBuf::into_os_string)
             }),
         };
-        let question = variables::Question {
+        let inputs = environment::Inputs {
             host: &self.environment,
             rules,
             shown: self.image.to_string(),
@@ -608,7 +608,7 @@ impl Run {
             sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
             step,
         };
-        let found = variables::find_out(&question, namespace, &self.identity);
+        let found = environment::evaluate(&inputs, namespace, &self.identity);
         self.clock.lap("environment");
         found
     }

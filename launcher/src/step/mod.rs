@@ -28,10 +28,10 @@ use nix::sys::stat::Mode;
 
 use crate::children::inside::Step;
 use crate::children::proxy::Proxy;
+use crate::container::environment::{self, TaskEnvironment};
 use crate::container::host_mpi::Replacement;
 use crate::container::image_mpi;
 use crate::container::stages::{Container, Loaded, Run};
-use crate::container::variables::{self, Variables};
 use crate::records::{Comment, Entry, Trail};
 use mode::{EffectiveRequest, StepMode};
 
@@ -97,7 +97,7 @@ fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
         Err(malformed) => return Ok(Some(Err(malformed))),
     };
     let Some(environment) = fds.first() else { return Ok(None) };
-    Ok(Some(Ok((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
+    Ok(Some(Ok((start, environment::parse_pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
 }
 
 /// Tells each task that the plugin is of another version. The step is not known here, so there is no record.
@@ -136,7 +136,7 @@ struct Outcome {
 /// A container, and what it was built from.
 struct Built {
     namespace: MountNamespace,
-    variables: Variables,
+    variables: TaskEnvironment,
     /// Needs of MPI besides.
     mpi: image_mpi::Answers,
     /// The changes of both, as tasks get them.
@@ -193,7 +193,7 @@ impl Server {
                 (run, outcome, None)
             }
             Ok(StepMode::HostByScope) => {
-                match variables::outside(&self.environment) {
+                match environment::host_changes(&self.environment) {
                     Ok(changes) => {
                         self.leave(&changes);
                         trail.outside();
@@ -203,7 +203,7 @@ impl Server {
                 return None;
             }
             Ok(StepMode::NoContainer) => {
-                match variables::unchanged() {
+                match environment::no_changes() {
                     Ok(changes) => self.leave(&changes),
                     Err(refusal) => self.refuse_all(&refusal, trail),
                 }
@@ -250,7 +250,7 @@ impl Server {
             }
             self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
             self.confine(run)?;
-            let variables = run.variables(None, &found.namespace, Some(self.step()))?;
+            let variables = run.evaluate_environment(None, &found.namespace, Some(self.step()))?;
             let (namespace, joins) = (found.namespace, Some(found.step));
             let (mpi, changes) = (image_mpi::Answers::default(), variables.followed_by(&run.joined_changes())?);
             Ok(Built { namespace, variables, mpi, changes, loaded: None, plan: None, joins })
@@ -279,7 +279,7 @@ impl Server {
             let requests = run.mount_requests(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
-            let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
+            let variables = run.try_evaluate_environment(Some(&loaded.opened), &container.namespace, Some(early));
             // What goes beyond the limits of this moment is asked again when slurmstepd has set up the step.
             let variables = variables.unwrap_or_default();
             if let Some(variables) = &variables {
@@ -310,7 +310,7 @@ impl Server {
         run.complete(&proxy, &container)?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
+            None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         self.finish(run, container, (variables, mpi), loaded, here)
     }
@@ -321,7 +321,7 @@ impl Server {
         &self,
         run: &mut Run,
         container: Container,
-        (variables, before): (Variables, Option<image_mpi::Answers>),
+        (variables, before): (TaskEnvironment, Option<image_mpi::Answers>),
         loaded: Loaded,
         here: &Here,
     ) -> Result<Built, Refusal> {
@@ -341,7 +341,7 @@ impl Server {
         &self,
         run: &mut Run,
         namespace: &MountNamespace,
-        variables: &Variables,
+        variables: &TaskEnvironment,
         here: &Here,
         step: Step<'_>,
     ) -> Result<image_mpi::Answers, Refusal> {
@@ -495,7 +495,7 @@ impl Server {
         run.complete(&proxy, &container)?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
+            None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         self.finish(run, container, (variables, None), loaded, here)
     }

@@ -17,11 +17,11 @@ use super::Server;
 use crate::apply::fuse::Slurmstepd;
 use crate::children::proxy::Proxy;
 use crate::container::clock::Clock;
+use crate::container::environment;
 use crate::container::grants::{GrantSource, Grants, Provision};
 use crate::container::image_mpi;
 use crate::container::job_facts::{self, EffectivePolicy};
 use crate::container::stages::{self, Authority, Run};
-use crate::container::variables;
 use crate::place;
 use crate::slurm::{self, Slurmd};
 use crate::step::epilog;
@@ -142,7 +142,7 @@ impl Server {
         let server = slurmd.as_ref().and_then(|slurmd| self.guess_pmix_directory(slurmd));
         let run = Box::new(Run {
             image,
-            named: variables::directories(&self.environment, &settings),
+            named: environment::named_directories(&self.environment, &settings),
             settings,
             client,
             helper: place::helper(),

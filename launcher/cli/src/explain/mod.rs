@@ -22,11 +22,11 @@ use crate::command::Explain;
 use crate::doctor;
 use crate::document;
 use coracle_launcher::children::proxy::{Opened, Proxy};
+use coracle_launcher::container::environment;
 use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
 use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::stages::{self, Authority, Run};
-use coracle_launcher::container::variables;
 use coracle_launcher::slurm;
 
 /// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
@@ -92,7 +92,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     page.line("owners", "owners", owners.word(), owners.sentence());
     page.lines("gpu", gpus(&run));
     page.lines("mpi", host_mpi(&run));
-    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
+    let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
     if given.mpi {
         let offer = slurm::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
         let environment = found.applied_to(&run.environment)?;
@@ -109,7 +109,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     page.block("plan", &container.plan.to_string());
-    let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
+    let listing = sys::read_whole(&found.listing, environment::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
     page.block("environment", &String::from_utf8_lossy(&listing));
     let notes: Vec<String> = run.notes.iter().chain(&found.notes).cloned().collect();
