@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::command::Check;
 use crate::doctor::{self, Fault, Level};
 use crate::document;
-use coracle_launcher::children::proxy::Proxy;
+use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::job_facts;
 use coracle_launcher::container::local::{LocalRequest, resolve_identity};
 use coracle_launcher::container::stages;
@@ -170,8 +170,8 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let (identity, _) = resolve_identity(given.user.as_deref())?;
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
-    let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let known = job_facts::resolve_policy(&proxy, config, &identity, job.clone(), &[])?;
+    let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+    let known = job_facts::resolve_policy(&opener, config, &identity, job.clone(), &[])?;
     let line = |rule: &str| {
         let keys: Vec<&str> = keys(rule);
         let place =
@@ -193,8 +193,8 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let mut run = request.prepare_with(config.clone())?.0;
     run.job = job;
     let verdict = run
-        .open(&proxy, &mut stages::at_once)
-        .and_then(|mut opened| run.judge(&proxy, &mut opened, &mut stages::at_once));
+        .open(&opener, &mut stages::at_once)
+        .and_then(|mut opened| run.judge(&opener, &mut opened, &mut stages::at_once));
     match verdict {
         Ok(grant) => {
             let rules: Vec<String> =
@@ -230,8 +230,8 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         let (identity, _) = resolve_identity(given.user.as_deref())?;
         let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
         let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
-        let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-        let known = job_facts::resolve_policy(&proxy, config, &identity, job.clone(), &[])?;
+        let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+        let known = job_facts::resolve_policy(&opener, config, &identity, job.clone(), &[])?;
         let rules = known.rules.lines().into_iter().map(|(key, value, rule)| {
             let line = rule.and_then(|rule| place_of(text, &keys(rule))).map(|(line, _)| line);
             json!({ "key": key, "value": value, "rule": rule, "line": line })
@@ -249,8 +249,8 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
             let mut run = request.prepare_with(config.clone())?.0;
             run.job = job;
             let admit = &mut stages::at_once;
-            let opened = run.open(&proxy, admit);
-            let verdict = opened.and_then(|mut opened| run.judge(&proxy, &mut opened, admit));
+            let opened = run.open(&opener, admit);
+            let verdict = opened.and_then(|mut opened| run.judge(&opener, &mut opened, admit));
             status = if verdict.is_ok() { status } else { BAD };
             said["image"] = json!({
                 "name": run.image.to_string(),

@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 
 use crate::command::{Common, Exec, Run, Shell};
 use crate::images;
-use coracle_launcher::children::proxy::Proxy;
+use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::environment;
 use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::stages;
@@ -99,12 +99,12 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let request = LocalRequest { raw, image, config: &common.config, user: common.user.as_deref() };
     let (mut run, directory) = request.prepare()?;
     local::enter_user_namespace(&run)?;
-    let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let loaded = run.load(&proxy, &mut stages::at_once)?;
+    let opener = Opener::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
+    let loaded = run.load(&opener, &mut stages::at_once)?;
     local::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let container = run.build(&proxy, &loaded, &here, None)?;
+    let container = run.build(&opener, &loaded, &here, None)?;
     nix::sys::stat::umask(umask);
     if let Errand::Plan = errand {
         print!("{}", container.plan);
@@ -114,7 +114,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let mut environment = environment::apply_changes(&found.applied_to(&run.environment)?, run.gpu_changes());
     run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
     found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
-    proxy.end();
+    opener.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;
     let start = run.settings.workdir.as_ref().unwrap_or(&here.directory);

@@ -1,6 +1,6 @@
 //! Requirement of a GPU's driver on this node to an image: its C library.
 //!
-//! The image's files are hostile, so the process that is the user reads them ([`crate::children::proxy`]). What it answers is
+//! The image's files are hostile, so the process that is the user reads them ([`crate::children::opener`]). Its answer is
 //! checked before root repeats it.
 #![forbid(unsafe_code)]
 

@@ -29,7 +29,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use nix::unistd::AccessFlags;
 
-use crate::children::inside::{self, Step};
+use crate::children::in_container::{self, Step};
 
 /// Time limit for an image's scripts, as with Apptainer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,22 +159,23 @@ pub fn evaluate(
         Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
     // A script may leave processes behind: they end with the child.
-    let packet = inside::ask(what, namespace, identity, inputs.step, deadline, late, |answer, placed| {
-        match placed.and_then(|()| evaluate_in_child(inputs, &helper)) {
-            Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
-            Ok(Some(found)) => {
-                let enter =
-                    Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
-                answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
+    let packet =
+        in_container::ask(what, namespace, identity, inputs.step, deadline, late, |answer, placed| {
+            match placed.and_then(|()| evaluate_in_child(inputs, &helper)) {
+                Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
+                Ok(Some(found)) => {
+                    let enter =
+                        Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
+                    answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
+                }
+                Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
             }
-            Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
-        }
-    })?;
+        })?;
     match Answer::from_bytes(&packet.data)? {
         Answer::Refused(refusal) => Err(refusal),
         Answer::Enter { notes, entrypoint, .. } => {
             let mut fds = packet.fds.into_iter();
-            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(inside::dead(what)) };
+            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(in_container::died(what)) };
             Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
         }
         Answer::Outside => Ok(None),

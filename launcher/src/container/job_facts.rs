@@ -21,7 +21,7 @@ use coracle::report::Refusal;
 use coracle::sys::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use crate::children::proxy::{Account, Proxy};
+use crate::children::opener::{Account, Opener};
 use crate::slurm;
 
 /// Directory of the facts: one file for each job that runs on the node.
@@ -44,25 +44,25 @@ pub struct EffectivePolicy {
 
 /// Looks up the user and resolves the effective policy of a job. `environment` has what the job claims to be.
 pub fn resolve_policy(
-    proxy: &Proxy,
+    opener: &Opener,
     config: &Config,
     identity: &Identity,
     job: Job,
     environment: &[Pair],
 ) -> Result<EffectivePolicy, Refusal> {
-    let (facts, account) = collect_facts(proxy, identity, job, claims(environment))?;
+    let (facts, account) = collect_facts(opener, identity, job, claims(environment))?;
     Ok(EffectivePolicy { rules: policy::effective(config, &facts), account })
 }
 
 /// Collects the facts of a user who submits a job, of which there are only claims yet.
-pub fn collect_submitter_facts(proxy: &Proxy, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
-    collect_facts(proxy, identity, job, Job::default()).map(|(facts, _)| facts)
+pub fn collect_submitter_facts(opener: &Opener, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
+    collect_facts(opener, identity, job, Job::default()).map(|(facts, _)| facts)
 }
 
-fn collect_facts(proxy: &Proxy, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
+fn collect_facts(opener: &Opener, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
     let mut groups = vec![identity.gid];
     groups.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
-    let account = proxy.account(&groups)?;
+    let account = opener.account(&groups)?;
     Ok((user_facts(identity.uid, &groups, &account, job, claims), account))
 }
 

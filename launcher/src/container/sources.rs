@@ -13,14 +13,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 use crate::container::stages::Authority;
 
 /// Shape of something, and its open descriptor; nothing of what is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
 /// Opens the source of a mount; nothing where the node does not have it and need not.
-pub fn open(proxy: &Proxy, request: &MountRequest, authority: Authority) -> Result<Option<Opened>, Refusal> {
+pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Result<Option<Opened>, Refusal> {
     let path = match &request.source {
         Source::Node(path) if request.origin == Origin::Device => return Ok(open_device(path)),
         // Somebody with no other rights than his own sees no owners in his user namespace.
@@ -32,7 +32,7 @@ pub fn open(proxy: &Proxy, request: &MountRequest, authority: Authority) -> Resu
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
         Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
     };
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         // No time zone.
         Ok((_, Shape::Folder)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
@@ -43,9 +43,9 @@ pub fn open(proxy: &Proxy, request: &MountRequest, authority: Authority) -> Resu
 }
 
 /// Opens a directory that is attached to a container that exists.
-pub fn open_late(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a directory".into())),
         Err(errno) => Err(refuse(unusable(errno))),
@@ -81,9 +81,9 @@ fn open_device(path: &Path) -> Option<Opened> {
 }
 
 /// Opens the folder that an overlay is to write into.
-pub fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+pub fn open_upper(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
         Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),

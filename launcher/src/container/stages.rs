@@ -24,8 +24,8 @@ use nix::fcntl::OFlag;
 use crate::apply::fuse::Slurmstepd;
 use crate::apply::fuse_owner;
 use crate::apply::{self, Disk, Mounted, Rights, Sources};
-use crate::children::inside::Step;
-use crate::children::proxy::{Account, Opened, Proxy};
+use crate::children::in_container::Step;
+use crate::children::opener::{Account, Opened, Opener};
 use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
 use crate::container::clock::Clock;
@@ -140,21 +140,21 @@ impl Loaded {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that takes the
     /// longer the larger the image is.
-    pub fn load(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Loaded, Refusal> {
-        let mut opened = self.open(proxy, admit)?;
+    pub fn load(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Loaded, Refusal> {
+        let mut opened = self.open(opener, admit)?;
         let grant = match self.authority {
-            Authority::Root => self.judge(proxy, &mut opened, admit)?,
+            Authority::Root => self.judge(opener, &mut opened, admit)?,
             Authority::Own => self.judge_own(&opened)?,
         };
-        self.attach(proxy, opened, grant)
+        self.attach(opener, opened, grant)
     }
 
     /// Looks up the user and the effective policy, and checks the requested options against `user_options`.
-    fn resolve_policy(&mut self, proxy: &Proxy) -> Result<&EffectivePolicy, Refusal> {
+    fn resolve_policy(&mut self, opener: &Opener) -> Result<&EffectivePolicy, Refusal> {
         let policy = match self.policy.take() {
             Some(policy) => policy,
             None => {
-                job_facts::resolve_policy(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?
+                job_facts::resolve_policy(opener, &self.config, &self.identity, self.job.clone(), &self.environment)?
             }
         };
         if self.authority == Authority::Root {
@@ -164,20 +164,20 @@ impl Run {
     }
 
     /// Opens and verifies the image.
-    pub fn open(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Opened, Refusal> {
+    pub fn open(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        self.resolve_policy(proxy)?;
-        let mut opened = self.find(proxy, &name)?;
+        self.resolve_policy(opener)?;
+        let mut opened = self.find(opener, &name)?;
         if self.authority == Authority::Root {
             fuse_owner::refuse_image(&name, opened.file.as_fd())?;
         }
         self.clock.lap("open");
-        opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
+        opened.record = shelf::record(opener, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
         if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
             self.size(opened.length, &name)?;
             admit()?;
-            opened.digest = Some(proxy.digest(&name)?);
+            opened.digest = Some(opener.digest(&name)?);
         }
         match (self.settings.digest, opened.digest) {
             (Some(wanted), Some(found)) if wanted != found => {
@@ -203,9 +203,9 @@ impl Run {
     }
 
     /// Opens the file that is meant or, where there is none, the stored image.
-    fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
+    fn find(&mut self, opener: &Opener, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
-        let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
+        let missing = match self.image.file().map(|path| opener.open_image(path, name)) {
             Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
                 Some(image) => refusal.hint(format!("{image}?")),
                 None => refusal,
@@ -213,11 +213,11 @@ impl Run {
             Some(answer) => return answer,
             None => None,
         };
-        let stored = match (self.image.stored(), self.shelf(proxy)?) {
+        let stored = match (self.image.stored(), self.shelf(opener)?) {
             (Some(stored), Some(shelf)) => shelf.join(stored.as_str()),
             _ => return Err(missing.unwrap_or_else(|| shelf::nobody(&self.identity, name))),
         };
-        match proxy.open_image(&stored, name) {
+        match opener.open_image(&stored, name) {
             Err(refusal) if refusal.kind == Kind::ImageMissing => {
                 Err(shelf::missing(name, missing.and(self.image.file()), &stored))
             }
@@ -230,28 +230,28 @@ impl Run {
     }
 
     /// The user's folder in the store, if the node knows the user.
-    fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
-        let user = self.resolve_policy(proxy)?.account.name().map(str::to_owned);
+    fn shelf(&mut self, opener: &Opener) -> Result<Option<PathBuf>, Refusal> {
+        let user = self.resolve_policy(opener)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
     /// Site's verdict on an image that was opened. Facts that its rules have to know of it are found out, if it stays
     /// so.
-    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
+    pub fn judge(&self, opener: &Opener, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
         let rules = &self.policy.as_ref().ok_or_else(early)?.rules;
-        let mut provenance = self.provenance(proxy, opened)?;
+        let mut provenance = self.provenance(opener, opened)?;
         if provenance.form == Form::Directory {
-            Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+            Bounds::new(opener, rules).deny(opened.file.as_fd(), &name)?;
         } else if provenance.is_fixed() && policy::too_large(rules, provenance.length).is_none() {
             if opened.digest.is_none() && rules.want_digest() {
                 admit()?;
-                opened.digest = Some(proxy.digest(&name)?);
+                opened.digest = Some(opener.digest(&name)?);
             }
             if opened.signers.is_none() && rules.want_signers(provenance.trusted_by()) {
                 admit()?;
-                opened.signers = Some(self.signers(proxy, opened, &name)?);
+                opened.signers = Some(self.signers(opener, opened, &name)?);
             }
             (provenance.digest, provenance.signers) = (opened.digest, opened.signers.clone());
         }
@@ -259,10 +259,10 @@ impl Run {
     }
 
     /// By whom all of the image is signed, found out before whoever waits for the container gives it up.
-    fn signers(&self, proxy: &Proxy, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
+    fn signers(&self, opener: &Opener, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
         let keys = verify::site_keys(Path::new(verify::KEYS))?;
         let asked = Some((keys.as_slice(), Need::WhoeverSigned));
-        let limit = proxy.deadline().saturating_duration_since(Instant::now());
+        let limit = opener.deadline().saturating_duration_since(Instant::now());
         let groups = self.daemon.map(|daemon| sys::Cgroups::of(daemon.pid)).transpose();
         let groups = groups.map_err(|error| Refusal::system(name, &error))?;
         let look = (&opened.file, opened.length);
@@ -276,17 +276,17 @@ impl Run {
     }
 
     /// Gets an image that may run ready for mounting.
-    pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
+    pub fn attach(&mut self, opener: &Opener, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let account = self.resolve_policy(proxy)?.account.clone();
+        let account = self.resolve_policy(opener)?.account.clone();
         self.mpi = None;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
+        let disk = Disk::attach(opener, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
     /// Below which trusted folder this very file lies, if below any.
-    fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
+    fn provenance(&self, opener: &Opener, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
         let form = form(&opened.image);
         let own = Provenance {
@@ -306,8 +306,8 @@ impl Run {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
             let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
-            if proxy.is_beneath(folder.as_fd(), &relative, &file)? {
-                let wanted_owner = proxy.owner(&rule.owner)?;
+            if opener.is_beneath(folder.as_fd(), &relative, &file)? {
+                let wanted_owner = opener.owner(&rule.owner)?;
                 provenance = Provenance { below: Some(index), wanted_owner, ..provenance };
                 // Another rule may be about the same folder, or one above, and another owner.
                 if provenance.trusted_by().is_some() {
@@ -371,10 +371,10 @@ impl Run {
     }
 
     /// Attaches what is there only now: `container` was built before.
-    pub fn complete(&mut self, proxy: &Proxy, container: &Container) -> Result<(), Refusal> {
+    pub fn complete(&mut self, opener: &Opener, container: &Container) -> Result<(), Refusal> {
         let Container { namespace, plan, attached } = container;
-        let open = |path: &Path| sources::open_late(proxy, path);
-        let completed = apply::complete(namespace, plan, attached, &self.identity, proxy, open);
+        let open = |path: &Path| sources::open_late(opener, path);
+        let completed = apply::complete(namespace, plan, attached, &self.identity, opener, open);
         self.clock.lap("build");
         completed
     }
@@ -387,22 +387,22 @@ impl Run {
     /// Builds a container in the caller's mount namespace from an image that was loaded.
     pub fn build(
         &mut self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         here: &Here,
         script_folder: Option<&Path>,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, opener.deadline())?;
         let Mounted { tree, watches, owners } = mounted;
         self.clock.lap("mount");
-        let built = self.build_on(proxy, loaded, here, script_folder, (tree, owners));
+        let built = self.build_on(opener, loaded, here, script_folder, (tree, owners));
         watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
     }
 
     fn build_on(
         &mut self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         here: &Here,
         script_folder: Option<&Path>,
@@ -411,12 +411,12 @@ impl Run {
         let name = self.image.to_string();
         let wanted = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
         if let (Some(wanted), None) = (wanted, &self.mpi) {
-            self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
+            self.mpi = Some(host_mpi::choose(opener, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
         if let (Some(wanted), None) = (self.provision.glibc(), &self.misfit) {
             // One without any has no programs for it.
-            let own = proxy.glibc(image.as_fd(), &name)?;
+            let own = opener.glibc(image.as_fd(), &name)?;
             self.misfit = own.filter(|own| too_old(wanted, own)).map(|own| {
                 format!(
                     "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
@@ -434,21 +434,21 @@ impl Run {
             (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
             _ => owners,
         };
-        let (plan, sources) = self.plan(proxy, loaded, (image.as_fd(), owners), &around)?;
+        let (plan, sources) = self.plan(opener, loaded, (image.as_fd(), owners), &around)?;
         let of_a_step = Surroundings { devices: Some(&self.provision.devices), ..around };
         let shown = match self.explains.is_some() && around != of_a_step {
-            true => Some(self.plan(proxy, loaded, (image.as_fd(), owners), &of_a_step)?.0),
+            true => Some(self.plan(opener, loaded, (image.as_fd(), owners), &of_a_step)?.0),
             false => None,
         };
         self.clock.lap("plan");
         let (namespace, attached) =
-            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, proxy)?;
+            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, opener)?;
         // A task that waits for a file system which does not answer could not be ended.
         if let Some(workdir) = &self.settings.workdir
             && let Some((above, below)) = attached.above(workdir)
         {
             let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-            proxy.try_directory(above, below, &workdir.display().to_string())?;
+            opener.try_directory(above, below, &workdir.display().to_string())?;
         }
         self.clock.built();
         Ok(Container { namespace, plan: shown.unwrap_or(plan), attached })
@@ -456,7 +456,7 @@ impl Run {
 
     fn plan(
         &self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         (image, owners): (BorrowedFd<'_>, Owners),
         around: &Surroundings<'_>,
@@ -466,9 +466,9 @@ impl Run {
         let (mut resolved, mut sources) = (Vec::new(), Sources::default());
         // Somebody with no other rights than his own is bound by nothing.
         let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
-        let bounds = rules.map(|rules| Bounds::new(proxy, rules));
+        let bounds = rules.map(|rules| Bounds::new(opener, rules));
         for request in self.mount_requests(around) {
-            let Some((shape, source)) = sources::open(proxy, &request, self.authority)? else { continue };
+            let Some((shape, source)) = sources::open(opener, &request, self.authority)? else { continue };
             let target = match request.origin {
                 // In a /dev of our own, and in the node's /proc, whatever the image has there.
                 Origin::Device => Ok(Target { place: request.target.clone(), found: None, link: None }),
@@ -496,7 +496,7 @@ impl Run {
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
-            let folder = sources::open_upper(proxy, path)?;
+            let folder = sources::open_upper(opener, path)?;
             if self.authority == Authority::Root {
                 fuse_owner::refuse_overlay(&path.display().to_string(), folder.as_fd())?;
             }

@@ -15,7 +15,7 @@ use crate::policy::{self, Facts, Job, Rules};
 use coracle::report::Refusal;
 use coracle::wire::Answer;
 
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 use crate::container::job_facts;
 use crate::container::local;
 
@@ -53,8 +53,8 @@ fn judge(path: &Path, job: Job) -> Result<(), Refusal> {
         return Ok(());
     }
     let (identity, _) = local::resolve_identity(None)?;
-    let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let facts = job_facts::collect_submitter_facts(&proxy, &identity, job)?;
+    let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+    let facts = job_facts::collect_submitter_facts(&opener, &identity, job)?;
     each_partition(facts).into_iter().try_for_each(|facts| policy::epilog(&policy::effective(&config, &facts)))
 }
 

@@ -26,8 +26,8 @@ use coracle::sys::{self, CachedStat, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Malformed, Start};
 use nix::sys::stat::Mode;
 
-use crate::children::inside::Step;
-use crate::children::proxy::Proxy;
+use crate::children::in_container::Step;
+use crate::children::opener::Opener;
 use crate::container::environment::{self, TaskEnvironment};
 use crate::container::host_mpi::Replacement;
 use crate::container::image_mpi;
@@ -260,12 +260,12 @@ impl Server {
 
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
-        let proxy = Proxy::of_step(&self.start.identity, deadline)?;
+        let opener = Opener::of_step(&self.start.identity, deadline)?;
         let daemon = self.start.daemon;
-        let loaded = run.load(&proxy, &mut || {
+        let loaded = run.load(&opener, &mut || {
             if slot.is_none() {
                 *slot = Some(self.where_it_is(deadline)?);
-                proxy.enter_job(daemon)?;
+                opener.enter_job(daemon)?;
             }
             Ok(())
         })?;
@@ -275,7 +275,7 @@ impl Server {
         let script = self.start.script_folder.as_deref();
         let mut mpi = None;
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
-            let container = run.build(&proxy, &loaded, guess, script).ok()?;
+            let container = run.build(&opener, &loaded, guess, script).ok()?;
             let requests = run.mount_requests(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
@@ -285,12 +285,12 @@ impl Server {
             if let Some(variables) = &variables {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
             }
-            proxy.postpone(begun.elapsed());
+            opener.postpone(begun.elapsed());
             Some((container, variables, requests))
         });
         let here = match slot {
             Some(here) => here,
-            None => slot.insert(self.where_it_is(proxy.deadline())?),
+            None => slot.insert(self.where_it_is(opener.deadline())?),
         };
         run.clock.lap("wait");
         self.confine(run)?;
@@ -304,10 +304,10 @@ impl Server {
                     drop(container);
                     variables
                 });
-                (run.build(&proxy, &loaded, here, script)?, variables)
+                (run.build(&opener, &loaded, here, script)?, variables)
             }
         };
-        run.complete(&proxy, &container)?;
+        run.complete(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
@@ -479,20 +479,20 @@ impl Server {
 
     fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
         let before = before.map(|Built { namespace, loaded, variables, .. }| {
-            // It holds what only one container may have, and so would the proxy, as a copy of this process.
+            // It holds what only one container may have, and so would the opener, as a copy of this process.
             drop(namespace);
             (loaded, variables)
         });
-        let proxy = Proxy::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
+        let opener = Opener::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
-            Some((Some(loaded), variables)) if still_the_same(&proxy, run, &loaded)? => (loaded, Some(variables)),
-            _ => (run.load(&proxy, &mut || proxy.enter_job(self.start.daemon))?, None),
+            Some((Some(loaded), variables)) if still_the_same(&opener, run, &loaded)? => (loaded, Some(variables)),
+            _ => (run.load(&opener, &mut || opener.enter_job(self.start.daemon))?, None),
         };
         // Of files that this namespace may have otherwise.
         run.mpi = None;
-        let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
-        run.complete(&proxy, &container)?;
+        let container = run.build(&opener, &loaded, here, self.start.script_folder.as_deref())?;
+        run.complete(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
@@ -535,16 +535,16 @@ fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
 }
 
 /// True when the image's path leads to the very file that was loaded, unchanged.
-fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
+fn still_the_same(opener: &Opener, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
     // A directory can only be copied in the namespace that its mount is in.
     if loaded.opened.image.is_directory() {
         return Ok(false);
     }
     // A file comes before the stored image, and here there may be one.
-    if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(proxy.open_source(file), Ok(Err(_)))) {
+    if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(opener.open_source(file), Ok(Err(_)))) {
         return Ok(false);
     }
-    let Ok((found, _)) = proxy.open_source(run.path())? else { return Ok(false) };
+    let Ok((found, _)) = opener.open_source(run.path())? else { return Ok(false) };
     let known = CachedStat::of(&loaded.opened.file).ok();
     Ok(CachedStat::of(&found).is_ok_and(|found| {
         known.is_some_and(|known| {

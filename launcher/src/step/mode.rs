@@ -15,7 +15,7 @@ use coracle::request::{Choice, Request, Scope, What, is_script};
 
 use super::Server;
 use crate::apply::fuse::Slurmstepd;
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 use crate::container::clock::Clock;
 use crate::container::environment;
 use crate::container::grants::{GrantSource, Grants, Provision};
@@ -85,8 +85,8 @@ impl Server {
     /// Resolves the effective policy of this step.
     pub(super) fn resolve_policy(&self, config: &Config) -> Result<EffectivePolicy, Refusal> {
         let identity = &self.start.identity;
-        let proxy = Proxy::of_step(identity, Instant::now() + config.start_timeout.0)?;
-        job_facts::resolve_policy(&proxy, config, identity, self.read_job_facts(config), &self.environment)
+        let opener = Opener::of_step(identity, Instant::now() + config.start_timeout.0)?;
+        job_facts::resolve_policy(&opener, config, identity, self.read_job_facts(config), &self.environment)
     }
 
     /// Reads the facts that root recorded of the job, if a rule needs them.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::command::Explain;
 use crate::doctor;
 use crate::document;
-use coracle_launcher::children::proxy::{Opened, Proxy};
+use coracle_launcher::children::opener::{Opened, Opener};
 use coracle_launcher::container::environment;
 use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
@@ -47,8 +47,8 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         run.client = slurm::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
-    let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy, &mut stages::at_once)?;
+    let mut opener = Opener::start(&run.identity, deadline)?;
+    let mut opened = run.open(&opener, &mut stages::at_once)?;
     let path = run.path().display().to_string();
     page.line("image", "image", path.as_str(), &path);
     let holds = opened.image.to_string();
@@ -61,7 +61,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         page.line("digest", "digest", digest.to_string(), &digest.to_string());
     }
-    let verdict = run.judge(&proxy, &mut opened, &mut stages::at_once)?;
+    let verdict = run.judge(&opener, &mut opened, &mut stages::at_once)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -73,21 +73,21 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         Authority::Root => verdict,
         Authority::Own => {
             local::enter_user_namespace(&run)?;
-            proxy = Proxy::start(&run.identity, deadline)?;
+            opener = Opener::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy, &mut stages::at_once)? };
+            opened = Opened { digest: opened.digest, ..run.open(&opener, &mut stages::at_once)? };
             run.judge_own(&opened)?
         }
     };
-    let loaded = run.attach(&proxy, opened, grant)?;
+    let loaded = run.attach(&opener, opened, grant)?;
     local::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
     let slurmd = slurm::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
     run.files = stages::files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let start = run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string();
     page.line("start", "workdir", start.as_str(), &start);
-    let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    let container = run.build(&opener, &loaded, &Here { directory, pmix: None }, None)?;
     let owners = container.plan.owners;
     page.line("owners", "owners", owners.word(), owners.sentence());
     page.lines("gpu", gpus(&run));
@@ -97,7 +97,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         let offer = slurm::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
         let environment = found.applied_to(&run.environment)?;
         let (namespace, identity) = (&container.namespace, &run.identity);
-        let report = mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?;
+        let report = mpi::explain(&offer, &environment, namespace, identity, opener.deadline())?;
         if page.kept.is_none() {
             print!("\n{report}");
         } else {
