@@ -21,7 +21,7 @@ use crate::document;
 use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::job_facts;
 use coracle_launcher::container::local::{LocalRequest, resolve_identity};
-use coracle_launcher::container::stages;
+use coracle_launcher::container::pipeline;
 use coracle_launcher::slurm;
 
 /// Exit status for a fault of the file, or of the image, which is said where errors go.
@@ -99,8 +99,8 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
         };
         let files = match mpi::needs(profile, &node) {
             Ok(files) => files,
-            Err(misfit) => {
-                fault(misfit.to_string());
+            Err(driver_note) => {
+                fault(driver_note.to_string());
                 continue;
             }
         };
@@ -193,8 +193,8 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let mut run = request.prepare_with(config.clone())?.0;
     run.job = job;
     let verdict = run
-        .open(&opener, &mut stages::at_once)
-        .and_then(|mut opened| run.judge(&opener, &mut opened, &mut stages::at_once));
+        .open(&opener, &mut pipeline::admit_at_once)
+        .and_then(|mut opened| run.judge(&opener, &mut opened, &mut pipeline::admit_at_once));
     match verdict {
         Ok(grant) => {
             let rules: Vec<String> =
@@ -248,7 +248,7 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
                 LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
             let mut run = request.prepare_with(config.clone())?.0;
             run.job = job;
-            let admit = &mut stages::at_once;
+            let admit = &mut pipeline::admit_at_once;
             let opened = run.open(&opener, admit);
             let verdict = opened.and_then(|mut opened| run.judge(&opener, &mut opened, admit));
             status = if verdict.is_ok() { status } else { BAD };

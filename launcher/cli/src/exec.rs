@@ -23,7 +23,7 @@ use crate::images;
 use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::environment;
 use coracle_launcher::container::local::{self, LocalRequest};
-use coracle_launcher::container::stages;
+use coracle_launcher::container::pipeline;
 
 /// The command was found but cannot be executed, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
@@ -100,7 +100,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let (mut run, directory) = request.prepare()?;
     local::enter_user_namespace(&run)?;
     let opener = Opener::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let loaded = run.load(&opener, &mut stages::at_once)?;
+    let loaded = run.load(&opener, &mut pipeline::admit_at_once)?;
     local::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
@@ -113,7 +113,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
     let mut environment = environment::apply_changes(&found.applied_to(&run.environment)?, run.gpu_changes());
     run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
-    found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
+    found.notes.iter().chain(&run.driver_note).for_each(|note| eprintln!("coracle: {note}"));
     opener.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;

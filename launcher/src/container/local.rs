@@ -17,7 +17,7 @@ use nix::unistd::AccessFlags;
 use crate::container::clock::Clock;
 use crate::container::environment;
 use crate::container::grants::{DeviceAccess, GrantSource, Grants, Provision};
-use crate::container::stages::{Authority, Run};
+use crate::container::pipeline::{Authority, Run};
 use crate::container::userns;
 use crate::place;
 use crate::slurm;
@@ -191,7 +191,7 @@ impl LocalRequest<'_> {
             mpi: None,
             grants,
             provision,
-            misfit: None,
+            driver_note: None,
             notes,
             server: None,
             confinement: None,

@@ -3,15 +3,15 @@
 
 pub mod bounds;
 pub mod clock;
-pub mod confine;
+pub mod device_rules;
 pub mod environment;
 pub mod grants;
 pub mod host_mpi;
 pub mod image_mpi;
 pub mod job_facts;
 pub mod local;
-pub mod shelf;
+pub mod pipeline;
 pub mod sources;
-pub mod stages;
+pub mod stored;
 pub mod targets;
 pub mod userns;

@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::children::opener::Opener;
-use crate::container::stages::Authority;
+use crate::container::pipeline::Authority;
 
 /// Shape of something, and its open descriptor; nothing of what is made.
 pub type Opened = (Shape, Option<OwnedFd>);

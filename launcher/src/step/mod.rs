@@ -31,7 +31,7 @@ use crate::children::opener::Opener;
 use crate::container::environment::{self, TaskEnvironment};
 use crate::container::host_mpi::Replacement;
 use crate::container::image_mpi;
-use crate::container::stages::{Container, Loaded, Run};
+use crate::container::pipeline::{Container, Loaded, Run};
 use crate::records::{Comment, Entry, Trail};
 use mode::{EffectiveRequest, StepMode};
 
@@ -307,7 +307,7 @@ impl Server {
                 (run.build(&opener, &loaded, here, script)?, variables)
             }
         };
-        run.complete(&opener, &container)?;
+        run.attach_late_mounts(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
@@ -331,7 +331,7 @@ impl Server {
             Some(before) => before,
             None => self.ask_mpi(run, &namespace, &variables, here, self.step())?,
         };
-        mpi.notes.extend(run.notes.iter().chain(&run.misfit).filter(|_| self.start.node == 0).cloned());
+        mpi.notes.extend(run.notes.iter().chain(&run.driver_note).filter(|_| self.start.node == 0).cloned());
         let changes = variables.followed_by(&[mpi.changes.clone(), run.gpu_changes()].concat())?;
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
@@ -492,7 +492,7 @@ impl Server {
         // Of files that this namespace may have otherwise.
         run.mpi = None;
         let container = run.build(&opener, &loaded, here, self.start.script_folder.as_deref())?;
-        run.complete(&opener, &container)?;
+        run.attach_late_mounts(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
             None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,

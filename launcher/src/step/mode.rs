@@ -21,7 +21,7 @@ use crate::container::environment;
 use crate::container::grants::{GrantSource, Grants, Provision};
 use crate::container::image_mpi;
 use crate::container::job_facts::{self, EffectivePolicy};
-use crate::container::stages::{self, Authority, Run};
+use crate::container::pipeline::{self, Authority, Run};
 use crate::place;
 use crate::slurm::{self, Slurmd};
 use crate::step::epilog;
@@ -146,7 +146,7 @@ impl Server {
             settings,
             client,
             helper: place::helper(),
-            files: stages::files(slurmd.as_ref(), &self.environment),
+            files: pipeline::node_files(slurmd.as_ref(), &self.environment),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),
@@ -159,7 +159,7 @@ impl Server {
             mpi: None,
             grants,
             provision,
-            misfit: None,
+            driver_note: None,
             notes,
             server,
             confinement: None,

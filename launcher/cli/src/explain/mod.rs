@@ -26,7 +26,7 @@ use coracle_launcher::container::environment;
 use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
 use coracle_launcher::container::local::{self, LocalRequest};
-use coracle_launcher::container::stages::{self, Authority, Run};
+use coracle_launcher::container::pipeline::{self, Authority, Run};
 use coracle_launcher::slurm;
 
 /// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
@@ -48,7 +48,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
     let mut opener = Opener::start(&run.identity, deadline)?;
-    let mut opened = run.open(&opener, &mut stages::at_once)?;
+    let mut opened = run.open(&opener, &mut pipeline::admit_at_once)?;
     let path = run.path().display().to_string();
     page.line("image", "image", path.as_str(), &path);
     let holds = opened.image.to_string();
@@ -61,7 +61,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         page.line("digest", "digest", digest.to_string(), &digest.to_string());
     }
-    let verdict = run.judge(&opener, &mut opened, &mut stages::at_once)?;
+    let verdict = run.judge(&opener, &mut opened, &mut pipeline::admit_at_once)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -76,14 +76,14 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
             opener = Opener::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&opener, &mut stages::at_once)? };
+            opened = Opened { digest: opened.digest, ..run.open(&opener, &mut pipeline::admit_at_once)? };
             run.judge_own(&opened)?
         }
     };
     let loaded = run.attach(&opener, opened, grant)?;
     local::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
     let slurmd = slurm::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
-    run.files = stages::files(slurmd.as_ref(), &run.environment);
+    run.files = pipeline::node_files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let start = run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string();
     page.line("start", "workdir", start.as_str(), &start);
@@ -180,7 +180,7 @@ fn gpus(run: &Run) -> Vec<String> {
     }
     if let Some(driver) = driver {
         say(&format!("driver {}", doctor::summary(driver)));
-        driver.notes.iter().chain(&run.misfit).for_each(|note| say(&format!("note: {note}")));
+        driver.notes.iter().chain(&run.driver_note).for_each(|note| say(&format!("note: {note}")));
     } else if run.settings.gpu == Some(false) {
         say("none: that was asked for, or is the site's default");
     } else if run.grants.units.iter().any(Unit::is_gpu) {

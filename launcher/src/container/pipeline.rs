@@ -1,4 +1,4 @@
-//! A whole run on one page: request → config → image → verdict → view → plan → apply.
+//! Pipeline of a run: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -29,13 +29,13 @@ use crate::children::opener::{Account, Opened, Opener};
 use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
 use crate::container::clock::Clock;
-use crate::container::confine::Confinement;
+use crate::container::device_rules::Confinement;
 use crate::container::environment::{self, TaskEnvironment};
 use crate::container::grants::{DeviceAccess, Grants, Provision};
 use crate::container::host_mpi::{self, Replacement};
 use crate::container::job_facts::{self, EffectivePolicy};
-use crate::container::shelf;
 use crate::container::sources;
+use crate::container::stored;
 use crate::container::targets::{self, Last};
 use crate::slurm::Slurmd;
 
@@ -79,8 +79,8 @@ pub struct Run {
     pub provision: Provision,
     /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
     pub server: Option<PathBuf>,
-    /// Lack of the image for the driver of its GPUs.
-    pub misfit: Option<String>,
+    /// Note for the user about an image whose C library is too old for the driver of its GPUs.
+    pub driver_note: Option<String>,
     /// Values of the request that the site has changed.
     pub notes: Vec<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
@@ -115,7 +115,7 @@ pub struct Loaded {
 pub type Admission<'a> = &'a mut dyn FnMut() -> Result<(), Refusal>;
 
 /// The [`Admission`] of a container that is made for no step: the work is its user's own.
-pub fn at_once() -> Result<(), Refusal> {
+pub fn admit_at_once() -> Result<(), Refusal> {
     Ok(())
 }
 
@@ -167,15 +167,15 @@ impl Run {
     pub fn open(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
         self.resolve_policy(opener)?;
-        let mut opened = self.find(opener, &name)?;
+        let mut opened = self.open_file_or_stored(opener, &name)?;
         if self.authority == Authority::Root {
             fuse_owner::refuse_image(&name, opened.file.as_fd())?;
         }
         self.clock.lap("open");
-        opened.record = shelf::record(opener, &self.config.store, &opened, &name)?;
+        opened.record = stored::read_record(opener, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
         if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
-            self.size(opened.length, &name)?;
+            self.check_size(opened.length, &name)?;
             admit()?;
             opened.digest = Some(opener.digest(&name)?);
         }
@@ -192,7 +192,7 @@ impl Run {
     }
 
     /// Refuses an image that is too large for the site, before all of it is read.
-    fn size(&self, length: u64, name: &str) -> Result<(), Refusal> {
+    fn check_size(&self, length: u64, name: &str) -> Result<(), Refusal> {
         let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
     }
@@ -203,7 +203,7 @@ impl Run {
     }
 
     /// Opens the file that is meant or, where there is none, the stored image.
-    fn find(&mut self, opener: &Opener, name: &str) -> Result<Opened, Refusal> {
+    fn open_file_or_stored(&mut self, opener: &Opener, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
         let missing = match self.image.file().map(|path| opener.open_image(path, name)) {
             Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
@@ -213,13 +213,13 @@ impl Run {
             Some(answer) => return answer,
             None => None,
         };
-        let stored = match (self.image.stored(), self.shelf(opener)?) {
+        let stored = match (self.image.stored(), self.store_directory(opener)?) {
             (Some(stored), Some(shelf)) => shelf.join(stored.as_str()),
-            _ => return Err(missing.unwrap_or_else(|| shelf::nobody(&self.identity, name))),
+            _ => return Err(missing.unwrap_or_else(|| stored::refuse_unknown_user(&self.identity, name))),
         };
         match opener.open_image(&stored, name) {
             Err(refusal) if refusal.kind == Kind::ImageMissing => {
-                Err(shelf::missing(name, missing.and(self.image.file()), &stored))
+                Err(stored::refuse_missing(name, missing.and(self.image.file()), &stored))
             }
             Err(refusal) => Err(refusal),
             Ok(opened) => {
@@ -229,8 +229,8 @@ impl Run {
         }
     }
 
-    /// The user's folder in the store, if the node knows the user.
-    fn shelf(&mut self, opener: &Opener) -> Result<Option<PathBuf>, Refusal> {
+    /// Path of the user's directory in the store, if the node knows the user.
+    fn store_directory(&mut self, opener: &Opener) -> Result<Option<PathBuf>, Refusal> {
         let user = self.resolve_policy(opener)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
@@ -342,12 +342,12 @@ impl Run {
     }
 
     /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
-    pub fn provide(&mut self, rules: Option<&DeviceAccess<'_>>) -> Result<(), Refusal> {
+    pub fn provide_devices(&mut self, rules: Option<&DeviceAccess<'_>>) -> Result<(), Refusal> {
         let before = std::mem::take(&mut self.provision);
         let glibc = before.glibc().map(str::to_owned);
         self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules, before)?;
         if self.provision.glibc() != glibc.as_deref() {
-            self.misfit = None;
+            self.driver_note = None;
         }
         Ok(())
     }
@@ -370,8 +370,8 @@ impl Run {
         told.chain(self.gpu_changes()).collect()
     }
 
-    /// Attaches what is there only now: `container` was built before.
-    pub fn complete(&mut self, opener: &Opener, container: &Container) -> Result<(), Refusal> {
+    /// Attaches the mounts whose sources exist only after `container` was built.
+    pub fn attach_late_mounts(&mut self, opener: &Opener, container: &Container) -> Result<(), Refusal> {
         let Container { namespace, plan, attached } = container;
         let open = |path: &Path| sources::open_late(opener, path);
         let completed = apply::complete(namespace, plan, attached, &self.identity, opener, open);
@@ -414,10 +414,10 @@ impl Run {
             self.mpi = Some(host_mpi::choose(opener, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
-        if let (Some(wanted), None) = (self.provision.glibc(), &self.misfit) {
+        if let (Some(wanted), None) = (self.provision.glibc(), &self.driver_note) {
             // One without any has no programs for it.
             let own = opener.glibc(image.as_fd(), &name)?;
-            self.misfit = own.filter(|own| too_old(wanted, own)).map(|own| {
+            self.driver_note = own.filter(|own| too_old(wanted, own)).map(|own| {
                 format!(
                     "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
                 )
@@ -487,7 +487,7 @@ impl Run {
             let images_own = request.presence == Presence::UnlessInImage
                 && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Folder));
             if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
-                && !self.within(bounds, &request, source)?
+                && !self.is_allowed(bounds, &request, source)?
             {
                 continue;
             }
@@ -536,7 +536,7 @@ impl Run {
     ///
     /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
     /// directories that variables name, are the user's choice, but nothing that they have asked for.
-    fn within(&self, bounds: &Bounds<'_>, request: &MountRequest, source: &OwnedFd) -> Result<bool, Refusal> {
+    fn is_allowed(&self, bounds: &Bounds<'_>, request: &MountRequest, source: &OwnedFd) -> Result<bool, Refusal> {
         let Source::Node(path) = &request.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());
         match request.origin {
@@ -620,7 +620,7 @@ fn last_of(request: &MountRequest) -> Last {
 }
 
 /// Single files of the node that Slurm or a job's environment refers to.
-pub fn files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
+pub fn node_files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
     let cookie = cookie(environment);
     let scripts = slurmd.iter().flat_map(|slurmd| &slurmd.task_scripts).cloned();
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
