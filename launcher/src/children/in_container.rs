@@ -44,7 +44,7 @@ pub fn ask(
 ) -> Result<Packet, Refusal> {
     let system = |error: sys::Error| Refusal::system(what, &error);
     let (ours, theirs) = Channel::pair().map_err(system)?;
-    let child = sys::fork_contained(move |_| {
+    let child = sys::fork_in_pid_namespace(move |_| {
         let daemon = step.and_then(|step| step.daemon);
         let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
         let early = step.is_some() && daemon.is_none();
