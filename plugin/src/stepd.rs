@@ -417,7 +417,7 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
             go_to(workdir)?;
             text(workdir.as_os_str()).iter().for_each(|workdir| spank.setenv(c"PWD", workdir));
         }
-        None => stand_in(state.directory.as_deref())?,
+        None => enter_directory(state.directory.as_deref())?,
     }
     if place.entrypoint {
         let command = spank.replace_command(ENTRYPOINT.into()).and_then(|command| text(&command));
@@ -432,9 +432,9 @@ fn skipped(hook: &str) -> Refusal {
         .hint("does another plugin before it in plugstack.conf fail there?")
 }
 
-/// Makes sure that the task is where the step is. Slurm goes to / when it cannot go where the job wants to, and says
+/// Enters the working directory of the step, unless the task is there. Slurm goes to / when it cannot go where the job wants to, and says
 /// so, but starts it there.
-fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
+fn enter_directory(directory: Option<&Path>) -> Result<(), Refusal> {
     let Some(directory) = directory else {
         return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
     };

@@ -78,7 +78,7 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
 /// Looks for faults of the settings on this host, and says if containers start with them. Starts read the file that the
 /// plugin's line names; any other is a draft.
 fn faults(path: &Path, config: &Config) -> (Vec<Fault>, bool) {
-    let slurm = slurm::site(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
+    let slurm = slurm::site(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
     let named = slurm.argument("config").map_or(Path::new(config::PATH), Path::new);
     let faults = doctor::faults(path, config, &slurm, path == named);
     let bad = faults.iter().any(|fault| fault.level == Level::Error);

@@ -361,7 +361,7 @@ fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identit
 }
 
 /// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in its user's own namespace.
-pub fn owners_in_a_step(here: Owners, reader: Reader) -> Owners {
+pub fn step_owners(here: Owners, reader: Reader) -> Owners {
     match (here, reader) {
         (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel::version() >= kernel::SQUASHFS_MAPPED => {
             Owners::RootIsUser

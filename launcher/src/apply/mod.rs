@@ -29,7 +29,7 @@ use nix::sys::stat::{Mode, SFlag};
 
 use crate::children::opener::{Account, Opener};
 
-pub use disk::{Disk, Mounted, Rights, owners_in_a_step};
+pub use disk::{Disk, Mounted, Rights, step_owners};
 pub use root::SOURCE;
 
 /// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are

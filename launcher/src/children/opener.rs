@@ -263,7 +263,7 @@ impl Opener {
     /// none for this machine.
     pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
         let reply = self.ask(&[ask::GLIBC], &[root], what)?;
-        glibc::heard(done(&reply.data, what)?).map_err(garbled)
+        glibc::parse_answer(done(&reply.data, what)?).map_err(garbled)
     }
 
     /// Puts the image that was opened last behind `device`.

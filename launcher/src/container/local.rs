@@ -165,7 +165,7 @@ impl LocalRequest<'_> {
         let notes = request.settings.limit(config.writable_limit.0);
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
-        let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
+        let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
         let grants = Grants::find(slurmd.as_ref(), &environment, &GrantSource::Unprivileged);
         // Parts of GPUs have nodes that are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();

@@ -431,7 +431,7 @@ impl Run {
         }
         let around = self.surroundings(here, loaded, script_folder);
         let owners = match (self.explains, self.authority) {
-            (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
+            (Some(reader), Authority::Own) => apply::step_owners(owners, reader),
             _ => owners,
         };
         let (plan, sources) = self.plan(opener, loaded, (image.as_fd(), owners), &around)?;

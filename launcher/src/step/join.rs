@@ -34,7 +34,7 @@ pub struct Found {
 }
 
 /// The image while it is not known which one it is.
-pub fn stands_for(step: StepRef) -> ImageRef {
+pub fn placeholder_image(step: StepRef) -> ImageRef {
     let typed = OsString::from(step.to_string());
     ImageRef { path: PathBuf::from(&typed), typed }
 }

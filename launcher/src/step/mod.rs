@@ -49,7 +49,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         [flag, path] if flag == "--config" => PathBuf::from(path),
         _ => PathBuf::from(crate::config::PATH),
     };
-    match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
+    match sanitize().and_then(|channel| receive_start(&channel).map(|start| (channel, start))) {
         Ok((channel, Some(Ok((start, environment))))) => {
             // By then nothing of the container is held any more, nor the line to slurmstepd.
             let comment = Server { channel, start, environment, path: config }.serve();
@@ -86,9 +86,9 @@ fn sanitize() -> sys::Result<Channel> {
 }
 
 /// Step, and the job's environment; an error if the plugin is of another version.
-type FirstWord = Result<(Start, Vec<Pair>), Malformed>;
+type StartMessage = Result<(Start, Vec<Pair>), Malformed>;
 
-fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
+fn receive_start(channel: &Channel) -> sys::Result<Option<StartMessage>> {
     let Received::Packet(Packet { data, fds, .. }) = channel.receive(Instant::now() + FIRST_WORD)? else {
         return Ok(None);
     };
@@ -248,7 +248,7 @@ impl Server {
             if run.config.any_rule(|rule| rule.user_options.is_some()) {
                 policy::options(&self.resolve_policy(&run.config)?.rules, &run.used)?;
             }
-            self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
+            self.receive_location(Instant::now() + run.config.start_timeout.0)?;
             self.confine(run)?;
             let variables = run.evaluate_environment(None, &found.namespace, Some(self.step()))?;
             let (namespace, joins) = (found.namespace, Some(found.step));
@@ -264,7 +264,7 @@ impl Server {
         let daemon = self.start.daemon;
         let loaded = run.load(&opener, &mut || {
             if slot.is_none() {
-                *slot = Some(self.where_it_is(deadline)?);
+                *slot = Some(self.receive_location(deadline)?);
                 opener.enter_job(daemon)?;
             }
             Ok(())
@@ -290,7 +290,7 @@ impl Server {
         });
         let here = match slot {
             Some(here) => here,
-            None => slot.insert(self.where_it_is(opener.deadline())?),
+            None => slot.insert(self.receive_location(opener.deadline())?),
         };
         run.clock.lap("wait");
         self.confine(run)?;
@@ -369,7 +369,7 @@ impl Server {
         Step { line: &self.channel, daemon: Some(self.start.daemon) }
     }
 
-    fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
+    fn receive_location(&self, deadline: Instant) -> Result<Here, Refusal> {
         match self.channel.receive(deadline) {
             Ok(Received::Packet(packet)) => Ok(Here::from_bytes(&packet.data)?),
             Ok(Received::Closed) => Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up")),
@@ -486,7 +486,7 @@ impl Server {
         let opener = Opener::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
-            Some((Some(loaded), variables)) if still_the_same(&opener, run, &loaded)? => (loaded, Some(variables)),
+            Some((Some(loaded), variables)) if is_image_unchanged(&opener, run, &loaded)? => (loaded, Some(variables)),
             _ => (run.load(&opener, &mut || opener.enter_job(self.start.daemon))?, None),
         };
         // Of files that this namespace may have otherwise.
@@ -535,7 +535,7 @@ fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
 }
 
 /// True when the image's path leads to the very file that was loaded, unchanged.
-fn still_the_same(opener: &Opener, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
+fn is_image_unchanged(opener: &Opener, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
     // A directory can only be copied in the namespace that its mount is in.
     if loaded.opened.image.is_directory() {
         return Ok(false);

@@ -116,7 +116,7 @@ impl Server {
         }
         let (image, step) = match request.what {
             What::Image(image) => (image, None),
-            What::Step(step) => (join::stands_for(step), Some(step.id)),
+            What::Step(step) => (join::placeholder_image(step), Some(step.id)),
         };
         let told = self.start.slurm_conf.as_deref();
         let slurm = slurm::beside(&config.slurm_client, self.start.daemon);

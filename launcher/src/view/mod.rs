@@ -336,7 +336,7 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
     if let Some(folder) = around.script_folder {
         add(folder, ReadOnly, Required, Origin::Slurm);
     }
-    let images_own = is_images(around.directory);
+    let images_own = is_image_directory(around.directory);
     let presence = match settings.workdir {
         Some(_) => IfThere,
         None if images_own => UnlessInImage,
@@ -349,7 +349,7 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
     // Last, since what is to be seen below one of them has been opened by then. None of them is worth a directory of the
     // image's, nor a home that is not wanted.
     let unwanted = |path: &Path| settings.home == Some(false) && home.is_some_and(|home| path.starts_with(home));
-    for directory in around.named.iter().filter(|path| !is_images(path) && !unwanted(path)) {
+    for directory in around.named.iter().filter(|path| !is_image_directory(path) && !unwanted(path)) {
         add(directory, ReadWrite, Presence::IfMissing, Origin::Variable);
     }
     let helper = around.client.is_some() || settings.entrypoint == Some(true);
@@ -357,18 +357,18 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
         requests.extend(private(around, helper));
     }
     if let Some((profile, fit)) = around.mpi {
-        requests.extend(in_place_of_the_images(profile, fit));
+        requests.extend(mpi_requests(profile, fit));
     }
     requests
 }
 
 /// True if the image's own is meant by this directory.
-fn is_images(path: &Path) -> bool {
+fn is_image_directory(path: &Path) -> bool {
     OWN.iter().any(|top| path.starts_with(top)) || TOPS.iter().any(|top| path == Path::new(top))
 }
 
 /// The host's MPI libraries over those of the image, and the folders that they open by path.
-fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = MountRequest> + 'a {
+fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = MountRequest> + 'a {
     let request = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
         MountRequest { source, target, access: Access::ReadOnly, presence, origin: Origin::Mpi }

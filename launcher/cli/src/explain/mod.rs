@@ -42,7 +42,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         page.end()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let told = slurm::told();
+    let told = slurm::conf_from_environment();
     if given.script || given.ntasks == 1 {
         run.client = slurm::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }

@@ -151,7 +151,7 @@ impl Program {
             // libfuse takes this for a mount that has been made (mount.fuse3(8)).
             text(format!("/dev/fd/{}", device.as_fd().as_raw_fd()))?,
         ];
-        executable.become_it(&arguments)
+        executable.exec(&arguments)
     }
 }
 
