@@ -14,8 +14,8 @@ use coracle_launcher::config::Config;
 use coracle_launcher::devices::{Devices, Node, Type};
 use coracle_launcher::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
 use coracle_launcher::mpi::{Fit, Over, Shown};
-use coracle_launcher::plan::{Obstacle, Owners, Plan, Shape, Sight, Sighting, Upper};
-use coracle_launcher::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, wants};
+use coracle_launcher::plan::{Obstacle, Owners, Plan, ResolvedMount, Shape, Target, Upper};
+use coracle_launcher::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, mount_requests};
 
 const LINE: &str = "----\n";
 
@@ -64,7 +64,7 @@ impl Case {
         case
     }
 
-    fn sight(&self, target: &Path) -> Result<Sight, Obstacle> {
+    fn target(&self, target: &Path) -> Result<Target, Obstacle> {
         for above in target.ancestors() {
             match self.image.get(above).map(String::as_str) {
                 Some("-> out") => return Err(Obstacle::Escape(above.into())),
@@ -75,16 +75,16 @@ impl Case {
                     } else {
                         Path::new(&link[3..]).join(rest)
                     };
-                    let mut sight = self.sight(&to)?;
-                    sight.link = Some(above.into());
-                    return Ok(sight);
+                    let mut target = self.target(&to)?;
+                    target.link = Some(above.into());
+                    return Ok(target);
                 }
                 Some("file") if above != target => return Err(Obstacle::NotAFolder(above.into())),
                 _ => {}
             }
         }
         let found = self.image.get(target).map(|shape| if shape == "file" { Shape::File } else { Shape::Folder });
-        Ok(Sight { place: target.into(), found, link: None })
+        Ok(Target { place: target.into(), found, link: None })
     }
 
     fn shown(&self, name: &str) -> Shown {
@@ -131,17 +131,17 @@ impl Case {
             devices: Some(&self.devices),
             driver: None,
         };
-        let mut sightings = Vec::new();
-        for want in wants(&request.settings, &config, &around) {
+        let mut mounts = Vec::new();
+        for mount in mount_requests(&request.settings, &config, &around) {
             let file = |path: &PathBuf| {
                 path.starts_with("/etc/hosts")
                     || path.starts_with("/etc/resolv.conf")
                     || path == around.helper
                     || self.files.contains(path)
             };
-            let shape = match &want.source {
+            let shape = match &mount.source {
                 Source::Node(path) if self.lacking.contains(path) => {
-                    assert_eq!(want.presence, Presence::IfThere, "{path:?} would be refused before there is a plan");
+                    assert_eq!(mount.presence, Presence::IfThere, "{path:?} would be refused before there is a plan");
                     continue;
                 }
                 Source::Node(path) if file(path) => Shape::File,
@@ -150,17 +150,17 @@ impl Case {
                 Source::TimeZone | Source::Passwd | Source::Group => Shape::File,
                 _ => Shape::Folder,
             };
-            let sight = match want.origin {
-                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
-                _ if want.source == Source::TimeZone && self.image.contains_key(&want.target) => {
+            let target = match mount.origin {
+                Origin::Device => Ok(Target { place: mount.target.clone(), found: None, link: None }),
+                _ if mount.source == Source::TimeZone && self.image.contains_key(&mount.target) => {
                     // Not a link's target.
-                    let folder = self.image[&want.target] == "folder";
+                    let folder = self.image[&mount.target] == "folder";
                     let found = Some(if folder { Shape::Folder } else { Shape::File });
-                    Ok(Sight { place: want.target.clone(), found, link: None })
+                    Ok(Target { place: mount.target.clone(), found, link: None })
                 }
-                _ => self.sight(&want.target),
+                _ => self.target(&mount.target),
             };
-            sightings.push(Sighting { want, shape, sight });
+            mounts.push(ResolvedMount { request: mount, shape, target });
         }
         let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };
         let image = Image { container: Container::Sif, layers: vec![root] };
@@ -170,7 +170,7 @@ impl Case {
             Some("all-as-user") => Owners::AllAreUsers,
             Some(word) => panic!("owners: {word}"),
         };
-        let plan = Plan::build(image, Upper::of(&request.settings, &config), &sightings)?;
+        let plan = Plan::build(image, Upper::of(&request.settings, &config), &mounts)?;
         Ok(Plan { owners, ..plan })
     }
 }

@@ -45,10 +45,10 @@ def text(x, y, words, size=13, colour=INK, extra=""):
 def draw():
     height = 40 + len(STEPS) * (ROW + GAP) - GAP
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" role="img" aria-label="From srun to the task">',
-        '<defs><marker id="arrow" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto">'
-        f'<path d="M0,0 L8,4 L0,8 z" fill="{LINE}"/></marker></defs>',
+        (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+         'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" role="img" aria-label="From srun to the task">'),
+        ('<defs><marker id="arrow" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto">'
+         f'<path d="M0,0 L8,4 L0,8 z" fill="{LINE}"/></marker></defs>'),
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
     host_before, top = None, 30

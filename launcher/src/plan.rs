@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::image::Image;
-use crate::view::{Origin, Presence, Source, TIME_ZONE, Want};
+use crate::view::{MountRequest, Origin, Presence, Source, TIME_ZONE};
 use coracle::report::{Kind, Refusal, clean};
 use coracle::request::{Access, PRIVATE, Settings, Writable};
 use coracle::sys::Attributes;
@@ -33,14 +33,14 @@ impl fmt::Display for Shape {
     }
 }
 
-/// State of the image at the place where something should appear.
+/// Mount point of a [`MountRequest`] in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
-    /// The place itself, with the image's symbolic links followed.
+pub struct Target {
+    /// Path in the image, with its symbolic links followed.
     pub place: PathBuf,
-    /// Shape of what is there; nothing, if the image ends before.
+    /// Shape of what the image has there, if anything.
     pub found: Option<Shape>,
-    /// The first symbolic link on the way, if there was one.
+    /// First symbolic link on the way, if there is one.
     pub link: Option<PathBuf>,
 }
 
@@ -57,15 +57,15 @@ pub enum Obstacle {
     NameTooLong,
 }
 
-/// A want, with what it is on the node and where it would go in the image.
+/// [`MountRequest`] with the shape of its source and its target in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// Mount that should be visible.
-    pub want: Want,
+pub struct ResolvedMount {
+    /// Request.
+    pub request: MountRequest,
     /// Shape of the source.
     pub shape: Shape,
-    /// Place at which it would go.
-    pub sight: Result<Sight, Obstacle>,
+    /// Target in the image, or the reason why there is none.
+    pub target: Result<Target, Obstacle>,
 }
 
 /// Every step, in order.
@@ -77,8 +77,8 @@ pub struct Plan {
     pub owners: Owners,
     /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
     pub layer: BTreeMap<PathBuf, Shape>,
-    /// Files that the root has as copies, each with the index of its sighting: what is mounted could not be replaced by
-    /// those who write into the image.
+    /// Files that the root has as copies, each with the index of its [`ResolvedMount`]: what is mounted could not be
+    /// replaced by those who write into the image.
     pub copies: BTreeMap<PathBuf, usize>,
     /// Target of writes into the image; without it the root is read-only.
     pub upper: Option<Upper>,
@@ -142,11 +142,11 @@ impl Upper {
 /// One mount into the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// The index of its sighting.
+    /// Index of its [`ResolvedMount`].
     pub index: usize,
     /// Origin of the mount.
     pub source: Source,
-    /// Who wants it.
+    /// Reason for the mount.
     pub origin: Origin,
     /// Place of the mount.
     pub place: PathBuf,
@@ -219,65 +219,65 @@ impl From<Error> for Refusal {
 
 impl Plan {
     /// Puts everything in order, or says what contradicts what.
-    pub fn build(image: Image, upper: Option<Upper>, sightings: &[Sighting]) -> Result<Self, Error> {
-        let mut chosen: BTreeMap<PathBuf, (usize, &Sighting, Sight)> = BTreeMap::new();
-        for (index, sighting) in sightings.iter().enumerate() {
-            let Some(sight) = usable(sighting)? else { continue };
-            match chosen.get(&sight.place).map(|(_, other, _)| other.want.origin) {
-                Some(Origin::User) if sighting.want.origin == Origin::User => {
-                    return Err(Error::SamePlace(sight.place));
+    pub fn build(image: Image, upper: Option<Upper>, candidates: &[ResolvedMount]) -> Result<Self, Error> {
+        let mut chosen: BTreeMap<PathBuf, (usize, &ResolvedMount, Target)> = BTreeMap::new();
+        for (index, candidate) in candidates.iter().enumerate() {
+            let Some(target) = usable(candidate)? else { continue };
+            match chosen.get(&target.place).map(|(_, other, _)| other.request.origin) {
+                Some(Origin::User) if candidate.request.origin == Origin::User => {
+                    return Err(Error::SamePlace(target.place));
                 }
-                Some(other) if other > sighting.want.origin => {}
+                Some(other) if other > candidate.request.origin => {}
                 _ => {
-                    chosen.insert(sight.place.clone(), (index, sighting, sight));
+                    chosen.insert(target.place.clone(), (index, candidate, target));
                 }
             }
         }
         let mut layer = BTreeMap::new();
         let mut copies = BTreeMap::new();
         let mut mounts = Vec::new();
-        for (place, (index, sighting, sight)) in &chosen {
+        for (place, (index, candidate, target)) in &chosen {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
             let nested = above.is_some();
-            let in_ours = above.is_some_and(|(_, above, _)| matches!(above.want.source, Source::Made(_)));
+            let in_ours = above.is_some_and(|(_, above, _)| matches!(above.request.source, Source::Made(_)));
             // Through the folder above it, it is there already. A bind of the site's is one for what its mode says.
-            if matches!(sighting.want.origin, Origin::Slurm | Origin::Mpi | Origin::Driver)
-                && sighting.want.presence.optional()
-                && above.is_some_and(|(_, above, sight)| shows(above, &sight.place, sighting, place))
+            if matches!(candidate.request.origin, Origin::Slurm | Origin::Mpi | Origin::Driver)
+                && candidate.request.presence.optional()
+                && above.is_some_and(|(_, above, target)| shows(above, &target.place, candidate, place))
             {
                 continue;
             }
             // Whoever has put something above a library of the image's has put his own in its place.
-            let replaces = matches!(sighting.want.origin, Origin::Mpi | Origin::Driver);
-            if nested && !in_ours && replaces && sighting.want.presence.optional() {
+            let replaces = matches!(candidate.request.origin, Origin::Mpi | Origin::Driver);
+            if nested && !in_ours && replaces && candidate.request.presence.optional() {
                 continue;
             }
             // A tree of the node's has a time zone, or none, and its files are not covered.
-            let time_zone = sighting.want.source == Source::TimeZone;
+            let time_zone = candidate.request.source == Source::TimeZone;
             if nested && time_zone {
                 continue;
             }
-            match &sight.link {
+            match &target.link {
                 // Our own folder, which has no links, and nobody else's.
                 Some(_) if in_ours => {}
                 // An image cannot choose where in the user's folders something is mounted.
-                Some(_) if nested && sighting.want.presence.optional() => continue,
+                Some(_) if nested && candidate.request.presence.optional() => continue,
                 Some(link) if nested => {
-                    let (target, link) = (sighting.want.target.clone(), link.clone());
+                    let (target, link) = (candidate.request.target.clone(), link.clone());
                     return Err(Error::LeadsOut { target, link, place: place.clone() });
                 }
                 _ => {}
             }
-            match sight.found {
+            match target.found {
                 _ if nested => {}
                 None if time_zone && upper.is_some() => {}
                 None => {
-                    layer.insert(place.clone(), sighting.shape);
+                    layer.insert(place.clone(), candidate.shape);
                 }
                 // What an image has in the way of something that may be missing stays.
-                Some(found) if found != sighting.shape && sighting.want.presence.optional() => continue,
-                Some(found) if found != sighting.shape => {
-                    return Err(Error::Shape { place: place.clone(), wanted: sighting.shape, found });
+                Some(found) if found != candidate.shape && candidate.request.presence.optional() => continue,
+                Some(found) if found != candidate.shape => {
+                    return Err(Error::Shape { place: place.clone(), wanted: candidate.shape, found });
                 }
                 Some(_) => {}
             }
@@ -287,10 +287,10 @@ impl Plan {
             }
             mounts.push(Mount {
                 index: *index,
-                source: sighting.want.source.clone(),
-                origin: sighting.want.origin,
+                source: candidate.request.source.clone(),
+                origin: candidate.request.origin,
                 place: place.clone(),
-                attributes: sighting.want.attributes(),
+                attributes: candidate.request.attributes(),
                 nested,
             });
         }
@@ -301,49 +301,50 @@ impl Plan {
 
 /// True if `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
 /// commands need is named by where it really is, and appears where the node has it.
-fn shows(above: &Sighting, folder: &Path, below: &Sighting, place: &Path) -> bool {
-    match (&above.want.source, &below.want.source) {
+fn shows(above: &ResolvedMount, folder: &Path, below: &ResolvedMount, place: &Path) -> bool {
+    match (&above.request.source, &below.request.source) {
         (Source::Node(top), Source::Node(path)) => {
-            let same = |there: &Path| there == path || below.want.origin == Origin::Slurm && there == below.want.target;
+            let same =
+                |there: &Path| there == path || below.request.origin == Origin::Slurm && there == below.request.target;
             place.strip_prefix(folder).is_ok_and(|rest| same(&top.join(rest)))
-                && (above.want.access == below.want.access || below.want.access == Access::ReadOnly)
+                && (above.request.access == below.request.access || below.request.access == Access::ReadOnly)
         }
         _ => false,
     }
 }
 
-/// Place of a want; nothing, if it is not needed after all.
-fn usable(sighting: &Sighting) -> Result<Option<Sight>, Error> {
-    let want = &sighting.want;
-    let sight = match &sighting.sight {
-        Ok(sight) => sight.clone(),
-        Err(_) if want.origin == Origin::Kernel => return Err(Error::Kernel(want.target.clone())),
-        Err(_) if want.presence.optional() => return Ok(None),
-        Err(obstacle) => return Err(Error::Obstacle(want.target.clone(), obstacle.clone())),
+/// Target of a request; nothing, if the mount is not needed after all.
+fn usable(candidate: &ResolvedMount) -> Result<Option<Target>, Error> {
+    let request = &candidate.request;
+    let target = match &candidate.target {
+        Ok(target) => target.clone(),
+        Err(_) if request.origin == Origin::Kernel => return Err(Error::Kernel(request.target.clone())),
+        Err(_) if request.presence.optional() => return Ok(None),
+        Err(obstacle) => return Err(Error::Obstacle(request.target.clone(), obstacle.clone())),
     };
-    if want.origin == Origin::Kernel && (sight.link.is_some() || sight.found == Some(Shape::File)) {
-        return Err(Error::Kernel(want.target.clone()));
+    if request.origin == Origin::Kernel && (target.link.is_some() || target.found == Some(Shape::File)) {
+        return Err(Error::Kernel(request.target.clone()));
     }
     // What the typed path may not be, a link of the image may not make of it.
-    let ours = matches!(want.origin, Origin::Private | Origin::Driver) && sight.place.starts_with(PRIVATE);
-    if !matches!(want.origin, Origin::Kernel | Origin::Device)
+    let ours = matches!(request.origin, Origin::Private | Origin::Driver) && target.place.starts_with(PRIVATE);
+    if !matches!(request.origin, Origin::Kernel | Origin::Device)
         && !ours
-        && coracle::request::inside(&sight.place).is_err()
+        && coracle::request::inside(&target.place).is_err()
     {
-        return match (want.presence, sight.link) {
+        return match (request.presence, target.link) {
             (Presence::IfThere | Presence::IfMissing, _) => Ok(None),
             (_, link) => {
-                let (target, link) = (want.target.clone(), link.unwrap_or_else(|| want.target.clone()));
-                Err(Error::LeadsOut { target, link, place: sight.place })
+                let link = link.unwrap_or_else(|| request.target.clone());
+                Err(Error::LeadsOut { target: request.target.clone(), link, place: target.place })
             }
         };
     }
-    let images_own = match want.presence {
-        Presence::UnlessInImage => sight.found == Some(Shape::Folder),
-        Presence::IfMissing => sight.found.is_some(),
+    let images_own = match request.presence {
+        Presence::UnlessInImage => target.found == Some(Shape::Folder),
+        Presence::IfMissing => target.found.is_some(),
         Presence::Required | Presence::IfThere => false,
     };
-    Ok((!images_own).then_some(sight))
+    Ok((!images_own).then_some(target))
 }
 
 impl fmt::Display for Plan {

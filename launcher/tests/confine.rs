@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule};
-use coracle_launcher::container::confine::Confinement;
+use coracle_launcher::container::device_rules::Confinement;
 use coracle_launcher::devices::Node;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;

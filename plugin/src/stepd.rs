@@ -47,8 +47,8 @@ const COMMAND: &CStr = c"SLURM_CORACLE_COMMAND";
 
 /// A task of this node was refused: the others of the step must not be left waiting for it.
 const FLAG_REFUSED: u32 = 1;
-/// The refusal was one task's own, so the others of its node run.
-const FLAG_ALONE: u32 = 2;
+/// The failure is local to one task; other tasks on this node continue.
+const FLAG_TASK_ONLY: u32 = 2;
 /// The step has been ended.
 const FLAG_KILLED: u32 = 4;
 /// A task of this node is in its container, and may wait for the others.
@@ -417,7 +417,7 @@ fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal
             go_to(workdir)?;
             text(workdir.as_os_str()).iter().for_each(|workdir| spank.setenv(c"PWD", workdir));
         }
-        None => stand_in(state.directory.as_deref())?,
+        None => enter_directory(state.directory.as_deref())?,
     }
     if place.entrypoint {
         let command = spank.replace_command(ENTRYPOINT.into()).and_then(|command| text(&command));
@@ -432,9 +432,9 @@ fn skipped(hook: &str) -> Refusal {
         .hint("does another plugin before it in plugstack.conf fail there?")
 }
 
-/// Makes sure that the task is where the step is. Slurm goes to / when it cannot go where the job wants to, and says
+/// Enters the working directory of the step, unless the task is there. Slurm goes to / when it cannot go where the job wants to, and says
 /// so, but starts it there.
-fn stand_in(directory: Option<&Path>) -> Result<(), Refusal> {
+fn enter_directory(directory: Option<&Path>) -> Result<(), Refusal> {
     let Some(directory) = directory else {
         return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
     };
@@ -463,7 +463,7 @@ fn leave(state: &State, refusal: &Refusal) -> ! {
     // Without the shared page, which is as good as never, every task speaks.
     let first = state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_REFUSED));
     if let Some(flags) = state.flags.as_ref().filter(|_| state.alone) {
-        flags.raise(FLAG_ALONE);
+        flags.raise(FLAG_TASK_ONLY);
     }
     if first {
         face::complain(&with_node_name(refusal), state.naming);
@@ -504,7 +504,7 @@ pub fn task_post_fork(state: &mut State) -> c_int {
 /// or ranks elsewhere would wait for it until the time limit.
 pub fn task_exit(state: &mut State) -> c_int {
     let Some(flags) = &state.flags else { return 0 };
-    let here = flags.is_raised(FLAG_ALONE) || flags.is_raised(FLAG_ENTERED);
+    let here = flags.is_raised(FLAG_TASK_ONLY) || flags.is_raised(FLAG_ENTERED);
     let others = here || state.nodes > 1 || !state.components.is_empty();
     if flags.is_raised(FLAG_REFUSED) && others && !flags.raise(FLAG_KILLED) {
         end_step(state);
@@ -553,7 +553,7 @@ fn end_step(state: &State) {
     let leave_groups = || {
         let _ = sys::Cgroups::of(std::process::id()).and_then(|cgroups| cgroups.leave_job());
     };
-    let _ = sys::in_background(TELL_LIMIT, leave_groups, || {
+    let _ = sys::spawn_detached(TELL_LIMIT, leave_groups, || {
         if sys::become_user(identity).is_err() {
             return;
         }

@@ -194,7 +194,7 @@ fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
     // In a container neither the launcher nor the site's settings are there; the node has left the answer.
     let said = match std::fs::read(EPILOG) {
         Ok(said) => said,
-        Err(_) => ask_of_epilog(arguments).map_err(|error| Refusal::system("--task-epilog", &error))?,
+        Err(_) => query_epilog(arguments).map_err(|error| Refusal::system("--task-epilog", &error))?,
     };
     match Answer::from_bytes(&said) {
         Ok(Answer::Refused(refusal)) => Err(refusal),
@@ -203,7 +203,7 @@ fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
     }
 }
 
-fn ask_of_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
+fn query_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
     // A step of a job is where its job is, whatever is said beside it.
     let job = sys::get_env(c"SLURM_JOB_ID").is_some();
     let fact = |option: &CStr, variable: &CStr| {
@@ -317,14 +317,14 @@ fn check(request: &Request, context: Context) -> Result<(), Refusal> {
             .hint("name the entry point in the file of programs"));
     }
     match request.image() {
-        Some(image) => first_look(image, context),
+        Some(image) => check_image(image, context),
         None => Ok(()),
     }
 }
 
 /// Refuses what can be opened here and is no image. A file that cannot be opened here may be there on the node; who
 /// waits for a job with it in a queue is told.
-fn first_look(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
+fn check_image(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
     let Some(path) = wanted.file() else { return Ok(()) };
     let refuse = |kind, cause: &str| Err(Refusal::new(kind, wanted.to_string(), cause));
     let open = |flags| {

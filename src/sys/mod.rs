@@ -57,9 +57,9 @@ pub use privilege::{
     set_undumpable, with_fs_identity, with_overlay_rights,
 };
 pub use process::{
-    CHANNEL, Child, Forked, close_others, die_with_parent, end_with_reader, fork, fork_alone, fork_contained,
-    fork_into, ignore_signals, in_background, process_handle, reset_signals, spawn_reparented, unblock_sigchld,
-    while_cancellable,
+    CHANNEL, Child, Forked, close_others, die_with_parent, fork, fork_alone, fork_in_pid_namespace, fork_into,
+    ignore_signals, process_handle, reset_signals, restore_default_sigpipe, spawn_detached, spawn_reparented,
+    unblock_sigchld, while_cancellable,
 };
 pub use release::{Release, release, symbol, tested};
 pub use shared::SharedFlags;

@@ -178,9 +178,9 @@ fn run(work: impl FnOnce(&Forked) -> u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Like [`fork`], in a process namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one
+/// Like [`fork`], in a PID namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one
 /// ends, or this process does, all that it has started ends with it. Needs CAP_SYS_ADMIN.
-pub fn fork_contained(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
+pub fn fork_in_pid_namespace(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     fork(|| {
         // The middle process is the one that is killed, so the first one of the namespace has to follow it.
         let started = die_with_parent().and_then(|()| {
@@ -209,19 +209,19 @@ pub fn process_handle(pid: u32) -> Result<std::os::fd::OwnedFd> {
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
-/// Time limit for `before` of [`in_background`], in seconds.
+/// Time limit for `before` of [`spawn_detached`], in seconds.
 const BEFORE: libc::c_uint = 5;
-/// Descriptors below this number are replaced by [`in_background`], those above are closed: a log is opened early.
+/// Descriptors below this number are replaced by [`spawn_detached`], those above are closed: a log is opened early.
 const REPLACED: libc::c_int = 1024;
 
-/// Runs `work` as nobody's child, with /dev/null in place of every descriptor of this process, for at most `limit`.
+/// Runs `work` in a process reparented to init, with /dev/null in place of every descriptor, for at most `limit`.
 ///
 /// For work that may be lost: the caller may have threads, so the copy can find a lock held for ever, and the alarm
 /// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
 /// would write into whatever got that number next.
 ///
 /// `before` is done by the process between the two, for which this one waits: at most five seconds.
-pub fn in_background(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
+pub fn spawn_detached(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
     // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
     // ends, so the copy belongs to init, and this process is left with nothing to wait for.
@@ -336,9 +336,9 @@ pub fn unblock_sigchld() -> Result<()> {
     signals.thread_unblock().map_err(|errno| Error::new("sigprocmask(SIG_UNBLOCK, {SIGCHLD})", errno))
 }
 
-/// Lets a write into a pipe that nobody reads any more end the process, as that of any command (pipe(7)): Rust has the
-/// signal ignored, and a print that fails is a panic.
-pub fn end_with_reader() -> Result<()> {
+/// Restores the default action of SIGPIPE: a write into a pipe without a reader ends the process, as that of any command
+/// (pipe(7)). Rust ignores the signal, and a print that fails is a panic.
+pub fn restore_default_sigpipe() -> Result<()> {
     // SAFETY: the default action runs no code of ours.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }
         .map(drop)

@@ -18,10 +18,10 @@ use serde_json::json;
 use crate::command::Check;
 use crate::doctor::{self, Fault, Level};
 use crate::document;
-use coracle_launcher::children::proxy::Proxy;
-use coracle_launcher::container::alone::{Order, whose};
+use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::job_facts;
-use coracle_launcher::container::stages;
+use coracle_launcher::container::local::{LocalRequest, resolve_identity};
+use coracle_launcher::container::pipeline;
 use coracle_launcher::slurm;
 
 /// Exit status for a fault of the file, or of the image, which is said where errors go.
@@ -78,7 +78,7 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
 /// Looks for faults of the settings on this host, and says if containers start with them. Starts read the file that the
 /// plugin's line names; any other is a draft.
 fn faults(path: &Path, config: &Config) -> (Vec<Fault>, bool) {
-    let slurm = slurm::site(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
+    let slurm = slurm::site(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
     let named = slurm.argument("config").map_or(Path::new(config::PATH), Path::new);
     let faults = doctor::faults(path, config, &slurm, path == named);
     let bad = faults.iter().any(|fault| fault.level == Level::Error);
@@ -99,8 +99,8 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
         };
         let files = match mpi::needs(profile, &node) {
             Ok(files) => files,
-            Err(misfit) => {
-                fault(misfit.to_string());
+            Err(driver_note) => {
+                fault(driver_note.to_string());
                 continue;
             }
         };
@@ -167,11 +167,11 @@ fn unknown_names(config: &Config) -> Vec<(&'static str, &str)> {
 
 /// Prints every rule that holds for the user and job, and what becomes of the image: false if it is refused.
 fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
-    let (identity, _) = whose(given.user.as_deref())?;
+    let (identity, _) = resolve_identity(given.user.as_deref())?;
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
     let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
-    let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+    let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+    let known = job_facts::resolve_policy(&opener, config, &identity, job.clone(), &[])?;
     let line = |rule: &str| {
         let keys: Vec<&str> = keys(rule);
         let place =
@@ -188,12 +188,13 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     }
     let Some(image) = &given.image else { return Ok(true) };
     drop(known);
-    let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-    let mut run = order.with(config.clone())?.0;
+    let request =
+        LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+    let mut run = request.prepare_with(config.clone())?.0;
     run.job = job;
     let verdict = run
-        .open(&proxy, &mut stages::at_once)
-        .and_then(|mut opened| run.judge(&proxy, &mut opened, &mut stages::at_once));
+        .open(&opener, &mut pipeline::admit_at_once)
+        .and_then(|mut opened| run.judge(&opener, &mut opened, &mut pipeline::admit_at_once));
     match verdict {
         Ok(grant) => {
             let rules: Vec<String> =
@@ -226,11 +227,11 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
     });
     let mut status = if bad { BAD } else { 0 };
     if given.asks() {
-        let (identity, _) = whose(given.user.as_deref())?;
+        let (identity, _) = resolve_identity(given.user.as_deref())?;
         let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
         let job = Job { partition: fact(&given.partition), account: fact(&given.account), qos: fact(&given.qos) };
-        let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-        let known = job_facts::learn(&proxy, config, &identity, job.clone(), &[])?;
+        let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+        let known = job_facts::resolve_policy(&opener, config, &identity, job.clone(), &[])?;
         let rules = known.rules.lines().into_iter().map(|(key, value, rule)| {
             let line = rule.and_then(|rule| place_of(text, &keys(rule))).map(|(line, _)| line);
             json!({ "key": key, "value": value, "rule": rule, "line": line })
@@ -243,12 +244,13 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         };
         drop(known);
         if let Some(image) = &given.image {
-            let order = Order { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-            let mut run = order.with(config.clone())?.0;
+            let request =
+                LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+            let mut run = request.prepare_with(config.clone())?.0;
             run.job = job;
-            let admit = &mut stages::at_once;
-            let opened = run.open(&proxy, admit);
-            let verdict = opened.and_then(|mut opened| run.judge(&proxy, &mut opened, admit));
+            let admit = &mut pipeline::admit_at_once;
+            let opened = run.open(&opener, admit);
+            let verdict = opened.and_then(|mut opened| run.judge(&opener, &mut opened, admit));
             status = if verdict.is_ok() { status } else { BAD };
             said["image"] = json!({
                 "name": run.image.to_string(),

@@ -20,10 +20,10 @@ use nix::sys::stat::Mode;
 
 use crate::command::{Common, Exec, Run, Shell};
 use crate::images;
-use coracle_launcher::children::proxy::Proxy;
-use coracle_launcher::container::alone::{self, Order};
-use coracle_launcher::container::stages;
-use coracle_launcher::container::variables;
+use coracle_launcher::children::opener::Opener;
+use coracle_launcher::container::environment;
+use coracle_launcher::container::local::{self, LocalRequest};
+use coracle_launcher::container::pipeline;
 
 /// The command was found but cannot be executed, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
@@ -96,25 +96,25 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
     let raw = options(common, errand, &directory);
     let image = &*images::fetched(image, &common.config)?;
-    let order = Order { raw, image, config: &common.config, user: common.user.as_deref() };
-    let (mut run, directory) = order.prepare()?;
-    alone::empower(&run)?;
-    let proxy = Proxy::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let loaded = run.load(&proxy, &mut stages::at_once)?;
-    alone::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
+    let request = LocalRequest { raw, image, config: &common.config, user: common.user.as_deref() };
+    let (mut run, directory) = request.prepare()?;
+    local::enter_user_namespace(&run)?;
+    let opener = Opener::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
+    let loaded = run.load(&opener, &mut pipeline::admit_at_once)?;
+    local::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let container = run.build(&proxy, &loaded, &here, None)?;
+    let container = run.build(&opener, &loaded, &here, None)?;
     nix::sys::stat::umask(umask);
     if let Errand::Plan = errand {
         print!("{}", container.plan);
         return Ok(None);
     }
-    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
-    let mut environment = variables::changed(&found.applied_to(&run.environment)?, run.gpu_changes());
+    let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
+    let mut environment = environment::apply_changes(&found.applied_to(&run.environment)?, run.gpu_changes());
     run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
-    found.notes.iter().chain(&run.misfit).for_each(|note| eprintln!("coracle: {note}"));
-    proxy.end();
+    found.notes.iter().chain(&run.driver_note).for_each(|note| eprintln!("coracle: {note}"));
+    opener.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;
     let start = run.settings.workdir.as_ref().unwrap_or(&here.directory);
@@ -127,7 +127,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
     sys::become_user(&run.identity).map_err(system)?;
-    let mut words = if found.entrypoint { variables::take_entrypoint(&mut environment)? } else { Vec::new() };
+    let mut words = if found.entrypoint { environment::take_entrypoint(&mut environment)? } else { Vec::new() };
     match errand {
         Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
         // Its own words; a shell is wanted, whatever the image would start.
@@ -147,9 +147,9 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 /// Options from all their places.
 fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
-    alone::fill(&mut raw);
-    alone::tell_of_apptainer();
-    alone::fill_as_apptainer(&mut raw, directory, |name| std::env::var_os(name));
+    local::fill_from_variables(&mut raw);
+    local::print_apptainer_note();
+    local::add_apptainer_binds(&mut raw, directory, |name| std::env::var_os(name));
     if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());
     }

@@ -25,7 +25,7 @@ use coracle_orders::{Order, Pull, file_name};
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg};
 
 use crate::store;
-use coracle_launcher::container::alone;
+use coracle_launcher::container::local;
 use coracle_launcher::place;
 
 /// Start of the names of images of registries.
@@ -72,7 +72,7 @@ pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Re
 /// Value of `--container` for an image of a registry: the path of a file, or `store:NAME`. Nothing, if the other
 /// program has said why there is none.
 fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
-    let config = alone::settings(&given.access.config)?;
+    let config = local::load_settings(&given.access.config)?;
     let said = |why: &str| {
         let by_hand = format!("coracle pull {} {}", given.image, file_name(&given.image));
         Refusal::new(Kind::Policy, &given.image, why).hint(format!("make a file of it first: {by_hand}"))

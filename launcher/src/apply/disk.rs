@@ -22,7 +22,7 @@ use super::damaged;
 use super::root::{self, ONLY_READ};
 use crate::apply::fuse::{Program, Slurmstepd, Watch};
 use crate::apply::kernel;
-use crate::children::proxy::{Opened, Proxy};
+use crate::children::opener::{Opened, Opener};
 
 /// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
 #[derive(Debug)]
@@ -79,9 +79,9 @@ impl<'a> Rights<'a> {
 }
 
 impl Disk {
-    /// Gets the image that `proxy` has opened ready for mounting, for the step of the slurmstepd `daemon`.
+    /// Gets the image that `opener` has opened ready for mounting, for the step of the slurmstepd `daemon`.
     pub fn attach(
-        proxy: &Proxy,
+        opener: &Opener,
         opened: &Opened,
         grant: &Grant,
         identity: &Identity,
@@ -104,7 +104,7 @@ impl Disk {
                 }
                 _ if grant.reader != Reader::Kernel => return Err(only_squashfs(name, grant.reader)),
                 Filesystem::Erofs if from_file(name, opened.file.as_fd(), grant, identity)? => Source::File(file()?),
-                filesystem => Source::Loop(attach_loop(proxy, opened, layer, name)?, filesystem),
+                filesystem => Source::Loop(attach_loop(opener, opened, layer, name)?, filesystem),
             });
         }
         Ok(Self::of(layers))
@@ -299,14 +299,14 @@ impl Source {
 /// Puts one filesystem of the image on a loop device.
 ///
 /// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
-/// a user runs (fuse(4), allow_other): there the proxy asks. Everywhere else root does, so that the file that was
-/// judged is the one that is mounted, whatever the proxy may say.
-fn attach_loop(proxy: &Proxy, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
+/// a user runs (fuse(4), allow_other): there the opener asks. Everywhere else root does, so that the file that was
+/// judged is the one that is mounted, whatever the opener may say.
+fn attach_loop(opener: &Opener, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
     let size = image::loop_size(layer.offset, layer.size, opened.length);
     let attached = if sys::CachedStat::of(&opened.file).is_ok() {
         LoopDevice::attach(&opened.file, layer.offset, size)
     } else {
-        LoopDevice::attach_by(|device| proxy.configure_loop(device, layer.offset, size))
+        LoopDevice::attach_by(|device| opener.configure_loop(device, layer.offset, size))
     };
     attached.map_err(|error| match error {
         LoopError::NoDriver(error) => no_module(name, &error, "loop"),
@@ -361,7 +361,7 @@ fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identit
 }
 
 /// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in its user's own namespace.
-pub fn owners_in_a_step(here: Owners, reader: Reader) -> Owners {
+pub fn step_owners(here: Owners, reader: Reader) -> Owners {
     match (here, reader) {
         (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel::version() >= kernel::SQUASHFS_MAPPED => {
             Owners::RootIsUser

@@ -27,9 +27,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::children::proxy::{Account, Proxy};
+use crate::children::opener::{Account, Opener};
 
-pub use disk::{Disk, Mounted, Rights, owners_in_a_step};
+pub use disk::{Disk, Mounted, Rights, step_owners};
 pub use root::SOURCE;
 
 /// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are
@@ -76,8 +76,8 @@ fn unbound(shown: &str, error: &sys::Error) -> Refusal {
 /// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// One for each sighting; nothing for what is made here.
-    pub sightings: Vec<Option<OwnedFd>>,
+    /// Source of each [`crate::plan::ResolvedMount`]; nothing for what is made here.
+    pub mounts: Vec<Option<OwnedFd>>,
     /// The folder that the overlay writes into.
     pub upper: Option<OwnedFd>,
 }
@@ -104,14 +104,14 @@ pub fn build(
     sources: &Sources,
     account: &Account,
     identity: &Identity,
-    proxy: &Proxy,
+    opener: &Opener,
 ) -> Result<(MountNamespace, Attached), Refusal> {
     let system = |error: sys::Error| Refusal::system("building the container", &error);
     let rights = Rights::of(&plan.image, identity);
     let files = Files::of(name, plan, image.as_fd(), account, rights)?;
-    let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.sightings)).collect::<Result<Vec<_>, _>>()?;
+    let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.mounts)).collect::<Result<Vec<_>, _>>()?;
 
-    let copies = copies(plan, &sources.sightings, identity);
+    let copies = copies(plan, &sources.mounts, identity);
     let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
 
     let home = MountNamespace::current().map_err(system)?;
@@ -138,7 +138,7 @@ pub fn build(
                 }
                 (_, None) => stage.file("passwd", &files.passwd, mount.attributes).map_err(system)?,
             };
-            attach(root.as_fd(), mount, &tree, rights, &attached, proxy)?;
+            attach(root.as_fd(), mount, &tree, rights, &attached, opener)?;
             attached.0.push((mount.place.clone(), tree));
         }
         root::enter(root.as_fd(), &namespace)?;
@@ -156,7 +156,7 @@ pub fn complete(
     plan: &Plan,
     attached: &Attached,
     identity: &Identity,
-    proxy: &Proxy,
+    opener: &Opener,
     open: impl Fn(&Path) -> Result<OwnedFd, Refusal>,
 ) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system("completing the container", &error);
@@ -178,7 +178,7 @@ pub fn complete(
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = sys::open_untrusted(Path::new("/"), flags).map_err(system)?;
         let rights = Rights::of(&plan.image, identity);
-        trees.iter().try_for_each(|(mount, tree)| attach(root.as_fd(), mount, tree, rights, attached, proxy))
+        trees.iter().try_for_each(|(mount, tree)| attach(root.as_fd(), mount, tree, rights, attached, opener))
     })();
     sys::enter_mount_namespace(&home).map_err(system)?;
     completed
@@ -235,14 +235,14 @@ fn attach(
     tree: &OwnedFd,
     rights: Rights<'_>,
     attached: &Attached,
-    proxy: &Proxy,
+    opener: &Opener,
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| unbound(&shown, &error);
     // A mount covers a link as it covers a file, if it is opened itself.
     let lookup = if mount.source == Source::TimeZone { Lookup::LastIsALink } else { Lookup::NoLinks };
     let target = match attached.above(&mount.place).filter(|_| mount.nested) {
-        Some((above, below)) => nested(above, below, proxy, &shown)?,
+        Some((above, below)) => nested(above, below, opener, &shown)?,
         None => rights.during(|| sys::open_in_root(root, &mount.place, OFlag::O_PATH, lookup)).map_err(failed)?,
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
@@ -259,12 +259,12 @@ fn attach(
 /// Opens a target in a tree of the node that is mounted already. The user may have changed it since, and its file system
 /// may be one that a process of theirs serves and does not answer for: so a child that is the user looks, which can be left
 /// behind. It holds nothing of the image meanwhile.
-fn nested(above: BorrowedFd<'_>, below: &Path, proxy: &Proxy, shown: &str) -> Result<OwnedFd, Refusal> {
+fn nested(above: BorrowedFd<'_>, below: &Path, opener: &Opener, shown: &str) -> Result<OwnedFd, Refusal> {
     if below.as_os_str().is_empty() {
         let copy = above.try_clone_to_owned();
         return copy.map_err(|cause| Refusal::system(shown, &sys::Error::from_io("dup()", &cause)));
     }
-    proxy.open_beneath_as(above, below, shown)?.map_err(|errno| {
+    opener.open_beneath_as(above, below, shown)?.map_err(|errno| {
         let cause = match errno {
             Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
             Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),

@@ -1,6 +1,6 @@
 //! Requirement of a GPU's driver on this node to an image: its C library.
 //!
-//! The image's files are hostile, so the process that is the user reads them ([`crate::children::proxy`]). What it answers is
+//! The image's files are hostile, so the process that is the user reads them ([`crate::children::opener`]). Its answer is
 //! checked before root repeats it.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ pub fn answer(root: OwnedFd) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Parses the answer of [`answer`]; an error if it cannot have said so.
-pub fn heard(answer: &[u8]) -> Result<Option<String>, ()> {
+pub(super) fn parse_answer(answer: &[u8]) -> Result<Option<String>, ()> {
     match std::str::from_utf8(answer) {
         Ok("") => Ok(None),
         Ok(version) if is_glibc_version(version) => Ok(Some(version.to_owned())),
@@ -33,11 +33,11 @@ mod tests {
 
     #[test]
     fn only_a_version_is_believed() {
-        assert_eq!(heard(b""), Ok(None));
-        assert_eq!(heard(b"GLIBC_2.36"), Ok(Some("GLIBC_2.36".into())));
+        assert_eq!(parse_answer(b""), Ok(None));
+        assert_eq!(parse_answer(b"GLIBC_2.36"), Ok(Some("GLIBC_2.36".into())));
         for nonsense in [&b"GLIBC_"[..], b"GLIBC_2.36\n", b"GLIBC_2.\x1b[1m", b"2.36", b"\xff", &b"GLIBC_2".repeat(99)]
         {
-            assert_eq!(heard(nonsense), Err(()));
+            assert_eq!(parse_answer(nonsense), Err(()));
         }
     }
 
@@ -47,6 +47,6 @@ mod tests {
         let open = |path: &std::path::Path| std::fs::File::open(path).unwrap().into();
         assert_eq!(answer(open(empty.path())).unwrap(), b"");
         // The C library may be on a file system of its own here, which is not the image's.
-        assert!(heard(&answer(open("/".as_ref())).unwrap()).is_ok());
+        assert!(parse_answer(&answer(open("/".as_ref())).unwrap()).is_ok());
     }
 }

@@ -1,10 +1,10 @@
-//! Child processes with fewer rights, and the questions that they answer.
+//! Unprivileged child processes, and the questions that they answer.
 #![forbid(unsafe_code)]
 
 pub mod ask;
 pub mod glibc;
-pub mod inside;
+pub mod in_container;
 pub mod mpi_fit;
-pub mod openers;
-pub mod proxy;
+pub mod opener;
+pub mod opener_slots;
 pub mod verify;

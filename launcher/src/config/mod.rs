@@ -529,11 +529,11 @@ impl Config {
 /// Words of a parser about a text, without the place behind them: ours stands in front, as compilers have it.
 pub fn cause_of(error: &impl fmt::Display) -> String {
     let message = error.to_string();
-    in_plain_words(message.split(" at line ").next().unwrap_or(&message))
+    simplify_error(message.split(" at line ").next().unwrap_or(&message))
 }
 
 /// Words of serde, without the names of our types.
-fn in_plain_words(cause: &str) -> String {
+fn simplify_error(cause: &str) -> String {
     let mut text = cause.to_owned();
     for (words, plain) in
         [("expected struct ", "expected keys with values"), ("untagged enum ", "what is possible here")]

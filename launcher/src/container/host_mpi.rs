@@ -1,7 +1,7 @@
 //! Which MPI of the host stands in for an image's.
 //!
 //! The files of the image are hostile, and those of a directory may be for its user alone: both are read by the process
-//! that is the user ([`crate::children::proxy`]). What it answers is checked before root acts on it.
+//! that is the user ([`crate::children::opener`]). What it answers is checked before root acts on it.
 #![forbid(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -12,7 +12,7 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::{Mpi, Variable};
 use serde_json::json;
 
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 
 /// Profile that was chosen for a container.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Replacement {
 
 /// Finds the profile that is `wanted` for the image that the user calls `image` and that is mounted as `root`.
 pub fn choose(
-    proxy: &Proxy,
+    opener: &Opener,
     root: BorrowedFd<'_>,
     wanted: &Mpi,
     profiles: &Profiles,
@@ -59,7 +59,7 @@ pub fn choose(
         let files: Vec<_> = profile.files().collect();
         let (libraries, dependencies) = files.split_at(profile.libraries.0.len());
         let question = json!([image, name, { "libraries": libraries, "dependencies": dependencies }]);
-        let answer = proxy.fit_mpi(root, question.to_string().as_bytes(), image)?;
+        let answer = opener.fit_mpi(root, question.to_string().as_bytes(), image)?;
         let fit = serde_json::from_slice(&answer).ok().filter(|fit: &Fit| fit.is_about(profile));
         let garbled = || Refusal::new(Kind::Internal, image, "what was found of its libraries makes no sense");
         Ok(Chosen { name: name.to_owned(), profile: profile.clone(), fit: fit.ok_or_else(garbled)? })

@@ -14,8 +14,8 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Identity, MountNamespace};
 use coracle::wire::Answer;
 
-use crate::children::inside::{self, Step};
-use crate::container::variables::value;
+use crate::children::in_container::{self, Step};
+use crate::container::environment::value;
 
 /// Subject of messages.
 pub const WHAT: &str = "the image's MPI";
@@ -77,7 +77,7 @@ fn try_look(
     step: Step<'_>,
     deadline: Instant,
 ) -> Result<Answers, Refusal> {
-    let packet = inside::ask(WHAT, namespace, identity, Some(step), deadline, late, |answer, placed| {
+    let packet = in_container::ask(WHAT, namespace, identity, Some(step), deadline, late, |answer, placed| {
         let found = placed.map(|()| answers(question));
         let reply = match &found {
             Ok(found) => Answer::Enter { notes: found.notes.clone(), workdir: None, entrypoint: false, steps: None },
@@ -88,13 +88,13 @@ fn try_look(
     })?;
     match Answer::from_bytes(&packet.data)? {
         Answer::Enter { notes, .. } => {
-            let changes = packet.fds.first().ok_or_else(|| inside::dead(WHAT))?;
+            let changes = packet.fds.first().ok_or_else(|| in_container::died(WHAT))?;
             let changes = sys::read_whole(changes, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
             let pmi = question.pmi;
-            Ok(Answers { pmi, changes: Change::from_bytes(&changes).ok_or_else(|| inside::dead(WHAT))?, notes })
+            Ok(Answers { pmi, changes: Change::from_bytes(&changes).ok_or_else(|| in_container::died(WHAT))?, notes })
         }
         Answer::Refused(refusal) => Err(refusal),
-        Answer::Outside => Err(inside::dead(WHAT)),
+        Answer::Outside => Err(in_container::died(WHAT)),
     }
 }
 

@@ -21,7 +21,7 @@ use coracle::report::Refusal;
 use coracle::sys::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use crate::children::proxy::{Account, Proxy};
+use crate::children::opener::{Account, Opener};
 use crate::slurm;
 
 /// Directory of the facts: one file for each job that runs on the node.
@@ -34,40 +34,40 @@ const MAX_ANSWER: usize = 16 << 20;
 /// node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Node's knowledge of a step's user, and the rules that hold for the step.
-pub struct Known {
+/// Effective policy of a step, and the user's entries in the node's user database.
+pub struct EffectivePolicy {
     /// The user.
     pub account: Account,
-    /// The rules.
+    /// Rules of the policy.
     pub rules: Rules,
 }
 
-/// Finds it out.
-pub fn learn(
-    proxy: &Proxy,
+/// Looks up the user and resolves the effective policy of a job. `environment` has what the job claims to be.
+pub fn resolve_policy(
+    opener: &Opener,
     config: &Config,
     identity: &Identity,
     job: Job,
     environment: &[Pair],
-) -> Result<Known, Refusal> {
-    let (facts, account) = user_and_job(proxy, identity, job, claims(environment))?;
-    Ok(Known { rules: policy::effective(config, &facts), account })
+) -> Result<EffectivePolicy, Refusal> {
+    let (facts, account) = collect_facts(opener, identity, job, claims(environment))?;
+    Ok(EffectivePolicy { rules: policy::effective(config, &facts), account })
 }
 
-/// The facts of the user who submits a job, of which only its user has said anything yet.
-pub fn of_submitter(proxy: &Proxy, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
-    user_and_job(proxy, identity, job, Job::default()).map(|(facts, _)| facts)
+/// Collects the facts of a user who submits a job, of which there are only claims yet.
+pub fn collect_submitter_facts(opener: &Opener, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
+    collect_facts(opener, identity, job, Job::default()).map(|(facts, _)| facts)
 }
 
-fn user_and_job(proxy: &Proxy, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
+fn collect_facts(opener: &Opener, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
     let mut groups = vec![identity.gid];
     groups.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
-    let account = proxy.account(&groups)?;
-    Ok((of_user(identity.uid, &groups, &account, job, claims), account))
+    let account = opener.account(&groups)?;
+    Ok((user_facts(identity.uid, &groups, &account, job, claims), account))
 }
 
-/// The facts of a user and his job.
-fn of_user(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -> Facts {
+/// Facts of a user and their job, with the names of the user database.
+fn user_facts(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -> Facts {
     let user = account.passwd.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned);
     // name:x:gid: (group(5))
     let name_of = |gid: u32| {
@@ -82,15 +82,15 @@ fn of_user(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -
 
 /// Claims of a job about itself.
 fn claims(environment: &[Pair]) -> Job {
-    let said = |name: &str| {
+    let claim = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
         value.to_str().map(str::to_owned)
     };
-    Job { partition: said("SLURM_JOB_PARTITION"), account: said("SLURM_JOB_ACCOUNT"), qos: said("SLURM_JOB_QOS") }
+    Job { partition: claim("SLURM_JOB_PARTITION"), account: claim("SLURM_JOB_ACCOUNT"), qos: claim("SLURM_JOB_QOS") }
 }
 
-/// Facts that the prolog has written down of a job of this user's.
-pub fn of_job(job: u32, uid: u32) -> Job {
+/// Reads the facts that the prolog recorded of a job of this user.
+pub fn read_job_facts(job: u32, uid: u32) -> Job {
     read(&Path::new(FOLDER).join(job.to_string()), uid).unwrap_or_default()
 }
 
@@ -154,7 +154,7 @@ fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
         }
     }
     let config = Config::load(config).unwrap_or_default();
-    let facts = of_controller(job, &config);
+    let facts = query_facts(job, &config);
     let mut text = format!("uid={uid}\n");
     for (key, fact) in [("partition", facts.partition), ("account", facts.account), ("qos", facts.qos)] {
         if let Some(fact) = fact.filter(|fact| !fact.contains(char::is_control)) {
@@ -167,27 +167,29 @@ fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
     fs::rename(new, place)
 }
 
-/// Facts that the controller told slurmd, and of those that it did not tell and rules want to know, the answer of the
-/// says.
-fn of_controller(job: u32, config: &Config) -> Job {
-    let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let mut facts =
-        Job { partition: told("SLURM_JOB_PARTITION"), account: told("SLURM_JOB_ACCOUNT"), qos: told("SLURM_JOB_QOS") };
+/// Takes the facts that the controller told slurmd, and asks squeue for the others that rules need.
+fn query_facts(job: u32, config: &Config) -> Job {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let mut facts = Job {
+        partition: variable("SLURM_JOB_PARTITION"),
+        account: variable("SLURM_JOB_ACCOUNT"),
+        qos: variable("SLURM_JOB_QOS"),
+    };
     let wanted = |known: &Option<String>, scope: &config::Scope| known.is_none() && !scope.0.is_empty();
     let asks = wanted(&facts.partition, &config.partitions)
         || wanted(&facts.account, &config.accounts)
         || wanted(&facts.qos, &config.qos);
-    if let Some(said) = asks.then(|| ask(job, config)).flatten() {
-        facts.partition = facts.partition.or(said.partition);
-        facts.account = facts.account.or(said.account);
-        facts.qos = facts.qos.or(said.qos);
+    if let Some(answer) = asks.then(|| run_squeue(job, config)).flatten() {
+        facts.partition = facts.partition.or(answer.partition);
+        facts.account = facts.account.or(answer.account);
+        facts.qos = facts.qos.or(answer.qos);
     }
     facts
 }
 
-/// Asks the controller. squeue prints what it is asked for and nothing else: a line of scontrol has the job's name in
-/// it, which may be anything.
-fn ask(job: u32, config: &Config) -> Option<Job> {
+/// Asks the controller with squeue. It prints what it is asked for and nothing else: a line of scontrol has the job's
+/// name in it, which may be anything.
+fn run_squeue(job: u32, config: &Config) -> Option<Job> {
     let squeue = slurm::command(&config.slurm_client, "squeue")?;
     let conf = std::env::var_os("SLURM_CONF").map(|path| ("SLURM_CONF", path));
     let mut child = Command::new(squeue)
@@ -205,7 +207,7 @@ fn ask(job: u32, config: &Config) -> Option<Job> {
     let _ = child.wait();
     let text = text?;
     // A job array has a line for each of its jobs.
-    text.lines().find_map(|line| said(line, job))
+    text.lines().find_map(|line| parse_squeue_line(line, job))
 }
 
 /// All that is written into a pipe until it is closed; nothing, if that takes too long.
@@ -225,8 +227,8 @@ fn read_until(mut pipe: ChildStdout, end: Instant) -> Option<String> {
     }
 }
 
-/// Reads `JOB|PARTITION|ACCOUNT|QOS`.
-fn said(line: &str, job: u32) -> Option<Job> {
+/// Parses `JOB|PARTITION|ACCOUNT|QOS`.
+fn parse_squeue_line(line: &str, job: u32) -> Option<Job> {
     let fields: Vec<&str> = line.trim().split('|').collect();
     let [id, partition, account, qos] = fields.as_slice() else { return None };
     let none = ["N/A", "(null)", "(none)"];
@@ -240,10 +242,10 @@ mod tests {
 
     #[test]
     fn the_controllers_line_is_read_by_its_job() {
-        assert_eq!(said("8|gpu|physics|high", 7), None);
+        assert_eq!(parse_squeue_line("8|gpu|physics|high", 7), None);
         let job = Job { partition: Some("gpu".into()), account: Some(String::new()), qos: Some(String::new()) };
-        assert_eq!(said("7|gpu|(null)|N/A", 7), Some(job));
-        assert_eq!(said("7|gpu|a|b|c", 7), None);
+        assert_eq!(parse_squeue_line("7|gpu|(null)|N/A", 7), Some(job));
+        assert_eq!(parse_squeue_line("7|gpu|a|b|c", 7), None);
     }
 
     #[test]
@@ -253,11 +255,11 @@ mod tests {
             home: None,
             groups: vec!["alice:x:2001:".into(), "proj:x:3001:".into()],
         };
-        let facts = of_user(2001, &[2001, 3001, 3002], &account, Job::none(), Job::default());
+        let facts = user_facts(2001, &[2001, 3001, 3002], &account, Job::none(), Job::default());
         assert_eq!(facts.user.as_deref(), Some("alice"));
         let names: Vec<_> = facts.groups.iter().map(|(gid, name)| (*gid, name.as_deref())).collect();
         assert_eq!(names, [(2001, Some("alice")), (3001, Some("proj")), (3002, None)]);
-        assert_eq!(of_user(2001, &[], &Account::default(), Job::none(), Job::default()).user, None);
+        assert_eq!(user_facts(2001, &[], &Account::default(), Job::none(), Job::default()).user, None);
     }
 
     #[test]

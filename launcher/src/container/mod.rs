@@ -1,17 +1,17 @@
 //! The pipeline from a request to a container.
 #![forbid(unsafe_code)]
 
-pub mod alone;
 pub mod bounds;
 pub mod clock;
-pub mod confine;
-pub mod grant;
+pub mod device_rules;
+pub mod environment;
+pub mod grants;
 pub mod host_mpi;
 pub mod image_mpi;
 pub mod job_facts;
-pub mod shelf;
+pub mod local;
+pub mod pipeline;
 pub mod sources;
-pub mod stages;
-pub mod survey;
+pub mod stored;
+pub mod targets;
 pub mod userns;
-pub mod variables;

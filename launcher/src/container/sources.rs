@@ -6,46 +6,46 @@ use std::path::Path;
 
 use crate::devices::{PTS, STORES, Sources as Trusted, What};
 use crate::plan::Shape;
-use crate::view::{Origin, Source, TIME_ZONE, Want};
+use crate::view::{MountRequest, Origin, Source, TIME_ZONE};
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::children::proxy::Proxy;
-use crate::container::stages::Authority;
+use crate::children::opener::Opener;
+use crate::container::pipeline::Authority;
 
 /// Shape of something, and its open descriptor; nothing of what is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
-/// Opens what a want shows; nothing where the node does not have it and need not.
-pub fn open(proxy: &Proxy, want: &Want, authority: Authority) -> Result<Option<Opened>, Refusal> {
-    let path = match &want.source {
-        Source::Node(path) if want.origin == Origin::Device => return Ok(open_device(path)),
+/// Opens the source of a mount; nothing where the node does not have it and need not.
+pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Result<Option<Opened>, Refusal> {
+    let path = match &request.source {
+        Source::Node(path) if request.origin == Origin::Device => return Ok(open_device(path)),
         // Somebody with no other rights than his own sees no owners in his user namespace.
-        Source::Node(path) if want.origin == Origin::Driver && authority == Authority::Root => {
-            return open_trusted(path, want);
+        Source::Node(path) if request.origin == Origin::Driver && authority == Authority::Root => {
+            return open_trusted(path, request);
         }
         Source::Node(path) => path,
         Source::TimeZone => Path::new(TIME_ZONE),
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
         Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
     };
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         // No time zone.
-        Ok((_, Shape::Folder)) if want.source == Source::TimeZone => Ok(None),
+        Ok((_, Shape::Folder)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
-        Err(_) if want.presence.optional() => Ok(None),
-        Err(errno) => Err(missing(want, path, errno)),
+        Err(_) if request.presence.optional() => Ok(None),
+        Err(errno) => Err(missing(request, path, errno)),
     }
 }
 
 /// Opens a directory that is attached to a container that exists.
-pub fn open_late(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a directory".into())),
         Err(errno) => Err(refuse(unusable(errno))),
@@ -54,12 +54,12 @@ pub fn open_late(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
 
 /// Opens what a driver brings along, if nobody but root can have written it. What that is, was decided by what root has
 /// written, too; a user's rights are not asked, because the files' modes still are when he opens them.
-fn open_trusted(path: &Path, want: &Want) -> Result<Option<Opened>, Refusal> {
+fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, Refusal> {
     let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
     match trusted.place(path) {
         Ok((_, What::Folder, place)) => Ok(Some((Shape::Folder, Some(place)))),
         Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
-        Err(_) if want.presence.optional() => Ok(None),
+        Err(_) if request.presence.optional() => Ok(None),
         Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
     }
 }
@@ -81,9 +81,9 @@ fn open_device(path: &Path) -> Option<Opened> {
 }
 
 /// Opens the folder that an overlay is to write into.
-pub fn open_upper(proxy: &Proxy, path: &Path) -> Result<OwnedFd, Refusal> {
+pub fn open_upper(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
-    match proxy.open_source(path)? {
+    match opener.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
         Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
@@ -99,10 +99,10 @@ fn unusable(errno: Errno) -> String {
     }
 }
 
-fn missing(want: &Want, path: &Path, errno: Errno) -> Refusal {
+fn missing(request: &MountRequest, path: &Path, errno: Errno) -> Refusal {
     let cause = unusable(errno);
     let path = path.display().to_string();
-    match want.origin {
+    match request.origin {
         Origin::Workdir => {
             Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir")
         }

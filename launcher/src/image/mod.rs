@@ -1,7 +1,7 @@
 //! From an open file to what the kernel may mount: which filesystem, where in the file, how long.
 //!
 //! Nothing here trusts a number of the file before it has been compared with the file's size, and nothing
-//! reads more than a few hundred kilobytes. It runs in an unprivileged process (the launcher's `proxy`).
+//! reads more than a few hundred kilobytes. It runs in an unprivileged process (the launcher's `opener`).
 #![forbid(unsafe_code)]
 
 pub mod digest;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Misfit;
+use super::Incompatibility;
 use crate::config::Profile;
 use crate::elf::{self, Found, Libraries, Library, Machine, Root, is_glibc};
 use coracle::request::inside;
@@ -98,18 +98,18 @@ pub struct Needs {
 }
 
 impl Needs {
-    fn of(node: &Root, path: &Path) -> Result<Self, Misfit> {
-        let broken = |cause| Misfit::Broken(path.to_owned(), cause);
+    fn of(node: &Root, path: &Path) -> Result<Self, Incompatibility> {
+        let broken = |cause| Incompatibility::Broken(path.to_owned(), cause);
         let file = node.open(path).map_err(|cause| broken(cause.into()))?;
-        let file = file.ok_or_else(|| Misfit::Missing(path.to_owned()))?;
+        let file = file.ok_or_else(|| Incompatibility::Missing(path.to_owned()))?;
         let library = Library::read(&file).map_err(broken)?;
         if library.machine != Machine::own() {
             let (found, wanted) = (library.machine.to_string(), Machine::own().to_string());
-            return Err(Misfit::Machine { file: path.to_owned(), found, wanted });
+            return Err(Incompatibility::Machine { file: path.to_owned(), found, wanted });
         }
-        let soname = library.soname.clone().ok_or_else(|| Misfit::Nameless(path.to_owned()))?;
+        let soname = library.soname.clone().ok_or_else(|| Incompatibility::Nameless(path.to_owned()))?;
         if is_glibc(&soname) {
-            return Err(Misfit::Glibc(path.to_owned()));
+            return Err(Incompatibility::Glibc(path.to_owned()));
         }
         Ok(Self { file: path.to_owned(), version: real_name(&file).unwrap_or_else(|| soname.clone()), soname, library })
     }
@@ -127,14 +127,18 @@ fn real_name(file: &std::fs::File) -> Option<String> {
 }
 
 /// Headers of the files of `profile` on this node, its libraries first.
-pub fn needs(profile: &Profile, node: &Root) -> Result<Vec<Needs>, Misfit> {
+pub fn needs(profile: &Profile, node: &Root) -> Result<Vec<Needs>, Incompatibility> {
     let files: Vec<Needs> = profile.files().map(|path| Needs::of(node, path)).collect::<Result<_, _>>()?;
     for file in &files {
         for wanted in &file.library.wanted {
             let Some(other) = files.iter().find(|other| other.soname == wanted.library) else { continue };
             if let Some(version) = lacking(&other.library, &wanted.versions) {
                 let library = other.version.clone();
-                return Err(Misfit::Contradiction { file: file.version.clone(), library, version: version.to_owned() });
+                return Err(Incompatibility::Contradiction {
+                    file: file.version.clone(),
+                    library,
+                    version: version.to_owned(),
+                });
             }
         }
     }
@@ -153,7 +157,7 @@ fn kind(version: &str) -> &str {
 }
 
 /// Fit of the files of a profile to `image`, whose libraries may lie in `folders`, too.
-pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf]) -> Result<Fit, Misfit> {
+pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf]) -> Result<Fit, Incompatibility> {
     let files = needs(profile, node)?;
     has_glibc(image)?;
     let libraries = profile.libraries.0.len();
@@ -163,12 +167,12 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
     for (index, file) in files.iter().enumerate() {
         let found = image.everywhere(&file.soname, folders).map_err(|cause| unreadable(&file.soname, cause))?;
         let newer = found.iter().try_for_each(|found| no_older(file, found));
-        if let Err(misfit) = newer {
+        if let Err(incompatibility) = newer {
             // Of two releases of a dependency the newer one serves both, if it has what the host's files want.
             let own = found.first().filter(|_| index >= libraries && !RUNTIME.contains(&file.soname.as_str()));
             let serves = own.is_some_and(|own| files.iter().all(|other| serves(&own.library, other)));
             if !serves {
-                return Err(misfit);
+                return Err(incompatibility);
             }
             let (soname, version) = (file.soname.clone(), file.version.clone());
             shown.push(Shown { soname, version, over: Vec::new(), stays: true });
@@ -226,11 +230,11 @@ fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String>
     beside.take(MAX_BESIDE).filter_map(|name| brings(&name)).collect()
 }
 
-fn unreadable(library: &str, cause: elf::Error) -> Misfit {
-    Misfit::Image(library.to_owned(), cause)
+fn unreadable(library: &str, cause: elf::Error) -> Incompatibility {
+    Incompatibility::Image(library.to_owned(), cause)
 }
 
-fn has_glibc(image: &Libraries) -> Result<(), Misfit> {
+fn has_glibc(image: &Libraries) -> Result<(), Incompatibility> {
     let libc = image.find(LIBC).map_err(|cause| unreadable(LIBC, cause))?;
     // Alpine's gcompat has a libc.so.6 that is none.
     if libc.is_some_and(|libc| libc.library.newest("GLIBC_").is_some()) {
@@ -238,13 +242,13 @@ fn has_glibc(image: &Libraries) -> Result<(), Misfit> {
     }
     let names = image.root().names(Path::new("/lib"));
     match names.into_iter().find(|name| name.starts_with(MUSL)) {
-        Some(name) => Err(Misfit::Musl { loader: format!("/lib/{name}") }),
-        None => Err(Misfit::NoGlibc { machine: Machine::own().to_string() }),
+        Some(name) => Err(Incompatibility::Musl { loader: format!("/lib/{name}") }),
+        None => Err(Incompatibility::NoGlibc { machine: Machine::own().to_string() }),
     }
 }
 
 /// The image's MPI libraries, where it has some, must be of the names that the profile has.
-fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Misfit> {
+fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Incompatibility> {
     for file in files.iter().filter(|file| !image.contains(&file.soname)) {
         let main = FAMILY.contains(&stem(&file.soname));
         let same = |name: &str| match main {
@@ -256,7 +260,7 @@ fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Misfit> 
         let there = image.iter().filter(|name| same(name) && major(name)).take(MAX_NAMED);
         let there: Vec<String> = there.cloned().collect();
         if !there.is_empty() {
-            return Err(Misfit::Family { host: file.soname.clone(), image: there });
+            return Err(Incompatibility::Family { host: file.soname.clone(), image: there });
         }
     }
     Ok(())
@@ -268,7 +272,7 @@ fn stem(soname: &str) -> &str {
 }
 
 /// Checks that needs of the files that are not among them are in the image, with all versions.
-fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Option<String>)>, Misfit> {
+fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Option<String>)>, Incompatibility> {
     let mut seen: Vec<(String, Option<String>, Library)> = Vec::new();
     for file in files {
         for needed in file.from_image(files) {
@@ -277,7 +281,7 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
                 Some(at) => at,
                 None => {
                     let found = image.find(needed).map_err(|cause| unreadable(needed, cause))?;
-                    let lacks = || Misfit::Lacks { file: file.version.clone(), library: needed.to_owned() };
+                    let lacks = || Incompatibility::Lacks { file: file.version.clone(), library: needed.to_owned() };
                     let Found { library, .. } = found.ok_or_else(lacks)?;
                     seen.push((needed.to_owned(), None, library));
                     seen.len() - 1
@@ -294,7 +298,7 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
                 let needed = elf::newest(missing.iter().copied(), kind(first)).unwrap_or(first).to_owned();
                 let has = library.newest(kind(&needed)).map(str::to_owned);
                 let name = seen[at].0.clone();
-                return Err(Misfit::Older { file: file.version.clone(), library: name, needed, newest: has });
+                return Err(Incompatibility::Older { file: file.version.clone(), library: name, needed, newest: has });
             }
             for version in versions {
                 let higher = newest.iter().map(String::as_str).chain([version.as_str()]);
@@ -306,12 +310,12 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
 }
 
 /// Checks that the host's library has all that the image's programs may want of their own.
-fn no_older(file: &Needs, found: &Found) -> Result<(), Misfit> {
+fn no_older(file: &Needs, found: &Found) -> Result<(), Incompatibility> {
     let missing: Vec<&str> =
         found.library.defined.iter().filter(|one| !file.library.defined.contains(one)).map(String::as_str).collect();
     let Some(first) = missing.first() else { return Ok(()) };
     let version = elf::newest(missing.iter().copied(), kind(first)).unwrap_or(first);
-    Err(Misfit::Newer {
+    Err(Incompatibility::Newer {
         file: file.version.clone(),
         image: real_name(&found.file).unwrap_or_else(|| file.soname.clone()),
         version: version.to_owned(),

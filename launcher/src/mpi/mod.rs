@@ -2,16 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod fit;
+mod incompatibility;
 mod library;
-mod misfit;
 mod places;
 mod pmi;
 
 use std::path::{Path, PathBuf};
 
 pub use fit::{Fit, Needs, Over, Shown, fit, needs};
+pub use incompatibility::Incompatibility;
 pub use library::{Family, Mpi, Pmix, all, is_mpi, missing, pmix, pmix_release};
-pub use misfit::Misfit;
 pub use places::folders_of_libraries;
 pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 

@@ -29,7 +29,7 @@ const MAX_LISTED: usize = 200;
 
 /// Folders in which an image may have MPI libraries, in no particular order.
 pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
-    let mut found = told(image);
+    let mut found = script_library_paths(image);
     let mut prefixes: Vec<PathBuf> = Vec::new();
     for (top, depth) in PREFIXES {
         let mut level = vec![PathBuf::from(top)];
@@ -44,7 +44,7 @@ pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
 }
 
 /// The folders that scripts put into LD_LIBRARY_PATH, as far as they stand there plainly.
-fn told(image: &Root) -> Vec<PathBuf> {
+fn script_library_paths(image: &Root) -> Vec<PathBuf> {
     let scripts =
         image.names(Path::new(SCRIPTS)).into_iter().take(MAX_FOLDERS).map(|name| Path::new(SCRIPTS).join(name));
     let mut found = Vec::new();

@@ -65,7 +65,7 @@ fn ours() -> Profile {
 }
 
 /// Fit of `files` of a node to an image.
-fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Misfit> {
+fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Incompatibility> {
     let node = Tree::new(files);
     let root = image.root();
     let folders = folders_of_libraries(&root);

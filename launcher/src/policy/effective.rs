@@ -220,7 +220,7 @@ impl Rules {
 /// The rules that hold for a job.
 pub fn effective(config: &Config, facts: &Facts) -> Rules {
     let top = config.top();
-    let look = Look { config, facts, top: &top };
+    let look = Resolver { config, facts, top: &top };
     let sure = &facts.job;
     Rules {
         default_image: look.decide("default_image", &facts.with_claims(), |rule| rule.default_image.as_ref()),
@@ -265,13 +265,13 @@ enum Match {
 /// A scope: its key, its rules, and whose they are.
 type Candidate<'a> = (&'a str, &'a Scope, &'a dyn Fn(&str) -> Match);
 
-struct Look<'a> {
+struct Resolver<'a> {
     config: &'a Config,
     facts: &'a Facts,
     top: &'a Rule,
 }
 
-impl Look<'_> {
+impl Resolver<'_> {
     fn decide<T: Clone>(&self, key: &str, job: &Job, pick: impl Fn(&Rule) -> Option<&T>) -> Ruling<T> {
         let Config { users, groups, accounts, qos, partitions, .. } = self.config;
         let scopes: [Candidate<'_>; 5] = [

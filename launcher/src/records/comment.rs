@@ -83,7 +83,7 @@ impl Comment {
         sys::Cgroups::of(std::process::id())?.leave_job()?;
         let jobs = groups.clone();
         // A process namespace: what scontrol waits for must not outlive the limit.
-        let child = sys::fork_contained(move |_| {
+        let child = sys::fork_in_pid_namespace(move |_| {
             let program = self.program();
             let done = self.enter_job(&jobs).is_ok() && self.work(&program).is_some();
             let _ = theirs.send(&[u8::from(done)], &[], deadline);

@@ -24,7 +24,7 @@ use coracle::report::{Refusal, clean};
 use coracle::request::{Digest, PRIVATE, Request, Settings, step_name};
 use coracle::wire::Start;
 
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 use crate::container::clock::Clock;
 
 pub use comment::Comment;
@@ -171,8 +171,8 @@ impl<'a> Trail<'a> {
 
 /// Name of the job's user on the node.
 fn name(start: &Start) -> Option<String> {
-    let proxy = Proxy::start(&start.identity, Instant::now() + NAMING).ok()?;
-    proxy.account(&[]).ok()?.name().map(str::to_owned)
+    let opener = Opener::start(&start.identity, Instant::now() + NAMING).ok()?;
+    opener.account(&[]).ok()?.name().map(str::to_owned)
 }
 
 fn options(settings: &Settings, config: Option<&Config>) -> std::collections::BTreeMap<String, String> {

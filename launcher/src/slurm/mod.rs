@@ -192,7 +192,7 @@ pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
 }
 
 /// Path of Slurm's configuration by the word of this process' environment: that of a person, or of slurmd.
-pub fn told() -> Option<PathBuf> {
+pub fn conf_from_environment() -> Option<PathBuf> {
     std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 

@@ -7,9 +7,9 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
 use super::Server;
-use crate::container::confine::Confinement;
-use crate::container::grant::Rules;
-use crate::container::stages::Run;
+use crate::container::device_rules::Confinement;
+use crate::container::grants::DeviceAccess;
+use crate::container::pipeline::Run;
 
 impl Server {
     /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.
@@ -26,7 +26,7 @@ impl Server {
             let given = run.grants.given();
             let answers = confinement.accessible(&given).map_err(system)?;
             let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
-            run.provide(Some(&Rules { open: &open, slurms }))?;
+            run.provide_devices(Some(&DeviceAccess { open: &open, slurms }))?;
         }
         // On a node without control groups what is in /dev is all that keeps devices apart.
         if !slurms && confinement.has_groups() {

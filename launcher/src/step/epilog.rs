@@ -15,9 +15,9 @@ use crate::policy::{self, Facts, Job, Rules};
 use coracle::report::Refusal;
 use coracle::wire::Answer;
 
-use crate::children::proxy::Proxy;
-use crate::container::alone;
+use crate::children::opener::Opener;
 use crate::container::job_facts;
+use crate::container::local;
 
 /// Limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,9 +52,9 @@ fn judge(path: &Path, job: Job) -> Result<(), Refusal> {
     if !config.any_rule(|rule| rule.required.is_some()) {
         return Ok(());
     }
-    let (identity, _) = alone::whose(None)?;
-    let proxy = Proxy::start(&identity, Instant::now() + PATIENCE)?;
-    let facts = job_facts::of_submitter(&proxy, &identity, job)?;
+    let (identity, _) = local::resolve_identity(None)?;
+    let opener = Opener::start(&identity, Instant::now() + PATIENCE)?;
+    let facts = job_facts::collect_submitter_facts(&opener, &identity, job)?;
     each_partition(facts).into_iter().try_for_each(|facts| policy::epilog(&policy::effective(&config, &facts)))
 }
 

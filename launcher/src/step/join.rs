@@ -21,7 +21,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use crate::apply;
-use crate::container::variables;
+use crate::container::environment;
 
 /// A step's container.
 pub struct Found {
@@ -34,7 +34,7 @@ pub struct Found {
 }
 
 /// The image while it is not known which one it is.
-pub fn stands_for(step: StepRef) -> ImageRef {
+pub fn placeholder_image(step: StepRef) -> ImageRef {
     let typed = OsString::from(step.to_string());
     ImageRef { path: PathBuf::from(&typed), typed }
 }
@@ -146,7 +146,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
             if !is_ours(&namespace).map_err(system)? {
                 continue;
             }
-            let variables = variables::pairs(&task.read("environ").unwrap_or_default());
+            let variables = environment::parse_pairs(&task.read("environ").unwrap_or_default());
             let image = variables.into_iter().find(|(name, _)| name == "CORACLE_IMAGE").map(|(_, value)| value);
             if let Some(image) = image {
                 let path = PathBuf::from(&image);

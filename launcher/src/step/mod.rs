@@ -6,8 +6,8 @@
 
 mod devices;
 pub mod epilog;
-mod errand;
 pub mod join;
+mod mode;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,14 +26,14 @@ use coracle::sys::{self, CachedStat, Channel, MountNamespace, Packet, Received};
 use coracle::wire::{Answer, Hello, Here, Malformed, Start};
 use nix::sys::stat::Mode;
 
-use crate::children::inside::Step;
-use crate::children::proxy::Proxy;
+use crate::children::in_container::Step;
+use crate::children::opener::Opener;
+use crate::container::environment::{self, TaskEnvironment};
 use crate::container::host_mpi::Replacement;
 use crate::container::image_mpi;
-use crate::container::stages::{Container, Loaded, Run};
-use crate::container::variables::{self, Variables};
+use crate::container::pipeline::{Container, Loaded, Run};
 use crate::records::{Comment, Entry, Trail};
-use errand::{Errand, Settled};
+use mode::{EffectiveRequest, StepMode};
 
 /// Time limit for the plugin to say what it wants: it has already built the message when it starts us.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         [flag, path] if flag == "--config" => PathBuf::from(path),
         _ => PathBuf::from(crate::config::PATH),
     };
-    match sanitize().and_then(|channel| first_word(&channel).map(|start| (channel, start))) {
+    match sanitize().and_then(|channel| receive_start(&channel).map(|start| (channel, start))) {
         Ok((channel, Some(Ok((start, environment))))) => {
             // By then nothing of the container is held any more, nor the line to slurmstepd.
             let comment = Server { channel, start, environment, path: config }.serve();
@@ -86,9 +86,9 @@ fn sanitize() -> sys::Result<Channel> {
 }
 
 /// Step, and the job's environment; an error if the plugin is of another version.
-type FirstWord = Result<(Start, Vec<Pair>), Malformed>;
+type StartMessage = Result<(Start, Vec<Pair>), Malformed>;
 
-fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
+fn receive_start(channel: &Channel) -> sys::Result<Option<StartMessage>> {
     let Received::Packet(Packet { data, fds, .. }) = channel.receive(Instant::now() + FIRST_WORD)? else {
         return Ok(None);
     };
@@ -97,7 +97,7 @@ fn first_word(channel: &Channel) -> sys::Result<Option<FirstWord>> {
         Err(malformed) => return Ok(Some(Err(malformed))),
     };
     let Some(environment) = fds.first() else { return Ok(None) };
-    Ok(Some(Ok((start, variables::pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
+    Ok(Some(Ok((start, environment::parse_pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
 }
 
 /// Tells each task that the plugin is of another version. The step is not known here, so there is no record.
@@ -136,7 +136,7 @@ struct Outcome {
 /// A container, and what it was built from.
 struct Built {
     namespace: MountNamespace,
-    variables: Variables,
+    variables: TaskEnvironment,
     /// Needs of MPI besides.
     mpi: image_mpi::Answers,
     /// The changes of both, as tasks get them.
@@ -161,39 +161,39 @@ impl Server {
     /// Answers the step's tasks, and writes down what they got. The answer is what is left to do.
     fn serve(self) -> Option<Comment> {
         let config = Config::load(&self.path);
-        let asked = self.asked();
+        let asked = self.parse_request();
         let wish = match &asked {
             Ok(Some(Choice::Container(request))) => Some((**request).clone()),
             _ => None,
         };
-        let settled = match &config {
-            Ok(config) => asked.and_then(|choice| self.settle(choice, config)),
+        let effective = match &config {
+            Ok(config) => asked.and_then(|choice| self.resolve_request(choice, config)),
             // What is wrong with it is said below.
             Err(_) => Ok(None),
         };
-        let request = match &settled {
-            Ok(Some(Settled { request, default: true, .. })) => Some(request.clone()),
+        let request = match &effective {
+            Ok(Some(EffectiveRequest { request, default: true, .. })) => Some(request.clone()),
             _ => wish,
         };
         let mut trail = Trail::of(&self.start, request.as_ref(), config.as_ref());
-        let errand = match config {
+        let mode = match config {
             Err(error) => Err(error.into()),
-            Ok(config) => settled.and_then(|settled| match settled {
-                Some(settled) => self.errand(settled, config),
-                None => Ok(Errand::Bare),
+            Ok(config) => effective.and_then(|effective| match effective {
+                Some(effective) => self.choose_mode(effective, config),
+                None => Ok(StepMode::NoContainer),
             }),
         };
-        let (mut run, outcome, steps) = match errand {
-            Ok(Errand::Container(mut run, steps)) => {
+        let (mut run, outcome, steps) = match mode {
+            Ok(StepMode::Image(mut run, steps)) => {
                 let outcome = self.begin(&mut run);
                 (run, outcome, steps)
             }
-            Ok(Errand::Join(mut run, step)) => {
+            Ok(StepMode::JoinStep(mut run, step)) => {
                 let outcome = self.join(&mut run, step);
                 (run, outcome, None)
             }
-            Ok(Errand::Outside) => {
-                match variables::outside(&self.environment) {
+            Ok(StepMode::HostByScope) => {
+                match environment::host_changes(&self.environment) {
                     Ok(changes) => {
                         self.leave(&changes);
                         trail.outside();
@@ -202,8 +202,8 @@ impl Server {
                 }
                 return None;
             }
-            Ok(Errand::Bare) => {
-                match variables::unchanged() {
+            Ok(StepMode::NoContainer) => {
+                match environment::no_changes() {
                     Ok(changes) => self.leave(&changes),
                     Err(refusal) => self.refuse_all(&refusal, trail),
                 }
@@ -246,11 +246,11 @@ impl Server {
             run.clock.lap("find");
             run.image = found.image;
             if run.config.any_rule(|rule| rule.user_options.is_some()) {
-                policy::options(&self.known(&run.config)?.rules, &run.used)?;
+                policy::options(&self.resolve_policy(&run.config)?.rules, &run.used)?;
             }
-            self.where_it_is(Instant::now() + run.config.start_timeout.0)?;
+            self.receive_location(Instant::now() + run.config.start_timeout.0)?;
             self.confine(run)?;
-            let variables = run.variables(None, &found.namespace, Some(self.step()))?;
+            let variables = run.evaluate_environment(None, &found.namespace, Some(self.step()))?;
             let (namespace, joins) = (found.namespace, Some(found.step));
             let (mpi, changes) = (image_mpi::Answers::default(), variables.followed_by(&run.joined_changes())?);
             Ok(Built { namespace, variables, mpi, changes, loaded: None, plan: None, joins })
@@ -260,12 +260,12 @@ impl Server {
 
     fn build_ahead(&self, run: &mut Run, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let deadline = Instant::now() + run.config.start_timeout.0;
-        let proxy = Proxy::of_step(&self.start.identity, deadline)?;
+        let opener = Opener::of_step(&self.start.identity, deadline)?;
         let daemon = self.start.daemon;
-        let loaded = run.load(&proxy, &mut || {
+        let loaded = run.load(&opener, &mut || {
             if slot.is_none() {
-                *slot = Some(self.where_it_is(deadline)?);
-                proxy.enter_job(daemon)?;
+                *slot = Some(self.receive_location(deadline)?);
+                opener.enter_job(daemon)?;
             }
             Ok(())
         })?;
@@ -275,28 +275,28 @@ impl Server {
         let script = self.start.script_folder.as_deref();
         let mut mpi = None;
         let ahead = guess.as_ref().filter(|_| !loaded.is_served()).and_then(|guess| {
-            let container = run.build(&proxy, &loaded, guess, script).ok()?;
-            let wants = run.wants(&run.surroundings(guess, &loaded, script));
+            let container = run.build(&opener, &loaded, guess, script).ok()?;
+            let requests = run.mount_requests(&run.surroundings(guess, &loaded, script));
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
-            let variables = run.variables_if_time(Some(&loaded.opened), &container.namespace, Some(early));
+            let variables = run.try_evaluate_environment(Some(&loaded.opened), &container.namespace, Some(early));
             // What goes beyond the limits of this moment is asked again when slurmstepd has set up the step.
             let variables = variables.unwrap_or_default();
             if let Some(variables) = &variables {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
             }
-            proxy.postpone(begun.elapsed());
-            Some((container, variables, wants))
+            opener.postpone(begun.elapsed());
+            Some((container, variables, requests))
         });
         let here = match slot {
             Some(here) => here,
-            None => slot.insert(self.where_it_is(proxy.deadline())?),
+            None => slot.insert(self.receive_location(opener.deadline())?),
         };
         run.clock.lap("wait");
         self.confine(run)?;
-        let same = |wants: &_| *wants == run.wants(&run.surroundings(here, &loaded, script));
+        let same = |requests: &_| *requests == run.mount_requests(&run.surroundings(here, &loaded, script));
         let (container, variables) = match ahead {
-            Some((container, variables, wants)) if same(&wants) => (container, variables),
+            Some((container, variables, requests)) if same(&requests) => (container, variables),
             ahead => {
                 // Found out once for the node: scripts may take long, and do things.
                 let variables = ahead.and_then(|(container, variables, _)| {
@@ -304,13 +304,13 @@ impl Server {
                     drop(container);
                     variables
                 });
-                (run.build(&proxy, &loaded, here, script)?, variables)
+                (run.build(&opener, &loaded, here, script)?, variables)
             }
         };
-        run.complete(&proxy, &container)?;
+        run.attach_late_mounts(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
+            None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         self.finish(run, container, (variables, mpi), loaded, here)
     }
@@ -321,7 +321,7 @@ impl Server {
         &self,
         run: &mut Run,
         container: Container,
-        (variables, before): (Variables, Option<image_mpi::Answers>),
+        (variables, before): (TaskEnvironment, Option<image_mpi::Answers>),
         loaded: Loaded,
         here: &Here,
     ) -> Result<Built, Refusal> {
@@ -331,7 +331,7 @@ impl Server {
             Some(before) => before,
             None => self.ask_mpi(run, &namespace, &variables, here, self.step())?,
         };
-        mpi.notes.extend(run.notes.iter().chain(&run.misfit).filter(|_| self.start.node == 0).cloned());
+        mpi.notes.extend(run.notes.iter().chain(&run.driver_note).filter(|_| self.start.node == 0).cloned());
         let changes = variables.followed_by(&[mpi.changes.clone(), run.gpu_changes()].concat())?;
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
@@ -341,7 +341,7 @@ impl Server {
         &self,
         run: &mut Run,
         namespace: &MountNamespace,
-        variables: &Variables,
+        variables: &TaskEnvironment,
         here: &Here,
         step: Step<'_>,
     ) -> Result<image_mpi::Answers, Refusal> {
@@ -369,7 +369,7 @@ impl Server {
         Step { line: &self.channel, daemon: Some(self.start.daemon) }
     }
 
-    fn where_it_is(&self, deadline: Instant) -> Result<Here, Refusal> {
+    fn receive_location(&self, deadline: Instant) -> Result<Here, Refusal> {
         match self.channel.receive(deadline) {
             Ok(Received::Packet(packet)) => Ok(Here::from_bytes(&packet.data)?),
             Ok(Received::Closed) => Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up")),
@@ -479,23 +479,23 @@ impl Server {
 
     fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
         let before = before.map(|Built { namespace, loaded, variables, .. }| {
-            // It holds what only one container may have, and so would the proxy, as a copy of this process.
+            // It holds what only one container may have, and so would the opener, as a copy of this process.
             drop(namespace);
             (loaded, variables)
         });
-        let proxy = Proxy::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
+        let opener = Opener::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
         // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
         let (loaded, variables) = match before {
-            Some((Some(loaded), variables)) if still_the_same(&proxy, run, &loaded)? => (loaded, Some(variables)),
-            _ => (run.load(&proxy, &mut || proxy.enter_job(self.start.daemon))?, None),
+            Some((Some(loaded), variables)) if is_image_unchanged(&opener, run, &loaded)? => (loaded, Some(variables)),
+            _ => (run.load(&opener, &mut || opener.enter_job(self.start.daemon))?, None),
         };
         // Of files that this namespace may have otherwise.
         run.mpi = None;
-        let container = run.build(&proxy, &loaded, here, self.start.script_folder.as_deref())?;
-        run.complete(&proxy, &container)?;
+        let container = run.build(&opener, &loaded, here, self.start.script_folder.as_deref())?;
+        run.attach_late_mounts(&opener, &container)?;
         let variables = match variables {
             Some(variables) => variables,
-            None => run.variables(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
+            None => run.evaluate_environment(Some(&loaded.opened), &container.namespace, Some(self.step()))?,
         };
         self.finish(run, container, (variables, None), loaded, here)
     }
@@ -535,16 +535,16 @@ fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
 }
 
 /// True when the image's path leads to the very file that was loaded, unchanged.
-fn still_the_same(proxy: &Proxy, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
+fn is_image_unchanged(opener: &Opener, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
     // A directory can only be copied in the namespace that its mount is in.
     if loaded.opened.image.is_directory() {
         return Ok(false);
     }
     // A file comes before the stored image, and here there may be one.
-    if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(proxy.open_source(file), Ok(Err(_)))) {
+    if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(opener.open_source(file), Ok(Err(_)))) {
         return Ok(false);
     }
-    let Ok((found, _)) = proxy.open_source(run.path())? else { return Ok(false) };
+    let Ok((found, _)) = opener.open_source(run.path())? else { return Ok(false) };
     let known = CachedStat::of(&loaded.opened.file).ok();
     Ok(CachedStat::of(&found).is_ok_and(|found| {
         known.is_some_and(|known| {

@@ -4,22 +4,22 @@
 use std::path::Path;
 
 use super::entries::Entries;
-use super::{Entry, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, Origin, Presence, Source, Want};
+use super::{Entry, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MountRequest, Origin, Presence, Source};
 use crate::devices::{Devices, Driver, Node, PTS, STORES};
 use coracle::request::Access;
 
 /// A /dev of the container's own, and what is mounted in it.
-pub fn own_dev(devices: &Devices) -> Vec<Want> {
+pub fn own_dev(devices: &Devices) -> Vec<MountRequest> {
     let top = Path::new("/dev");
     let mut entries = Entries::below(top);
-    let mut wants = Vec::new();
+    let mut requests = Vec::new();
     for folder in [PTS].iter().chain(STORES) {
         entries.add(folder.as_ref(), Entry::Folder);
-        wants.push(Want::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+        requests.push(MountRequest::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
     for (folder, _) in &devices.folders {
         entries.add(folder, Entry::Folder);
-        wants.push(Want::node(folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+        requests.push(MountRequest::node(folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
     let (made, bound): (Vec<&Node>, _) = devices.nodes.iter().partition(|node| Devices::is_made(node));
     for node in made {
@@ -27,30 +27,36 @@ pub fn own_dev(devices: &Devices) -> Vec<Want> {
     }
     for node in bound {
         entries.add(&node.path, |path| Entry::File(path, String::new()));
-        wants.push(Want::node(&node.path, Access::ReadWrite, Presence::IfThere, Origin::Device));
+        requests.push(MountRequest::node(&node.path, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
     for (link, target) in &devices.links {
         entries.add(link, |path| Entry::Link(path, target.clone()));
     }
     let (source, presence) = (Source::Made(entries.into_made()), Presence::Required);
-    wants.push(Want { source, target: top.into(), access: Access::ReadOnly, presence, origin: Origin::Kernel });
-    wants
+    requests.push(MountRequest {
+        source,
+        target: top.into(),
+        access: Access::ReadOnly,
+        presence,
+        origin: Origin::Kernel,
+    });
+    requests
 }
 
 /// Entries for the files of a GPU's driver. The image's own is never written to, and never asked.
-pub fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<Want> {
-    let want = |source: &Path, target: &Path, presence| {
+pub fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<MountRequest> {
+    let request = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
-        Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Driver }
+        MountRequest { source, target, access: Access::ReadOnly, presence, origin: Origin::Driver }
     };
-    let mut wants = Vec::new();
+    let mut requests = Vec::new();
     let libraries = driver.libraries.iter();
     let libraries = libraries.map(|library| (&library.source, Path::new(GPU_LIBRARIES).join(&library.name)));
     let programs = driver.programs.iter();
     let programs = programs.filter_map(|file| Some((file, Path::new(GPU_PROGRAMS).join(file.file_name()?))));
     for (source, target) in libraries.chain(programs) {
         entries.add(&target, |path| Entry::File(path, String::new()));
-        wants.push(want(source, &target, Presence::Required));
+        requests.push(request(source, &target, Presence::Required));
     }
     for library in &driver.libraries {
         for link in &library.links {
@@ -60,6 +66,6 @@ pub fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<Want> {
     }
     let lines: String = driver.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     entries.add(GPU_ENVIRONMENT.as_ref(), |path| Entry::File(path, lines));
-    wants.extend(driver.files.iter().map(|file| want(&file.source, &file.target, Presence::IfThere)));
-    wants
+    requests.extend(driver.files.iter().map(|file| request(&file.source, &file.target, Presence::IfThere)));
+    requests
 }

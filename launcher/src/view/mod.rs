@@ -16,9 +16,9 @@ use coracle::wire::EPILOG;
 
 use entries::Entries;
 
-/// One thing that should be visible inside.
+/// Mount that the container should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
+pub struct MountRequest {
     /// Origin of the mount.
     pub source: Source,
     /// Path at which it should appear.
@@ -27,7 +27,7 @@ pub struct Want {
     pub access: Access,
     /// Handling of a source that the node does not have, or a place that the image has.
     pub presence: Presence,
-    /// Who wants it.
+    /// Reason for the mount.
     pub origin: Origin,
 }
 
@@ -83,7 +83,7 @@ impl Presence {
     }
 }
 
-/// Who wants it. Where two want the same place, the later in this list gets it.
+/// Reason for a mount. Of two requests for the same mount point, the later in this list gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// /proc, /sys, /dev: real folders in every image, or missing.
@@ -229,7 +229,7 @@ const TOPS: &[&str] = &["/", "/home", "/media", "/mnt", "/opt", "/root", "/run",
 /// core dumps runs with all rights (proc_sys_kernel(5), core_pattern). runc shows the same ones read-only.
 const SETTINGS: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
-impl Want {
+impl MountRequest {
     fn node(path: impl Into<PathBuf>, access: Access, presence: Presence, origin: Origin) -> Self {
         let path = path.into();
         Self { source: Source::Node(path.clone()), target: path, access, presence, origin }
@@ -259,14 +259,14 @@ impl Want {
     }
 }
 
-/// Everything that should be visible, in no particular order.
-pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) -> Vec<Want> {
+/// Returns the mounts that a container should have, in no particular order.
+pub fn mount_requests(settings: &Settings, config: &Config, around: &Surroundings<'_>) -> Vec<MountRequest> {
     use Access::{ReadOnly, ReadWrite};
     use Presence::{IfThere, Required, UnlessInImage};
 
-    let mut wants = Vec::new();
+    let mut requests = Vec::new();
     for (index, bind) in config.binds.iter().enumerate() {
-        wants.push(Want {
+        requests.push(MountRequest {
             source: Source::Node(bind.source.0.clone()),
             target: bind.target().to_owned(),
             access: bind.access(),
@@ -281,61 +281,62 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
             BindSource::Memory(size) => Source::Memory(size.map_or(limit, |size| size.min(limit))),
         };
         let (target, access) = (bind.target.clone(), bind.access);
-        wants.push(Want { source, target, access, presence: Required, origin: Origin::User });
+        requests.push(MountRequest { source, target, access, presence: Required, origin: Origin::User });
     }
     // What the user or the site has put at a place, or above it, stands for what would be there.
-    let taken = |wants: &[Want], path: &Path| {
-        wants.iter().any(|want| want.origin >= Origin::Site(0) && path.starts_with(&want.target))
+    let taken = |requests: &[MountRequest], path: &Path| {
+        requests.iter().any(|request| request.origin >= Origin::Site(0) && path.starts_with(&request.target))
     };
 
-    wants.push(Want::node("/proc", ReadWrite, Required, Origin::Kernel));
-    wants.push(Want::node("/sys", if around.root { ReadOnly } else { ReadWrite }, Required, Origin::Kernel));
+    requests.push(MountRequest::node("/proc", ReadWrite, Required, Origin::Kernel));
+    requests.push(MountRequest::node("/sys", if around.root { ReadOnly } else { ReadWrite }, Required, Origin::Kernel));
     for path in SETTINGS.iter().filter(|_| around.root) {
-        wants.push(Want::node(*path, ReadOnly, IfThere, Origin::Kernel));
+        requests.push(MountRequest::node(*path, ReadOnly, IfThere, Origin::Kernel));
     }
     match around.devices {
-        Some(devices) => wants.extend(devices::own_dev(devices)),
-        None => wants.push(Want::node("/dev", ReadWrite, Required, Origin::Kernel)),
+        Some(devices) => requests.extend(devices::own_dev(devices)),
+        None => requests.push(MountRequest::node("/dev", ReadWrite, Required, Origin::Kernel)),
     }
     let mut system = Vec::new();
     for path in ["/tmp", "/var/tmp"] {
-        system.push(Want::node(path, ReadWrite, Required, Origin::System));
+        system.push(MountRequest::node(path, ReadWrite, Required, Origin::System));
     }
     for path in ["/etc/hosts", "/etc/resolv.conf"] {
-        system.push(Want::node(path, ReadOnly, IfThere, Origin::System));
+        system.push(MountRequest::node(path, ReadOnly, IfThere, Origin::System));
     }
     let (source, target, origin) = (Source::TimeZone, TIME_ZONE.into(), Origin::System);
-    system.push(Want { source, target, access: ReadOnly, presence: IfThere, origin });
+    system.push(MountRequest { source, target, access: ReadOnly, presence: IfThere, origin });
     for (source, path) in [(Source::Passwd, "/etc/passwd"), (Source::Group, "/etc/group")] {
         let target = PathBuf::from(path);
-        system.push(Want { source, target, access: ReadOnly, presence: Required, origin: Origin::System });
+        system.push(MountRequest { source, target, access: ReadOnly, presence: Required, origin: Origin::System });
     }
-    system.retain(|want| !taken(&wants, &want.target));
-    wants.append(&mut system);
+    system.retain(|request| !taken(&requests, &request.target));
+    requests.append(&mut system);
 
-    let mut add_want = |want: Want| {
-        let shown = taken(&wants, &want.target) || wants.iter().any(|other| other.shows(&want.target));
-        if !shown && coracle::request::inside(&want.target).is_ok() {
-            wants.push(want);
+    let mut add_request = |request: MountRequest| {
+        let shown = taken(&requests, &request.target) || requests.iter().any(|other| other.shows(&request.target));
+        if !shown && coracle::request::inside(&request.target).is_ok() {
+            requests.push(request);
         }
     };
     // A service account's home may be /bin: the image's is meant there.
     let home = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top)));
     if let Some(home) = home.filter(|_| settings.home.unwrap_or(true)) {
-        add_want(Want::node(home, ReadWrite, IfThere, Origin::Home));
+        add_request(MountRequest::node(home, ReadWrite, IfThere, Origin::Home));
     }
     if let Some(server) = around.pmix {
-        add_want(Want {
+        add_request(MountRequest {
             source: Source::Late(server.into()),
-            ..Want::node(server, ReadWrite, Required, Origin::Slurm)
+            ..MountRequest::node(server, ReadWrite, Required, Origin::Slurm)
         });
     }
-    let mut add = |path: &Path, access, presence, origin| add_want(Want::node(path, access, presence, origin));
+    let mut add =
+        |path: &Path, access, presence, origin| add_request(MountRequest::node(path, access, presence, origin));
     add(Path::new(mpi::MUNGE), ReadWrite, IfThere, Origin::Slurm);
     if let Some(folder) = around.script_folder {
         add(folder, ReadOnly, Required, Origin::Slurm);
     }
-    let images_own = is_images(around.directory);
+    let images_own = is_image_directory(around.directory);
     let presence = match settings.workdir {
         Some(_) => IfThere,
         None if images_own => UnlessInImage,
@@ -348,29 +349,29 @@ pub fn wants(settings: &Settings, config: &Config, around: &Surroundings<'_>) ->
     // Last, since what is to be seen below one of them has been opened by then. None of them is worth a directory of the
     // image's, nor a home that is not wanted.
     let unwanted = |path: &Path| settings.home == Some(false) && home.is_some_and(|home| path.starts_with(home));
-    for directory in around.named.iter().filter(|path| !is_images(path) && !unwanted(path)) {
+    for directory in around.named.iter().filter(|path| !is_image_directory(path) && !unwanted(path)) {
         add(directory, ReadWrite, Presence::IfMissing, Origin::Variable);
     }
     let helper = around.client.is_some() || settings.entrypoint == Some(true);
     if helper || around.mpi.is_some() || around.driver.is_some() {
-        wants.extend(private(around, helper));
+        requests.extend(private(around, helper));
     }
     if let Some((profile, fit)) = around.mpi {
-        wants.extend(in_place_of_the_images(profile, fit));
+        requests.extend(mpi_requests(profile, fit));
     }
-    wants
+    requests
 }
 
 /// True if the image's own is meant by this directory.
-fn is_images(path: &Path) -> bool {
+fn is_image_directory(path: &Path) -> bool {
     OWN.iter().any(|top| path.starts_with(top)) || TOPS.iter().any(|top| path == Path::new(top))
 }
 
 /// The host's MPI libraries over those of the image, and the folders that they open by path.
-fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = Want> + 'a {
-    let want = |source: &Path, target: &Path, presence| {
+fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = MountRequest> + 'a {
+    let request = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
-        Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Mpi }
+        MountRequest { source, target, access: Access::ReadOnly, presence, origin: Origin::Mpi }
     };
     let places = |shown: &'a Shown| shown.over.iter().map(|over| over.place.as_path());
     let covered: BTreeSet<&Path> = fit.shown.iter().flat_map(places).filter_map(Path::parent).collect();
@@ -378,22 +379,22 @@ fn in_place_of_the_images<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterat
         // Whoever has found the library there without LD_LIBRARY_PATH looks there for what it needs.
         let beside = covered.iter().map(|folder| folder.join(&shown.soname)).filter(|_| shown.over.is_empty());
         let targets: Vec<PathBuf> = places(shown).map(Path::to_owned).chain(beside).collect();
-        targets.into_iter().map(move |target| want(file, &target, Presence::IfThere))
+        targets.into_iter().map(move |target| request(file, &target, Presence::IfThere))
     });
     let folders = profile.folders.iter();
-    over.chain(folders.map(move |folder| want(&folder.source.0, folder.target(), Presence::Required)))
+    over.chain(folders.map(move |folder| request(&folder.source.0, folder.target(), Presence::Required)))
 }
 
 /// The folder that is Coracle's own inside, and what is mounted below it and for it.
-fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
+fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
     let node = |source: &Path, target: &Path, presence| {
         let origin = if target.starts_with(PRIVATE) { Origin::Private } else { Origin::Slurm };
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
-        Want { source, target, access: Access::ReadOnly, presence, origin }
+        MountRequest { source, target, access: Access::ReadOnly, presence, origin }
     };
-    let (mut wants, mut entries) = (Vec::new(), Entries::below(PRIVATE.as_ref()));
+    let (mut requests, mut entries) = (Vec::new(), Entries::below(PRIVATE.as_ref()));
     if helper {
-        wants.push(node(around.helper, Path::new(HELPER), Presence::Required));
+        requests.push(node(around.helper, Path::new(HELPER), Presence::Required));
         entries.add(HELPER.as_ref(), |path| Entry::File(path, String::new()));
         entries.add(ENTRYPOINT.as_ref(), |path| Entry::Link(path, HELPER.into()));
     }
@@ -401,7 +402,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
     for (file, shown) in mpi.filter(|(_, shown)| !shown.stays) {
         let place = Path::new(MPI_LIBRARIES).join(&shown.soname);
         entries.add(&place, |path| Entry::File(path, String::new()));
-        wants.push(node(file, &place, Presence::Required));
+        requests.push(node(file, &place, Presence::Required));
         // What opens a library by the name of its file (dlopen(3)) finds it, too.
         if let Some(name) = file.file_name().filter(|name| *name != shown.soname.as_str()) {
             let link = Path::new(MPI_LIBRARIES).join(name);
@@ -409,7 +410,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
         }
     }
     if let Some(driver) = around.driver {
-        wants.extend(devices::driver_files(driver, &mut entries));
+        requests.extend(devices::driver_files(driver, &mut entries));
     }
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
@@ -418,7 +419,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
             entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
             // A login shell sets PATH anew, and every PATH has this directory. The image's own command stays.
             if let Ok(name) = link.place.strip_prefix(COMMANDS) {
-                wants.push(node(around.helper, &Path::new(PROGRAMS).join(name), Presence::IfMissing));
+                requests.push(node(around.helper, &Path::new(PROGRAMS).join(name), Presence::IfMissing));
             }
         }
         for bind in &client.binds {
@@ -429,13 +430,13 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<Want> {
                 // What an image has in the way of Slurm's own folders breaks its commands, and not the job.
                 (false, false) => Presence::IfThere,
             };
-            wants.push(node(&bind.source, &bind.target, presence));
+            requests.push(node(&bind.source, &bind.target, presence));
         }
     }
     let (source, target) = (Source::Made(entries.into_made()), PRIVATE.into());
     let presence = Presence::Required;
-    wants.push(Want { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
-    wants
+    requests.push(MountRequest { source, target, access: Access::ReadOnly, presence, origin: Origin::Private });
+    requests
 }
 
 #[cfg(test)]

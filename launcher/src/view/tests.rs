@@ -15,10 +15,10 @@ fn settings(fields: &str) -> Settings {
 
 fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {
     let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
-    wants(&settings(&fields), &Config::default(), around)
+    mount_requests(&settings(&fields), &Config::default(), around)
         .iter()
-        .filter(|want| !matches!(want.origin, Origin::Kernel | Origin::Device | Origin::System))
-        .map(|want| (want.target.display().to_string(), want.presence))
+        .filter(|request| !matches!(request.origin, Origin::Kernel | Origin::Device | Origin::System))
+        .map(|request| (request.target.display().to_string(), request.presence))
         .collect()
 }
 
@@ -76,13 +76,13 @@ fn device_nodes_work_only_where_they_were_put() {
     let nodes = vec![node("/dev/infiniband/uverbs0"), node("/dev/null")];
     let links = vec![("/dev/fd".into(), "/proc/self/fd".into())];
     let around = Surroundings { devices: Some(&Devices { nodes, links, ..Devices::default() }), ..around("/w", "/h") };
-    for want in wants(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
-        let flags = want.attributes();
-        assert!(flags.no_suid, "{want:?}");
-        let works = ["/dev", "/dev/pts", "/dev/infiniband/uverbs0"].map(Path::new).contains(&&*want.target);
-        assert_eq!(flags.no_dev, !works, "{want:?}");
-        assert_eq!(flags.read_only, want.access == Access::ReadOnly);
-        if want.target == Path::new("/dev") {
+    for request in mount_requests(&settings(";bind=/a:/b:ro"), &Config::default(), &around) {
+        let flags = request.attributes();
+        assert!(flags.no_suid, "{request:?}");
+        let works = ["/dev", "/dev/pts", "/dev/infiniband/uverbs0"].map(Path::new).contains(&&*request.target);
+        assert_eq!(flags.no_dev, !works, "{request:?}");
+        assert_eq!(flags.read_only, request.access == Access::ReadOnly);
+        if request.target == Path::new("/dev") {
             let folder = |path: &str| Entry::Folder(path.into());
             let file = |path: &str| Entry::File(path.into(), String::new());
             let folders = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(folder);
@@ -90,7 +90,7 @@ fn device_nodes_work_only_where_they_were_put() {
             let others = [file("infiniband/uverbs0"), Entry::Link("fd".into(), "/proc/self/fd".into())];
             let wanted: Vec<Entry> =
                 folders[..4].iter().cloned().chain([null, folders[4].clone()]).chain(others).collect();
-            assert_eq!(want.source, Source::Made(wanted));
+            assert_eq!(request.source, Source::Made(wanted));
         }
     }
 }
@@ -98,11 +98,11 @@ fn device_nodes_work_only_where_they_were_put() {
 #[test]
 fn a_home_that_is_not_wanted_is_not_shown_but_a_working_directory_in_it_is() {
     let shown = |directory| -> Vec<PathBuf> {
-        let wants = wants(&settings(";home=no"), &Config::default(), &around(directory, "/home/a"));
-        wants
+        let requests = mount_requests(&settings(";home=no"), &Config::default(), &around(directory, "/home/a"));
+        requests
             .into_iter()
-            .filter(|want| want.origin == Origin::Workdir || want.origin == Origin::Home)
-            .map(|want| want.target)
+            .filter(|request| request.origin == Origin::Workdir || request.origin == Origin::Home)
+            .map(|request| request.target)
             .collect()
     };
     assert_eq!(shown("/scratch/x"), [PathBuf::from("/scratch/x")]);
@@ -114,9 +114,9 @@ fn a_directory_that_a_variable_names_is_shown_where_nothing_else_is_meant() {
     let named = |fields: &str, path: &str| -> Vec<(PathBuf, Presence)> {
         let named = [PathBuf::from(path)];
         let around = Surroundings { named: &named, ..around("/scratch/run", "/home/a") };
-        let wants = wants(&settings(fields), &Config::default(), &around);
-        let wants = wants.into_iter().filter(|want| want.origin == Origin::Variable);
-        wants.map(|want| (want.target, want.presence)).collect()
+        let requests = mount_requests(&settings(fields), &Config::default(), &around);
+        let requests = requests.into_iter().filter(|request| request.origin == Origin::Variable);
+        requests.map(|request| (request.target, request.presence)).collect()
     };
     for path in ["/scratch/x", "/run/user/2001", "/scratch"] {
         assert_eq!(named("", path), [(path.into(), Presence::IfMissing)]);
@@ -145,8 +145,8 @@ fn our_folder_is_there_only_when_something_in_it_is_needed() {
     };
     let ours = |fields, client| -> Vec<PathBuf> {
         let around = Surroundings { client, ..around("/w", "/h") };
-        let wants = wants(&settings(fields), &Config::default(), &around);
-        wants.into_iter().filter(|want| want.origin == Origin::Private).map(|want| want.target).collect()
+        let requests = mount_requests(&settings(fields), &Config::default(), &around);
+        requests.into_iter().filter(|request| request.origin == Origin::Private).map(|request| request.target).collect()
     };
     assert!(ours("", None).is_empty());
     assert_eq!(ours(";entrypoint=yes", None), [PathBuf::from(HELPER), PRIVATE.into()]);
@@ -158,8 +158,12 @@ fn the_directory_of_a_pmix_server_comes_late_unless_it_is_visible_anyway() {
     let late = |binds: &[&str]| -> Vec<PathBuf> {
         let fields: String = binds.iter().map(|bind| format!(";bind={bind}:rw")).collect();
         let around = Surroundings { pmix: Some(Path::new("/var/spool/slurmd/pmix.7.0")), ..around("/w", "/h") };
-        let wants = wants(&settings(&fields), &Config::default(), &around);
-        wants.into_iter().filter(|want| matches!(want.source, Source::Late(_))).map(|want| want.target).collect()
+        let requests = mount_requests(&settings(&fields), &Config::default(), &around);
+        requests
+            .into_iter()
+            .filter(|request| matches!(request.source, Source::Late(_)))
+            .map(|request| request.target)
+            .collect()
     };
     assert_eq!(late(&[]), [PathBuf::from("/var/spool/slurmd/pmix.7.0")]);
     assert!(late(&["/var:/var"]).is_empty());

@@ -45,8 +45,8 @@ mod status {
     pub const DONE: u8 = 0;
     /// The sandbox could not be built; the line says why.
     pub const UNBUILT: u8 = 1;
-    /// Nobody took the answer.
-    pub const UNSAID: u8 = 2;
+    /// The parent closed the pipe.
+    pub const EXIT_NO_READER: u8 = 2;
     pub const PANIC: u8 = 125;
 }
 
@@ -76,7 +76,7 @@ pub fn compute(
         match placed.and_then(|()| enter(forked, as_user, &line, files, limit)) {
             Ok(files) => {
                 let answer = ManuallyDrop::new(work(&files));
-                if line.write_all(&answer).is_ok() { status::DONE } else { status::UNSAID }
+                if line.write_all(&answer).is_ok() { status::DONE } else { status::EXIT_NO_READER }
             }
             Err(error) => {
                 let _ = line.write_all(error.to_string().as_bytes());

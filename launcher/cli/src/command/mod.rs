@@ -335,7 +335,7 @@ pub fn main() -> ExitCode {
             }
             if verb.is_printing() {
                 // Where that fails, a page that is not read to its end is a panic's message.
-                let _ = sys::end_with_reader();
+                let _ = sys::restore_default_sigpipe();
             }
             (
                 match &verb {

@@ -10,14 +10,14 @@ use coracle_launcher::config::Config;
 use coracle_launcher::devices::{self, Driver, Vendor};
 
 use super::Findings;
-use coracle_launcher::container::grant::{Grants, Teller};
+use coracle_launcher::container::grants::{GrantSource, Grants};
 use coracle_launcher::slurm;
 
 /// Looks at all of it.
 pub fn look(findings: &mut Findings, config: &Config, told: Option<&Path>) {
     let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, told);
     slurm(findings, slurmd.as_ref());
-    let grants = Grants::find(slurmd.as_ref(), &[], &Teller::Step { script: true, node: None });
+    let grants = Grants::find(slurmd.as_ref(), &[], &GrantSource::Slurmstepd { script: true, node: None });
     resources(findings, &grants);
     confinement(findings, config, told, &grants);
     driver(findings, config, &grants);

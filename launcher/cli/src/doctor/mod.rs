@@ -155,7 +155,7 @@ impl fmt::Display for Role {
 
 /// Looks at everything, and says all of it.
 pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
-    let told = slurm::told();
+    let told = slurm::conf_from_environment();
     let mut findings =
         Findings { roles: Vec::new(), bad: false, faults_only: given.faults, kept: given.json.then(Vec::new) };
     let config = read(&mut findings, &given.config);

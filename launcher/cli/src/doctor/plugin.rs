@@ -171,7 +171,7 @@ fn loads(findings: &mut Findings, slurm: &Site) {
 }
 
 fn mpi(findings: &mut Findings, config: &Config) {
-    let offer = slurm::offer(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
+    let offer = slurm::offer(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
     match offer.types.iter().any(|word| word.starts_with("pmix")) {
         true => findings.ok("mpi", format!("srun --mpi={}", offer.types.join("|"))),
         false => findings.warning(

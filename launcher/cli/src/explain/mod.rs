@@ -21,34 +21,34 @@ use serde_json::{Value, json};
 use crate::command::Explain;
 use crate::doctor;
 use crate::document;
-use coracle_launcher::children::proxy::{Opened, Proxy};
-use coracle_launcher::container::alone::{self, Order};
-use coracle_launcher::container::grant::Provision;
+use coracle_launcher::children::opener::{Opened, Opener};
+use coracle_launcher::container::environment;
+use coracle_launcher::container::grants::Provision;
 use coracle_launcher::container::host_mpi::Chosen;
-use coracle_launcher::container::stages::{self, Authority, Run};
-use coracle_launcher::container::variables;
+use coracle_launcher::container::local::{self, LocalRequest};
+use coracle_launcher::container::pipeline::{self, Authority, Run};
 use coracle_launcher::slurm;
 
 /// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
 pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let mut page = Page { kept: given.json.then(|| json!({})) };
     let mut raw = given.options.0.clone();
-    alone::fill(&mut raw);
+    local::fill_from_variables(&mut raw);
     let image = given.container.as_os_str();
-    let order = Order { raw, image, config: &given.config, user: given.user.as_deref() };
-    let (mut run, directory) = order.prepare()?;
+    let request = LocalRequest { raw, image, config: &given.config, user: given.user.as_deref() };
+    let (mut run, directory) = request.prepare()?;
     if let (Some(Scope::Steps), true) = (run.settings.scope, given.script) {
         page.line("scope", "scope", "steps", "steps: the job script runs on the node");
         page.end()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let told = slurm::told();
+    let told = slurm::conf_from_environment();
     if given.script || given.ntasks == 1 {
         run.client = slurm::find(Path::new("/"), &run.config.slurm_client, told.as_deref(), Path::new(HELPER))?;
     }
     let deadline = Instant::now() + run.config.start_timeout.0;
-    let mut proxy = Proxy::start(&run.identity, deadline)?;
-    let mut opened = run.open(&proxy, &mut stages::at_once)?;
+    let mut opener = Opener::start(&run.identity, deadline)?;
+    let mut opened = run.open(&opener, &mut pipeline::admit_at_once)?;
     let path = run.path().display().to_string();
     page.line("image", "image", path.as_str(), &path);
     let holds = opened.image.to_string();
@@ -61,7 +61,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     if let Some(digest) = opened.digest {
         page.line("digest", "digest", digest.to_string(), &digest.to_string());
     }
-    let verdict = run.judge(&proxy, &mut opened, &mut stages::at_once)?;
+    let verdict = run.judge(&opener, &mut opened, &mut pipeline::admit_at_once)?;
     let reader = match verdict.reader {
         Reader::Kernel => "by the kernel",
         Reader::Fuse | Reader::Own => "by squashfuse_ll, as the user",
@@ -72,32 +72,32 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let grant = match run.authority {
         Authority::Root => verdict,
         Authority::Own => {
-            alone::empower(&run)?;
-            proxy = Proxy::start(&run.identity, deadline)?;
+            local::enter_user_namespace(&run)?;
+            opener = Opener::start(&run.identity, deadline)?;
             // It has been hashed, if that was asked for.
             run.settings.digest = None;
-            opened = Opened { digest: opened.digest, ..run.open(&proxy, &mut stages::at_once)? };
+            opened = Opened { digest: opened.digest, ..run.open(&opener, &mut pipeline::admit_at_once)? };
             run.judge_own(&opened)?
         }
     };
-    let loaded = run.attach(&proxy, opened, grant)?;
-    alone::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
+    let loaded = run.attach(&opener, opened, grant)?;
+    local::set_home(&mut run, loaded.account.home.as_deref(), given.user.is_some());
     let slurmd = slurm::slurmd(Path::new("/"), &run.config.slurm_client, told.as_deref());
-    run.files = stages::files(slurmd.as_ref(), &run.environment);
+    run.files = pipeline::node_files(slurmd.as_ref(), &run.environment);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let start = run.settings.workdir.as_ref().unwrap_or(&directory).display().to_string();
     page.line("start", "workdir", start.as_str(), &start);
-    let container = run.build(&proxy, &loaded, &Here { directory, pmix: None }, None)?;
+    let container = run.build(&opener, &loaded, &Here { directory, pmix: None }, None)?;
     let owners = container.plan.owners;
     page.line("owners", "owners", owners.word(), owners.sentence());
     page.lines("gpu", gpus(&run));
     page.lines("mpi", host_mpi(&run));
-    let found = run.variables(Some(&loaded.opened), &container.namespace, None)?;
+    let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
     if given.mpi {
         let offer = slurm::offer(Path::new("/"), &run.config.slurm_client, told.as_deref());
         let environment = found.applied_to(&run.environment)?;
         let (namespace, identity) = (&container.namespace, &run.identity);
-        let report = mpi::explain(&offer, &environment, namespace, identity, proxy.deadline())?;
+        let report = mpi::explain(&offer, &environment, namespace, identity, opener.deadline())?;
         if page.kept.is_none() {
             print!("\n{report}");
         } else {
@@ -109,7 +109,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     page.block("plan", &container.plan.to_string());
-    let listing = sys::read_whole(&found.listing, variables::MAX_LEN)
+    let listing = sys::read_whole(&found.listing, environment::MAX_LEN)
         .map_err(|error| Refusal::system("the container's environment", &error))?;
     page.block("environment", &String::from_utf8_lossy(&listing));
     let notes: Vec<String> = run.notes.iter().chain(&found.notes).cloned().collect();
@@ -180,7 +180,7 @@ fn gpus(run: &Run) -> Vec<String> {
     }
     if let Some(driver) = driver {
         say(&format!("driver {}", doctor::summary(driver)));
-        driver.notes.iter().chain(&run.misfit).for_each(|note| say(&format!("note: {note}")));
+        driver.notes.iter().chain(&run.driver_note).for_each(|note| say(&format!("note: {note}")));
     } else if run.settings.gpu == Some(false) {
         say("none: that was asked for, or is the site's default");
     } else if run.grants.units.iter().any(Unit::is_gpu) {

@@ -15,7 +15,7 @@ use coracle_launcher::mpi::{self, Mpi, Pmi, Verdict};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
-use coracle_launcher::children::inside;
+use coracle_launcher::children::in_container;
 use coracle_launcher::container::image_mpi::{MAX_LEN, WHAT, folders, late, own_libraries};
 use coracle_launcher::slurm::Offer;
 
@@ -100,7 +100,7 @@ pub fn explain(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Report, Refusal> {
-    let packet = inside::ask(WHAT, namespace, identity, None, deadline, late, |answer, placed| {
+    let packet = in_container::ask(WHAT, namespace, identity, None, deadline, late, |answer, placed| {
         let found = placed.map(|()| image(offer, environment));
         let (reply, found) = match found {
             Ok(found) => {
@@ -114,7 +114,7 @@ pub fn explain(
     if let Answer::Refused(refusal) = Answer::from_bytes(&packet.data)? {
         return Err(refusal);
     }
-    let found = packet.fds.first().ok_or_else(|| inside::dead(WHAT))?;
+    let found = packet.fds.first().ok_or_else(|| in_container::died(WHAT))?;
     let found = sys::read_whole(found, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
     let unreadable = |error: serde_json::Error| Refusal::new(Kind::Internal, WHAT, error.to_string());
     Ok(Report { node: node(offer), image: serde_json::from_slice(&found).map_err(unreadable)? })

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::progress::Progress;
 use super::{PATIENCE, SOCKET};
 use crate::document;
-use coracle_launcher::container::alone;
+use coracle_launcher::container::local;
 
 /// The last second of the year 9999, behind which no date is written.
 const LAST: u64 = 253_402_300_799;
@@ -156,7 +156,7 @@ pub fn rm(given: &Remove) -> Result<ExitCode, Refusal> {
 
 /// Lists images. That takes no service: the folder is the user's to read.
 pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
-    let config = alone::settings(&given.config)?;
+    let config = local::load_settings(&given.config)?;
     let user = match &given.user {
         Some(name) => name.clone(),
         None => me()?,

@@ -6,7 +6,7 @@
 //! such a process or trace it (execve(2), PR_SET_DUMPABLE(2const)).
 //!
 //! A user can still stop it, and who waits for an answer of it then cannot even be killed. So a process of root's, its
-//! parent, guards it: see [`guard`].
+//! parent, guards it: see `guard`.
 //!
 //! In a user namespace of the user's own, all of this is the user's: there the guard only kills squashfuse_ll while the
 //! container is built, which ends the connection unless the user wants it to hang.
@@ -151,7 +151,7 @@ impl Program {
             // libfuse takes this for a mount that has been made (mount.fuse3(8)).
             text(format!("/dev/fd/{}", device.as_fd().as_raw_fd()))?,
         ];
-        executable.become_it(&arguments)
+        executable.exec(&arguments)
     }
 }
 

@@ -165,7 +165,7 @@ impl Executable<'_> {
     }
 
     /// Replaces this process, with an empty environment.
-    pub(super) fn become_it(&self, arguments: &[CString]) -> sys::Result<Infallible> {
+    pub(super) fn exec(&self, arguments: &[CString]) -> sys::Result<Infallible> {
         let nothing: [&CStr; 0] = [];
         let (done, call) = match self {
             Self::Path(path) => (nix::unistd::execve(path, arguments, &nothing), format!("execve({path:?})")),

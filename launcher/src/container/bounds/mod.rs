@@ -21,7 +21,7 @@ use coracle::sys::{self, CachedStat};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 
 /// The most folders on a path.
 const MAX_DEPTH: usize = 128;
@@ -84,8 +84,8 @@ impl Area {
 
 impl<'a> Bounds<'a> {
     /// Nothing is looked for before it is needed.
-    pub fn new(proxy: &'a Proxy, rules: &'a Rules) -> Self {
-        Self::with(Box::new(|folder, path| proxy.open_beneath(folder, path)), rules)
+    pub fn new(opener: &'a Opener, rules: &'a Rules) -> Self {
+        Self::with(Box::new(|folder, path| opener.open_beneath(folder, path)), rules)
     }
 
     fn with(open: Box<Open<'a>>, rules: &'a Rules) -> Self {

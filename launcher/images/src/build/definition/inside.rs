@@ -147,7 +147,7 @@ fn contain(
     work: impl FnOnce(&Forked) -> u8,
 ) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system(&task.shown, &error);
-    let child = sys::fork_contained(|forked| {
+    let child = sys::fork_in_pid_namespace(|forked| {
         let alone = before().and_then(|()| sys::close_others(forked, &[])).and_then(|()| sys::set_undumpable());
         if let Err(error) = alone {
             return task.broken(&error);

@@ -1,4 +1,4 @@
-//! Request for a container outside of a job, by a person or a workflow tool.
+//! Container request of `coracle exec`, outside of a step.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -15,30 +15,30 @@ use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
 use crate::container::clock::Clock;
-use crate::container::grant::{Grants, Provision, Rules, Teller};
-use crate::container::stages::{Authority, Run};
+use crate::container::environment;
+use crate::container::grants::{DeviceAccess, GrantSource, Grants, Provision};
+use crate::container::pipeline::{Authority, Run};
 use crate::container::userns;
-use crate::container::variables;
 use crate::place;
 use crate::slurm;
 
-/// Request as it was typed.
-pub struct Order<'a> {
+/// Container request of `coracle exec`, outside of Slurm.
+pub struct LocalRequest<'a> {
     /// The options.
     pub raw: RawOptions,
     /// The image.
     pub image: &'a OsStr,
     /// The site's settings.
     pub config: &'a Path,
-    /// For whom, if not for whoever typed it.
+    /// Name of the user who gets the container, if it is not the caller.
     pub user: Option<&'a str>,
 }
 
 /// Variables with the binds that Apptainer's users always want.
 const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
 
-/// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables, as srun does.
-pub fn fill(raw: &mut RawOptions) {
+/// Takes options that the command line does not have from the `CORACLE_CONTAINER_…` variables, as srun does.
+pub fn fill_from_variables(raw: &mut RawOptions) {
     raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
     let noted = std::env::var("SLURM_CORACLE_NOTED").unwrap_or_default();
     for (name, _) in std::env::vars_os() {
@@ -51,7 +51,7 @@ pub fn fill(raw: &mut RawOptions) {
 /// Variables that stand for options of Apptainer's exec, run and shell (apptainer-exec(1)), without their prefix. Those of its
 /// cache, its logins, its builds and its messages are not here: without them a container is the same. So is it without
 /// what says that containers are to be as ours are anyway: NV, ROCM, USERNS, NO_EVAL.
-const OF_APPTAINER: [&str; 41] = [
+const APPTAINER_OPTIONS: [&str; 41] = [
     "ADD_CAPS",
     "ALLOW_SETUID",
     "APP",
@@ -95,15 +95,15 @@ const OF_APPTAINER: [&str; 41] = [
     "UNSHARE_NET",
 ];
 
-/// The note about those of Apptainer's variables that would change a container and are not read here, if there are any.
-fn note_of_apptainer(variables: impl Iterator<Item = (OsString, OsString)>) -> Option<String> {
+/// Note about those of Apptainer's variables that would change a container and are not read here, if there are any.
+fn apptainer_note(variables: impl Iterator<Item = (OsString, OsString)>) -> Option<String> {
     // As Go's strconv.ParseBool has it.
     let says_no = |value: &OsStr| {
         ["", "0", "f", "F", "false", "FALSE", "False"].iter().any(|word| value.as_bytes() == word.as_bytes())
     };
     let is_option = |name: &str| {
         let rest = name.strip_prefix("APPTAINER_").or_else(|| name.strip_prefix("SINGULARITY_"));
-        rest.is_some_and(|rest| OF_APPTAINER.contains(&rest))
+        rest.is_some_and(|rest| APPTAINER_OPTIONS.contains(&rest))
     };
     let set = variables.filter(|(_, value)| !says_no(value));
     let mut names: Vec<String> =
@@ -118,16 +118,16 @@ fn note_of_apptainer(variables: impl Iterator<Item = (OsString, OsString)>) -> O
     })
 }
 
-/// Tells of Apptainer's variables that are not read.
-pub fn tell_of_apptainer() {
-    note_of_apptainer(std::env::vars_os())
+/// Prints the note about Apptainer's variables that are not read.
+pub fn print_apptainer_note() {
+    apptainer_note(std::env::vars_os())
         .iter()
         .for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
 }
 
 /// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
 /// target, the command line's counts.
-pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
+pub fn add_apptainer_binds(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
     let Some(spec) = Spec::of(Id::Bind) else { return };
     for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
         let Ok(known) = Binds::parse(raw.values(Id::Bind), directory) else { return };
@@ -144,15 +144,15 @@ pub fn fill_as_apptainer(raw: &mut RawOptions, directory: &Path, variable: impl 
     }
 }
 
-impl Order<'_> {
-    /// Run to be done, and the directory for it.
+impl LocalRequest<'_> {
+    /// Prepares the run, and its working directory.
     pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
-        let config = load(self.config, whose(self.user)?.1)?;
-        self.with(config)
+        let config = load(self.config, resolve_identity(self.user)?.1)?;
+        self.prepare_with(config)
     }
 
-    /// The same with settings that have been read.
-    pub fn with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
+    /// Like [`Self::prepare`], with settings that have been read.
+    pub fn prepare_with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
         let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
             return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
@@ -160,20 +160,20 @@ impl Order<'_> {
         let What::Image(image) = request.what else {
             return Err(Refusal::new(Kind::Usage, "step", "only a job can join a step").hint("coracle exec --job JOB"));
         };
-        let (identity, authority) = whose(self.user)?;
+        let (identity, authority) = resolve_identity(self.user)?;
         let used = request.settings.given();
         let notes = request.settings.limit(config.writable_limit.0);
         let settings = request.settings.or_site(&config.options.0);
         let environment: Vec<_> = std::env::vars_os().collect();
-        let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::told().as_deref());
-        let grants = Grants::find(slurmd.as_ref(), &environment, &Teller::Person);
+        let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
+        let grants = Grants::find(slurmd.as_ref(), &environment, &GrantSource::Unprivileged);
         // Parts of GPUs have nodes that are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
-        let rules = Rules { open: &open, slurms: false };
+        let rules = DeviceAccess { open: &open, slurms: false };
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
         let run = Run {
             image,
-            named: variables::directories(&environment, &settings),
+            named: environment::named_directories(&environment, &settings),
             settings,
             client: None,
             helper: place::helper(),
@@ -185,13 +185,13 @@ impl Order<'_> {
             used,
             // In a job or not: what it is, is not known here, and rules of jobs are for steps.
             job: Job::none(),
-            known: None,
+            policy: None,
             stored: None,
             daemon: None,
             mpi: None,
             grants,
             provision,
-            misfit: None,
+            driver_note: None,
             notes,
             server: None,
             confinement: None,
@@ -202,17 +202,17 @@ impl Order<'_> {
     }
 }
 
-/// Gets somebody who is not root the rights that it takes to make a container, in a user namespace of his own. Files of
-/// others show no owner there, and what was opened before is in another mount namespace.
-pub fn empower(run: &Run) -> Result<(), Refusal> {
+/// Enters a user namespace of the user's own, unless root makes the container: it gives the capabilities that mounting
+/// takes. Files of others show no owner there, and descriptors that were opened before are of another mount namespace.
+pub fn enter_user_namespace(run: &Run) -> Result<(), Refusal> {
     match run.authority {
         Authority::Root => Ok(()),
         Authority::Own => userns::enter(),
     }
 }
 
-/// The site's settings, for whoever this process is.
-pub fn settings(path: &Path) -> Result<Config, Refusal> {
+/// Loads the site's settings with the privileges of this process.
+pub fn load_settings(path: &Path) -> Result<Config, Refusal> {
     load(path, if nix::unistd::geteuid().is_root() { Authority::Root } else { Authority::Own })
 }
 
@@ -228,8 +228,8 @@ fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
     }
 }
 
-/// The ids of `user`, or this process' own, and what it can do with them.
-pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
+/// Resolves the ids of `user`, or of this process, and the privileges with which its container is made.
+pub fn resolve_identity(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let authority = if uid.is_root() { Authority::Root } else { Authority::Own };
     let Some(name) = user else {
@@ -240,7 +240,7 @@ pub fn whose(user: Option<&str>) -> Result<(Identity, Authority), Refusal> {
     let user = nix::unistd::User::from_name(name).ok().flatten();
     if authority == Authority::Own {
         return match user {
-            Some(user) if user.uid == uid => whose(None),
+            Some(user) if user.uid == uid => resolve_identity(None),
             _ => Err(Refusal::new(Kind::Usage, "--user", "only root can be somebody else")),
         };
     }
@@ -270,7 +270,7 @@ mod tests {
     fn binds(command_line: &str) -> Vec<OsString> {
         let mut raw = RawOptions::default();
         raw.take(Spec::of(Id::Bind).unwrap(), command_line.into());
-        fill_as_apptainer(&mut raw, Path::new("/d"), |name| match name {
+        add_apptainer_binds(&mut raw, Path::new("/d"), |name| match name {
             "APPTAINER_BIND" => Some(r"/b:/c,/d\,x:/d".into()),
             "SINGULARITY_BIND" => Some(r"/d\,x:/d,,/e:/f:ro,/g:/c".into()),
             "APPTAINER_BINDPATH" => Some("".into()),
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_apptainer_would_have_read_is_told() {
         let note = |variables: &[(&str, &str)]| {
-            note_of_apptainer(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+            apptainer_note(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
         };
         let all = [
             ("APPTAINER_WRITABLE_TMPFS", "1"),

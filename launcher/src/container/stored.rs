@@ -13,25 +13,25 @@ use coracle::request::StoredName;
 use coracle::sys::{self, CachedStat, Identity};
 use nix::fcntl::OFlag;
 
-use crate::children::proxy::{Opened, Proxy};
+use crate::children::opener::{Opened, Opener};
 
-/// Store's record of the image that was opened; nothing, if this very file is none of the store's.
+/// Reads the store's record of the image that was opened; nothing, if this very file is none of the store's.
 ///
 /// Its path is only a hint of where to look: what counts is that the same inode is found there, and that it and its
 /// record belong to the store's account alone. An image of the store whose record is not of this file is refused.
-pub fn record(proxy: &Proxy, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
+pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
     let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
     let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
     let Ok(known) = CachedStat::of(&opened.file) else { return Ok(None) };
-    if !proxy.is_beneath(folder.as_fd(), &place.image, &known)? {
+    if !opener.is_beneath(folder.as_fd(), &place.image, &known)? {
         return Ok(None);
     }
     // It is the store's by now, so no process of the user's answers.
     let Ok(file) = opened.file.metadata() else { return Ok(None) };
-    if !file.is_file() || proxy.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
+    if !file.is_file() || opener.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
         return Ok(None);
     }
-    let record = match proxy.read_beneath(folder.as_fd(), &place.record)? {
+    let record = match opener.read_beneath(folder.as_fd(), &place.record)? {
         Ok(record) => Record::read(&record, &file, file.uid()),
         Err(errno) => Err(Error::Record(errno.desc().to_owned())),
     };
@@ -71,8 +71,8 @@ fn place(path: &Path) -> Option<Place> {
     Some(Place { image: path.to_owned(), record: Path::new(user).join(Shelf::record_path(&name)) })
 }
 
-/// The refusal of an image that is neither a file nor stored.
-pub fn missing(name: &str, file: Option<&Path>, stored: &Path) -> Refusal {
+/// Refuses an image that is neither a file nor stored.
+pub fn refuse_missing(name: &str, file: Option<&Path>, stored: &Path) -> Refusal {
     let stored = stored.display();
     match file {
         Some(file) => {
@@ -84,8 +84,8 @@ pub fn missing(name: &str, file: Option<&Path>, stored: &Path) -> Refusal {
     }
 }
 
-/// The refusal of a stored image of somebody who is a number to the node.
-pub fn nobody(identity: &Identity, name: &str) -> Refusal {
+/// Refuses a stored image of a user whose name the node does not know.
+pub fn refuse_unknown_user(identity: &Identity, name: &str) -> Refusal {
     Refusal::new(Kind::ImageMissing, name, format!("this node does not know the name of user {}", identity.uid))
         .hint("give the path of the image's file")
 }

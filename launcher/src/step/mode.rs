@@ -1,4 +1,4 @@
-//! Decision about the tasks of a step: the container that they ask for, the site's default, or none.
+//! Mode of a step: the container that its request or the site's default names, or none.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -15,82 +15,91 @@ use coracle::request::{Choice, Request, Scope, What, is_script};
 
 use super::Server;
 use crate::apply::fuse::Slurmstepd;
-use crate::children::proxy::Proxy;
+use crate::children::opener::Opener;
 use crate::container::clock::Clock;
-use crate::container::grant::{Grants, Provision, Teller};
+use crate::container::environment;
+use crate::container::grants::{GrantSource, Grants, Provision};
 use crate::container::image_mpi;
-use crate::container::job_facts::{self, Known};
-use crate::container::stages::{self, Authority, Run};
-use crate::container::variables;
+use crate::container::job_facts::{self, EffectivePolicy};
+use crate::container::pipeline::{self, Authority, Run};
 use crate::place;
 use crate::slurm::{self, Slurmd};
 use crate::step::epilog;
 use crate::step::join;
 
-/// Decision about the tasks of a step.
-pub(super) enum Errand {
-    /// A container of an image; and what the steps of this one inherit, if it is the site's default.
-    Container(Box<Run>, Option<OsString>),
+/// Mode in which the tasks of a step run.
+pub(super) enum StepMode {
+    /// A container of an image, and the request that the steps of this one inherit, if they inherit one.
+    Image(Box<Run>, Option<OsString>),
     /// The container of a running step.
-    Join(Box<Run>, Option<u32>),
-    /// Nothing: a scope leaves them on the node.
-    Outside,
-    /// Nothing: they have asked for none, and there is no default.
-    Bare,
+    JoinStep(Box<Run>, Option<u32>),
+    /// No container: the scope of the request leaves the step on the node.
+    HostByScope,
+    /// No container: the step asks for none, or for nothing where there is no default image.
+    NoContainer,
 }
 
-/// Decision about a step.
-pub(super) struct Settled {
+/// Request of a step after the site's default was applied.
+pub(super) struct EffectiveRequest {
     pub(super) request: Request,
-    /// The rules, if they had to be asked.
-    known: Option<Known>,
-    /// It has not asked for it.
+    /// Effective policy, if it had to be resolved.
+    policy: Option<EffectivePolicy>,
+    /// True if the step asks for nothing and gets the default image.
     pub(super) default: bool,
 }
 
 impl Server {
-    /// Container that the step asks for, if it asks.
-    pub(super) fn asked(&self) -> Result<Option<Choice>, Refusal> {
+    /// Parses the step's own request; nothing, if it has none.
+    pub(super) fn parse_request(&self) -> Result<Option<Choice>, Refusal> {
         let text = &self.start.request;
         if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
     }
 
-    /// Container of the step: the one that it asks for, or the site's default; nothing, if it runs on the node.
-    pub(super) fn settle(&self, choice: Option<Choice>, config: &Config) -> Result<Option<Settled>, Refusal> {
+    /// Resolves the step's own request and the site's default; nothing, if the step runs on the node.
+    pub(super) fn resolve_request(
+        &self,
+        choice: Option<Choice>,
+        config: &Config,
+    ) -> Result<Option<EffectiveRequest>, Refusal> {
         let ruled = || config.any_rule(|rule| rule.default_image.is_some() || rule.required.is_some());
         match choice {
-            Some(Choice::Container(request)) => Ok(Some(Settled { request: *request, known: None, default: false })),
+            Some(Choice::Container(request)) => {
+                Ok(Some(EffectiveRequest { request: *request, policy: None, default: false }))
+            }
             None | Some(Choice::Host) if !ruled() => Ok(None),
-            Some(Choice::Host) => policy::outside(&self.known(config)?.rules, "--container=none").map(|()| None),
+            Some(Choice::Host) => {
+                policy::outside(&self.resolve_policy(config)?.rules, "--container=none").map(|()| None)
+            }
             None => {
-                let known = self.known(config)?;
-                match policy::bare(&known.rules)? {
+                let policy = self.resolve_policy(config)?;
+                match policy::bare(&policy.rules)? {
                     Bare::Outside => Ok(None),
                     Bare::Default(request) => {
-                        Ok(Some(Settled { request: *request, known: Some(known), default: true }))
+                        Ok(Some(EffectiveRequest { request: *request, policy: Some(policy), default: true }))
                     }
                 }
             }
         }
     }
 
-    /// The rules that hold for this step.
-    pub(super) fn known(&self, config: &Config) -> Result<Known, Refusal> {
+    /// Resolves the effective policy of this step.
+    pub(super) fn resolve_policy(&self, config: &Config) -> Result<EffectivePolicy, Refusal> {
         let identity = &self.start.identity;
-        let proxy = Proxy::of_step(identity, Instant::now() + config.start_timeout.0)?;
-        job_facts::learn(&proxy, config, identity, self.job(config), &self.environment)
+        let opener = Opener::of_step(identity, Instant::now() + config.start_timeout.0)?;
+        job_facts::resolve_policy(&opener, config, identity, self.read_job_facts(config), &self.environment)
     }
 
-    /// Facts that root knows of the job, if a rule asks for them.
-    fn job(&self, config: &Config) -> Job {
+    /// Reads the facts that root recorded of the job, if a rule needs them.
+    fn read_job_facts(&self, config: &Config) -> Job {
         match config.partitions.0.is_empty() && config.accounts.0.is_empty() && config.qos.0.is_empty() {
             true => Job::default(),
-            false => job_facts::of_job(self.start.job, self.start.identity.uid),
+            false => job_facts::read_job_facts(self.start.job, self.start.identity.uid),
         }
     }
 
-    pub(super) fn errand(&self, settled: Settled, config: Config) -> Result<Errand, Refusal> {
-        let Settled { mut request, known, default } = settled;
+    /// Chooses the mode of the step, and collects what its container needs.
+    pub(super) fn choose_mode(&self, effective: EffectiveRequest, config: Config) -> Result<StepMode, Refusal> {
+        let EffectiveRequest { mut request, policy, default } = effective;
         let script = is_script(self.start.step);
         let notes = request.settings.limit(config.writable_limit.0);
         // What the steps of this one get with it: its default image, and sizes that they need not be told of again.
@@ -101,13 +110,13 @@ impl Server {
         used.retain(|id| !(request.inherited && *id == Id::Digest));
         let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
-            Some(Scope::Steps) if script => return self.outside(&config, &used),
-            Some(Scope::Script) if !script && request.inherited => return self.outside(&config, &used),
+            Some(Scope::Steps) if script => return self.leave_on_host(&config, &used),
+            Some(Scope::Script) if !script && request.inherited => return self.leave_on_host(&config, &used),
             _ => {}
         }
         let (image, step) = match request.what {
             What::Image(image) => (image, None),
-            What::Step(step) => (join::stands_for(step), Some(step.id)),
+            What::Step(step) => (join::placeholder_image(step), Some(step.id)),
         };
         let told = self.start.slurm_conf.as_deref();
         let slurm = slurm::beside(&config.slurm_client, self.start.daemon);
@@ -118,39 +127,39 @@ impl Server {
             true => slurm::find(Path::new("/"), &slurm, told, Path::new(HELPER))?,
             false => None,
         };
-        let mut known = known;
+        let mut policy = policy;
         if let Some(client) = &mut client {
-            if known.is_none() && config.any_rule(|rule| rule.required.is_some()) {
-                known = Some(self.known(&config)?);
+            if policy.is_none() && config.any_rule(|rule| rule.required.is_some()) {
+                policy = Some(self.resolve_policy(&config)?);
             }
-            client.epilog = epilog::text(known.as_ref().map(|known| &known.rules));
+            client.epilog = epilog::text(policy.as_ref().map(|policy| &policy.rules));
         }
-        let job = self.job(&config);
+        let job = self.read_job_facts(&config);
         let slurmd = slurm::slurmd(Path::new("/"), &slurm, told);
-        let teller = Teller::Step { script, node: self.start.node_name.clone() };
-        let grants = Grants::find(slurmd.as_ref(), &self.environment, &teller);
+        let source = GrantSource::Slurmstepd { script, node: self.start.node_name.clone() };
+        let grants = Grants::find(slurmd.as_ref(), &self.environment, &source);
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;
-        let server = slurmd.as_ref().and_then(|slurmd| self.server(slurmd));
+        let server = slurmd.as_ref().and_then(|slurmd| self.guess_pmix_directory(slurmd));
         let run = Box::new(Run {
             image,
-            named: variables::directories(&self.environment, &settings),
+            named: environment::named_directories(&self.environment, &settings),
             settings,
             client,
             helper: place::helper(),
-            files: stages::files(slurmd.as_ref(), &self.environment),
+            files: pipeline::node_files(slurmd.as_ref(), &self.environment),
             environment: self.environment.clone(),
             config,
             identity: self.start.identity.clone(),
             authority: Authority::Root,
             used,
             job,
-            known,
+            policy,
             stored: None,
             daemon: Some(Slurmstepd { pid: self.start.daemon, step: self.start.step }),
             mpi: None,
             grants,
             provision,
-            misfit: None,
+            driver_note: None,
             notes,
             server,
             confinement: None,
@@ -158,13 +167,13 @@ impl Server {
             clock: Clock::start(),
         });
         Ok(match step {
-            None => Errand::Container(run, steps),
-            Some(step) => Errand::Join(run, step),
+            None => StepMode::Image(run, steps),
+            Some(step) => StepMode::JoinStep(run, step),
         })
     }
 
     /// Directory that Slurm's PMIx server will probably use for this step: slurmstepd names it after init_post_opt.
-    fn server(&self, slurmd: &Slurmd) -> Option<PathBuf> {
+    fn guess_pmix_directory(&self, slurmd: &Slurmd) -> Option<PathBuf> {
         let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
         let node = self.start.node_name.as_deref().and_then(OsStr::to_str).unwrap_or(&host);
         let spool = slurmd.spool(node, &host);
@@ -176,14 +185,14 @@ impl Server {
         !is_script(self.start.step) && image_mpi::pmi(None, &self.environment) == Some(Pmi::Pmix)
     }
 
-    /// A scope that leaves the step on the node, if the site's rules do.
-    fn outside(&self, config: &Config, used: &[Id]) -> Result<Errand, Refusal> {
+    /// Leaves the step on the node as its scope says, if the effective policy allows that.
+    fn leave_on_host(&self, config: &Config, used: &[Id]) -> Result<StepMode, Refusal> {
         if config.any_rule(|rule| rule.user_options.is_some()) {
-            policy::options(&self.known(config)?.rules, used)?;
+            policy::options(&self.resolve_policy(config)?.rules, used)?;
         }
         if config.any_rule(|rule| rule.required.is_some()) {
-            policy::outside(&self.known(config)?.rules, "--container-scope")?;
+            policy::outside(&self.resolve_policy(config)?.rules, "--container-scope")?;
         }
-        Ok(Errand::Outside)
+        Ok(StepMode::HostByScope)
     }
 }

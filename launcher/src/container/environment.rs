@@ -1,4 +1,4 @@
-//! The environment of a step's tasks, found out once for the node.
+//! Environment of a step's tasks, evaluated once for each node.
 //!
 //! An image's environment is read, and where it has to be run, run, by a child that is the user inside
 //! the container. What comes back is the user's own doing: root only hands it on.
@@ -29,7 +29,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use nix::unistd::AccessFlags;
 
-use crate::children::inside::{self, Step};
+use crate::children::in_container::{self, Step};
 
 /// Time limit for an image's scripts, as with Apptainer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,8 +50,8 @@ const SHELL: &str = "/bin/sh";
 /// Variable with the entry point's words for our program inside.
 const ENTRYPOINT: &str = "SLURM_CORACLE_ENTRYPOINT";
 
-/// Facts that are needed to make an environment.
-pub struct Question<'a> {
+/// Inputs of an environment's evaluation.
+pub struct Inputs<'a> {
     /// The job's environment on the node.
     pub host: &'a [Pair],
     /// Rules for the environment.
@@ -72,9 +72,9 @@ pub struct Question<'a> {
     pub step: Option<Step<'a>>,
 }
 
-/// An environment for tasks.
+/// Environment of the tasks in a container.
 #[derive(Debug)]
-pub struct Variables {
+pub struct TaskEnvironment {
     /// [`Change`]s from the job's environment, in a file in memory.
     pub changes: OwnedFd,
     /// Notes for the user.
@@ -85,7 +85,7 @@ pub struct Variables {
     pub listing: OwnedFd,
 }
 
-impl Variables {
+impl TaskEnvironment {
     /// Their changes, and `others` behind them.
     pub fn followed_by(&self, others: &[Change]) -> Result<OwnedFd, Refusal> {
         if others.is_empty() {
@@ -99,7 +99,7 @@ impl Variables {
     pub fn applied_to(&self, host: &[Pair]) -> Result<Vec<Pair>, Refusal> {
         let changes = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
         let changes = Change::from_bytes(&changes).ok_or_else(garbled)?;
-        Ok(changed(host, changes))
+        Ok(apply_changes(host, changes))
     }
 }
 
@@ -115,8 +115,8 @@ pub fn take_entrypoint(environment: &mut Vec<Pair>) -> Result<Vec<OsString>, Ref
     text.split(' ').map(|word| unescape(word).map_err(Refusal::from)).collect()
 }
 
-/// Reads a job's environment as the plugin sends it: `NAME=VALUE`, each with a NUL behind it.
-pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
+/// Parses a job's environment as the plugin sends it: `NAME=VALUE`, each with a NUL behind it.
+pub fn parse_pairs(bytes: &[u8]) -> Vec<Pair> {
     let pair = |variable: &[u8]| {
         let at = variable.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
         Some((OsString::from_vec(variable[..at].to_vec()), OsString::from_vec(variable[at + 1..].to_vec())))
@@ -124,15 +124,15 @@ pub fn pairs(bytes: &[u8]) -> Vec<Pair> {
     bytes.split(|byte| *byte == 0).filter_map(pair).collect()
 }
 
-/// Environment of a step on the node whose job script is in a container: the one that the node had.
-pub fn outside(host: &[Pair]) -> Result<OwnedFd, Refusal> {
+/// Changes for a step on the node whose job script is in a container: it gets the node's environment back.
+pub fn host_changes(host: &[Pair]) -> Result<OwnedFd, Refusal> {
     let mut changes = record(host).map(|record| undo(&record, host)).unwrap_or_default();
     changes.extend(INSIDE.iter().chain([&OUTER]).map(|name| Change::Unset(name.into())));
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
 
-/// Environment of a step on the node that has nothing to leave.
-pub fn unchanged() -> Result<OwnedFd, Refusal> {
+/// Changes for a step on the node whose job script is in no container: none.
+pub fn no_changes() -> Result<OwnedFd, Refusal> {
     sys::memory_file(&Change::to_bytes(&[])).map_err(system)
 }
 
@@ -140,72 +140,75 @@ fn system(error: sys::Error) -> Refusal {
     Refusal::system("the container's environment", &error)
 }
 
-/// Makes the environment in `namespace`, as `identity`; nothing, if something of the image's has to be run for that and it
-/// is too early.
-pub fn find_out(
-    question: &Question<'_>,
+/// Evaluates the environment in `namespace`, as `identity`; nothing, if the image's shell has to run for that and it is
+/// too early.
+pub fn evaluate(
+    inputs: &Inputs<'_>,
     namespace: &MountNamespace,
     identity: &Identity,
-) -> Result<Option<Variables>, Refusal> {
+) -> Result<Option<TaskEnvironment>, Refusal> {
     let deadline = Instant::now() + PATIENCE;
-    let helper = File::open(question.helper).map_err(|cause| {
-        let cause = sys::Error::from_io(format!("open({:?})", question.helper), &cause);
-        Refusal::system(question.helper.display().to_string(), &cause).hint("is Coracle installed as a whole?")
+    let helper = File::open(inputs.helper).map_err(|cause| {
+        let cause = sys::Error::from_io(format!("open({:?})", inputs.helper), &cause);
+        Refusal::system(inputs.helper.display().to_string(), &cause).hint("is Coracle installed as a whole?")
     })?;
     let what = "the container's environment";
     let late = || {
         let limit = PATIENCE.as_secs();
         let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
-        Refusal::new(Kind::Timeout, &question.shown, cause)
+        Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
     // A script may leave processes behind: they end with the child.
-    let packet = inside::ask(what, namespace, identity, question.step, deadline, late, |answer, placed| match placed
-        .and_then(|()| work(question, &helper))
-    {
-        Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
-        Ok(Some(found)) => {
-            let enter = Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
-            answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
-        }
-        Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
-    })?;
+    let packet =
+        in_container::ask(what, namespace, identity, inputs.step, deadline, late, |answer, placed| {
+            match placed.and_then(|()| evaluate_in_child(inputs, &helper)) {
+                Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
+                Ok(Some(found)) => {
+                    let enter =
+                        Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
+                    answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
+                }
+                Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
+            }
+        })?;
     match Answer::from_bytes(&packet.data)? {
         Answer::Refused(refusal) => Err(refusal),
         Answer::Enter { notes, entrypoint, .. } => {
             let mut fds = packet.fds.into_iter();
-            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(inside::dead(what)) };
-            Ok(Some(Variables { changes, notes, entrypoint, listing }))
+            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(in_container::died(what)) };
+            Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
         }
         Answer::Outside => Ok(None),
     }
 }
 
-/// In the child: reads, evaluates, and lets the image's shell do what is left; nothing, if it is too early for that.
-fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Refusal> {
-    let mut rules = question.rules.clone();
-    let record = record(question.host);
+/// Evaluates the environment in the child process, with the image's shell for what is left; nothing, if it is too early
+/// for that.
+fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEnvironment>, Refusal> {
+    let mut rules = inputs.rules.clone();
+    let record = record(inputs.host);
     // Of a step with --export=NONE, or with some names alone, srun sends the record, whose name is Slurm's, but not what
     // the record is about. A container always has a PATH.
-    let whole = value(question.host, "PATH").is_some();
-    rules.already_inside = whole && record.as_ref().is_some_and(|record| record.id() == question.id);
+    let whole = value(inputs.host, "PATH").is_some();
+    rules.already_inside = whole && record.as_ref().is_some_and(|record| record.id() == inputs.id);
     let host = match record.filter(|_| !rules.already_inside) {
-        Some(record) => changed(question.host, undo(&record, question.host)),
-        None => question.host.to_vec(),
+        Some(record) => apply_changes(inputs.host, undo(&record, inputs.host)),
+        None => inputs.host.to_vec(),
     };
-    rules.useless = useless(&host);
+    rules.useless = unusable_directories(&host);
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
-    let files = scripts();
+    let files = find_scripts();
     // What converts an OCI image to a SIF writes scripts; where it has not, there is only the configuration. It is needed,
     // too, where the image has nothing that runs a script of theirs.
-    let config = match question.sif.filter(|_| files.is_none() || !Path::new(SHELL).exists()) {
-        Some(file) => oci_config(file, &question.shown)?,
+    let config = match inputs.sif.filter(|_| files.is_none() || !Path::new(SHELL).exists()) {
+        Some(file) => oci_config(file, &inputs.shown)?,
         None => None,
     };
     if !rules.already_inside {
         match (files, &config) {
             (Some(files), _) => {
-                if !source(question, &files, &mut environment, helper, &mut notes)? {
+                if !source_scripts(inputs, &files, &mut environment, helper, &mut notes)? {
                     return Ok(None);
                 }
             }
@@ -215,9 +218,9 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
             }
         }
     }
-    tell_of_gpus(&mut environment);
+    add_gpu_variables(&mut environment);
     environment.finish(&host, &rules);
-    if question.commands {
+    if inputs.commands {
         environment.prepend("PATH", COMMANDS);
     }
     // The container tells, because a step can be joined that was made with other options.
@@ -229,19 +232,19 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
         }
     }
     if !rules.already_inside {
-        let outer = crate::env::record(&question.id, &host, &environment).to_env();
+        let outer = crate::env::record(&inputs.id, &host, &environment).to_env();
         environment.put(OUTER, outer.into());
     }
-    let words = entrypoint(config).filter(|_| question.entrypoint);
+    let words = entrypoint(config).filter(|_| inputs.entrypoint);
     if let Some(words) = &words {
         // An empty word would vanish between two blanks.
         let encoded = |word: &String| if word.is_empty() { "%".to_owned() } else { escape(OsStr::new(word)) };
         let words: Vec<String> = words.iter().map(encoded).collect();
         environment.put(ENTRYPOINT, words.join(" ").into());
     }
-    let changes = Change::to_bytes(&environment.changes(question.host));
+    let changes = Change::to_bytes(&environment.changes(inputs.host));
     if changes.len() > MAX_LEN {
-        return Err(Refusal::new(Kind::System, &question.shown, "its environment is longer than any program can have"));
+        return Err(Refusal::new(Kind::System, &inputs.shown, "its environment is longer than any program can have"));
     }
     let listing: Vec<String> = environment
         .iter()
@@ -250,7 +253,7 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
             format!("{}  ({})\n", coracle::report::clean(&line), variable.origin)
         })
         .collect();
-    Ok(Some(Variables {
+    Ok(Some(TaskEnvironment {
         changes: sys::memory_file(&changes).map_err(system)?,
         notes,
         entrypoint: words.is_some(),
@@ -258,9 +261,9 @@ fn work(question: &Question<'_>, helper: &File) -> Result<Option<Variables>, Ref
     }))
 }
 
-/// Takes what the driver of the container's GPUs wants to be set. An image, or a submitter, that names NVIDIA's GPUs for a
+/// Adds the variables that the driver of the container's GPUs needs. An image, or a submitter, that names NVIDIA's GPUs for a
 /// container runtime knows nothing of those that are here.
-fn tell_of_gpus(environment: &mut Environment) {
+fn add_gpu_variables(environment: &mut Environment) {
     const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
     if environment.get(NVIDIA).is_some() {
         environment.put(NVIDIA, "void".into());
@@ -283,9 +286,9 @@ fn record(host: &[Pair]) -> Option<Record> {
     value(host, OUTER).and_then(|text| Record::from_env(&text))
 }
 
-/// Directories that variables of a job name as the node has them, and that a container with these settings would tell of.
-pub fn directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
-    let nodes = record(host).map(|record| changed(host, undo(&record, host)));
+/// Directories that variables of a job name on the node, of those that a container with these settings keeps.
+pub fn named_directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
+    let nodes = record(host).map(|record| apply_changes(host, undo(&record, host)));
     let host = nodes.as_deref().unwrap_or(host);
     let clean = settings.clean_env == Some(true);
     let kept = |name: &str| settings.env.iter().any(|item| matches!(item, Item::Keep(kept) if kept == name));
@@ -293,8 +296,8 @@ pub fn directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
     told.filter_map(|name| value(host, name)).map(PathBuf::from).collect()
 }
 
-/// Variables whose directory is not to be seen here, or not to be written to by whoever this process is.
-fn useless(host: &[Pair]) -> Vec<OsString> {
+/// Variables whose directory this process cannot see or write to.
+fn unusable_directories(host: &[Pair]) -> Vec<OsString> {
     let writable = |path: &Path| {
         let rights = AccessFlags::W_OK | AccessFlags::X_OK;
         path.is_absolute() && path.is_dir() && nix::unistd::access(path, rights).is_ok()
@@ -310,8 +313,8 @@ fn undo(record: &Record, host: &[Pair]) -> Vec<Change> {
     record.undo(|name| value(host, name))
 }
 
-/// `host` with these changes.
-pub fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
+/// Applies changes to an environment.
+pub fn apply_changes(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     let touched: HashSet<&OsStr> = changes.iter().map(Change::name).collect();
     let mut pairs: Vec<Pair> = host.iter().filter(|(name, _)| !touched.contains(name.as_os_str())).cloned().collect();
     pairs.extend(changes.into_iter().filter_map(|change| match change {
@@ -326,8 +329,8 @@ pub fn changed(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     pairs
 }
 
-/// The environment scripts in the order in which they are sourced; nothing, if the image is not of that kind.
-fn scripts() -> Option<Vec<PathBuf>> {
+/// Finds the environment scripts, in the order in which they are sourced; nothing, if the image has no directory of them.
+fn find_scripts() -> Option<Vec<PathBuf>> {
     let entries = std::fs::read_dir(SCRIPTS).ok()?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -349,8 +352,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Sources the scripts: the plain ones here, and from the first on that is not, the rest in the image's shell. False if
 /// it is too early for that.
-fn source(
-    question: &Question<'_>,
+fn source_scripts(
+    inputs: &Inputs<'_>,
     files: &[PathBuf],
     environment: &mut Environment,
     helper: &File,
@@ -360,19 +363,19 @@ fn source(
     while let Some(file) = rest.as_slice().first() {
         let name = file.to_string_lossy();
         let text = read(file)
-            .ok_or_else(|| Refusal::new(Kind::ImageFormat, &question.shown, format!("its {name} cannot be read")))?;
+            .ok_or_else(|| Refusal::new(Kind::ImageFormat, &inputs.shown, format!("its {name} cannot be read")))?;
         match script::evaluate(&name, &text, environment) {
             Ok(()) => {}
             Err(_) if Path::new(SHELL).exists() => {
-                if question.step.is_some_and(|step| step.daemon.is_none()) {
+                if inputs.step.is_some_and(|step| step.daemon.is_none()) {
                     return Ok(false);
                 }
-                return in_a_shell(question, rest.as_slice(), environment, helper).map(|()| true);
+                return run_in_shell(inputs, rest.as_slice(), environment, helper).map(|()| true);
             }
             Err(fault) => notes.push(format!(
                 "{}: {name}: line {}: {:?} is not a plain export, and the image has no {SHELL} to run it: \
                  what this file sets is missing",
-                question.shown, fault.line, fault.text
+                inputs.shown, fault.line, fault.text
             )),
         }
         rest.next();
@@ -381,24 +384,24 @@ fn source(
 }
 
 /// Lets the image's own shell source `files` and takes its environment over.
-fn in_a_shell(
-    question: &Question<'_>,
+fn run_in_shell(
+    inputs: &Inputs<'_>,
     files: &[PathBuf],
     environment: &mut Environment,
     helper: &File,
 ) -> Result<(), Refusal> {
-    let failed = |cause: String| Refusal::new(Kind::ImageFormat, &question.shown, cause);
+    let failed = |cause: String| Refusal::new(Kind::ImageFormat, &inputs.shown, cause);
     let names: Vec<_> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-    let said = nix::sys::memfd::memfd_create(c"environment", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+    let exported = nix::sys::memfd::memfd_create(c"environment", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
         .map_err(|errno| system(sys::Error::new("memfd_create()", errno)))?;
-    let mut said = File::from(said);
+    let mut exported = File::from(exported);
     nix::fcntl::fcntl(helper, FcntlArg::F_SETFD(FdFlag::empty()))
         .map_err(|errno| system(sys::Error::new("fcntl(F_SETFD)", errno)))?;
-    // What scripts print is nothing that a task has said.
+    // What scripts print is no output of a task.
     let mut script = environment.shell_prelude();
     script.extend_from_slice(b"\nexec 3>&1 >/dev/null 2>&1\nfor CORACLE_FILE do . \"$CORACLE_FILE\"; done\n");
     script.extend_from_slice(format!("exec /proc/self/fd/{} environment >&3\n", helper.as_raw_fd()).as_bytes());
-    let output = said.try_clone().map_err(|cause| system(sys::Error::from_io("dup()", &cause)))?;
+    let output = exported.try_clone().map_err(|cause| system(sys::Error::from_io("dup()", &cause)))?;
     let status = Command::new(SHELL)
         .arg("-c")
         .arg(OsString::from_vec(script))
@@ -419,8 +422,9 @@ fn in_a_shell(
             _ => failed(format!("its {SHELL} cannot be started: {cause}")),
         })?;
     let mut bytes = Vec::new();
-    said.rewind()
-        .and_then(|()| said.read_to_end(&mut bytes))
+    exported
+        .rewind()
+        .and_then(|()| exported.read_to_end(&mut bytes))
         .map_err(|cause| system(sys::Error::from_io("read(memfd)", &cause)))?;
     if !status.success() || bytes.last() != Some(&0) {
         let how = match status.code() {
@@ -429,7 +433,7 @@ fn in_a_shell(
         };
         return Err(failed(format!("its environment scripts ({}) {how}", names.join(" "))));
     }
-    environment.take_over(&pairs(&bytes), names.first().map_or(SCRIPTS, String::as_str));
+    environment.take_over(&parse_pairs(&bytes), names.first().map_or(SCRIPTS, String::as_str));
     Ok(())
 }
 
@@ -521,7 +525,7 @@ mod tests {
 
     #[test]
     fn a_jobs_environment_is_taken_apart_at_the_first_equals_sign() {
-        let found = pairs(b"A=1\0B==\0=x\0C\0D=\0");
+        let found = parse_pairs(b"A=1\0B==\0=x\0C\0D=\0");
         let shown: Vec<_> = found.iter().map(|(name, value)| format!("{name:?} {value:?}")).collect();
         assert_eq!(shown, [r#""A" "1""#, r#""B" "=""#, r#""D" """#]);
     }

@@ -1,4 +1,4 @@
-//! Which devices the tasks of a step may open: what Slurm has decided, and a rule of our own where it decides nothing.
+//! Device rules of a step's tasks: those of Slurm, and rules of our own where Slurm has none.
 //!
 //! The rule is not the container's view: a user can bring a device node along, or find one in a folder of the node.
 #![forbid(unsafe_code)]
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// A group that lives as long as a question, below the one that Slurm keeps a step's tasks in.
 const PROBE: &str = "coracle_probe";
 
-/// Who decides about the devices of a step.
+/// Device rules of a step.
 #[derive(Debug)]
 pub struct Confinement {
     /// Nothing where the node has no such groups.

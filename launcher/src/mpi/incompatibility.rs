@@ -1,4 +1,4 @@
-//! Why the host's MPI cannot stand in for an image's.
+//! Incompatibility of the host's MPI with an image.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use crate::elf;
 use coracle::report::{Kind, Refusal};
 
-/// Why the host's MPI cannot stand in for an image's.
+/// Reason why the host's MPI cannot replace that of an image.
 #[derive(Debug)]
-pub enum Misfit {
+pub enum Incompatibility {
     /// A file of the profile is not on this node.
     Missing(PathBuf),
     /// A file of the profile is no library for this node.
@@ -86,7 +86,7 @@ pub enum Misfit {
     Image(String, elf::Error),
 }
 
-impl Misfit {
+impl Incompatibility {
     /// The refusal of the image that the user calls `image`, for which this profile was asked.
     pub fn refuse(&self, image: &str, profile: &str) -> Refusal {
         let on_this_node = matches!(
@@ -109,7 +109,7 @@ impl Misfit {
     }
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for Incompatibility {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(file) => write!(out, "{} is not on this node", file.display()),
@@ -145,4 +145,4 @@ fn shown(newest: Option<&str>) -> String {
     newest.map_or("none of that kind".to_owned(), |newest| format!("up to {newest}"))
 }
 
-impl std::error::Error for Misfit {}
+impl std::error::Error for Incompatibility {}

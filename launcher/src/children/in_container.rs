@@ -1,4 +1,4 @@
-//! Questions that only somebody inside a container can answer: asked of a child that is the user there.
+//! Child process that answers a question as the user inside a container.
 //!
 //! The answer is the image's and the user's own doing; root hands it on, or prints it.
 #![forbid(unsafe_code)]
@@ -24,15 +24,15 @@ const EARLY_SECONDS: u64 = 5;
 /// A step that is being started.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// Whoever waits for the answer is at the other end; without him nobody wants it any more.
+    /// Channel to the process that waits for the answer. When it closes, the question is dropped.
     pub line: &'a Channel,
     /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that nothing of the
     /// image's is run: it could use what the job was not given.
     pub daemon: Option<u32>,
 }
 
-/// Lets `work` answer through the channel that it gets, as `identity` in `namespace`. `what` is asked about, for
-/// messages, and `late` the refusal when no answer has come by `deadline`. What the child has started ends with it.
+/// Runs `work` as `identity` in `namespace`; it answers through the channel that it gets. `what` is the object of messages,
+/// `late` the refusal when no answer has come by `deadline`. Processes that the child has started end with it.
 pub fn ask(
     what: &str,
     namespace: &MountNamespace,
@@ -44,7 +44,7 @@ pub fn ask(
 ) -> Result<Packet, Refusal> {
     let system = |error: sys::Error| Refusal::system(what, &error);
     let (ours, theirs) = Channel::pair().map_err(system)?;
-    let child = sys::fork_contained(move |_| {
+    let child = sys::fork_in_pid_namespace(move |_| {
         let daemon = step.and_then(|step| step.daemon);
         let placed = daemon.map_or(Ok(()), |daemon| sys::Cgroups::of(daemon)?.enter_job());
         let early = step.is_some() && daemon.is_none();
@@ -59,7 +59,7 @@ pub fn ask(
     child.end(PARTING);
     match received {
         Ok(Received::Packet(packet)) => Ok(packet),
-        Ok(Received::Closed) => Err(dead(what)),
+        Ok(Received::Closed) => Err(died(what)),
         Err(error) if error.errno() == Errno::ETIMEDOUT => Err(late()),
         Err(error) if error.errno() == Errno::ECANCELED => {
             Err(Refusal::new(Kind::System, "slurmstepd", "gave the step up"))
@@ -68,8 +68,8 @@ pub fn ask(
     }
 }
 
-/// The child has gone without a whole answer.
-pub fn dead(what: &str) -> Refusal {
+/// Refusal when the child process ended without a complete answer.
+pub fn died(what: &str) -> Refusal {
     Refusal::new(Kind::Internal, what, "the process that makes it has died")
 }
 

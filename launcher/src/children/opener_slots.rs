@@ -1,4 +1,4 @@
-//! The number of processes that open files for one user on this node.
+//! Limit on the number of openers of one user on this node.
 //!
 //! A file system of a user's own that does not answer keeps the process that opens a file on it in a sleep that no signal
 //! ends, long after its step was refused. Each of these processes holds a lock of its own (fcntl(2), F_OFD_SETLK) on one
@@ -22,12 +22,12 @@ const FILE: &str = "openers";
 /// The most processes of one user at a time. A node starts fewer steps of a user at once.
 pub const LIMIT: u32 = 256;
 
-/// A place among the processes of a user. The process that holds its descriptor last gives it back.
+/// Slot of one opener among those of its user. It is free again when the last process that holds its descriptor ends.
 #[derive(Debug)]
 pub struct Slot(File);
 
 impl Slot {
-    /// Takes a free one of the user `uid`.
+    /// Takes a free slot of the user `uid`.
     pub fn take(uid: u32) -> Result<Self, Refusal> {
         Self::take_in(Path::new(DIRECTORY), uid)
     }

@@ -1,4 +1,4 @@
-//! A whole run on one page: request → config → image → verdict → view → plan → apply.
+//! Pipeline of a run: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::devices::too_old;
 use crate::env::{Change, Pair, Rules};
 use crate::image::{Container as Wrapping, Image, fstab};
-use crate::plan::{Owners, Plan, Shape, Sight, Sighting, Upper};
+use crate::plan::{Owners, Plan, ResolvedMount, Shape, Target, Upper};
 use crate::policy::{self, Form, Grant, Job, Provenance, Reader};
 use crate::store::Shelf;
-use crate::view::{self, Client, Origin, Presence, Source, Surroundings, Want};
+use crate::view::{self, Client, MountRequest, Origin, Presence, Source, Surroundings};
 use coracle::options::Id;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{ImageRef, Mpi, Settings, Variable, inside};
@@ -24,19 +24,19 @@ use nix::fcntl::OFlag;
 use crate::apply::fuse::Slurmstepd;
 use crate::apply::fuse_owner;
 use crate::apply::{self, Disk, Mounted, Rights, Sources};
-use crate::children::inside::Step;
-use crate::children::proxy::{Account, Opened, Proxy};
+use crate::children::in_container::Step;
+use crate::children::opener::{Account, Opened, Opener};
 use crate::children::verify::{self, Need};
 use crate::container::bounds::Bounds;
 use crate::container::clock::Clock;
-use crate::container::confine::Confinement;
-use crate::container::grant::{Grants, Provision, Rules as DeviceRules};
+use crate::container::device_rules::Confinement;
+use crate::container::environment::{self, TaskEnvironment};
+use crate::container::grants::{DeviceAccess, Grants, Provision};
 use crate::container::host_mpi::{self, Replacement};
-use crate::container::job_facts::{self, Known};
-use crate::container::shelf;
+use crate::container::job_facts::{self, EffectivePolicy};
 use crate::container::sources;
-use crate::container::survey::{self, Last};
-use crate::container::variables::{self, Variables};
+use crate::container::stored;
+use crate::container::targets::{self, Last};
 use crate::slurm::Slurmd;
 
 /// Sources and user of a container.
@@ -65,8 +65,8 @@ pub struct Run {
     pub used: Vec<Id>,
     /// Facts that root knows of the job.
     pub job: Job,
-    /// Node's knowledge of the user, and the rules that hold, once they are known.
-    pub known: Option<Known>,
+    /// Effective policy, once it is resolved.
+    pub policy: Option<EffectivePolicy>,
     /// Path in the store at which the image was found, if it was not a file where it was asked for.
     pub stored: Option<PathBuf>,
     /// The step's slurmstepd, if it is for one.
@@ -79,8 +79,8 @@ pub struct Run {
     pub provision: Provision,
     /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
     pub server: Option<PathBuf>,
-    /// Lack of the image for the driver of its GPUs.
-    pub misfit: Option<String>,
+    /// Note for the user about an image whose C library is too old for the driver of its GPUs.
+    pub driver_note: Option<String>,
     /// Values of the request that the site has changed.
     pub notes: Vec<String>,
     /// Who decides which devices the tasks of the step may open, once that has been asked.
@@ -115,7 +115,7 @@ pub struct Loaded {
 pub type Admission<'a> = &'a mut dyn FnMut() -> Result<(), Refusal>;
 
 /// The [`Admission`] of a container that is made for no step: the work is its user's own.
-pub fn at_once() -> Result<(), Refusal> {
+pub fn admit_at_once() -> Result<(), Refusal> {
     Ok(())
 }
 
@@ -140,42 +140,44 @@ impl Loaded {
 impl Run {
     /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that takes the
     /// longer the larger the image is.
-    pub fn load(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Loaded, Refusal> {
-        let mut opened = self.open(proxy, admit)?;
+    pub fn load(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Loaded, Refusal> {
+        let mut opened = self.open(opener, admit)?;
         let grant = match self.authority {
-            Authority::Root => self.judge(proxy, &mut opened, admit)?,
+            Authority::Root => self.judge(opener, &mut opened, admit)?,
             Authority::Own => self.judge_own(&opened)?,
         };
-        self.attach(proxy, opened, grant)
+        self.attach(opener, opened, grant)
     }
 
-    /// Finds out about the user and the rules that hold, and whether they let him ask for what he does.
-    fn learn(&mut self, proxy: &Proxy) -> Result<&Known, Refusal> {
-        let known = match self.known.take() {
-            Some(known) => known,
-            None => job_facts::learn(proxy, &self.config, &self.identity, self.job.clone(), &self.environment)?,
+    /// Looks up the user and the effective policy, and checks the requested options against `user_options`.
+    fn resolve_policy(&mut self, opener: &Opener) -> Result<&EffectivePolicy, Refusal> {
+        let policy = match self.policy.take() {
+            Some(policy) => policy,
+            None => {
+                job_facts::resolve_policy(opener, &self.config, &self.identity, self.job.clone(), &self.environment)?
+            }
         };
         if self.authority == Authority::Root {
-            policy::options(&known.rules, &self.used)?;
+            policy::options(&policy.rules, &self.used)?;
         }
-        Ok(self.known.insert(known))
+        Ok(self.policy.insert(policy))
     }
 
     /// Opens and verifies the image.
-    pub fn open(&mut self, proxy: &Proxy, admit: Admission<'_>) -> Result<Opened, Refusal> {
+    pub fn open(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Opened, Refusal> {
         let name = self.image.to_string();
-        self.learn(proxy)?;
-        let mut opened = self.find(proxy, &name)?;
+        self.resolve_policy(opener)?;
+        let mut opened = self.open_file_or_stored(opener, &name)?;
         if self.authority == Authority::Root {
             fuse_owner::refuse_image(&name, opened.file.as_fd())?;
         }
         self.clock.lap("open");
-        opened.record = shelf::record(proxy, &self.config.store, &opened, &name)?;
+        opened.record = stored::read_record(opener, &self.config.store, &opened, &name)?;
         opened.digest = opened.record.as_ref().map(|record| record.digest);
         if opened.digest.is_none() && self.settings.digest.is_some() && !opened.image.is_directory() {
-            self.size(opened.length, &name)?;
+            self.check_size(opened.length, &name)?;
             admit()?;
-            opened.digest = Some(proxy.digest(&name)?);
+            opened.digest = Some(opener.digest(&name)?);
         }
         match (self.settings.digest, opened.digest) {
             (Some(wanted), Some(found)) if wanted != found => {
@@ -190,8 +192,8 @@ impl Run {
     }
 
     /// Refuses an image that is too large for the site, before all of it is read.
-    fn size(&self, length: u64, name: &str) -> Result<(), Refusal> {
-        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
+    fn check_size(&self, length: u64, name: &str) -> Result<(), Refusal> {
+        let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
     }
 
@@ -201,9 +203,9 @@ impl Run {
     }
 
     /// Opens the file that is meant or, where there is none, the stored image.
-    fn find(&mut self, proxy: &Proxy, name: &str) -> Result<Opened, Refusal> {
+    fn open_file_or_stored(&mut self, opener: &Opener, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
-        let missing = match self.image.file().map(|path| proxy.open_image(path, name)) {
+        let missing = match self.image.file().map(|path| opener.open_image(path, name)) {
             Some(Err(refusal)) if refusal.kind == Kind::ImageMissing => Some(match self.image.of_registry() {
                 Some(image) => refusal.hint(format!("{image}?")),
                 None => refusal,
@@ -211,13 +213,13 @@ impl Run {
             Some(answer) => return answer,
             None => None,
         };
-        let stored = match (self.image.stored(), self.shelf(proxy)?) {
+        let stored = match (self.image.stored(), self.store_directory(opener)?) {
             (Some(stored), Some(shelf)) => shelf.join(stored.as_str()),
-            _ => return Err(missing.unwrap_or_else(|| shelf::nobody(&self.identity, name))),
+            _ => return Err(missing.unwrap_or_else(|| stored::refuse_unknown_user(&self.identity, name))),
         };
-        match proxy.open_image(&stored, name) {
+        match opener.open_image(&stored, name) {
             Err(refusal) if refusal.kind == Kind::ImageMissing => {
-                Err(shelf::missing(name, missing.and(self.image.file()), &stored))
+                Err(stored::refuse_missing(name, missing.and(self.image.file()), &stored))
             }
             Err(refusal) => Err(refusal),
             Ok(opened) => {
@@ -227,29 +229,29 @@ impl Run {
         }
     }
 
-    /// The user's folder in the store, if the node knows the user.
-    fn shelf(&mut self, proxy: &Proxy) -> Result<Option<PathBuf>, Refusal> {
-        let user = self.learn(proxy)?.account.name().map(str::to_owned);
+    /// Path of the user's directory in the store, if the node knows the user.
+    fn store_directory(&mut self, opener: &Opener) -> Result<Option<PathBuf>, Refusal> {
+        let user = self.resolve_policy(opener)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
     /// Site's verdict on an image that was opened. Facts that its rules have to know of it are found out, if it stays
     /// so.
-    pub fn judge(&self, proxy: &Proxy, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
+    pub fn judge(&self, opener: &Opener, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
-        let rules = &self.known.as_ref().ok_or_else(early)?.rules;
-        let mut provenance = self.provenance(proxy, opened)?;
+        let rules = &self.policy.as_ref().ok_or_else(early)?.rules;
+        let mut provenance = self.provenance(opener, opened)?;
         if provenance.form == Form::Directory {
-            Bounds::new(proxy, rules).deny(opened.file.as_fd(), &name)?;
+            Bounds::new(opener, rules).deny(opened.file.as_fd(), &name)?;
         } else if provenance.is_fixed() && policy::too_large(rules, provenance.length).is_none() {
             if opened.digest.is_none() && rules.want_digest() {
                 admit()?;
-                opened.digest = Some(proxy.digest(&name)?);
+                opened.digest = Some(opener.digest(&name)?);
             }
             if opened.signers.is_none() && rules.want_signers(provenance.trusted_by()) {
                 admit()?;
-                opened.signers = Some(self.signers(proxy, opened, &name)?);
+                opened.signers = Some(self.signers(opener, opened, &name)?);
             }
             (provenance.digest, provenance.signers) = (opened.digest, opened.signers.clone());
         }
@@ -257,10 +259,10 @@ impl Run {
     }
 
     /// By whom all of the image is signed, found out before whoever waits for the container gives it up.
-    fn signers(&self, proxy: &Proxy, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
+    fn signers(&self, opener: &Opener, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
         let keys = verify::site_keys(Path::new(verify::KEYS))?;
         let asked = Some((keys.as_slice(), Need::WhoeverSigned));
-        let limit = proxy.deadline().saturating_duration_since(Instant::now());
+        let limit = opener.deadline().saturating_duration_since(Instant::now());
         let groups = self.daemon.map(|daemon| sys::Cgroups::of(daemon.pid)).transpose();
         let groups = groups.map_err(|error| Refusal::system(name, &error))?;
         let look = (&opened.file, opened.length);
@@ -274,17 +276,17 @@ impl Run {
     }
 
     /// Gets an image that may run ready for mounting.
-    pub fn attach(&mut self, proxy: &Proxy, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
+    pub fn attach(&mut self, opener: &Opener, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
-        let account = self.learn(proxy)?.account.clone();
+        let account = self.resolve_policy(opener)?.account.clone();
         self.mpi = None;
         self.clock.lap("judge");
-        let disk = Disk::attach(proxy, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
+        let disk = Disk::attach(opener, &opened, &grant, &self.identity, &self.config, &name, self.daemon)?;
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
     /// Below which trusted folder this very file lies, if below any.
-    fn provenance(&self, proxy: &Proxy, opened: &Opened) -> Result<Provenance, Refusal> {
+    fn provenance(&self, opener: &Opener, opened: &Opened) -> Result<Provenance, Refusal> {
         // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
         let form = form(&opened.image);
         let own = Provenance {
@@ -304,8 +306,8 @@ impl Run {
             // A trusted folder that this node does not have trusts nothing.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
             let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
-            if proxy.is_beneath(folder.as_fd(), &relative, &file)? {
-                let wanted_owner = proxy.owner(&rule.owner)?;
+            if opener.is_beneath(folder.as_fd(), &relative, &file)? {
+                let wanted_owner = opener.owner(&rule.owner)?;
                 provenance = Provenance { below: Some(index), wanted_owner, ..provenance };
                 // Another rule may be about the same folder, or one above, and another owner.
                 if provenance.trusted_by().is_some() {
@@ -340,12 +342,12 @@ impl Run {
     }
 
     /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
-    pub fn provide(&mut self, rules: Option<&DeviceRules<'_>>) -> Result<(), Refusal> {
+    pub fn provide_devices(&mut self, rules: Option<&DeviceAccess<'_>>) -> Result<(), Refusal> {
         let before = std::mem::take(&mut self.provision);
         let glibc = before.glibc().map(str::to_owned);
         self.provision = self.grants.provide(&self.config, self.settings.gpu.unwrap_or(true), rules, before)?;
         if self.provision.glibc() != glibc.as_deref() {
-            self.misfit = None;
+            self.driver_note = None;
         }
         Ok(())
     }
@@ -368,39 +370,39 @@ impl Run {
         told.chain(self.gpu_changes()).collect()
     }
 
-    /// Attaches what is there only now: `container` was built before.
-    pub fn complete(&mut self, proxy: &Proxy, container: &Container) -> Result<(), Refusal> {
+    /// Attaches the mounts whose sources exist only after `container` was built.
+    pub fn attach_late_mounts(&mut self, opener: &Opener, container: &Container) -> Result<(), Refusal> {
         let Container { namespace, plan, attached } = container;
-        let open = |path: &Path| sources::open_late(proxy, path);
-        let completed = apply::complete(namespace, plan, attached, &self.identity, proxy, open);
+        let open = |path: &Path| sources::open_late(opener, path);
+        let completed = apply::complete(namespace, plan, attached, &self.identity, opener, open);
         self.clock.lap("build");
         completed
     }
 
-    /// Mounts that should be visible to a step that is there.
-    pub fn wants(&self, around: &Surroundings<'_>) -> Vec<Want> {
-        view::wants(&self.settings, &self.config, around)
+    /// Mounts that a step in these surroundings should have.
+    pub fn mount_requests(&self, around: &Surroundings<'_>) -> Vec<MountRequest> {
+        view::mount_requests(&self.settings, &self.config, around)
     }
 
     /// Builds a container in the caller's mount namespace from an image that was loaded.
     pub fn build(
         &mut self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         here: &Here,
         script_folder: Option<&Path>,
     ) -> Result<Container, Refusal> {
         let name = self.image.to_string();
-        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, proxy.deadline())?;
+        let mounted = loaded.disk.mount(&name, &loaded.opened, &self.identity, opener.deadline())?;
         let Mounted { tree, watches, owners } = mounted;
         self.clock.lap("mount");
-        let built = self.build_on(proxy, loaded, here, script_folder, (tree, owners));
+        let built = self.build_on(opener, loaded, here, script_folder, (tree, owners));
         watches.into_iter().fold(built, |built, watch| watch.finish(&name, built))
     }
 
     fn build_on(
         &mut self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         here: &Here,
         script_folder: Option<&Path>,
@@ -409,13 +411,13 @@ impl Run {
         let name = self.image.to_string();
         let wanted = self.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
         if let (Some(wanted), None) = (wanted, &self.mpi) {
-            self.mpi = Some(host_mpi::choose(proxy, image.as_fd(), wanted, &self.config.mpi, &name)?);
+            self.mpi = Some(host_mpi::choose(opener, image.as_fd(), wanted, &self.config.mpi, &name)?);
             self.clock.lap("mpi");
         }
-        if let (Some(wanted), None) = (self.provision.glibc(), &self.misfit) {
+        if let (Some(wanted), None) = (self.provision.glibc(), &self.driver_note) {
             // One without any has no programs for it.
-            let own = proxy.glibc(image.as_fd(), &name)?;
-            self.misfit = own.filter(|own| too_old(wanted, own)).map(|own| {
+            let own = opener.glibc(image.as_fd(), &name)?;
+            self.driver_note = own.filter(|own| too_old(wanted, own)).map(|own| {
                 format!(
                     "the driver of this node's GPUs needs {wanted}, {name} has {own}: its libraries cannot be loaded"
                 )
@@ -429,24 +431,24 @@ impl Run {
         }
         let around = self.surroundings(here, loaded, script_folder);
         let owners = match (self.explains, self.authority) {
-            (Some(reader), Authority::Own) => apply::owners_in_a_step(owners, reader),
+            (Some(reader), Authority::Own) => apply::step_owners(owners, reader),
             _ => owners,
         };
-        let (plan, sources) = self.plan(proxy, loaded, (image.as_fd(), owners), &around)?;
+        let (plan, sources) = self.plan(opener, loaded, (image.as_fd(), owners), &around)?;
         let of_a_step = Surroundings { devices: Some(&self.provision.devices), ..around };
         let shown = match self.explains.is_some() && around != of_a_step {
-            true => Some(self.plan(proxy, loaded, (image.as_fd(), owners), &of_a_step)?.0),
+            true => Some(self.plan(opener, loaded, (image.as_fd(), owners), &of_a_step)?.0),
             false => None,
         };
         self.clock.lap("plan");
         let (namespace, attached) =
-            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, proxy)?;
+            apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, opener)?;
         // A task that waits for a file system which does not answer could not be ended.
         if let Some(workdir) = &self.settings.workdir
             && let Some((above, below)) = attached.above(workdir)
         {
             let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-            proxy.try_directory(above, below, &workdir.display().to_string())?;
+            opener.try_directory(above, below, &workdir.display().to_string())?;
         }
         self.clock.built();
         Ok(Container { namespace, plan: shown.unwrap_or(plan), attached })
@@ -454,46 +456,47 @@ impl Run {
 
     fn plan(
         &self,
-        proxy: &Proxy,
+        opener: &Opener,
         loaded: &Loaded,
         (image, owners): (BorrowedFd<'_>, Owners),
         around: &Surroundings<'_>,
     ) -> Result<(Plan, Sources), Refusal> {
         let name = self.image.to_string();
         let rights = Rights::of(&loaded.opened.image, &self.identity);
-        let (mut sightings, mut sources) = (Vec::new(), Sources::default());
+        let (mut resolved, mut sources) = (Vec::new(), Sources::default());
         // Somebody with no other rights than his own is bound by nothing.
-        let rules = self.known.as_ref().filter(|_| self.authority == Authority::Root).map(|known| &known.rules);
-        let bounds = rules.map(|rules| Bounds::new(proxy, rules));
-        for want in self.wants(around) {
-            let Some((shape, source)) = sources::open(proxy, &want, self.authority)? else { continue };
-            let sight = match want.origin {
+        let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
+        let bounds = rules.map(|rules| Bounds::new(opener, rules));
+        for request in self.mount_requests(around) {
+            let Some((shape, source)) = sources::open(opener, &request, self.authority)? else { continue };
+            let target = match request.origin {
                 // In a /dev of our own, and in the node's /proc, whatever the image has there.
-                Origin::Device => Ok(Sight { place: want.target.clone(), found: None, link: None }),
-                Origin::Kernel if want.target.parent() == Some(Path::new("/proc")) => {
-                    Ok(Sight { place: want.target.clone(), found: None, link: None })
+                Origin::Device => Ok(Target { place: request.target.clone(), found: None, link: None }),
+                Origin::Kernel if request.target.parent() == Some(Path::new("/proc")) => {
+                    Ok(Target { place: request.target.clone(), found: None, link: None })
                 }
                 _ => rights
-                    .during(|| survey::look(image, &want.target, last_of(&want)))
-                    .map_err(|error| apply::unusable(&name, image, &want.target, &error))?,
+                    .during(|| targets::resolve(image, &request.target, last_of(&request)))
+                    .map_err(|error| apply::unusable(&name, image, &request.target, &error))?,
             };
-            if want.origin == Origin::Variable && !self.may_show(shape, source.as_ref(), &want, (&sightings, &sources))
+            if request.origin == Origin::Variable
+                && !self.may_show(shape, source.as_ref(), &request, (&resolved, &sources))
             {
                 continue;
             }
-            let images_own = want.presence == Presence::UnlessInImage
-                && sight.as_ref().is_ok_and(|sight| sight.found == Some(Shape::Folder));
+            let images_own = request.presence == Presence::UnlessInImage
+                && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Folder));
             if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
-                && !self.within(bounds, &want, source)?
+                && !self.is_allowed(bounds, &request, source)?
             {
                 continue;
             }
-            sightings.push(Sighting { want, shape, sight });
-            sources.sightings.push(source);
+            resolved.push(ResolvedMount { request, shape, target });
+            sources.mounts.push(source);
         }
         let upper = Upper::of(&self.settings, &self.config);
         if let Some(Upper::Folder(path)) = &upper {
-            let folder = sources::open_upper(proxy, path)?;
+            let folder = sources::open_upper(opener, path)?;
             if self.authority == Authority::Root {
                 fuse_owner::refuse_overlay(&path.display().to_string(), folder.as_fd())?;
             }
@@ -504,7 +507,7 @@ impl Run {
             }
             sources.upper = Some(folder);
         }
-        let plan = Plan::build(loaded.opened.image.clone(), upper, &sightings)?;
+        let plan = Plan::build(loaded.opened.image.clone(), upper, &resolved)?;
         Ok((Plan { owners, ..plan }, sources))
     }
 
@@ -514,18 +517,17 @@ impl Run {
         &self,
         shape: Shape,
         source: Option<&OwnedFd>,
-        want: &Want,
-        (sightings, sources): (&[Sighting], &Sources),
+        request: &MountRequest,
+        (resolved, sources): (&[ResolvedMount], &Sources),
     ) -> bool {
         let Some(source) = source.filter(|_| shape == Shape::Folder) else { return false };
         let own = CachedStat::of(source).is_ok_and(|stat| stat.uid == self.identity.uid);
         let plain = sys::fd_path(source).is_ok_and(|path| inside(&path).is_ok());
-        let mut below = sightings
-            .iter()
-            .zip(&sources.sightings)
-            .filter(|(other, _)| other.want.target != want.target && other.want.target.starts_with(&want.target));
-        let in_place = |other: &Sighting, fd: &Option<OwnedFd>| {
-            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.want.target))
+        let mut below = resolved.iter().zip(&sources.mounts).filter(|(other, _)| {
+            other.request.target != request.target && other.request.target.starts_with(&request.target)
+        });
+        let in_place = |other: &ResolvedMount, fd: &Option<OwnedFd>| {
+            fd.as_ref().is_some_and(|fd| sys::fd_path(fd).is_ok_and(|path| path == other.request.target))
         };
         own && plain && below.all(|(other, fd)| in_place(other, fd))
     }
@@ -534,10 +536,10 @@ impl Run {
     ///
     /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
     /// directories that variables name, are the user's choice, but nothing that they have asked for.
-    fn within(&self, bounds: &Bounds<'_>, want: &Want, source: &OwnedFd) -> Result<bool, Refusal> {
-        let Source::Node(path) = &want.source else { return Ok(true) };
+    fn is_allowed(&self, bounds: &Bounds<'_>, request: &MountRequest, source: &OwnedFd) -> Result<bool, Refusal> {
+        let Source::Node(path) = &request.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());
-        match want.origin {
+        match request.origin {
             Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
             Origin::Workdir => {
                 bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
@@ -556,24 +558,24 @@ impl Run {
         .map(|()| true)
     }
 
-    /// Environment of the tasks of this container.
-    pub fn variables(
+    /// Evaluates the environment of the tasks of this container.
+    pub fn evaluate_environment(
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
         step: Option<Step<'_>>,
-    ) -> Result<Variables, Refusal> {
+    ) -> Result<TaskEnvironment, Refusal> {
         let early = || Refusal::new(Kind::Internal, "the container's environment", "was asked for too early");
-        self.variables_if_time(opened, namespace, step)?.ok_or_else(early)
+        self.try_evaluate_environment(opened, namespace, step)?.ok_or_else(early)
     }
 
-    /// The same; nothing, if it is too early for what the image wants to be run.
-    pub fn variables_if_time(
+    /// Like [`Self::evaluate_environment`]; nothing, if it is too early to run the image's scripts.
+    pub fn try_evaluate_environment(
         &mut self,
         opened: Option<&Opened>,
         namespace: &MountNamespace,
         step: Option<Step<'_>>,
-    ) -> Result<Option<Variables>, Refusal> {
+    ) -> Result<Option<TaskEnvironment>, Refusal> {
         let rules = Rules {
             clean: self.settings.clean_env.unwrap_or(false),
             useless: Vec::new(),
@@ -591,11 +593,11 @@ impl Run {
             image: self.path().into(),
             name: self.path().file_stem().unwrap_or(self.path().as_os_str()).to_owned(),
             digest: opened.and_then(|opened| opened.digest).map(|digest| digest.to_string().into()),
-            allowed_dir: self.known.as_ref().and_then(|known| {
-                Shelf::path(self.config.store.path(), known.account.name()?).map(PathBuf::into_os_string)
+            allowed_dir: self.policy.as_ref().and_then(|policy| {
+                Shelf::path(self.config.store.path(), policy.account.name()?).map(PathBuf::into_os_string)
             }),
         };
-        let question = variables::Question {
+        let inputs = environment::Inputs {
             host: &self.environment,
             rules,
             shown: self.image.to_string(),
@@ -606,19 +608,19 @@ impl Run {
             sif: opened.filter(|opened| opened.image.container == Wrapping::Sif).map(|opened| &opened.file),
             step,
         };
-        let found = variables::find_out(&question, namespace, &self.identity);
+        let found = environment::evaluate(&inputs, namespace, &self.identity);
         self.clock.lap("environment");
         found
     }
 }
 
 /// A link of the image's that names its time zone stays one: the zone that it leads to is not what is covered.
-fn last_of(want: &Want) -> Last {
-    if want.source == Source::TimeZone { Last::Itself } else { Last::Followed }
+fn last_of(request: &MountRequest) -> Last {
+    if request.source == Source::TimeZone { Last::Itself } else { Last::Followed }
 }
 
 /// Single files of the node that Slurm or a job's environment refers to.
-pub fn files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
+pub fn node_files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf> {
     let cookie = cookie(environment);
     let scripts = slurmd.iter().flat_map(|slurmd| &slurmd.task_scripts).cloned();
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()

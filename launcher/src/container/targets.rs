@@ -1,4 +1,4 @@
-//! Contents of an image at the places where something should appear.
+//! Targets of mounts in an image.
 //!
 //! The image is mounted read-only and is all that is looked at, so nothing changes under our feet. Links are
 //! followed by hand, one name at a time: we have to know where they lead, also where nothing is.
@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use crate::plan::{Obstacle, Shape, Sight};
+use crate::plan::{Obstacle, Shape, Target};
 use coracle::sys::{self, Lookup};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -27,9 +27,9 @@ pub enum Last {
     Itself,
 }
 
-/// Looks for `target`, an absolute path, in the tree that `root` is open on. The outer error is the image's: it
-/// cannot be read.
-pub fn look(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Sight, Obstacle>> {
+/// Resolves `target`, an absolute path, in the tree that `root` is open on. The outer error means that the image cannot
+/// be read.
+pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Target, Obstacle>> {
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
     // The folders from the root to `place`; what is missing has none.
@@ -93,7 +93,7 @@ pub fn look(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Resu
             _ => found = Some(Shape::File),
         }
     }
-    Ok(Ok(Sight { place, found, link: first_link }))
+    Ok(Ok(Target { place, found, link: first_link }))
 }
 
 /// The names of a path, with `..` and without `.` and `/`.
@@ -138,9 +138,9 @@ mod tests {
     fn seen_with(path: &str, last: Last) -> Result<(String, Option<Shape>, bool), Obstacle> {
         let tree = tree();
         let root = fs::File::open(tree.path()).unwrap();
-        look(root.as_fd(), Path::new(path), last)
+        resolve(root.as_fd(), Path::new(path), last)
             .unwrap()
-            .map(|sight| (sight.place.display().to_string(), sight.found, sight.link.is_some()))
+            .map(|target| (target.place.display().to_string(), target.found, target.link.is_some()))
     }
 
     #[test]

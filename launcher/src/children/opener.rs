@@ -1,8 +1,8 @@
-//! A child with the user's ids that opens what the user named.
+//! Child process with the user's ids that opens the paths that the user named.
 //!
 //! Root never opens a path of the user's choice: a file that only root may read must stay closed, a file on a
-//! file system that squashes root must open, and a file system that does not answer must hang somebody who can be
-//! left behind. The child also reads the image's headers and looks up names (NSS), for the same reasons.
+//! file system that squashes root must open, and a file system that does not answer must hang a process that can be
+//! left behind. The child process also reads the image's headers and looks up names (NSS), for the same reasons.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -30,11 +30,11 @@ use nix::sys::statfs::FUSE_SUPER_MAGIC;
 
 use crate::children::glibc;
 use crate::children::mpi_fit;
-use crate::children::openers::Slot;
+use crate::children::opener_slots::Slot;
 
-/// The child and the line to it. It ends when this is dropped.
+/// Child process that opens files as the user, and the channel to it. The process ends when this is dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct Opener {
     channel: Channel,
     deadline: Cell<Instant>,
     /// The object of a question that was left without its answer: no other is asked, since an answer that comes later
@@ -111,13 +111,13 @@ mod reply {
     pub const REFUSED: u8 = b'!';
 }
 
-impl Proxy {
-    /// Starts the child as `identity`. Each question waits no longer than `deadline`.
+impl Opener {
+    /// Starts the child process as `identity`. Each question waits no longer than `deadline`.
     pub fn start(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
         Self::start_in(None, identity, deadline)
     }
 
-    /// The same for a step: the child is one of the user's processes that the node counts.
+    /// Like [`Self::start`], for a step: the child process takes one of the user's slots on the node.
     pub fn of_step(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
         Self::start_in(Some(Slot::take(identity.uid)?), identity, deadline)
     }
@@ -128,7 +128,7 @@ impl Proxy {
         let uid = identity.uid;
         // All work that it may do is over by then.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
-        let child = sys::fork_alone(|forked| match become_proxy(forked, &theirs, slot.as_ref(), identity, seconds) {
+        let child = sys::fork_alone(|forked| match become_opener(forked, &theirs, slot.as_ref(), identity, seconds) {
             Ok(()) => serve(&theirs, uid),
             Err(_) => 1,
         })
@@ -263,7 +263,7 @@ impl Proxy {
     /// none for this machine.
     pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
         let reply = self.ask(&[ask::GLIBC], &[root], what)?;
-        glibc::heard(done(&reply.data, what)?).map_err(garbled)
+        glibc::parse_answer(done(&reply.data, what)?).map_err(garbled)
     }
 
     /// Puts the image that was opened last behind `device`.
@@ -347,7 +347,7 @@ fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
 }
 
 /// `seconds` is the most time of a processor that it may use.
-fn become_proxy(
+fn become_opener(
     forked: &Forked,
     channel: &Channel,
     slot: Option<&Slot>,
@@ -576,5 +576,5 @@ fn account_of(uid: u32, groups: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "proxy_attacks.rs"]
+#[path = "opener_attacks.rs"]
 mod attacks;

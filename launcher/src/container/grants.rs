@@ -1,4 +1,4 @@
-//! Devices that Slurm gave a step on this node, and those of /dev that its container has for it.
+//! Devices that Slurm grants a step on this node, and those of /dev that its container has for them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -10,21 +10,21 @@ use crate::devices::{self, Choice, Devices, Driver, GPU, Grant, JOB_GPUS, Node, 
 use crate::env::{Change, Pair, names};
 use coracle::report::Refusal;
 
-use crate::container::variables::value;
+use crate::container::environment::value;
 use crate::slurm::Slurmd;
 
-/// Source of a grant that counts.
+/// Source of the list of granted devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Teller {
-    /// slurmstepd, which has just made the step's environment. A job script has the job's GPUs.
-    Step {
-        /// It is a job script, or salloc's shell.
+pub enum GrantSource {
+    /// slurmstepd, which has just set the step's environment. A job script has the job's GPUs.
+    Slurmstepd {
+        /// True for a job script or the interactive step.
         script: bool,
         /// Slurm's name of this node.
         node: Option<OsString>,
     },
-    /// A person, who gets what he can open anyway.
-    Person,
+    /// The environment of a user outside of a step. The grant gives them nothing that they cannot open anyway.
+    Unprivileged,
 }
 
 /// The node's device nodes and resources, and what the step has of them.
@@ -54,27 +54,27 @@ impl Provision {
     }
 }
 
-/// Rules of the step's control group about what of it may be opened.
-pub struct Rules<'a> {
-    /// True if a file may.
+/// Access that the device rules of the step's control group give.
+pub struct DeviceAccess<'a> {
+    /// True if the device node at this path may be opened.
     pub open: &'a dyn Fn(&Path) -> bool,
-    /// Slurm has made them.
+    /// True if the rules are Slurm's (ConstrainDevices, cgroup.conf(5)).
     pub slurms: bool,
 }
 
 impl Grants {
-    /// Finds out about this node, whose Slurm has been told `slurmd`.
-    pub fn find(slurmd: Option<&Slurmd>, environment: &[Pair], teller: &Teller) -> Self {
+    /// Reads the resources of this node, whose slurmd has the configuration `slurmd`, and the grant of `source`.
+    pub fn find(slurmd: Option<&Slurmd>, environment: &[Pair], source: &GrantSource) -> Self {
         let root = Path::new("/");
         let nodes = devices::all(Path::new("/dev"));
         let types = |name: &str| {
             slurmd.iter().flat_map(|slurmd| &slurmd.gres_types).any(|known| known.eq_ignore_ascii_case(name))
         };
         let lines = || slurmd.iter().flat_map(|slurmd| slurmd.gres.iter().map(String::as_str));
-        let node = match teller {
-            Teller::Step { node: Some(node), .. } => node.to_string_lossy().into_owned(),
-            Teller::Step { node: None, .. } => host_name(),
-            Teller::Person => std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| host_name()),
+        let node = match source {
+            GrantSource::Slurmstepd { node: Some(node), .. } => node.to_string_lossy().into_owned(),
+            GrantSource::Slurmstepd { node: None, .. } => host_name(),
+            GrantSource::Unprivileged => std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| host_name()),
         };
         let mut units = devices::units(lines(), &node);
         for file in units.iter_mut().flat_map(|unit| &mut unit.files) {
@@ -86,19 +86,20 @@ impl Grants {
         let has_gpus = types(GPU);
         // What Slurm does not know of is nobody's to be given by Slurm.
         units.retain(|unit| types(&unit.name));
-        let detects = has_gpus && devices::detects(lines(), &node) || *teller == Teller::Person && slurmd.is_none();
+        let detects =
+            has_gpus && devices::detects(lines(), &node) || *source == GrantSource::Unprivileged && slurmd.is_none();
         if detects && !units.iter().any(Unit::is_gpu) {
             units.extend(devices::detected(root, nodes.iter().map(|node| node.path.as_path())));
         }
         let value = |name| value(environment, name).map(|value| value.to_string_lossy().into_owned());
-        let numbers = match teller {
+        let numbers = match source {
             // Where Slurm knows of no GPUs it leaves these variables to users.
-            Teller::Step { .. } if !has_gpus => None,
-            Teller::Step { script: true, .. } => value(JOB_GPUS),
-            Teller::Step { script: false, .. } => value(STEP_GPUS),
-            Teller::Person => value(STEP_GPUS).or_else(|| value(JOB_GPUS)),
+            GrantSource::Slurmstepd { .. } if !has_gpus => None,
+            GrantSource::Slurmstepd { script: true, .. } => value(JOB_GPUS),
+            GrantSource::Slurmstepd { script: false, .. } => value(STEP_GPUS),
+            GrantSource::Unprivileged => value(STEP_GPUS).or_else(|| value(JOB_GPUS)),
         };
-        let outside = *teller == Teller::Person && value("SLURM_JOB_ID").is_none();
+        let outside = *source == GrantSource::Unprivileged && value("SLURM_JOB_ID").is_none();
         let grant = match numbers {
             None if outside => Grant { numbers: (0..units.len()).collect() },
             numbers => Grant::from_numbers(&numbers.unwrap_or_default()),
@@ -112,7 +113,7 @@ impl Grants {
         &self,
         config: &Config,
         gpus: bool,
-        rules: Option<&Rules<'_>>,
+        rules: Option<&DeviceAccess<'_>>,
         before: Provision,
     ) -> Result<Provision, Refusal> {
         let constrained = rules.is_some_and(|rules| rules.slurms);
