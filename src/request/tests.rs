@@ -1,3 +1,5 @@
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::options::{Id, Naming, Spec};
 use crate::report::Refusal;

@@ -66,6 +66,17 @@ load support
 	[[ $output == 'coracle: prepare: '*'[usage]' ]] || fail "$output"
 	run coracle prepare --config /etc/coracle/coracle.yaml 3</dev/null
 	((status == 2))
+	for program in launcher verify; do
+		run "/usr/lib/coracle/coracle-$program" </dev/null
+		((status == 2)) && has 'is the command for people' || fail "$program: $status" "$output"
+	done
+}
+
+@test "a plugin line that names the command instead of the launcher starts containers, too" {
+	plugstack 'launcher=/usr/bin/coracle'
+	good srun -n2 --container="$busybox" cat /etc/image-only
+	prints "$MARK"$'\n'"$MARK"
+	plugstack ''
 }
 
 @test "--user opens the image as that user and is that user" {

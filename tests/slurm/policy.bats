@@ -312,6 +312,16 @@ groups: {proj: {user_options: [env, home]}}'
 	key=$(coracle verify --json "$signed" | python3 -c 'import json, sys; print(json.load(sys.stdin)["signers"][0]["key"])')
 	rules "partitions: {main: {signers: [$key]}, other: {signers: ['0123456789ABCDEF0123456789ABCDEF01234567']}}"
 	good srun -Q -n1 -p main --container="$signed" true || return
+	# A program that is not there, or that ends without an answer, says nothing of signatures.
+	local verify=/usr/lib/coracle/coracle-verify
+	on-node n1 mount --bind /dev/null $verify
+	run alice srun -n1 -w n1 -p main --container="$signed" true
+	on-node n1 umount $verify
+	((status == 125)) && said system "$verify: " || fail "$status" "$output" || return
+	on-node n1 mount --bind "$(type -P true)" $verify
+	run alice srun -n1 -w n1 -p main --container="$signed" true
+	on-node n1 umount $verify
+	((status == 125)) && said internal 'the process that looks at it has died' || fail "$status" "$output" || return
 	at=node refused policy "signed by $key, none of the site's signers (partitions.other.signers)" \
 		srun -n1 -p other --container="$signed" true || return
 	denied 'it has no valid signature that covers all of it (partitions.main.signers)' -p main || return

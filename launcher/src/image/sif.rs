@@ -1,5 +1,6 @@
 //! The Singularity Image Format, version 01 (pkg/sif of github.com/apptainer/sif): a header of 128 bytes, a table
 //! of descriptors of 585 bytes, and data objects wherever the descriptors say. Little endian, packed.
+#![forbid(unsafe_code)]
 
 mod describe;
 
