@@ -555,7 +555,7 @@ last() {
 }
 
 # What is left of the launchers waits for nothing: that of a step that runs has ended, too.
-no_launcher_waits() { ! pgrep -x 'coracle(-launche|-verify)?' >/dev/null && ! pgrep -x scontrol >/dev/null; }
+no_launcher_waits() { ! pgrep -x "$PROGRAMS" >/dev/null && ! pgrep -x scontrol >/dev/null; }
 
 @test "a comment of the user's own stays, and so does every comment where the site does not want ours" {
 	recorded ', comment: yes'

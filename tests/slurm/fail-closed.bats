@@ -54,8 +54,8 @@ cleanup() {
 	job=$(alice sbatch --parsable -H -o "$dir/batch.out" --container="$dir/fuse/x.sif" --wrap "$HOST")
 	kill -STOP "$fuse"
 	scontrol release "$job"
-	eventually pgrep -x 'coracle(-launche|-verify)?'
-	kill -KILL $(pgrep -x 'coracle(-launche|-verify)?')
+	eventually pgrep -x "$PROGRAMS"
+	kill -KILL $(pgrep -x "$PROGRAMS")
 	kill -CONT "$fuse"
 	eventually ended "$job"
 	output=$(<batch.out)

@@ -237,9 +237,9 @@ silent() { # COMPILER-ARGUMENT...
 	instead silent 'start_timeout: 4'
 	alice srun -n2 --container="$busybox" true >out 2>&1 3>&- &
 	step=$!
-	eventually pgrep -x 'coracle(-launche|-verify)?'
+	eventually pgrep -x "$PROGRAMS"
 	eventually squashfuse
-	pkill -KILL -x coracle
+	pkill -KILL -x "$PROGRAMS"
 	wait "$step" && fail "$(<out)"
 	eventually no_watch
 	healthy

@@ -33,7 +33,7 @@ watch_peak() { # FILE
 	while [[ -e $1 ]]; do
 		sleep 0.02
 		# shellcheck disable=SC2046 # several files
-		found=$(grep -hs '^VmHWM:' $(pgrep -u alice -x 'coracle(-launche|-verify)?' | sed 's#.*#/proc/&/status#') </dev/null | awk '$2 > m { m = $2 } END { print m + 0 }')
+		found=$(grep -hs '^VmHWM:' $(pgrep -u alice -x "$PROGRAMS" | sed 's#.*#/proc/&/status#') </dev/null | awk '$2 > m { m = $2 } END { print m + 0 }')
 		((found <= peak)) || peak=$found
 	done
 	echo "$peak"

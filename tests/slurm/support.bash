@@ -285,7 +285,9 @@ loops() {
 }
 
 no_loops() { [[ -z $(loops) ]]; }
-no_launcher() { ! pgrep -x 'coracle(-launche|-verify)?' >/dev/null; }
+# coracle, coracle-launcher and coracle-verify as pgrep knows them: by 15 characters, with a pattern of no more.
+PROGRAMS='cor.*(le|he|fy)'
+no_launcher() { ! pgrep -x "$PROGRAMS" >/dev/null; }
 # Of images that squashfuse_ll reads; by its own name and that of the process that guards it.
 no_squashfuse() { ! pgrep -x squashfuse_ll >/dev/null; }
 no_watch() { ! pgrep -x coracle-watch >/dev/null; }

@@ -36,7 +36,7 @@ gone() {
 }
 
 # Processes of ours that are root's, and those of slurmstepd's that are anybody's.
-none_of_roots() { ! pgrep -u 0 -x 'coracle(-launche|-verify)?' >/dev/null; }
+none_of_roots() { ! pgrep -u 0 -x "$PROGRAMS" >/dev/null; }
 
 # Refused in time; who is left waits for the file system, as the user, and nobody waits for them.
 refused_in_time() { # KIND TEXT SRUN-ARGUMENT...
@@ -164,7 +164,7 @@ take_places() { # COUNT
 	unanswered all
 	refused_in_time timeout "$place/f.sif: $LATE" --container="$place/f.sif"
 	refused_in_time timeout "$place/f.sif: $LATE" --container="$place/f.sif"
-	[[ $(pgrep -u alice -x 'coracle(-launche|-verify)?' | wc -l) == 2 ]] || fail "$(ps ax)"
+	[[ $(pgrep -u alice -x "$PROGRAMS" | wc -l) == 2 ]] || fail "$(ps ax)"
 	# With these two, all but one.
 	take_places 253
 	good srun -n1 -w n1 --container="$busybox" cat /etc/image-only

@@ -41,7 +41,7 @@ with_entrypoint() { # NAME
 	[[ $(stat -c %U "/proc/$server") == alice ]]
 	grep -qx 'PPid:	1' "/proc/$server/status"
 	grep -qx 'CapEff:	0000000000000000' "/proc/$server/status"
-	! pgrep -x 'coracle(-launche|-verify)?' >/dev/null || fail 'a launcher runs'
+	! pgrep -x "$PROGRAMS" >/dev/null || fail 'a launcher runs'
 	kill -KILL "$(<pid)"
 	eventually no_squashfuse
 }
