@@ -1,4 +1,4 @@
-//! Place of a key in coracle.yaml: the parser reports places only for syntax and type errors.
+//! Finds the place of a key in coracle.yaml: the parser reports places only of errors.
 #![forbid(unsafe_code)]
 
 /// Finds the line and column, from 1, of a key such as `partitions.gpu.signers`. If indentation does not show the key

@@ -88,7 +88,7 @@ const KNOWN_FEATURES: u32 = 0x1ff;
 const FRAGMENTS: u32 = 0x20;
 const ADDRESSES_48: u32 = 0x80;
 const METADATA_ELSEWHERE: u32 = 0x100;
-/// Part of the first page that the kernel reads behind byte 1024 (erofs_read_superblock).
+/// Part of the first page that the kernel reads after byte 1024 (erofs_read_superblock).
 const MAX_SUPERBLOCK: u64 = 4096 - SUPERBLOCK_AT as u64;
 /// Unit of inode numbers, in bytes.
 const SLOT: usize = 32;

@@ -1,8 +1,8 @@
 //! Resolves the effective policy of a job: for each key, the most specific scope that sets it wins.
 //!
-//! | | scope | of several | what it is known by |
+//! | | scope | of several | source |
 //! |---|---|---|---|
-//! | 1 | `users` | the first in the file | the step's own record; the name by the node's user database |
+//! | 1 | `users` | the first in the file | the step record; the name from the node's user database |
 //! | 2 | `groups` | the first in the file | the same |
 //! | 3 | `accounts` | | the job's facts |
 //! | 4 | `qos` | | the job's facts |

@@ -35,9 +35,9 @@ pub struct Shelf {
 /// Image in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Its name.
+    /// Name of the image.
     pub name: StoredName,
-    /// Its length, in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
