@@ -1,7 +1,7 @@
-//! The steps that make a container, as plain data.
+//! Holds the operations that build a container, as plain data.
 //!
-//! A plan prints one line a step. That text is what tests compare and what an admin reads; the launcher's
-//! `apply` does what it says, in this order, and nothing else.
+//! A plan prints one line for each operation. Tests compare that text, and administrators read it. The launcher's
+//! `apply` performs these operations, in this order, and no others.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use coracle::report::{Kind, Refusal, clean};
 use coracle::request::{Access, PRIVATE, Settings, Writable};
 use coracle::sys::Attributes;
 
-/// Folder or not: a folder can only be mounted on a folder, anything else on a file.
+/// Directory or other file: a directory can only be mounted on a directory, any other file only on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A directory.
     Folder,
-    /// Anything else.
+    /// Any other file.
     File,
 }
 
@@ -36,31 +36,31 @@ impl fmt::Display for Shape {
 /// Mount point of a [`MountRequest`] in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Path in the image, with its symbolic links followed.
+    /// Path in the image, with its symbolic links resolved.
     pub place: PathBuf,
-    /// Shape of what the image has there, if anything.
+    /// Shape of the image's file at this path, if there is one.
     pub found: Option<Shape>,
-    /// First symbolic link on the way, if there is one.
+    /// First symbolic link on the path, if there is one.
     pub link: Option<PathBuf>,
 }
 
-/// Why a place in the image cannot be used.
+/// Reason why a path in the image cannot be a mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A symbolic link that climbs above the image's root.
+    /// Symbolic link that leads above the image's root.
     Escape(PathBuf),
-    /// More links than anybody means to have.
+    /// Too many symbolic links.
     TooManyLinks,
-    /// A file where a folder should be.
+    /// File in place of a directory.
     NotAFolder(PathBuf),
-    /// A name of more than 255 bytes.
+    /// Name of more than 255 bytes.
     NameTooLong,
 }
 
 /// [`MountRequest`] with the shape of its source and its target in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedMount {
-    /// Request.
+    /// The request.
     pub request: MountRequest,
     /// Shape of the source.
     pub shape: Shape,
@@ -68,38 +68,38 @@ pub struct ResolvedMount {
     pub target: Result<Target, Obstacle>,
 }
 
-/// Every step, in order.
+/// All operations, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Image that is mounted as the root.
+    /// Image that becomes the root.
     pub image: Image,
-    /// Owners that its files show.
+    /// Owners that the image's files show.
     pub owners: Owners,
     /// Mount points that the image lacks; with any of them, an overlay of two read-only layers is the root.
     pub layer: BTreeMap<PathBuf, Shape>,
-    /// Files that the root has as copies, each with the index of its [`ResolvedMount`]: what is mounted could not be
-    /// replaced by those who write into the image.
+    /// Files that the root has as copies, each with the index of its [`ResolvedMount`]: a user who writes into the
+    /// image could not replace a mount.
     pub copies: BTreeMap<PathBuf, usize>,
-    /// Target of writes into the image; without it the root is read-only.
+    /// Target of writes into the image; without one the root is read-only.
     pub upper: Option<Upper>,
-    /// Mounts in it, parents before children.
+    /// Mounts in the container, parents before children.
     pub mounts: Vec<Mount>,
 }
 
 /// Owners that the files of an image show in the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Owners {
-    /// Those that the image says.
+    /// Owners as in the image.
     #[default]
     Image,
-    /// The user where the image says root, root where it says the user.
+    /// The user for files of root, root for files of the user.
     RootIsUser,
-    /// The user, whoever the image says.
+    /// The user, for every owner in the image.
     AllAreUsers,
 }
 
 impl Owners {
-    /// The word for it.
+    /// The keyword.
     pub fn word(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -108,7 +108,7 @@ impl Owners {
         }
     }
 
-    /// The same in a sentence.
+    /// The owners in words, for a sentence.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Image => "files are shown as those of their owners in the image",
@@ -121,14 +121,14 @@ impl Owners {
 /// Target of writes into the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upper {
-    /// Into memory, at most so many bytes.
+    /// Memory, up to this number of bytes.
     Memory(u64),
-    /// Into this folder of the node.
+    /// Directory of the node.
     Folder(PathBuf),
 }
 
 impl Upper {
-    /// Size that was asked for, within the site's limit.
+    /// Target that the settings request; a size in memory is capped at the site's limit.
     pub fn of(settings: &Settings, config: &Config) -> Option<Self> {
         let limit = config.writable_limit.0;
         match (&settings.overlay, settings.writable) {
@@ -148,41 +148,41 @@ pub struct Mount {
     pub source: Source,
     /// Reason for the mount.
     pub origin: Origin,
-    /// Place of the mount.
+    /// Mount point.
     pub place: PathBuf,
-    /// The flags of it and all below it.
+    /// Flags of the mount and of all mounts below it.
     pub attributes: Attributes,
-    /// It goes into a tree of the node, where the user may change names while we look: it is found with the
-    /// user's rights and follows no link.
+    /// True if the mount point lies in a tree of the node, where the user may rename files during the lookup: it is
+    /// looked up as the user, without following links.
     pub nested: bool,
 }
 
-/// Why there is no plan.
+/// Reason why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// The image's /proc, /sys or /dev is no plain folder.
+    /// /proc, /sys or /dev of the image is a symbolic link, or no directory.
     Kernel(PathBuf),
-    /// Two of the user's binds want the same place.
+    /// Two binds of the user have the same mount point.
     SamePlace(PathBuf),
-    /// A folder on a file, or a file on a folder.
+    /// A directory on a file, or a file on a directory.
     Shape {
-        /// The place.
+        /// The mount point.
         place: PathBuf,
-        /// Shape that should go there.
+        /// Shape of the source.
         wanted: Shape,
-        /// Shape that the image has there.
+        /// Shape of the image's file at this path.
         found: Shape,
     },
     /// A symbolic link of the image leads into a tree of the node.
     LeadsOut {
-        /// Path at which it should appear.
+        /// Requested mount point.
         target: PathBuf,
-        /// The image's link.
+        /// Symbolic link of the image.
         link: PathBuf,
-        /// Path that it leads to.
+        /// Path to which the link leads.
         place: PathBuf,
     },
-    /// The place cannot be used.
+    /// The path cannot be a mount point.
     Obstacle(PathBuf, Obstacle),
 }
 
@@ -218,7 +218,7 @@ impl From<Error> for Refusal {
 }
 
 impl Plan {
-    /// Puts everything in order, or says what contradicts what.
+    /// Orders the mounts, or reports a conflict.
     pub fn build(image: Image, upper: Option<Upper>, candidates: &[ResolvedMount]) -> Result<Self, Error> {
         let mut chosen: BTreeMap<PathBuf, (usize, &ResolvedMount, Target)> = BTreeMap::new();
         for (index, candidate) in candidates.iter().enumerate() {
@@ -240,27 +240,28 @@ impl Plan {
             let above = place.ancestors().skip(1).find_map(|above| chosen.get(above));
             let nested = above.is_some();
             let in_ours = above.is_some_and(|(_, above, _)| matches!(above.request.source, Source::Made(_)));
-            // Through the folder above it, it is there already. A bind of the site's is one for what its mode says.
+            // The directory mounted above shows it already. A bind of the site is not skipped, because its mode
+            // matters.
             if matches!(candidate.request.origin, Origin::Slurm | Origin::Mpi | Origin::Driver)
                 && candidate.request.presence.optional()
                 && above.is_some_and(|(_, above, target)| shows(above, &target.place, candidate, place))
             {
                 continue;
             }
-            // Whoever has put something above a library of the image's has put his own in its place.
+            // A mount above a library of the image replaces that library already.
             let replaces = matches!(candidate.request.origin, Origin::Mpi | Origin::Driver);
             if nested && !in_ours && replaces && candidate.request.presence.optional() {
                 continue;
             }
-            // A tree of the node's has a time zone, or none, and its files are not covered.
+            // A tree of the node has its own time zone or none, and its files are not covered.
             let time_zone = candidate.request.source == Source::TimeZone;
             if nested && time_zone {
                 continue;
             }
             match &target.link {
-                // Our own folder, which has no links, and nobody else's.
+                // The launcher's own directory, which has no links and which no other process changes.
                 Some(_) if in_ours => {}
-                // An image cannot choose where in the user's folders something is mounted.
+                // An image must not choose the mount point in the user's directories.
                 Some(_) if nested && candidate.request.presence.optional() => continue,
                 Some(link) if nested => {
                     let (target, link) = (candidate.request.target.clone(), link.clone());
@@ -274,7 +275,7 @@ impl Plan {
                 None => {
                     layer.insert(place.clone(), candidate.shape);
                 }
-                // What an image has in the way of something that may be missing stays.
+                // If an optional mount does not match the shape of the image's file, that file stays.
                 Some(found) if found != candidate.shape && candidate.request.presence.optional() => continue,
                 Some(found) if found != candidate.shape => {
                     return Err(Error::Shape { place: place.clone(), wanted: candidate.shape, found });
@@ -294,13 +295,13 @@ impl Plan {
                 nested,
             });
         }
-        // A map of paths has every folder before what is below it.
+        // A map of paths has every directory before its content.
         Ok(Self { image, owners: Owners::default(), layer, copies, upper, mounts })
     }
 }
 
-/// True if `above`, which goes to `folder`, shows at `place` the very file or folder that `below` would. What Slurm's
-/// commands need is named by where it really is, and appears where the node has it.
+/// True if `above`, mounted at `folder`, shows at `place` the same file or directory as `below` would. Files of Slurm's
+/// commands are named by their real path, and appear at the node's path.
 fn shows(above: &ResolvedMount, folder: &Path, below: &ResolvedMount, place: &Path) -> bool {
     match (&above.request.source, &below.request.source) {
         (Source::Node(top), Source::Node(path)) => {
@@ -313,7 +314,7 @@ fn shows(above: &ResolvedMount, folder: &Path, below: &ResolvedMount, place: &Pa
     }
 }
 
-/// Target of a request; nothing, if the mount is not needed after all.
+/// Target of a request; `None` if the mount is not needed.
 fn usable(candidate: &ResolvedMount) -> Result<Option<Target>, Error> {
     let request = &candidate.request;
     let target = match &candidate.target {
@@ -325,7 +326,7 @@ fn usable(candidate: &ResolvedMount) -> Result<Option<Target>, Error> {
     if request.origin == Origin::Kernel && (target.link.is_some() || target.found == Some(Shape::File)) {
         return Err(Error::Kernel(request.target.clone()));
     }
-    // What the typed path may not be, a link of the image may not make of it.
+    // A link of the image must not lead to a path that the user may not request.
     let ours = matches!(request.origin, Origin::Private | Origin::Driver) && target.place.starts_with(PRIVATE);
     if !matches!(request.origin, Origin::Kernel | Origin::Device)
         && !ours
@@ -385,7 +386,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// A path in one line, whatever is in it.
+/// Path in one line, whatever characters it contains.
 fn shown(path: &Path) -> String {
     clean(&path.display().to_string())
 }

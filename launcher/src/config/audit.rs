@@ -1,4 +1,4 @@
-//! `audit`: where the record of each step goes beside the log, and who else is told.
+//! `audit`: further targets of each step's record, beside the log.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -7,38 +7,38 @@ use serde::Deserialize;
 
 use super::values::{Absolute, YesOrNo};
 
-/// Records that the site wants to be kept of each step.
+/// Records of each step that the site keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Keys")]
 pub struct Audit {
-    /// The file that a line is appended to for each step and node.
+    /// File that gets one line for each step and node.
     pub file: Option<Absolute>,
-    /// True if a step is refused when that cannot be done.
+    /// True if a step is refused when its record cannot be written.
     pub required: bool,
-    /// True if a job's comment names its image.
+    /// True if Slurm's comment of a job names its image.
     pub comment: bool,
-    /// Target of what a user may read of their own steps.
+    /// Target of the records that users may read of their own steps.
     pub users: UserRecords,
 }
 
-/// Directory of [`UserRecords::Usual`], which an installation makes.
+/// Directory of [`UserRecords::Usual`], which the installation creates.
 pub const USER_RECORDS: &str = "/var/lib/coracle/records";
 
-/// Directory of root's with the records of each user's own steps, a file for each user.
+/// Directory, owned by root, with one file for each user: the records of that user's steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
 pub enum UserRecords {
     /// [`USER_RECORDS`], on nodes that have it.
     #[default]
     Usual,
-    /// There are none.
+    /// No such records.
     None,
-    /// This one, and it must be there.
+    /// This directory, which must exist.
     In(PathBuf),
 }
 
 impl UserRecords {
-    /// The directory, if there are such files on this node.
+    /// The directory, if this node has one.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::None => None,

@@ -1,4 +1,4 @@
-//! `devices:` of coracle.yaml: which of the node's device nodes containers have.
+//! `devices:` of coracle.yaml: device nodes that containers have.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -27,7 +27,7 @@ enum AllowDeny {
     Deny,
 }
 
-/// Device files below /dev: `*` and `?` stand for no slash, `**` for any folders (glob(7)).
+/// Pattern of device nodes below /dev: `*` and `?` match no slash, `**` matches any number of directories (glob(7)).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 struct Pattern(Glob);
@@ -47,7 +47,7 @@ const PLAIN: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 impl DeviceRules {
-    /// Last rule about `path`; nothing, if there is none.
+    /// Last rule about `path`, if there is one.
     pub fn allow(&self, path: &Path) -> Option<bool> {
         let about = |rule: &&DeviceRule| rule.path.0.matches_path_with(path, PLAIN);
         self.0.iter().rfind(about).map(|rule| rule.rule == AllowDeny::Allow)

@@ -1,4 +1,4 @@
-//! `gpu:` of coracle.yaml: where the files of a GPU's driver come from.
+//! `gpu:` of coracle.yaml: source of the files of a GPU's driver.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -7,23 +7,22 @@ use serde::Deserialize;
 
 use super::values::{Absolute, Target};
 
-/// Directories of specifications of the Container Device Interface; what stands behind comes before what stands in
-/// front.
+/// Directories of specifications of the Container Device Interface; a later one takes precedence over an earlier one.
 const CDI: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// Files of a GPU's driver that programs in containers get.
+/// Files of a GPU's driver that containers get.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gpu {
     /// Source of the list of these files.
     pub driver: DriverFrom,
-    /// The folders with specifications, the less important ones first.
+    /// Directories of specifications, in ascending order of precedence.
     cdi: Vec<Absolute>,
-    /// Libraries beyond those that are known.
+    /// Libraries beyond the built-in list.
     pub libraries: Vec<LibraryName>,
-    /// Programs beyond those that are known.
+    /// Programs beyond the built-in list.
     pub programs: Vec<ProgramName>,
-    /// Files, sockets and folders that appear at their own path.
+    /// Files, sockets and directories that appear at their own path.
     files: Vec<Target>,
 }
 
@@ -35,12 +34,12 @@ impl Default for Gpu {
 }
 
 impl Gpu {
-    /// The folders with specifications, the less important ones first.
+    /// Directories of specifications, in ascending order of precedence.
     pub fn cdi(&self) -> impl Iterator<Item = &Path> {
         self.cdi.iter().map(|folder| folder.0.as_path())
     }
 
-    /// Files, sockets and folders that appear at their own path.
+    /// Files, sockets and directories that appear at their own path.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.0.as_path())
     }
@@ -50,22 +49,22 @@ impl Gpu {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverFrom {
-    /// A specification if there is one for what was granted, else the loader's list.
+    /// A specification if one describes the granted devices, else the loader's list.
     #[default]
     Auto,
-    /// A specification (Container Device Interface); without one no container with a GPU starts.
+    /// A specification (Container Device Interface); without one, no container with a GPU starts.
     Cdi,
-    /// The loader's list, and names that are known.
+    /// The loader's list and the built-in names.
     Libraries,
-    /// Nothing: images bring all but the device nodes.
+    /// No source: images bring all files but the device nodes.
     None,
 }
 
-/// A library of the node's.
+/// Library of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum LibraryName {
-    /// As the loader's list has it, or its beginning: `libcuda.so` is libcuda.so.1, too.
+    /// Name or prefix of a name in the loader's list: `libcuda.so` matches libcuda.so.1, too.
     Listed(String),
     /// A file.
     File(PathBuf),
@@ -85,11 +84,11 @@ impl TryFrom<String> for LibraryName {
     }
 }
 
-/// A program of the node's.
+/// Program of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ProgramName {
-    /// One in the usual folders.
+    /// Name of a program in one of the usual directories.
     Listed(String),
     /// A file.
     File(PathBuf),

@@ -1,19 +1,19 @@
-//! `registry_images:` of coracle.yaml: what `--container=docker://…` means.
+//! `registry_images:` of coracle.yaml: meaning of `--container=docker://…`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// Handling of an image of a registry that somebody asks for instead of a file.
+/// Handling of a registry image that a user requests in place of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RegistryImages {
-    /// It is refused, with the command that makes a file of it.
+    /// Refused, with a hint that names the command which makes a file of it.
     Deny,
-    /// It becomes a file of the user's, once, where the job is submitted.
+    /// Becomes a file of the user, once, on the submit host.
     File,
-    /// It becomes an image in the user's part of the store, once, where the job is submitted.
+    /// Becomes an image in the user's directory of the store, once, on the submit host.
     Store,
 }
 

@@ -1,4 +1,4 @@
-//! `metrics`: counters of each node's steps, for whoever collects them.
+//! `metrics`: counters of each node's steps, for a collector.
 #![forbid(unsafe_code)]
 
 use serde::Deserialize;
@@ -9,6 +9,6 @@ use super::values::Absolute;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// The file, which is replaced at the end of each step; a local one, in a directory of root's alone.
+    /// Local file in a directory that only root can write; it is replaced at the end of each step.
     pub file: Option<Absolute>,
 }

@@ -1,5 +1,5 @@
-//! coracle.yaml: what the site allows and adds. The launcher reads it, root's and users' own, and only if nobody but root
-//! could have written it.
+//! coracle.yaml: site policy and additions. The launcher reads it, both as root and as the user, and only if no user
+//! but root can write it.
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -41,37 +41,37 @@ pub use trusted::{append_trusted, open_trusted, read_trusted, trust, trust_folde
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 use values::{SiteValue, Target};
 
-/// The file, unless the plugin's line says otherwise (`config=PATH`). `make install` sets `CORACLE_CONFIG` for another
-/// SYSCONFDIR than /etc.
+/// Path of the file, unless plugstack.conf sets `config=PATH`. `make install` sets `CORACLE_CONFIG` for a SYSCONFDIR
+/// other than /etc.
 pub const PATH: &str = match option_env!("CORACLE_CONFIG") {
     Some(path) => path,
     None => "/etc/coracle/coracle.yaml",
 };
 
-/// The site's settings.
+/// Settings of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The form of this file; only 1 exists.
+    /// Version of this file's format; only 1 exists.
     pub version: Version,
-    /// Reader of images that no rule of `image_paths` covers. Without it they are not run.
+    /// Reader of images that no rule of `image_paths` covers. Without it they are refused.
     pub user_images: Option<UserImages>,
-    /// Meaning of `--container=docker://…`. There is no default: until it is said, it is refused.
+    /// Handling of `--container=docker://…`. There is no default: while it is unset, such requests are refused.
     pub registry_images: Option<RegistryImages>,
-    /// Path of squashfuse_ll, if it is not where packages put it.
+    /// Path of squashfuse_ll, if it is not where packages install it.
     pub squashfuse: Option<Squashfuse>,
-    /// Folders whose images are trusted.
+    /// Directories whose images are trusted.
     #[serde(default)]
     pub image_paths: Vec<ImagePath>,
-    /// Store in which users' images are kept for them.
+    /// Store of users' images.
     #[serde(default)]
     pub store: Store,
-    /// Policy on directories of the node's as images; if not said, they are none.
+    /// Policy on directories of the node as images; unset means that they are not images.
     pub directories: Option<Directories>,
-    /// Binds of every container of this site.
+    /// Binds of every container.
     #[serde(default)]
     pub binds: Vec<SiteBind>,
-    /// The node's Slurm commands, made visible in every container.
+    /// Slurm client commands of the node, visible in every container.
     #[serde(default)]
     pub slurm_client: SlurmClient,
     /// Time limit for a container to be ready.
@@ -80,7 +80,7 @@ pub struct Config {
     /// Target of the line about each step.
     #[serde(default)]
     pub log: Log,
-    /// True if the lines of each step's plan are written beside it.
+    /// True if the lines of each step's plan are logged, too.
     #[serde(default)]
     pub log_plan: LogPlan,
     /// Further target of the record of each step.
@@ -89,13 +89,13 @@ pub struct Config {
     /// Counters of each node's steps.
     #[serde(default)]
     pub metrics: Metrics,
-    /// Settings that containers have for `options::OPTIONS` when nobody asks for anything else.
+    /// Site defaults for `options::OPTIONS`, which hold unless the user sets an option.
     #[serde(default)]
     pub options: SiteOptions,
-    /// Libraries of the host's MPI that may stand in for an image's.
+    /// MPI libraries of the host that may replace those of an image.
     #[serde(default)]
     pub mpi: Profiles,
-    /// Which of the node's device nodes containers have besides the usual ones.
+    /// Device nodes that containers have besides the usual ones.
     #[serde(default)]
     pub devices: DeviceRules,
     /// Files of a GPU's driver that containers get.
@@ -104,10 +104,10 @@ pub struct Config {
     /// Access to registries of images.
     #[serde(default)]
     pub registries: Registries,
-    /// The most that a writable container may keep in memory on each node, and what it gets without a size.
+    /// Limit and default size, on each node, of a writable layer in memory.
     #[serde(default)]
     pub writable_limit: Limit,
-    /// [`Rule::default_image`] of everybody, as are the following.
+    /// [`Rule::default_image`] for everybody, as are the following.
     pub default_image: Option<DefaultImage>,
     /// [`Rule::required`]
     pub required: Option<YesNo>,
@@ -132,10 +132,10 @@ pub struct Config {
     /// Rules of qualities of service.
     #[serde(default)]
     pub qos: Scope,
-    /// Rules of users, by name or number.
+    /// Rules of users, by name or user id.
     #[serde(default)]
     pub users: Scope,
-    /// Rules of groups, by name or number.
+    /// Rules of groups, by name or group id.
     #[serde(default)]
     pub groups: Scope,
 }
@@ -180,7 +180,7 @@ impl Default for Config {
     }
 }
 
-/// The number 1.
+/// Format version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Version;
@@ -192,15 +192,15 @@ impl TryFrom<u64> for Version {
     }
 }
 
-/// Handling of an image that its user can change.
+/// Handling of user images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum UserImages {
     /// The kernel mounts it.
     Kernel,
-    /// A process of the user's reads it, and the kernel asks that process (fuse(4)).
+    /// A process of the user reads it, and the kernel asks that process (fuse(4)).
     Fuse,
-    /// It is not run.
+    /// Refused.
     Deny,
 }
 
@@ -216,13 +216,13 @@ impl TryFrom<String> for UserImages {
     }
 }
 
-/// Policy on directories of the node's as images. What `user_images` and `image_paths` say holds besides.
+/// Policy on directories of the node as images. `user_images` and `image_paths` hold for them as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Directories {
-    /// No.
+    /// Refused.
     Deny,
-    /// Yes.
+    /// Allowed.
     Allow,
 }
 
@@ -256,20 +256,20 @@ impl fmt::Display for Directories {
     }
 }
 
-/// A folder whose images are trusted, because only their owner can write them.
+/// Directory whose images are trusted, because only their owner can write them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePath {
-    /// The folder; images may lie anywhere below it.
+    /// The directory; images may lie anywhere below it.
     pub path: Absolute,
-    /// Owner that the image files must have: a user's name or number.
+    /// Required owner of the image files: a user's name or user id.
     #[serde(default)]
     pub owner: Owner,
-    /// One of these must have signed all of an image there, besides.
+    /// Signers of which one must also have signed all objects of an image below `path`.
     pub signers: Option<Vec<Fingerprint>>,
 }
 
-/// A user, by name or number.
+/// User, by name or user id.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "`owner` is a user's name or number")]
 pub enum Owner {
@@ -295,18 +295,18 @@ impl fmt::Display for Owner {
     }
 }
 
-/// A folder or file of the node that every container shows.
+/// Directory or file of the node that every container shows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteBind {
     /// Path on the node.
     pub source: Absolute,
-    /// Path inside; the same one if not said.
+    /// Path inside; `source` if unset.
     target: Option<Target>,
     /// `ro` or `rw`.
     #[serde(default)]
     mode: Mode,
-    /// True if a node that lacks it refuses to start containers.
+    /// True if a node without `source` refuses to start containers.
     #[serde(default = "yes")]
     pub required: bool,
 }
@@ -338,17 +338,17 @@ enum Mode {
     Rw,
 }
 
-/// Commands of the node (srun, sbatch, squeue …) that jobs can call inside of their images.
+/// Client commands of the node (srun, sbatch, squeue …) that jobs can call inside containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlurmClient {
-    /// They can; what is not said here is looked for.
+    /// Visible; unset paths are searched for.
     Shown(ClientPaths),
-    /// They cannot: `none`.
+    /// Not visible: `none`.
     None,
 }
 
 impl SlurmClient {
-    /// Paths of the commands, as far as they are said: the node has them even where images do not.
+    /// Configured paths of the commands; the node has them even if images do not.
     pub fn paths(&self) -> ClientPaths {
         match self {
             Self::Shown(paths) => paths.clone(),
@@ -365,7 +365,7 @@ impl Default for SlurmClient {
 
 impl<'de> Deserialize<'de> for SlurmClient {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A derived untagged enum would forget which key was wrong.
+        // A derived untagged enum does not report which key is wrong.
         struct WordOrKeys;
 
         impl<'de> Visitor<'de> for WordOrKeys {
@@ -392,23 +392,23 @@ impl<'de> Deserialize<'de> for SlurmClient {
     }
 }
 
-/// Paths of the node's Slurm commands and what they need.
+/// Paths of the node's client commands and of the files that they need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPaths {
-    /// The folder of srun.
+    /// Directory of srun.
     pub bin: Option<Absolute>,
-    /// The folder of slurm.conf.
+    /// Directory of slurm.conf.
     pub conf: Option<Absolute>,
-    /// The folders of Slurm's plugins (PluginDir of slurm.conf(5)).
+    /// Directories of Slurm's plugins (PluginDir of slurm.conf(5)).
     #[serde(default)]
     pub plugins: Vec<Absolute>,
-    /// More folders with libraries that the commands need.
+    /// Further directories with libraries that the commands need.
     #[serde(default)]
     pub libraries: Vec<Absolute>,
 }
 
-/// Defaults for options, under the words that stand behind `--container-`.
+/// Defaults for options, with their names without `--container-` as keys.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(try_from = "std::collections::BTreeMap<String, SiteValue>")]
 pub struct SiteOptions(pub Settings);
@@ -436,25 +436,25 @@ impl TryFrom<std::collections::BTreeMap<String, SiteValue>> for SiteOptions {
     }
 }
 
-/// Why no container starts before an admin has looked.
+/// Error in a configuration file; no container starts until an administrator corrects it.
 #[derive(Debug)]
 pub enum Error {
-    /// The file, or a folder on the way to it, could have been written by others than root.
+    /// Users other than root can write the file, or a directory above it.
     Untrusted {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Fault of the value.
+        /// Reason why it is not trusted.
         why: String,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     Read(PathBuf, io::Error),
-    /// It cannot be written to.
+    /// The file cannot be written.
     Write(PathBuf, io::Error),
-    /// It is not what it should be.
+    /// The content is invalid.
     Content {
         /// The file.
         path: PathBuf,
-        /// Line and column, from 1, where the parser knows them.
+        /// Line and column, from 1, if the parser reports them.
         place: Option<(usize, usize)>,
         /// The key and what is wrong with it.
         cause: String,
@@ -484,7 +484,7 @@ impl From<Error> for Refusal {
 }
 
 impl Config {
-    /// Reads `path`. A file that is not there means the defaults; anything else that is wrong is an error.
+    /// Reads `path`. A missing file means the defaults; anything else that is wrong is an error.
     pub fn load(path: &Path) -> Result<Self, Error> {
         match read_trusted(path, trusted::MAX_LEN) {
             Ok(text) => Self::parse(path, &text),
@@ -493,19 +493,19 @@ impl Config {
         }
     }
 
-    /// The text of a file that its reader owns, say: whether it can be trusted is another question ([`trust`]).
+    /// Reads the text of a file without a check of its owner, for example a user's own file; [`trust`] is that check.
     pub fn text(path: &Path) -> Result<String, Error> {
         trusted::text(path)
     }
 
-    /// Reads the text of a file that is called `path` in messages.
+    /// Parses the text of a file that messages name `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let config: Self = serde_yaml::from_str(text).map_err(|error| {
             let cause = cause_of(&error);
-            // Some errors come without a place, or with that of the whole file: then the key in the message tells.
+            // Some errors have no place, or the place of the whole file: then the key in the message gives the place.
             let at = error.location().map(|place| (place.line(), place.column()));
             let place = at.filter(|place| *place != (1, 1));
-            // The parser may tell the place of what is around the key.
+            // The parser may report the place of what encloses the key.
             let place = place.max(place_of_cause(text, &cause)).or_else(|| find_key(text, &cause)).or(at);
             Error::Content { path: path.to_owned(), place, cause }
         })?;
@@ -518,7 +518,7 @@ impl Config {
         }
     }
 
-    /// The profile that is to be everybody's, if there is none of that name.
+    /// Default `mpi` profile of the site, if no profile has that name.
     fn unknown_profile(&self) -> Option<&str> {
         let name = self.options.0.mpi.as_ref().map(Mpi::word)?;
         let known = [Mpi::NONE, Mpi::AUTO].contains(&name) || self.mpi.get(name).is_some();
@@ -526,13 +526,13 @@ impl Config {
     }
 }
 
-/// Words of a parser about a text, without the place behind them: ours stands in front, as compilers have it.
+/// Message of a parser without the place at its end: our messages put it in front, as compilers do.
 pub fn cause_of(error: &impl fmt::Display) -> String {
     let message = error.to_string();
     simplify_error(message.split(" at line ").next().unwrap_or(&message))
 }
 
-/// Words of serde, without the names of our types.
+/// Message of serde without the names of our types.
 fn simplify_error(cause: &str) -> String {
     let mut text = cause.to_owned();
     for (words, plain) in
@@ -560,7 +560,7 @@ fn simplify_error(cause: &str) -> String {
     .fold(text, |text, (words, plain)| text.replace(words, plain))
 }
 
-/// The place of the key that a message begins with, such as `image_paths[1].owner: …`, or of the one in it that the
+/// Place of the key at the start of a message, such as `image_paths[1].owner: …`, or of the key below it that the
 /// message names in backquotes.
 fn place_of_cause(text: &str, cause: &str) -> Option<(usize, usize)> {
     let path = cause.split(": ").next().filter(|path| *path != cause && !path.contains([' ', '`']))?;
@@ -570,7 +570,7 @@ fn place_of_cause(text: &str, cause: &str) -> Option<(usize, usize)> {
     place_of(text, &keys)
 }
 
-/// The place of the key that a message names in backquotes: some of the parser's errors come without one.
+/// Place of the key that a message names in backquotes: some of the parser's errors have no place.
 fn find_key(text: &str, cause: &str) -> Option<(usize, usize)> {
     let key = cause.split('`').nth(1)?;
     text.lines().enumerate().find_map(|(index, line)| {

@@ -1,4 +1,4 @@
-//! `mpi:` of coracle.yaml: libraries of the host that may stand in for an image's.
+//! `mpi:` of coracle.yaml: libraries of the host that may replace those of an image.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -20,38 +20,38 @@ pub struct Profiles(pub Vec<(Mpi, Profile)>);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Its libraries: what programs are linked with.
+    /// Libraries that programs are linked with.
     pub libraries: Libraries,
-    /// Libraries that these need and every image gets with them, whatever it has itself.
+    /// Dependencies of these libraries; every image gets them, even if it has its own.
     #[serde(default)]
     pub dependencies: Vec<Absolute>,
-    /// Folders with what they open by path: components and configuration.
+    /// Directories that the libraries open by path: components and configuration.
     #[serde(default)]
     pub folders: Vec<Folder>,
-    /// Variables that are set with it.
+    /// Variables that are set with the profile.
     #[serde(default)]
     env: Vec<Assignment>,
 }
 
 impl Profiles {
-    /// The profile of that name.
+    /// The profile called `name`.
     pub fn get(&self, name: &str) -> Option<&Profile> {
         self.0.iter().find(|(known, _)| known.word() == name).map(|(_, profile)| profile)
     }
 
-    /// Their names, for whoever has to choose.
+    /// Names of all profiles, for a message that offers the choice.
     pub fn names(&self) -> String {
         self.0.iter().map(|(name, _)| name.word()).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Profile {
-    /// Its libraries, and then their dependencies.
+    /// The libraries, then their dependencies.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.libraries.0.iter().chain(&self.dependencies).map(|file| file.0.as_path())
     }
 
-    /// Its variables.
+    /// Variables that are set with the profile.
     pub fn env(&self) -> impl Iterator<Item = request::Variable> {
         self.env.iter().map(|one| one.0.clone())
     }
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for Profiles {
     }
 }
 
-/// At least one.
+/// List of at least one library.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Absolute>")]
 pub struct Libraries(pub Vec<Absolute>);
@@ -101,7 +101,7 @@ impl TryFrom<Vec<Absolute>> for Libraries {
     }
 }
 
-/// A folder of the host, and where it appears.
+/// Directory of the host, and its path in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
     /// Path on the host.
@@ -110,7 +110,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Path inside; the same one if not said.
+    /// Path inside; `source` if unset.
     pub fn target(&self) -> &Path {
         self.target.as_ref().map_or(&self.source.0, |target| &target.0)
     }
@@ -125,7 +125,7 @@ struct Elsewhere {
 
 impl<'de> Deserialize<'de> for Folder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A derived untagged enum would forget which key was wrong.
+        // A derived untagged enum does not report which key is wrong.
         struct PathOrKeys;
 
         impl<'de> Visitor<'de> for PathOrKeys {
@@ -136,7 +136,7 @@ impl<'de> Deserialize<'de> for Folder {
             }
 
             fn visit_str<E: de::Error>(self, path: &str) -> Result<Folder, E> {
-                // Where it is, it has to appear: the same rules as for a target.
+                // The source is the target, too: the same rules apply as for a target.
                 let target = Target::try_from(Path::new(path).to_owned()).map_err(E::custom)?;
                 Ok(Folder { source: Absolute(target.0), target: None })
             }

@@ -1,14 +1,14 @@
-//! Place of a key in coracle.yaml: the parser tells places only of what is wrong.
+//! Finds the place of a key in coracle.yaml: the parser reports places only of errors.
 #![forbid(unsafe_code)]
 
-/// The line and column, from 1, of a key such as `partitions.gpu.signers`; where the file has it in braces or in another
-/// way that does not show it by its indentation, those of the last key on the way to it that is shown.
+/// Finds the line and column, from 1, of a key such as `partitions.gpu.signers`. If indentation does not show the key
+/// (flow style in braces, for example), the result is the place of its last parent key that indentation shows.
 pub fn place_of(text: &str, keys: &[&str]) -> Option<(usize, usize)> {
     let lines: Vec<(usize, usize, &str)> = text.lines().enumerate().flat_map(shown).collect();
     let (mut found, mut rest, mut outer) = (None, lines.as_slice(), None);
     for key in keys {
-        // What is inside the key before, and nothing that comes behind it.
-        // The items of a list may be indented as its key is.
+        // The content of the parent key ends where the indentation does.
+        // Items of a list may have the same indentation as their key.
         let within = |outer: usize, indent: usize, line: &str| indent > outer || indent == outer && line == ITEM;
         let end = outer.and_then(|outer| rest.iter().position(|(_, indent, line)| !within(outer, *indent, line)));
         rest = &rest[..end.unwrap_or(rest.len())];
@@ -24,11 +24,11 @@ pub fn place_of(text: &str, keys: &[&str]) -> Option<(usize, usize)> {
     found
 }
 
-/// The beginning of an item of a list.
+/// Start of a list item.
 const ITEM: &str = "-";
 
-/// Contents of a line, with its number and indentation, if it is more than a comment: the beginning of an item is one
-/// thing, and what stands behind it another.
+/// Content of a line with its number and indentation; nothing for a comment. The start of a list item and the text
+/// after it are two results.
 fn shown((number, line): (usize, &str)) -> impl Iterator<Item = (usize, usize, &str)> {
     let rest = line.trim_start_matches(' ');
     let indent = line.len() - rest.len();

@@ -1,4 +1,4 @@
-//! `registries:` of coracle.yaml: how registries of images are spoken to.
+//! `registries:` of coracle.yaml: access to registries of images.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -8,40 +8,40 @@ use serde::Deserialize;
 
 use super::values::YesOrNo;
 
-/// The registry that names without one mean.
+/// Registry of image names that have no host.
 const DOCKER_HUB: &str = "docker.io";
-/// Its other names.
+/// Other hosts of the same registry.
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
-/// Site's settings for registries, by their hosts.
+/// Site settings for registries, by host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Registries(BTreeMap<Host, Registry>);
 
 impl Registries {
-    /// Settings for the one at `host`.
+    /// Settings for the registry at `host`.
     pub fn get(&self, host: &str) -> Option<&Registry> {
         self.0.get(&Host(canonical(host)))
     }
 }
 
-/// Site's settings for a registry.
+/// Site settings for one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
     plain_http: YesOrNo,
-    /// Places that are asked for its images first, in this order.
+    /// Mirrors, asked before the registry, in this order.
     pub mirrors: Vec<Mirror>,
 }
 
 impl Registry {
-    /// True if it is spoken to by HTTP without TLS.
+    /// True if the registry is accessed by HTTP without TLS.
     pub fn plain_http(&self) -> bool {
         self.plain_http.0
     }
 }
 
-/// A host, and maybe a port: `registry.site.org:5000`.
+/// Host with an optional port: `registry.site.org:5000`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Host(String);
@@ -56,15 +56,15 @@ impl TryFrom<String> for Host {
     }
 }
 
-/// Another place that has the images of a registry: `https://mirror.site.org[:PORT][/PREFIX]`.
+/// Mirror of a registry: `https://mirror.site.org[:PORT][/PREFIX]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mirror {
-    /// True if it is spoken to by HTTP without TLS.
+    /// True if the mirror is accessed by HTTP without TLS.
     pub plain_http: bool,
-    /// Its host, and maybe port.
+    /// Host with an optional port.
     pub host: String,
-    /// Text in front of repositories' names there, without a slash at its end; often nothing.
+    /// Prefix of repository names on the mirror, without a final slash; often empty.
     pub prefix: String,
 }
 
@@ -97,15 +97,15 @@ impl fmt::Display for Mirror {
     }
 }
 
-/// The one name of a registry that may have several.
+/// Canonical host of a registry that may have several.
 pub fn canonical(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     if DOCKER_HUB_ALIASES.contains(&host.as_str()) { DOCKER_HUB.into() } else { host }
 }
 
-/// True if this is a host's name or address, and maybe a port.
+/// True if `text` is a host name or address, with an optional port.
 pub fn is_host(text: &str) -> bool {
-    // Only in brackets can an address have colons of its own (RFC 3986, 3.2.2).
+    // An address has colons of its own only in brackets (RFC 3986, 3.2.2).
     if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return address.parse::<std::net::Ipv6Addr>().is_ok()
             && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
@@ -124,7 +124,7 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// True if this is the name of a repository (distribution-spec, "Pulling manifests"): words of lower-case letters and
+/// True if `text` is the name of a repository (distribution-spec, "Pulling manifests"): words of lower-case letters and
 /// digits, with single dots, one or two underscores, or hyphens inside, and slashes between.
 pub fn is_repository(text: &str) -> bool {
     let is_part = |part: &str| {

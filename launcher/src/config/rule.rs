@@ -1,4 +1,4 @@
-//! Rules: what coracle.yaml says for everybody, or for one partition, account, QOS, user or group.
+//! Rules: policy of coracle.yaml for everybody, or for one partition, account, QOS, user or group.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -15,34 +15,34 @@ use coracle::options::{Id, OPTIONS, RawOptions, Spec};
 use coracle::report::Refusal;
 use coracle::request::{self, Choice, Request, Size};
 
-/// Rule of one scope; a key that it leaves open is for a wider scope to decide.
+/// Rule of one scope; a wider scope decides the keys that it does not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The image of steps that ask for none.
+    /// Image of steps that ask for none.
     pub default_image: Option<DefaultImage>,
-    /// True if nothing may run outside of a container.
+    /// True if steps must run in a container.
     pub required: Option<YesNo>,
     /// Reader of images that no rule of `image_paths` covers.
     pub user_images: Option<UserImages>,
     /// Policy on directories as images.
     pub directories: Option<Directories>,
-    /// The digests that an image may have.
+    /// Digests that an image may have.
     pub digests: Option<Allowed<Digest>>,
-    /// The signers of whom one must have signed.
+    /// Signers of which one must have signed the image.
     pub signers: Option<Allowed<Fingerprint>>,
-    /// The longest that an image file may be.
+    /// Maximum size of an image file.
     pub max_image_size: Option<MaxSize>,
-    /// The folders that users may bind from.
+    /// Directories from which users may bind.
     pub bind_allow: Option<Allowed<Absolute>>,
-    /// The folders that containers do not show.
+    /// Directories that containers do not show.
     pub bind_deny: Option<Folders>,
-    /// The options that users may use.
+    /// Options that users may use.
     pub user_options: Option<Allowed<OptionKey>>,
 }
 
 impl Config {
-    /// Rule of the top level.
+    /// Rule of the top level, for everybody.
     pub fn top(&self) -> Rule {
         Rule {
             default_image: self.default_image.clone(),
@@ -58,7 +58,7 @@ impl Config {
         }
     }
 
-    /// True if the rule of any scope has something.
+    /// True if `has` holds for the rule of any scope.
     pub fn any_rule(&self, has: impl Fn(&Rule) -> bool) -> bool {
         let scopes = [&self.partitions, &self.accounts, &self.qos, &self.users, &self.groups];
         has(&self.top()) || scopes.iter().flat_map(|scope| &scope.0).any(|(_, rule)| has(rule))
@@ -99,12 +99,12 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// A list of what is allowed; `any` lifts what a wider scope has listed.
+/// List of allowed values; `any` removes the limit of a wider scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed<T> {
     /// Everything.
     Any,
-    /// These and nothing else.
+    /// Only these.
     Only(Vec<T>),
 }
 
@@ -154,7 +154,7 @@ fn write_list<T: fmt::Display>(out: &mut fmt::Formatter<'_>, list: &[T]) -> fmt:
     write!(out, "[{}]", items.join(", "))
 }
 
-/// Folders of the node.
+/// Directories of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Folders(pub Vec<Absolute>);
 
@@ -164,13 +164,13 @@ impl fmt::Display for Folders {
     }
 }
 
-/// The image of steps that ask for none.
+/// Image of steps that ask for none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DefaultImage {
-    /// They run on the node.
+    /// No image: such steps run on the node.
     None,
-    /// The image, as somebody would give it to `--container`.
+    /// The image, in the form of `--container`.
     Image(Box<Request>),
 }
 
@@ -215,7 +215,7 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// An image file's SHA-256.
+/// SHA-256 of an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Digest(pub request::Digest);
@@ -234,7 +234,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Who signs: the fingerprint of an OpenPGP key (RFC 4880 section 12.2, RFC 9580 section 5.5.4) in upper-case hex, or
+/// Signer: the fingerprint of an OpenPGP key (RFC 4880 section 12.2, RFC 9580 section 5.5.4) in upper-case hex, or
 /// `SHA256:` and the digest of a PEM key as Apptainer prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -250,7 +250,7 @@ impl TryFrom<String> for Fingerprint {
                 false => Err(format!("{text:?} is no SHA256: fingerprint")),
             };
         }
-        // As gpg prints it, in groups of four.
+        // gpg prints the digits in groups of four.
         let digits: String = text.chars().filter(|letter| *letter != ' ').collect::<String>().to_ascii_uppercase();
         let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         match hex && [40, 64].contains(&digits.len()) {
@@ -266,13 +266,13 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The longest that an image file may be.
+/// Maximum size of an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum MaxSize {
-    /// As long as it likes: `any`.
+    /// No limit: `any`.
     Any,
-    /// So many bytes.
+    /// Number of bytes.
     Bytes(Size),
 }
 
@@ -296,7 +296,7 @@ impl fmt::Display for MaxSize {
     }
 }
 
-/// An option of users', by its name without `container-`.
+/// Option that users may use, by its name without `container-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct OptionKey(pub Id);

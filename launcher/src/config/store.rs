@@ -1,4 +1,4 @@
-//! `store:` of coracle.yaml: where users' images are kept for them.
+//! `store:` of coracle.yaml: store of users' images.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use super::Owner;
 use super::values::{Absolute, Limit};
 use coracle::request::Size;
 
-/// The site's store.
+/// Store of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// Its folder, which all nodes see: a folder for each user is below it.
+    /// Directory of the store, which all nodes see; it has a subdirectory for each user.
     path: Absolute,
-    /// The account that its files belong to, and as which its service runs.
+    /// Account that owns its files and runs its service.
     pub owner: Owner,
-    /// The most images of one user.
+    /// Maximum number of images of one user.
     max_images: MaxImages,
     max_bytes: Limit,
-    /// The program, and its arguments, that has to find nothing in an image before it is kept.
+    /// Program with arguments that must accept an image before the store keeps it.
     pub scanner: Option<Scanner>,
     scanner_timeout: ScannerTimeout,
 }
@@ -40,17 +40,17 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Its folder.
+    /// Directory of the store.
     pub fn path(&self) -> &Path {
         &self.path.0
     }
 
-    /// The most images of one user.
+    /// Maximum number of images of one user.
     pub fn max_images(&self) -> u32 {
         self.max_images.0
     }
 
-    /// The most bytes of one user's images together.
+    /// Maximum number of bytes of one user's images together.
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes.0.0
     }
@@ -61,7 +61,7 @@ impl Store {
     }
 }
 
-/// A number of images, up to 100,000: whoever keeps one more has all of them counted.
+/// Number of images, up to 100,000: with each new image, all images of its user are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 struct MaxImages(u32);
@@ -74,13 +74,13 @@ impl TryFrom<i64> for MaxImages {
     }
 }
 
-/// A program by its absolute path, and its arguments.
+/// Program by its absolute path, with arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Scanner {
     /// The program.
     pub program: PathBuf,
-    /// Words behind it on its command line, before the image.
+    /// Arguments before the path of the image.
     pub arguments: Vec<String>,
 }
 

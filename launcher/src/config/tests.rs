@@ -1,4 +1,4 @@
-//! Tests of what is right in coracle.yaml, and of how what is wrong is named.
+//! Tests of valid values in coracle.yaml, and of the messages about invalid ones.
 #![forbid(unsafe_code)]
 
 use super::*;
@@ -20,7 +20,7 @@ fn the_example_of_the_documentation_is_valid() {
 #[test]
 fn what_the_example_has_as_comments_is_valid_too() {
     let text = include_str!("../../../slurm-conf-examples/coracle.yaml");
-    // Sentences have one blank behind the sign.
+    // Sentences start with one blank after the comment sign.
     let first = |rest: &str| rest.split_whitespace().next().map(str::to_owned).unwrap_or_default();
     let key = |line: &str| {
         let rest = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || rest.starts_with("  "));
@@ -33,7 +33,7 @@ fn what_the_example_has_as_comments_is_valid_too() {
     assert!(scopes.iter().all(|scope| scope.0.len() == 1), "{scopes:?}");
 }
 
-/// Names of the keys that a structure reads, in the place of a parser.
+/// Keys that a structure reads, collected in place of a parser.
 struct Names<'a>(&'a mut Vec<&'static str>);
 
 impl<'de> serde::Deserializer<'de> for Names<'_> {

@@ -1,4 +1,4 @@
-//! Files that nobody but root can have written.
+//! Reads files that only root can write.
 #![forbid(unsafe_code)]
 
 use nix::libc;
@@ -9,26 +9,26 @@ use std::path::Path;
 
 use super::Error;
 
-/// The longest file of settings that is read, in bytes.
+/// Maximum size of a configuration file, in bytes.
 pub(super) const MAX_LEN: u64 = 1 << 20;
 
-/// Reads a file of at most `limit` bytes that nobody but root can have written.
+/// Reads a file of at most `limit` bytes that only root can write.
 pub fn read_trusted(path: &Path, limit: u64) -> Result<String, Error> {
     whole(path, open_trusted(path)?, limit)
 }
 
-/// Reads a file whoever has written it.
+/// Reads a file of any owner.
 pub(super) fn text(path: &Path) -> Result<String, Error> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     whole(path, file.map_err(|cause| Error::Read(path.to_owned(), cause))?, MAX_LEN)
 }
 
-/// Checks that nobody but root can have written a file.
+/// Checks that only root can write a file.
 pub fn trust(path: &Path) -> Result<(), Error> {
     open_trusted(path).map(drop)
 }
 
-/// Refuses a directory in which others than root can put files, or above which they can.
+/// Refuses a directory if users other than root can write it or a directory above it.
 pub fn trust_folder(path: &Path) -> Result<(), Error> {
     on_trusted_way(path)?;
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
@@ -44,10 +44,10 @@ fn whole(path: &Path, file: File, limit: u64) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Opens a file that nobody but root can have written: each folder from / on, and the file itself, belongs to root,
-/// is writable by nobody else, and is no symbolic link.
+/// Opens a file that only root can write: the file itself, and each directory from / on, belongs to root, is writable
+/// only by root, and is no symbolic link.
 ///
-/// Going down from / makes this safe against changes meanwhile: what was seen to be root's alone stays so.
+/// The descent from / makes this safe against concurrent changes: a directory that only root can write stays so.
 pub fn open_trusted(path: &Path) -> Result<File, Error> {
     on_trusted_way(path)?;
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
@@ -59,11 +59,11 @@ pub fn open_trusted(path: &Path) -> Result<File, Error> {
         .map_err(|cause| Error::Read(path.to_owned(), cause))
 }
 
-/// Opens a file of root's for appending to it, and makes it if it is not there (mode 0640); folders are not made. What
-/// [`open_trusted`] wants of file and folders is wanted here, and that the file has no other name: it could be one of
-/// root's files elsewhere.
+/// Opens a file of root for appending, and creates it if it is missing (mode 0640); directories are not created. File
+/// and directories must meet the requirements of [`open_trusted`]. The file must also have only one name: a second name
+/// could be one of root's files elsewhere.
 ///
-/// It can be read, too.
+/// The descriptor is readable, too.
 pub fn append_trusted(path: &Path) -> Result<File, Error> {
     let write = |cause| Error::Write(path.to_owned(), cause);
     on_trusted_way(path).map_err(|error| match error {
@@ -84,13 +84,13 @@ pub fn append_trusted(path: &Path) -> Result<File, Error> {
     let found = file.metadata().map_err(write)?;
     trusted(path, &found, found.is_file(), "a regular file")?;
     match found.nlink() {
-        // None: it was moved away just now, and is still the file that was meant.
+        // 0: the file was unlinked or replaced after it was opened. It is still the requested file.
         0 | 1 => Ok(file),
         names => Err(Error::Untrusted { path: path.to_owned(), why: format!("has {names} names, and must have one") }),
     }
 }
 
-/// Looks at each folder above `path`.
+/// Checks each directory above `path`.
 fn on_trusted_way(path: &Path) -> Result<(), Error> {
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
     folders.reverse();

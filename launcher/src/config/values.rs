@@ -1,4 +1,4 @@
-//! The kinds of values that coracle.yaml has, each with its own limits.
+//! Types of the values in coracle.yaml, each with its limits.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use coracle::report::Refusal;
 use coracle::request::{self, Size};
 
-/// An absolute path of the node.
+/// Absolute path on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
 pub struct Absolute(pub PathBuf);
@@ -28,7 +28,7 @@ impl TryFrom<PathBuf> for Absolute {
     }
 }
 
-/// The path of this node's squashfuse_ll.
+/// Path of squashfuse_ll on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PathBuf")]
 pub struct Squashfuse(pub PathBuf);
@@ -54,10 +54,10 @@ impl TryFrom<PathBuf> for Target {
     }
 }
 
-/// Seconds from 1 to 45.
+/// Time limit from 1 to 45 seconds.
 ///
 /// A step that does not end within UnkillableStepTimeout (slurm.conf(5), 60 s) drains the node, and a task may wait in
-/// a file system that no signal interrupts: so the limit stays well below it.
+/// a file system that no signal interrupts. Therefore the limit stays well below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct StartTimeout(pub Duration);
@@ -89,11 +89,11 @@ pub enum Log {
     Journal,
     /// /dev/log (syslog(3)).
     Syslog,
-    /// Nowhere.
+    /// No target.
     None,
 }
 
-/// `yes` or `no`: whether the plan of each step is logged.
+/// `yes` or `no`: true if the plan of each step is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(try_from = "SiteValue")]
 pub struct LogPlan(pub bool);
@@ -105,7 +105,7 @@ impl TryFrom<SiteValue> for LogPlan {
     }
 }
 
-/// `yes` or `no`, in YAML's ways to say it.
+/// `yes` or `no`, in each form that YAML allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
 #[serde(try_from = "SiteValue")]
 pub(super) struct YesOrNo(pub(super) bool);
@@ -127,7 +127,7 @@ pub(super) enum SiteValue {
 }
 
 impl SiteValue {
-    /// Yes or no: YAML 1.2 has these as words, and true and false as answers.
+    /// The value as a bool: in YAML 1.2, yes and no are words, and true and false are booleans.
     pub(super) fn answer(&self) -> Option<bool> {
         match self {
             Self::Flag(answer) => Some(*answer),
@@ -138,7 +138,7 @@ impl SiteValue {
     }
 }
 
-/// A number of bytes, 1 GiB if not said.
+/// Number of bytes; 1 GiB if unset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Limit(pub Size);

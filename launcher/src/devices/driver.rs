@@ -1,4 +1,4 @@
-//! Needs of programs of a driver besides its device nodes.
+//! Finds the files of a GPU's driver that programs need besides device nodes.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -14,50 +14,50 @@ use crate::config::{DriverFrom, Gpu, LibraryName, ProgramName};
 use crate::elf::{self, Libraries, Machine, Root, is_glibc};
 use coracle::request::inside;
 
-/// Needs of programs of a driver besides the device nodes that were granted.
+/// Files and variables of a driver for the granted device nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Driver {
-    /// Libraries, for a folder that the loader looks into first.
+    /// Libraries, for a directory that the loader searches first.
     pub libraries: Vec<Library>,
-    /// Files of the node, for a folder of programs, under their last names. One that is a link leads to a file that was
-    /// looked at.
+    /// Programs of the node, for a directory of programs, under their file names. A link is kept as a link if its name
+    /// differs from that of its target, which has been checked.
     pub programs: Vec<PathBuf>,
-    /// Files that appear at a certain path, where the image allows it.
+    /// Files that appear at a certain path, if the image allows it.
     pub files: Vec<Placed>,
-    /// Variables, and their values.
+    /// Variables with their values.
     pub env: Vec<(String, String)>,
-    /// Device nodes that belong to the granted ones, below /dev.
+    /// Further device nodes of the granted devices, below /dev.
     pub nodes: Vec<PathBuf>,
-    /// The newest version that the libraries want of glibc, such as `GLIBC_2.27`.
+    /// Newest glibc version that the libraries require, such as `GLIBC_2.27`.
     pub glibc: Option<String>,
-    /// Sources of all this, for people.
+    /// Sources of these lists, for display.
     pub found_in: Vec<String>,
-    /// Things that were left out, with the reason, for people.
+    /// Files that were left out, with the reason, for display.
     pub notes: Vec<String>,
 }
 
-/// A library of the node's.
+/// Library of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Library {
-    /// The file, without links.
+    /// File, without links.
     pub source: PathBuf,
-    /// Name inside: the SONAME, or without one the name of the file.
+    /// Name in the container: the SONAME, or the file name if there is none.
     pub name: String,
-    /// Further names for it.
+    /// Further names of the library.
     pub links: Vec<String>,
 }
 
-/// Something of the node's that appears at a certain path.
+/// File of the node that appears at a certain path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
-    /// The file, socket or folder, without links.
+    /// File, socket or directory, without links.
     pub source: PathBuf,
     /// Path inside.
     pub target: PathBuf,
 }
 
-/// Needs of the driver of `granted`, the device nodes below /dev that a step has, on this node. `vendors` are those of
-/// the GPUs among them. Nothing, if coracle.yaml wants it so.
+/// Finds the driver's files for `granted`, the device nodes below /dev that a step has. `vendors` are the vendors of
+/// the GPUs among them. `None` if coracle.yaml disables the search.
 pub fn find(gpu: &Gpu, vendors: &[Vendor], granted: &[PathBuf]) -> Result<Option<Driver>, Error> {
     let sources = Sources::node().map_err(Error::System)?;
     let edits = match gpu.driver {
@@ -91,7 +91,7 @@ pub fn find(gpu: &Gpu, vendors: &[Vendor], granted: &[PathBuf]) -> Result<Option
     Ok(Some(add_known(making, loader.as_ref(), gpu, vendors).done()))
 }
 
-/// Adds what is known of `vendors` and what coracle.yaml names.
+/// Adds the built-in files of `vendors` and those that coracle.yaml names.
 pub(super) fn add_known<'a>(
     mut making: Making<'a>,
     loader: Option<&Libraries>,
@@ -137,7 +137,7 @@ pub(super) fn add_known<'a>(
     making
 }
 
-/// A driver in the making.
+/// Driver under construction.
 #[derive(Debug)]
 pub(super) struct Making<'a> {
     pub(super) sources: &'a Sources,
@@ -160,7 +160,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// All libraries of the loader's list that `name` is the beginning of.
+    /// Adds all libraries of the loader's list that have the prefix `name`.
     fn listed(&mut self, loader: &Libraries, all: &BTreeSet<String>, name: &str, must: bool) {
         let rest = |known: &str| known.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let mut some = false;
@@ -175,7 +175,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Adds the library at `path`, which is also called `name`.
+    /// Adds the library at `path`, with `name` as a further name.
     pub(super) fn library(&mut self, path: &Path, name: Option<&str>) {
         let (source, library) = match self.sources.library(path) {
             Ok(found) => found,
@@ -205,14 +205,14 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Lets `link` be another name for a library.
+    /// Adds `link` as a further name of a library.
     pub(super) fn link(&mut self, place: usize, link: &str) {
         if is_name(link) && !is_glibc(link) && !self.is_taken(link) {
             self.driver.libraries.get_mut(place).into_iter().for_each(|library| library.links.push(link.to_owned()));
         }
     }
 
-    /// The library that is called `name`.
+    /// Index of the library with the name `name`.
     pub(super) fn called(&self, name: &str) -> Option<usize> {
         let is = |library: &Library| library.name == name || library.links.iter().any(|link| link == name);
         self.driver.libraries.iter().position(is)
@@ -236,7 +236,7 @@ impl<'a> Making<'a> {
     pub(super) fn program(&mut self, path: &Path) {
         match self.sources.find(path) {
             Ok((source, What::File)) => {
-                // What is a link to a program of another name is called by that of the link.
+                // A link to a program of another name keeps the link's name.
                 let same = source.file_name() == path.file_name();
                 let source = if same { source } else { path.to_owned() };
                 let known = |other: &&PathBuf| other.file_name() == source.file_name();
@@ -251,7 +251,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// The place where what is at `path` may appear, if it may at `target`.
+    /// Normalized `target`, if the file at `path` may appear there.
     pub(super) fn proper(&mut self, path: &Path, target: &Path) -> Option<PathBuf> {
         let target = match (inside(path), inside(target)) {
             (Ok(_), Ok(target)) => return Some(target),
@@ -263,7 +263,7 @@ impl<'a> Making<'a> {
         None
     }
 
-    /// Lets what is at `path` appear at `target`.
+    /// Adds the file at `path`, to appear at `target`.
     pub(super) fn file(&mut self, path: &Path, target: PathBuf) {
         match self.sources.find(path) {
             Ok((source, _)) if !self.driver.files.iter().any(|other| other.target == target) => {
@@ -275,7 +275,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// True if a library can be called so, in a folder of its own.
+/// True if a library can have this name in a directory of its own.
 pub(super) fn is_name(name: &str) -> bool {
     let plain = !name.starts_with('.') && !name.contains(['/', '\0', ':']) && name.len() < 256;
     plain && (name.ends_with(".so") || name.contains(".so."))

@@ -1,4 +1,4 @@
-//! Why it is not known what a driver needs.
+//! Errors in the search for a driver's files.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -9,39 +9,39 @@ use crate::elf;
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
-/// Why it is not known what a driver needs.
+/// Reason why a driver's files cannot be determined.
 #[derive(Debug)]
 pub enum Error {
-    /// A specification that others could have written, that cannot be read, or that makes no sense.
+    /// A specification that users other than root can write, that cannot be read, or that is invalid.
     File(config::Error),
-    /// A specification of a version that is not known.
+    /// A specification of an unknown version.
     Version {
         /// The file.
         path: PathBuf,
-        /// Words of the program.
+        /// Version of the specification.
         version: String,
     },
-    /// A specification wants a program to be run, and nobody knows for what.
+    /// A specification with a hook whose purpose is not known.
     Hook {
         /// The specification.
         path: PathBuf,
-        /// The program.
+        /// Program of the hook.
         hook: PathBuf,
-        /// Arguments for it.
+        /// Arguments of the program.
         args: Vec<String>,
     },
-    /// Two specifications of one folder have the same device.
+    /// Two specifications of one directory describe the same device.
     Twice {
         /// The device.
         device: String,
-        /// One of them.
+        /// First specification.
         one: PathBuf,
-        /// The other one.
+        /// Second specification.
         other: PathBuf,
     },
-    /// coracle.yaml wants a specification, and there is none for these device nodes.
+    /// coracle.yaml requires a specification, and none describes these device nodes.
     NoDevice(Vec<PathBuf>),
-    /// Specifications most of whose libraries are gone.
+    /// Specifications most of whose libraries are missing.
     Stale(Vec<String>),
     /// The loader's list of this node cannot be read.
     Loader(io::Error),

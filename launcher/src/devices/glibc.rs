@@ -1,30 +1,30 @@
-//! The C library that a driver's files need of an image.
+//! Compares the glibc version that a driver's files require with that of an image.
 #![forbid(unsafe_code)]
 
 use crate::elf::{self, Libraries};
 
-/// Prefix of the versions of its symbols.
+/// Prefix of glibc's symbol versions.
 pub(super) const PREFIX: &str = "GLIBC_";
 const LIBC: &str = "libc.so.6";
-/// Longer than any version.
+/// Maximum length of a version; all are shorter.
 const MAX_LEN: usize = 24;
 
-/// The newest version that the C library of a tree has. Without one it is no glibc's (musl), or none for this machine.
+/// Newest version that the C library of a tree defines. `None` if it is not glibc (musl), or not for this machine.
 ///
-/// For a process without rights: the files are hostile.
+/// Callers are unprivileged processes: the files are untrusted.
 pub fn image_glibc(libraries: &Libraries) -> Option<String> {
     let found = libraries.find(LIBC).ok()??;
     found.library.newest(PREFIX).filter(|version| is_glibc_version(version)).map(str::to_owned)
 }
 
-/// True if `text` is a version such as `GLIBC_2.36`, whoever says it.
+/// True if the untrusted `text` is a valid version such as `GLIBC_2.36`.
 pub fn is_glibc_version(text: &str) -> bool {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     text.len() <= MAX_LEN && text.strip_prefix(PREFIX).is_some_and(|rest| rest.split('.').all(number))
 }
 
-/// True if a C library that has versions up to `has` lacks `wanted`. What is no version is wanted by nobody, and serves
-/// nobody.
+/// True if a C library with versions up to `has` lacks `wanted`. An invalid `wanted` is never lacking; an invalid `has`
+/// lacks every version.
 pub fn too_old(wanted: &str, has: &str) -> bool {
     elf::newest([wanted, has].into_iter(), PREFIX).is_some_and(|newest| newest != has)
 }

@@ -1,4 +1,4 @@
-//! Device nodes that belong to a GPU besides the files that Slurm knows of it.
+//! Finds the device nodes that belong to a GPU besides those that Slurm knows.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Vendor of a GPU's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Vendor {
-    /// NVIDIA's own driver.
+    /// NVIDIA's proprietary driver.
     Nvidia,
     /// amdgpu, with /dev/kfd for computing.
     Amd,
@@ -14,23 +14,23 @@ pub enum Vendor {
     Intel,
 }
 
-/// The driver's own nodes, without which no GPU of NVIDIA's can be used (nvidia-modprobe(1)).
+/// Device nodes of the driver, without which no NVIDIA GPU works (nvidia-modprobe(1)).
 const NVIDIA_CONTROL: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
-/// Memory of other nodes (IMEX). Slurm makes a step's channels in a folder of its own (switch/nvidia_imex).
+/// Memory of other nodes (IMEX). Slurm creates a step's channels in a directory of its own (switch/nvidia_imex).
 pub const NVIDIA_CHANNELS: &str = "/dev/nvidia-caps-imex-channels";
 /// GPUDirect Storage.
 const NVIDIA_STORAGE: &str = "/dev/nvidia-fs";
-/// The switches between NVIDIA's GPUs.
+/// Switches between NVIDIA GPUs.
 const NVIDIA_SWITCHES: &str = "/dev/nvidia-nvswitchctl";
 const AMD_CONTROL: &str = "/dev/kfd";
-/// Directory of the nodes of parts of NVIDIA's GPUs (MIG).
+/// Directory of the device nodes of GPU instances of NVIDIA (MIG).
 pub const PARTS: &str = "/dev/nvidia-caps";
-/// Directory of the nodes of cards.
+/// Directory of the device nodes of graphics cards.
 pub const DRI: &str = "/dev/dri";
 const DRM: &str = "/sys/class/drm";
 
 impl Vendor {
-    /// Vendor of the GPU that the device file belongs to, if it belongs to one. `root` is "/", but in tests.
+    /// Vendor of the GPU that the device node belongs to, if any. `root` is "/", except in tests.
     pub fn of(root: &Path, file: &Path) -> Option<Self> {
         if is_nvidia(file) {
             return Some(Self::Nvidia);
@@ -46,7 +46,7 @@ impl Vendor {
         }
     }
 
-    /// Its name.
+    /// Name of the vendor.
     pub fn word(self) -> &'static str {
         match self {
             Self::Nvidia => "NVIDIA",
@@ -55,7 +55,7 @@ impl Vendor {
         }
     }
 
-    /// True if the driver's node at `path` serves all of its GPUs.
+    /// True if the driver's device node at `path` serves all of its GPUs.
     pub fn shares(self, path: &Path) -> bool {
         match self {
             Self::Nvidia => {
@@ -67,13 +67,13 @@ impl Vendor {
     }
 }
 
-/// True if the device file is one of NVIDIA's GPUs, or of a part of one.
+/// True if the device node is an NVIDIA GPU or a part of one.
 pub fn is_nvidia(file: &Path) -> bool {
     let number = file.to_str().and_then(|file| file.strip_prefix("/dev/nvidia")).unwrap_or_default();
     file.starts_with(PARTS) || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// True if a driver needs the device file for whichever of its GPUs, so that it tells none from another.
+/// True if a driver needs the device node for each of its GPUs, so that the node identifies none of them.
 pub fn is_control(file: &Path) -> bool {
     is_one_of(NVIDIA_CONTROL, file) || is_one_of(&[AMD_CONTROL, NVIDIA_SWITCHES], file)
 }
@@ -82,13 +82,13 @@ fn is_one_of(files: &[&str], file: &Path) -> bool {
     files.iter().any(|known| file == Path::new(known))
 }
 
-/// True if only whoever was granted a GPU may see the device file: it is one's, or serves one.
+/// True if the device node belongs to a GPU or serves one: only steps with a granted GPU may see it.
 pub fn is_gpus(path: &Path) -> bool {
     let name = path.to_str().unwrap_or_default();
     name.starts_with("/dev/nvidia") || path == Path::new(AMD_CONTROL) || path.starts_with(DRI)
 }
 
-/// The other device files of the same card: `card1` of `renderD129` (drm-uapi, "render nodes").
+/// Other device nodes of the same card: `card1` of `renderD129` (drm-uapi, "render nodes").
 pub fn siblings(root: &Path, file: &Path) -> Vec<PathBuf> {
     let Ok(node) = file.strip_prefix(DRI) else { return Vec::new() };
     let Ok(entries) = below(root, DRM).join(node).join("device/drm").read_dir() else { return Vec::new() };
@@ -101,8 +101,8 @@ pub fn siblings(root: &Path, file: &Path) -> Vec<PathBuf> {
     nodes.map(|name| Path::new(DRI).join(name)).filter(|other| other != file).collect()
 }
 
-/// The folder of IMEX channels where the node has it, and the number of its driver, if that is loaded. What is in it
-/// differs from step to step, so it is shown as it is where the tasks are.
+/// Directory of IMEX channels, if the node has it, and the major number of its driver, if that is loaded. Its content
+/// differs from step to step, so tasks see the directory itself.
 pub fn channels(root: &Path) -> Option<(PathBuf, Option<u32>)> {
     below(root, NVIDIA_CHANNELS).is_dir().then_some(())?;
     let name = NVIDIA_CHANNELS.trim_start_matches("/dev/");
@@ -112,7 +112,7 @@ pub fn channels(root: &Path) -> Option<(PathBuf, Option<u32>)> {
     Some((NVIDIA_CHANNELS.into(), number))
 }
 
-/// The links below /dev/dri/by-path, by which Level Zero finds GPUs, that lead to one of `shown`.
+/// Links below /dev/dri/by-path that lead to one of `shown`; Level Zero finds GPUs by them.
 pub fn links(root: &Path, shown: &dyn Fn(&Path) -> bool) -> Vec<(PathBuf, PathBuf)> {
     let folder = Path::new(DRI).join("by-path");
     let Ok(entries) = below(root, &folder).read_dir() else { return Vec::new() };

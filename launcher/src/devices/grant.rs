@@ -1,4 +1,4 @@
-//! Which units of generic resources a step has.
+//! Determines the units of generic resources that a step has.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -6,31 +6,31 @@ use std::path::Path;
 
 use super::gres::Unit;
 
-/// The variable with the numbers of a step's GPUs, which slurmstepd sets or takes away before it asks any plugin
-/// (slurmstepd.c, _step_setup), if the cluster has GPUs at all; and that of a job script's.
+/// Variable with the numbers of a step's GPUs. If the cluster has GPUs at all, slurmstepd sets or unsets it before it
+/// calls any plugin (slurmstepd.c, _step_setup). [`JOB_GPUS`] is that of a job script.
 pub const STEP_GPUS: &str = "SLURM_STEP_GPUS";
 /// See [`STEP_GPUS`].
 pub const JOB_GPUS: &str = "SLURM_JOB_GPUS";
 
-/// Facts about a step's grant.
+/// Slurm's grant of GPUs to a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Slurm's numbers of its GPUs.
+    /// Slurm's numbers of the GPUs.
     pub numbers: BTreeSet<usize>,
 }
 
 impl Grant {
-    /// Reads one of the variables: `0,3`. What is no number names no unit.
+    /// Parses one of the variables: `0,3`. Anything but numbers is ignored.
     pub fn from_numbers(text: &str) -> Self {
         Self { numbers: text.split(',').filter_map(|number| number.trim().parse().ok()).collect() }
     }
 
-    /// Which of `units` it has, by index.
+    /// Selects from `units` those that are granted.
     ///
-    /// `open` says whether the rules of the step's control group let it open a file; nothing, if nobody has asked. They
-    /// are the authority: where they leave no more GPUs than were granted, it has those. Where they leave more, Slurm
-    /// does not constrain devices, and its numbers say which they are. Of other resources there are no numbers, so
-    /// there only rules that Slurm has made (`constrained`) give any.
+    /// `open` tells if the device rules of the step's control group let it open a file; it is `None` if they have not
+    /// been checked. These rules are the authority: if they permit no more GPUs than were granted, the permitted ones
+    /// are the grant. If they permit more, Slurm does not constrain devices, and its numbers select the GPUs. Other
+    /// resources have no numbers, so only rules that Slurm made (`constrained`) grant any.
     pub fn of<'a>(&self, units: &'a [Unit], open: Option<&dyn Fn(&Path) -> bool>, constrained: bool) -> Granted<'a> {
         let may = |unit: &Unit| open.is_none_or(|open| unit.files.iter().all(|file| open(file)));
         let gpus: Vec<(usize, &Unit)> = units.iter().filter(|unit| unit.is_gpu()).enumerate().collect();
@@ -47,12 +47,12 @@ impl Grant {
     }
 }
 
-/// Grant of a step.
+/// Units granted to a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Granted<'a> {
     /// Units, GPUs first.
     pub units: Vec<&'a Unit>,
-    /// Slurm's numbers of the GPUs where these count GPUs that the step does not see, and Slurm does not know that.
+    /// Slurm's numbers of the GPUs, if they also count GPUs that the step does not see and Slurm does not know that.
     pub numbers: Vec<usize>,
 }
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_the_control_group_are_the_authority() {
-        // Slurm's order may be another than that of the records (AutoDetect, links).
+        // Slurm's order may differ from that of the records (AutoDetect, links).
         assert_eq!(has("0,1", Some(&["/dev/nvidia2", "/dev/nvidia3"]), true), ["/dev/nvidia2", "/dev/nvidia3"]);
         assert_eq!(has("0,1,2,3", Some(ALL), true), ALL);
         assert_eq!(has("1", Some(&[]), true), [""; 0]);

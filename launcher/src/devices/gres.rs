@@ -1,42 +1,42 @@
-//! gres.conf(5): which device files make a unit of a generic resource, in Slurm's own order.
+//! Reads gres.conf(5): the device nodes of each unit of a generic resource, in Slurm's order.
 //!
-//! Slurm's numbers of GPUs (SLURM_STEP_GPUS) count the records of this file (gres_gpu.c, common_gres_set_env), and not
-//! what the device files are called. Types that slurm.conf has in another order than this file are counted in that order.
+//! Slurm's numbers of GPUs (SLURM_STEP_GPUS) count the records of this file (gres_gpu.c, common_gres_set_env), not the
+//! numbers in the names of device nodes. If slurm.conf has types in another order than this file, that order counts.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use super::gpu::{DRI, PARTS};
 
-/// The name of GPUs among generic resources.
+/// Name of GPUs among generic resources.
 pub const GPU: &str = "gpu";
-/// Parts of GPUs: their records name a GPU's files again.
+/// Resources that are parts of GPUs: their records name a GPU's files again.
 const SHARES: &[&str] = &["mps", "shard"];
-/// More units than a node has of anything.
+/// Maximum number of units; no node has that many.
 const MAX_UNITS: usize = 4096;
 
-/// Device files that Slurm grants as a whole.
+/// Device nodes that Slurm grants as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// The name of the resource.
+    /// Name of the resource.
     pub name: String,
-    /// Its device files; a MIG instance has several.
+    /// Device nodes; a MIG instance has several.
     pub files: Vec<PathBuf>,
 }
 
 impl Unit {
-    /// True if the device file is one of its own.
+    /// True if the device node belongs to the unit.
     pub fn has(&self, file: &Path) -> bool {
         self.files.iter().any(|own| own == file)
     }
 
-    /// True if it is a GPU, or a part of one with device files of its own.
+    /// True if the unit is a GPU, or a part of one with device nodes of its own.
     pub fn is_gpu(&self) -> bool {
         self.name == GPU
     }
 }
 
-/// The records of gres.conf that are about the node `host`, a line each.
+/// Records of gres.conf for the node `host`, one for each line.
 fn records<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<String> {
     let mut records = Vec::new();
     let mut record = String::new();
@@ -53,13 +53,13 @@ fn records<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Stri
     records
 }
 
-/// Value of `wanted` in a record.
+/// Value of the key `wanted` in a record.
 fn value<'a>(record: &'a str, wanted: &str) -> Option<&'a str> {
     let mut pairs = record.split_whitespace().filter_map(|word| word.split_once('='));
     pairs.find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim_matches('"'))
 }
 
-/// The units that `lines` of gres.conf name for the node `host`. Records without files (AutoDetect) make none.
+/// Units in `lines` of gres.conf for the node `host`. Records without files (AutoDetect) define none.
 pub fn units<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Unit> {
     let mut units: Vec<Unit> = records(lines, host).iter().flat_map(|record| of_record(record)).collect();
     units.truncate(MAX_UNITS);
@@ -77,13 +77,13 @@ fn of_record(record: &str) -> Vec<Unit> {
     }
 }
 
-/// True if records for the node `host` leave it to Slurm to find the files of GPUs.
+/// True if records for the node `host` let Slurm detect the files of GPUs.
 pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool {
     let records = records(lines, host);
     records.iter().filter_map(|record| value(record, "AutoDetect")).any(|how| !how.eq_ignore_ascii_case("off"))
 }
 
-/// A list of Slurm's: `n[1-3,07],x` is `n1`, `n2`, `n3`, `n07` and `x`.
+/// Expands a list of Slurm: `n[1-3,07],x` is `n1`, `n2`, `n3`, `n07` and `x`.
 fn expand(list: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut depth, mut start) = (0_usize, 0);
@@ -105,7 +105,7 @@ fn expand(list: &str) -> Vec<String> {
     found
 }
 
-/// Names that one name with brackets stands for.
+/// Expands one name with brackets.
 fn one(name: &str) -> Vec<String> {
     let Some((front, (inner, rest))) =
         name.split_once('[').and_then(|(front, rest)| Some((front, rest.split_once(']')?)))
@@ -117,7 +117,7 @@ fn one(name: &str) -> Vec<String> {
     middles.flat_map(|middle| rests.iter().map(move |rest| format!("{front}{middle}{rest}"))).take(MAX_UNITS).collect()
 }
 
-/// `07-10` is `07`, `08`, `09` and `10`.
+/// Expands a range: `07-10` is `07`, `08`, `09` and `10`.
 fn range(text: &str) -> Vec<String> {
     let Some((first, last)) = text.split_once('-') else { return vec![text.to_owned()] };
     let width = if first.starts_with('0') { first.len() } else { 0 };
@@ -127,9 +127,9 @@ fn range(text: &str) -> Vec<String> {
     }
 }
 
-/// The GPUs of a node whose records name no files (AutoDetect), parts of GPUs one by one (MIG): in the order of their
-/// files, as Slurm sorts them before it looks at links between them (gres_gpu.c, _sort_gpu_by_file). `root` is "/", but
-/// in tests.
+/// GPUs of a node whose records name no files (AutoDetect), with each part of a GPU (MIG) as a unit. The order is that
+/// of their files, as Slurm sorts them before it evaluates links between them (gres_gpu.c, _sort_gpu_by_file). `root`
+/// is "/", except in tests.
 pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> Vec<Unit> {
     let number = |path: &Path, prefix: &str| -> Option<u32> { path.to_str()?.strip_prefix(prefix)?.parse().ok() };
     let (mut nvidia, mut render) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> V
         nvidia.extend(number(node, "/dev/nvidia").map(|number| (number, node)));
         render.extend(number(node, "/dev/dri/renderD").map(|number| (number, node)));
     }
-    // With NVIDIA's driver its GPUs have both.
+    // With NVIDIA's driver, its GPUs have both kinds of device nodes.
     let mut found = if nvidia.is_empty() { render } else { nvidia };
     found.sort();
     let files = found.into_iter().flat_map(|(number, node)| {
@@ -148,7 +148,7 @@ pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> V
     files.map(|files| Unit { name: GPU.to_owned(), files }).collect()
 }
 
-/// The parts of NVIDIA's GPU with this number: of each the nodes of its GPU instance and its compute instance
+/// Parts of the NVIDIA GPU with this number: for each, the device nodes of its GPU instance and its compute instance
 /// (MIG user guide, "/proc based capabilities").
 fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
     let mig = root.join(format!("proc/driver/nvidia/capabilities/gpu{number}/mig"));
@@ -165,7 +165,7 @@ fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
     found
 }
 
-/// The folders in `folder` that are called `prefix` and a number, by number.
+/// Directories in `folder` with names of `prefix` and a number, sorted by number.
 fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

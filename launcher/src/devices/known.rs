@@ -1,8 +1,8 @@
-//! Names of the files of GPUs' drivers.
+//! Lists the files of GPUs' drivers by name.
 //!
-//! NVIDIA's libraries and its kernel modules are of one release and work with no other, so they are the node's. Those of
-//! AMD (ROCm) and Intel (Level Zero, OpenCL) speak to interfaces of the kernel that stay the same (kfd, drm), come with
-//! the images, and need libraries of their own age there (LLVM, libstdc++): nothing of theirs is the node's, unless
+//! NVIDIA's libraries work only with the kernel modules of the same release, so the node's are used. The libraries of
+//! AMD (ROCm) and Intel (Level Zero, OpenCL) use stable interfaces of the kernel (kfd, drm), come with the images, and
+//! need other libraries of the same age there (LLVM, libstdc++). None of theirs is taken from the node, unless
 //! coracle.yaml names it.
 #![forbid(unsafe_code)]
 
@@ -58,7 +58,7 @@ const NVIDIA: &[&str] = &[
     "libnvidia-tls.so",
     "libnvidia-vksc-core.so",
     "libnvoptix.so",
-    // Deep learning for pictures.
+    // Deep learning for images.
     "libnvidia-ngx.so",
 ];
 const NVIDIA_PROGRAMS: &[&str] =
@@ -66,7 +66,7 @@ const NVIDIA_PROGRAMS: &[&str] =
 const NVIDIA_FILES: &[&str] = &["/run/nvidia-persistenced/socket"];
 
 impl Vendor {
-    /// The libraries of its driver.
+    /// Libraries of the vendor's driver.
     pub(super) fn libraries(self) -> &'static [&'static str] {
         match self {
             Self::Nvidia => NVIDIA,
@@ -74,8 +74,8 @@ impl Vendor {
         }
     }
 
-    /// Programs that come with its driver. Those of the others are scripts that need more files (rocm-smi), or belong to
-    /// the libraries of the image.
+    /// Programs of the vendor's driver. Those of other vendors are scripts that need more files (rocm-smi), or belong
+    /// to the libraries of the image.
     pub(super) fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Nvidia => NVIDIA_PROGRAMS,
@@ -83,7 +83,7 @@ impl Vendor {
         }
     }
 
-    /// Files that its libraries look for at a certain path.
+    /// Files that the driver's libraries open at a certain path.
     pub(super) fn files(self) -> &'static [&'static str] {
         match self {
             Self::Nvidia => NVIDIA_FILES,

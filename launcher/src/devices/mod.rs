@@ -1,7 +1,7 @@
-//! Which device nodes a container has, and what a GPU's driver needs there besides.
+//! Selects the device nodes of a container, and the files that a GPU's driver needs there.
 //!
-//! The grant is Slurm's to say: its numbers of a step's GPUs, and the effective rules of the step's control group.
-//! Nothing of the image and nothing that a user can set adds to it.
+//! Slurm determines the grant: by its numbers of a step's GPUs, and by the effective rules of the step's control group.
+//! Neither an image nor a user's setting can add to it.
 #![forbid(unsafe_code)]
 
 pub mod cdi;

@@ -1,4 +1,4 @@
-//! The device nodes of a node.
+//! Finds the device nodes below /dev.
 #![forbid(unsafe_code)]
 
 use std::fs::Metadata;
@@ -9,21 +9,21 @@ use nix::sys::stat::{major, minor};
 
 use coracle::sys::DeviceRule;
 
-/// Folders below /dev go no deeper.
+/// Maximum depth of directories below /dev.
 const MAX_DEPTH: usize = 4;
-/// More device nodes than any node has.
+/// Maximum number of device nodes; no node has that many.
 const MAX_NODES: usize = 20_000;
 
-/// A device node.
+/// Device node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
     /// Path below /dev.
     pub path: PathBuf,
     /// Type of the node.
     pub kind: Type,
-    /// The driver's number.
+    /// Major number, of the driver.
     pub major: u32,
-    /// The driver's number for the device.
+    /// Minor number, of the device.
     pub minor: u32,
 }
 
@@ -37,12 +37,12 @@ pub enum Type {
 }
 
 impl Node {
-    /// The device node at `path`, whose last name is no link; nothing, if there is none.
+    /// Device node at `path`, if there is one; a link as the last component is not followed.
     pub fn at(path: &Path) -> Option<Self> {
         Self::of(path, &path.symlink_metadata().ok()?)
     }
 
-    /// The device node at `path`, of which `found` was found; nothing, if it is none.
+    /// Device node at `path` from its metadata `found`; `None` for any other file.
     pub fn of(path: &Path, found: &Metadata) -> Option<Self> {
         let kind = match found.file_type() {
             kind if kind.is_char_device() => Type::Character,
@@ -54,13 +54,13 @@ impl Node {
         Some(Self { path: path.to_owned(), kind, major, minor })
     }
 
-    /// Rule that allows this device.
+    /// Device rule that allows this device.
     pub fn rule(&self) -> DeviceRule {
         DeviceRule { block: self.kind == Type::Block, major: self.major, minor: Some(self.minor) }
     }
 }
 
-/// The device nodes in `folder` and below it, by path, without those of other file systems (pts, shm). Links are not
+/// Device nodes in `folder` and below, sorted by path, without those of other file systems (pts, shm). Links are not
 /// followed.
 pub fn all(folder: &Path) -> Vec<Node> {
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Devices of a node's /dev in a container.
+//! Selects the content of a container's /dev.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -11,15 +11,15 @@ use super::gres::Unit;
 use crate::config::DeviceRules;
 use coracle::sys::DeviceRule;
 
-/// Every Unix program may expect these (devices.txt of the kernel, "compulsory").
+/// Device nodes that every Unix program may expect (devices.txt of the kernel, "compulsory").
 const BASIC: &[&str] = &["/dev/full", "/dev/null", "/dev/ptmx", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
-/// Interconnects, and what MPI copies between processes with: their drivers are made for every user.
+/// Interconnects, and drivers for MPI's single copy between processes: their drivers are designed for all users.
 const FABRIC: &[&str] = &["cxi", "hfi1", "ipath", "kgni", "knem", "opa", "xpmem"];
 /// InfiniBand, RoCE and iWARP.
 const INFINIBAND: &str = "/dev/infiniband";
-/// Memory of GPUs for interconnects (GDRCopy).
+/// Access of interconnects to GPU memory (GDRCopy).
 const GDR: &str = "/dev/gdrdrv";
-/// Links of every /dev (udev's static ones).
+/// Links in every /dev (the static ones of udev).
 const LINKS: &[(&str, &str)] = &[
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
@@ -27,57 +27,58 @@ const LINKS: &[(&str, &str)] = &[
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
 const PTMX: &str = "/dev/ptmx";
-/// The first and last major number of what devpts makes (devices.txt, "Unix98 PTY slaves").
+/// First and last major number of devpts's terminals (devices.txt, "Unix98 PTY slaves").
 const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// The file system of terminals.
+/// Mount point of devpts.
 pub const PTS: &str = "/dev/pts";
 /// Other file systems in /dev, without device nodes: shared memory, message queues and huge pages.
 pub const STORES: &[&str] = &["/dev/shm", "/dev/mqueue", "/dev/hugepages"];
 
-/// Devices of a container below /dev.
+/// Content of a container's /dev.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
-    /// Device nodes, by path.
+    /// Device nodes, sorted by path.
     pub nodes: Vec<Node>,
-    /// Folders of device nodes that are shown as they are, and the number of the driver of these, if that is known.
+    /// Directories of device nodes that are shown as they are, with the major number of their driver, if known.
     pub folders: Vec<(PathBuf, Option<u32>)>,
-    /// Symbolic links, and where they lead.
+    /// Symbolic links with their targets.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Slurm's grants, a unit each: its files, and whose GPU it is, if it is one.
+    /// Slurm's grants, one entry for each unit: its device nodes, and its vendor if it is a GPU.
     pub granted: Vec<(Vec<PathBuf>, Option<Vendor>)>,
     /// [`Granted::numbers`]
     pub numbers: Vec<usize>,
 }
 
-/// Devices to choose from.
+/// Input of the selection.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// Root of the node's file system: "/", but in tests.
+    /// Root of the node's file system: "/", except in tests.
     pub root: &'a Path,
     /// All device nodes of the node.
     pub nodes: &'a [Node],
-    /// All units of its generic resources.
+    /// All units of the node's generic resources.
     pub units: &'a [Unit],
     /// `devices` of coracle.yaml.
     pub rules: &'a DeviceRules,
-    /// Slurm lets a step open only what it gave of its resources.
+    /// True if Slurm lets a step open only the devices that it granted.
     pub constrained: bool,
 }
 
 impl Devices {
-    /// Devices of a container whose step was granted `granted`.
+    /// Selects the devices of a container whose step was granted `granted`.
     pub fn select(choice: &Choice<'_>, granted: Granted<'_>) -> Self {
         let root = choice.root;
         let Granted { units: granted, numbers } = granted;
         let mut own: BTreeSet<PathBuf> = granted.iter().flat_map(|unit| unit.files.iter().cloned()).collect();
         own.extend(granted.iter().flat_map(|unit| &unit.files).flat_map(|file| gpu::siblings(root, file)));
-        // Of what is no GPU nobody knows who has it where Slurm does not constrain it: there it is like any other.
+        // If Slurm does not constrain a resource other than GPUs, its owner is not known: it is treated like any other
+        // device.
         let slurms = |unit: &&Unit| unit.is_gpu() || choice.constrained;
         let resources: BTreeSet<&Path> =
             choice.units.iter().filter(slurms).flat_map(|unit| &unit.files).map(PathBuf::as_path).collect();
         let free = |path: &Path| !resources.contains(path) && choice.rules.allow(path) == Some(true);
-        // GPUs that are none of Slurm's, and that the site shows to everybody.
+        // GPUs that Slurm does not manage and that the site shows to all users.
         let open = choice.nodes.iter().map(|node| node.path.as_path()).filter(|path| free(path));
         let open: Vec<(PathBuf, Vendor)> =
             open.filter_map(|path| Some((path.to_owned(), Vendor::of(root, path)?))).collect();
@@ -87,7 +88,7 @@ impl Devices {
             if own.contains(path) || BASIC.iter().any(|basic| path == Path::new(basic)) {
                 return true;
             }
-            // What Slurm grants, nothing else does.
+            // Only a grant gives access to a resource that Slurm manages.
             !(resources.contains(path) || path.parent() == Some(Path::new(gpu::NVIDIA_CHANNELS)))
                 && match choice.rules.allow(path) {
                     Some(allowed) => allowed,
@@ -109,13 +110,13 @@ impl Devices {
         Self { nodes, folders, links, granted, numbers }
     }
 
-    /// True if a node is made anew in each container, and not bound: the kernel looks for the terminals of a ptmx
-    /// beside it (path_pts(), fs/namei.c), where a bind of a single file has nothing.
+    /// True if a device node is created in each container instead of bound: the kernel searches for the terminals of a
+    /// ptmx in its directory (path_pts(), fs/namei.c), and a bind of a single file has no such directory.
     pub fn is_made(node: &Node) -> bool {
         BASIC.iter().any(|basic| node.path == Path::new(basic))
     }
 
-    /// Adds the nodes that a driver's description names, unless they are another's.
+    /// Adds the device nodes that a driver's specification names, except those of units.
     pub fn add(&mut self, choice: &Choice<'_>, paths: &[PathBuf]) {
         let free = |path: &Path| !choice.units.iter().any(|unit| unit.has(path));
         let wanted = choice.nodes.iter().filter(|node| paths.contains(&node.path) && free(&node.path));
@@ -124,24 +125,24 @@ impl Devices {
         self.nodes.sort();
     }
 
-    /// The rules that let whoever is in the container open what is there, and nothing else.
+    /// Device rules that let tasks in the container open its device nodes, and no others.
     pub fn rules(&self) -> Vec<DeviceRule> {
         let rule = |major, minor| DeviceRule { block: false, major, minor };
         let nodes = self.nodes.iter().map(Node::rule);
-        // The ptmx of devpts itself, whatever is called so in /dev.
+        // The ptmx of devpts itself, regardless of the one in /dev.
         let terminals = TERMINALS.map(|major| rule(major, None)).chain([rule(5, Some(2))]);
         let folders = self.folders.iter().filter_map(|(_, major)| Some(rule((*major)?, None)));
         nodes.chain(terminals).chain(folders).collect()
     }
 
-    /// The device files of the GPUs among what was granted, and others of the same cards.
+    /// Device nodes of the granted GPUs, and other ones of the same cards.
     pub fn of_gpus(&self) -> Vec<PathBuf> {
         let granted = self.gpus().flat_map(|(files, _)| files.iter().cloned());
         let cards = self.nodes.iter().map(|node| &node.path).filter(|path| path.starts_with(gpu::DRI)).cloned();
         granted.chain(cards).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The GPUs among what was granted.
+    /// Granted GPUs.
     pub fn gpus(&self) -> impl Iterator<Item = (&[PathBuf], Vendor)> {
         self.granted.iter().filter_map(|(files, vendor)| Some((files.as_slice(), (*vendor)?)))
     }
@@ -152,7 +153,7 @@ fn is_fabric(path: &Path) -> bool {
     path.starts_with(INFINIBAND) || FABRIC.iter().any(|driver| is_numbered(name, driver))
 }
 
-/// `hfi1_0` of `hfi1`, and `xpmem` of `xpmem`, but not `knemesis` of `knem`.
+/// True for `hfi1_0` of `hfi1` and `xpmem` of `xpmem`, but not for `knemesis` of `knem`.
 fn is_numbered(name: &str, driver: &str) -> bool {
     name.strip_prefix(driver).is_some_and(|rest| rest.chars().all(|letter| letter.is_ascii_digit() || letter == '_'))
 }

@@ -1,4 +1,4 @@
-//! Files of the node that nobody but root can have written.
+//! Opens files of the node that only root can write.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -13,10 +13,10 @@ use nix::fcntl::OFlag;
 use crate::elf::{self, Library, Machine};
 use coracle::sys::{self, Lookup};
 
-/// Users with lower numbers are the system's (SYS_UID_MAX, login.defs(5)).
+/// First user id that is not reserved for the system (SYS_UID_MAX, login.defs(5)).
 const FIRST_PERSON: u32 = 1000;
 
-/// Directories in which they are looked for.
+/// Root below which files are opened, with their required owner.
 #[derive(Debug)]
 pub struct Sources {
     root: OwnedFd,
@@ -28,30 +28,30 @@ pub struct Sources {
 pub enum What {
     /// A regular file.
     File,
-    /// A folder.
+    /// A directory.
     Folder,
     /// A socket.
     Socket,
 }
 
-/// Why something is left out.
+/// Reason why a file is left out.
 #[derive(Debug)]
 pub enum Unfit {
-    /// It is not there.
+    /// The file does not exist.
     Missing,
-    /// It belongs to this user.
+    /// The file belongs to this user.
     Owner(u32),
-    /// Others may write it: its mode.
+    /// Users other than its owner can write the file, which has this mode.
     Writable(u32),
-    /// A socket in a folder where others can put their own.
+    /// A socket in a directory in which other users can create files.
     Place,
-    /// It is a device, a FIFO, or not what was wanted.
+    /// A device, a FIFO, or a file of an unexpected type.
     Kind,
-    /// It is for another machine.
+    /// A library for another machine.
     Machine(Machine),
-    /// It is no library.
+    /// The file is not a library.
     Library(elf::Error),
-    /// It cannot be looked at.
+    /// A system call failed.
     Failed(sys::Error),
 }
 
@@ -71,23 +71,23 @@ impl fmt::Display for Unfit {
 }
 
 impl Sources {
-    /// Those of this node, which belong to root.
+    /// Files of this node, which must belong to root.
     pub fn node() -> sys::Result<Self> {
         let root = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         Ok(Self::below(root, 0))
     }
 
-    /// Those below `root`, which must belong to `owner`.
+    /// Files below `root`, which must belong to `owner`.
     pub fn below(root: OwnedFd, owner: u32) -> Self {
         Self { root, owner }
     }
 
-    /// Real path of `path`, and what is there; nobody else can have written it.
+    /// Finds the real path of `path` and its type, and checks that only the owner can write it.
     pub fn find(&self, path: &Path) -> Result<(PathBuf, What), Unfit> {
         self.place(path).map(|(real, what, _)| (real, what))
     }
 
-    /// The same, open as a place (O_PATH).
+    /// Same as [`Self::find`], with a descriptor (O_PATH).
     pub fn place(&self, path: &Path) -> Result<(PathBuf, What, OwnedFd), Unfit> {
         let file = self.open(path, OFlag::O_PATH)?;
         let found = metadata(&file)?;
@@ -105,7 +105,7 @@ impl Sources {
         Ok((real, what, file.into()))
     }
 
-    /// Real path of the library at `path`, and its headers.
+    /// Finds the real path of the library at `path`, and reads its headers.
     pub fn library(&self, path: &Path) -> Result<(PathBuf, Library), Unfit> {
         let (real, what) = self.find(path)?;
         if what != What::File {
@@ -142,8 +142,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Sockets are there to be written to, and daemons have accounts of their own (nvidia-persistenced): so what counts
-    /// is who can put another one in its place.
+    /// Checks a socket. Users may write to sockets, and daemons have accounts of their own (nvidia-persistenced).
+    /// Therefore the check is that no user can replace the socket.
     fn socket(&self, path: &Path, real: &Path, found: &Metadata) -> Result<(), Unfit> {
         let folder = self.open(path.parent().unwrap_or(path), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         if Some(real_path(&folder)?.as_path()) != real.parent() {

@@ -1,4 +1,4 @@
-//! Tests of what is taken of the loader's list and of coracle.yaml, and whose files are.
+//! Tests of the files that are taken from the loader's list and coracle.yaml, and of the check of their owners.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn driver(tree: &Tree, text: &str, vendors: &[Vendor]) -> Driver {
     add_known(Making::new(&sources), Some(&tree.libraries()), &gpu(text), vendors).done()
 }
 
-/// A node with a driver and with links to its libraries, as packages put them.
+/// Node with a driver and with links to its libraries, as packages install them.
 fn node() -> Tree {
     let tree = Tree::new();
     for (stem, glibc) in [("libcuda", "GLIBC_2.27"), ("libnvidia-ml", "GLIBC_2.3"), ("libother", "GLIBC_2.99")] {
@@ -50,7 +50,7 @@ fn the_libraries_that_are_known_are_found_by_their_names() {
     std::fs::rename(tree.at("/usr/bin/nvidia-smi"), tree.at("/usr/bin/smi")).unwrap();
     symlink("smi", tree.at("/usr/bin/nvidia-smi")).unwrap();
     assert_eq!(driver(&tree, "{}", &[Vendor::Nvidia]).programs, [Path::new("/usr/bin/nvidia-smi")]);
-    // The others' come with the images.
+    // The files of other vendors come with the images.
     assert_eq!(driver(&tree, "{}", &[Vendor::Amd, Vendor::Intel]), Driver::default());
 }
 

@@ -1,4 +1,4 @@
-//! A node with a driver, for the tests.
+//! Builds a node with a driver for the tests.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, Permissions};
@@ -9,9 +9,9 @@ use super::Sources;
 use crate::elf::elf_writer::{Says, library};
 use crate::elf::{Libraries, Machine, Root};
 
-/// The release of the driver in tests/gpus.
+/// Release of the driver in tests/gpus.
 pub(super) const RELEASE: &str = "550.54.15";
-/// Its parts that have no SONAME but the name of the file.
+/// Parts of the driver that have no SONAME but the file name.
 const INNER: [&str; 6] = ["-eglcore", "-glcore", "-glsi", "-tls", "-rtcore", "-gpucomp"];
 
 pub(super) struct Tree {
@@ -39,13 +39,13 @@ impl Tree {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A library that wants `glibc` of the C library.
+    /// Adds a library that requires `glibc` of the C library.
     pub(super) fn library(&self, path: &str, soname: &str, glibc: &str) {
         let wanted = ["GLIBC_2.2.5", glibc];
         self.put(path, &library(&Says { soname, wanted: &[("libc.so.6", &wanted)], ..Says::default() }));
     }
 
-    /// All that the specification `text` mounts.
+    /// Adds all files that the specification `text` mounts.
     pub(super) fn fill(&self, text: &str) {
         for path in text.lines().filter_map(|line| line.trim().strip_prefix("hostPath: ")) {
             let name = path.rsplit('/').next().unwrap();
@@ -68,7 +68,7 @@ impl Tree {
         }
     }
 
-    /// Sources whose files belong to the user who tests.
+    /// Sources whose files belong to the user who runs the test.
     pub(super) fn sources(&self) -> Sources {
         let root = File::open(self.folder.path()).unwrap();
         Sources::below(root.into(), nix::unistd::getuid().as_raw())

@@ -1,11 +1,11 @@
-//! The loader's list of libraries, /etc/ld.so.cache (ldconfig(8); glibc's sysdeps/generic/dl-cache.h).
+//! Reads the loader's list of libraries, /etc/ld.so.cache (ldconfig(8); glibc's sysdeps/generic/dl-cache.h).
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 
 use super::Machine;
 
-/// A cache of a node with 10,000 libraries has about 1 MB.
+/// Limit in bytes; the cache of a node with 10,000 libraries has about 1 MB.
 pub(super) const MAX_CACHE: usize = 8 << 20;
 const OLD_MAGIC: &[u8] = b"ld.so-1.7.0\0";
 const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
@@ -13,14 +13,14 @@ const OLD_HEADER: usize = 16;
 const OLD_ENTRY: usize = 12;
 const HEADER: usize = 48;
 const ENTRY: usize = 24;
-/// Up to glibc 2.31 the list of today stands behind one of 1995, at the alignment of a 64-bit number.
+/// Up to glibc 2.31, the current format follows one of 1995, at the alignment of a 64-bit number.
 const ALIGNMENT: usize = 8;
 
-/// The list, in bytes that nobody has checked: what leads out of them is no entry.
+/// Unverified bytes of the list: an entry that points outside them is skipped.
 #[derive(Debug, Clone, Default)]
 pub struct Cache {
     bytes: Vec<u8>,
-    /// From where texts count.
+    /// Base of the string offsets.
     base: usize,
     entries: usize,
     count: usize,
@@ -28,19 +28,19 @@ pub struct Cache {
     big_endian: bool,
 }
 
-/// A library that the loader knows.
+/// Library in the loader's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Its SONAME.
+    /// SONAME.
     pub name: &'a str,
-    /// Path; the last name may be a link.
+    /// Path; its last component may be a link.
     pub path: &'a Path,
-    /// It is only for processors with certain features (glibc-hwcaps).
+    /// True if it is only for processors with certain features (glibc-hwcaps).
     pub is_special: bool,
 }
 
 impl Cache {
-    /// The cache of a tree for `machine`; nothing if `bytes` are not one.
+    /// Cache of a tree for `machine`, if `bytes` are one.
     pub fn new(bytes: Vec<u8>, machine: Machine) -> Option<Self> {
         let cache = Self { bytes, big_endian: machine.big_endian, ..Self::default() };
         if let Some(newer) = cache.at(0) {
@@ -55,7 +55,7 @@ impl Cache {
         }
     }
 
-    /// The same with the newer form that starts at `start`, if one does.
+    /// Cache in the newer format at `start`, if there is one.
     fn at(&self, start: usize) -> Option<Self> {
         self.bytes.get(start..)?.starts_with(MAGIC).then_some(())?;
         let count = self.number(start.checked_add(MAGIC.len())?)?;
@@ -63,9 +63,9 @@ impl Cache {
         Some(Self { base: start, entries, count, entry_size: ENTRY, ..self.clone() })
     }
 
-    /// The entries, in the order in which the loader prefers them.
+    /// Entries in the loader's order of preference.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        // More than the bytes can hold are not there.
+        // `count` may exceed the number of entries in the bytes.
         (0..self.count)
             .map_while(|index| {
                 let at = index.checked_mul(self.entry_size)?.checked_add(self.entries)?;

@@ -1,7 +1,7 @@
-//! The libraries that are parts of glibc.
+//! Lists the libraries that are parts of glibc.
 #![forbid(unsafe_code)]
 
-/// Names of the parts of glibc. They work with each other and with no other glibc's.
+/// SONAMEs of the parts of glibc. They work only with the other parts of the same glibc.
 const GLIBC: &[&str] = &[
     "ld-linux",
     "ld64.so",
@@ -19,7 +19,7 @@ const GLIBC: &[&str] = &[
     "libutil.so",
 ];
 
-/// True of the parts of glibc.
+/// True for a part of glibc.
 pub fn is_glibc(soname: &str) -> bool {
     GLIBC.iter().any(|part| soname.starts_with(part))
 }

@@ -1,9 +1,9 @@
-//! Shared objects, read the way the loader reads them (elf(5), ld.so(8)): what a library is called, what it needs, and
-//! which versions of symbols it has and wants.
+//! Reads shared objects as the loader does (elf(5), ld.so(8)): SONAME, needed libraries, and the versions of symbols
+//! that they define and require.
 //!
-//! Only program headers and what they lead to: a stripped file has no section headers, and the loader does not look at
-//! them. Nothing here trusts a number of the file, and at most some hundred kilobytes are read of a library that may
-//! have fifty megabytes. What comes from an image is read by an unprivileged process.
+//! Only program headers and what they refer to are read: a stripped file has no section headers, and the loader ignores
+//! them. Each number from the file is checked. At most some hundred kilobytes are read of a library that may have fifty
+//! megabytes. An unprivileged process reads the files of images.
 #![forbid(unsafe_code)]
 
 mod cache;
@@ -33,69 +33,70 @@ pub use glibc::is_glibc;
 pub use search::{CACHE, Found, Libraries, Root};
 pub use texts::Texts;
 
-/// As long as a path may be (PATH_MAX), and longer than any name or list of folders that people give a linker.
+/// Maximum length of a path (PATH_MAX), and longer than any name or list of directories in practice.
 const MAX_TEXT: usize = 4096;
-/// Names and versions in one file; libc.so.6 has some 60, the largest C++ libraries a few hundred.
+/// Maximum number of names and versions in one file; libc.so.6 has some 60, the largest C++ libraries a few hundred.
 const MAX_TEXTS: usize = 4096;
-/// Program headers; the linkers write about ten.
+/// Maximum number of program headers; linkers write about ten.
 const MAX_SEGMENTS: usize = 256;
-/// Bytes of the dynamic section, or of a table of versions; those of libc.so.6 and libstdc++.so.6 have about 2,000.
+/// Maximum size of the dynamic section, or of a table of versions; those of libc.so.6 and libstdc++.so.6 have about
+/// 2,000 bytes.
 const MAX_TABLE: usize = 64 * 1024;
 
-/// Statements of a shared object, or a program that uses some, about itself.
+/// Parsed headers of a shared object or of a dynamically linked program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Library {
-    /// Machine that it runs on.
+    /// Machine of the file.
     pub machine: Machine,
-    /// Its loader: programs have one, and libc.so.6.
+    /// Path of the loader; programs and libc.so.6 have one.
     pub loader: Option<String>,
-    /// The name under which others need it.
+    /// DT_SONAME.
     pub soname: Option<String>,
-    /// The libraries that it needs, in the order in which they are searched for symbols.
+    /// Needed libraries, in the order in which the loader searches them for symbols.
     pub needed: Vec<String>,
-    /// DT_RPATH, as it stands there. It is searched before LD_LIBRARY_PATH, and not at all where there is `run_path`.
+    /// DT_RPATH as in the file. It is searched before LD_LIBRARY_PATH, and ignored if there is a `run_path`.
     pub old_run_path: Option<String>,
-    /// DT_RUNPATH, as it stands there. It is searched after LD_LIBRARY_PATH.
+    /// DT_RUNPATH as in the file. It is searched after LD_LIBRARY_PATH.
     pub run_path: Option<String>,
-    /// Versions that it wants from others. Those that it can do without (VER_FLG_WEAK) are not listed.
+    /// Versions required from other libraries, without optional ones (VER_FLG_WEAK).
     pub wanted: Vec<Wanted>,
-    /// The versions of symbols that it defines. Without any, the loader lets it stand for all versions.
+    /// Versions of symbols that the library defines. If it defines none, the loader accepts it for all versions.
     pub defined: Vec<String>,
 }
 
-/// The versions that one library has to define.
+/// Versions that one library has to define.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its SONAME.
+    /// SONAME of the library.
     pub library: String,
-    /// Versions of its symbols, in the file's order.
+    /// Versions of its symbols, in the order of the file.
     pub versions: Vec<String>,
 }
 
-/// The machine that a file is for.
+/// Machine that a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
     /// `e_machine`
     number: u16,
-    /// Of 64 bits, rather than 32: x86-64 has both (x32).
+    /// True for 64 bits, false for 32: x86-64 has both (x32).
     wide: bool,
     big_endian: bool,
 }
 
-/// Why a file is no library that we can judge.
+/// Reason why a file cannot be read as a library.
 #[derive(Debug)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     Read(io::Error),
-    /// It does not start like an ELF file.
+    /// The file has no ELF magic.
     NotElf,
-    /// An ELF file, but an object file or the dump of a process.
+    /// An ELF file that is an object file or a core dump.
     Kind(u16),
-    /// A program that uses no shared objects.
+    /// A statically linked program.
     Static,
-    /// Too much of something.
+    /// A count above its limit.
     TooMany(&'static str),
-    /// Something that leads out of the file, or is cut, or is no text.
+    /// A structure outside the file, truncated, or not text.
     Damaged(&'static str),
 }
 
@@ -121,7 +122,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Machine {
-    /// The one that this program was compiled for.
+    /// Machine that this program was compiled for.
     pub fn own() -> Self {
         let number = match std::env::consts::ARCH {
             "x86_64" => EM_X86_64,
@@ -137,7 +138,7 @@ impl Machine {
         Self { number, wide: cfg!(target_pointer_width = "64"), big_endian: cfg!(target_endian = "big") }
     }
 
-    /// The folder of its libraries in Debian and what comes from it (Multi-Arch tuples).
+    /// Directory of its libraries in Debian and derived distributions (Multi-Arch tuples).
     fn tuple(self) -> Option<&'static str> {
         match (self.number, self.wide, self.big_endian) {
             (EM_X86_64, true, false) => Some("x86_64-linux-gnu"),
@@ -171,7 +172,7 @@ impl fmt::Display for Machine {
 }
 
 impl Library {
-    /// Reads `file`.
+    /// Reads the headers of `file`.
     pub fn read(file: &File) -> Result<Self, Error> {
         let header = header(file)?;
         let machine = Machine {
@@ -193,15 +194,14 @@ impl Library {
         Ok(Self { machine, loader, soname, needed, old_run_path, run_path, wanted, defined })
     }
 
-    /// The newest version that it defines of those that start with `prefix`, such as `GLIBC_`: the one with the highest
-    /// numbers.
+    /// Newest defined version that starts with `prefix`, such as `GLIBC_`: the one with the highest numbers.
     pub fn newest(&self, prefix: &str) -> Option<&str> {
         newest(self.defined.iter().map(String::as_str), prefix)
     }
 }
 
-/// The one with the highest numbers of those that start with `prefix`. What has no numbers there (GLIBC_PRIVATE) is
-/// none of them.
+/// Version with the highest numbers of those that start with `prefix`. Versions without numbers (GLIBC_PRIVATE) are
+/// ignored.
 pub fn newest<'a>(versions: impl Iterator<Item = &'a str>, prefix: &str) -> Option<&'a str> {
     let numbers = |version: &str| -> Option<Vec<u32>> {
         version.strip_prefix(prefix)?.split('.').map(|number| number.parse().ok()).collect()
@@ -209,7 +209,7 @@ pub fn newest<'a>(versions: impl Iterator<Item = &'a str>, prefix: &str) -> Opti
     versions.filter_map(|version| Some((numbers(version)?, version))).max().map(|(_, version)| version)
 }
 
-/// The ELF header, in bytes.
+/// ELF header of the file.
 fn header(file: &File) -> Result<FileHeader<AnyEndian>, Error> {
     let mut bytes = [0; EI_NIDENT + ELF64_EHDR_TAILSIZE];
     let length = fill(file, &mut bytes, 0)?;
@@ -221,11 +221,11 @@ fn header(file: &File) -> Result<FileHeader<AnyEndian>, Error> {
     FileHeader::parse_tail(start, rest).map_err(|_| Error::NotElf)
 }
 
-/// Fills `bytes` from `at` on as far as the file goes.
+/// Fills `bytes` from `at` on, up to the end of the file.
 fn fill(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        // What the file has beyond 2^64 bytes is nothing.
+        // Offsets above 2^63 - 1 are past the end of any file.
         let Some(place) = at.checked_add(done as u64).filter(|place| i64::try_from(*place).is_ok()) else { break };
         match file.read_at(rest, place) {
             Ok(0) => break,
@@ -237,15 +237,15 @@ fn fill(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(done)
 }
 
-/// Translation of an address into a place in the file.
+/// Reader that translates addresses into file offsets.
 struct Reader<'a> {
     file: &'a File,
     endian: AnyEndian,
     class: Class,
     segments: Vec<ProgramHeader>,
-    /// Tags and values.
+    /// Tags and values of the dynamic section.
     dynamic: Vec<(i64, u64)>,
-    /// Place of the texts in the file, and their length in bytes.
+    /// File offset of the string table, and its length in bytes.
     strings: (u64, u64),
 }
 
@@ -288,7 +288,7 @@ impl<'a> Reader<'a> {
         self.dynamic.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
     }
 
-    /// The loader takes the last of several (elf_get_dynamic_info).
+    /// Of several entries with the same tag, the loader takes the last (elf_get_dynamic_info).
     fn value(&self, tag: i64) -> Option<u64> {
         self.values(tag).last()
     }
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Place of the address in the file, and the number of bytes of its segment that follow.
+    /// File offset of the address, and the number of bytes of its segment that follow.
     fn place(&self, address: u64) -> Option<(u64, u64)> {
         self.segments.iter().filter(|segment| segment.p_type == PT_LOAD).find_map(|segment| {
             let within = address.checked_sub(segment.p_vaddr)?;
@@ -312,17 +312,17 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The text at `offset` of the strings.
+    /// String at `offset` of the string table.
     fn text(&self, offset: u64) -> Result<String, Error> {
         let (place, length) = self.strings;
         let inside = (offset < length).then(|| place.checked_add(offset)).flatten();
         self.text_at(inside.ok_or(Error::Damaged("a string lies outside of its strings"))?)
     }
 
-    /// The text that ends with a NUL, at `place` in the file.
+    /// NUL-terminated string at `place` in the file.
     fn text_at(&self, place: u64) -> Result<String, Error> {
         let mut bytes = [0; MAX_TEXT];
-        // Most are short, and the next page may have to be decompressed.
+        // Most strings are short, and the next page may have to be decompressed.
         for length in [64, MAX_TEXT] {
             let part = bytes.get_mut(..length).unwrap_or_default();
             let count = fill(self.file, part, place)?;
@@ -335,7 +335,7 @@ impl<'a> Reader<'a> {
         Err(Error::Damaged("a string does not end"))
     }
 
-    /// A table of versions: its bytes, and how many entries it should have.
+    /// Bytes of a table of versions, and the number of its entries.
     fn table(&self, at: i64, number: i64) -> Result<Option<(Vec<u8>, u64)>, Error> {
         let Some(address) = self.value(at) else { return Ok(None) };
         let outside = Error::Damaged("its versions lie outside of it");
@@ -382,7 +382,7 @@ impl<'a> Reader<'a> {
         let mut seen = 0;
         for (version, mut names) in VerDefIterator::new(self.endian, self.class, count, 0, &bytes) {
             seen += 1;
-            // The first name is its own, the others are those of which it is a successor.
+            // The first name is the version's own, the others are its predecessors.
             let name = names.next().ok_or(CUT)?;
             if version.vd_flags & VER_FLG_BASE == 0 {
                 defined.push(self.text(name.vda_name.into())?);

@@ -1,4 +1,4 @@
-//! Search for a library in a tree, the node's or an image's.
+//! Searches for a library in the tree of the node or of an image.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -14,26 +14,26 @@ use super::cache::MAX_CACHE;
 use super::{Cache, Error, Library, Machine};
 use coracle::sys::{self, Lookup};
 
-/// Path of the loader's list.
+/// Path of the loader's list in a tree.
 pub const CACHE: &str = "/etc/ld.so.cache";
-/// Directories of libraries that need not be named, on systems with one folder for each kind of machine and on those
-/// without; the last is musl's.
+/// Default directories of libraries, on systems with one directory for each kind of machine and on systems without; the
+/// last is musl's.
 const FOLDERS: &[&str] = &["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
 
-/// Places of one library; an image with many modules has some dozens.
+/// Maximum number of paths of one library; an image with many modules has some dozens.
 const MAX_PLACES: usize = 256;
 
-/// Debian's folder of libraries has some 10,000 names on a large desktop.
+/// Maximum number of names in a directory; Debian's directory of libraries has some 10,000 on a large desktop.
 const MAX_NAMES: usize = 100_000;
 
-/// The root of a tree. Links are followed, and never out of it.
+/// Root of a tree. Symbolic links are resolved inside it.
 #[derive(Debug)]
 pub struct Root {
     folder: OwnedFd,
     lookup: Lookup,
 }
 
-/// The libraries of a tree for one kind of machine.
+/// Libraries of a tree for one kind of machine.
 #[derive(Debug)]
 pub struct Libraries {
     root: Root,
@@ -41,10 +41,10 @@ pub struct Libraries {
     cache: Cache,
 }
 
-/// A library that was found.
+/// Library that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// Path, as the list or the folder has it: a name on the way may be a link.
+    /// Path as in the list or the directory; any component may be a link.
     pub path: PathBuf,
     /// The open file.
     pub file: File,
@@ -53,20 +53,20 @@ pub struct Found {
 }
 
 impl Root {
-    /// The node's own.
+    /// Root of the node.
     pub fn node() -> sys::Result<Self> {
         let folder = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         Ok(Self { folder, lookup: Lookup::Links })
     }
 
-    /// The one that `folder` is open on. What other file systems are mounted below it is no part of it.
+    /// Root at `folder`, without the file systems that are mounted below it.
     pub fn of_mount(folder: OwnedFd) -> Self {
         Self { folder, lookup: Lookup::LinksOnMount }
     }
 
-    /// Opens the regular file at `path`; nothing, if there is none, or none that we may read.
+    /// Opens the regular file at `path`; `None` if there is none, or if the caller may not read it.
     pub fn open(&self, path: &Path) -> io::Result<Option<File>> {
-        // A FIFO is not waited for.
+        // O_NONBLOCK: opening a FIFO must not block.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         match sys::open_in_root(self.folder.as_fd(), path, flags, self.lookup) {
             Ok(file) => {
@@ -86,17 +86,17 @@ impl Root {
         }
     }
 
-    /// The names in a folder, if it is one that we may read; of more than anybody has, only some.
+    /// Names in a directory, up to a limit; none if the caller may not read it.
     pub fn names(&self, folder: &Path) -> Vec<String> {
         self.entries(folder, |_| true)
     }
 
-    /// True if there is a folder, links followed.
+    /// True if there is a directory at `path`, or a link to one.
     pub fn has_folder(&self, path: &Path) -> bool {
         sys::open_in_root(self.folder.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, self.lookup).is_ok()
     }
 
-    /// The folders in a folder, and links, which may lead to some.
+    /// Directories in a directory, and links, which may lead to directories.
     pub fn folders(&self, folder: &Path) -> Vec<PathBuf> {
         let names = self.entries(folder, |kind| kind.is_dir() || kind.is_symlink());
         names.into_iter().map(|name| folder.join(name)).collect()
@@ -105,14 +105,14 @@ impl Root {
     fn entries(&self, folder: &Path, wanted: impl Fn(FileType) -> bool) -> Vec<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let Ok(folder) = sys::open_in_root(self.folder.as_fd(), folder, flags, self.lookup) else { return Vec::new() };
-        // The one way to read a folder that is open without leaving the standard library.
+        // The only way in the standard library to read an open directory.
         let Ok(entries) = std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())) else { return Vec::new() };
         let entries = entries.take(MAX_NAMES).filter_map(Result::ok);
         let entries = entries.filter(|entry| entry.file_type().is_ok_and(&wanted));
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// The bytes of a regular file of at most `limit` bytes; nothing of a longer one.
+    /// Content of a regular file of at most `limit` bytes; `None` if it is longer.
     pub fn bytes(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let length = usize::try_from(file.metadata()?.len()).ok().filter(|length| *length <= limit);
@@ -125,27 +125,27 @@ impl Root {
 }
 
 impl Libraries {
-    /// Those below `root` that are for `machine`. Without a list of the loader's, or with one that makes no sense, there
-    /// are the usual folders.
+    /// Libraries below `root` for `machine`. If the loader's list is missing or invalid, only the default directories
+    /// are searched.
     pub fn new(root: Root, machine: Machine) -> io::Result<Self> {
         let bytes = root.bytes(Path::new(CACHE), MAX_CACHE)?;
         let cache = bytes.and_then(|bytes| Cache::new(bytes, machine)).unwrap_or_default();
         Ok(Self { root, machine, cache })
     }
 
-    /// The tree.
+    /// Root of the tree.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// The library that the loader takes for `soname` when neither the program nor its environment says where: the list
-    /// first, then the usual folders. What is for another machine is passed over, as the loader does.
+    /// Library that the loader takes for `soname` if neither the program nor its environment names a directory: the
+    /// list comes first, then the default directories. Like the loader, this skips libraries for other machines.
     pub fn find(&self, soname: &str) -> Result<Option<Found>, Error> {
         self.places(soname, &[]).find_map(|path| self.open(path).transpose()).transpose()
     }
 
-    /// The library in every place where the loader might find it, `folders` (of LD_LIBRARY_PATH) first. Links may make
-    /// one file of several places.
+    /// Library at each path where the loader may find it, `folders` (of LD_LIBRARY_PATH) first. Because of links,
+    /// several paths may be one file.
     pub fn everywhere(&self, soname: &str, folders: &[PathBuf]) -> Result<Vec<Found>, Error> {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
@@ -156,7 +156,7 @@ impl Libraries {
             match self.open(path) {
                 Ok(library) => found.extend(library),
                 Err(Error::Read(cause)) => return Err(Error::Read(cause)),
-                // The loader stumbles over it, if a program gets there.
+                // The loader fails on this file if a program gets there.
                 Err(_) => {}
             }
             if found.len() > MAX_PLACES {
@@ -166,8 +166,8 @@ impl Libraries {
         Ok(found)
     }
 
-    /// Names of the libraries that the loader knows or, where it has no list, that lie in its folders; and those
-    /// in `folders`.
+    /// Names of the libraries in the loader's list, or without a list, in the default directories; also of those in
+    /// `folders`.
     pub fn names(&self, folders: &[PathBuf]) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = self.cache.entries().map(|entry| entry.name.to_owned()).collect();
         let unlisted = self.folders().filter(|_| self.cache.entries().next().is_none());
@@ -184,7 +184,7 @@ impl Libraries {
     }
 
     fn places(&self, soname: &str, first: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
-        // A library for some processors only is much the same as the one for all.
+        // A library for some processors only has much the same content as the one for all.
         let listed = |special| {
             let known = self.cache.entries().filter(move |entry| entry.name == soname && entry.is_special == special);
             known.map(|entry| entry.path.to_owned())
@@ -193,12 +193,12 @@ impl Libraries {
         told.chain(listed(false)).chain(listed(true)).chain(self.folders().map(move |folder| folder.join(soname)))
     }
 
-    /// The library at `path`; nothing, if there is none for this machine.
+    /// Library at `path`; `None` if there is none for this machine.
     pub fn open(&self, path: PathBuf) -> Result<Option<Found>, Error> {
         let Some(file) = self.root.open(&path)? else { return Ok(None) };
         match Library::read(&file) {
             Ok(library) => Ok((library.machine == self.machine).then_some(Found { path, file, library })),
-            // A script of the linker's, as libc.so is.
+            // A linker script, such as libc.so.
             Err(Error::NotElf) => Ok(None),
             Err(error) => Err(error),
         }

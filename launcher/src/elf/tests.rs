@@ -1,4 +1,4 @@
-//! Tests of what is read of shared objects, and how what is wrong is named.
+//! Tests of reading shared objects, and of the messages about invalid ones.
 #![forbid(unsafe_code)]
 
 use super::*;
@@ -33,14 +33,14 @@ fn fault(bytes: &[u8]) -> String {
     read(bytes).unwrap_err().to_string()
 }
 
-/// The file of MPI with a number in place of another.
+/// Error of MPI's file with the bytes at `at` replaced by `number`.
 fn changed(at: usize, number: &[u8]) -> String {
     let mut bytes = library(&MPI);
     bytes[at..at + number.len()].copy_from_slice(number);
     fault(&bytes)
 }
 
-/// Place of the value of the dynamic entry `tag`.
+/// Offset of the value of the dynamic entry `tag`.
 fn value_of(tag: u64) -> usize {
     let bytes = library(&MPI);
     let entries = bytes[64 + 2 * 56..].chunks(16);
@@ -129,7 +129,7 @@ fn a_library_that_is_cut_is_an_error_wherever_it_is_cut() {
     }
 }
 
-/// The loader's list in today's form.
+/// Loader's list in the current format.
 fn cache(entries: &[(&str, &str, u64)]) -> Vec<u8> {
     let count = u32::try_from(entries.len()).unwrap();
     let mut out = [b"glibc-ld.so.cache1.1".as_slice(), &count.to_le_bytes()].concat();
@@ -163,7 +163,7 @@ fn the_loaders_list_is_read_in_each_of_its_forms() {
         entries.map(|(name, path, capabilities)| (name.to_owned(), path.to_owned(), capabilities != 0)).to_vec();
     let newer = cache(&entries);
     assert_eq!(listed(&newer), expected);
-    // One entry of 12 bytes behind the old header, and what aligns the newer form.
+    // One entry of 12 bytes after the old header, and the padding in front of the newer format.
     let mut old = b"ld.so-1.7.0\0\x01\0\0\0\x03\0\0\0\0\0\0\0\x05\0\0\0".to_vec();
     let both = [old.as_slice(), &[0; 4], &newer].concat();
     assert_eq!(listed(&both), expected);
@@ -182,7 +182,7 @@ fn a_list_that_says_too_much_has_what_is_there() {
     assert!(!listed(&bytes).iter().any(|one| one.0 == "liba.so"));
 }
 
-/// A tree with files of that content.
+/// Tree with these files.
 fn tree(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -216,7 +216,7 @@ fn a_library_is_found_where_the_loader_would_take_it() {
         ("usr/lib64/libmpi.so.40", &other),
         ("more/libmpi.so.40", &mpi),
     ]);
-    // Links stay in the tree, and one that leads nowhere is no library.
+    // Links resolve inside the tree, and a dangling one is no library.
     symlink("/opt/mpi/lib/libmpi.so.40.30.4", tree.path().join("opt/mpi/lib/libmpi.so.40")).unwrap();
     symlink("/usr/lib", tree.path().join("lib")).unwrap();
     symlink("../../../../etc/nowhere", tree.path().join("usr/lib/libmpi_cxx.so.40")).unwrap();

@@ -1,20 +1,20 @@
-//! The texts that a program has compiled in.
+//! Reads the strings that are compiled into a program.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 
-/// Longer files are not searched; libmpich.so of Debian has 38 MB.
+/// Maximum size of a file that is searched; libmpich.so of Debian has 38 MB.
 const MAX_FILE: u64 = 128 << 20;
-/// A version, a name, a line of help.
+/// Maximum length of a string: a version, a name, a line of help.
 const MAX_TEXT: usize = 256;
 
-/// A whole file, to be searched for texts that end with a NUL, as C has them.
+/// Content of a whole file, to be searched for NUL-terminated strings.
 #[derive(Debug)]
 pub struct Texts(Vec<u8>);
 
 impl Texts {
-    /// Reads `file`; nothing of one that is too long.
+    /// Reads `file`; the result is empty if the file is too long.
     pub fn read(file: &File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         if length > MAX_FILE {
@@ -26,7 +26,7 @@ impl Texts {
         Ok(Self(bytes))
     }
 
-    /// The texts, in the file's order.
+    /// All strings, in the order of the file.
     pub fn all(&self) -> impl Iterator<Item = &str> {
         let printable = |text: &&[u8]| {
             (1..=MAX_TEXT).contains(&text.len()) && text.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b' '..=b'~'))
@@ -34,7 +34,7 @@ impl Texts {
         self.0.split(|byte| *byte == 0).filter(printable).filter_map(|text| std::str::from_utf8(text).ok())
     }
 
-    /// Word right behind `start`, wherever that is, up to the next space or control character.
+    /// Word directly after `start`, up to the next space or control character.
     pub fn word_behind(&self, start: &str) -> Option<&str> {
         let at = self.0.windows(start.len()).position(|window| window == start.as_bytes())?;
         let rest = self.0.get(at + start.len()..)?;
@@ -42,8 +42,8 @@ impl Texts {
         std::str::from_utf8(rest.get(..end)?).ok().filter(|word| !word.is_empty())
     }
 
-    /// The first text that is a version of at least three numbers (`4.1.4`, `v5.0.7`, `4.2.2rc2`) and starts
-    /// with `start`, without the `v`.
+    /// First string that starts with `start` and is a version of at least three numbers (`4.1.4`, `v5.0.7`,
+    /// `4.2.2rc2`), without the `v`.
     pub fn version(&self, start: &str) -> Option<&str> {
         self.all().find_map(|text| {
             let text = text.strip_prefix('v').unwrap_or(text);

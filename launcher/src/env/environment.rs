@@ -1,4 +1,4 @@
-//! The environment while it is made.
+//! Builds the environment of a step's tasks.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +13,13 @@ use coracle::env::is_name;
 /// Settings for an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Only what Slurm, MPI and the terminal need passes from the host.
+    /// True if only variables for Slurm, MPI and the terminal pass from the host.
     pub clean: bool,
-    /// Variables of the host that name a directory which is of no use inside.
+    /// Variables of the host that name a directory which is of no use in the container.
     pub useless: Vec<OsString>,
-    /// The host's environment is that of a task inside of the same image.
+    /// True if the host's environment is that of a task in the same image.
     pub already_inside: bool,
-    /// The site's default.
+    /// Default of the site.
     pub site: Vec<Item>,
     /// `--container-env`
     pub user: Vec<Item>,
@@ -27,20 +27,20 @@ pub struct Rules {
     pub image: OsString,
     /// `CORACLE_NAME`
     pub name: OsString,
-    /// `CORACLE_DIGEST`, when it is known.
+    /// `CORACLE_DIGEST`, if it is known.
     pub digest: Option<OsString>,
-    /// `CORACLE_ALLOWED_DIR`, when the user can have images in the site's store.
+    /// `CORACLE_ALLOWED_DIR`, if the user can have images in the site's store.
     pub allowed_dir: Option<OsString>,
 }
 
-/// Who gave a variable its value.
+/// Origin of a variable's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The job's environment on the node.
     Host,
-    /// The same, and it is a fact of Slurm's or of its PMI.
+    /// The job's environment on the node, with a fact of Slurm or of its PMI.
     Slurm,
-    /// A file of the image.
+    /// File of the image.
     Image(Arc<str>),
     /// The `Env` of an OCI image.
     ImageConfig,
@@ -48,7 +48,7 @@ pub enum Origin {
     Prefixed,
     /// `--container-env`
     Option,
-    /// The site's default.
+    /// Default of the site.
     Site,
     /// Row 7 of the table.
     Coracle,
@@ -72,28 +72,28 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The value of a variable and where it is from.
+/// Value of a variable, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     /// The value.
     pub value: OsString,
-    /// Who gave it.
+    /// Origin of the value.
     pub origin: Origin,
 }
 
-/// The environment of a step's tasks on this node; see the table of [`crate::env`].
+/// Environment of a step's tasks on this node; see the table of [`crate::env`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     pub(super) variables: BTreeMap<OsString, Variable>,
-    /// Variables that the image's scripts know without having exported them; without a value, those that are exported
-    /// once they get one.
+    /// Variables that the image's scripts set without exporting them; `None` for those that are exported once they get
+    /// a value.
     pub(super) shell: BTreeMap<OsString, Option<OsString>>,
-    /// Bytes that the scripts evaluated so far have had and made: memory and time have one limit for all of them.
+    /// Bytes that all scripts evaluated so far have read and produced: one limit bounds their memory and time.
     pub(super) work: usize,
 }
 
 impl Environment {
-    /// Rows 1 and 2. Of a name that `host` has twice, the first counts, as for getenv(3).
+    /// Applies rows 1 and 2. If `host` has a name twice, the first value counts, as for getenv(3).
     pub fn start(host: &[Pair], rules: &Rules) -> Self {
         let mut environment = Self::default();
         for (name, value) in host {
@@ -119,17 +119,18 @@ impl Environment {
         self.variables.get(name.as_ref())
     }
 
-    /// All of them, in the order of their names.
+    /// All variables, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &Variable)> {
         self.variables.iter().map(|(name, variable)| (name.as_os_str(), variable))
     }
 
-    /// Environment of a program that starts now, such as the image's own shell.
+    /// Environment for a program that starts now, such as the image's shell.
     pub fn exported(&self) -> Vec<Pair> {
         self.variables.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect()
     }
 
-    /// Gives a variable its value. One that has it already keeps its origin; what no environment holds is left out.
+    /// Sets a variable. If it has this value already, it keeps its origin. Names and values that are invalid in an
+    /// environment are ignored.
     pub(super) fn set(&mut self, name: &OsStr, value: OsString, origin: &Origin) {
         let known = self.variables.get(name).is_some_and(|variable| variable.value == value);
         if !known && is_name(name.as_bytes()) && !value.as_bytes().contains(&0) {
@@ -137,8 +138,8 @@ impl Environment {
         }
     }
 
-    /// Takes what the image's own shell exports (`after`) when it has sourced `file` and what comes behind it.
-    /// Names that no shell could assign are none of its doing, whatever it did with them.
+    /// Takes over what the image's shell exports (`after`) after sourcing `file` and the later scripts. Names that no
+    /// shell can assign keep their values.
     pub fn take_over(&mut self, after: &[Pair], file: &str) {
         let is_noise = |name: &OsStr| {
             matches!(name.as_bytes(), b"PWD" | b"OLDPWD" | b"SHLVL" | b"_") || !names::is_proper(name.as_bytes())
@@ -153,8 +154,8 @@ impl Environment {
         }
     }
 
-    /// `/etc/environment` of an image: `NAME=VALUE` lines, as enroot writes them and pam_env(8) reads them. `export`
-    /// in front, a pair of quotes around the value and comments are taken off; nothing is expanded.
+    /// Reads `/etc/environment` of an image: `NAME=VALUE` lines, as enroot writes them and pam_env(8) reads them. A
+    /// leading `export`, quotes around the whole value, and comments are removed; nothing is expanded.
     pub fn environment_file(&mut self, text: &[u8]) {
         let origin = Origin::Image(Arc::from("/etc/environment"));
         for line in text.split(|byte| *byte == b'\n') {
@@ -168,7 +169,7 @@ impl Environment {
         }
     }
 
-    /// `config.Env` of an OCI image (image-spec, config.md): `NAME=VALUE` each.
+    /// Applies `config.Env` of an OCI image (image-spec, config.md): a list of `NAME=VALUE`.
     pub fn oci_env<T: AsRef<OsStr>>(&mut self, list: &[T]) {
         for entry in list {
             let entry = entry.as_ref().as_bytes();
@@ -179,7 +180,7 @@ impl Environment {
         }
     }
 
-    /// Rows 4 to 7.
+    /// Applies rows 4 to 7.
     pub fn finish(&mut self, host: &[Pair], rules: &Rules) {
         let host = first_of_each(host);
         self.restore_protected(&host, rules);
@@ -203,18 +204,18 @@ impl Environment {
                 self.set(OsStr::new(name), value.clone(), &Origin::Coracle);
             }
         }
-        // True outside of the container as well: what the login shell has set is not taken away.
+        // The variable is valid outside the container, too: a value from the login shell is kept.
         if let Some(folder) = &rules.allowed_dir {
             self.put("CORACLE_ALLOWED_DIR", folder.clone());
         }
     }
 
-    /// Sets a variable of Coracle's own.
+    /// Sets a variable that Coracle defines.
     pub fn put(&mut self, name: &str, value: OsString) {
         self.set(OsStr::new(name), value, &Origin::Coracle);
     }
 
-    /// Puts a folder in front of a list such as `PATH`, unless it stands there.
+    /// Puts a directory in front of a list such as `PATH`, unless it is there.
     pub fn prepend(&mut self, list: &str, folder: &str) {
         let mut value = OsString::from(folder);
         if let Some(rest) = self.get(list).filter(|list| !list.value.is_empty()) {
@@ -227,7 +228,7 @@ impl Environment {
         self.put(list, value);
     }
 
-    /// Takes a folder that is not there out of a list.
+    /// Removes a directory from a list.
     pub fn leave_out(&mut self, list: &str, folder: &str) {
         let Some(variable) = self.get(list) else { return };
         let parts = variable.value.as_bytes().split(|byte| *byte == b':');
@@ -240,8 +241,8 @@ impl Environment {
         }
     }
 
-    /// Appends those directories of [`DEFAULT_PATH`] that the image's `PATH` lacks, as Apptainer does: an image may name
-    /// its own directory alone and still expects a shell.
+    /// Appends the directories of [`DEFAULT_PATH`] that the image's `PATH` lacks, as Apptainer does: an image may name
+    /// only its own directory and still expect a shell.
     fn complete_path(&mut self) {
         let path = OsStr::new("PATH");
         let Some(variable) = self.variables.get_mut(path).filter(|variable| !variable.value.is_empty()) else {
@@ -310,7 +311,7 @@ impl Environment {
         }
     }
 
-    /// Changes that turn the environment `host` into this one, in the order of the names.
+    /// Changes that turn the environment `host` into this one, sorted by name.
     pub fn changes(&self, host: &[Pair]) -> Vec<Change> {
         let host = first_of_each(host);
         let mut changes = Vec::new();
@@ -329,7 +330,7 @@ impl Environment {
     }
 }
 
-/// The host's environment by name; of a name that stands twice, the first.
+/// Environment of the host by name; of a duplicate name, the first value.
 pub(super) fn first_of_each(host: &[Pair]) -> BTreeMap<&OsStr, &OsStr> {
     let mut map = BTreeMap::new();
     for (name, value) in host {
@@ -338,7 +339,7 @@ pub(super) fn first_of_each(host: &[Pair]) -> BTreeMap<&OsStr, &OsStr> {
     map
 }
 
-/// Row 1: whether the host's variable is seen inside at all.
+/// Row 1: true if the host's variable passes.
 fn passes(name: &[u8], rules: &Rules) -> bool {
     let prefixed = name.starts_with(b"APPTAINERENV_") || name.starts_with(b"SINGULARITYENV_");
     let stranger = names::tells_of_apptainer(name) && !rules.already_inside;
@@ -350,7 +351,7 @@ fn origin_of(name: &OsStr) -> Origin {
     if is_slurms { Origin::Slurm } else { Origin::Host }
 }
 
-/// `value` without the quotes that stand around all of it.
+/// `value` without quotes around the whole of it.
 fn unquoted(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,

@@ -1,4 +1,4 @@
-//! Record of what a container does to the environment of its tasks.
+//! Records the changes that a container makes to the environment of its tasks.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -8,12 +8,12 @@ use coracle::env::{Entry, Pair, Record, is_name, names};
 
 use super::environment::{Environment, Origin, first_of_each};
 
-/// Variables that are taken back whoever set them: they name files of the image.
+/// Variables that are always restored, regardless of their origin: they name files of the image.
 const FIRST: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
 
-/// Differences of `environment` to `host` for the sake of the image `id`. What the user set with
-/// `--container-env` or `APPTAINERENV_` stays with the user, but for what has to do with files of the image:
-/// `PATH`, `LD_LIBRARY_PATH`, `LD_PRELOAD` and `LD_AUDIT`.
+/// Differences of `environment` from `host` because of the image `id`. Values that the user set with `--container-env`
+/// or `APPTAINERENV_` are kept, except those that name files of the image: `PATH`, `LD_LIBRARY_PATH`, `LD_PRELOAD` and
+/// `LD_AUDIT`.
 pub fn record(id: &OsStr, host: &[Pair], environment: &Environment) -> Record {
     let host = first_of_each(host);
     let mut entries = Vec::new();

@@ -1,4 +1,4 @@
-//! The table of the module's documentation, row by row, and the way back.
+//! Tests each row of the table in the module's documentation, and the restoration of the host's environment.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,7 @@ fn items(text: &str) -> Vec<Item> {
     Item::parse_list(OsStr::new(text)).unwrap()
 }
 
-/// An environment without an image's own settings.
+/// Environment without settings of an image.
 fn finished(host: &[Pair], rules: &Rules) -> Environment {
     let mut environment = Environment::start(host, rules);
     environment.finish(host, rules);
@@ -319,7 +319,7 @@ fn a_step_inside_of_the_same_image_keeps_what_is_there() {
     assert_eq!(names, ["CORACLE_IMAGE", "CORACLE_NAME", "X"]);
 }
 
-/// The host's environment after the changes, as slurmstepd makes them.
+/// Environment of the host after the changes, as slurmstepd makes them.
 fn applied(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
     let mut after: std::collections::BTreeMap<_, _> = host.iter().cloned().collect();
     for change in changes {
@@ -332,7 +332,7 @@ fn applied(host: &[Pair], changes: &[Change]) -> Vec<Pair> {
     after.into_iter().collect()
 }
 
-/// A container's environment with changes of every kind.
+/// Environment of a container with changes of every kind.
 fn container(host: &[Pair]) -> Environment {
     let rules =
         Rules { clean: true, site: items("SITE=1"), user: items("MINE=1,LD_PRELOAD=/in.so"), ..Rules::default() };

@@ -1,4 +1,4 @@
-//! The SHA-256 (FIPS 180-4) of a whole image file: what `sha256sum` prints.
+//! Computes the SHA-256 (FIPS 180-4) of a whole image file, as `sha256sum` prints it.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -9,10 +9,10 @@ use ring::digest::{Context, SHA256};
 
 use coracle::request::Digest;
 
-/// Large enough that reading costs nothing beside hashing, small enough for the cache of the processor.
+/// Large enough that the cost of reading is negligible beside hashing, small enough for the processor's cache.
 const BUFFER: usize = 256 * 1024;
 
-/// A digest of bytes that come one after the other.
+/// Digest of consecutive bytes.
 pub struct Hasher(Context);
 
 impl Default for Hasher {
@@ -22,12 +22,12 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// Takes the bytes that come next.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all of them.
+    /// Digest of all bytes.
     pub fn finish(self) -> Digest {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.0.finish().as_ref());
@@ -35,7 +35,7 @@ impl Hasher {
     }
 }
 
-/// Reads all of `file` and hashes it, from its start, whatever its position.
+/// Reads and hashes all of `file` from its start, regardless of its position.
 pub fn compute(file: &File) -> io::Result<Digest> {
     let mut hash = Hasher::default();
     let mut buffer = vec![0; BUFFER];

@@ -1,4 +1,4 @@
-//! The superblock of erofs (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
+//! Reads and checks the superblock of erofs (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -12,25 +12,25 @@ pub const SUPERBLOCK_AT: usize = coracle::image::EROFS_MAGIC_AT;
 pub const MAGIC: &[u8; 4] = coracle::image::EROFS_MAGIC;
 const SUPERBLOCK: usize = 128;
 
-/// Faults of a superblock, or things that we do not run.
+/// Faults of a superblock, and features that the launcher refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// A block size that is no power of two from 512 bytes to 64 KiB.
     BlockBits(u8),
-    /// No inode at all, or no block at all.
+    /// No inode, or no block.
     Empty,
-    /// Its data lies elsewhere, too.
+    /// Data on further devices.
     Devices,
-    /// Bits that stand for nothing in Linux 7.0.
+    /// Feature bits that Linux 7.0 does not define.
     Features(u32),
-    /// A field of the superblock that leads out of it or of the file, or that must be zero.
+    /// A field that points outside the superblock or the file, or that must be zero.
     Field(&'static str, u64),
-    /// The root is no directory.
+    /// The root is not a directory.
     Root(u16),
 }
 
 impl Fault {
-    /// True of what no writer of erofs makes.
+    /// True for a fault that no writer of erofs produces.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Devices | Self::Features(_))
     }
@@ -55,13 +55,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The erofs that a file of `length` bytes is, if its superblock is sound. Features that this node's kernel lacks are
-/// for the kernel to refuse.
+/// Layer of the erofs in a file of `length` bytes, if its superblock is valid. The kernel refuses features that it
+/// lacks.
 ///
-/// One that names other devices is refused: kernels before 6.4 may open what it names, as root.
+/// An erofs with further devices is refused: kernels before 6.4 may open the named devices as root.
 pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
     let block: [u8; SUPERBLOCK] = read_array(file, SUPERBLOCK_AT as u64, length, "the erofs superblock")?;
-    // The feature bit of the device table means something else, too: this number alone tells.
+    // The feature bit of the device table has a second meaning; only this count is unambiguous.
     if u16::from_le_bytes(field(&block, 86)) != 0 {
         return Err(Fault::Devices.into());
     }
@@ -69,8 +69,8 @@ pub fn layer(file: &File, length: u64) -> Result<Layer, Error> {
     if !(9..=16).contains(&bits) {
         return Err(Fault::BlockBits(bits).into());
     }
-    // With 48-bit addresses there are 16 bits more, in a place that sometimes means something else. A file of more than
-    // 2^32 blocks that was cut is left to the kernel.
+    // With 48-bit addresses, 16 more bits are in a field that can have another meaning. The kernel detects a truncated
+    // file of more than 2^32 blocks.
     let blocks = u64::from(u32::from_le_bytes(field(&block, 36)));
     if blocks == 0 || u64::from_le_bytes(field(&block, 16)) == 0 {
         return Err(Fault::Empty.into());
@@ -88,12 +88,12 @@ const KNOWN_FEATURES: u32 = 0x1ff;
 const FRAGMENTS: u32 = 0x20;
 const ADDRESSES_48: u32 = 0x80;
 const METADATA_ELSEWHERE: u32 = 0x100;
-/// Part of the first page that the kernel reads behind byte 1024 (erofs_read_superblock).
+/// Part of the first page that the kernel reads after byte 1024 (erofs_read_superblock).
 const MAX_SUPERBLOCK: u64 = 4096 - SUPERBLOCK_AT as u64;
-/// An inode's number counts places of 32 bytes.
+/// Unit of inode numbers, in bytes.
 const SLOT: usize = 32;
 
-/// Fields that the kernel follows from the superblock on.
+/// Checks the fields that the kernel follows from the superblock.
 fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Error> {
     let word = |at| u32::from_le_bytes(field(block, at));
     let features = word(80);
@@ -111,7 +111,7 @@ fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Erro
     if block[91] != 0 && features & (FRAGMENTS | METADATA_ELSEWHERE) == 0 && prefixes >= length {
         return Err(Fault::Field("the place of its attribute prefixes", prefixes).into());
     }
-    // With these, numbers are wider, or count from elsewhere.
+    // With these features, numbers are wider or have another base.
     if features & (ADDRESSES_48 | METADATA_ELSEWHERE) != 0 {
         return Ok(());
     }
@@ -127,7 +127,7 @@ fn fields(file: &File, block: &[u8; SUPERBLOCK], length: u64) -> Result<(), Erro
     let at = inode_at(number).ok_or(Fault::Field("the number of its root inode", number))?;
     let inode: [u8; SLOT] = read_array(file, at, length, "the erofs root inode")?;
     let format = u16::from_le_bytes(field(&inode, 0));
-    // One bit for the longer form, three for where the data is, of which five values are known.
+    // One bit selects the long form, three bits the data layout, of which five values are defined.
     if format >> 1 & 7 > 4 {
         return Err(Fault::Field("the format of its root inode", format.into()).into());
     }

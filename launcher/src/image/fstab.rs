@@ -1,12 +1,12 @@
-//! The mounts that an image asks for in its `/etc/fstab` (fstab(5)): enroot makes them, and we do not.
+//! Reads the mounts in an image's `/etc/fstab` (fstab(5)): enroot performs them, Coracle does not.
 #![forbid(unsafe_code)]
 
-/// The file.
+/// Path of the file in the image.
 pub const PATH: &str = "/etc/fstab";
-/// The most of it that is read, in bytes.
+/// Maximum number of bytes that are read.
 pub const LIMIT: u64 = 64 << 10;
 
-/// The note about the mounts that this text asks for; nothing, if it has none.
+/// Note about the mounts that `text` requests, if there are any.
 pub fn note(text: &[u8]) -> Option<String> {
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let places: Vec<String> = lines

@@ -1,7 +1,7 @@
-//! From an open file to what the kernel may mount: which filesystem, where in the file, how long.
+//! Finds in an open file what the kernel may mount: file system, offset and size.
 //!
-//! Nothing here trusts a number of the file before it has been compared with the file's size, and nothing
-//! reads more than a few hundred kilobytes. It runs in an unprivileged process (the launcher's `opener`).
+//! Each number from the file is compared with the file's size before it is used. At most a few hundred kilobytes are
+//! read. This code runs in an unprivileged process (the launcher's `opener`).
 #![forbid(unsafe_code)]
 
 pub mod digest;
@@ -23,57 +23,57 @@ pub use coracle::image::{Container, START};
 /// Part of a file that the kernel is to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Container of the image.
+    /// Container format of the image.
     pub container: Container,
-    /// The filesystems in the file: the root's, then each that lies above those before it. A directory has none.
+    /// File systems in the file, from the root's upwards. A directory has none.
     pub layers: Vec<Layer>,
 }
 
-/// A filesystem in an image file.
+/// File system in an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
-    /// Which one.
+    /// Type of the file system.
     pub filesystem: Filesystem,
-    /// Place at which it starts, in bytes.
+    /// Offset in bytes.
     pub offset: u64,
     /// Length in bytes.
     pub size: u64,
 }
 
-/// A filesystem that the kernel mounts.
+/// File system type that the kernel mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filesystem {
-    /// squashfs, and how it is compressed.
+    /// squashfs, with its compression.
     Squashfs(squashfs::Compression),
     /// erofs
     Erofs,
-    /// ext3, with the layer's tree in a folder `upper`, as `apptainer overlay create` makes it.
+    /// ext3, with the layer's tree in a directory `upper`, as `apptainer overlay create` makes it.
     Ext3,
 }
 
-/// Why a file is no image that we run.
+/// Reason why a file is not an image that Coracle runs.
 #[derive(Debug)]
 pub enum Error {
     /// Neither SIF nor squashfs nor erofs.
     Unknown,
     /// The file cannot be read.
     Read(io::Error),
-    /// Shorter than what it says of itself.
+    /// The file is shorter than its headers state.
     Truncated {
-        /// Part that is cut.
+        /// Truncated part.
         what: &'static str,
-        /// The length that it would need, in bytes.
+        /// Required length of the file, in bytes.
         need: u64,
-        /// The file's length, in bytes.
+        /// Actual length of the file, in bytes.
         have: u64,
     },
-    /// The SIF header or a descriptor says something impossible.
+    /// The SIF header or a descriptor is invalid.
     Sif(sif::Fault),
-    /// The squashfs superblock says something impossible.
+    /// The squashfs superblock is invalid.
     Squashfs(squashfs::Fault),
-    /// The erofs superblock says something impossible.
+    /// The erofs superblock is invalid.
     Erofs(erofs::Fault),
-    /// An overlay partition of a SIF, by its number from 1, is no good.
+    /// An overlay partition of a SIF, by its number from 1, is invalid.
     Overlay(usize, Box<Error>),
 }
 
@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    /// The refusal of the image that the user calls `image`.
+    /// Refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         let refusal = Refusal::new(self.kind(), image, self.to_string());
         match self {
@@ -129,7 +129,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Finds the filesystems in `file`, for a machine of `architecture` (as in [`std::env::consts::ARCH`]).
+/// Finds the file systems in `file`, for a machine of `architecture` (as in [`std::env::consts::ARCH`]).
 pub fn identify(file: &File, architecture: &str) -> Result<Image, Error> {
     let length = file.metadata()?.len();
     let mut start = Vec::with_capacity(START);
@@ -181,23 +181,23 @@ impl fmt::Display for Filesystem {
 }
 
 impl Image {
-    /// A tree of the node's.
+    /// Image that is a directory of the node.
     pub fn directory() -> Self {
         Self { container: Container::Directory, layers: Vec::new() }
     }
 
-    /// True of such a tree.
+    /// True for a directory of the node.
     pub fn is_directory(&self) -> bool {
         self.container == Container::Directory
     }
 
-    /// True of an image with a filesystem that is no good in the hands of users: the kernel's ext4 code is not made for
-    /// crafted images (CVE-2022-1184, CVE-2023-30549).
+    /// True for an image with an ext3, which users must not supply: the kernel's ext4 code is not made for crafted
+    /// images (CVE-2022-1184, CVE-2023-30549).
     pub fn has_ext3(&self) -> bool {
         self.layers.iter().any(|layer| layer.filesystem == Filesystem::Ext3)
     }
 
-    /// The form in which an unprivileged process says what it found.
+    /// Text form in which an unprivileged process returns its result.
     pub fn to_words(&self) -> String {
         let mut words = word(self.container).to_owned();
         for Layer { filesystem, offset, size } in &self.layers {
@@ -206,8 +206,8 @@ impl Image {
         words
     }
 
-    /// Reads [`Image::to_words`]. Whoever said it is not trusted: what does not lie in a file of `length` bytes is
-    /// nothing.
+    /// Parses the text of [`Image::to_words`]. Its writer is not trusted: a layer outside a file of `length` bytes
+    /// makes the result `None`.
     pub fn from_words(words: &str, length: u64) -> Option<Self> {
         let words: Vec<&str> = words.split(' ').collect();
         let (container, rest) = words.split_first()?;
@@ -243,16 +243,16 @@ impl fmt::Display for Image {
     }
 }
 
-/// Number of bytes that a loop device over this part of a file gets to see.
+/// Size of a loop device over this part of a file, in bytes.
 ///
-/// The kernel counts in sectors of 512 bytes and drops a part of one. A partition that ends inside a sector may
-/// use what follows it in the file, if anything does.
+/// The kernel counts in sectors of 512 bytes and drops an incomplete one. A partition that ends inside a sector may use
+/// the bytes that follow it in the file, if there are any.
 pub fn loop_size(offset: u64, size: u64, length: u64) -> u64 {
     let rest = length.saturating_sub(offset);
     size.next_multiple_of(512).min(rest) / 512 * 512
 }
 
-/// Reads `N` bytes at `at`, or says that `what` is cut.
+/// Reads `N` bytes at `at`, or reports that `what` is truncated.
 pub fn read_array<const N: usize>(file: &File, at: u64, length: u64, what: &'static str) -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     let need = at.saturating_add(N as u64);
@@ -260,13 +260,13 @@ pub fn read_array<const N: usize>(file: &File, at: u64, length: u64, what: &'sta
         return Err(Error::Truncated { what, need, have: length });
     }
     match file.read_exact_at(&mut bytes, at) {
-        // The file became shorter while we read.
+        // The file was truncated during the read.
         Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Truncated { what, need, have: at }),
         read => read.map(|()| bytes).map_err(Error::Read),
     }
 }
 
-/// A little-endian number in a header whose length the caller has checked.
+/// Little-endian number in a header whose length the caller has checked.
 pub fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     if let Some(part) = bytes.get(at..at + N) {

@@ -1,10 +1,10 @@
-//! What the configuration of an OCI image means (image-spec, config.md).
+//! Interprets the configuration of an OCI image (image-spec, config.md).
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 
-/// The program that the first word of an Entrypoint or Cmd names, as it is found from any directory: a path that is relative
-/// is so to the image's WorkingDir. A name without a slash is looked for in PATH.
+/// Path of the program that the first word of an Entrypoint or Cmd names, independent of the current directory. A
+/// relative path is relative to the image's WorkingDir. A name without a slash is searched for in PATH.
 pub fn program_in(working_dir: Option<&str>, program: &str) -> String {
     if program.starts_with('/') || !program.contains('/') {
         return program.to_owned();

@@ -1,5 +1,5 @@
-//! The Singularity Image Format, version 01 (pkg/sif of github.com/apptainer/sif): a header of 128 bytes, a table
-//! of descriptors of 585 bytes, and data objects wherever the descriptors say. Little endian, packed.
+//! Reads the Singularity Image Format, version 01 (pkg/sif of github.com/apptainer/sif): a header of 128 bytes, a table
+//! of descriptors of 585 bytes, and data objects at the offsets in the descriptors. Little endian, packed.
 #![forbid(unsafe_code)]
 
 mod describe;
@@ -12,91 +12,91 @@ use super::{Error, Filesystem, Layer, field, read_array, squashfs};
 
 pub use describe::{Link, Partition as Described, group_link, objects};
 
-/// Place of the magic, behind the launch script.
+/// Offset of the magic, after the launch script.
 pub const MAGIC_AT: usize = coracle::image::SIF_MAGIC_AT;
 /// Magic of every SIF.
 pub const MAGIC: &[u8; 10] = coracle::image::SIF_MAGIC;
-/// The most overlay partitions that are read: their paths must fit into one mount option of 256 bytes.
+/// Maximum number of overlay partitions: their paths must fit into one mount option of 256 bytes.
 pub const MAX_OVERLAYS: usize = 8;
-/// The longest data object that [`object`] answers, in bytes.
+/// Maximum size of a data object that [`object`] returns, in bytes.
 pub const MAX_OBJECT: u64 = 1 << 20;
-/// Bytes of the header.
+/// Size of the header, in bytes.
 pub const HEADER: usize = 128;
-/// Bytes of a descriptor.
+/// Size of a descriptor, in bytes.
 pub const DESCRIPTOR: usize = 585;
-/// The most descriptors that we read. Apptainer makes room for 48.
+/// Maximum number of descriptors. Apptainer reserves 48.
 const MAX_DESCRIPTORS: i64 = 4096;
 
-/// The definition file that the image was made from.
+/// Definition file of the image.
 pub const DATA_DEFINITION: i32 = 0x4001;
-/// JSON about the image, by its name.
+/// JSON about the image, identified by its name.
 pub const DATA_JSON: i32 = 0x4006;
-/// Name of the object that Apptainer has inspect show.
+/// Name of the object that `apptainer inspect` shows.
 pub const METADATA: &str = "inspect-metadata.json";
-/// The configuration of the OCI image that it was.
+/// Configuration of the OCI image that the SIF was made from.
 pub const OCI_CONFIG: &str = "oci-config.json";
-/// A file system.
+/// Partition: a file system.
 pub const DATA_PARTITION: i32 = 0x4004;
-/// A signature of other objects.
+/// Signature of other objects.
 pub const DATA_SIGNATURE: i32 = 0x4005;
-/// The file system of a partition: squashfs.
+/// File system type of a partition: squashfs.
 pub const FS_SQUASHFS: i32 = 1;
 const FS_EXT3: i32 = 2;
 const FS_ENCRYPTED_SQUASHFS: i32 = 5;
 const FS_GOCRYPTFS_SQUASHFS: i32 = 6;
-/// The partition with the root file system.
+/// Partition with the root file system.
 pub const PART_PRIMARY_SYSTEM: i32 = 2;
 const PART_OVERLAY: i32 = 4;
-/// Set in every group number; without the rest, no group.
+/// Bits that are set in every group number; no other bit set means no group.
 pub const GROUP_MASK: u32 = 0xf000_0000;
-/// ext2, ext3 and ext4 (Documentation/filesystems/ext4/super.rst, s_magic).
+/// Magic of ext2, ext3 and ext4 (Documentation/filesystems/ext4/super.rst, s_magic).
 const EXT_MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
 const EXT_MAGIC_AT: u64 = 1024 + 0x38;
 
-/// Faults of a header, or things that we do not run.
+/// Faults of a header, and features that the launcher refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// Another version than 01.
     Version(String),
-    /// A number of descriptors that no SIF has.
+    /// An implausible number of descriptors.
     DescriptorCount(i64),
     /// The table's size is not the number of descriptors times 585.
     TableSize(i64),
-    /// An offset or size below zero.
+    /// A negative offset or size.
     Negative(&'static str, i64),
-    /// An offset and a size that pass 2^63.
+    /// Offset and size that add up to more than 2^63.
     Overflow(&'static str),
     /// No primary system partition.
     NoRoot,
     /// More than one primary system partition.
     TwoRoots,
-    /// A primary system partition with a filesystem other than squashfs.
+    /// A primary system partition with a file system other than squashfs.
     Filesystem(i32),
     /// An encrypted primary system partition.
     Encrypted,
-    /// An image for another processor.
+    /// An image for another processor architecture.
     Architecture {
-        /// Processor of the partition.
+        /// Architecture of the partition.
         image: String,
-        /// Processor of the machine.
+        /// Architecture of the machine.
         machine: String,
     },
-    /// An overlay partition with another filesystem than squashfs or ext3.
+    /// An overlay partition with a file system other than squashfs and ext3.
     OverlayFilesystem(i32),
-    /// An overlay partition that says it is ext3 and does not start so.
+    /// An overlay partition of type ext3 without the magic of ext3.
     NotExt3,
-    /// More overlay partitions than are read.
+    /// More than [`MAX_OVERLAYS`] overlay partitions.
     TooManyOverlays,
-    /// A data object that is longer than [`MAX_OBJECT`].
+    /// A data object larger than [`MAX_OBJECT`].
     LongObject(u64),
-    /// Two objects have this number.
+    /// Two objects with this id.
     SameId(u32),
-    /// Two parts share bytes, of which this is the first.
+    /// Two objects that share bytes, the first of them here.
     Overlap(u64),
 }
 
 impl Fault {
-    /// True of what no writer of SIF files makes; the rest is sound, but not for us or for this node.
+    /// True for a fault that no writer of SIF files produces; any other SIF is valid, but not for Coracle or this node.
     pub fn is_damage(&self) -> bool {
         !matches!(
             self,
@@ -146,8 +146,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The only primary system partition, then the overlay partitions that belong to it, in the order of the table: that
-/// is how Apptainer stacks them.
+/// Layers of the only primary system partition, then of the overlay partitions in its group, in the order of the table.
+/// Apptainer stacks them in this order.
 pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>, Error> {
     let mut root: Option<Partition> = None;
     let mut overlays = Vec::new();
@@ -166,7 +166,7 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
         }
     }
     let root = root.ok_or(Fault::NoRoot)?;
-    // Those of other groups belong to something else; a root without a group takes all.
+    // Overlays of other groups do not belong to this root; a root without a group takes all of them.
     overlays.retain(|overlay| root.group.is_none() || overlay.group == root.group);
     if overlays.len() > MAX_OVERLAYS {
         return Err(Fault::TooManyOverlays.into());
@@ -180,9 +180,9 @@ pub fn layers(file: &File, length: u64, architecture: &str) -> Result<Vec<Layer>
     Ok(layers)
 }
 
-/// Offset and size, in bytes, of the first data object of that type and name; nothing, if there is none.
+/// Offset and size, in bytes, of the first data object with this type and name, if there is one.
 ///
-/// The key is the image's own word: nothing here looks at signatures.
+/// The type and the name are statements of the image: no signature is checked here.
 pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Option<(u64, u64)>, Error> {
     for descriptor in Header::read(file, length)?.descriptors(file, length)? {
         if descriptor.data_type() != datatype || printable(&descriptor.field::<128>(73)) != name {
@@ -197,7 +197,7 @@ pub fn object(file: &File, length: u64, datatype: i32, name: &str) -> Result<Opt
     Ok(None)
 }
 
-/// The global header. Its magic is for [`super::Container::of`] to look at.
+/// Global header. [`super::Container::of`] checks its magic.
 #[derive(Debug, Clone)]
 pub struct Header([u8; HEADER]);
 
@@ -212,7 +212,7 @@ impl Header {
         Ok(Self(header))
     }
 
-    /// Place of the table of descriptors.
+    /// Offset and size of the table of descriptors.
     pub fn table(&self, length: u64) -> Result<(u64, u64), Error> {
         let count = i64::from_le_bytes(field(&self.0, 88));
         if !(1..=MAX_DESCRIPTORS).contains(&count) {
@@ -225,7 +225,7 @@ impl Header {
         extent("the descriptor table", i64::from_le_bytes(field(&self.0, 96)), table_size, length)
     }
 
-    /// The descriptors that are in use, in the order of the table.
+    /// Descriptors in use, in the order of the table.
     pub fn descriptors(&self, file: &File, length: u64) -> Result<Vec<Descriptor>, Error> {
         let (offset, size) = self.table(length)?;
         let mut bytes = vec![0; usize::try_from(size).map_err(|_| Fault::Overflow("the descriptor table"))?];
@@ -234,14 +234,14 @@ impl Header {
         Ok(used.map(|descriptor| Descriptor(field(descriptor, 0))).collect())
     }
 
-    /// Signed fields of the header: launch script, magic, version and UUID. Not the architecture, the times
-    /// and what says where the table and the data are: adding an object changes those.
+    /// Signed fields of the header: launch script, magic, version and UUID. The architecture, the times, and the
+    /// positions of table and data are not signed: adding an object changes them.
     pub fn signed_fields(&self) -> Vec<u8> {
         [&self.0[..45], &self.0[48..64]].concat()
     }
 }
 
-/// Entry of the table for one data object.
+/// Descriptor of one data object.
 #[derive(Debug, Clone)]
 pub struct Descriptor([u8; DESCRIPTOR]);
 
@@ -250,47 +250,48 @@ impl Descriptor {
         field(&self.0, at)
     }
 
-    /// Type of the object: [`DATA_SIGNATURE`] and others.
+    /// Type of the object, such as [`DATA_SIGNATURE`].
     pub fn data_type(&self) -> i32 {
         i32::from_le_bytes(self.field(0))
     }
 
-    /// The object's number, by which others name it.
+    /// Id of the object, which other objects refer to.
     pub fn id(&self) -> u32 {
         u32::from_le_bytes(self.field(5))
     }
 
-    /// The group of objects that it belongs to.
+    /// Group of the object.
     pub fn group(&self) -> Option<u32> {
         Some(u32::from_le_bytes(self.field(9)) & !GROUP_MASK).filter(|group| *group != 0)
     }
 
-    /// The group that it is about, if it is about a whole one.
+    /// Linked group, if the link is to a whole group.
     pub fn linked_group(&self) -> Option<u32> {
         let link = u32::from_le_bytes(self.field(13));
         (link & GROUP_MASK == GROUP_MASK).then_some(link & !GROUP_MASK)
     }
 
-    /// Offset and size of the object, in bytes, which lie inside of a file of `length` bytes.
+    /// Offset and size of the object, in bytes, checked against a file of `length` bytes.
     pub fn place(&self, what: &'static str, length: u64) -> Result<(u64, u64), Error> {
         extent(what, i64::from_le_bytes(self.field(17)), i64::from_le_bytes(self.field(25)), length)
     }
 
-    /// Of a signature: the number of its hash algorithm, and the fingerprint of the OpenPGP key that made it, zeros for
-    /// another kind of key.
+    /// For a signature: the id of its hash algorithm, and the fingerprint of the OpenPGP key that made it (zeros for
+    /// another kind of key).
     pub fn signer(&self) -> (i32, [u8; 20]) {
         (i32::from_le_bytes(self.field(201)), self.field(205))
     }
 
-    /// Signed fields of the descriptor of an object that is `relative` after the first of its group: type,
-    /// use, link, size, time of creation, owner, name and what is special to the type. Not the group and the offset.
+    /// Signed fields of an object's descriptor, with `relative` as its id relative to the first object of its group:
+    /// type, use, link, size, time of creation, owner, name and the type's own fields. The group and the offset are not
+    /// signed.
     pub fn signed_fields(&self, relative: u32) -> Vec<u8> {
         let whole = &self.0;
         [&whole[..5], &relative.to_le_bytes(), &whole[13..17], &whole[25..33], &whole[41..49], &whole[57..]].concat()
     }
 }
 
-/// Refuses parts that share bytes: two readers could take them for different things, and a signature is of one.
+/// Refuses objects that share bytes: two readers could interpret them differently, and a signature covers one of them.
 fn check_places(descriptors: &[Descriptor], table: (u64, u64), length: u64) -> Result<(), Error> {
     let mut places = vec![(0, HEADER as u64), table];
     for descriptor in descriptors {
@@ -358,7 +359,7 @@ impl Partition {
     }
 }
 
-/// An offset and a size as the file has them, as numbers that lie inside of it.
+/// Offset and size from the file as unsigned numbers, checked against its length.
 fn extent(what: &'static str, offset: i64, size: i64, length: u64) -> Result<(u64, u64), Error> {
     for value in [offset, size] {
         if value < 0 {
@@ -372,7 +373,7 @@ fn extent(what: &'static str, offset: i64, size: i64, length: u64) -> Result<(u6
     Ok((offset.unsigned_abs(), size.unsigned_abs()))
 }
 
-/// Architecture codes of SIF, with the names that Rust has for them.
+/// Architecture codes of SIF, with Rust's names for them.
 const ARCHITECTURES: [([u8; 3], &str); 13] = [
     (*b"01\0", "x86"),
     (*b"02\0", "x86_64"),
@@ -393,7 +394,7 @@ fn architecture_name(code: [u8; 3]) -> Option<&'static str> {
     ARCHITECTURES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
 }
 
-/// The code for a processor that is called as in [`std::env::consts::ARCH`].
+/// SIF code of an architecture in the form of [`std::env::consts::ARCH`].
 pub fn architecture_code(name: &str) -> Option<[u8; 3]> {
     ARCHITECTURES.iter().find(|(_, known)| *known == name).map(|(code, _)| *code)
 }

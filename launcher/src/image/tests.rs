@@ -8,7 +8,7 @@ use std::io::Write;
 mod sif_writer;
 use sif_writer::{DATA, DESCRIPTOR, Part, TABLE, put, sif};
 
-/// The smallest superblock and tables that say nothing impossible, padded to 4 KiB as mksquashfs does.
+/// Minimal superblock and tables that are valid, padded to 4 KiB as mksquashfs does.
 fn squashfs() -> Vec<u8> {
     let mut out = vec![0u8; 4096];
     out[..4].copy_from_slice(b"hsqs");
@@ -22,7 +22,7 @@ fn squashfs() -> Vec<u8> {
     for (at, start) in [(48, 3992), (56, u64::MAX), (64, 96), (72, 200), (80, u64::MAX), (88, u64::MAX)] {
         put(&mut out, at, start);
     }
-    // One stored block in each table, and the index of the ids.
+    // One uncompressed block in each table, and the index of the ids.
     for (at, size) in [(96, 102u16), (200, 3784), (3986, 4)] {
         out[at..at + 2].copy_from_slice(&(size | 1 << 15).to_le_bytes());
     }
@@ -30,7 +30,7 @@ fn squashfs() -> Vec<u8> {
     out
 }
 
-/// The same of an erofs with two blocks of 4 KiB.
+/// Minimal valid erofs with two blocks of 4 KiB.
 fn erofs() -> Vec<u8> {
     let mut out = vec![0u8; 8192];
     out[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
@@ -38,7 +38,7 @@ fn erofs() -> Vec<u8> {
     out[1024 + 14] = 36;
     put(&mut out, 1024 + 16, 3);
     out[1024 + 36] = 2;
-    // The root's inode, and its mode.
+    // Inode of the root, with its mode.
     out[36 * 32 + 4..][..2].copy_from_slice(&0o040_755_u16.to_le_bytes());
     out
 }
@@ -67,7 +67,7 @@ fn refusal(bytes: &[u8]) -> String {
     look(bytes).unwrap_err().refuse("img.sif").line()
 }
 
-/// A good SIF after `change`, and what it is refused with.
+/// Refusal of a valid SIF after `change`.
 fn changed(change: impl Fn(&mut Vec<u8>)) -> String {
     let filesystem = squashfs();
     let mut bytes = sif(&[part(&filesystem)]);
@@ -144,7 +144,7 @@ fn overlay_partitions_lie_above_the_root_in_their_order() {
     );
     assert_eq!(image.to_string(), wanted);
     assert!(image.has_ext3() && !look(&sif(&[part(&root), overlay(1, &root)])).unwrap().has_ext3());
-    // One of another group belongs to something else; a root without a group takes every overlay.
+    // An overlay of another group does not belong to the root; a root without a group takes every overlay.
     put(&mut bytes, TABLE + 9, 0xf000_0002);
     assert_eq!(look(&bytes).unwrap().layers.len(), 2);
     put(&mut bytes, TABLE + DESCRIPTOR + 9, 0xf000_0000);

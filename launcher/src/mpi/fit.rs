@@ -1,4 +1,4 @@
-//! Check that the host's MPI library can stand in for an image's, before anything is replaced.
+//! Checks, before any mount, that the host's MPI library can replace that of an image.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -13,9 +13,9 @@ use coracle::request::inside;
 use coracle::sys;
 
 const LIBC: &str = "libc.so.6";
-/// musl's loaders are called so, and lie in /lib.
+/// Prefix of the names of musl's loaders, which lie in /lib.
 const MUSL: &str = "ld-musl-";
-/// Names of the library of MPI itself, by its makers: a program has been linked with one of them.
+/// SONAMEs of MPI libraries by vendor: a program is linked with one of them.
 const FAMILY: &[&str] = &[
     "libmpi",
     "libmpich",
@@ -26,54 +26,55 @@ const FAMILY: &[&str] = &[
     "libmpi_intel",
     "libmpi_nvidia",
 ];
-/// Libraries that programs of an image need directly, so that the host's must be no older.
+/// Libraries that programs of an image need directly, so that the host's must not be older.
 const RUNTIME: &[&str] = &["libstdc++.so.6", "libgcc_s.so.1", "libgfortran.so.5", "libgomp.so.1"];
 
-/// Libraries that a refusal names.
+/// Maximum number of libraries that a refusal names.
 const MAX_NAMED: usize = 8;
-/// Libraries beside libmpi that are looked at; Open MPI has about ten.
+/// Maximum number of libraries beside libmpi that are checked; Open MPI has about ten.
 const MAX_BESIDE: usize = 64;
 
-/// Fit of a profile to an image.
+/// Result of fitting a profile to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fit {
-    /// The profile's files, in its order.
+    /// Files of the profile, in its order.
     pub shown: Vec<Shown>,
-    /// Needs of the files that the image meets: each library, and the newest version that is wanted of it.
+    /// Libraries that the profile's files take from the image, each with the newest version that they require.
     pub from_image: Vec<(String, Option<String>)>,
-    /// Functions that some programs of the image may miss, though no version of a symbol tells.
+    /// Notes about functions that programs of the image may miss, which symbol versions cannot show.
     pub doubts: Vec<String>,
 }
 
-/// Handling of a file.
+/// Handling of a file of the profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// Its SONAME.
+    /// SONAME of the file.
     pub soname: String,
-    /// The name of the file that it really is: it tells the version.
+    /// Name of the file without links, which shows the version.
     pub version: String,
     /// Files that it covers.
     pub over: Vec<Over>,
-    /// The image's own is newer, and stays.
+    /// True if the image's file is newer and is kept.
     pub stays: bool,
 }
 
-/// A library of the image that the host's covers.
+/// Library of the image that the host's covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Over {
-    /// Path at which the loader, or a program, may find it.
+    /// Path at which the loader or a program may find it.
     pub place: PathBuf,
-    /// The name of the file that it really is.
+    /// Name of the file without links.
     pub version: String,
 }
 
 impl Fit {
-    /// True if the image has one of the files, so that it is covered.
+    /// True if the host's files cover at least one library of the image.
     pub fn replaces(&self) -> bool {
         self.shown.iter().any(|shown| !shown.over.is_empty())
     }
 
-    /// True if a process that read hostile files can have said this of `profile`: names are names.
+    /// Checks the result of a process that read untrusted files: true if it is a valid result for `profile`, with valid
+    /// names.
     pub fn is_about(&self, profile: &Profile) -> bool {
         let name = |name: &str| !matches!(name, "" | "." | "..") && name.len() < 256 && !name.contains(['/', '\0']);
         let proper = |shown: &Shown| {
@@ -87,11 +88,11 @@ impl Fit {
 /// A file of a profile.
 #[derive(Debug)]
 pub struct Needs {
-    /// As the profile names it.
+    /// Path in the profile.
     pub file: PathBuf,
-    /// Its SONAME.
+    /// SONAME of the file.
     pub soname: String,
-    /// The name of the file that it really is.
+    /// Name of the file without links.
     pub version: String,
     /// Parsed headers.
     pub library: Library,
@@ -114,14 +115,14 @@ impl Needs {
         Ok(Self { file: path.to_owned(), version: real_name(&file).unwrap_or_else(|| soname.clone()), soname, library })
     }
 
-    /// Needs that are not among `files`.
+    /// Libraries that the file needs and that are not among `files`.
     pub fn from_image<'a>(&'a self, files: &'a [Self]) -> impl Iterator<Item = &'a str> {
         let needed = self.library.needed.iter().map(String::as_str);
         needed.filter(|needed| !files.iter().any(|file| file.soname == *needed))
     }
 }
 
-/// The last name of where a file really is: a hint for people.
+/// File name without links, for display only.
 fn real_name(file: &std::fs::File) -> Option<String> {
     sys::fd_path(file).ok()?.file_name()?.to_str().map(str::to_owned)
 }
@@ -145,18 +146,19 @@ pub fn needs(profile: &Profile, node: &Root) -> Result<Vec<Needs>, Incompatibili
     Ok(files)
 }
 
-/// The first of `versions` that `library` does not define. One that defines none stands for all, as for the loader.
+/// First of `versions` that `library` does not define. Like the loader, this accepts a library without versions for
+/// all.
 fn lacking<'a>(library: &Library, versions: &'a [String]) -> Option<&'a str> {
     let strict = !library.defined.is_empty();
     versions.iter().rfind(|version| strict && !library.defined.contains(version)).map(String::as_str)
 }
 
-/// Text before the number in a version: `GLIBC_` of `GLIBC_2.34`.
+/// Text before the number of a version: `GLIBC_` of `GLIBC_2.34`.
 fn kind(version: &str) -> &str {
     version.rfind('_').map_or(version, |at| &version[..=at])
 }
 
-/// Fit of the files of a profile to `image`, whose libraries may lie in `folders`, too.
+/// Fits the files of a profile to `image`, whose libraries may also lie in `folders`.
 pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf]) -> Result<Fit, Incompatibility> {
     let files = needs(profile, node)?;
     has_glibc(image)?;
@@ -168,7 +170,7 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
         let found = image.everywhere(&file.soname, folders).map_err(|cause| unreadable(&file.soname, cause))?;
         let newer = found.iter().try_for_each(|found| no_older(file, found));
         if let Err(incompatibility) = newer {
-            // Of two releases of a dependency the newer one serves both, if it has what the host's files want.
+            // Of two releases of a dependency, the newer one serves both, if it has all that the host's files require.
             let own = found.first().filter(|_| index >= libraries && !RUNTIME.contains(&file.soname.as_str()));
             let serves = own.is_some_and(|own| files.iter().all(|other| serves(&own.library, other)));
             if !serves {
@@ -179,7 +181,7 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
             continue;
         }
         doubts.extend(found.iter().filter(|_| index < libraries).filter_map(|found| newer_file(file, found)));
-        // A list that names a library otherwise is not what a loader's maker has written.
+        // An entry of the list whose path has another file name was not written by ldconfig.
         let named = found.into_iter().filter(|found| found.path.ends_with(&file.soname));
         let over = named.filter(|found| inside(&found.path).is_ok()).map(|found| {
             let version = real_name(&found.file).unwrap_or_else(|| file.soname.clone());
@@ -197,14 +199,14 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
     Ok(Fit { shown, from_image, doubts })
 }
 
-/// True if `library` has all that `other` wants of one with its name.
+/// True if `library` has all versions that `other` requires of a library with its name.
 fn serves(library: &Library, other: &Needs) -> bool {
     let of_it = |wanted: &&elf::Wanted| library.soname.as_ref() == Some(&wanted.library);
     other.library.wanted.iter().filter(of_it).all(|wanted| lacking(library, &wanted.versions).is_none())
 }
 
-/// Note on an MPI library of the image's that is newer than the host's: with the same SONAME functions are
-/// only ever added, and the numbers behind it count that (libtool).
+/// Note on an MPI library of the image that is newer than the host's: under the same SONAME functions are only added,
+/// and the numbers after it count these additions (libtool).
 fn newer_file(file: &Needs, found: &Found) -> Option<String> {
     let numbers = |name: &str| -> Option<Vec<u32>> {
         name.rsplit_once(".so.")?.1.split('.').take(2).map(|number| number.parse().ok()).collect()
@@ -214,7 +216,7 @@ fn newer_file(file: &Needs, found: &Found) -> Option<String> {
     newer.then(|| format!("the image's {image} is newer than the host's {}: it may have functions more", file.version))
 }
 
-/// Libraries of the image beside the covered ones (libmpi_mpifh.so.40), which bring parts of the image's MPI along.
+/// Libraries of the image beside the covered ones (libmpi_mpifh.so.40) that load parts of the image's MPI.
 fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String> {
     let ours = |name: &str| files.iter().any(|file| file.soname == name);
     let beside = image.names(folders).into_iter().filter(|name| name.starts_with("libmpi_") && !ours(name));
@@ -223,7 +225,7 @@ fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String>
         let part = |needed: &&String| ["libopen-", "libopen_mpi."].iter().any(|start| needed.starts_with(start));
         let covered = library.needed.iter().any(|needed| ours(needed));
         let own = library.needed.iter().filter(part).find(|needed| !ours(needed))?;
-        // One name for each library: what has more numbers behind it is the same file.
+        // One name for each library: a name with more numbers is the same file.
         (covered && library.soname.as_ref() == Some(name))
             .then(|| format!("the image's {name} needs its {own}, and the profile has neither"))
     };
@@ -236,7 +238,7 @@ fn unreadable(library: &str, cause: elf::Error) -> Incompatibility {
 
 fn has_glibc(image: &Libraries) -> Result<(), Incompatibility> {
     let libc = image.find(LIBC).map_err(|cause| unreadable(LIBC, cause))?;
-    // Alpine's gcompat has a libc.so.6 that is none.
+    // Alpine's gcompat has a libc.so.6 that is not glibc.
     if libc.is_some_and(|libc| libc.library.newest("GLIBC_").is_some()) {
         return Ok(());
     }
@@ -247,7 +249,7 @@ fn has_glibc(image: &Libraries) -> Result<(), Incompatibility> {
     }
 }
 
-/// The image's MPI libraries, where it has some, must be of the names that the profile has.
+/// Checks that the image's MPI libraries, if it has any, have SONAMEs of the profile.
 fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Incompatibility> {
     for file in files.iter().filter(|file| !image.contains(&file.soname)) {
         let main = FAMILY.contains(&stem(&file.soname));
@@ -255,7 +257,7 @@ fn same_family(files: &[Needs], image: &BTreeSet<String>) -> Result<(), Incompat
             true => FAMILY.contains(&stem(name)),
             false => stem(name) == stem(&file.soname),
         };
-        // What has more behind its major number is no name that a program asks for.
+        // Programs do not ask for names with more than the major number.
         let major = |name: &str| name.rsplit(".so.").next().is_some_and(|rest| !rest.contains('.'));
         let there = image.iter().filter(|name| same(name) && major(name)).take(MAX_NAMED);
         let there: Vec<String> = there.cloned().collect();
@@ -271,7 +273,7 @@ fn stem(soname: &str) -> &str {
     soname.split(".so").next().unwrap_or(soname)
 }
 
-/// Checks that needs of the files that are not among them are in the image, with all versions.
+/// Checks that the image has the libraries that the files need and the profile lacks, with all versions.
 fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Option<String>)>, Incompatibility> {
     let mut seen: Vec<(String, Option<String>, Library)> = Vec::new();
     for file in files {
@@ -292,7 +294,7 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
             let versions: Vec<&String> = wanted.flat_map(|wanted| &wanted.versions).collect();
             let strict = !library.defined.is_empty();
             let missing = versions.iter().filter(|version| strict && !library.defined.contains(version));
-            // Of several the highest says most.
+            // Of several versions, the highest tells most.
             let missing: Vec<&str> = missing.map(|version| version.as_str()).collect();
             if let Some(first) = missing.first() {
                 let needed = elf::newest(missing.iter().copied(), kind(first)).unwrap_or(first).to_owned();
@@ -309,7 +311,7 @@ fn wanted_of_image(files: &[Needs], image: &Libraries) -> Result<Vec<(String, Op
     Ok(seen.into_iter().map(|(name, newest, _)| (name, newest)).collect())
 }
 
-/// Checks that the host's library has all that the image's programs may want of their own.
+/// Checks that the host's library has all versions that programs of the image may require of the image's one.
 fn no_older(file: &Needs, found: &Found) -> Result<(), Incompatibility> {
     let missing: Vec<&str> =
         found.library.defined.iter().filter(|one| !file.library.defined.contains(one)).map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Incompatibility of the host's MPI with an image.
+//! Describes the incompatibility of the host's MPI with an image.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -12,7 +12,7 @@ use coracle::report::{Kind, Refusal};
 pub enum Incompatibility {
     /// A file of the profile is not on this node.
     Missing(PathBuf),
-    /// A file of the profile is no library for this node.
+    /// A file of the profile is not a library for this node.
     Broken(PathBuf, elf::Error),
     /// A file of the profile is for another machine.
     Machine {
@@ -23,22 +23,22 @@ pub enum Incompatibility {
         /// Machine of this node.
         wanted: String,
     },
-    /// A file of the profile that has no SONAME, so nothing can ask for it.
+    /// A file of the profile without a SONAME, which no program can need.
     Nameless(PathBuf),
-    /// A part of glibc in the profile: it only works with all other parts of the same glibc.
+    /// A part of glibc in the profile: it works only with the other parts of the same glibc.
     Glibc(PathBuf),
-    /// One file of the profile needs what another one of it does not have.
+    /// A file of the profile needs a version that another file of the profile lacks.
     Contradiction {
-        /// The one that needs it.
+        /// File that needs the version.
         file: String,
-        /// The other one.
+        /// File that lacks it.
         library: String,
-        /// Version that it lacks.
+        /// The version.
         version: String,
     },
-    /// The image is made with musl.
+    /// The image uses musl.
     Musl {
-        /// Its loader.
+        /// Loader of the image.
         loader: String,
     },
     /// The image has no C library for this machine.
@@ -46,9 +46,9 @@ pub enum Incompatibility {
         /// The machine.
         machine: String,
     },
-    /// The image has MPI libraries, and none of them by this name.
+    /// The image has MPI libraries, but none with a SONAME of the profile.
     Family {
-        /// Version of the profile.
+        /// Library of the profile.
         host: String,
         /// Libraries of the image.
         image: Vec<String>,
@@ -66,20 +66,20 @@ pub enum Incompatibility {
         file: String,
         /// The library.
         library: String,
-        /// Version that is needed of it.
+        /// Version that the file needs.
         needed: String,
-        /// The newest that it has of the kind, if it has any.
+        /// Newest version of the same kind in the library, if any.
         newest: Option<String>,
     },
     /// A library of the host is too old for the image's programs.
     Newer {
-        /// The host's file.
+        /// File of the host.
         file: String,
-        /// File of the image with its name.
+        /// File of the image with the same SONAME.
         image: String,
-        /// Version that the image's has, and the host's has not.
+        /// Version that the image's file has and the host's lacks.
         version: String,
-        /// The newest that the host's has of the kind, if it has any.
+        /// Newest version of the same kind in the host's file, if any.
         newest: Option<String>,
     },
     /// A library of the image cannot be read.
@@ -87,7 +87,7 @@ pub enum Incompatibility {
 }
 
 impl Incompatibility {
-    /// The refusal of the image that the user calls `image`, for which this profile was asked.
+    /// Refusal of the image that the user calls `image`, with the profile that was requested.
     pub fn refuse(&self, image: &str, profile: &str) -> Refusal {
         let on_this_node = matches!(
             self,

@@ -1,4 +1,4 @@
-//! Which MPI and PMIx libraries a tree has, and what they can do.
+//! Finds the MPI and PMIx libraries of a tree, and determines their process management interfaces.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -9,12 +9,12 @@ use super::pmi::Pmi;
 use crate::elf::{Error, Found, Libraries, Texts};
 use coracle::sys;
 
-/// Makers of a library. Those behind MPICH share its ABI.
+/// Vendor of a library. Those after MPICH share its ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Open MPI.
     OpenMpi,
-    /// MPICH, and what has no name of its own in its files.
+    /// MPICH, and libraries that do not name another vendor.
     Mpich,
     /// Intel MPI.
     Intel,
@@ -22,18 +22,18 @@ pub enum Family {
     Mvapich,
 }
 
-/// An MPI library.
+/// MPI library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mpi {
-    /// Makers of the library.
+    /// Vendor of the library.
     pub family: Family,
-    /// Its release, as far as it is known.
+    /// Release, as far as it is known.
     pub version: Option<String>,
     /// Path without links.
     pub path: PathBuf,
-    /// By what it can find its peers, best first.
+    /// Process management interfaces, the preferred one first.
     pub speaks: Vec<Pmi>,
-    /// True if that is all it can.
+    /// True if `speaks` is complete.
     pub certain: bool,
 }
 
@@ -52,17 +52,17 @@ impl fmt::Display for Mpi {
     }
 }
 
-/// The stems of names that MPI libraries for C have.
+/// Stems of the names of MPI libraries for C.
 const STEMS: [&str; 3] = ["libmpi.so.", "libmpich.so.", "libmpi_cray.so."];
 
-/// True if a library of this name is one of MPI for C.
+/// True if this is a name of an MPI library for C.
 pub fn is_mpi(soname: &str) -> bool {
     STEMS.iter().any(|stem| soname.starts_with(stem))
 }
 
-/// Directories of Open MPI's components, from the folder of its library: its own makers', and Debian's.
+/// Directories of Open MPI's components, relative to its library: upstream's, and Debian's.
 const COMPONENTS: [&str; 4] = ["openmpi", "openmpi3", "openmpi/lib/openmpi3", "openmpi/lib/openmpi"];
-/// The interfaces that components of Open MPI 4 and older are for, by the start of their names.
+/// Interfaces of components of Open MPI 4 and older, by prefix of the component's name.
 const OPEN_MPI: [(&str, Pmi); 4] = [
     ("mca_pmix_pmix", Pmi::Pmix),
     ("mca_pmix_ext", Pmi::Pmix),
@@ -70,8 +70,8 @@ const OPEN_MPI: [(&str, Pmi); 4] = [
     ("mca_pmix_s1.", Pmi::Pmi2),
 ];
 
-/// The releases, by the second number of the library's file: libmpi.so.40.30.4 is of Open MPI 4.1 (its VERSION),
-/// libmpich.so.12.2.2 of MPICH 4.0 (its maint/version.m4).
+/// Releases by the second number in the library's file name: libmpi.so.40.30.4 is from Open MPI 4.1 (its VERSION),
+/// libmpich.so.12.2.2 from MPICH 4.0 (its maint/version.m4).
 const RELEASES: [(Family, u32, &str); 11] = [
     (Family::OpenMpi, 10, "3.1"),
     (Family::OpenMpi, 20, "4.0"),
@@ -86,13 +86,13 @@ const RELEASES: [(Family, u32, &str); 11] = [
     (Family::Mpich, 6, "5.0"),
 ];
 
-/// The second number behind `.so.` of a file's name.
+/// Second number after `.so.` in a file name.
 fn revision(path: &Path) -> Option<u32> {
     name(path).rsplit_once(".so.")?.1.split('.').nth(1)?.parse().ok()
 }
 
 impl Mpi {
-    /// Facts about `found` without reading all of it.
+    /// Properties of `found`, without reading the whole file.
     pub fn of(libraries: &Libraries, found: &Found) -> Self {
         let path = real_path(found);
         let needs = |start: &str| found.library.needed.iter().any(|name| name.starts_with(start));
@@ -107,7 +107,7 @@ impl Mpi {
                 let certain = !found.is_empty();
                 (Family::OpenMpi, found, certain)
             }
-            // Intel's is 12.0, too, and takes whatever library I_MPI_PMI_LIBRARY names.
+            // Intel's number is 12.0, too, and it loads any library that I_MPI_PMI_LIBRARY names.
             false => (Family::Mpich, vec![Pmi::Pmi2], revision.is_some_and(|revision| revision > 0)),
         };
         if family == Family::Mpich && pmix {
@@ -118,7 +118,7 @@ impl Mpi {
         Self { family, version, path, speaks, certain }
     }
 
-    /// The same, and what its texts say: all of the file is read, which may be 40 MB.
+    /// Properties of `found`, including those from its strings: this reads the whole file, which may have 40 MB.
     pub fn closely(libraries: &Libraries, found: &Found) -> Result<Self, Error> {
         let mut mpi = Self::of(libraries, found);
         let texts = Texts::read(&found.file)?;
@@ -132,7 +132,7 @@ impl Mpi {
                 mpi.family = Family::Mvapich;
             }
         }
-        // Other libraries that are part of the file have versions, too.
+        // Other libraries linked into the file have versions, too.
         let start = mpi.version.as_ref().map(|release| format!("{release}.")).unwrap_or_default();
         if let Some(version) = texts.version(&start) {
             mpi.version = Some(version.to_owned());
@@ -140,13 +140,13 @@ impl Mpi {
         Ok(mpi)
     }
 
-    /// The first number of its release.
+    /// First number of the release.
     pub fn major(&self) -> Option<u32> {
         self.version.as_deref()?.split('.').next()?.parse().ok()
     }
 }
 
-/// The interfaces of Open MPI's components; nothing, if they are not where they usually are.
+/// Interfaces of Open MPI's components; empty if the components are not in a usual directory.
 fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
     let folder = library.parent().unwrap_or(Path::new("/"));
     let names: Vec<String> = COMPONENTS.iter().flat_map(|name| libraries.root().names(&folder.join(name))).collect();
@@ -159,7 +159,7 @@ fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
     speaks
 }
 
-/// The MPI libraries that the loader of a tree finds, each once.
+/// MPI libraries that the loader of a tree finds, each once.
 pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error> {
     let mut found: Vec<Mpi> = Vec::new();
     let known = libraries.names(folders);
@@ -173,28 +173,29 @@ pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error
     Ok(found)
 }
 
-/// A PMIx library, which MPI libraries use to find their peers.
+/// PMIx library, which MPI libraries use to find the other ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pmix {
     /// Path without links.
     pub path: PathBuf,
-    /// True if it has psec/munge.
+    /// True if it has the module psec/munge.
     pub munge: bool,
-    /// True if it is older than release 5: it then has gds/ds12 and gds/ds21, and no gds/shmem of any kind.
+    /// True if it is older than release 5: such a library has gds/ds12 and gds/ds21, and no gds/shmem.
     pub old: bool,
 }
 
-/// The name under which programs need it; it is the same since PMIx 2.
+/// SONAME of PMIx, unchanged since PMIx 2.
 const PMIX: &str = "libpmix.so.2";
-/// The second number of its file in release 5.0.0 (its VERSION); 4.2.9 has 9.
+/// Second number of the file in release 5.0.0 (its VERSION); 4.2.9 has 9.
 const PMIX_5: u32 = 10;
-/// Directories of its components, from its own folder: its makers', and Debian's, which is reached by links from two.
+/// Directories of PMIx's components, relative to its library: upstream's, and Debian's, to which links lead from two
+/// directories.
 const PMIX_COMPONENTS: [&str; 3] = ["pmix", "pmix2/lib/pmix", "../../pmix2/lib/pmix"];
 
-/// Open MPI's library since release 3.
+/// SONAME of Open MPI's library since release 3.
 const OPEN_MPI_4: &str = "libmpi.so.40";
 
-/// The PMIx libraries that the loader of a tree finds, and those in Open MPI's components, each once.
+/// PMIx libraries that the loader of a tree finds, and those in Open MPI's components, each once.
 pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Error> {
     let mut found = Vec::new();
     for library in libraries.everywhere(PMIX, folders)? {
@@ -204,7 +205,7 @@ pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Err
         let path = real_path(&library);
         let folder = path.parent().unwrap_or(Path::new("/"));
         for folder in COMPONENTS.iter().map(|name| folder.join(name)) {
-            // The PMIx that came with Open MPI 2 to 4 is part of the component itself; `ext` is the system's.
+            // In Open MPI 2 to 4, the bundled PMIx is linked into the component; `ext` uses the system's.
             let own = |file: &String| file.starts_with("mca_pmix_pmix") && file.ends_with(".so");
             for file in libraries.root().names(&folder).into_iter().filter(own) {
                 let component = libraries.open(folder.join(file))?;
@@ -227,16 +228,16 @@ fn pmix_of(libraries: &Libraries, library: &Found) -> Pmix {
     Pmix { path, munge, old }
 }
 
-/// The release of a PMIx library, as its texts have it.
+/// Release of a PMIx library, from its strings.
 pub fn pmix_release(file: &File) -> Result<Option<String>, Error> {
     let texts = Texts::read(file)?;
     Ok(texts.word_behind("OpenPMIx ").or_else(|| texts.version("")).map(str::to_owned))
 }
 
-/// The modules that a server may name in its clients' environment and that these clients do not have, by variable.
-/// Releases before 5 complain of each, for each task, and some end it. `native` and `hash` are part of all. Where no
-/// library was found, there may be one in a place of its own: munge is what images lack, and a server that offers both
-/// takes `native` from anybody.
+/// Modules, by variable, that a server may name in its clients' environment and that these clients lack. Releases
+/// before 5 report each of them in each task, and some end the task. All clients have `native` and `hash`. If no
+/// library was found, there may be one in an unusual place: munge is what images lack, and a server that offers both
+/// accepts `native` from any client.
 pub fn missing(found: &[Pmix]) -> Vec<(&'static str, &'static str)> {
     let munge = !found.is_empty() && found.iter().all(|pmix| pmix.munge);
     let old = found.iter().any(|pmix| pmix.old);

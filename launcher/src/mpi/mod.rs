@@ -1,4 +1,5 @@
-//! Needs of MPI on the node: to find its peers, and, where the host's library stands in for the image's, to fit.
+//! Checks what MPI needs on the node: a process management interface, and, if the host's library replaces that of the
+//! image, compatible libraries.
 #![forbid(unsafe_code)]
 
 mod fit;

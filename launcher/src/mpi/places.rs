@@ -1,19 +1,19 @@
-//! Directories of images with MPI libraries that their loader does not know of by itself.
+//! Finds directories of images with MPI libraries that the image's loader does not search by default.
 //!
-//! A folder too many costs a look-up. One too few, and a program that is told of it (DT_RPATH, `module load`) gets the
-//! image's library.
+//! An unnecessary directory costs one look-up. With a missing one, a program that searches it (DT_RPATH, `module load`)
+//! loads the image's library.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use crate::elf::Root;
 
-/// Size that is read of a file that sets variables.
+/// Maximum size of a script that sets variables, in bytes.
 const MAX_SCRIPT: usize = 64 * 1024;
-/// The folder of scripts that a SIF's tasks source, and the file of other images.
+/// Directory of scripts that a SIF's tasks source; other images have [`ENVIRONMENT`].
 const SCRIPTS: &str = "/.singularity.d/env";
 const ENVIRONMENT: &str = "/etc/environment";
-/// Below each of these, installations have folders of their own: so deep.
+/// Directories below which installations have directories of their own, with the number of levels.
 const PREFIXES: &[(&str, usize)] = &[
     ("/opt", 3),
     ("/usr/local", 1),
@@ -22,12 +22,12 @@ const PREFIXES: &[(&str, usize)] = &[
     ("/usr/lib/aarch64-linux-gnu", 1),
 ];
 const LIBRARIES: &[&str] = &["lib", "lib64"];
-/// More folders than any image has there.
+/// Maximum number of directories in a level.
 const MAX_FOLDERS: usize = 2000;
-/// And of these, so many are looked into on each level.
+/// Maximum number of directories that are read in a level.
 const MAX_LISTED: usize = 200;
 
-/// Folders in which an image may have MPI libraries, in no particular order.
+/// Directories in which an image may have MPI libraries, in no particular order.
 pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
     let mut found = script_library_paths(image);
     let mut prefixes: Vec<PathBuf> = Vec::new();
@@ -43,7 +43,7 @@ pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
     found
 }
 
-/// The folders that scripts put into LD_LIBRARY_PATH, as far as they stand there plainly.
+/// Directories that scripts add to LD_LIBRARY_PATH, if the script contains the path literally.
 fn script_library_paths(image: &Root) -> Vec<PathBuf> {
     let scripts =
         image.names(Path::new(SCRIPTS)).into_iter().take(MAX_FOLDERS).map(|name| Path::new(SCRIPTS).join(name));

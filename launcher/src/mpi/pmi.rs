@@ -1,11 +1,11 @@
-//! Meeting of a step's ranks: what Slurm offers, and whether an MPI library can use it.
+//! Decides if an MPI library can use the process management interface that Slurm offers.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
 use super::library::{Family, Mpi};
 
-/// The variable in which srun says which of its MPI plugins the step has (mpi.c); nothing for `none`.
+/// Variable in which srun names the step's MPI plugin (mpi.c); unset for `none`.
 pub const TYPE: &str = "SLURM_MPI_TYPE";
 
 /// A process management interface, by Slurm's `--mpi`.
@@ -15,15 +15,15 @@ pub enum Pmi {
     Pmix,
     /// The protocols PMI-1 and PMI-2 over a socket, `PMI_FD`.
     Pmi2,
-    /// Nothing.
+    /// No interface.
     None,
 }
 
 impl Pmi {
-    /// All of them.
+    /// All interfaces.
     pub const ALL: [Self; 3] = [Self::Pmix, Self::Pmi2, Self::None];
 
-    /// Interface of a value of `--mpi`, if it is one of these: `pmix_v4` is as good as `pmix`.
+    /// Interface for a value of `--mpi`, if it is one of these: `pmix_v4` counts as `pmix`.
     pub fn of_option(word: &str) -> Option<Self> {
         match word {
             word if word.starts_with("pmix") => Some(Self::Pmix),
@@ -33,7 +33,7 @@ impl Pmi {
         }
     }
 
-    /// The word of `--mpi`.
+    /// Value of `--mpi`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pmix => "pmix",
@@ -53,21 +53,21 @@ impl fmt::Display for Pmi {
     }
 }
 
-/// Outcome for an MPI library in a step of several tasks.
+/// Result for an MPI library in a step with several tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The tasks become the ranks of one world.
     Starts,
-    /// Each task becomes a world of its own, rank 0 of 1, and all seems well.
+    /// Each task becomes a world of its own, rank 0 of 1, without any error.
     Alone,
     /// MPI_Init ends the task.
     Fails,
-    /// The files do not tell.
+    /// The files do not show the result.
     Unknown,
 }
 
 impl Verdict {
-    /// Outcome in plain words.
+    /// Result in plain words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Starts => "starts",
@@ -78,14 +78,14 @@ impl Verdict {
     }
 }
 
-/// Outcome of `mpi` with `pmi`: tried with Open MPI 4.1, 5.0 and 6.0 and MPICH 3.4 to 5.0.
+/// Result of `mpi` with `pmi`, as measured with Open MPI 4.1, 5.0 and 6.0 and MPICH 3.4 to 5.0.
 pub fn judge(mpi: &Mpi, pmi: Pmi) -> Verdict {
     if mpi.speaks.contains(&pmi) {
         return Verdict::Starts;
     }
     match mpi.family {
         _ if !mpi.certain => Verdict::Unknown,
-        // It sees that srun has started it, and that it cannot talk to srun (ess/pmi, ess/singleton).
+        // It detects that srun started it, and that it cannot talk to srun (ess/pmi, ess/singleton).
         Family::OpenMpi if mpi.major().is_some_and(|major| major < 5) => Verdict::Fails,
         // "Runtime environment uses unsupported PMI version PMIx".
         Family::Mpich if pmi == Pmi::Pmix && mpi.major().is_some_and(|major| major >= 5) => Verdict::Fails,
@@ -94,7 +94,7 @@ pub fn judge(mpi: &Mpi, pmi: Pmi) -> Verdict {
     }
 }
 
-/// Note on a start that will not be what its user means; nothing, if there is nothing to say for certain.
+/// Note on a start that cannot do what the user intends; `None` unless that is certain.
 pub fn warning(program: &str, mpi: &Mpi, pmi: Pmi, tasks: u32) -> Option<String> {
     let verdict = judge(mpi, pmi);
     let outcome = match verdict {

@@ -1,4 +1,4 @@
-//! Which hosts' libraries fit which images, and what is said of those that do not.
+//! Tests of the fit of hosts' libraries to images, and of the messages about misfits.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -29,7 +29,7 @@ const MPI: Says<'_> = Says {
 const PAL: Says<'_> = Says { soname: "libpal.so.40", needed: &["libc.so.6"], wanted: &[], defined: &[], ..LIBC };
 const Z: Says<'_> = Says { soname: "libz.so.1", needed: &["libc.so.6"], wanted: &[], defined: &["ZLIB_1.2.0"], ..LIBC };
 
-/// A tree with these libraries, each at its path.
+/// Tree with these libraries, each at its path.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -50,7 +50,7 @@ impl Tree {
     }
 }
 
-/// An image with glibc 2.31, zlib and an MPI of its own.
+/// Image with glibc 2.31, zlib and an MPI of its own.
 fn image() -> Tree {
     Tree::new(&[("lib64/libc.so.6", LIBC), ("lib64/libz.so.1", Z), ("usr/lib/libmpi.so.40", MPI)])
 }
@@ -64,7 +64,7 @@ fn ours() -> Profile {
     profile("{libraries: [/opt/libmpi.so.40], dependencies: [/opt/libpal.so.40]}")
 }
 
-/// Fit of `files` of a node to an image.
+/// Result of fitting `files` of a node to an image.
 fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Incompatibility> {
     let node = Tree::new(files);
     let root = image.root();
@@ -138,7 +138,7 @@ fn another_family_is_refused_and_both_are_named() {
         names.iter().for_each(|name| image.put(&format!("usr/lib/{name}"), &library(&Says { soname: name, ..MPI })));
         assert_eq!(cause(HOST, &image), format!("the image has {shown}, the host libmpi.so.40"));
     }
-    // Beside the right one another does no harm.
+    // Another library beside the right one does no harm.
     let image = image();
     image.put("usr/lib/libmpich.so.12", &library(&MPI));
     assert!(try_fit(&ours(), HOST, &image).is_ok());
@@ -189,7 +189,7 @@ fn a_newer_dependency_of_the_images_stays_if_it_serves_the_hosts() {
     image.put("lib64/libpal.so.40", &library(&Says { defined: &["PAL_9"], ..PAL }));
     let fit = try_fit(&ours(), HOST, &image).unwrap();
     assert!(fit.shown[1].stays && fit.shown[1].over.is_empty() && !fit.shown[0].stays);
-    // The host's MPI wants what the image's newer one has given up.
+    // The host's MPI requires a version that the image's newer library has dropped.
     let mpi = Says { needed: &["libpal.so.40"], wanted: &[("libpal.so.40", &["PAL_1"])], ..MPI };
     let host = [("opt/libmpi.so.40", mpi), ("opt/libpal.so.40", Says { defined: &["PAL_1"], ..PAL })];
     let said = cause(&host, &image);

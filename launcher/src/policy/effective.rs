@@ -1,17 +1,18 @@
-//! Which rules hold for a job: of each key, the one of the most specific scope that says it.
+//! Resolves the effective policy of a job: for each key, the most specific scope that sets it wins.
 //!
-//! | | scope | of several | what it is known by |
+//! | | scope | of several | source |
 //! |---|---|---|---|
-//! | 1 | `users` | the first in the file | the step's own record; the name by the node's user database |
+//! | 1 | `users` | the first in the file | the step record; the name from the node's user database |
 //! | 2 | `groups` | the first in the file | the same |
 //! | 3 | `accounts` | | the job's facts |
 //! | 4 | `qos` | | the job's facts |
 //! | 5 | `partitions` | | the job's facts |
 //! | 6 | top level | | |
 //!
-//! A key is decided by itself: what a user's rule leaves open is for his groups', and so on. Where a scope says a key,
-//! and whether it is this job's scope is not known, the key is undecided, and what would need it is refused. Only
-//! `default_image`, which allows nothing, is then decided by what the job itself says of its partition.
+//! Each key is resolved independently: a key that a user's rule does not set is resolved by their groups' rules, and so
+//! on. If a scope sets a key, and a missing fact leaves open if the scope applies to the job, the key is undecided, and
+//! a step that needs it is refused. Only `default_image`, which allows nothing, is then resolved by the partition,
+//! account and QOS that the job claims.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -25,59 +26,59 @@ use coracle::report::{Kind, Refusal};
 /// User and job attributes that select policy rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The user's number, from the step's record.
+    /// User id, from the step record.
     pub uid: u32,
-    /// His name, if the node's user database has one.
+    /// User name, if the node's user database has one.
     pub user: Option<String>,
-    /// His groups, from the step's record, with their names if the node's user database has them.
+    /// Groups, from the step record, with their names if the node's user database has them.
     pub groups: Vec<(u32, Option<String>)>,
-    /// The job, as root has learnt of it.
+    /// Job attributes from root's sources.
     pub job: Job,
-    /// The job, as it says itself: anybody can say anything.
+    /// Job attributes as the job itself claims them; not trusted, because the user can set any value.
     pub claims: Job,
 }
 
-/// Attributes of a job. Without a value a fact is not known; one that the job does not have is empty.
+/// Attributes of a job: `None` if not known, empty if the job has no such attribute.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Job {
-    /// The partition that it runs in.
+    /// Partition in which the job runs.
     pub partition: Option<String>,
-    /// The account that it is charged to.
+    /// Account that the job is charged to.
     pub account: Option<String>,
-    /// Its quality of service.
+    /// Quality of service of the job.
     pub qos: Option<String>,
 }
 
 impl Job {
-    /// Attributes of somebody who is in no job.
+    /// Attributes of a user outside any job.
     pub fn none() -> Self {
         let nothing = || Some(String::new());
         Self { partition: nothing(), account: nothing(), qos: nothing() }
     }
 }
 
-/// Fact that is needed to decide.
+/// Fact that a decision needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
-    /// The name of the user.
+    /// Name of the user.
     User,
-    /// The name of this group of his.
+    /// Name of this group of the user.
     Group(u32),
-    /// A fact of the job.
+    /// Fact of the job.
     Job(&'static str),
 }
 
-/// A key that cannot be decided.
+/// Key that cannot be decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The line of coracle.yaml that may hold, or not.
+    /// Line of coracle.yaml that may or may not apply.
     pub rule: String,
-    /// Fact that is not known.
+    /// Missing fact.
     pub fact: Fact,
 }
 
 impl Missing {
-    /// The refusal of `object`.
+    /// Refusal of `object`.
     pub fn refuse(&self, object: &str) -> Refusal {
         let refuse = |what: String| {
             Refusal::new(
@@ -96,28 +97,28 @@ impl Missing {
     }
 }
 
-/// A value, and the line of coracle.yaml that it comes from.
+/// Value, with the line of coracle.yaml that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value<T> {
     /// The value.
     pub value: T,
-    /// Such as `partitions.gpu.user_images`.
+    /// Name of the line, such as `partitions.gpu.user_images`.
     pub rule: String,
 }
 
-/// Statement of the rules about one key.
+/// Result of the rules for one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ruling<T> {
-    /// Nothing.
+    /// No rule sets the key.
     Silent,
-    /// This.
+    /// A rule sets this value.
     Said(Value<T>),
-    /// It cannot be known.
+    /// A missing fact leaves the key undecided.
     Undecided(Missing),
 }
 
 impl<T> Ruling<T> {
-    /// Value, if the rules have one.
+    /// Value, if a rule sets one.
     pub fn said(&self) -> Result<Option<&Value<T>>, Missing> {
         match self {
             Self::Silent => Ok(None),
@@ -126,7 +127,7 @@ impl<T> Ruling<T> {
         }
     }
 
-    /// True if somebody has to look.
+    /// True if no rule sets the key.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent)
     }
@@ -146,7 +147,7 @@ impl<T: fmt::Display> fmt::Display for Ruling<T> {
     }
 }
 
-/// The rules that hold for one job.
+/// Effective policy of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// [`Rule::default_image`]
@@ -169,12 +170,12 @@ pub struct Rules {
     pub bind_deny: Ruling<Folders>,
     /// [`Rule::user_options`]
     pub user_options: Ruling<Allowed<OptionKey>>,
-    /// Of each rule of `image_paths` its `signers`, and what that line is called.
+    /// For each rule of `image_paths`, its `signers` and the name of that line.
     paths: Vec<Option<(Vec<Fingerprint>, String)>>,
 }
 
 impl Rules {
-    /// Every key with what is said of it, and by which line.
+    /// Each key with its value and the line that sets it.
     pub fn lines(&self) -> [(&'static str, String, Option<&str>); 10] {
         type Line<'a> = (&'static str, String, Option<&'a str>);
         fn line<'a, T: fmt::Display>(key: &'static str, ruling: &'a Ruling<T>) -> Line<'a> {
@@ -199,25 +200,25 @@ impl Rules {
         ]
     }
 
-    /// True if images must have one of these digests: then they have to be known.
+    /// True if a rule limits digests: then the image's digest must be computed.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
     }
 
-    /// Who has to have signed the images below the folder of a rule of `image_paths`, and the line that says so.
+    /// Required signers of images below the directory of a rule of `image_paths`, and the line that sets them.
     pub fn signers_of(&self, index: Option<usize>) -> Option<(&[Fingerprint], &str)> {
         let (list, rule) = self.paths.get(index?)?.as_ref()?;
         Some((list, rule))
     }
 
-    /// True if an image that this rule of `image_paths` trusts must be signed: then it has to be known by whom.
+    /// True if an image that this rule of `image_paths` trusts must be signed: then its signers must be determined.
     pub fn want_signers(&self, index: Option<usize>) -> bool {
         self.signers_of(index).is_some()
             || !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
     }
 }
 
-/// The rules that hold for a job.
+/// Resolves the effective policy of a job.
 pub fn effective(config: &Config, facts: &Facts) -> Rules {
     let top = config.top();
     let look = Resolver { config, facts, top: &top };
@@ -242,7 +243,7 @@ fn signers_of_path((index, path): (usize, &ImagePath)) -> Option<(Vec<Fingerprin
 }
 
 impl Facts {
-    /// Known attributes of the job, and where nothing is known, those that it claims.
+    /// Known attributes of the job; in place of missing ones, those that the job claims.
     fn with_claims(&self) -> Job {
         let or = |known: &Option<String>, said: &Option<String>| {
             known.clone().or_else(|| said.clone()).or_else(|| Some(String::new()))
@@ -255,14 +256,14 @@ impl Facts {
     }
 }
 
-/// Match of a rule with the job.
+/// Match of a rule with the user and the job.
 enum Match {
     Yes,
     No,
     Unknown(Fact),
 }
 
-/// A scope: its key, its rules, and whose they are.
+/// Scope: its key, its rules, and a function that matches a rule's name.
 type Candidate<'a> = (&'a str, &'a Scope, &'a dyn Fn(&str) -> Match);
 
 struct Resolver<'a> {
@@ -325,7 +326,7 @@ impl Resolver<'_> {
 
 fn is(what: &'static str, known: &Option<String>, name: &str) -> Match {
     match known {
-        // Slurm has accounts and QOS in lower case, whatever was typed.
+        // Slurm stores accounts and QOS in lower case, regardless of the user's spelling.
         Some(known) if known == name || (what != "partition" && known.eq_ignore_ascii_case(name)) => Match::Yes,
         Some(_) => Match::No,
         None => Match::Unknown(Fact::Job(what)),

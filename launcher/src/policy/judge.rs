@@ -1,4 +1,5 @@
-//! May this image run here? A pure function of the rules that hold and of what is known about the open file.
+//! Decides if an image may run on this node: a pure function of the effective policy and the properties of the open
+//! file.
 #![forbid(unsafe_code)]
 
 use super::effective::{Missing, Rules, Ruling, Value};
@@ -6,101 +7,102 @@ use crate::config::{Allowed, Digest, Directories, Fingerprint, MaxSize, UserImag
 use coracle::report::{Kind, Refusal};
 use coracle::request;
 
-/// Known properties of an image file, all of it seen on the open descriptor.
+/// Properties of an image file, all read from the open descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The file's owner.
+    /// Owner of the file.
     pub owner: u32,
-    /// The file's mode bits.
+    /// Mode bits of the file.
     pub mode: u32,
-    /// The rule of `image_paths`, by its index, below whose folder this very file was found.
+    /// Index of the rule of `image_paths` whose directory contains this file.
     pub below: Option<usize>,
-    /// Whom that rule wants as the owner.
+    /// Owner that this rule requires.
     pub wanted_owner: Option<u32>,
-    /// Form that the kernel would be asked to mount.
+    /// Form of the image.
     pub form: Form,
-    /// It is in the site's store.
+    /// True if the image is in the site's store.
     pub stored: bool,
-    /// Length of the file, in bytes; of a directory 0.
+    /// Length of the file, in bytes; 0 for a directory.
     pub length: u64,
-    /// Its SHA-256, if it is known.
+    /// SHA-256 of the file, if known.
     pub digest: Option<request::Digest>,
-    /// By whom all of it is signed, as [`Fingerprint`] has it; nothing where that has not been looked at.
+    /// Signers of all objects, in the form of [`Fingerprint`]; `None` if signatures have not been checked.
     pub signers: Option<Vec<String>>,
 }
 
-/// Form of an image, as far as the verdict depends on it.
+/// Form of an image, as far as the decision depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A file with filesystems that are made to be mounted from anybody's hands, or nearly.
+    /// File whose file systems are meant to be mounted from untrusted sources, or nearly so.
     File,
-    /// A file with an ext3 in it.
+    /// File that contains an ext3.
     FileWithExt3,
-    /// A tree of the node's; owner and mode are those of its top.
+    /// Directory of the node; owner and mode are those of the directory itself.
     Directory,
 }
 
-/// Who reads an image while it runs.
+/// Reader of an image at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// The kernel.
     Kernel,
-    /// A process of the user's, for the kernel (fuse(4)).
+    /// A process of the user, for the kernel (fuse(4)).
     Fuse,
-    /// The same in a user namespace of the user's own (user_namespaces(7)), where nobody has more rights than he.
+    /// A process of the user, in a user namespace of their own (user_namespaces(7)), where no process has more
+    /// privileges than they.
     Own,
 }
 
-/// That an image may run, how, and why.
+/// Permission to run an image, with its reader and the deciding rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// The rule that decided, as the log has it: `image_paths[0]`, `user_images=kernel`.
+    /// Rule that decided, as the log shows it: `image_paths[0]`, `user_images=kernel`.
     pub rule: String,
-    /// Who may read it.
+    /// Reader of the image.
     pub reader: Reader,
-    /// Nobody but the owner whom the site trusts can change the image.
+    /// True if only the owner whom the site trusts can change the image.
     pub trusted: bool,
 }
 
-/// Why an image may not run.
+/// Reason why an image may not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// `user_images: deny`, in this line.
+    /// `user_images: deny`, set by this line.
     UserImages(String),
     /// `user_images` is not set.
     NoDefault,
-    /// `directories: deny`, in this line.
+    /// `directories: deny`, set by this line.
     Directories(String),
-    /// Longer than this line allows.
+    /// Larger than this line allows.
     Size {
-        /// In bytes.
+        /// Length in bytes.
         length: u64,
-        /// In bytes.
+        /// Limit in bytes.
         limit: u64,
-        /// The line.
+        /// Line that sets the limit.
         rule: String,
     },
-    /// Its digest, if it has one, is not in the list of this line.
+    /// The digest, if there is one, is not in the list of this line.
     Digest(Option<request::Digest>, String),
-    /// The list of this line says what is in an image, and the user can change it.
+    /// This line lists digests or signers, and the user can change the image.
     Changeable(String),
-    /// None of those in the list of this line has signed it, or that is not known.
+    /// No signer in the list of this line has signed the image, or its signers are not known.
     Signers {
-        /// Who has signed it.
+        /// Signers of the image.
         found: Option<Vec<String>>,
-        /// The line.
+        /// Line that lists signers.
         rule: String,
     },
-    /// It cannot be decided.
+    /// A missing fact leaves the decision open.
     Undecided(Missing),
-    /// An ext3 that its user can change.
+    /// An ext3 that the user can change.
     Ext3,
-    /// An ext3, and nobody there whom the kernel would let mount it.
+    /// An ext3 in an unprivileged run: the kernel lets no process there mount it.
     OwnExt3,
 }
 
 impl Denied {
-    /// The refusal of the image that the user calls `image`.
+    /// Refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         match self {
             Self::UserImages(rule) => Refusal::new(
@@ -162,19 +164,19 @@ impl Denied {
 }
 
 impl Provenance {
-    /// The rule of `image_paths` that trusts this file. One below a trusted folder that its owner shares, or that is
-    /// somebody else's, counts as a user's own.
+    /// Rule of `image_paths` that trusts this file. A file below a trusted directory counts as a user image if it
+    /// belongs to another owner, or if other users can write it.
     pub fn trusted_by(&self) -> Option<usize> {
         self.below.filter(|_| self.wanted_owner == Some(self.owner) && self.mode & 0o022 == 0)
     }
 
-    /// True if it stays what it is: what has been found out about any other file may be over in the next moment.
+    /// True if the file cannot change; anything that was checked of another file may be outdated at once.
     pub fn is_fixed(&self) -> bool {
         self.stored || self.trusted_by().is_some()
     }
 }
 
-/// Decides.
+/// Decides if the image may run.
 pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
     let mut suffix = String::new();
     if image.form == Form::Directory {
@@ -191,7 +193,7 @@ pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
         return grant(format!("image_paths[{index}]"), Reader::Kernel, true);
     }
     if image.stored {
-        // Nobody can change it; but a user has made it, and nothing makes an ext3 harmless.
+        // No user can change the image, but a user made it, and nothing makes an ext3 harmless.
         return match image.form {
             Form::FileWithExt3 => Err(Denied::Ext3),
             _ => grant("store".into(), Reader::Kernel, true),
@@ -209,7 +211,7 @@ pub fn judge(rules: &Rules, image: &Provenance) -> Result<Grant, Denied> {
     grant(format!("{rule}={value}"), reader, false)
 }
 
-/// Refuses an image of `length` bytes for that alone, before anything else is known of it.
+/// Refuses an image for its length alone, before anything else of it is known.
 pub fn too_large(rules: &Rules, length: u64) -> Option<Denied> {
     match &rules.max_image_size {
         Ruling::Said(Value { value: MaxSize::Bytes(limit), rule }) if length > limit.0 => {
@@ -219,7 +221,7 @@ pub fn too_large(rules: &Rules, length: u64) -> Option<Denied> {
     }
 }
 
-/// The line that limits the length, if one does. A directory has none.
+/// Line that limits the length, if any. A directory has no length.
 fn size<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
     if image.form == Form::Directory {
         return Ok(None);
@@ -233,7 +235,7 @@ fn size<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Den
     }
 }
 
-/// The line that lists digests, if one does.
+/// Line that lists digests, if any.
 fn digest<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
     let Some((list, rule)) = listed(rules.digests.said())? else { return Ok(None) };
     if !image.is_fixed() {
@@ -245,7 +247,7 @@ fn digest<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, D
     }
 }
 
-/// The line that lists signers, if one does.
+/// Line that lists signers, if any.
 fn signer<'a>(rules: &'a Rules, image: &Provenance) -> Result<Option<&'a str>, Denied> {
     if let Some((list, rule)) = rules.signers_of(image.trusted_by()) {
         signed_by(list, rule, image)?;
@@ -265,7 +267,7 @@ fn signed_by(list: &[Fingerprint], rule: &str, image: &Provenance) -> Result<(),
     }
 }
 
-/// The list that holds, and its line.
+/// The effective list and its line, if it is not `any`.
 fn listed<T>(said: Result<Option<&Value<Allowed<T>>>, Missing>) -> Result<Option<(&[T], &str)>, Denied> {
     match said.map_err(Denied::Undecided)? {
         Some(Value { value: Allowed::Only(list), rule }) => Ok(Some((list, rule))),
@@ -273,7 +275,7 @@ fn listed<T>(said: Result<Option<&Value<Allowed<T>>>, Missing>) -> Result<Option
     }
 }
 
-/// Grant for a user with no other rights than their own. The site has no say in it: they could run any other tool.
+/// Grant for an unprivileged user. Site policy does not apply: they could use any other program instead.
 pub fn own(form: Form) -> Result<Grant, Denied> {
     match form {
         Form::FileWithExt3 => Err(Denied::OwnExt3),

@@ -1,5 +1,5 @@
-//! Rights of a step here. Pure functions of the site's settings, of what is known about the job, and of what is known
-//! about the open image: [`effective`] finds the rules that hold for a job, and the rest decides by them.
+//! Resolves and applies site policy for a step. Pure functions of the site's settings, the facts of the job, and the
+//! properties of the open image: [`effective`] resolves the effective policy, and the other modules decide by it.
 #![forbid(unsafe_code)]
 
 mod effective;

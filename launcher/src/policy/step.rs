@@ -1,4 +1,4 @@
-//! Checks of a step's options, and the handling of a step that asks for nothing.
+//! Checks the options of a step, and decides how a step without a request runs.
 #![forbid(unsafe_code)]
 
 use super::effective::{Fact, Rules, Value};
@@ -7,16 +7,16 @@ use coracle::options::{Id, Naming, Spec};
 use coracle::report::{Kind, Refusal};
 use coracle::request::Request;
 
-/// Handling of a step that asks for nothing.
+/// Handling of a step without a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bare {
-    /// It runs on the node.
+    /// Runs on the node, without a container.
     Outside,
-    /// It gets the site's default.
+    /// Gets the site's default image.
     Default(Box<Request>),
 }
 
-/// Decides it.
+/// Decides how a step without a request runs.
 pub fn bare(rules: &Rules) -> Result<Bare, Refusal> {
     let object = "a step without --container";
     match rules.default_image.said().map_err(|missing| missing.refuse(object))? {
@@ -25,7 +25,7 @@ pub fn bare(rules: &Rules) -> Result<Bare, Refusal> {
     }
 }
 
-/// Checks that a step may run on the node, for which `object` asks.
+/// Checks that a step may run on the node, as `object` requests.
 pub fn outside(rules: &Rules, object: &str) -> Result<(), Refusal> {
     match rules.required.said().map_err(|missing| missing.refuse(object))? {
         Some(Value { value: YesNo(true), rule }) => Err(Refusal::new(
@@ -38,7 +38,7 @@ pub fn outside(rules: &Rules, object: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses srun's `--task-epilog` where nothing may run on the node.
+/// Refuses srun's `--task-epilog` if containers are required.
 pub fn epilog(rules: &Rules) -> Result<(), Refusal> {
     let object = "--task-epilog";
     let required = rules.required.said().map_err(|missing| {
@@ -59,7 +59,7 @@ pub fn epilog(rules: &Rules) -> Result<(), Refusal> {
     }
 }
 
-/// Checks that the user may use the options that they have used.
+/// Checks the options that the user has set against `user_options`.
 pub fn options(rules: &Rules, used: &[Id]) -> Result<(), Refusal> {
     for id in used.iter().copied() {
         let flag = Spec::of(id).map(|spec| spec.flag(Naming::Container)).unwrap_or_default();

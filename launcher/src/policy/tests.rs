@@ -1,4 +1,4 @@
-//! Which rule holds for whom, and what it decides.
+//! Tests of the effective policy for users and jobs, and of its decisions.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -16,7 +16,7 @@ fn config(text: &str) -> Config {
     Config::parse(Path::new("c.yaml"), &format!("version: 1\n{text}")).unwrap()
 }
 
-/// Alice, in the group proj, with a job in gpu for physics.
+/// Alice, in group proj, with a job in partition gpu for account physics.
 fn alice() -> Facts {
     let job = Job { partition: Some("gpu".into()), account: Some("physics".into()), qos: Some("high".into()) };
     let groups = vec![(2001, Some("alice".into())), (3001, Some("proj".into()))];
@@ -56,12 +56,12 @@ fn the_most_specific_scope_that_says_a_key_decides_for_that_key() {
     ];
     let mut text = String::new();
     for (more, rule) in scopes {
-        // Each wider one says the opposite, so whoever decides is seen.
+        // Each wider scope sets the opposite, so the result shows which scope decides.
         text = text.replace("deny", "kernel") + more;
         let Ruling::Said(said) = rules(&text).user_images else { panic!("{text}") };
         assert_eq!((said.rule.as_str(), said.value.to_string().as_str()), (rule, "deny"), "{text}");
     }
-    // What the user's rule leaves open is for the next one.
+    // A key that the user's rule does not set is resolved by the next scope.
     let rules = rules("users: {alice: {user_images: fuse}}\ngroups: {3001: {directories: allow}}\ndirectories: deny\n");
     assert_eq!(rules.directories.said().unwrap().unwrap().rule, "groups.3001.directories");
     assert_eq!(rules.user_images.said().unwrap().unwrap().rule, "users.alice.user_images");
@@ -102,17 +102,17 @@ fn what_is_not_known_is_not_decided_and_what_needs_no_facts_is() {
     assert!(text.contains("job_facts=prolog"), "{text}");
     let qos = missing("qos: {high: {signers: any}}\n", &unknown_job()).unwrap_err();
     assert!(qos.contains("the rule qos.high.signers of the site needs the job's QOS"), "{qos}");
-    // A more specific scope has decided, or no rule of that scope says the key.
+    // A more specific scope decides, or no rule of that scope sets the key.
     let lifted = format!("{partition}users: {{alice: {{signers: any}}}}\n");
     assert_eq!(missing(&lifted, &unknown_job()), Ok(Some("users.alice.signers".into())));
     assert_eq!(missing("partitions: {gpu: {directories: allow}}\n", &unknown_job()), Ok(None));
     assert_eq!(missing(&partition, &Facts { job: Job::none(), ..alice() }), Ok(None));
-    // What a job says of itself changes nothing.
+    // Claims of the job change nothing.
     let spoofed = Facts { claims: Job { partition: Some("cpu".into()), ..Job::none() }, ..unknown_job() };
     assert!(missing(&partition, &spoofed).is_err());
     let spoofed = Facts { claims: spoofed.claims, ..alice() };
     assert_eq!(missing(&partition, &spoofed), Ok(Some("partitions.gpu.signers".into())));
-    // Names of users and groups, too, have to be known; numbers are.
+    // Rules with names of users or groups need these names to be known; ids are always known.
     let nameless = Facts { user: None, groups: vec![(2001, Some("alice".into())), (3001, None)], ..alice() };
     let text = missing("users: {bob: {signers: any}}\n", &nameless).unwrap_err();
     assert!(text.contains("the rule users.bob.signers of the site needs the user's name"), "{text}");
@@ -149,7 +149,7 @@ fn where_a_container_is_required_nothing_runs_outside_of_one() {
     let lifted = format!("{required}groups: {{proj: {{required: no}}}}\n");
     assert_eq!(refusal(&lifted, &alice()), Ok(Bare::Outside));
     assert_eq!(refusal("", &alice()), Ok(Bare::Outside));
-    // With a default there is nothing to refuse, unless somebody wants to be outside.
+    // With a default image there is nothing to refuse, unless a step asks to run outside.
     let both = rules(&format!("{required}default_image: /a.sif@{A}\n"));
     assert!(matches!(bare(&both), Ok(Bare::Default(request)) if request.settings.digest.is_some()));
     assert!(outside(&both, "--container=none").unwrap_err().line().starts_with("coracle: --container=none: "));
@@ -171,7 +171,7 @@ fn only_the_options_of_the_list_may_be_used() {
         "coracle: --container-env: the site does not let you use this option (groups.proj.user_options) [policy]";
     assert_eq!(line, wanted);
     assert_eq!(refused("user_options: []\n", &Settings::default()), Ok(()));
-    // Each option counts.
+    // Each option is checked.
     for (key, field) in [
         ("bind", "tmpfs=/a:"),
         ("digest", &format!("digest={}", escape(A.as_ref()))),
@@ -229,7 +229,7 @@ fn lists_and_limits_hold_for_every_image() {
         let found = verdict(&text, image);
         assert!(found.starts_with(wanted) || found.contains(wanted), "{text}: {found}");
     }
-    // All of them, and which one has decided.
+    // All lines that apply are listed, and the one that decided.
     let text = format!("user_images: fuse\ndigests: [{A}, {B}]\npartitions: {{gpu: {{signers: [{KEY}]}}}}\n");
     assert_eq!(verdict(&text, &known), "image_paths[0],digests,partitions.gpu.signers");
     let own = Provenance { below: None, wanted_owner: None, ..known };
@@ -265,7 +265,7 @@ fn directories_and_ext3_need_more_than_a_file() {
     let rule = "image_paths[1],directories=allow".into();
     assert_eq!(judged(&strict, Form::Directory, &sites), Ok(Grant { rule, reader: Reader::Kernel, trusted: true }));
     assert_eq!(judged(&strict, Form::FileWithExt3, &own), user_images());
-    // A directory has no digest and no signature, but also no length.
+    // A directory has no digest and no signature, but no length either.
     let listed =
         |list: &str| verdict(&format!("{allow}{list}"), &Provenance { form: Form::Directory, ..sites.clone() });
     assert!(listed(&format!("digests: [{A}]\n")).starts_with("it has no digest"));

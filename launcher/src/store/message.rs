@@ -1,4 +1,4 @@
-//! Messages between `coracle cp` or `rm` and the store's service: one JSON value a packet.
+//! Messages between `coracle cp` or `rm` and the store's service: one JSON value in each packet.
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
@@ -6,52 +6,52 @@ use serde::{Deserialize, Serialize};
 use super::Record;
 use coracle::report::{Kind, Refusal};
 
-/// Request of a user. The image's open file comes along with `Copy`.
+/// Request of a user. With `Copy`, the packet carries the descriptor of the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Question {
-    /// Keep this image under a name.
+    /// Stores this image under a name.
     Copy {
         /// The name.
         name: String,
     },
-    /// Remove the image of a name.
+    /// Removes the image with a name.
     Remove {
         /// The name.
         name: String,
     },
 }
 
-/// Answers of the service, several times.
+/// Replies of the service; there are several to one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// Another image of the same user is being worked on.
+    /// The service works on another image of the same user.
     Waiting,
-    /// So much has been copied.
+    /// Progress of the copy.
     Copied {
-        /// Bytes so far.
+        /// Bytes copied.
         bytes: u64,
-        /// Bytes in all.
+        /// Bytes in total.
         total: u64,
     },
-    /// The copy is complete; its structure and its signatures are looked at.
+    /// The copy is complete; its structure and signatures are checked.
     Checking,
-    /// The site's scanner has it.
+    /// The site's scanner checks it.
     Scanning,
-    /// It is in the store.
+    /// The image is in the store.
     Stored(Box<Record>),
-    /// It is no longer in the store.
+    /// The image has been removed.
     Removed,
-    /// Nothing was changed.
+    /// The request failed, and nothing was changed.
     Refused {
-        /// The word of its kind.
+        /// Kind of the error, as a word.
         kind: String,
         /// The object.
         object: String,
         /// The cause.
         cause: String,
-        /// Advice.
+        /// Hint.
         hint: Option<String>,
     },
 }
@@ -64,7 +64,7 @@ impl From<Refusal> for Reply {
 }
 
 impl Reply {
-    /// The refusal, if it is one.
+    /// The refusal, if this is one.
     pub fn refusal(&self) -> Option<Refusal> {
         let Self::Refused { kind, object, cause, hint } = self else { return None };
         let kind = Kind::from_word(kind).unwrap_or(Kind::Internal);

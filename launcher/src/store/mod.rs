@@ -1,13 +1,13 @@
-//! The site's store: images that users have put in, that its service has looked at, and that nobody changes any more.
+//! Holds the site's store: images that users copied in, which its service has checked and which do not change.
 //!
 //! ```text
-//! PATH/USER/            the service account's; the user may enter and list it
+//! PATH/USER/            belongs to the service account; the user may enter and list it
 //! PATH/USER/NAME        an image: mode 0440, the user may read it
-//! PATH/USER/.records/NAME    what is known of it: a [`Record`], as JSON
-//! PATH/USER/.lock       held by whoever changes anything here (flock(2))
+//! PATH/USER/.records/NAME    a [`Record`] of the image, as JSON
+//! PATH/USER/.lock       held by the process that changes anything here (flock(2))
 //! ```
 //!
-//! Everything else whose name begins with a dot is a copy that was not finished.
+//! Any other name that begins with a dot is an unfinished copy.
 #![forbid(unsafe_code)]
 
 mod message;
@@ -24,18 +24,18 @@ use std::io;
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
-/// Fault that keeps an image from being found, put into the store, or taken out of it.
+/// Error in reading or changing the store.
 #[derive(Debug)]
 pub enum Error {
     /// The store cannot be read or written.
     Storage(String),
-    /// There is no such image.
+    /// There is no image of this name.
     Missing,
-    /// There is one already.
+    /// An image of this name exists.
     Taken,
-    /// As many images as the site lets a user have.
+    /// The user has the maximum number of images.
     TooMany(u32),
-    /// More bytes than the site lets a user have.
+    /// The user's images would exceed the maximum size.
     TooLarge {
         /// Size of the image.
         size: u64,
@@ -44,7 +44,7 @@ pub enum Error {
         /// Limit.
         limit: u64,
     },
-    /// The record of an image is not there, or is of another one.
+    /// The record of an image is missing, or belongs to another image.
     Record(String),
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// The refusal of the image that the user calls `image`.
+    /// Refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         let kind = match self {
             Self::Missing => Kind::ImageMissing,

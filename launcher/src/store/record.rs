@@ -1,4 +1,4 @@
-//! Record of a stored image, written down when it came into the store.
+//! Record of a stored image, written when the image enters the store.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -10,50 +10,50 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use coracle::request::Digest;
 
-/// The longest record that is read, in bytes.
+/// Maximum length of a record, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// Record of a stored image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The form of this record; only 1 exists.
+    /// Version of the record's format; only 1 exists.
     pub version: u32,
-    /// The SHA-256 of the whole file.
+    /// SHA-256 of the whole file.
     #[serde(with = "as_text")]
     pub digest: Digest,
-    /// When it came in, in seconds since 1970.
+    /// Time at which the image entered the store, in seconds since 1970.
     pub stored: i64,
     /// Owner of the image.
     pub uid: u32,
-    /// Contents, in words.
+    /// Description of the contents.
     pub holds: String,
-    /// Fingerprints of those whose valid signatures cover all of it.
+    /// Fingerprints of signers whose valid signatures cover all objects.
     pub signers: Vec<String>,
-    /// Words of the site's scanner, if there was one.
+    /// Result of the site's scanner, if there was one.
     pub scanned: Option<Scanned>,
-    /// The root digest of its fs-verity, where the file system has that.
+    /// fs-verity root digest, if the file system supports it.
     pub verity: Option<String>,
-    /// The file that this is said of.
+    /// File that this record describes.
     pub file: Seen,
 }
 
-/// A scanner that found nothing.
+/// Result of a scanner that accepted the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scanned {
-    /// The program.
+    /// Path of the scanner.
     pub by: String,
-    /// The first of what it printed.
+    /// Beginning of its output.
     pub output: String,
 }
 
-/// Identity of a file among others, and of its bytes among others that it had.
+/// Identity of a file and of one state of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// The number of its inode. Not of its device: that differs from node to node.
+    /// Inode number. The device number is not used: it differs from node to node.
     pub inode: u64,
-    /// Its length, in bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// When its bytes were last changed: seconds since 1970 and nanoseconds.
+    /// Time of the last modification: seconds since 1970 and nanoseconds.
     pub modified: (i64, i64),
 }
 
@@ -64,8 +64,8 @@ impl From<&Metadata> for Seen {
 }
 
 impl Record {
-    /// Reads the record of the file that `image` describes, which must belong to `owner` as that does, and be its alone to
-    /// write.
+    /// Reads the record of the file that `image` describes. The record must belong to `owner`, as the image does, and
+    /// only `owner` may be able to write it.
     pub fn read(file: &File, image: &Metadata, owner: u32) -> Result<Self, Error> {
         let wrong = |cause: &str| Error::Record(cause.to_owned());
         let found = file.metadata()?;
@@ -87,13 +87,13 @@ impl Record {
         Ok(record)
     }
 
-    /// The form in which it is kept.
+    /// The record as JSON, as it is stored.
     pub fn to_json(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec_pretty(self).map_err(|cause| Error::Record(cause.to_string()))
     }
 }
 
-/// A digest as `sha256:HEX`.
+/// Digest as `sha256:HEX`.
 mod as_text {
     use super::Digest;
     use serde::{Deserialize, Deserializer, Serializer, de};

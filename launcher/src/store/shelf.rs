@@ -1,4 +1,4 @@
-//! A user's folder in the store.
+//! Reads and changes a user's directory in the store.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Permissions};
@@ -18,43 +18,43 @@ use coracle::sys;
 
 const RECORDS: &str = ".records";
 const LOCK: &str = ".lock";
-/// A copy on file systems that only have files with names, and a record that is being written. Whoever holds the lock
-/// works on them; whoever gets it next may remove them.
+/// Name of an unfinished record, or of a copy on file systems without nameless files. The process that holds the lock
+/// works on them; the next one to hold it may remove them.
 const UNFINISHED: &str = ".unfinished";
-/// The service's own rights on what it keeps; nobody writes there any more.
+/// Permissions of the service on stored files: no process writes to them.
 const READ: u16 = 4;
 const READ_AND_ENTER: u16 = 5;
 const ALL: u16 = 7;
 
-/// A user's folder in the store.
+/// A user's directory in the store.
 #[derive(Debug)]
 pub struct Shelf {
     folder: OwnedFd,
 }
 
-/// An image in the store.
+/// Image in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Its name.
+    /// Name of the image.
     pub name: StoredName,
-    /// Its length, in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
-/// For whom a shelf is, and what he may have there.
+/// User of a shelf, with their limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Tenant {
     /// The user's id.
     pub uid: u32,
-    /// The user's group, for file systems without access control lists.
+    /// Primary group of the user, for file systems without access control lists.
     pub gid: u32,
-    /// The most images.
+    /// Maximum number of images.
     pub max_images: u32,
-    /// The most bytes of all of them.
+    /// Maximum number of bytes of all images.
     pub max_bytes: u64,
 }
 
-/// The right to change a shelf; given back when dropped, or when its process ends.
+/// Lock that permits changes to a shelf; released when dropped, or when its process ends.
 #[derive(Debug)]
 pub struct Locked<'a> {
     shelf: &'a Shelf,
@@ -62,12 +62,12 @@ pub struct Locked<'a> {
     _lock: Flock<File>,
 }
 
-/// A copy that has no name yet, or one that means nothing.
+/// Copy that has no name yet, or a temporary one.
 #[derive(Debug)]
 pub struct Draft {
-    /// Open for reading and, until it is sealed, for writing.
+    /// Descriptor, readable and, until the draft is sealed, writable.
     pub file: File,
-    /// The root digest of its fs-verity, once it is sealed, where the file system has that.
+    /// fs-verity root digest of the sealed draft, if the file system supports it.
     pub verity: Option<String>,
     named: bool,
 }
@@ -81,12 +81,12 @@ fn call(what: &str, name: &str, errno: Errno) -> Error {
 }
 
 impl Shelf {
-    /// The path of a user's folder.
+    /// Path of a user's directory.
     pub fn path(store: &Path, user: &str) -> Option<PathBuf> {
         is_folder_name(user).then(|| store.join(user))
     }
 
-    /// Opens the folder of `user`, if there is one.
+    /// Opens the directory of `user`, if there is one.
     pub fn open(store: &Path, user: &str) -> Result<Option<Self>, Error> {
         let Some(path) = Self::path(store, user) else { return Ok(None) };
         match sys::open_untrusted(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) {
@@ -96,7 +96,7 @@ impl Shelf {
         }
     }
 
-    /// Opens the folder of `user`, for this process to change, and makes it if it is not there.
+    /// Opens the directory of `user` for changes by this process, and creates it if it is missing.
     pub fn open_or_make(store: &Path, user: &str, tenant: &Tenant) -> Result<Self, Error> {
         let path = Self::path(store, user)
             .ok_or_else(|| Error::Storage(format!("no folder can have the name of the user {user:?}")))?;
@@ -113,7 +113,7 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// The images, in the order of their names.
+    /// Images in the order of their names.
     pub fn images(&self) -> Result<Vec<Kept>, Error> {
         let mut images = Vec::new();
         for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.folder.as_raw_fd()))? {
@@ -121,7 +121,7 @@ impl Shelf {
             let Ok(name) = StoredName::parse(&entry.file_name()) else { continue };
             match nix::sys::stat::fstatat(&self.folder, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(found) => images.push(Kept { name, size: found.st_size.unsigned_abs() }),
-                // Removed meanwhile.
+                // Removed in the meantime.
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(call("fstatat", name.as_str(), errno)),
             }
@@ -130,7 +130,7 @@ impl Shelf {
         Ok(images)
     }
 
-    /// An image, open for reading.
+    /// Opens an image for reading.
     pub fn image(&self, name: &StoredName) -> Result<File, Error> {
         match self.read(Path::new(name.as_str())) {
             Err(error) if error.errno() == Errno::ENOENT => Err(Error::Missing),
@@ -145,7 +145,7 @@ impl Shelf {
         Record::read(&record, &image, image.uid())
     }
 
-    /// Path of an image's record below a shelf.
+    /// Path of an image's record, relative to the shelf.
     pub fn record_path(name: &StoredName) -> PathBuf {
         Path::new(RECORDS).join(name.as_str())
     }
@@ -154,7 +154,7 @@ impl Shelf {
         sys::open_beneath(&self.folder, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from)
     }
 
-    /// Takes the right to change this shelf; nothing, while somebody else has it.
+    /// Locks this shelf for changes; `None` while another process holds the lock.
     pub fn lock(&self, tenant: Tenant) -> Result<Option<Locked<'_>>, Error> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(&self.folder, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR)
@@ -168,7 +168,7 @@ impl Shelf {
 }
 
 impl Tenant {
-    /// Lets the tenant read, or enter, what belongs to the store.
+    /// Gives the tenant read or search permission on a file or directory of the store.
     fn share(&self, what: impl AsFd, owner: u16, user: u16) -> Result<(), Error> {
         match sys::share_with(&what, owner, self.uid, user) {
             Err(error) if error.errno() == Errno::EOPNOTSUPP => {}
@@ -187,7 +187,7 @@ impl Tenant {
 }
 
 impl Locked<'_> {
-    /// Removes what somebody who was interrupted has left.
+    /// Removes files that an interrupted process left behind.
     pub fn tidy(&self) -> Result<(), Error> {
         self.unlink(Path::new(UNFINISHED))?;
         self.unlink(&Path::new(RECORDS).join(UNFINISHED))?;
@@ -205,7 +205,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Checks that an image of `size` bytes may come in under `name`.
+    /// Checks that an image of `size` bytes may be stored under `name`.
     pub fn admits(&self, name: &StoredName, size: u64) -> Result<(), Error> {
         let images = self.shelf.images()?;
         if images.iter().any(|image| image.name == *name) {
@@ -221,13 +221,13 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// A file that nobody else can see.
+    /// Creates a file that no other process can see.
     pub fn draft(&self) -> Result<Draft, Error> {
         let folder = &self.shelf.folder;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         match nix::fcntl::openat(folder, ".", OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC, mode) {
             Ok(file) => return Ok(Draft { file: file.into(), verity: None, named: false }),
-            // File systems that need a name, NFS for one, and kernels that do not know of others (open(2)).
+            // Some file systems, such as NFS, need a name, and some kernels do not know nameless files (open(2)).
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => {}
             Err(errno) => return Err(call("openat", "O_TMPFILE", errno)),
         }
@@ -241,20 +241,21 @@ impl Locked<'_> {
         Ok(file.map_err(|errno| call("openat", &path.to_string_lossy(), errno))?.into())
     }
 
-    /// Makes a draft the tenant's to read, and nobody's to write: from here on it is open for reading only, and where the
-    /// file system has fs-verity, its kernel holds it to these bytes.
+    /// Makes a draft readable for the tenant and writable for no user. From here on its descriptor is read-only. If the
+    /// file system has fs-verity, the kernel holds the file to these bytes.
     pub fn seal(&self, draft: Draft) -> Result<Draft, Error> {
         draft.file.sync_all()?;
         let file = File::open(format!("/proc/self/fd/{}", draft.file.as_raw_fd()))?;
-        // fs-verity wants nobody to have it open for writing, and its owner to be allowed to: so not after `share`.
+        // fs-verity requires that no process has the file open for writing, and that its owner may write it: so `share`
+        // comes later.
         drop(draft.file);
         let verity = sys::verity::enable(&file)?.map(|digest| digest.to_string());
         self.tenant.share(&file, READ, READ)?;
         Ok(Draft { file, verity, named: draft.named })
     }
 
-    /// Gives a sealed draft its name. The record comes first, so that no image is without one; [`Locked::tidy`] removes a
-    /// record whose image did not follow.
+    /// Gives a sealed draft its name. The record comes first, so that every image has one; [`Locked::tidy`] removes a
+    /// record without an image.
     pub fn publish(&self, draft: &Draft, name: &StoredName, record: &Record) -> Result<(), Error> {
         self.admits(name, record.file.size)?;
         self.write_record(name, record)?;
@@ -292,7 +293,7 @@ impl Locked<'_> {
             .map_err(|errno| call("renameat", &target.to_string_lossy(), errno))
     }
 
-    /// Removes an image and what is known of it. Whoever has it open, or mounted, goes on.
+    /// Removes an image and its record. Processes that have it open or mounted are not affected.
     pub fn remove(&self, name: &StoredName) -> Result<(), Error> {
         match nix::unistd::unlinkat(&self.shelf.folder, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {}
@@ -312,7 +313,7 @@ impl Locked<'_> {
 
     fn sync(&self) -> Result<(), Error> {
         match File::from(self.shelf.folder.try_clone()?).sync_all() {
-            // Not every file system has that for folders.
+            // Not every file system supports this for directories.
             Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => Ok(()),
             done => Ok(done?),
         }
@@ -396,7 +397,7 @@ mod tests {
         let record = Record { file: Seen::from(&draft.file.metadata().unwrap()), ..record };
         locked.publish(&draft, &name("a.sif"), &record).unwrap();
         assert_eq!(names(&shelf), ["a.sif 0", "other 0"]);
-        // Somebody was interrupted: a copy, and a record without its image.
+        // Leftovers of an interrupted process: a copy, and a record without its image.
         let _ = named();
         std::fs::write(store.path().join("alice/.records/gone"), "{}").unwrap();
         locked.tidy().unwrap();

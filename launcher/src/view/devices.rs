@@ -1,4 +1,4 @@
-//! Device nodes, and what a GPU's driver needs.
+//! Requests the mounts of device nodes and of the files of a GPU's driver.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::{Entry, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MountRequest, O
 use crate::devices::{Devices, Driver, Node, PTS, STORES};
 use coracle::request::Access;
 
-/// A /dev of the container's own, and what is mounted in it.
+/// Mounts for a /dev of the container's own, and for its content.
 pub fn own_dev(devices: &Devices) -> Vec<MountRequest> {
     let top = Path::new("/dev");
     let mut entries = Entries::below(top);
@@ -43,7 +43,7 @@ pub fn own_dev(devices: &Devices) -> Vec<MountRequest> {
     requests
 }
 
-/// Entries for the files of a GPU's driver. The image's own is never written to, and never asked.
+/// Mounts and entries for the files of a GPU's driver. Files of the image are neither changed nor executed.
 pub fn driver_files(driver: &Driver, entries: &mut Entries<'_>) -> Vec<MountRequest> {
     let request = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());

@@ -1,11 +1,11 @@
-//! Folders that are made for a container.
+//! Collects the entries of a directory that is made for a container.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use super::Entry;
 
-/// The entries of a folder that is made, each after what is above it.
+/// Entries of a made directory, parents before children.
 pub struct Entries<'a> {
     top: &'a Path,
     made: Vec<Entry>,
@@ -17,12 +17,12 @@ impl<'a> Entries<'a> {
         self.made
     }
 
-    /// None yet, of the folder `top`.
+    /// Empty list for the directory `top`.
     pub fn below(top: &'a Path) -> Self {
         Self { top, made: Vec::new() }
     }
 
-    /// Adds one at `path`, with the folders on the way; nothing, if it lies elsewhere.
+    /// Adds an entry at `path`, with its parent directories, if `path` is below `top`.
     pub fn add(&mut self, path: &Path, entry: impl FnOnce(PathBuf) -> Entry) {
         let Ok(inside) = path.strip_prefix(self.top) else { return };
         let mut so_far = PathBuf::new();

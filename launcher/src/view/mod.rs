@@ -1,4 +1,4 @@
-//! Mounts that a container should have, before anybody has looked at the image or the node.
+//! Requests the mounts of a container, before the image and the node are examined.
 #![forbid(unsafe_code)]
 
 mod devices;
@@ -21,80 +21,80 @@ use entries::Entries;
 pub struct MountRequest {
     /// Origin of the mount.
     pub source: Source,
-    /// Path at which it should appear.
+    /// Mount point.
     pub target: PathBuf,
     /// Access that the mount gives.
     pub access: Access,
-    /// Handling of a source that the node does not have, or a place that the image has.
+    /// Handling of a missing source, or of a path that the image has.
     pub presence: Presence,
     /// Reason for the mount.
     pub origin: Origin,
 }
 
-/// Origin of something visible.
+/// Source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A folder or file of the node, opened as the user.
+    /// A directory or file of the node, opened as the user.
     Node(PathBuf),
-    /// A directory of the node that need not exist before the container does: it is attached afterwards.
+    /// A directory of the node that may be created after the container: it is attached then.
     Late(PathBuf),
-    /// The node's file at [`TIME_ZONE`], over whatever file or link an image has there.
+    /// The node's file at [`TIME_ZONE`], over the file or link of the image.
     TimeZone,
-    /// The image's /etc/passwd with the user's line.
+    /// The image's /etc/passwd with the user's entry.
     Passwd,
-    /// The image's /etc/group with the lines of the user's groups.
+    /// The image's /etc/group with the entries of the user's groups.
     Group,
-    /// An empty folder in memory, of at most this size.
+    /// An empty directory in memory, of at most this size.
     Memory(Size),
-    /// A folder that is made for this container.
+    /// A directory that is made for this container.
     Made(Vec<Entry>),
 }
 
-/// One entry of a folder that is made, by its path in it. Folders come before what is in them.
+/// Entry of a made directory, by its path in it. Parents precede children.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A folder.
+    /// A directory.
     Folder(PathBuf),
-    /// A file with this content; without any, something is mounted on it.
+    /// A file with this content; with empty content, the mount point of another mount.
     File(PathBuf, String),
-    /// A symbolic link and where it leads.
+    /// A symbolic link with its target.
     Link(PathBuf, PathBuf),
-    /// A character device, and the numbers of its driver and of itself, for everybody.
+    /// A character device with its major and minor number, accessible to all users.
     Device(PathBuf, u32, u32),
 }
 
-/// Handling of a source that the node does not have, or a place that the image has.
+/// Handling of a missing source, or of a path that the image has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// The container is refused without it.
+    /// The container is refused if the source is missing.
     Required,
-    /// It is left out where the node does not have it.
+    /// Left out if the node does not have it.
     IfThere,
-    /// Required, but the image's own folder of that name is just as good.
+    /// Required, but a directory of this name in the image is sufficient.
     UnlessInImage,
-    /// It is left out where the node does not have it, or the image does.
+    /// Left out if the node does not have it, or if the image does.
     IfMissing,
 }
 
 impl Presence {
-    /// True if a container can do without it.
+    /// True if the mount can be left out.
     pub fn optional(self) -> bool {
         matches!(self, Self::IfThere | Self::IfMissing)
     }
 }
 
-/// Reason for a mount. Of two requests for the same mount point, the later in this list gets it.
+/// Reason for a mount. Of two requests for the same mount point, the later one in this list wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// /proc, /sys, /dev: real folders in every image, or missing.
+    /// /proc, /sys, /dev: real directories in every image, or missing.
     Kernel,
-    /// A node in /dev.
+    /// A device node in /dev.
     Device,
-    /// The host's MPI in place of the image's: where that is, the image says.
+    /// The host's MPI in place of the image's, at the paths in the image.
     Mpi,
     /// A file of a GPU's driver.
     Driver,
-    /// Every container has it.
+    /// A mount of every container.
     System,
     /// The user's home.
     Home,
@@ -104,7 +104,7 @@ pub enum Origin {
     Variable,
     /// The batch script, the PMIx server, munge, the client's configuration and plugins.
     Slurm,
-    /// A file of Coracle's own inside.
+    /// A file of Coracle in the container.
     Private,
     /// `binds` of coracle.yaml, by index.
     Site(usize),
@@ -113,7 +113,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The word for it in records.
+    /// Word for the reason in records.
     pub fn word(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -132,60 +132,60 @@ impl Origin {
     }
 }
 
-/// Slurm's facts about the step that decide what it sees.
+/// Slurm's facts about the step that select its mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings<'a> {
-    /// True if the tasks are root's, of the node and not of a user namespace.
+    /// True if the tasks run as root in the first user namespace.
     pub root: bool,
     /// The working directory.
     pub directory: &'a Path,
-    /// The user's home, if the node knows the user.
+    /// Home of the user, if the node knows the user.
     pub home: Option<&'a Path>,
-    /// The folder of a batch script.
+    /// Directory of a batch script.
     pub script_folder: Option<&'a Path>,
-    /// The folder of the PMIx server.
+    /// Directory of the PMIx server.
     pub pmix: Option<&'a Path>,
     /// Single files that the job refers to: a task prolog, the X server's cookie.
     pub files: &'a [PathBuf],
     /// Directories that variables of the job's environment name.
     pub named: &'a [PathBuf],
-    /// Needs of the commands of Slurm inside, if they are to work there.
+    /// Mounts and links for Slurm's commands, if they are to work in the container.
     pub client: Option<&'a Client>,
-    /// The program of ours that runs inside, for those commands and for entry points.
+    /// Coracle's program that runs in the container, for these commands and for entry points.
     pub helper: &'a Path,
-    /// The host's MPI that stands in for the image's, and how it fits.
+    /// The host's MPI that replaces the image's, with its fit.
     pub mpi: Option<(&'a Profile, &'a Fit)>,
-    /// Contents of /dev; nothing, if that is the node's own.
+    /// Content of /dev; `None` for the node's own /dev.
     pub devices: Option<&'a Devices>,
     /// Files of a GPU's driver that programs need.
     pub driver: Option<&'a Driver>,
 }
 
-/// Needs of the commands of Slurm inside, and the way in which they are started.
+/// Mounts and links for Slurm's commands in the container, and the way they are started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Client {
     /// Mounts, all of them read-only, in no particular order.
     pub binds: Vec<ClientBind>,
-    /// Symbolic links that are made, below [`PRIVATE`].
+    /// Symbolic links to create, below [`PRIVATE`].
     pub links: Vec<ClientLink>,
-    /// The text of [`LAUNCH`].
+    /// Content of [`LAUNCH`].
     pub launch: String,
-    /// The text of [`coracle::wire::EPILOG`].
+    /// Content of [`coracle::wire::EPILOG`].
     pub epilog: String,
 }
 
-/// A folder or file of the node.
+/// Directory or file of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientBind {
     /// Path on the node, without symbolic links.
     pub source: PathBuf,
     /// Path inside.
     pub target: PathBuf,
-    /// It is left out when the image has something at `target`.
+    /// True if the mount is left out when the image has a file at `target`.
     pub unless_in_image: bool,
 }
 
-/// A symbolic link.
+/// Symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLink {
     /// Path inside.
@@ -194,39 +194,39 @@ pub struct ClientLink {
     pub target: PathBuf,
 }
 
-/// The file of the local time zone (localtime(5)), a link as a rule.
+/// File of the local time zone (localtime(5)), usually a link.
 pub const TIME_ZONE: &str = "/etc/localtime";
 
-/// Directory in which a container shows the node's folders of programs and libraries.
+/// Directory in which a container shows the node's directories of programs and libraries.
 pub const HOST: &str = "/run/coracle/host";
 /// File in which `coracle-inside` reads [`Client::launch`].
 pub const LAUNCH: &str = "/run/coracle/slurm/launch";
-/// The name under which it runs an entry point.
+/// Name under which the program at [`HELPER`] runs an entry point.
 pub const ENTRYPOINT: &str = "/run/coracle/entrypoint";
-/// Path of our program inside.
+/// Path of Coracle's program in the container.
 pub const HELPER: &str = "/run/coracle/inside";
-/// Directory of every usual `PATH`, in which each command appears again unless the image has one of that name there.
+/// Directory in every usual `PATH`; each command appears there, too, unless the image has one of that name.
 const PROGRAMS: &str = "/usr/bin";
-/// Directory of Slurm's commands inside.
+/// Directory of Slurm's commands in the container.
 pub const COMMANDS: &str = "/run/coracle/slurm/bin";
 
-/// Directory of the host's MPI libraries inside, under their SONAMEs.
+/// Directory of the host's MPI libraries in the container, under their SONAMEs.
 pub const MPI_LIBRARIES: &str = "/run/coracle/mpi/lib";
 
-/// Directory of the libraries of a GPU's driver inside.
+/// Directory of the libraries of a GPU's driver in the container.
 pub const GPU_LIBRARIES: &str = "/run/coracle/gpu/lib";
-/// Directory of its programs.
+/// Directory of the programs of a GPU's driver.
 pub const GPU_PROGRAMS: &str = "/run/coracle/gpu/bin";
-/// File of the variables that it wants to be set: `NAME=VALUE` lines.
+/// File of the variables that a GPU's driver sets: `NAME=VALUE` lines.
 pub const GPU_ENVIRONMENT: &str = "/run/coracle/gpu/environment";
 
-/// Folders that belong to the operating system: there the image's own is meant, not the node's.
+/// Directories of the operating system: containers show the image's, not the node's.
 const OWN: &[&str] = &["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
-/// Folders that are the image's when the job stands right in them, and the node's below.
+/// Directories that are the image's if one of them is the job's working directory; directories below are the node's.
 const TOPS: &[&str] = &["/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/var"];
 
-/// Files of the kernel that uid 0 may write by their modes, without any capability: a program that becomes the handler of
-/// core dumps runs with all rights (proc_sys_kernel(5), core_pattern). runc shows the same ones read-only.
+/// Files of the kernel that uid 0 may write by their modes, without any capability: the kernel runs the handler of core
+/// dumps with full privileges (proc_sys_kernel(5), core_pattern). runc makes the same files read-only.
 const SETTINGS: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
 impl MountRequest {
@@ -235,10 +235,10 @@ impl MountRequest {
         Self { source: Source::Node(path.clone()), target: path, access, presence, origin }
     }
 
-    /// The flags of its mounts. Device nodes work in /dev and where they were put there, and nowhere else.
+    /// Flags of the mount. Device nodes work only on /dev and on the mounts of devices in it.
     pub fn attributes(&self) -> Attributes {
         let device = self.origin == Origin::Device;
-        // Memory that is shared is run, too: compilers at work put code there.
+        // Shared memory needs exec: just-in-time compilers put code there.
         let dev = self.origin == Origin::Kernel && self.target == Path::new("/dev");
         let stores = device && STORES.iter().any(|folder| self.target == Path::new(folder));
         Attributes {
@@ -246,20 +246,20 @@ impl MountRequest {
             no_suid: true,
             no_dev: !(device && !stores || dev),
             no_exec: match self.origin {
-                // What is mounted below the node's own is not ours to judge.
+                // The flag would also change the mounts below the node's own /dev.
                 Origin::Kernel => !(dev && matches!(self.source, Source::Node(_))),
                 _ => device && !stores,
             },
         }
     }
 
-    /// True when `path` is already visible through this one, at the same place as on the node.
+    /// True if `path` is visible through this mount at the same path as on the node.
     fn shows(&self, path: &Path) -> bool {
         matches!(&self.source, Source::Node(source) if *source == self.target && path.starts_with(source))
     }
 }
 
-/// Returns the mounts that a container should have, in no particular order.
+/// Requests the mounts of a container, in no particular order.
 pub fn mount_requests(settings: &Settings, config: &Config, around: &Surroundings<'_>) -> Vec<MountRequest> {
     use Access::{ReadOnly, ReadWrite};
     use Presence::{IfThere, Required, UnlessInImage};
@@ -283,7 +283,7 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
         let (target, access) = (bind.target.clone(), bind.access);
         requests.push(MountRequest { source, target, access, presence: Required, origin: Origin::User });
     }
-    // What the user or the site has put at a place, or above it, stands for what would be there.
+    // A mount of the user or the site at a path, or above it, replaces the default one.
     let taken = |requests: &[MountRequest], path: &Path| {
         requests.iter().any(|request| request.origin >= Origin::Site(0) && path.starts_with(&request.target))
     };
@@ -319,7 +319,7 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
             requests.push(request);
         }
     };
-    // A service account's home may be /bin: the image's is meant there.
+    // A service account's home may be /bin: then the image's is used.
     let home = around.home.filter(|home| !OWN.iter().any(|top| home.starts_with(top)));
     if let Some(home) = home.filter(|_| settings.home.unwrap_or(true)) {
         add_request(MountRequest::node(home, ReadWrite, IfThere, Origin::Home));
@@ -346,8 +346,8 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
     for file in around.files {
         add(file, ReadOnly, IfThere, Origin::Slurm);
     }
-    // Last, since what is to be seen below one of them has been opened by then. None of them is worth a directory of the
-    // image's, nor a home that is not wanted.
+    // These come last, when the mounts above them are known. None of them justifies a new directory in the image, or a
+    // home that the user declined.
     let unwanted = |path: &Path| settings.home == Some(false) && home.is_some_and(|home| path.starts_with(home));
     for directory in around.named.iter().filter(|path| !is_image_directory(path) && !unwanted(path)) {
         add(directory, ReadWrite, Presence::IfMissing, Origin::Variable);
@@ -362,12 +362,12 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
     requests
 }
 
-/// True if the image's own is meant by this directory.
+/// True if this path means the image's directory.
 fn is_image_directory(path: &Path) -> bool {
     OWN.iter().any(|top| path.starts_with(top)) || TOPS.iter().any(|top| path == Path::new(top))
 }
 
-/// The host's MPI libraries over those of the image, and the folders that they open by path.
+/// Mounts of the host's MPI libraries over those of the image, and of the directories that they open by path.
 fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = MountRequest> + 'a {
     let request = |source: &Path, target: &Path, presence| {
         let (source, target) = (Source::Node(source.to_owned()), target.to_owned());
@@ -376,7 +376,7 @@ fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = 
     let places = |shown: &'a Shown| shown.over.iter().map(|over| over.place.as_path());
     let covered: BTreeSet<&Path> = fit.shown.iter().flat_map(places).filter_map(Path::parent).collect();
     let over = profile.files().zip(&fit.shown).filter(|(_, shown)| !shown.stays).flat_map(move |(file, shown)| {
-        // Whoever has found the library there without LD_LIBRARY_PATH looks there for what it needs.
+        // A program that finds the library there without LD_LIBRARY_PATH searches there for its dependencies.
         let beside = covered.iter().map(|folder| folder.join(&shown.soname)).filter(|_| shown.over.is_empty());
         let targets: Vec<PathBuf> = places(shown).map(Path::to_owned).chain(beside).collect();
         targets.into_iter().map(move |target| request(file, &target, Presence::IfThere))
@@ -385,7 +385,7 @@ fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = 
     over.chain(folders.map(move |folder| request(&folder.source.0, folder.target(), Presence::Required)))
 }
 
-/// The folder that is Coracle's own inside, and what is mounted below it and for it.
+/// Mounts of Coracle's own directory in the container, and of the files below it and for it.
 fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
     let node = |source: &Path, target: &Path, presence| {
         let origin = if target.starts_with(PRIVATE) { Origin::Private } else { Origin::Slurm };
@@ -403,7 +403,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
         let place = Path::new(MPI_LIBRARIES).join(&shown.soname);
         entries.add(&place, |path| Entry::File(path, String::new()));
         requests.push(node(file, &place, Presence::Required));
-        // What opens a library by the name of its file (dlopen(3)) finds it, too.
+        // A program that opens a library by its file name (dlopen(3)) finds it, too.
         if let Some(name) = file.file_name().filter(|name| *name != shown.soname.as_str()) {
             let link = Path::new(MPI_LIBRARIES).join(name);
             entries.add(&link, |path| Entry::Link(path, shown.soname.clone().into()));
@@ -417,7 +417,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
         entries.add(EPILOG.as_ref(), |path| Entry::File(path, client.epilog.clone()));
         for link in &client.links {
             entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
-            // A login shell sets PATH anew, and every PATH has this directory. The image's own command stays.
+            // A login shell resets PATH, and every PATH has this directory. A command of the image is kept.
             if let Ok(name) = link.place.strip_prefix(COMMANDS) {
                 requests.push(node(around.helper, &Path::new(PROGRAMS).join(name), Presence::IfMissing));
             }
@@ -427,7 +427,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
             let presence = match (bind.target.starts_with(PRIVATE), bind.unless_in_image) {
                 (true, _) => Presence::Required,
                 (false, true) => Presence::IfMissing,
-                // What an image has in the way of Slurm's own folders breaks its commands, and not the job.
+                // A file of the image in place of Slurm's directories breaks Slurm's commands, but not the job.
                 (false, false) => Presence::IfThere,
             };
             requests.push(node(&bind.source, &bind.target, presence));

@@ -1,4 +1,4 @@
-//! Visible mounts, and their places.
+//! Tests of the visible mounts, and of their mount points.
 #![forbid(unsafe_code)]
 
 use super::*;
@@ -121,7 +121,7 @@ fn a_directory_that_a_variable_names_is_shown_where_nothing_else_is_meant() {
     for path in ["/scratch/x", "/run/user/2001", "/scratch"] {
         assert_eq!(named("", path), [(path.into(), Presence::IfMissing)]);
     }
-    // Seen anyway, the image's, the kernel's, ours, or no plain path.
+    // Visible anyway, of the image, the kernel or Coracle, or not a plain path.
     for path in ["/tmp", "/tmp/x", "/home/a/tmp", "/scratch/run/x", "/usr/x", "/run", "/", "/opt", "/proc/1", "/sys/x"]
     {
         assert_eq!(named("", path), [], "{path}");

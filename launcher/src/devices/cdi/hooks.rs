@@ -1,25 +1,26 @@
-//! Hooks of a specification, by their purpose.
+//! Interprets the hooks of a specification by their purpose.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use super::spec::Hook;
 
-/// The programs whose work is known. What they are given to run with does not matter: they are not run.
+/// Programs whose purpose is known. Their environment does not matter: they are not run.
 const PROGRAMS: [&str; 3] = ["nvidia-ctk", "nvidia-ctk-hook", "nvidia-cdi-hook"];
 
 /// Purpose of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The links that it would make.
+    /// Links that the hook would create.
     Links(Vec<Link>),
-    /// Work that the folder of libraries does, or the step's control group, or that is only for Slurm to say.
+    /// No action needed: the directory of libraries or the step's control group does this work, or only Slurm may do
+    /// it.
     Needless,
-    /// CUDA's libraries of the image instead of the driver's.
+    /// Use of the image's CUDA libraries instead of the driver's.
     Compatibility,
 }
 
-/// A link that a hook would make.
+/// Link that a hook would create.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Link {
     /// Target of the link.
@@ -29,11 +30,11 @@ pub(super) struct Link {
 }
 
 impl Meaning {
-    /// Purpose of `hook`; nothing, if that is not known.
+    /// Purpose of `hook`, if it is known.
     pub(super) fn of(hook: &Hook) -> Option<Self> {
         let program = hook.path.file_name()?.to_str()?;
         PROGRAMS.contains(&program).then_some(())?;
-        // The first one is what the program is called.
+        // The first argument is the name of the program.
         let mut words = hook.args.iter().map(String::as_str).skip(1).peekable();
         if program == "nvidia-ctk" {
             words.next_if_eq(&"hook")?;
@@ -49,7 +50,7 @@ impl Meaning {
     }
 }
 
-/// `--link TARGET::LINK …`
+/// Parses `--link TARGET::LINK …`.
 fn links<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Vec<Link>> {
     let mut links = Vec::new();
     while let Some(word) = words.next() {

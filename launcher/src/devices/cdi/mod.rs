@@ -1,7 +1,8 @@
-//! The Container Device Interface: what a vendor says of its devices, as data. Nothing that it wants to have run is run.
+//! Applies the Container Device Interface: a vendor's description of its devices, as data. No program that it names is
+//! run.
 //!
-//! The tool of a vendor lists device nodes, files and variables for each device, those for all devices, and programs
-//! (hooks) that change a container when it is made. What these are for is known or the specification is refused.
+//! The vendor's program lists device nodes, files and variables for each device and for all devices, and programs
+//! (hooks) that change a container at its creation. A specification with a hook of unknown purpose is refused.
 #![forbid(unsafe_code)]
 
 mod hooks;
@@ -21,10 +22,10 @@ use super::gpu::{DRI, PARTS, is_control, is_nvidia};
 use super::source::{Sources, Unfit, What};
 use coracle::request::Variable;
 
-/// The sum of all devices of a specification.
+/// Name of the device that stands for all devices of a specification.
 const ALL: &str = "all";
-/// Variables that a driver has no reason to set: those of the user, of the loader, and of Slurm, which says in
-/// some of these what a task has.
+/// Variables that a driver has no reason to set: those of the user, of the loader, and of Slurm, some of which state
+/// what a task was granted.
 const NOT_ITS: [&str; 26] = [
     "BASH_ENV",
     "CUDA_VISIBLE_DEVICES",
@@ -54,35 +55,35 @@ const NOT_ITS: [&str; 26] = [
     "ZE_AFFINITY_MASK",
 ];
 const NOT_ITS_BEGINNINGS: [&str; 3] = ["LD_", "LC_", "BASH_"];
-/// Variables for the programs of vendors that make containers.
+/// Prefixes of variables for vendors' programs that create containers.
 const TOOLS: [&str; 2] = ["NVIDIA_CTK_", "AMD_CTK_"];
 
-/// Devices that were chosen for a step.
+/// Devices selected for a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chosen {
-    /// The devices: `nvidia.com/gpu=0`.
+    /// Names of the devices: `nvidia.com/gpu=0`.
     pub devices: Vec<String>,
     specs: Vec<PathBuf>,
     nodes: Vec<PathBuf>,
-    /// Of the node, and where it is wanted.
+    /// Paths on the node, with their targets.
     mounts: Vec<(PathBuf, PathBuf)>,
     env: Vec<(String, String)>,
     links: BTreeSet<Link>,
     notes: Vec<String>,
 }
 
-/// A device that was granted.
+/// Granted device.
 struct Granted<'a> {
     spec: &'a Spec,
     device: &'a Device,
-    /// Nodes that tell it from others.
+    /// Device nodes that identify it.
     nodes: BTreeSet<&'a Path>,
 }
 
 type Named<'a> = BTreeMap<(&'a str, &'a str), (&'a Spec, &'a Device)>;
 
-/// The edits for `granted`, the device nodes below /dev that a step has; nothing, if no specification has a device of
-/// these. A device counts if all of its own nodes are granted.
+/// Selects the edits for `granted`, the device nodes below /dev that a step has; `None` if no specification has a
+/// device of these. A device is selected if all of its own device nodes are granted.
 pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Error> {
     let granted: BTreeSet<&Path> = granted.iter().map(PathBuf::as_path).collect();
     let mut found: Vec<Granted<'_>> = Vec::new();
@@ -91,14 +92,14 @@ pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Err
         if name == ALL || nodes.is_empty() || !nodes.is_subset(&granted) {
             continue;
         }
-        // A device has an index and a number of its own, and may be in the specifications of several programs.
+        // A device has an index and a UUID as names, and may be in the specifications of several programs.
         match found.iter_mut().find(|other| other.nodes == nodes) {
             Some(other) if other.spec.priority >= spec.priority => {}
             Some(other) => *other = Granted { spec, device, nodes },
             None => found.push(Granted { spec, device, nodes }),
         }
     }
-    // A part of a GPU has all nodes of the GPU, and more.
+    // A part of a GPU has all device nodes of the GPU, and more.
     let smaller =
         |one: &Granted<'_>| found.iter().any(|other| one.nodes != other.nodes && one.nodes.is_subset(&other.nodes));
     let mut smaller = found.iter().map(smaller).collect::<Vec<_>>().into_iter();
@@ -108,7 +109,7 @@ pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Err
     }
     let others = others(specs, &found);
     let of_part = |node: &&&Path| node.starts_with(PARTS) && !found.iter().any(|one| one.nodes.contains(*node));
-    // Of a GPU that has been divided since the specification was written, only a part is granted.
+    // If a GPU was divided after the specification was written, only a part of it is granted.
     let divided = granted.iter().find(of_part).is_some();
     let free = |node: &Path| !others.contains(node) && !is_nvidia(node);
     let common = |node: &Path| granted.contains(node) || (free(node) && !node.starts_with(DRI));
@@ -129,7 +130,7 @@ pub fn choose(specs: &[Spec], granted: &[PathBuf]) -> Result<Option<Chosen>, Err
     Ok(Some(chosen))
 }
 
-/// Each device by kind and name, from the specification that counts.
+/// Each device by kind and name, from the specification with the highest precedence.
 fn effective<'a>(specs: &'a [Spec], granted: &BTreeSet<&Path>) -> Result<Named<'a>, Error> {
     let mut named = Named::new();
     let mut twice = BTreeMap::new();
@@ -158,13 +159,13 @@ fn effective<'a>(specs: &'a [Spec], granted: &BTreeSet<&Path>) -> Result<Named<'
     Ok(named)
 }
 
-/// The device nodes of a device.
+/// Device nodes of a device.
 fn own(device: &Device) -> impl Iterator<Item = &Path> {
     device.container_edits.device_nodes.iter().map(|node| node.host())
 }
 
-/// The device nodes that tell a device from others: those of its driver, else those for rendering, else all. A GPU of
-/// NVIDIA's has one for rendering, too, which Slurm does not name.
+/// Device nodes that identify a device: those of its driver, else those for rendering, else all. An NVIDIA GPU has one
+/// for rendering, too, which Slurm does not name.
 fn telling<'a>(spec: &Spec, device: &'a Device) -> BTreeSet<&'a Path> {
     let common = |node: &Path| spec.edits.device_nodes.iter().any(|other| other.host() == node);
     let nodes: BTreeSet<&Path> = own(device).filter(|node| !is_control(node) && !common(node)).collect();
@@ -176,7 +177,7 @@ fn telling<'a>(spec: &Spec, device: &'a Device) -> BTreeSet<&'a Path> {
     [drivers, rendering].into_iter().find(|some| !some.is_empty()).unwrap_or(nodes)
 }
 
-/// Nodes and files of devices that were not chosen.
+/// Device nodes and files of devices that were not selected.
 fn others<'a>(specs: &'a [Spec], found: &[Granted<'_>]) -> BTreeSet<&'a Path> {
     let devices = specs.iter().flat_map(|spec| spec.devices.iter().map(move |device| (spec, device)));
     let chosen = |nodes: &BTreeSet<&Path>| found.iter().any(|one| one.nodes == *nodes);
@@ -188,7 +189,7 @@ fn last(path: &Path) -> &str {
     path.file_name().and_then(OsStr::to_str).unwrap_or_default()
 }
 
-/// Below /dev, and nowhere else.
+/// True for a path below /dev.
 fn is_node(path: &Path) -> bool {
     let mut components = path.components();
     let start = [components.next(), components.next()];
@@ -255,7 +256,7 @@ impl Chosen {
         let Some((name, value)) = variable.split_once('=') else {
             return self.note(&spec.path, format!("{variable:?} is not NAME=VALUE"));
         };
-        // For the vendor's own runtime: to do nothing.
+        // These variables tell the vendor's own runtime to do nothing.
         if (name.ends_with("_VISIBLE_DEVICES") && value == "void") || TOOLS.iter().any(|tool| name.starts_with(tool)) {
             return;
         }
@@ -273,8 +274,8 @@ impl Chosen {
         }
     }
 
-    /// Looks at the files below `sources`. An error, what is left, if most libraries are missing: the names
-    /// have the driver's release in them, so that is a specification older than the driver.
+    /// Checks the files below `sources`. If most libraries are missing, the specification is older than the driver,
+    /// because their names contain the driver's release. The remaining files are then the error.
     pub(super) fn make(self, sources: &Sources) -> Result<Making<'_>, Box<Driver>> {
         let mut making = Making::new(sources);
         making.driver.nodes = self.nodes;
@@ -302,17 +303,17 @@ impl Chosen {
         if stale { Err(Box::new(making.done())) } else { Ok(making) }
     }
 
-    /// Driver files that programs need, of those below `sources`.
+    /// Driver's files below `sources` that programs need.
     pub fn driver(self, sources: &Sources) -> Driver {
         self.make(sources).map_or_else(|stale| *stale, Making::done)
     }
 }
 
-/// Makes further names for libraries of `links` in their `folders`. What leads elsewhere is left out.
+/// Adds names for libraries from `links` in their `folders`. Links that lead elsewhere are left out.
 fn link(making: &mut Making<'_>, folders: &BTreeSet<PathBuf>, mut links: BTreeSet<Link>) {
     loop {
         let before = links.len();
-        // A link may lead to another one.
+        // A link may lead to another link.
         links.retain(|link| {
             let beside = link.path.parent().is_some_and(|folder| folders.contains(folder));
             let place = making.called(last(&link.target)).filter(|_| beside && is_name(last(&link.path)));
@@ -322,7 +323,7 @@ fn link(making: &mut Making<'_>, folders: &BTreeSet<PathBuf>, mut links: BTreeSe
             break;
         }
     }
-    // Names that only tell where a device is plugged in.
+    // Links below /dev only name the slot of a device.
     for link in links.iter().filter(|link| !link.path.starts_with("/dev")) {
         making.leave_out(&link.path, format!("no link to {} is made", link.target.display()));
     }

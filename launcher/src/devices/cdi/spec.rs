@@ -1,4 +1,4 @@
-//! Specifications as they stand in files.
+//! Reads specifications from their files.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -12,21 +12,21 @@ use serde::de::IgnoredAny;
 use crate::config::{self, read_trusted};
 use crate::devices::Error;
 
-/// The longest file that is read, in bytes; one for eight GPUs with seven parts each has some 100 kB.
+/// Maximum size of a file, in bytes; one for eight GPUs with seven parts each has some 100 kB.
 const MAX_LEN: u64 = 4 << 20;
-/// Brackets in each other.
+/// Maximum nesting of brackets.
 const MAX_DEPTH: usize = 256;
-/// Files in all folders.
+/// Maximum number of files in all directories.
 const MAX_FILES: usize = 256;
 
-/// A specification.
+/// Specification.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Its file.
+    /// Path of its file.
     pub path: PathBuf,
     /// `vendor/class`
     pub kind: String,
-    /// Of two that have the same device, the one with the higher number counts.
+    /// Precedence: of two specifications with the same device, the one with the higher number counts.
     pub priority: usize,
     pub(super) devices: Vec<Device>,
     pub(super) edits: Edits,
@@ -51,7 +51,7 @@ struct Whole {
     container_edits: Edits,
 }
 
-/// A device, under one of its names.
+/// Device, under one of its names.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Device {
@@ -61,7 +61,7 @@ pub(super) struct Device {
     pub(super) container_edits: Edits,
 }
 
-/// Changes of a container.
+/// Changes to a container.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct Edits {
@@ -69,13 +69,13 @@ pub(super) struct Edits {
     pub(super) device_nodes: Vec<DeviceNode>,
     pub(super) mounts: Vec<Mount>,
     pub(super) hooks: Vec<Hook>,
-    // What steps belong to is Slurm's to say: groups, resource groups of the processor, and the network.
+    // Slurm assigns groups, resource groups of the processor, and the network of steps.
     pub(super) additional_gids: Option<IgnoredAny>,
     pub(super) intel_rdt: Option<IgnoredAny>,
     pub(super) net_devices: Option<IgnoredAny>,
 }
 
-/// A device node. Its numbers, owner and rights are those that it has on the node.
+/// Device node. Its numbers, owner and mode are those on the node.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct DeviceNode {
@@ -104,7 +104,7 @@ impl DeviceNode {
     }
 }
 
-/// Something of the node's that appears inside. How it is mounted is ours to say.
+/// File of the node that appears in the container. Coracle decides the mount's flags.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Mount {
@@ -116,7 +116,7 @@ pub(super) struct Mount {
     pub(super) kind: Option<String>,
 }
 
-/// A program that would be run. None is.
+/// Program that would be run; none is.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Hook {
@@ -132,7 +132,7 @@ pub(super) struct Hook {
 }
 
 impl Spec {
-    /// Reads the text of a file that is called `path`: JSON if its name says so, else YAML.
+    /// Parses the text of a file called `path`: JSON if its name says so, else YAML.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let wrong = |place, cause: String| Error::File(config::Error::Content { path: path.to_owned(), place, cause });
         let whole = match path.extension().is_some_and(|extension| extension == "json") {
@@ -187,8 +187,8 @@ fn is_known(path: &Path, head: &Head) -> Result<(), Error> {
     if known { Ok(()) } else { Err(Error::Version { path: path.to_owned(), version }) }
 }
 
-/// True if a text may make much of little: the parser limits how often an alias is followed, and not what it leads to.
-/// Nobody's specifications have any, so what only looks like an anchor and an alias counts, too.
+/// True if aliases may expand a text to a multiple of its size: the parser limits the number of aliases, but not the
+/// size of their anchors. Real specifications have none, so any text that looks like an anchor and an alias counts.
 pub(super) fn has_aliases(text: &str) -> bool {
     let mut before = b' ';
     let mut signs = [false, false];
@@ -204,7 +204,7 @@ pub(super) fn has_aliases(text: &str) -> bool {
     signs == [true, true]
 }
 
-/// True if there are more brackets in each other than anybody writes: the parser takes time by the square of them.
+/// True if brackets are nested deeper than in any real specification: the parser's time is quadratic in the depth.
 fn is_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.bytes().any(|byte| {
@@ -217,8 +217,8 @@ fn is_deep(text: &str) -> bool {
     })
 }
 
-/// The specifications in `folders`, the less important ones first. A folder that is not there has none; a file that
-/// others than root could have written is an error, as is one that cannot be understood.
+/// Reads the specifications in `folders`, in ascending order of precedence. A missing directory has none. A file that
+/// users other than root can write, or that is invalid, is an error.
 pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Error> {
     let mut specs = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
@@ -235,7 +235,7 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
             let text = read_trusted(&path, MAX_LEN).map_err(Error::File)?;
             match Spec::parse(&path, &text) {
                 Ok(spec) => specs.push(Spec { priority, ..spec }),
-                // What is wrong with somebody's network cards keeps nobody from GPUs.
+                // An invalid specification of another kind of device, such as a network card, must not disable GPUs.
                 Err(_) if is_of_no_gpu(&text) => {}
                 Err(error) => return Err(error),
             }
@@ -245,7 +245,7 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
     Ok(specs)
 }
 
-/// True if a specification that cannot be read says of itself that it is of no GPUs.
+/// True if an invalid specification states a kind other than GPUs.
 pub(super) fn is_of_no_gpu(text: &str) -> bool {
     let words = text.lines().filter_map(|line| line.trim().trim_matches(['"', ',']).split_once(':'));
     let mut kinds = words.filter(|(key, _)| key.trim_matches(['"', ' ']) == "kind");
@@ -273,7 +273,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// `folder` without the one link on the way that every system has, /var/run; any other is refused when a file is opened.
+/// `folder` with /var/run, the one link that every system has, resolved; opening a file refuses any other link.
 fn resolved(folder: &Path) -> PathBuf {
     let link = Path::new("/var/run");
     let Ok(rest) = folder.strip_prefix(link) else { return folder.to_owned() };

@@ -1,4 +1,4 @@
-//! Tests of what is taken of specifications, and what of them is refused or left out.
+//! Tests of the parts of specifications that are applied, refused or left out.
 #![forbid(unsafe_code)]
 
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn nodes(nodes: &[&str]) -> Vec<String> {
     chosen.nodes.iter().map(|node| node.strip_prefix("/dev").unwrap().display().to_string()).collect()
 }
 
-/// A specification with one GPU, and `edits` for all.
+/// Specification with one GPU, and `edits` for all.
 fn with(edits: &str) -> Spec {
     spec(&format!(
         "cdiVersion: 0.6.0\nkind: nvidia.com/gpu\ndevices:\n- name: '0'\n  containerEdits:\n    deviceNodes:\n    - path: \
@@ -49,7 +49,7 @@ fn with(edits: &str) -> Spec {
     ))
 }
 
-/// The driver for the one GPU of [`with`].
+/// Driver for the one GPU of [`with`].
 fn driver(tree: &Tree, edits: &str) -> Driver {
     chosen(&[with(edits)], &["nvidia0"]).unwrap().driver(&tree.sources())
 }
@@ -67,7 +67,7 @@ fn what_is_granted_says_which_devices_are_meant() {
     let two = ["nvidia1", "nvidia-caps/nvidia-cap147", "nvidia-caps/nvidia-cap148"];
     let two = [&two[..], &["nvidia-caps/nvidia-cap165", "nvidia-caps/nvidia-cap166", "nvidia4"]].concat();
     assert_eq!(devices(&two), ["1:0", "1:2", "4"]);
-    // A part is a part with both of its nodes, and of the right GPU.
+    // A part counts with both of its device nodes, and only for the right GPU.
     assert_eq!(devices(&["nvidia0", "nvidia-caps/nvidia-cap12"]), [""; 0]);
     assert_eq!(devices(&["nvidia1", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"]), [""; 0]);
     assert_eq!(devices(&["nvidia0"]), [""; 0]);
@@ -96,7 +96,7 @@ fn a_device_node_of_another_device_is_never_added() {
     let chosen = |nodes: &[&str]| chosen(&[spec(two)], nodes).map(|chosen| chosen.nodes);
     let wanted = ["nvidiactl", "nvidia0", "dri/renderD128"];
     assert_eq!(chosen(&["nvidia0"]), Some(granted(&wanted)));
-    // What a specification has in common tells no device from others.
+    // Device nodes that a specification's devices share identify none of them.
     let wanted = ["nvidia1", "nvidiactl", "nvidia0", "dri/renderD128", "dri/renderD129"];
     assert_eq!(chosen(&["nvidia0", "nvidia1", "dri/renderD129"]), Some(granted(&wanted)));
 }
@@ -180,7 +180,7 @@ fn a_specification_whose_libraries_are_gone_is_stale() {
     let make = |text: &str| chosen(&[spec(text)], &["nvidia2"]).unwrap().make(&tree.sources()).map(Making::done);
     let stale = make(YAML).unwrap_err();
     assert_eq!(stale.found_in, ["/etc/cdi/x.yaml"]);
-    // Some are not of a release.
+    // Some libraries have no release in their names.
     let stays = ["libnvidia-egl-gbm", "libnvidia-egl-wayland", "nvidia_drv"];
     let others = |name: &str| !stays.iter().any(|stay| name.contains(stay));
     assert!(stale.libraries.iter().all(|library| !others(&library.name)), "{:?}", stale.libraries);
@@ -214,7 +214,7 @@ fn later_folders_count_and_one_folder_has_a_device_once() {
     let found = chosen(&[first.clone(), second.clone()], &["nvidia1"]).unwrap();
     assert_eq!(found.specs, [Path::new("/run/cdi/x.json")]);
     assert!(found.env.contains(&("NVIDIA_SECOND".into(), "2".into())));
-    // A kind of its own, as Kubernetes' plugin writes, is the same device once more.
+    // A kind of its own, as Kubernetes' plugin writes it, is the same device again.
     let other = Spec { kind: "k8s.device-plugin.nvidia.com/gpu".into(), ..second.clone() };
     assert_eq!(chosen(&[first.clone(), other], &["nvidia1"]).unwrap().devices.len(), 1);
     let beside = Spec { path: "/etc/cdi/y.json".into(), ..first.clone() };
@@ -306,7 +306,7 @@ fn a_hook_that_nobody_knows_is_refused_by_name_and_none_is_run() {
         assert!(refusal.line().contains(&wanted), "{}", refusal.line());
         assert!(refusal.hint.unwrap().contains("gpu.driver: libraries"));
     }
-    // CVE-2025-23266: what the hook's process would be given is not looked at.
+    // CVE-2025-23266: the environment for the hook's process is ignored.
     let preload = "  hooks:\n  - hookName: createContainer\n    path: /usr/bin/nvidia-cdi-hook\n    args: [x, \
                    update-ldcache]\n    env: [LD_PRELOAD=./evil.so]\n";
     let found = driver(&tree, &format!("{preload}{}", mounts(&[("/usr/lib/libcuda.so.1", "/usr/lib/libcuda.so.1")])));
@@ -342,7 +342,7 @@ fn mounts_that_lead_astray_are_left_out() {
     }
     let found = driver(&tree, "  mounts: [{hostPath: /usr/share/a, containerPath: /b, type: tmpfs}]\n");
     assert_eq!(found.notes, ["/b: a mount of type \"tmpfs\" is not made"]);
-    // A link is followed in the node's root, and what it leads to counts.
+    // A link is resolved in the node's root, and its target is checked.
     std::os::unix::fs::symlink("/../../usr/share/a", tree.at("/usr/share/link")).unwrap();
     let found = driver(&tree, &mounts(&[("/usr/share/link", "/opt/a")]));
     assert_eq!(found.files.first().unwrap().source, tree.at("/usr/share/a"));
@@ -375,7 +375,7 @@ fn specifications_that_others_could_write_are_refused() {
     tree.put("notes.txt", b"cdi");
     assert!(read([tree.folder.path()].into_iter()).unwrap().is_empty());
     tree.put("nvidia.json", JSON.as_bytes());
-    // Anybody can write to the folder of temporary files.
+    // All users can write to the directory of temporary files.
     let line = Refusal::from(read([tree.folder.path()].into_iter()).unwrap_err()).line();
     assert!(line.contains("writable by others than root") || line.contains("must belong to root"), "{line}");
 }

@@ -1,13 +1,13 @@
-//! `/.singularity.d/env/*.sh` without a shell.
+//! Evaluates `/.singularity.d/env/*.sh` without a shell.
 //!
-//! An image's environment scripts are nearly always plain: assignments, `export`, `unset` and an `if` that
-//! looks at a variable. [`evaluate`] does these as the shell would (POSIX.1-2017, Shell Command Language) and says
-//! [`NotPlain`] of everything else, before anything of that file has been applied. A command that is never reached,
-//! as in the scripts for apps that every Apptainer image has, may be anything that can be read over.
+//! An image's environment scripts are nearly always plain: assignments, `export`, `unset`, and an `if` that tests a
+//! variable. [`evaluate`] performs these as the shell does (POSIX.1-2017, Shell Command Language). For anything else it
+//! returns [`NotPlain`], before it applies anything of that file. A command that is never reached, as in the scripts
+//! for apps in every Apptainer image, only has to be parsable.
 //!
-//! The scripts are sourced into one shell. So from the first file on that is not plain, the rest belongs to the
-//! image's own shell, all of it in one process, which starts with [`Environment::exported`] and
-//! [`Environment::shell_prelude`]; what it exports in the end goes into [`Environment::take_over`].
+//! The scripts are sourced into one shell. Therefore the first file that is not plain and all later ones are left to
+//! the image's shell, in one process. It starts with [`Environment::exported`] and [`Environment::shell_prelude`];
+//! [`Environment::take_over`] takes the variables that it exports in the end.
 #![forbid(unsafe_code)]
 
 mod syntax;
@@ -23,19 +23,19 @@ use std::sync::Arc;
 use super::{Environment, Origin, names};
 use syntax::{AndOr, Command, List, Operator, Part, Pipeline, Word};
 
-/// The longest script in bytes that is read here.
+/// Maximum size of a script, in bytes.
 pub const MAX_SCRIPT: usize = 1024 * 1024;
-/// The longest value in bytes: execve(2) takes no longer string (MAX_ARG_STRLEN).
+/// Maximum size of a value, in bytes: execve(2) takes no longer string (MAX_ARG_STRLEN).
 const MAX_VALUE: usize = 128 * 1024;
-/// The bytes that all scripts of an image may have and make together. `A=$A$A` doubles with every line.
+/// Maximum number of bytes that all scripts of an image may read and produce. `A=$A$A` doubles with every line.
 const MAX_WORK: usize = 16 * 1024 * 1024;
 
-/// A script that only a shell can run, and why.
+/// Script that needs a shell, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotPlain {
-    /// The line, counted from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// Text of the place, cut to 80 bytes.
+    /// Text of the line, cut to 80 bytes.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for NotPlain {
 ///
 /// # Errors
 ///
-/// [`NotPlain`] when it needs a shell; the variables of `environment` are unchanged then.
+/// [`NotPlain`] if it needs a shell; the variables of `environment` are unchanged then.
 pub fn evaluate(file: &str, text: &[u8], environment: &mut Environment) -> Result<(), NotPlain> {
     if text.len() > MAX_SCRIPT {
         return Err(NotPlain { line: 1, text: format!("longer than {MAX_SCRIPT} bytes") });
@@ -78,7 +78,7 @@ pub fn evaluate(file: &str, text: &[u8], environment: &mut Environment) -> Resul
     Ok(())
 }
 
-/// A variable as the shell that sources the scripts has it.
+/// Variable in the shell that sources the scripts.
 #[derive(Clone, Default)]
 struct ShellVariable {
     value: Option<Vec<u8>>,
@@ -111,9 +111,9 @@ impl Environment {
         }
     }
 
-    /// The commands that give a shell what the scripts so far have left in it without exporting it. They take a `PS1`
-    /// from it that the environment does not have: dash and busybox bring one of their own, bash does not, and a
-    /// script that looks whether there is one gets the answer that [`evaluate`] gives.
+    /// Shell commands that set what the previous scripts left in the shell without exporting it. They unset a `PS1`
+    /// that the environment does not have: dash and busybox set one of their own, bash does not. A script that tests
+    /// for it gets the same answer as from [`evaluate`].
     pub fn shell_prelude(&self) -> Vec<u8> {
         let mut text =
             if self.variables.contains_key(OsStr::new("PS1")) { Vec::new() } else { b"unset PS1\n".to_vec() };
@@ -141,12 +141,12 @@ impl Environment {
     }
 }
 
-/// A name and its value.
+/// Name and value.
 type Assignment = (Vec<u8>, Vec<u8>);
 
 struct Shell<'a> {
     environment: &'a Environment,
-    /// Variables that the script has changed so far.
+    /// Variables that the script has changed.
     touched: BTreeMap<Vec<u8>, ShellVariable>,
     work: usize,
 }
@@ -191,7 +191,7 @@ impl Shell<'_> {
         let Some(command) = words.first() else { return Ok(true) };
         if command.assigned().is_some() {
             for word in words {
-                // An assignment in front of a command holds for that command alone.
+                // An assignment in front of a command applies to that command only.
                 let (name, value) = self.assignment(word, false)?.ok_or_else(|| refuse(word))?;
                 self.set(word, &name, value)?;
             }
@@ -221,7 +221,7 @@ impl Shell<'_> {
         if arguments.is_empty() {
             return Err(refuse(command));
         }
-        // All words are expanded before the first is exported.
+        // All words are expanded before the first export.
         let mut exports = Vec::with_capacity(arguments.len());
         for word in arguments {
             exports.push(match self.assignment(word, true)? {
@@ -254,12 +254,12 @@ impl Shell<'_> {
         Ok(true)
     }
 
-    /// test(1) by its number of operands, as POSIX has it; only what looks at strings.
+    /// test(1) by its number of operands, as in POSIX; string tests only.
     fn test(&mut self, command: &Word, arguments: &[Word]) -> Result<bool, NotPlain> {
         let mut values = Vec::with_capacity(arguments.len());
         for word in arguments {
             let value = self.expand(&word.parts, word, true)?;
-            // Without quotes, nothing is no operand at all.
+            // An unquoted empty expansion is no operand.
             let quoted = |part: &Part| matches!(part, Part::Literal { .. } | Part::Variable { quoted: true, .. });
             if value.is_empty() && !word.parts.iter().any(quoted) {
                 return Err(refuse(word));
@@ -282,8 +282,8 @@ impl Shell<'_> {
         Ok(status != negated)
     }
 
-    /// Name and value of `NAME=word`; nothing, if `word` is something else. `argument`: of a command, where some
-    /// shells split the value into fields.
+    /// Name and value of `NAME=word`, if `word` has this form. `argument`: `word` is an argument of a command, whose
+    /// value some shells split into fields.
     fn assignment(&mut self, word: &Word, argument: bool) -> Result<Option<Assignment>, NotPlain> {
         let Some((name, start)) = word.assigned() else { return Ok(None) };
         let name = name.to_vec();
@@ -306,7 +306,7 @@ impl Shell<'_> {
                 Part::Literal { bytes, .. } => value.extend_from_slice(bytes),
                 Part::Variable { name, quoted, otherwise } => {
                     let expanded = self.variable(name, otherwise.as_ref(), word)?;
-                    // What would be split into fields or be matched with file names.
+                    // The shell would split this value into fields or match it with file names.
                     if argument && !quoted && expanded.iter().any(|byte| b" \t\n*?[\\".contains(byte)) {
                         return Err(refuse(word));
                     }
@@ -365,7 +365,7 @@ impl Shell<'_> {
         })
     }
 
-    /// Refuses variables that a shell makes or watches itself: their values are not in any environment.
+    /// Refuses variables that the shell itself sets or watches: their values are not in any environment.
     fn check(&self, word: &Word, name: &[u8]) -> Result<(), NotPlain> {
         if names::is_the_shells(name) { Err(refuse(word)) } else { Ok(()) }
     }

@@ -1,26 +1,26 @@
-//! The part of the shell's grammar (POSIX.1-2017, Shell Command Language, 2.2 to 2.10) that needs no shell: words,
-//! simple commands, `&&`, `||`, `!` and `if`.
+//! Parses the part of the shell's grammar (POSIX.1-2017, Shell Command Language, 2.2 to 2.10) that needs no shell:
+//! words, simple commands, `&&`, `||`, `!` and `if`.
 //!
-//! Points on which shells disagree are left to them: every byte that is not known to mean the same in dash, bash and
-//! busybox makes the script one that is not plain.
+//! Where shells disagree, the shell decides: a byte makes the script not plain, unless it is known to mean the same in
+//! dash, bash and busybox.
 #![forbid(unsafe_code)]
 
 use super::NotPlain;
 
-/// The deepest nesting of `if` and of `${…}`: the parser is recursive, and the script is hostile.
+/// Maximum nesting of `if` and of `${…}`: the parser is recursive, and the script is untrusted.
 const MAX_DEPTH: usize = 32;
 
-/// Commands one after the other.
+/// Sequence of commands.
 pub(super) type List = Vec<AndOr>;
 
 /// `a && b || c`
 pub(super) struct AndOr {
     pub first: Pipeline,
-    /// Pipelines that follow, and whether each runs after success (`&&`) or after failure (`||`).
+    /// Pipelines that follow: true for those after `&&`, false for those after `||`.
     pub rest: Vec<(bool, Pipeline)>,
 }
 
-/// A command and whether `!` turns its status round.
+/// Command, with a flag for a leading `!`.
 pub(super) struct Pipeline {
     pub negated: bool,
     pub command: Command,
@@ -28,7 +28,7 @@ pub(super) struct Pipeline {
 
 pub(super) enum Command {
     Simple(Vec<Word>),
-    /// Conditions with what they lead to, and `else`.
+    /// Conditions with their branches, and `else`.
     If(Vec<(List, List)>, Option<List>),
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Part {
         quoted: bool,
         otherwise: Option<(Operator, Word)>,
     },
-    /// `$@`, `$?` and their like: fine in a command that is never run.
+    /// `$@`, `$?` and similar: permitted in a command that is never run.
     Special(u8),
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Operator {
 }
 
 impl Word {
-    /// The text of a word without quotes and expansions.
+    /// Text of a word without quotes and expansions.
     pub fn bare(&self) -> Option<&[u8]> {
         match self.parts.as_slice() {
             [Part::Literal { bytes, quoted: false }] => Some(bytes),
@@ -69,7 +69,7 @@ impl Word {
         }
     }
 
-    /// `NAME` of a word that begins with `NAME=`, all of it unquoted, and where its value begins in the first part.
+    /// `NAME` of an unquoted `NAME=` at the start of a word, and the offset of the value in the first part.
     pub fn assigned(&self) -> Option<(&[u8], usize)> {
         let Some(Part::Literal { bytes, quoted: false }) = self.parts.first() else { return None };
         let equals = bytes.iter().position(|byte| *byte == b'=')?;
@@ -78,7 +78,7 @@ impl Word {
     }
 }
 
-/// Reads a whole script.
+/// Parses a whole script.
 pub(super) fn parse(text: &[u8]) -> Result<List, NotPlain> {
     let mut parser = Parser { text, at: 0, line: 1, depth: 0 };
     let list = parser.list()?;
@@ -88,7 +88,7 @@ pub(super) fn parse(text: &[u8]) -> Result<List, NotPlain> {
     }
 }
 
-/// Words that end a list or begin a compound command, when they stand where a command's name would.
+/// Words that end a list or begin a compound command, if they are in the place of a command's name.
 const CLOSING: [&[u8]; 4] = [b"then", b"elif", b"else", b"fi"];
 const FOREIGN: [&[u8]; 14] = [
     b"case",
@@ -136,7 +136,7 @@ impl Parser<'_> {
         Ok(byte)
     }
 
-    /// The line where the parser stands, as what could not be read.
+    /// Error for the current line.
     fn not_plain(&self) -> NotPlain {
         let at = self.at.min(self.text.len());
         let start = self.text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -180,7 +180,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The bare word that comes next, unread.
+    /// Next bare word, without consuming it.
     fn upcoming(&self) -> &[u8] {
         let rest = &self.text[self.at.min(self.text.len())..];
         let end = rest.iter().position(|byte| b" \t\n;&|\\".contains(byte)).unwrap_or(rest.len());
@@ -232,7 +232,7 @@ impl Parser<'_> {
         Ok(Pipeline { negated, command })
     }
 
-    /// True if the keyword comes next; it is read then.
+    /// True if the keyword is next; consumes it.
     fn keyword(&mut self, word: &[u8]) -> bool {
         let here = self.upcoming() == word;
         if here {
@@ -298,7 +298,7 @@ impl Parser<'_> {
         Ok(word)
     }
 
-    /// One piece of an unquoted word.
+    /// Reads one piece of an unquoted word.
     fn piece(&mut self, parts: &mut Vec<Part>) -> Result<(), NotPlain> {
         match self.next()? {
             b'\'' => {
@@ -323,8 +323,8 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Up to the closing quote. `inner`: between quotes within a quoted `${…}`, where bash reads a backslash in front
-    /// of an ordinary character otherwise than dash does.
+    /// Reads up to the closing quote. `inner`: in quotes within a quoted `${…}`, where bash and dash treat a backslash
+    /// before an ordinary character differently.
     fn double_quoted(&mut self, parts: &mut Vec<Part>, inner: bool) -> Result<(), NotPlain> {
         parts.push(Part::Literal { bytes: Vec::new(), quoted: true });
         loop {
@@ -346,12 +346,12 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads what follows a `$`.
+    /// Reads the text after a `$`.
     fn dollar(&mut self, parts: &mut Vec<Part>, quoted: bool) -> Result<(), NotPlain> {
         match self.peek() {
             Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' => {
                 let name = self.name();
-                // A continued line would continue the name.
+                // A continuation line would continue the name.
                 if self.peek() == Some(b'\\') && self.second() == Some(b'\n') {
                     return Err(self.not_plain());
                 }
@@ -382,7 +382,7 @@ impl Parser<'_> {
         name
     }
 
-    /// `NAME}` or `NAME:-word}`
+    /// Reads `NAME}` or `NAME:-word}`.
     fn braced(&mut self, quoted: bool) -> Result<Part, NotPlain> {
         let name = self.name();
         if !crate::env::names::is_proper(&name) {
@@ -407,11 +407,11 @@ impl Parser<'_> {
         Ok(Part::Variable { name, quoted, otherwise: Some((Operator { colon, kind: byte }, word)) })
     }
 
-    /// One piece of the word in a quoted `${NAME:-word}`.
+    /// Reads one piece of the word in a quoted `${NAME:-word}`.
     fn piece_in_quotes(&mut self, parts: &mut Vec<Part>) -> Result<(), NotPlain> {
         match self.next()? {
             b'"' => self.double_quoted(parts, true)?,
-            // bash takes a single quote for a quote here, dash does not.
+            // bash takes a single quote as a quote here, dash does not.
             b'`' | b'\'' => return Err(self.not_plain()),
             b'\\' => match self.next()? {
                 b'\n' => {}
@@ -428,7 +428,7 @@ impl Parser<'_> {
     }
 }
 
-/// Adds a byte to the literal that the word ends with, or begins one.
+/// Appends a byte to the last literal, or starts one.
 fn push(parts: &mut Vec<Part>, byte: u8, quoted: bool) {
     match parts.last_mut() {
         Some(Part::Literal { bytes, quoted: before }) if *before == quoted => bytes.push(byte),

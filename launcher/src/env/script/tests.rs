@@ -1,4 +1,4 @@
-//! The evaluator, beside shells.
+//! Compares the evaluator with shells.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
     list.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
-/// Host's variables in these tests, `PATH` and all.
+/// Variables of the host in these tests, including `PATH`.
 fn host() -> Vec<Pair> {
     pairs(&[("PATH", "/usr/bin:/bin"), ("HOST", "of host"), ("EMPTY", ""), ("STAR", "*"), ("HOME", "/home/alice")])
 }
@@ -49,13 +49,13 @@ fn refused(text: &str) -> NotPlain {
     let mut environment = environment();
     let before = environment.clone();
     let error = evaluate(FILE, text.as_bytes(), &mut environment).unwrap_err();
-    // The work counts all the same.
+    // The work counts even so.
     environment.work = before.work;
     assert_eq!(environment, before, "something of a script that is not plain was applied");
     error
 }
 
-/// Variables that `shell` exports when it has sourced `text`, without those that it sets for itself.
+/// Variables that `shell` exports after sourcing `text`, without those that it sets itself.
 fn of_shell(shell: &[&str], text: &str) -> Vec<Pair> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("script.sh");
@@ -83,7 +83,7 @@ fn of_shell(shell: &[&str], text: &str) -> Vec<Pair> {
     pairs
 }
 
-/// The shells that images have, as far as this machine has them.
+/// Shells that images have, as far as this machine has them.
 fn shells() -> Vec<Vec<&'static str>> {
     let all = [vec!["/bin/sh"], vec!["/bin/bash"], vec!["/bin/busybox", "sh"], vec!["/usr/bin/busybox", "sh"]];
     all.into_iter().filter(|shell| std::path::Path::new(shell[0]).exists()).collect()
@@ -234,7 +234,7 @@ fn what_is_not_exported_is_known_to_later_files_and_to_the_shell() {
     assert_eq!(after, environment.exported());
 }
 
-/// As in the last script of every Apptainer image.
+/// Same as the last script of every Apptainer image.
 #[test]
 fn a_prompt_of_the_shells_own_is_none_of_the_environments() {
     let script = "if [ -z \"${PS1:-}\" ]; then\n    PS1=\"Inside> \"\nfi\nexport PS1";
@@ -259,7 +259,7 @@ fn a_script_cannot_fill_the_memory_or_the_stack() {
     refused(&"#".repeat(MAX_SCRIPT + 1));
 }
 
-/// The parts that plain scripts are made of, and a few that are not plain.
+/// Parts of plain scripts, and a few that are not plain.
 fn word() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "x",

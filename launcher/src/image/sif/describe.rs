@@ -1,5 +1,4 @@
-//! Statements of a SIF about itself and its objects, for people to read. Nothing of it is anybody's word but the
-//! image's.
+//! Describes the header and the objects of a SIF for display. All fields are unverified statements of the image.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -19,7 +18,7 @@ pub enum Link {
     Object(u32),
 }
 
-/// A partition, as its descriptor has it.
+/// Partition, as its descriptor states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     filesystem: i32,
@@ -27,8 +26,8 @@ pub struct Partition {
     architecture: [u8; 3],
 }
 
-/// Header and objects of the SIF in `file`, of `length` bytes: they lie in the file, share no bytes, and no two have
-/// one number. It may be encrypted, made for another processor, or have no root file system.
+/// Reads header and descriptors of the SIF in `file`, of `length` bytes. All objects lie in the file, share no bytes
+/// and have different ids. The SIF may be encrypted, for another architecture, or without a root file system.
 pub fn objects(file: &File, length: u64) -> Result<(Header, Vec<Descriptor>), Error> {
     let header = Header::read(file, length)?;
     let descriptors = header.descriptors(file, length)?;
@@ -42,39 +41,39 @@ pub fn objects(file: &File, length: u64) -> Result<(Header, Vec<Descriptor>), Er
 }
 
 impl Header {
-    /// Launch script, which starts the file if it is executed.
+    /// Launch script, which runs if the file is executed.
     pub fn launch(&self) -> String {
         printable(&self.0[..32])
     }
 
-    /// The image's number, which says nothing of what is in it.
+    /// UUID of the image; it does not depend on the content.
     pub fn uuid(&self) -> [u8; 16] {
         field(&self.0, 48)
     }
 
-    /// When it was made, in seconds since 1970.
+    /// Time of creation, in seconds since 1970.
     pub fn created(&self) -> i64 {
         i64::from_le_bytes(field(&self.0, 64))
     }
 
-    /// When it was last changed.
+    /// Time of the last change, in seconds since 1970.
     pub fn modified(&self) -> i64 {
         i64::from_le_bytes(field(&self.0, 72))
     }
 
-    /// The processor of its root file system, as in [`std::env::consts::ARCH`].
+    /// Architecture of the root file system, as in [`std::env::consts::ARCH`].
     pub fn architecture(&self) -> Option<&'static str> {
         super::architecture_name(field(&self.0, 45))
     }
 }
 
 impl Descriptor {
-    /// The object's name; writers make file names of them.
+    /// Name of the object; writers use file names.
     pub fn name(&self) -> String {
         printable(&self.field::<128>(73))
     }
 
-    /// Subject of the object, if that is something else in the image.
+    /// Link to the object or group that this object is about, if there is one.
     pub fn link(&self) -> Option<Link> {
         let link = u32::from_le_bytes(self.field(13));
         match self.linked_group() {
@@ -83,12 +82,12 @@ impl Descriptor {
         }
     }
 
-    /// When it was added, in seconds since 1970.
+    /// Time at which the object was added, in seconds since 1970.
     pub fn created(&self) -> i64 {
         i64::from_le_bytes(self.field(41))
     }
 
-    /// Type of the object, in a word.
+    /// Type of the object as a word.
     pub fn type_name(&self) -> Option<&'static str> {
         Some(match self.data_type() {
             DATA_DEFINITION => "definition",
@@ -106,7 +105,7 @@ impl Descriptor {
         })
     }
 
-    /// Fields of a partition, if it is one.
+    /// Fields of the partition, if the object is one.
     pub fn partition(&self) -> Option<Partition> {
         (self.data_type() == DATA_PARTITION).then(|| Partition {
             filesystem: i32::from_le_bytes(self.field(201)),
@@ -117,22 +116,22 @@ impl Descriptor {
 }
 
 impl Partition {
-    /// True of a squashfs that anybody can read.
+    /// True for an unencrypted squashfs.
     pub fn is_squashfs(&self) -> bool {
         self.filesystem == FS_SQUASHFS
     }
 
-    /// True of the root file system.
+    /// True for the root partition.
     pub fn is_root(&self) -> bool {
         self.part == PART_PRIMARY_SYSTEM
     }
 
-    /// True of what only a key opens.
+    /// True if reading the partition needs a key.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.filesystem, FS_ENCRYPTED_SQUASHFS | FS_GOCRYPTFS_SQUASHFS)
     }
 
-    /// The file system, in a word.
+    /// File system type as a word.
     pub fn filesystem(&self) -> Option<&'static str> {
         Some(match self.filesystem {
             FS_SQUASHFS => "squashfs",
@@ -145,7 +144,7 @@ impl Partition {
         })
     }
 
-    /// Purpose of the partition, in a word.
+    /// Purpose of the partition as a word.
     pub fn role(&self) -> Option<&'static str> {
         Some(match self.part {
             1 => "system",
@@ -156,13 +155,13 @@ impl Partition {
         })
     }
 
-    /// The processor it is for, as in [`std::env::consts::ARCH`].
+    /// Architecture of the partition, as in [`std::env::consts::ARCH`].
     pub fn architecture(&self) -> Option<&'static str> {
         ARCHITECTURES.iter().find(|(known, _)| *known == self.architecture).map(|(_, name)| *name)
     }
 }
 
-/// Value of a signature's or a link's group field for the group's number.
+/// Group number in the form of the group field of a signature or a link.
 pub fn group_link(group: u32) -> u32 {
     group | GROUP_MASK
 }

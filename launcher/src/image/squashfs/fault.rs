@@ -1,4 +1,4 @@
-//! Faults of a squashfs, in words.
+//! Describes the faults of a squashfs.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,60 +6,60 @@ use std::fmt;
 use super::super::Error;
 use super::Compression;
 
-/// Faults of a squashfs, or things that no kernel mounts.
+/// Faults of a squashfs, and features that no kernel mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The partition is shorter than a superblock, or does not start like one.
+    /// The partition is shorter than a superblock, or does not begin with the magic.
     NotSquashfs,
-    /// Another version than 4.0.
+    /// A version other than 4.0.
     Version(u16, u16),
     /// A compressor that the kernel does not have.
     Compression(u16),
-    /// A block size that is no power of two from 4 KiB to 1 MiB, or not the one of block_log.
+    /// A block size that is not a power of two from 4 KiB to 1 MiB, or does not match block_log.
     BlockSize(u32),
-    /// No inode at all, or no id at all.
+    /// No inode, or no id.
     Empty,
-    /// A table that starts behind the end of the filesystem.
+    /// A table that starts after the end of the file system.
     Table(&'static str, u64),
-    /// Longer than the partition that holds it.
+    /// A file system longer than its partition.
     Length {
         /// bytes_used of the superblock.
         used: u64,
-        /// The partition's size.
+        /// Size of the partition.
         size: u64,
     },
-    /// Its last bytes lie in a part of a sector at the end of the file, which a loop device does not have.
+    /// The last bytes lie in an incomplete sector at the end of the file, which a loop device does not have.
     Unpadded,
-    /// A number of things that no image has.
+    /// An implausible count.
     Count(&'static str, u64),
-    /// The block of compressor options behind the superblock.
+    /// The block of compressor options after the superblock.
     Options(&'static str),
-    /// A table that does not lie before the one that must follow it.
+    /// A table that does not lie before the table that must follow it.
     Order(&'static str, &'static str),
-    /// The index of a table is shorter or longer than its number of entries needs.
+    /// An index that does not match the number of its table's entries.
     Index {
-        /// Which table's.
+        /// Name of the table.
         table: &'static str,
-        /// Bytes between its start and that of what follows.
+        /// Bytes between its start and the next structure.
         have: u64,
         /// Bytes that its entries need.
         need: u64,
     },
-    /// A metadata block of that table, at that byte of the filesystem.
+    /// A metadata block of this table, at this byte of the file system.
     Block(&'static str, u64, &'static str),
-    /// The root inode lies outside of the inode table.
+    /// The root inode lies outside the inode table.
     Root(u64),
-    /// An entry of the fragment table, by its number.
+    /// An entry of the fragment table, by its index.
     Fragment(u32, &'static str),
-    /// An entry of the xattr table, by its number.
+    /// An entry of the xattr table, by its index.
     Xattr(u32, &'static str),
     /// An inode, by its number.
     Inode(u32, &'static str),
-    /// A directory, by its inode's number.
+    /// A directory, by its inode number.
     Directory(u32, &'static str),
-    /// An entry of the export table, by the number of its inode.
+    /// An entry of the export table, by its inode number.
     Export(u32),
-    /// More of something than the budget allows.
+    /// A count above the limit of the check.
     Budget(&'static str, u64),
 }
 
@@ -70,7 +70,7 @@ impl From<Fault> for Error {
 }
 
 impl Fault {
-    /// True of what no writer of squashfs makes; the rest is too much for us to look at.
+    /// True for a fault that no writer of squashfs produces; the other faults are limits of the check.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Budget(..))
     }

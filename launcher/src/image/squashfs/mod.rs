@@ -1,8 +1,8 @@
-//! squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h).
+//! Reads and checks squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h).
 //!
-//! The kernel's own code trusts much of what it reads there. Two looks come before it: the superblock and the places of
-//! all tables at each start ([`layer`]), and everything but the files' contents once, when an image is taken in
-//! (`coracle-verify`).
+//! The kernel trusts much of what it reads there. Therefore two checks come first: at each start, of the superblock and
+//! the positions of all tables ([`layer`]); and once, when an image enters the store, of everything but the contents of
+//! files (`coracle-verify`).
 #![forbid(unsafe_code)]
 
 mod fault;
@@ -15,17 +15,17 @@ use std::fs::File;
 
 use super::{Error, Filesystem, Layer, field, read_array};
 
-/// "hsqs", the first bytes of a little-endian squashfs.
+/// "hsqs", the magic of a little-endian squashfs.
 pub const MAGIC: &[u8; 4] = coracle::image::SQUASHFS_MAGIC;
 /// Length of the superblock, in bytes.
 pub const SUPERBLOCK: usize = 96;
-/// A table that the image does not have (SQUASHFS_INVALID_BLK).
+/// Position of a table that the image does not have (SQUASHFS_INVALID_BLK).
 pub const NO_TABLE: u64 = u64::MAX;
-/// The most bytes that a metadata block has when it is decompressed (SQUASHFS_METADATA_SIZE).
+/// Maximum size of a decompressed metadata block, in bytes (SQUASHFS_METADATA_SIZE).
 pub const METADATA: usize = 8192;
-/// The compressor has written its options behind the superblock.
+/// Flag: compressor options follow the superblock.
 pub const FLAG_OPTIONS: u16 = 1 << 10;
-/// The most inodes, fragments or sets of extended attributes: sixteen times what large images have.
+/// Maximum number of inodes, fragments or sets of extended attributes: sixteen times that of large images.
 pub const MAX_ENTRIES: u32 = 1 << 26;
 
 /// Compression of blocks.
@@ -46,28 +46,28 @@ pub enum Compression {
 impl Compression {
     const ALL: [Self; 5] = [Self::Gzip, Self::Lzo, Self::Xz, Self::Lz4, Self::Zstd];
 
-    /// The compressor of that name.
+    /// Compressor with this name.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|compression| compression.to_string() == word)
     }
 }
 
-/// The squashfs in `size` bytes from `offset` on, in a file of `length` bytes, if its superblock and the places of its
-/// tables are sound.
+/// Layer of the squashfs in `size` bytes from `offset` on, in a file of `length` bytes, if its superblock and the
+/// positions of its tables are valid.
 pub fn layer(file: &File, offset: u64, size: u64, length: u64) -> Result<Layer, Error> {
     let superblock = Superblock::read(file, offset, size, length)?;
     tables::Tables::read(file, offset, &superblock)?;
     Ok(Layer { filesystem: Filesystem::Squashfs(superblock.compression), offset, size })
 }
 
-/// Fields of a superblock that we keep. Places are in bytes from the filesystem's start.
+/// Fields of a superblock. Positions are in bytes from the start of the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The compressor.
     pub compression: Compression,
-    /// Flags (SQUASHFS_COMP_OPT and the like).
+    /// Flags (SQUASHFS_COMP_OPT and others).
     pub flags: u16,
-    /// Number of bytes of a file that are compressed together.
+    /// Bytes of a file that are compressed together.
     pub block_size: u32,
     /// Number of inodes.
     pub inodes: u32,
@@ -75,26 +75,26 @@ pub struct Superblock {
     pub fragments: u32,
     /// Number of user and group ids.
     pub ids: u16,
-    /// Place of the root inode: a block's place in the inode table, and 16 bits for the place in that block.
+    /// Reference to the root inode: position of a block in the inode table, and 16 bits for the offset in that block.
     pub root: u64,
     /// Length of the file system, in bytes.
     pub used: u64,
-    /// Place of the table of ids.
+    /// Position of the table of ids.
     pub id_table: u64,
-    /// Place of the table of extended attributes, or [`NO_TABLE`].
+    /// Position of the table of extended attributes, or [`NO_TABLE`].
     pub xattr_table: u64,
-    /// Place of the inodes.
+    /// Position of the inodes.
     pub inode_table: u64,
-    /// Place of the directories.
+    /// Position of the directories.
     pub directory_table: u64,
-    /// Place of the table of fragments.
+    /// Position of the fragment table.
     pub fragment_table: u64,
-    /// Place of the export table, or [`NO_TABLE`].
+    /// Position of the export table, or [`NO_TABLE`].
     pub export_table: u64,
 }
 
 impl Superblock {
-    /// Number of bytes of a file that are compressed together.
+    /// Bytes of a file that are compressed together.
     pub fn block_size(&self) -> u32 {
         self.block_size
     }
@@ -104,7 +104,7 @@ impl Superblock {
         self.xattr_table != NO_TABLE
     }
 
-    /// Reads and checks the superblock of the squashfs in `size` bytes from `offset` on, in a file of `length`.
+    /// Reads and checks the superblock of the squashfs in `size` bytes from `offset` on, in a file of `length` bytes.
     pub fn read(file: &File, offset: u64, size: u64, length: u64) -> Result<Self, Error> {
         if size < SUPERBLOCK as u64 {
             return Err(Fault::NotSquashfs.into());
@@ -138,7 +138,7 @@ impl Superblock {
         }
         let used = long(40);
         if used > size || used < SUPERBLOCK as u64 {
-            // A plain squashfs that is shorter than it says was cut, and saying so helps more.
+            // A plain squashfs that is shorter than its superblock states was truncated; that message helps more.
             return Err(match offset.checked_add(used) {
                 Some(need) if need > length => Error::Truncated { what: "the squashfs", need, have: length },
                 _ => Fault::Length { used, size }.into(),
@@ -157,7 +157,7 @@ impl Superblock {
                 return Err(Fault::Table(name, start).into());
             }
         }
-        // A loop device has whole sectors; see loop_size.
+        // A loop device has only whole sectors; see loop_size.
         if used > super::loop_size(offset, size, length) {
             return Err(Fault::Unpadded.into());
         }

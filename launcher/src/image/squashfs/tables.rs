@@ -1,8 +1,8 @@
-//! Places of the tables of a squashfs: all that can be checked without decompressing anything.
+//! Checks the positions of a squashfs's tables, as far as that is possible without decompression.
 //!
 //! The order is the kernel's (squashfs_fill_super): inodes, directories, fragments, export, ids, extended attributes.
-//! Each index must fill the bytes up to what follows it exactly, as kernels ask for since Linux 5.11; older ones read
-//! out of bounds where it does not.
+//! Each index must exactly fill the bytes up to the next structure. Kernels since Linux 5.11 require that; older ones
+//! read out of bounds otherwise.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -12,42 +12,42 @@ use std::os::unix::fs::FileExt;
 use super::super::{Error, field, read_array};
 use super::{Compression, FLAG_OPTIONS, Fault, MAX_ENTRIES, METADATA, NO_TABLE, SUPERBLOCK, Superblock};
 
-/// A metadata block's header: its size in the file, and whether it is stored as it is.
+/// Size of a metadata block's header, which holds the block's size in the file and a bit for uncompressed blocks.
 const HEADER: u64 = 2;
 const STORED: u16 = 1 << 15;
-/// The most bytes of a metadata block with its header.
+/// Maximum size of a metadata block with its header, in bytes.
 const MAX_BLOCK: u64 = METADATA as u64 + HEADER;
 
-/// The places of the tables, in bytes from the filesystem's start; each is known to lie inside of it.
+/// Positions of the tables, in bytes from the start of the file system; all are checked to lie inside it.
 #[derive(Debug)]
 pub struct Tables {
-    /// The blocks of inodes.
+    /// Blocks of inodes.
     pub inodes: Range<u64>,
-    /// The blocks of directories.
+    /// Blocks of directories.
     pub directories: Range<u64>,
-    /// Start of each block of the fragment table, and end of the last one; nothing if there are none.
+    /// Start of each block of the fragment table, and end of the last one; empty without fragments.
     pub fragments: Vec<u64>,
-    /// The same of the export table.
+    /// Start of each block of the export table, and end of the last one.
     pub export: Vec<u64>,
-    /// The same of the user and group numbers.
+    /// Start of each block of the table of ids, and end of the last one.
     pub ids: Vec<u64>,
-    /// The extended attributes.
+    /// Tables of extended attributes.
     pub xattrs: Option<Xattrs>,
 }
 
-/// The tables of extended attributes.
+/// Tables of extended attributes.
 #[derive(Debug)]
 pub struct Xattrs {
     /// Number of different sets.
     pub count: u32,
-    /// The blocks of names and values.
+    /// Blocks of names and values.
     pub values: Range<u64>,
-    /// Start of each block with the places of sets, and end of the last one.
+    /// Start of each block with the positions of sets, and end of the last one.
     pub sets: Vec<u64>,
 }
 
 impl Tables {
-    /// Reads what says where tables are, of the squashfs at `offset` whose superblock has been checked.
+    /// Reads the indexes of the tables of the squashfs at `offset`, whose superblock has been checked.
     pub fn read(file: &File, offset: u64, superblock: &Superblock) -> Result<Self, Error> {
         let places = Places { file, offset, used: superblock.used };
         let data = places.options(superblock)?;
@@ -71,7 +71,7 @@ impl Tables {
             count => places.index("fragment", superblock.fragment_table, count.into(), 16, end)?,
         };
         end = first(&fragments, end);
-        // An image of one empty directory has an empty table of directories.
+        // An image of one empty directory has an empty directory table.
         if superblock.directory_table > end {
             return Err(Fault::Order("directory", "next").into());
         }
@@ -107,7 +107,7 @@ fn first(index: &[u64], otherwise: u64) -> u64 {
     index.first().copied().unwrap_or(otherwise)
 }
 
-/// Reads bytes of the filesystem, and none behind its end.
+/// Reader of the file system's bytes; it reads none after its end.
 struct Places<'a> {
     file: &'a File,
     offset: u64,
@@ -120,7 +120,7 @@ impl Places<'_> {
         read_array(self.file, self.offset.saturating_add(at), end, "the squashfs")
     }
 
-    /// Looks at what the compressor says of itself, and answers where files' contents may start.
+    /// Checks the compressor options, and returns the position at which the contents of files may start.
     fn options(&self, superblock: &Superblock) -> Result<u64, Error> {
         let start = SUPERBLOCK as u64;
         if superblock.flags & FLAG_OPTIONS == 0 {
@@ -132,7 +132,7 @@ impl Places<'_> {
             return Err(Fault::Options("have another size than they must").into());
         }
         let first = u32::from_le_bytes(self.array(start + HEADER)?);
-        // What the kernel's decompressors look at (xz_wrapper.c, lz4_wrapper.c), and allocate.
+        // The kernel's decompressors evaluate these fields (xz_wrapper.c, lz4_wrapper.c), and allocate accordingly.
         let dictionary = |size: u32| {
             let rest = size & (size.wrapping_sub(1));
             size <= superblock.block_size && (rest == 0 || rest.is_power_of_two() && rest == (size ^ rest) << 1)
@@ -166,8 +166,8 @@ impl Places<'_> {
         self.blocks(table, (at, at), count, size, end)
     }
 
-    /// The starts of the blocks that hold `count` entries of `size` bytes, and the last one's end. They end where the
-    /// table starts (`at.0`); the index is from `at.1` to `end`.
+    /// Reads the starts of the blocks that hold `count` entries of `size` bytes, and the end of the last one. The
+    /// blocks end where the table starts (`at.0`); the index extends from `at.1` to `end`.
     fn blocks(&self, table: &'static str, at: (u64, u64), count: u64, size: u64, end: u64) -> Result<Vec<u64>, Error> {
         let number = (count * size).div_ceil(METADATA as u64);
         let need = number * 8;
@@ -187,7 +187,7 @@ impl Places<'_> {
                 return Err(Fault::Block(table, pair[0], "does not lie before the next").into());
             }
         }
-        // The rest is looked at when the blocks are read: each start of a job would read all of them.
+        // Reading the blocks checks the others: a check here would read all of them at each start of a job.
         for index in [0, starts.len() - 2] {
             let (start, end) = (starts[index], starts[index + 1]);
             if self.block(table, start, end)? != end {
@@ -212,7 +212,7 @@ impl Places<'_> {
     }
 }
 
-/// True if a block is stored as it is, and its size with its header, from that header.
+/// True if a block is not compressed, and its size with its header, from that header.
 pub fn block_size(header: u16) -> Result<(bool, u64), &'static str> {
     let size = header & !STORED;
     match size {
