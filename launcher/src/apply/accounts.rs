@@ -8,7 +8,6 @@ use std::collections::HashSet;
 /// An added line replaces each entry with its name or number. The first match counts, so an image that gives the user's
 /// number to `ubuntu` would make `id` print that name. Root's entry stays the image's, because its shell exists in the
 /// image. `root` is root's line for an image without one.
-/// is one that the image has. `root` is root's line for an image that has none.
 pub fn merge(image: &str, added: &[String], root: &str) -> String {
     let added: Vec<&String> = added.iter().filter(|line| !line.is_empty() && number(line) != Some("0")).collect();
     let names: HashSet<_> = added.iter().map(|line| name(line)).collect();

@@ -139,7 +139,7 @@ impl Disk {
                 let (trees, watches) = mount(Owners::Image)?;
                 (trees, watches, Owners::Image)
             }
-            // A file that belongs to nobody there may be the user's own.
+            // A file whose owner is not mapped there may be the user's own.
             Ok((trees, watches)) if asked == Owners::RootIsUser && owner(trees.first()) != Some(identity.uid) => {
                 drop(trees);
                 watches.into_iter().try_for_each(|watch| watch.finish(name, Ok(())))?;

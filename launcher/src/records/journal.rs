@@ -1,5 +1,5 @@
 //! Writes the log line of each step and node to the journal or syslog. If the site enables it, the plan that was
-//! applied follows, one line for each mount.
+//! applied follows, line by line.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
