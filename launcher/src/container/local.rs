@@ -216,7 +216,7 @@ pub fn load_settings(path: &Path) -> Result<Config, Refusal> {
     load(path, if nix::unistd::geteuid().is_root() { Authority::Root } else { Authority::Own })
 }
 
-/// Loads the site's settings; for users who may not read them, the defaults apply.
+/// Loads the site's settings. Settings that users may not read contain nothing about users, so the defaults apply.
 fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
     match Config::load(path) {
         Err(config::Error::Read(_, cause))

@@ -1,7 +1,8 @@
 //! `coracle epilog`: reports if a step may have its user's TaskEpilog. srun's plugin asks before the step is submitted.
 //!
-//! slurmstepd runs that program on the node, outside any container, and calls no hook for it. So a step with `required:
-//! yes` must not request it. The answer only serves an srun that asks; it does not stop a user who starts another srun.
+//! slurmstepd runs that program on the node, outside any container, and calls no hook for it. So a step with
+//! `required: yes` must not request it. The answer only serves an srun that asks; it does not stop a user who starts
+//! another srun.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
