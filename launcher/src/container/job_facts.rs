@@ -54,7 +54,7 @@ pub fn resolve_policy(
     Ok(EffectivePolicy { rules: policy::effective(config, &facts), account })
 }
 
-/// Collects the facts of a user who submits a job; its partition, account and QOS are only claims yet.
+/// Collects the facts of a user who submits a job; its partition, account and QOS are claims at this point.
 pub fn collect_submitter_facts(opener: &Opener, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
     collect_facts(opener, identity, job, Job::default()).map(|(facts, _)| facts)
 }

@@ -251,7 +251,7 @@ pub fn resolve_identity(user: Option<&str>) -> Result<(Identity, Authority), Ref
     Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, authority))
 }
 
-/// Sets HOME in the environment for another user than root, or for a user without it.
+/// Sets HOME in the environment, `always` for a user that root becomes, otherwise only if it is missing.
 pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
     let Some(home) = home else { return };
     if always {

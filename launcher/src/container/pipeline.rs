@@ -275,7 +275,7 @@ impl Run {
         policy::own(form(&opened.image)).map_err(|denied| denied.refuse(&self.image.to_string()))
     }
 
-    /// Prepares an image that was allowed for mounting.
+    /// Prepares an allowed image for mounting.
     pub fn attach(&mut self, opener: &Opener, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
         let account = self.resolve_policy(opener)?.account.clone();

@@ -255,7 +255,7 @@ fn find_conf(
     Ok(own.into_iter().chain(usual).find(|folder| right(folder)))
 }
 
-/// PluginDir: as configured, else the usual directories of packages.
+/// PluginDir: as configured, else the first directory of RUNPATH or of the usual ones that has Slurm's plugins.
 fn find_plugins(
     node: &Node,
     settings: &ClientPaths,
