@@ -1,13 +1,13 @@
-//! The container's /etc/passwd and /etc/group: the image's, with the user's own lines.
+//! Merges the image's /etc/passwd and /etc/group with the user's own lines for the container.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
 
-/// `image` without the entries that the added lines replace, and with those lines.
+/// Returns `image` with the added lines instead of the entries that they replace.
 ///
-/// An entry is replaced when it has the name or the number of an added one: the first match counts, and an image
-/// that calls the user's number `ubuntu` would make `id` say so. Root's entry always stays the image's: its shell
-/// is one that the image has. `root` is root's line for an image that has none.
+/// An added line replaces each entry with its name or number. The first match counts, so an image that gives the user's
+/// number to `ubuntu` would make `id` print that name. Root's entry stays the image's, because its shell exists in the
+/// image. `root` is root's line for an image without one.
 pub fn merge(image: &str, added: &[String], root: &str) -> String {
     let added: Vec<&String> = added.iter().filter(|line| !line.is_empty() && number(line) != Some("0")).collect();
     let names: HashSet<_> = added.iter().map(|line| name(line)).collect();
@@ -29,16 +29,16 @@ pub fn merge(image: &str, added: &[String], root: &str) -> String {
     out
 }
 
-/// Root's line in the passwd of an image without one.
+/// Root's line for an /etc/passwd without one.
 pub const PASSWD_ROOT: &str = "root:x:0:0:root:/root:/bin/sh\n";
-/// Root's line in the group of an image without one.
+/// Root's line for an /etc/group without one.
 pub const GROUP_ROOT: &str = "root:x:0:\n";
 
 fn name(line: &str) -> Option<&str> {
     line.split(':').next()
 }
 
-/// The third field of both files (passwd(5), group(5)).
+/// Third field of both files (passwd(5), group(5)).
 fn number(line: &str) -> Option<&str> {
     line.split(':').nth(2)
 }

@@ -1,7 +1,7 @@
-//! From an image that may run to one detached mount of it.
+//! Makes one detached mount from an image that policy allows.
 //!
-//! A squashfs needs a loop device. An erofs is mounted from its file where the kernel can (Linux 6.12). A directory is a
-//! copy of its mount. Several filesystems of one image become one: an overlay of them all, read-only.
+//! A squashfs needs a loop device. An EROFS is mounted from its file if the kernel can (Linux 6.12). A directory is a
+//! clone of its mount. Several file systems of one image are merged into one read-only overlay.
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
@@ -24,52 +24,53 @@ use crate::apply::fuse::{Program, Slurmstepd, Watch};
 use crate::apply::kernel;
 use crate::children::opener::{Opened, Opener};
 
-/// An image that can be mounted. One superblock for each filesystem on a loop device, however often it is mounted.
+/// An image that can be mounted. Each file system on a loop device has one superblock, however often it is mounted.
 #[derive(Debug)]
 pub struct Disk {
     layers: Vec<Source>,
-    /// The map of owners, made for the first mount; nothing, if the node makes none.
+    /// Owner map, made for the first mount; nothing if the node cannot make one.
     map: OnceCell<Option<OwnerMap>>,
 }
 
-/// A new mount of an image, detached: read-only, no set-user-id, no devices.
+/// A new detached mount of an image: read-only, nosuid, nodev.
 #[derive(Debug)]
 pub struct Mounted {
     /// The mount.
     pub tree: OwnedFd,
-    /// Whoever uses the mount tells each of them what came of it.
+    /// Watches of the mount. Each must receive the result of the mount's use.
     pub watches: Vec<Watch>,
     /// Owners that its files show.
     pub owners: Owners,
 }
 
-/// Origin of a filesystem, or of a tree, for the kernel.
+/// Source of a file system, or of a directory tree, for the kernel.
 #[derive(Debug)]
 enum Source {
     Loop(LoopDevice, Filesystem),
-    /// A squashfs, from this byte of the file on, that a process of the user's reads; one for each mount.
+    /// A squashfs at this byte offset of the file, which a process of the user reads; one process for each mount.
     Fuse(Program, u64),
-    /// An erofs file.
+    /// An EROFS file.
     File(OwnedFd),
     Directory(OwnedFd),
 }
 
-/// Rights that count when root looks something up in an image.
+/// Credentials for root's lookups in an image.
 #[derive(Debug, Clone, Copy)]
 pub enum Rights<'a> {
-    /// Root's: the image is a filesystem of its own.
+    /// Root's: the image is a file system of its own.
     Root,
-    /// The user's: the image is a directory of the node, on a file system that may know users and not root.
+    /// The user's: the image is a directory of the node, on a file system that may grant access to users and not to
+    /// root.
     User(&'a Identity),
 }
 
 impl<'a> Rights<'a> {
-    /// Those that `image` wants.
+    /// Credentials for lookups in `image`.
     pub fn of(image: &Image, identity: &'a Identity) -> Self {
         if image.is_directory() { Self::User(identity) } else { Self::Root }
     }
 
-    /// Does `work` with them.
+    /// Runs `work` with these credentials.
     pub fn during<T>(self, work: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
         match self {
             Self::Root => work(),
@@ -79,7 +80,7 @@ impl<'a> Rights<'a> {
 }
 
 impl Disk {
-    /// Gets the image that `opener` has opened ready for mounting, for the step of the slurmstepd `daemon`.
+    /// Prepares the image that `opener` has opened for mounting, for the step of the slurmstepd `daemon`.
     pub fn attach(
         opener: &Opener,
         opened: &Opened,
@@ -114,12 +115,12 @@ impl Disk {
         Self { layers, map: OnceCell::new() }
     }
 
-    /// True if a process of the user's reads it while it is mounted.
+    /// True if a process of the user reads it while it is mounted.
     pub fn is_served(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer, Source::Fuse(..)))
     }
 
-    /// Mounts it once more.
+    /// Makes a new mount of it.
     pub fn mount(
         &self,
         name: &str,
@@ -133,12 +134,12 @@ impl Disk {
         };
         let mount = |owners| self.mount_layers(name, opened, (identity, owners), deadline);
         let (mut trees, watches, owners) = match mount(asked) {
-            // The node may make no second user namespace.
+            // The node may not permit a second user namespace.
             Err(_) if asked == Owners::RootIsUser => {
                 let (trees, watches) = mount(Owners::Image)?;
                 (trees, watches, Owners::Image)
             }
-            // What is nobody's there may be the user's own.
+            // A file whose owner is not mapped there may be the user's own.
             Ok((trees, watches)) if asked == Owners::RootIsUser && owner(trees.first()) != Some(identity.uid) => {
                 drop(trees);
                 watches.into_iter().try_for_each(|watch| watch.finish(name, Ok(())))?;
@@ -170,7 +171,7 @@ impl Disk {
         }
     }
 
-    /// A mount of each of its file systems. Owners are what squashfuse_ll is asked to show.
+    /// Mounts each of its file systems. `owners` is the setting of squashfuse_ll.
     fn mount_layers(
         &self,
         name: &str,
@@ -189,8 +190,9 @@ impl Disk {
 
     /// Shows root's files as the user's in the file systems of an image file, as far as the kernel can.
     ///
-    /// Only if the top directory is root's: in an image of the user's own tree they would lose what only they may read. A
-    /// kernel that can map the first file system and not one above it shows those of that one as they are.
+    /// Only if the top directory is root's: in an image of the user's own tree, users would lose access to files that
+    /// only they may read. If a kernel can map the first file system but not one above it, the owners of the upper one
+    /// are not mapped.
     fn show_owners(&self, trees: &[OwnedFd], identity: &Identity) -> Owners {
         let of_a_file = matches!(self.layers.first(), Some(Source::Loop(..) | Source::File(_)));
         if !of_a_file
@@ -206,10 +208,10 @@ impl Disk {
         if shown == 0 { Owners::Image } else { Owners::RootIsUser }
     }
 
-    /// Makes one tree of several, each above those before it.
+    /// Merges several trees into one, each above those before it.
     ///
-    /// The kernel takes as layers only what is attached in the caller's namespace (clone_private_mount), so this happens
-    /// in one of its own. The overlay has copies of its layers and outlives it.
+    /// The kernel accepts only layers that are attached in the caller's namespace (clone_private_mount), so the merge
+    /// happens in a namespace of its own. The overlay has clones of its layers and outlives that namespace.
     fn merge(&self, name: &str, trees: &[OwnedFd]) -> Result<OwnedFd, Refusal> {
         let system = |error: sys::Error| Refusal::system(name, &error);
         let home = MountNamespace::current().map_err(system)?;
@@ -221,8 +223,8 @@ impl Disk {
             for (layer, tree) in self.layers.iter().zip(trees) {
                 sys::move_mount(tree, &place).map_err(system)?;
                 let top = layer.top(name, tree)?;
-                // FUSE does not know the mode of its root before it asks for it (fs/fuse/dir.c, fuse_permission), and an
-                // overlay takes over what is known when it is made.
+                // FUSE does not know the mode of its root before it asks for it (fs/fuse/dir.c, fuse_permission), and
+                // an overlay copies the known mode when it is made.
                 nix::sys::stat::fstat(&top).map_err(|errno| damaged(name, &sys::Error::new("fstat()", errno)))?;
                 tops.insert(0, top);
             }
@@ -264,7 +266,7 @@ impl Source {
             Self::Loop(_, Filesystem::Squashfs(_)) | Self::Fuse(..) => "squashfs",
             Self::Loop(_, Filesystem::Ext3) => "ext4",
             Self::Loop(_, Filesystem::Erofs) | Self::File(_) => "erofs",
-            // What came into a user namespace with it cannot be left out (mount_namespaces(7)).
+            // A mount that came into a user namespace together with it cannot be omitted (mount_namespaces(7)).
             Self::Directory(_) if error.errno() == Errno::EINVAL => {
                 return Refusal::new(Kind::ImageType, name, "a directory below which other file systems are mounted")
                     .hint("only root can leave them out: run it in a job");
@@ -278,10 +280,10 @@ impl Source {
         }
     }
 
-    /// Start of the tree in its mount.
+    /// Top directory of the tree in its mount.
     fn top(&self, name: &str, tree: &OwnedFd) -> Result<OwnedFd, Refusal> {
         match self {
-            // What `apptainer overlay create` makes has the folders upper and work of an overlay.
+            // A file of `apptainer overlay create` has the directories upper and work of an overlay.
             Self::Loop(_, Filesystem::Ext3) => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
                 sys::open_beneath(tree, Path::new("upper"), flags).map_err(|error| match error.errno() {
@@ -296,11 +298,11 @@ impl Source {
     }
 }
 
-/// Puts one filesystem of the image on a loop device.
+/// Puts one file system of the image on a loop device.
 ///
-/// The kernel looks at the file with the rights of whoever asks for that, and root has none on a file system that
-/// a user runs (fuse(4), allow_other): there the opener asks. Everywhere else root does, so that the file that was
-/// judged is the one that is mounted, whatever the opener may say.
+/// The kernel reads the file with the credentials of the process that attaches it, and root has no access to a user's
+/// FUSE file system (fuse(4), allow_other): there, the opener attaches it. Everywhere else, root attaches it, so that
+/// the checked file is the one that is mounted, even if the opener is compromised.
 fn attach_loop(opener: &Opener, opened: &Opened, layer: &Layer, name: &str) -> Result<LoopDevice, Refusal> {
     let size = image::loop_size(layer.offset, layer.size, opened.length);
     let attached = if sys::CachedStat::of(&opened.file).is_ok() {
@@ -331,36 +333,36 @@ fn no_module(name: &str, error: &sys::Error, module: &str) -> Refusal {
     Refusal::system(name, error).hint(format!("the kernel of this node has no {module}: modprobe {module}"))
 }
 
-/// `source` is a block device. `journal` says that the filesystem may have one, which is not to be replayed.
+/// Mounts the block device `source`. `journal` is true if the file system may have a journal, which is not replayed.
 fn mount_filesystem(filesystem: &'static std::ffi::CStr, source: &str, journal: bool) -> sys::Result<OwnedFd> {
     let context = FsContext::open(filesystem)?;
     context.string(c"source", source)?;
     context.flag(c"ro")?;
     if journal {
         context.flag(c"noload")?;
-        // The superblock may ask for a panic.
+        // The superblock may request a panic on errors.
         context.string(c"errors", "remount-ro")?;
     }
     context.mount(ONLY_READ)
 }
 
-/// True if the kernel mounts this erofs from its file; if not, it goes on a loop device.
+/// True if the kernel mounts this EROFS from its file; otherwise it needs a loop device.
 ///
-/// On a loop device, an erofs that is changed after it was looked at can name any block device of the node as a part of
-/// itself, and Linux before 6.4 may open that as root (erofs_init_device; later kernels look for all parts in the
-/// file itself). There that way is only for images that nobody but the site can change.
+/// On a loop device, an EROFS that changes after its check can name any block device of the node as an extra device,
+/// and Linux before 6.4 may open that device as root (erofs_init_device; later kernels search all extra devices in the
+/// file itself). On those kernels, only images that the site alone can change are put on a loop device.
 fn from_file(name: &str, file: BorrowedFd<'_>, grant: &Grant, identity: &Identity) -> Result<bool, Refusal> {
     match mount_erofs_file(file, identity) {
-        // An older kernel, or a file system whose files it cannot read so: tmpfs, overlay.
+        // An older kernel, or a file system whose files it cannot read directly: tmpfs, overlay.
         Err(error) if error.errno() == Errno::ENOTBLK && (grant.trusted || kernel::version() >= (6, 4)) => Ok(false),
         Err(error) if error.errno() == Errno::ENOTBLK => Err(Refusal::system(name, &error)
             .hint("before Linux 6.4 an erofs runs only from the site's image_paths; use a squashfs")),
-        // What else is wrong is said when it is mounted to be used.
+        // The mount for use reports any other error.
         _ => Ok(true),
     }
 }
 
-/// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in its user's own namespace.
+/// Owners that a squashfs shows in a step whose image `reader` reads, if it shows `here` in the user's own namespace.
 pub fn step_owners(here: Owners, reader: Reader) -> Owners {
     match (here, reader) {
         (Owners::RootIsUser | Owners::AllAreUsers, Reader::Kernel) if kernel::version() >= kernel::SQUASHFS_MAPPED => {
@@ -371,12 +373,13 @@ pub fn step_owners(here: Owners, reader: Reader) -> Owners {
     }
 }
 
-/// The owner of a mount's top directory; nothing, if it cannot be read, for which the image is refused later.
+/// Owner of a mount's top directory; nothing if it cannot be read, in which case the image is refused later.
 fn owner(tree: Option<&OwnedFd>) -> Option<u32> {
     nix::sys::stat::fstat(tree?).ok().map(|top| top.st_uid)
 }
 
-/// With the user's rights: the kernel opens the file again by that path, and whatever else the superblock may name.
+/// Mounts with the user's credentials: the kernel opens the file again by that path, and any device that the superblock
+/// names.
 fn mount_erofs_file(file: BorrowedFd<'_>, identity: &Identity) -> sys::Result<OwnedFd> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
     sys::with_fs_identity(identity, || mount_filesystem(c"erofs", &source, false))?

@@ -1,8 +1,8 @@
-//! The user whose process serves the file system that a file is on (fuse(4)).
+//! Finds the user whose process serves the file system of a file (fuse(4)), and refuses such files.
 //!
-//! A squashfs waits for its block device in a sleep that no signal ends, and a process that waits for a file system of a
-//! user's own waits for as long as that user likes. So no image of a step may lie on one. The answer comes from the mount
-//! table alone: the file system itself is not asked, since it need not answer.
+//! A squashfs waits for its block device uninterruptibly, and a process that waits for a user's FUSE file system waits
+//! for as long as that user likes. So no image of a step may lie on one. The answer comes from the mount table alone:
+//! the file system itself is not accessed, since it may not answer.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -11,16 +11,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
 
-/// File systems of overlays in overlays: the kernel's own limit is 2 (FILESYSTEM_MAX_STACK_DEPTH).
+/// Limit on overlays in overlays: the kernel's own limit is 2 (FILESYSTEM_MAX_STACK_DEPTH).
 const MAX_DEPTH: u32 = 4;
 
-/// Refuses the image `name`, open as `file`, on a file system that a process of a user's serves.
+/// Refuses the image `name`, open as `file`, on a file system that a process of a user serves.
 pub fn refuse_image(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
     let hint = "copy it to another file system, or into the store: coracle cp FILE";
     refuse(Kind::ImageType, name, file, "which nothing of a job may depend on", hint)
 }
 
-/// Refuses the directory `name`, open as `file`, for a kept overlay, if it is on such a file system: root looks into it.
+/// Refuses the directory `name`, open as `file`, for a kept overlay on such a file system, because root accesses it.
 pub fn refuse_overlay(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
     refuse(Kind::Bind, name, file, "which cannot keep an overlay", "use a folder on a disk of the node")
 }
@@ -38,18 +38,18 @@ fn refuse(kind: Kind, name: &str, file: BorrowedFd<'_>, why: &str, hint: &str) -
 
 const ELSEWHERE: &str = "on a file system that is not mounted on this node";
 
-/// Who serves the file system that a file is on.
+/// Server of the file system of a file.
 enum Served {
-    /// No process of a user's.
+    /// No process of a user.
     Not,
-    /// The kind, and the user's number.
+    /// A user's process: type of the file system, and user id.
     By(String, String),
-    /// The mount is none of this node's.
+    /// Unknown: the mount is not in the node's mount table.
     Elsewhere,
 }
 
 fn serves(name: &str, file: BorrowedFd<'_>) -> Result<Served, Refusal> {
-    // A mount point's name may be no UTF-8: any user can make one.
+    // The name of a mount point may be invalid UTF-8: any user can make one.
     let read = |path: String| {
         std::fs::read(&path)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -67,7 +67,7 @@ fn serves(name: &str, file: BorrowedFd<'_>) -> Result<Served, Refusal> {
     })
 }
 
-/// The mount that an open file is on: a line of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
+/// Id of the mount of an open file: a line of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
 fn mount_id(info: &str) -> Option<&str> {
     info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim)
 }
@@ -89,7 +89,7 @@ impl<'a> Mount<'a> {
         Some(Self { id, place: unescaped(place), kind, options })
     }
 
-    /// The values of an option, as the kernel shows them.
+    /// Values of an option, as the kernel prints them.
     fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
         let name = name.to_owned();
         self.options.split(',').filter_map(move |option| option.strip_prefix(name.as_str())?.strip_prefix('='))
@@ -102,8 +102,8 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// The kind and the user of the FUSE file system that `mount` is, or that an overlay shows. Root's own are no user's,
-/// and virtiofs, the host's of a virtual machine, has no such option.
+/// Type and user of the FUSE file system that `mount` is, or that an overlay shows. A file system of root counts as no
+/// user's, and virtiofs, which the host of a virtual machine serves, has no such option.
 fn served_by<'a>(mount: &Mount<'a>, mounts: &[Mount<'a>], depth: u32) -> Option<(&'a str, String)> {
     if mount.kind == "fuse" || mount.kind == "fuseblk" || mount.kind.starts_with("fuse.") {
         let uid = mount.values("user_id").next().unwrap_or("unknown");
@@ -115,13 +115,13 @@ fn served_by<'a>(mount: &Mount<'a>, mounts: &[Mount<'a>], depth: u32) -> Option<
     let layers = ["lowerdir", "lowerdir+", "datadir+", "upperdir"];
     let mut layers = layers.iter().flat_map(|name| mount.values(name).flat_map(paths));
     layers.find_map(|path| {
-        // The last of those with the longest mount point is the one on top.
+        // The last of those with the longest mount point is the topmost one.
         let below = mounts.iter().filter(|other| other.holds(&path)).max_by_key(|other| other.place.len())?;
         if below.id == mount.id { None } else { served_by(below, mounts, depth - 1) }
     })
 }
 
-/// The paths of `lowerdir`: a colon between two, and a backslash before a colon of a name.
+/// Paths in `lowerdir`: separated by colons, with a backslash before a colon in a name.
 fn paths(value: &str) -> Vec<String> {
     let (mut paths, mut escaped) = (vec![String::new()], false);
     for character in unescaped(value).chars() {
@@ -139,7 +139,7 @@ fn paths(value: &str) -> Vec<String> {
     paths
 }
 
-/// A field without the octal escapes that the kernel puts in for blanks, commas and backslashes.
+/// A field with the kernel's octal escapes for blanks, commas and backslashes decoded.
 fn unescaped(field: &str) -> Cow<'_, str> {
     if !field.contains('\\') {
         return field.into();

@@ -1,12 +1,12 @@
-//! A root whose changes are kept in a directory of the user's: its `upper` is the overlay's upper layer, and its `work` what
-//! the kernel works in.
+//! Mounts a root whose changes are kept in a directory of the user: its `upper` is the overlay's upper layer, and its
+//! `work` the kernel's work directory.
 //!
-//! The kernel works on both with the rights of the mounter, for as long as the mount is used, so it is made with hardly
-//! more than the user's ([`sys::with_overlay_rights`]): what they may not leave there by themselves, an image may not
-//! either. But CAP_DAC_OVERRIDE is among these rights, and the first thing that the kernel does is to empty its work directory
-//! (fs/overlayfs/super.c, `ovl_workdir_create`). So it gets one that is empty for certain: it is made here, below a directory
-//! that only root may enter, and is the user's once the mount is made. The one of the last time is removed before, with the
-//! user's rights.
+//! The kernel uses the mounter's credentials for both, for as long as the mount is used. So the mount is made with few
+//! privileges beyond the user's ([`sys::with_overlay_rights`]): an image must not create files there that the user
+//! could not. But CAP_DAC_OVERRIDE is among these privileges, and the first thing that the kernel does is to empty its
+//! work directory (fs/overlayfs/super.c, `ovl_workdir_create`). So the work directory must be empty for certain: it is
+//! made here, below a directory that only root may enter, and given to the user after the mount. The work directory of
+//! the previous mount is removed before, with the user's credentials.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
@@ -27,22 +27,23 @@ use super::root::{READ_AND_WRITE, by_descriptor, make_folder, overlay_context, o
 /// Names in the user's directory.
 const UPPER: &str = "upper";
 const WORK: &str = "work";
-/// The file whose lock keeps other containers out while one is mounted.
+/// File whose lock keeps other containers out while one is mounted.
 const LOCK: &str = ".coracle.lock";
-/// Number of tries for a directory that is being mounted by another process, each after 10 ms.
+/// Number of tries for a directory that another process is mounting, each after 10 ms.
 const LOCK_TRIES: u32 = 300;
-/// The most that is removed of the last time's `work`: directories in each other, and names.
+/// Limits on the removal of the previous `work`: depth of directories, and number of names.
 const MAX_DEPTH: u32 = 8;
 const MAX_NAMES: u32 = 100_000;
 
-/// The lock of a kept overlay's directory, held until it is dropped: that no other overlay uses it and its mounting are
-/// two steps. The file is the user's and only theirs to open, since flock(2) asks for no more than an open file.
+/// Lock on a kept overlay's directory, held until it is dropped, because checking that no other overlay uses it and
+/// mounting it are two steps. The file belongs to the user and only they may open it, since flock(2) needs only an open
+/// file.
 struct OverlayLock {
     _file: Flock<File>,
 }
 
 impl OverlayLock {
-    /// EBUSY when another process holds on to it; EPERM when the file is not the user's.
+    /// Takes the lock. EBUSY if another process keeps it; EPERM if the file is not the user's.
     fn take(folder: &OwnedFd, identity: &Identity) -> sys::Result<Self> {
         let failed = |errno| sys::Error::new(format!("open({LOCK:?})"), errno);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -66,8 +67,8 @@ impl OverlayLock {
     }
 }
 
-/// An overlay over `lower` that writes into `folder`, which is open on `path`. It, `upper` and what is left of `work` must be
-/// the user's own.
+/// Mounts an overlay over `lower` that writes into the directory `folder`, which is open on `path`. The user must own
+/// it, `upper`, and the remains of `work`.
 pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
     let shown = path.display().to_string();
     let refusal = |error: &sys::Error| match error.errno() {
@@ -101,9 +102,10 @@ pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: 
             context.mount(READ_AND_WRITE)
         })?
     };
-    // Only with an index does the kernel refuse a folder that another overlay of this node writes to. But then it also
-    // wants the very mounts below that were there the first time (ESTALE), and ours are always new. The trial must be gone
-    // before: the folder would not be marked as used by the second one. And before that the other one's work is let be.
+    // The kernel refuses a directory that another overlay of this node writes to only with an index. But with an index
+    // it also requires the same lower mounts as the first time (ESTALE), and these are always new. So a trial mount
+    // with an index comes first. It must be gone before the real mount, which otherwise would not mark the directory as
+    // in use. The other overlay's `work` stays untouched until the trial has succeeded.
     if let Err(error) = mount(true).map(drop)
         && error.errno() == Errno::EBUSY
     {
@@ -131,18 +133,19 @@ pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: 
     })
 }
 
-/// A work directory that only root can have put anything into.
+/// A work directory that only root can have filled.
 struct Fresh<'a> {
     folder: &'a OwnedFd,
-    /// The directory around it, by its name in the user's, which the user may give to another one at any time.
+    /// Parent directory of the work directory, by its name in the user's directory. The user may rename another one to
+    /// it at any time.
     name: CString,
     around: OwnedFd,
     work: OwnedFd,
 }
 
 impl<'a> Fresh<'a> {
-    /// Makes it. What is found by a name in the user's directory may be anything by then, so it is looked at: in one of
-    /// root's with mode 0700, whichever that is, only root can have made `work`.
+    /// Creates it. The user may replace any name in their directory, so the opened directory is checked: in a directory
+    /// of root with mode 0700, whichever it is, only root can have made `work`.
     fn make(folder: &'a OwnedFd) -> sys::Result<Self> {
         let mut random = [0u8; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
@@ -161,7 +164,7 @@ impl<'a> Fresh<'a> {
         Ok(Self { folder, name, around, work })
     }
 
-    /// Gives it its name in the user's directory; the directory around it is gone then.
+    /// Moves it to its name in the user's directory, and removes its parent directory.
     fn move_to(&self, folder: &OwnedFd, identity: &Identity) -> sys::Result<()> {
         nix::fcntl::renameat2(&self.around, WORK, folder, WORK, RenameFlags::RENAME_NOREPLACE)
             .map_err(|errno| sys::Error::new(format!("renameat2({WORK:?})"), errno))?;
@@ -169,7 +172,7 @@ impl<'a> Fresh<'a> {
         Ok(())
     }
 
-    /// Makes it the user's, as they know it: nothing of theirs could be in it before.
+    /// Gives it to the user with the usual mode: the user could not put anything in it before.
     fn give(&self, identity: &Identity) -> sys::Result<()> {
         nix::unistd::fchown(&self.work, Some(identity.uid.into()), Some(identity.gid.into()))
             .map_err(|errno| sys::Error::new(format!("fchown({WORK:?})"), errno))?;
@@ -177,8 +180,8 @@ impl<'a> Fresh<'a> {
             .map_err(|errno| sys::Error::new(format!("fchmod({WORK:?})"), errno))
     }
 
-    /// Removes it with what the kernel has made in it. Where it could not be, it is left to its user, whose next start
-    /// removes it.
+    /// Removes it and the kernel's directories in it. If that fails, it is left to the user, whose next start removes
+    /// it.
     fn discard(&self, identity: &Identity) {
         for below in ["work", "index"] {
             let _ = nix::unistd::unlinkat(&self.work, below, UnlinkatFlags::RemoveDir);
@@ -188,7 +191,8 @@ impl<'a> Fresh<'a> {
         self.unname(identity);
     }
 
-    /// Removes the directory around it, by a name that the user may have given away: so with their rights.
+    /// Removes the parent directory with the user's credentials, because the user may have moved another one to its
+    /// name.
     fn unname(&self, identity: &Identity) {
         let remove = || nix::unistd::unlinkat(self.folder, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
         let _ = sys::with_fs_identity(identity, remove);
@@ -209,7 +213,7 @@ fn open_folder(at: impl AsFd, name: &str) -> sys::Result<OwnedFd> {
     sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
-/// A directory that is made if it is missing.
+/// Opens a directory, which is made if it is missing.
 fn own_folder(folder: &OwnedFd, name: &str) -> sys::Result<OwnedFd> {
     match make_folder(folder.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
         Err(error) if error.errno() != Errno::EEXIST => Err(error),
@@ -217,8 +221,8 @@ fn own_folder(folder: &OwnedFd, name: &str) -> sys::Result<OwnedFd> {
     }
 }
 
-/// Removes `name` and what is in it, with the file system rights that this process has: they must be the user's. Within
-/// limits, since root's launcher does it: ENOTEMPTY and EMFILE beyond.
+/// Removes `name` and its content with the file system credentials of this process, which must be the user's. Root's
+/// launcher does this, so there are limits: ENOTEMPTY and EMFILE beyond them.
 fn remove(at: BorrowedFd<'_>, name: &OsStr, depth: u32, names: &mut u32) -> sys::Result<()> {
     *names += 1;
     let failed = |errno| sys::Error::new(format!("unlinkat({name:?})"), errno);
@@ -231,7 +235,7 @@ fn remove(at: BorrowedFd<'_>, name: &OsStr, depth: u32, names: &mut u32) -> sys:
         Err(Errno::ENOTEMPTY | Errno::EEXIST) if depth < MAX_DEPTH => {}
         Err(errno) => return Err(failed(errno)),
     }
-    // The kernel's own directory has no mode bits at all.
+    // The kernel's own directory has no mode bits.
     let _ = nix::sys::stat::fchmodat(at, name, Mode::from_bits_truncate(0o700), FchmodatFlags::FollowSymlink);
     let folder = sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     let list = |cause: &std::io::Error| sys::Error::from_io(format!("readdir({name:?})"), cause);

@@ -1,9 +1,9 @@
 //! Executes a plan: one function for each of its steps, in their order.
 //!
-//! The kernel's rules decide the shape of this. A copy of a mount can only be made in the namespace that the
-//! mount is in, so all sources are copied first, detached. Before Linux 6.15 a detached mount can only be attached
-//! to one that is attached itself, so the image goes into the new namespace first and everything else onto it.
-//! Nothing is looked up by name as root once the image is there: every target is a descriptor.
+//! Rules of the kernel determine the order. A mount can only be cloned in its own namespace, so all sources are cloned
+//! first, detached. Before Linux 6.15, a detached mount can only be attached to one that is attached itself, so the
+//! image is attached in the new namespace first, and all other mounts to it. After that, root looks up nothing by name:
+//! every target is a descriptor.
 #![forbid(unsafe_code)]
 
 pub mod accounts;
@@ -32,17 +32,17 @@ use crate::children::opener::{Account, Opener};
 pub use disk::{Disk, Mounted, Rights, step_owners};
 pub use root::SOURCE;
 
-/// Refuses an image in which a system call failed: it is damaged only if the error number says so. All others are
-/// about this process or the node (descriptors, memory, a missing driver), whatever the image has.
+/// Refuses an image for which a system call failed. It is damaged only if the error number says so. All other errors
+/// concern this process or the node (descriptors, memory, a missing driver), whatever the image contains.
 pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
     match error.errno() {
-        // Only a directory has rights of its own.
+        // Only a directory has permissions of its own.
         Errno::EACCES | Errno::EPERM => {
             return Refusal::new(Kind::ImageUnreadable, name, format!("a part of it is not for you: {error}"));
         }
-        // EUCLEAN is also EFSCORRUPTED (linux/errno.h); squashfs answers EINVAL and EIO for nearly everything.
+        // EUCLEAN is also EFSCORRUPTED (linux/errno.h); squashfs returns EINVAL and EIO for nearly every error.
         Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::EOVERFLOW | Errno::ERANGE => {}
-        // A tree that is not what its own directories say.
+        // A tree that contradicts its own directories.
         Errno::ELOOP | Errno::ENOTDIR | Errno::EISDIR | Errno::ENOENT | Errno::ENAMETOOLONG | Errno::ESTALE => {}
         _ => return Refusal::system(name, error),
     }
@@ -50,7 +50,7 @@ pub fn damaged(name: &str, error: &sys::Error) -> Refusal {
         .hint("it is damaged, or compressed in a way that this node's kernel does not know")
 }
 
-/// Refuses an image in which `target` could not be looked up; see [`damaged`].
+/// Refuses an image in which the lookup of `target` failed; see [`damaged`].
 pub fn unusable(name: &str, image: BorrowedFd<'_>, target: &Path, error: &sys::Error) -> Refusal {
     if error.errno() != Errno::EACCES {
         return damaged(name, error);
@@ -65,7 +65,7 @@ pub fn unusable(name: &str, image: BorrowedFd<'_>, target: &Path, error: &sys::E
     }
 }
 
-/// Refuses a bind in which a system call failed, unless that is for want of something of this process or the node.
+/// Refuses a bind for which a system call failed, unless this process or the node lacks a resource.
 fn unbound(shown: &str, error: &sys::Error) -> Refusal {
     match error.errno() {
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSYS => Refusal::system(shown, error),
@@ -76,19 +76,19 @@ fn unbound(shown: &str, error: &sys::Error) -> Refusal {
 /// Open sources of a plan.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// Source of each [`crate::plan::ResolvedMount`]; nothing for what is made here.
+    /// Source of each [`crate::plan::ResolvedMount`]; nothing for a file system that is made here.
     pub mounts: Vec<Option<OwnedFd>>,
-    /// The folder that the overlay writes into.
+    /// Directory that the overlay writes into.
     pub upper: Option<OwnedFd>,
 }
 
-/// Mounts that were attached to a container's root, each with its place, in this order.
+/// Mounts that were attached to a container's root, each with its mount point, in this order.
 #[derive(Debug, Default)]
 pub struct Attached(Vec<(PathBuf, OwnedFd)>);
 
 impl Attached {
-    /// The mount in which `place` lies, and where in it; nothing, if that is the image. A place that was attached to twice
-    /// is in the later one.
+    /// Mount that contains `place`, and the path in it; nothing if that is the image. Of two mounts at the same mount
+    /// point, the later one counts.
     pub fn above<'a>(&self, place: &'a Path) -> Option<(BorrowedFd<'_>, &'a Path)> {
         self.0.iter().rev().find_map(|(top, tree)| Some((tree.as_fd(), place.strip_prefix(top).ok()?)))
     }
@@ -96,7 +96,8 @@ impl Attached {
 
 /// Builds the container's namespace and returns to the caller's own.
 ///
-/// `name` is the image as the user typed it, `image` a detached mount of the plan's, and `sources` is what was opened for it.
+/// `name` is the image as the user typed it, `image` a detached mount of the plan's image, and `sources` the files that
+/// were opened for the plan.
 pub fn build(
     name: &str,
     plan: &Plan,
@@ -149,8 +150,8 @@ pub fn build(
     built.map(|namespace| (namespace, attached))
 }
 
-/// Attaches to a container what its plan has left out, because it need not exist before; `open` opens it as the user.
-/// No task is in the container yet.
+/// Attaches to a container the late mounts of its plan, whose sources may not exist earlier; `open` opens them as the
+/// user. No task is in the container yet.
 pub fn complete(
     namespace: &MountNamespace,
     plan: &Plan,
@@ -184,12 +185,12 @@ pub fn complete(
     completed
 }
 
-/// The name of a folder that is made.
+/// Name for a directory that is made.
 fn name_of(place: &Path) -> &str {
     place.file_name().and_then(|name| name.to_str()).unwrap_or("made")
 }
 
-/// A detached copy of what a mount shows; nothing for the files that we write ourselves.
+/// Detached clone of a mount's source; nothing for generated files.
 fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, Refusal> {
     let path = match &mount.source {
         Source::Node(path) => path,
@@ -202,7 +203,7 @@ fn copy(mount: &Mount, sources: &[Option<OwnedFd>]) -> Result<Option<OwnedFd>, R
     detached(source, path, mount).map(Some)
 }
 
-/// A detached copy of what `source`, the node's `path`, shows.
+/// Detached clone of `source`, the node's `path`.
 fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Refusal> {
     let failed = |error: sys::Error| unbound(&path.display().to_string(), &error);
     let tree = sys::clone_tree(source, true).map_err(failed)?;
@@ -210,11 +211,11 @@ fn detached(source: &OwnedFd, path: &Path, mount: &Mount) -> Result<OwnedFd, Ref
     Ok(tree)
 }
 
-/// The longest file that is copied, in bytes: those of time zones have about 4,000.
+/// Limit on the length of a file that is copied, in bytes: time zone files have about 4,000.
 const MAX_COPY: usize = 64 << 10;
 
-/// The plan's copies with their content, read with the user's rights. One that cannot be read is left out, as one that the
-/// node lacks would be.
+/// The plan's copies with their content, read with the user's credentials. An unreadable file is omitted, like one that
+/// the node lacks.
 fn copies(plan: &Plan, sources: &[Option<OwnedFd>], identity: &Identity) -> Vec<(PathBuf, Vec<u8>)> {
     let read = |index: usize| {
         let source = sources.get(index)?.as_ref()?;
@@ -228,7 +229,7 @@ fn copies(plan: &Plan, sources: &[Option<OwnedFd>], identity: &Identity) -> Vec<
     plan.copies.iter().filter_map(|(place, index)| Some((place.clone(), read(*index)?))).collect()
 }
 
-/// Mounts `tree` at its place.
+/// Mounts `tree` at its mount point.
 fn attach(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -239,14 +240,14 @@ fn attach(
 ) -> Result<(), Refusal> {
     let shown = mount.place.display().to_string();
     let failed = |error: sys::Error| unbound(&shown, &error);
-    // A mount covers a link as it covers a file, if it is opened itself.
+    // A mount covers a link like a file, if the link itself is opened.
     let lookup = if mount.source == Source::TimeZone { Lookup::LastIsALink } else { Lookup::NoLinks };
     let target = match attached.above(&mount.place).filter(|_| mount.nested) {
         Some((above, below)) => nested(above, below, opener, &shown)?,
         None => rights.during(|| sys::open_in_root(root, &mount.place, OFlag::O_PATH, lookup)).map_err(failed)?,
     };
     sys::move_mount(tree, &target).map_err(|error| match error.errno() {
-        // The kernel's word for a folder on a file or the other way round.
+        // The kernel's error for a directory on a file or the reverse.
         Errno::ENOTDIR | Errno::EINVAL if mount.nested => Refusal::new(
             Kind::Bind,
             shown.clone(),
@@ -256,9 +257,9 @@ fn attach(
     })
 }
 
-/// Opens a target in a tree of the node that is mounted already. The user may have changed it since, and its file system
-/// may be one that a process of theirs serves and does not answer for: so a child that is the user looks, which can be left
-/// behind. It holds nothing of the image meanwhile.
+/// Opens a target in a tree of the node that is mounted already. The user may have changed the tree since, and a
+/// process of theirs may serve its file system and not answer. So the user's child process opens it, which can be
+/// abandoned; it holds nothing of the image meanwhile.
 fn nested(above: BorrowedFd<'_>, below: &Path, opener: &Opener, shown: &str) -> Result<OwnedFd, Refusal> {
     if below.as_os_str().is_empty() {
         let copy = above.try_clone_to_owned();
@@ -274,13 +275,13 @@ fn nested(above: BorrowedFd<'_>, below: &Path, opener: &Opener, shown: &str) -> 
     })
 }
 
-/// The account files of the image, with the user in them.
+/// Account files of the image, with the user's entries.
 struct Files {
     passwd: String,
     group: String,
 }
 
-/// The longest account file of an image that is read, in bytes.
+/// Limit on the length of an account file of an image that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
 impl Files {
@@ -305,7 +306,7 @@ impl Files {
     }
 }
 
-/// The start of a file of an image, with its links followed there; nothing, if there is none to read.
+/// Start of a file of an image, with links followed inside it; nothing if it cannot be read.
 pub fn file_of(image: BorrowedFd<'_>, path: &Path, limit: u64, rights: Rights<'_>) -> Option<Vec<u8>> {
     let open = |flags| rights.during(|| sys::open_in_root(image, path, flags, Lookup::Links)).ok();
     let mode = nix::sys::stat::fstat(open(OFlag::O_PATH)?).ok()?.st_mode;
@@ -318,7 +319,7 @@ pub fn file_of(image: BorrowedFd<'_>, path: &Path, limit: u64, rights: Rights<'_
     Some(bytes)
 }
 
-/// Reads a small file of the image. It may be a FIFO, a device or without end: none of them is waited for.
+/// Reads a small file of the image. It may be a FIFO, a device or endless; the read waits for none of them.
 fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>) -> Result<String, Refusal> {
     let broken = |error: &sys::Error| damaged(name, error);
     let refuse = |cause: &str| Refusal::new(Kind::ImageFormat, name, format!("its {} {cause}", path.display()));
@@ -345,19 +346,20 @@ fn read_file(name: &str, image: BorrowedFd<'_>, path: &Path, rights: Rights<'_>)
 mod tests {
     use super::*;
 
-    /// Each error number that opening, reading or mounting an image is known to end with, and whose fault that is.
+    /// Each error number that is known from opening, reading or mounting an image, by its cause.
     const ERRORS: &[(Kind, &[Errno])] = &[
         (
             Kind::ImageFormat,
             &[
-                // Of squashfs, erofs and ext4, for what is on the disk; EFSCORRUPTED and EFSBADCRC have these numbers, too.
+                // From squashfs, EROFS and ext4, for data on the disk; EFSCORRUPTED and EFSBADCRC have these numbers,
+                // too.
                 Errno::EINVAL,
                 Errno::EIO,
                 Errno::EUCLEAN,
                 Errno::EBADMSG,
                 Errno::EOVERFLOW,
                 Errno::ERANGE,
-                // A tree that is not what its own directories say.
+                // A tree that contradicts its own directories.
                 Errno::ELOOP,
                 Errno::ENOTDIR,
                 Errno::EISDIR,
@@ -370,7 +372,7 @@ mod tests {
         (
             Kind::System,
             &[
-                // Of the process: descriptors, memory, limits, signals.
+                // From the process: descriptors, memory, limits, signals.
                 Errno::EMFILE,
                 Errno::ENFILE,
                 Errno::ENOMEM,
@@ -379,7 +381,7 @@ mod tests {
                 Errno::EFBIG,
                 Errno::EFAULT,
                 Errno::EBADF,
-                // Of the node: drivers, devices, mounts, room.
+                // From the node: drivers, devices, mounts, space.
                 Errno::ENODEV,
                 Errno::ENXIO,
                 Errno::ENOSYS,
@@ -391,7 +393,7 @@ mod tests {
                 Errno::EXDEV,
                 Errno::EMLINK,
                 Errno::E2BIG,
-                // Of the file system that the image is on.
+                // From the file system that holds the image.
                 Errno::ENOTCONN,
                 Errno::ECONNABORTED,
                 Errno::ECONNREFUSED,

@@ -1,4 +1,4 @@
-//! The root of a container: the image, or an overlay of a few empty mount points over it.
+//! Makes the root of a container: the image, or an overlay of a few empty mount points over it.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -16,27 +16,27 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
 
 use super::{Rights, kept};
 
-/// A small file system in memory, attached in the new namespace, in which the container is put together. It goes
-/// out of sight with the node's tree when the container's root is entered.
+/// A small file system in memory, attached in the new namespace, in which the container is assembled. It disappears
+/// with the node's tree when the container's root is entered.
 pub struct Stage {
     tmpfs: OwnedFd,
 }
 
-/// Of everything that shows the image.
+/// Attributes of all mounts that show the image.
 pub const ONLY_READ: Attributes = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
 pub(super) const READ_AND_WRITE: Attributes = Attributes { read_only: false, ..ONLY_READ };
-/// Source of the file systems that are made for a container, in mount tables. The one at `/dev` is what
-/// [`crate::step::join`] knows a container by.
+/// Source of the file systems that are made for a container, in mount tables. [`crate::step::join`] recognizes a
+/// container by that of `/dev`.
 pub const SOURCE: &str = "coracle";
-/// Place at which it is attached: a folder that every node has and that nothing here needs. Not "/": what is stacked
-/// there would be all that the umount after pivot_root takes away, and the node's root would stay on top of the
+/// Mount point of the [`Stage`]: a directory that every node has and that nothing here needs. Not "/": the umount after
+/// pivot_root would remove only the mount that is stacked there, and the node's root would stay on top of the
 /// container's.
 const PLACE: &str = "/sys";
-/// The most that mount points and account files may take of the node's memory.
+/// Memory limit of mount points and account files.
 const SIZE: &str = "8m";
 
 impl Stage {
-    /// Attaches it.
+    /// Creates and attaches it.
     pub fn attach() -> sys::Result<Self> {
         let context = FsContext::open(c"tmpfs")?;
         context.string(c"source", SOURCE)?;
@@ -50,9 +50,9 @@ impl Stage {
         Ok(Self { tmpfs })
     }
 
-    /// Attaches the image, and whatever it takes to have the plan's mount points and to write, as the root-to-be.
+    /// Attaches the image, and the layers for the plan's mount points and writes, as the future root.
     ///
-    /// `folder` is open on the plan's upper folder, if it has one; `copies` are files by path, with their content.
+    /// `folder` is open on the plan's upper directory, if it has one; `copies` are files by path, with their content.
     pub fn root(
         &self,
         name: &str,
@@ -70,7 +70,7 @@ impl Stage {
         }
         sys::move_mount(&image, self.at("image").map_err(system)?).map_err(system)?;
         let layer = self.at("layer").map_err(system)?;
-        // The topmost folder that overlay merges gives the root its mode.
+        // The topmost directory that overlay merges gives the root its mode.
         let refuse = |path: &Path, error: &sys::Error| match error.errno() {
             Errno::EIO | Errno::EUCLEAN | Errno::EACCES => super::damaged(name, error),
             _ => Refusal::new(Kind::Bind, path.display().to_string(), error.to_string()),
@@ -84,14 +84,14 @@ impl Stage {
         }
         let empty = plan.layer.is_empty() && copies.is_empty();
         let lower: Vec<BorrowedFd<'_>> = [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(empty)).collect();
-        // An overlay reads its layers with the rights of whoever mounted it.
+        // An overlay reads its layers with the credentials of its mounter.
         let root = match (&plan.upper, folder) {
             (None, _) => {
                 rights.during(|| overlay(&lower)).map_err(|error| overlay_refused("the container's root", &error))?
             }
             (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity, rights)?,
             (Some(Upper::Folder(path)), Some(folder)) => {
-                // An upper layer has to be in this namespace.
+                // An upper layer must be attached in this namespace.
                 sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
                 kept::mount(&lower, path, folder, identity)?
             }
@@ -103,7 +103,7 @@ impl Stage {
         Ok(root)
     }
 
-    /// An overlay that writes into memory. Its top folder is the user's: new ones can be made there.
+    /// An overlay that writes into memory. Its top directory is the user's, so they can make new ones there.
     fn writable(
         &self,
         lower: &[BorrowedFd<'_>],
@@ -130,7 +130,7 @@ impl Stage {
         made.map_err(|error| overlay_refused("--container-writable", &error))
     }
 
-    /// A detached mount of a folder with these entries.
+    /// A detached mount of a directory with these entries.
     pub fn folder(&self, name: &str, entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
         make_folder(self.tmpfs.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
         let top = self.at(name)?;
@@ -153,10 +153,10 @@ impl Stage {
     }
 }
 
-/// The most that a /dev may take of the node's memory, in bytes: it has names, and nothing in them.
+/// Memory limit of a /dev, in bytes: it contains names without content.
 const DEVICES: u64 = 1 << 20;
 
-/// A detached /dev with these entries, on a file system of its own: on others no device works.
+/// A detached /dev with these entries, on a file system of its own: on the others, devices do not open.
 pub fn devices(entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
     let tmpfs = memory(DEVICES, Attributes { read_only: false, ..attributes }, None)?;
     fill(tmpfs.as_fd(), entries)?;
@@ -167,7 +167,7 @@ pub fn devices(entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd
 fn fill(top: BorrowedFd<'_>, entries: &[Entry]) -> sys::Result<()> {
     for entry in entries {
         match entry {
-            // A folder above two mount points is named twice.
+            // A directory above two mount points is listed twice.
             Entry::Folder(path) => match make_folder(top, path, Mode::from_bits_truncate(0o755)) {
                 Err(error) if error.errno() != Errno::EEXIST => return Err(error),
                 _ => {}
@@ -180,7 +180,7 @@ fn fill(top: BorrowedFd<'_>, entries: &[Entry]) -> sys::Result<()> {
                 let number = makedev((*major).into(), (*minor).into());
                 let failed = |errno| sys::Error::new(format!("mknodat({path:?}, c {major}:{minor})"), errno);
                 mknodat(top, path, SFlag::S_IFCHR, mode, number).map_err(failed)?;
-                // The umask has taken some of it away.
+                // The umask has removed some mode bits.
                 fchmodat(top, path, mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
             }
         }
@@ -188,7 +188,7 @@ fn fill(top: BorrowedFd<'_>, entries: &[Entry]) -> sys::Result<()> {
     Ok(())
 }
 
-/// Makes a file with this content.
+/// Creates a file with this content.
 fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let call = format!("openat(stage, {path:?}, O_CREAT)");
@@ -199,7 +199,7 @@ fn write(at: BorrowedFd<'_>, path: &Path, content: &str) -> sys::Result<File> {
     Ok(file)
 }
 
-/// An empty file system in memory, detached; root's unless `owner` is said.
+/// An empty, detached file system in memory; it belongs to root unless `owner` is set.
 pub fn memory(size: u64, attributes: Attributes, owner: Option<&Identity>) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
     context.string(c"source", SOURCE)?;
@@ -217,7 +217,8 @@ pub(super) fn by_descriptor(fd: &impl AsRawFd) -> String {
 }
 
 pub(super) fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -> sys::Result<()> {
-    // Its own notes on files are in trusted.* attributes otherwise, which only the machine's root has.
+    // Otherwise, overlay keeps its data about files in trusted.* attributes, which need privileges in the first user
+    // namespace.
     if !sys::in_first_user_namespace()? {
         context.flag(c"userxattr")?;
     }
@@ -225,15 +226,15 @@ pub(super) fn write_into(context: &FsContext, upper: &OwnedFd, work: &OwnedFd) -
     context.string(c"workdir", &by_descriptor(work))
 }
 
-/// Place at which things are attached that only have to be attached somewhere.
+/// Mount point for mounts that only need to be attached somewhere.
 pub fn place() -> sys::Result<OwnedFd> {
     sys::open_untrusted(Path::new(PLACE), OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
 
-/// Read-only layers, the topmost first: no upper one, so nothing can be written by construction.
+/// Mounts an overlay of read-only layers, the topmost first. It has no upper layer, so it cannot be written.
 ///
-/// Layers by descriptor and `lowerdir+` came with Linux 6.5 and later; a path through /proc/self/fd to something
-/// that is attached works since 5.14. The option may have 255 bytes (fsconfig(2)), which is room for a dozen.
+/// Layers by descriptor and `lowerdir+` exist since Linux 6.5 and later; a path through /proc/self/fd to an attached
+/// mount works since 5.14. The option may have 255 bytes (fsconfig(2)), enough for a dozen layers.
 pub fn overlay(layers: &[BorrowedFd<'_>]) -> sys::Result<OwnedFd> {
     overlay_context(layers)?.mount(ONLY_READ)
 }
@@ -246,7 +247,7 @@ pub(super) fn overlay_context(layers: &[BorrowedFd<'_>]) -> sys::Result<FsContex
     Ok(context)
 }
 
-/// The refusal of `name`, for which the kernel makes no overlay.
+/// Refusal of `name`, for which the kernel made no overlay.
 pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
     let refusal = Refusal::system(name, error);
     match error.errno() {
@@ -255,10 +256,10 @@ pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
     }
 }
 
-/// Makes `path` in the layer, with the folders above it.
+/// Creates `path` in the layer, with its parent directories.
 ///
-/// For a folder that overlay merges, it shows the upper one's mode and owner: so a folder that the image has, too, gets
-/// the image's.
+/// A directory that overlay merges shows the mode and owner of the upper one. So a directory that the image has, too,
+/// gets those of the image's.
 fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
     let mut so_far = PathBuf::new();
     let relative = path.strip_prefix("/").unwrap_or(path);
@@ -277,8 +278,8 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
     }
 }
 
-/// Writes `content` into the empty file at `path`, and gives it to the owner of its directory: whoever may replace others
-/// there may replace it.
+/// Writes `content` into the empty file at `path`, and gives the file to the owner of its directory, who may replace
+/// other files there.
 fn fill_file(layer: BorrowedFd<'_>, path: &Path, content: &[u8]) -> sys::Result<()> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {relative:?})"), errno);
@@ -289,7 +290,7 @@ fn fill_file(layer: BorrowedFd<'_>, path: &Path, content: &[u8]) -> sys::Result<
     let mut file = File::from(file);
     file.write_all(content).map_err(|cause| sys::Error::from_io(format!("write(layer, {relative:?})"), &cause))?;
     match nix::unistd::fchown(&file, Some(stat.st_uid.into()), Some(stat.st_gid.into())) {
-        // As below: an owner who does not exist in this user namespace.
+        // As below: an owner without an id in this user namespace.
         Err(Errno::EINVAL) => Ok(()),
         owned => owned.map_err(|errno| wrong("fchown", errno)),
     }
@@ -316,11 +317,11 @@ fn folder_like_the_images(
     let stat = nix::sys::stat::fstat(&original).map_err(|errno| wrong("fstat", errno))?;
     let made = sys::open_beneath(layer, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     match nix::unistd::fchown(&made, Some(stat.st_uid.into()), Some(stat.st_gid.into())) {
-        // An owner who does not exist in this user namespace: nobody in the container has his rights.
+        // An owner without an id in this user namespace: no process in the container has that owner's ids.
         Err(Errno::EINVAL) => {}
         owned => owned.map_err(|errno| wrong("fchown", errno))?,
     }
-    // Behind chown, which takes set-user-id bits away.
+    // After chown, which clears set-user-ID bits.
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode & 0o7777))
         .map_err(|errno| wrong("fchmod", errno))
 }
@@ -329,8 +330,8 @@ pub(super) fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::R
     nix::sys::stat::mkdirat(at, path, mode).map_err(|errno| sys::Error::new(format!("mkdirat({path:?})"), errno))
 }
 
-/// Makes `root` the root of this namespace, lets go of everything else, and looks whether that is so: whoever
-/// enters `namespace` must find himself in `root`.
+/// Makes `root` the root of this namespace, detaches everything else, and verifies that a process which enters
+/// `namespace` starts in `root`.
 pub fn enter(root: BorrowedFd<'_>, namespace: &MountNamespace) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system("entering the container's root", &error);
     replace(root).map_err(system)?;
@@ -343,9 +344,9 @@ pub fn enter(root: BorrowedFd<'_>, namespace: &MountNamespace) -> Result<(), Ref
     }
 }
 
-/// A node that itself runs from the initial ramfs has nothing to pivot away from (pivot_root(2)): then the
-/// container's root is stacked on top of it. Who enters the namespace starts at the top of that stack
-/// (setns(2) resets the root), and cannot take a mount away without CAP_SYS_ADMIN.
+/// Replaces the root of this namespace. A node that runs from the initial ramfs has no root to pivot away from
+/// (pivot_root(2)); there, the container's root is stacked on top of it. A process that enters the namespace starts at
+/// the top of that stack (setns(2) resets the root), and cannot remove a mount without CAP_SYS_ADMIN.
 fn replace(root: BorrowedFd<'_>) -> sys::Result<()> {
     match sys::pivot_to(root) {
         Ok(()) => sys::detach_old_root(),

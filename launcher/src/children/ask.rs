@@ -1,4 +1,4 @@
-//! Answers of child processes, as they travel: JSON, with a refusal as one of its two forms.
+//! Encoding of the answers of child processes: JSON, either a result or a refusal.
 #![forbid(unsafe_code)]
 
 use coracle::report::{Kind, Refusal, clean};
@@ -13,7 +13,7 @@ enum Answer<T> {
     Refused(Refused),
 }
 
-/// A [`Refusal`] on its way.
+/// A [`Refusal`], encoded.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refused {
     kind: String,
@@ -22,7 +22,7 @@ struct Refused {
     hint: Option<String>,
 }
 
-/// Writes an answer down.
+/// Encodes an answer.
 pub fn to_bytes<T: Serialize>(answer: Result<T, Refusal>) -> Vec<u8> {
     let answer = match answer {
         Ok(found) => Answer::Found(found),
@@ -30,12 +30,12 @@ pub fn to_bytes<T: Serialize>(answer: Result<T, Refusal>) -> Vec<u8> {
             Answer::Refused(Refused { kind: kind.word().to_owned(), object, cause, hint })
         }
     };
-    // Maps with keys that are no texts are all that serde_json refuses, and no answer has one; an empty answer is garbled.
+    // serde_json refuses only maps whose keys are not strings, and no answer has one. An empty answer is garbled.
     serde_json::to_vec(&answer).unwrap_or_default()
 }
 
-/// Reads an answer about `object`. The child process may have been taken over: bytes that make no sense are a refusal, and the
-/// text of a refusal cannot change the terminal.
+/// Decodes an answer about `object`. The child process may be compromised: invalid bytes are a refusal, and the text of
+/// a refusal contains no terminal control characters.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T, Refusal> {
     match serde_json::from_slice(bytes) {
         Ok(Answer::Found(found)) => Ok(found),
@@ -48,7 +48,7 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T, 
     }
 }
 
-/// The refusal of `object` when the answer about it cannot be read.
+/// Refusal of `object` for an answer that cannot be decoded.
 pub fn garbled(object: &str) -> Refusal {
     Refusal::new(Kind::Internal, object, "the process that looked at it gave an answer that makes no sense")
 }

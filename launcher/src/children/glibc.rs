@@ -1,7 +1,7 @@
-//! Requirement of a GPU's driver on this node to an image: its C library.
+//! Version of the C library in an image, for a GPU driver of this node that requires a minimum.
 //!
-//! The image's files are hostile, so the process that is the user reads them ([`crate::children::opener`]). Its answer is
-//! checked before root repeats it.
+//! The image's files are hostile, so the process with the user's ids reads them ([`crate::children::opener`]). Its
+//! answer is checked before root uses it.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -10,7 +10,8 @@ use crate::devices::{image_glibc, is_glibc_version};
 use crate::elf::{Libraries, Machine, Root};
 use coracle::report::{Kind, Refusal};
 
-/// In the process that is the user: the newest version of glibc in the image that is mounted as `root`, empty without one.
+/// Newest version of glibc in the image that is mounted as `root`; empty without one. Runs in the process with the
+/// user's ids.
 pub fn answer(root: OwnedFd) -> Result<Vec<u8>, Refusal> {
     let failed =
         |cause| Refusal::new(Kind::of_reading(&cause), "", format!("the loader's list cannot be read: {cause}"));
@@ -18,7 +19,7 @@ pub fn answer(root: OwnedFd) -> Result<Vec<u8>, Refusal> {
     Ok(image_glibc(&libraries).unwrap_or_default().into_bytes())
 }
 
-/// Parses the answer of [`answer`]; an error if it cannot have said so.
+/// Parses the answer of [`answer`]; an error if it is not a glibc version.
 pub(super) fn parse_answer(answer: &[u8]) -> Result<Option<String>, ()> {
     match std::str::from_utf8(answer) {
         Ok("") => Ok(None),
@@ -46,7 +47,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let open = |path: &std::path::Path| std::fs::File::open(path).unwrap().into();
         assert_eq!(answer(open(empty.path())).unwrap(), b"");
-        // The C library may be on a file system of its own here, which is not the image's.
+        // On the test's host, the C library may be on another file system than `/`.
         assert!(parse_answer(&answer(open("/".as_ref())).unwrap()).is_ok());
     }
 }

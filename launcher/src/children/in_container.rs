@@ -1,6 +1,6 @@
-//! Child process that answers a question as the user inside a container.
+//! Runs a child process as the user inside a container, which answers one question.
 //!
-//! The answer is the image's and the user's own doing; root hands it on, or prints it.
+//! The image and the user determine the answer. Root only forwards or prints it.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -10,29 +10,30 @@ use coracle::sys::{self, Channel, Identity, MountNamespace, Packet, Received};
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
-/// Time limit for a child that has been killed to be gone.
+/// Time limit for the end of a killed child process.
 const PARTING: Duration = Duration::from_millis(100);
-/// The most memory that the child, and what it starts, may use, in bytes.
+/// Memory limit of the child process and each process that it starts, in bytes.
 const MEMORY: u64 = 2 << 30;
-/// The longest file that it may write, in bytes.
+/// Limit on the length of a file that the child process writes, in bytes.
 const FILE: u64 = 4 << 20;
-/// The same before slurmstepd is in the control groups of its job, where nothing counts or limits it: bytes of memory,
-/// and seconds of a processor.
+/// Limits before slurmstepd is in the control groups of its job, which account and limit resources: bytes of memory,
+/// and seconds of CPU time.
 const EARLY_MEMORY: u64 = 256 << 20;
 const EARLY_SECONDS: u64 = 5;
 
-/// A step that is being started.
+/// A step that is starting.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
     /// Channel to the process that waits for the answer. When it closes, the question is dropped.
     pub line: &'a Channel,
-    /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that nothing of the
-    /// image's is run: it could use what the job was not given.
+    /// slurmstepd's process id, once Slurm has put it into the control groups of its job. Before that, no program of
+    /// the image runs: it could use resources outside the job's allocation.
     pub daemon: Option<u32>,
 }
 
-/// Runs `work` as `identity` in `namespace`; it answers through the channel that it gets. `what` is the object of messages,
-/// `late` the refusal when no answer has come by `deadline`. Processes that the child has started end with it.
+/// Runs `work` as `identity` in `namespace`; `work` answers through its channel argument. `what` is the object of
+/// messages, `late` the refusal when no answer arrives by `deadline`. Processes that the child process starts end with
+/// it.
 pub fn ask(
     what: &str,
     namespace: &MountNamespace,
@@ -68,7 +69,7 @@ pub fn ask(
     }
 }
 
-/// Refusal when the child process ended without a complete answer.
+/// Refusal for a child process that ended without a complete answer.
 pub fn died(what: &str) -> Refusal {
     Refusal::new(Kind::Internal, what, "the process that makes it has died")
 }
@@ -78,7 +79,7 @@ fn become_the_user(namespace: &MountNamespace, identity: &Identity, early: bool)
     sys::set_no_new_privileges()?;
     sys::drop_capabilities()?;
     sys::become_user(identity)?;
-    // Behind the change of ids, which takes both back.
+    // After the change of ids, which resets both (prctl(2)).
     sys::die_with_parent()?;
     sys::set_undumpable()?;
     let memory = if early { EARLY_MEMORY } else { MEMORY };

@@ -1,4 +1,4 @@
-//! Fit of a profile of the host's MPI to an image, found out by the process that is the user.
+//! Compares a profile of the host's MPI with an image, in the process with the user's ids.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -9,8 +9,8 @@ use crate::config::Profile;
 use crate::elf::{Libraries, Machine, Root};
 use crate::mpi::{self, Incompatibility};
 
-/// Fit of a profile to the image that is mounted as `root`. `question` is the JSON of the names of image and profile, and
-/// the profile.
+/// Fit of a profile to the image that is mounted as `root`. `question` is JSON: the names of image and profile, and the
+/// profile.
 pub fn answer(root: OwnedFd, question: &[u8]) -> Result<Vec<u8>, Refusal> {
     let garbled = || Refusal::new(Kind::Internal, "the MPI profile", "cannot be read");
     let (image, name, profile): (String, String, Profile) = serde_json::from_slice(question).map_err(|_| garbled())?;

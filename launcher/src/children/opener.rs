@@ -1,8 +1,8 @@
 //! Child process with the user's ids that opens the paths that the user named.
 //!
-//! Root never opens a path of the user's choice: a file that only root may read must stay closed, a file on a
-//! file system that squashes root must open, and a file system that does not answer must hang a process that can be
-//! left behind. The child process also reads the image's headers and looks up names (NSS), for the same reasons.
+//! Root never opens a path of the user's choice. A file that only root may read must stay closed, and a file on a file
+//! system that squashes root must open. A file system that does not answer must only hang a process that can be
+//! abandoned. For the same reasons, the child process also reads the image's headers and looks up names (NSS).
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -37,35 +37,35 @@ use crate::children::opener_slots::Slot;
 pub struct Opener {
     channel: Channel,
     deadline: Cell<Instant>,
-    /// The object of a question that was left without its answer: no other is asked, since an answer that comes later
-    /// would be taken for its own.
+    /// The object of an unanswered question. No other question follows it, because a late answer would be taken for the
+    /// answer to the next question.
     unanswered: RefCell<Option<String>>,
     child: Child,
 }
 
-/// An image that the user may read, and what is in it.
+/// An open image, and its identified content.
 #[derive(Debug)]
 pub struct Opened {
-    /// Open for reading; a directory only as a place (O_PATH).
+    /// Open for reading; a directory only with O_PATH.
     pub file: File,
     /// Length of the file, in bytes.
     pub length: u64,
-    /// Part of it that is to be mounted.
+    /// Part of the file that is mounted.
     pub image: image::Image,
-    /// Its digest, if that is known.
+    /// Digest of the file, if it is known.
     pub digest: Option<Digest>,
-    /// Record of the site's store, if it is there.
+    /// Record of the site's store, if there is one.
     pub record: Option<Record>,
-    /// With which keys all of it is signed, if that is known.
+    /// Keys that sign all of the image, if they are known.
     pub signers: Option<Vec<String>>,
 }
 
-/// Node's knowledge of a user.
+/// Entries of the node's user database for a user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
-    /// The line for /etc/passwd, without its end; empty if the node does not know the user.
+    /// The line for /etc/passwd, without its newline; empty if the node has no entry for the user.
     pub passwd: String,
-    /// The home.
+    /// The home directory.
     pub home: Option<PathBuf>,
     /// The lines for /etc/group.
     pub groups: Vec<String>,
@@ -78,18 +78,18 @@ impl Account {
     }
 }
 
-/// The child outlives no step's start by much, whatever becomes of its parent.
+/// Time after which the child process ends, whatever the state of its parent process; longer than the start of a step.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// Time limit for the child to be gone when it has been killed.
+/// Time limit for the end of a killed child process.
 const PARTING: Duration = Duration::from_millis(100);
-/// The most that is said of a user's groups, in bytes: somebody with thousands gets the first of them.
+/// Limit on the group entries of a user, in bytes. A user with thousands of groups gets the first ones.
 const GROUPS: usize = 64 * 1024;
-/// The most memory that the child may use, in bytes: hashing and parsing need a fraction.
+/// Memory limit of the child process, in bytes: hashing and parsing need a fraction.
 const MEMORY: u64 = 512 << 20;
-/// A file of which less than one part in so many is stored is a hole, and no image. Images are compressed, and a file
-/// system that compresses them once more stores more of them than that.
+/// A file with less than one part in this many stored is a hole, not an image. Images are compressed, and even a file
+/// system that compresses them again stores more than that.
 const HOLES: u64 = 64;
-/// Shorter files are hashed whatever they are, in bytes.
+/// Length in bytes below which a file is hashed without the check for holes.
 const SHORT: u64 = 64 << 20;
 
 mod ask {
@@ -112,7 +112,7 @@ mod reply {
 }
 
 impl Opener {
-    /// Starts the child process as `identity`. Each question waits no longer than `deadline`.
+    /// Starts the child process as `identity`. Each question waits until `deadline` at most.
     pub fn start(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
         Self::start_in(None, identity, deadline)
     }
@@ -126,7 +126,7 @@ impl Opener {
         let failed = |error: sys::Error| Refusal::system("starting as the user", &error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let uid = identity.uid;
-        // All work that it may do is over by then.
+        // All of its work is over at the deadline.
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().saturating_add(1);
         let child = sys::fork_alone(|forked| match become_opener(forked, &theirs, slot.as_ref(), identity, seconds) {
             Ok(()) => serve(&theirs, uid),
@@ -136,25 +136,26 @@ impl Opener {
         Ok(Self { channel, deadline: Cell::new(deadline), unanswered: RefCell::new(None), child })
     }
 
-    /// Ends the child, and waits for that: nothing of ours is to be left in a process that becomes another program.
+    /// Ends the child process and waits for its end: a process that executes another program must keep no child process
+    /// of Coracle.
     pub fn end(self) {
         self.child.end(PARTING);
     }
 
-    /// Puts the child into the control groups of a job, those of its slurmstepd `daemon`: work that takes the longer the
-    /// larger the image is, counts as the job's.
+    /// Puts the child process into the control groups of a job, those of its slurmstepd `daemon`. The job is charged
+    /// for work that grows with the size of the image.
     pub fn enter_job(&self, daemon: u32) -> Result<(), Refusal> {
         let child = u32::try_from(self.child.id()).unwrap_or_default();
         let entered = sys::Cgroups::of(daemon).and_then(|groups| groups.put_into_job(child));
         entered.map_err(|error| Refusal::system("the control groups of the job", &error))
     }
 
-    /// When whoever waits for the container gives it up.
+    /// Time at which the process that waits for the container gives up.
     pub fn deadline(&self) -> Instant {
         self.deadline.get()
     }
 
-    /// Lets time pass that does not count: what an image's scripts take has a limit of its own.
+    /// Extends the deadline by time that does not count: the image's scripts have a time limit of their own.
     pub fn postpone(&self, by: Duration) {
         self.deadline.set(self.deadline.get() + by);
     }
@@ -168,32 +169,32 @@ impl Opener {
         let words = fields.next().unwrap_or("");
         let length = fields.next().and_then(|text| text.parse().ok()).ok_or_else(|| garbled(()))?;
         let file = File::from(fds.next().ok_or_else(|| garbled(()))?);
-        // A file system that a user runs shows root nothing (fuse(4), allow_other), so the length is the child's word;
-        // a wrong one makes a loop device that is too short or reads zeros.
+        // Root cannot read a user's FUSE file system (fuse(4), allow_other), so the length comes from the child
+        // process. A wrong length makes a loop device that is too short or reads zeros.
         let image = image::Image::from_words(words, length).ok_or_else(|| garbled(()))?;
         Ok(Opened { file, length, image, digest: None, record: None, signers: None })
     }
 
-    /// The digest of the image that was opened last.
+    /// Digest of the image that was opened last.
     pub fn digest(&self, what: &str) -> Result<Digest, Refusal> {
         let reply = self.ask(&[ask::DIGEST], &[], what)?;
         let text = std::str::from_utf8(done(&reply.data, what)?).map_err(garbled)?;
         Digest::parse(OsStr::new(text)).map_err(garbled)
     }
 
-    /// Opens a folder or file of the node, as the user, for binding it.
+    /// Opens a directory or file of the node, as the user, for a bind mount.
     pub fn open_source(&self, path: &Path) -> Result<Result<(OwnedFd, Shape), Errno>, Refusal> {
         let question = [&[ask::SOURCE], path.as_os_str().as_bytes()].concat();
         let found = self.descriptor(&question, &[], &path.display().to_string())?;
         Ok(found.map(|(fd, word)| (fd, if word == b"folder" { Shape::Folder } else { Shape::File })))
     }
 
-    /// Opens `path` below `folder` as the user, following nothing that leads out of it.
+    /// Opens `path` below the directory `folder` as the user; no link leads out of it.
     pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
         self.open_beneath_as(folder, path, &path.display().to_string())
     }
 
-    /// The same; messages call it `what`.
+    /// Like [`Self::open_beneath`], with `what` as the object of messages.
     pub fn open_beneath_as(
         &self,
         folder: BorrowedFd<'_>,
@@ -204,13 +205,13 @@ impl Opener {
         Ok(self.descriptor(&question, &[folder], what)?.map(|(fd, _)| fd))
     }
 
-    /// Goes to `path` below `folder` as the user, and back: whoever waits for that file system is this child, and no task.
-    /// What else is wrong with the directory is for the task to say.
+    /// Enters `path` below the directory `folder` as the user, and leaves it. If that file system does not answer, this
+    /// child process hangs, not a task. The task itself reports any other error of the directory.
     pub fn try_directory(&self, folder: BorrowedFd<'_>, path: &Path, what: &str) -> Result<(), Refusal> {
         self.ask(&[&[ask::ENTER], path.as_os_str().as_bytes()].concat(), &[folder], what).map(drop)
     }
 
-    /// Opens `path` below `folder` in the same way, for reading.
+    /// Opens `path` below the directory `folder` like [`Self::open_beneath`], for reading.
     pub fn read_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<File, Errno>, Refusal> {
         let question = [&[ask::READ], path.as_os_str().as_bytes()].concat();
         Ok(self.descriptor(&question, &[folder], &path.display().to_string())?.map(|(fd, _)| File::from(fd)))
@@ -238,7 +239,7 @@ impl Opener {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// The number of the user whom coracle.yaml names as an owner, if there is such a user.
+    /// User id of the owner that coracle.yaml names, if that user exists.
     pub fn owner(&self, owner: &Owner) -> Result<Option<u32>, Refusal> {
         match owner {
             Owner::Number(uid) => Ok(Some(*uid)),
@@ -246,7 +247,7 @@ impl Opener {
         }
     }
 
-    /// True if this very file is found again at `path` below `folder`. A path is only a hint of where to look.
+    /// True if `path` below the directory `folder` is this same file. A path is only a hint.
     pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
         let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
         let found = CachedStat::of(&found);
@@ -259,14 +260,14 @@ impl Opener {
         done(&reply.data, what).map(<[u8]>::to_vec)
     }
 
-    /// The newest version of glibc, such as `GLIBC_2.36`, in the image `what` that is mounted as `root`; nothing, if it has
-    /// none for this machine.
+    /// Newest version of glibc, such as `GLIBC_2.36`, in the image `what` that is mounted as `root`; nothing if it has
+    /// none for this processor.
     pub fn glibc(&self, root: BorrowedFd<'_>, what: &str) -> Result<Option<String>, Refusal> {
         let reply = self.ask(&[ask::GLIBC], &[root], what)?;
         glibc::parse_answer(done(&reply.data, what)?).map_err(garbled)
     }
 
-    /// Puts the image that was opened last behind `device`.
+    /// Attaches the image that was opened last to the loop device `device`.
     pub fn configure_loop(&self, device: BorrowedFd<'_>, offset: u64, size: u64) -> sys::Result<()> {
         let question = [&[ask::LOOP][..], format!("{offset} {size}").as_bytes()].concat();
         let failed = |errno| sys::Error::new(format!("ioctl(LOOP_CONFIGURE, offset={offset} size={size})"), errno);
@@ -325,7 +326,7 @@ fn garbled(_: impl Sized) -> Refusal {
     Refusal::new(Kind::Internal, "the process that opens files as the user", "gave an answer that makes no sense")
 }
 
-/// Answer about `what` when all went well.
+/// Content of a successful answer about `what`.
 fn done<'a>(reply: &'a [u8], what: &str) -> Result<&'a [u8], Refusal> {
     match reply.split_first() {
         Some((&reply::DONE, text)) => Ok(text),
@@ -341,12 +342,12 @@ fn refused(answer: &[u8]) -> Result<Refusal, ()> {
     }
 }
 
-/// The refusal under the name that the user typed.
+/// Sets the object of a refusal to the name that the user typed.
 fn named(what: &str) -> impl Fn(Refusal) -> Refusal {
     move |refusal| Refusal { object: what.to_owned(), ..refusal }
 }
 
-/// `seconds` is the most time of a processor that it may use.
+/// Drops the privileges of the child process and sets its limits. `seconds` limits its CPU time.
 fn become_opener(
     forked: &Forked,
     channel: &Channel,
@@ -445,7 +446,7 @@ fn answer(channel: &Channel, result: sys::Result<OwnedFd>) -> sys::Result<()> {
     }
 }
 
-/// Goes to a directory below `folder`. Some file systems are asked for nothing but that (fuse(4), FUSE_ACCESS).
+/// Enters a directory below `folder`. Some FUSE file systems receive no other request for it (fuse(4), FUSE_ACCESS).
 fn enter(folder: &OwnedFd, path: &Path) {
     let entered = sys::open_beneath(folder, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .is_ok_and(|directory| nix::unistd::fchdir(&directory).is_ok());
@@ -454,7 +455,7 @@ fn enter(folder: &OwnedFd, path: &Path) {
     }
 }
 
-/// `numbers` is an offset and a size.
+/// Attaches `image` to `device`. `numbers` is an offset and a size.
 fn configure(device: BorrowedFd<'_>, image: &File, numbers: &[u8]) -> Result<(), Errno> {
     let (offset, size) =
         std::str::from_utf8(numbers).ok().and_then(|text| text.split_once(' ')).ok_or(Errno::EINVAL)?;
@@ -462,10 +463,10 @@ fn configure(device: BorrowedFd<'_>, image: &File, numbers: &[u8]) -> Result<(),
     sys::configure_loop(device, image.as_fd(), number(offset)?, number(size)?).map_err(|error| error.errno())
 }
 
-/// Opens an image and looks at it. The refusal's object is filled in by whoever knows what the user typed.
+/// Opens and identifies an image. The caller fills in the refusal's object, the name that the user typed.
 fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
     let refuse = |kind, cause: String| Refusal::new(kind, "", cause);
-    // A FIFO, a device or a file of /proc is not opened to see what it is: O_PATH opens nothing.
+    // O_PATH finds the file type without opening a FIFO, a device or a file of /proc.
     let found = sys::open_untrusted(path, OFlag::O_PATH).map(File::from).map_err(|error| opening(path, &error))?;
     let metadata = found.metadata().map_err(|cause| refuse(Kind::of_reading(&cause), cause.to_string()))?;
     let kind = metadata.file_type();
@@ -484,7 +485,7 @@ fn image_of(path: &Path) -> Result<(File, Vec<u8>), Refusal> {
         return Err(refuse(Kind::ImageType, "a file of the kernel's own, not an image file".into()));
     }
     if kind.is_dir() {
-        // O_PATH asks for no right on the directory itself; looking up "." does.
+        // O_PATH needs no permission on the directory itself; a lookup of "." does.
         sys::open_beneath(&found, Path::new("."), OFlag::O_PATH).map_err(|error| opening(path, &error))?;
         return Ok((found, format!("{}\x000", image::Image::directory().to_words()).into_bytes()));
     }
@@ -511,14 +512,14 @@ fn digest_of(image: &File) -> Result<Digest, Refusal> {
     }
 }
 
-/// True for a file that is long only by its holes. Many file systems of users (fuse(4)) say that nothing is stored.
+/// True if the file is long only because of holes. Many FUSE file systems report that nothing is stored (fuse(4)).
 fn is_hole(image: &File, metadata: &Metadata) -> bool {
     let fuse = nix::sys::statfs::fstatfs(image).is_ok_and(|found| found.filesystem_type() == FUSE_SUPER_MAGIC);
     let stored = metadata.blocks().saturating_mul(512);
     !fuse && metadata.len() > SHORT && stored < metadata.len() / HOLES
 }
 
-/// File systems whose regular files are made up by the kernel (statfs(2)).
+/// File systems whose regular files the kernel generates (statfs(2)).
 const PSEUDO: &[nix::sys::statfs::FsType] = &[
     nix::sys::statfs::PROC_SUPER_MAGIC,
     nix::sys::statfs::SYSFS_MAGIC,

@@ -1,4 +1,4 @@
-//! Attacks on the opening of images, in the process that does it: each with its figures.
+//! Attacks on the opening of images, in the process that opens them; each prints its counts.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -29,7 +29,7 @@ fn what_is_no_image_file_is_refused_and_not_waited_for() {
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     fs::create_dir(at("folder")).unwrap();
     let memory = coracle::sys::memory_file(b"hsqs").unwrap();
-    // As long as a file can be, and all of it a hole; then with a superblock that says so, too.
+    // The longest possible file, all of it a hole; then the same with a squashfs superblock.
     let (empty, full) = (at("empty"), at("full"));
     let hole = |path: &PathBuf| {
         let file = fs::File::create(path).unwrap();
@@ -63,7 +63,7 @@ fn what_is_no_image_file_is_refused_and_not_waited_for() {
         let line = refused(path);
         assert!(line.contains(says), "{}: {line}", path.display());
     }
-    // A folder is opened as a place only; whether it may run is the site's to say.
+    // A directory is opened with O_PATH only; the site's policy decides if it may run.
     assert!(image_of(&at("folder")).unwrap().1.starts_with(b"directory"));
     let folder = image_of(&at("folder")).unwrap().0;
     assert!(digest_of(&folder).unwrap_err().line().contains("a directory, which has no digest"));
@@ -95,7 +95,7 @@ fn an_image_that_is_exchanged_while_it_is_opened_is_one_or_the_other() {
             for _ in 0..times {
                 match image_of(&at("x.sif")) {
                     Ok((file, said)) => {
-                        // What was said is of the very file that comes with it.
+                        // The description must be of the file that comes with it.
                         let length = file.metadata().unwrap().len();
                         let image = image::identify(&file, std::env::consts::ARCH).unwrap();
                         let own = format!("{}\0{length}", image.to_words());

@@ -1,8 +1,8 @@
 //! Limit on the number of openers of one user on this node.
 //!
-//! A file system of a user's own that does not answer keeps the process that opens a file on it in a sleep that no signal
-//! ends, long after its step was refused. Each of these processes holds a lock of its own (fcntl(2), F_OFD_SETLK) on one
-//! byte of a file of root's. The kernel takes the lock back when the process is really gone.
+//! A user's file system that does not answer keeps the process that opens a file on it in uninterruptible sleep, long
+//! after its step was refused. Each of these processes holds a lock (fcntl(2), F_OFD_SETLK) on one byte of a file of
+//! root. The kernel releases the lock when the process has ended.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -15,14 +15,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-/// Directory of root's on each node.
+/// Directory of root on each node.
 const DIRECTORY: &str = "/run/coracle";
-/// The file, which stays empty: a lock may lie behind the end.
+/// The lock file, which stays empty: a lock may lie beyond the end of the file.
 const FILE: &str = "openers";
-/// The most processes of one user at a time. A node starts fewer steps of a user at once.
+/// Limit on the openers of one user at a time. A node starts fewer steps of a user at once.
 pub const LIMIT: u32 = 256;
 
-/// Slot of one opener among those of its user. It is free again when the last process that holds its descriptor ends.
+/// Slot of one opener of a user. It is free again when the last process that holds its descriptor ends.
 #[derive(Debug)]
 pub struct Slot(File);
 
@@ -59,7 +59,7 @@ impl Slot {
             .hint("a file system does not answer: one of your own (fusermount3 -u DIR), or one of the site's"))
     }
 
-    /// Descriptor that the process keeps.
+    /// Descriptor that holds the lock.
     pub fn file(&self) -> &File {
         &self.0
     }
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(refusal.line(), "coracle: user 7: 256 processes that open files for you wait on this node [system]");
         take(8).unwrap();
         take(6).unwrap();
-        // A copy of the descriptor, as a child process has it, keeps the slot.
+        // A copy of the descriptor, such as a child process has, keeps the slot.
         let copy = held[9].file().try_clone().unwrap();
         held.remove(9);
         assert!(take(7).is_err());

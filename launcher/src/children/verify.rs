@@ -1,7 +1,7 @@
-//! Questions about the bytes of an image, which `coracle-verify` answers.
+//! Asks `coracle-verify` about the bytes of an image.
 //!
-//! That program is started for each question. It parses the image and the keys in a child process of its own, which has
-//! no rights and may do nothing but compute.
+//! One `coracle-verify` is started for each question. It parses the image and the keys in a sandboxed, unprivileged
+//! child process that can only compute.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -22,46 +22,46 @@ use super::ask;
 use crate::config;
 use crate::place;
 
-/// The keys that the site accepts: files whose names end in .asc, .gpg or .pem. `make install` sets `CORACLE_KEYS` for
-/// another SYSCONFDIR than /etc.
+/// Directory of the keys that the site accepts: files whose names end in .asc, .gpg or .pem. `make install` sets
+/// `CORACLE_KEYS` if SYSCONFDIR is not /etc.
 pub const KEYS: &str = match option_env!("CORACLE_KEYS") {
     Some(path) => path,
     None => "/etc/coracle/keys",
 };
 /// Time limit for starting and reading keys.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The slowest file system and processor that an image is read from, in bytes a second.
+/// Lowest read and hash rate to allow for, in bytes per second.
 const SLOWEST: u64 = 10 << 20;
-/// Time that the program has, beyond the limit of its own child process, to say that this was reached.
+/// Time that the program has, beyond the limit of its own child process, to report that the limit was reached.
 const GRACE: Duration = Duration::from_secs(5);
-/// The most bytes of an account of an image's structure.
+/// Limit on the text about an image's structure, in bytes.
 const MAX_STRUCTURE: usize = 64 * 1024;
 
-/// A file with keys, by the name that messages have for it.
+/// A file with keys.
 #[derive(Debug)]
 pub struct KeyFile {
-    /// The path.
+    /// Path, for messages.
     pub path: PathBuf,
     /// Open for reading, at its start.
     pub file: File,
 }
 
-/// Weight of a missing signature by a known key.
+/// Effect of a missing signature by an accepted key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Need {
-    /// It is refused.
+    /// The image is refused.
     Signed,
-    /// It has no signers; what contradicts its signatures is refused all the same.
+    /// The image has no signers. An image that contradicts its signatures is still refused.
     WhoeverSigned,
 }
 
-/// Signer of an image. Prints as the policy names keys.
+/// Signer of an image. Its text form is that of keys in coracle.yaml.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Signer {
-    /// The key: an OpenPGP fingerprint in upper-case hexadecimal digits, or `SHA256:` and a base64 of a PEM key, as
-    /// `ssh-keygen -l` prints it and Apptainer puts it into its signatures.
+    /// The key: an OpenPGP fingerprint in upper-case hexadecimal digits, or `SHA256:` and the base64 digest of a PEM
+    /// key, as `ssh-keygen -l` prints it and Apptainer writes it into signatures.
     pub key: String,
-    /// The user whom an OpenPGP key names: the word of the key's maker, checked by nobody.
+    /// The user id of an OpenPGP key: a statement of the key's maker that is not verified.
     pub name: Option<String>,
 }
 
@@ -74,41 +74,41 @@ impl std::fmt::Display for Signer {
 /// Findings about an image.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Signers of all of it: at least one, if that was asked.
+    /// Signers of all of the image; at least one, if a signature was required.
     pub signers: Vec<Signer>,
-    /// The SHA-256 of the whole file, if that was asked.
+    /// SHA-256 of the whole file, if it was requested.
     pub digest: Option<Digest>,
 }
 
-/// Question to `coracle-verify`. The image and the files with keys follow it, one message each.
+/// Question to `coracle-verify`. The image and the key files follow it, one message each.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Question {
     /// Name of the image in messages.
     pub object: String,
     /// Length of the image, in bytes.
     pub length: u64,
-    /// User whom the child process becomes, if not one without rights: uid, gid and groups.
+    /// Ids of the child process, if not those of an unprivileged user: uid, gid and groups.
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// Time limit in milliseconds.
     pub milliseconds: u64,
-    /// Names of the files with keys.
+    /// Names of the key files.
     pub keys: Vec<String>,
-    /// Part of the image that is looked at.
+    /// Part of the image that is read.
     pub look: Look,
 }
 
-/// Part of an image that is looked at.
+/// Part of an image that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Look {
-    /// Its first bytes: they are those of an image.
+    /// First bytes, which must be those of an image.
     Format,
-    /// All metadata of its file systems.
+    /// All metadata of the file systems.
     Structure,
-    /// Its signatures by one of the keys, if `need` says so, and its digest.
+    /// Signatures by one of the keys, if `need` is set, and the digest.
     Signatures {
-        /// Weight of a missing signature; nothing, if no signature is looked at.
+        /// Effect of a missing signature; nothing if signatures are not checked.
         need: Option<Need>,
-        /// True if the SHA-256 of the file is asked for.
+        /// True if the SHA-256 of the file is requested.
         digest: bool,
     },
 }
@@ -118,14 +118,14 @@ pub enum Look {
 pub struct Reply {
     /// Signers of all of the image.
     pub signers: Vec<Signer>,
-    /// Its digest, as it is printed.
+    /// Digest, as text.
     pub digest: Option<String>,
-    /// Its file systems, in words.
+    /// File systems, as text.
     pub structure: Option<String>,
 }
 
 impl Reply {
-    /// Checks the words of a process that may have been taken over; nothing, if they make no sense.
+    /// Validates the answer of a process that may be compromised; nothing if it is invalid.
     pub fn checked(self) -> Option<Self> {
         let known = |character: char| character.is_ascii_alphanumeric() || ":+/".contains(character);
         let key = |signer: &Signer| !signer.key.is_empty() && signer.key.chars().all(known);
@@ -145,14 +145,15 @@ impl Reply {
     }
 }
 
-/// Time limit for looking at an image of `length` bytes, when nobody waits for it.
+/// Time limit for reading an image of `length` bytes when no step waits for it.
 pub fn patience(length: u64) -> Duration {
     PATIENCE + Duration::from_secs(length / SLOWEST)
 }
 
-/// Finds the signers of `image` with one of `keys`, if there are such to be asked for, and its digest, if `digest`.
+/// Finds the signers of `image` among `keys`, if `asked` is set, and its digest, if `digest` is true.
 ///
-/// `image` has `length` bytes. `object` is the user's name for it. Root's child process becomes `as_user`, or a user without rights.
+/// `image` has `length` bytes. `object` is the user's name for it. Root's child process becomes `as_user`, or an
+/// unprivileged user.
 pub fn look(
     as_user: Option<&Identity>,
     groups: Option<&Cgroups>,
@@ -181,7 +182,7 @@ pub fn look_at_format(object: &str, image: &File, limit: Duration) -> Result<(),
     look_at(Look::Format, object, image, limit).map(drop)
 }
 
-/// Looks at all metadata of an image, and answers its file systems in words.
+/// Reads all metadata of an image, and returns a text about its file systems.
 pub fn look_at_structure(object: &str, image: &File, limit: Duration) -> Result<String, Refusal> {
     look_at(Look::Structure, object, image, limit)?.structure.ok_or_else(|| ask::garbled(object))
 }
@@ -196,7 +197,7 @@ fn milliseconds(limit: Duration) -> u64 {
     u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A child process that ends, and is waited for, with its owner.
+/// A child process that is killed and waited for when its owner is dropped.
 struct Verifier(Child);
 
 impl Drop for Verifier {
@@ -224,7 +225,7 @@ fn ask(
         Refusal::new(Kind::System, program.display().to_string(), error.to_string())
             .hint("it is installed with coracle: make install")
     })?);
-    // Its own child process, which does the work, is in the same groups.
+    // The child process of `coracle-verify`, which does the work, inherits the groups.
     groups.map_or(Ok(()), |groups| groups.put_into_job(child.0.id())).map_err(system)?;
     let text = serde_json::to_vec(question).map_err(|_| ask::garbled(object))?;
     let died = |_| Refusal::new(Kind::Internal, object, "the process that looks at it has died");
@@ -242,7 +243,8 @@ fn ask(
     }
 }
 
-/// The site's keys; none, if there is no such folder. All of it must be root's alone.
+/// The site's keys; none if the directory `folder` does not exist. Only root may be able to write the directory and its
+/// files.
 pub fn site_keys(folder: &Path) -> Result<Vec<KeyFile>, Refusal> {
     let failed =
         |cause: io::Error| Refusal::new(Kind::Config, folder.display().to_string(), format!("cannot be read: {cause}"));
@@ -258,7 +260,7 @@ pub fn site_keys(folder: &Path) -> Result<Vec<KeyFile>, Refusal> {
         }
     }
     paths.sort();
-    // This looks at the folder, too, and at those above it.
+    // This also checks the directory and its parent directories.
     let open = |path: PathBuf| Ok(KeyFile { file: config::open_trusted(&path)?, path });
     paths.into_iter().map(open).collect::<Result<_, config::Error>>().map_err(Refusal::from)
 }

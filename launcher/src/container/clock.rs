@@ -1,4 +1,4 @@
-//! Duration of the phases of a run.
+//! Measures the duration of the phases of a run.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,12 +12,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts.
+    /// Starts the first phase.
     pub fn start() -> Self {
         Self { last: Instant::now(), laps: Vec::new(), builds: 0 }
     }
 
-    /// Ends the phase `name`. A phase that comes again adds up.
+    /// Ends the phase `name`. The times of repeated phases are added.
     pub fn lap(&mut self, name: &'static str) {
         let now = Instant::now();
         let took = now - self.last;
@@ -28,23 +28,23 @@ impl Clock {
         }
     }
 
-    /// Ends the phase in which a container was built.
+    /// Ends the phase that built a container.
     pub fn built(&mut self) {
         self.lap("build");
         self.builds += 1;
     }
 
-    /// Containers that were built: one, unless a guess was wrong.
+    /// Number of containers that were built: one, unless a guess was wrong.
     pub fn builds(&self) -> u32 {
         self.builds
     }
 
-    /// Adds a phase that was measured beside the others.
+    /// Adds a phase that was measured separately.
     pub fn add(&mut self, name: &'static str, took: Duration) {
         self.laps.push((name, took));
     }
 
-    /// Duration of each phase.
+    /// Duration of each phase, in microseconds.
     pub fn microseconds(&self) -> BTreeMap<String, u64> {
         let number = |took: &Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.laps.iter().map(|(name, took)| ((*name).to_owned(), number(took))).collect()

@@ -1,6 +1,6 @@
-//! Device rules of a step's tasks: those of Slurm, and rules of our own where Slurm has none.
+//! Device rules of a step's tasks: Slurm's, or Coracle's own if Slurm has none.
 //!
-//! The rule is not the container's view: a user can bring a device node along, or find one in a folder of the node.
+//! The content of /dev is no restriction: a user can bring a device node along, or find one in a directory of the node.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -14,44 +14,44 @@ use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// Time limit for the kernel to say what may be opened. It asks no driver.
+/// Time limit for the check of the device rules. It asks no driver.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time limit for a child that has answered to be gone, and for its group to be empty.
+/// Time limit for the end of a child process that has answered, and for its group to be empty.
 const PARTING: Duration = Duration::from_secs(1);
-/// More often than any job runs again beside its former self.
+/// Limit on the groups of one job that is requeued, well above any real number.
 const MAX_RUNS: u32 = 64;
-/// Number of tries for a group that another start has cleared away.
+/// Number of tries for a group that another start has removed.
 const TRIES: u32 = 16;
-/// Time for which a task that cannot be moved is left alone.
+/// Delay before the next try for a task that could not be moved.
 const AGAIN: Duration = Duration::from_millis(5);
-/// A group that lives as long as a question, below the one that Slurm keeps a step's tasks in.
+/// Group that exists for one question, below the group in which Slurm keeps a step's tasks.
 const PROBE: &str = "coracle_probe";
 
 /// Device rules of a step.
 #[derive(Debug)]
 pub struct Confinement {
-    /// Nothing where the node has no such groups.
+    /// Groups of the step; nothing if the node has no control groups.
     groups: Option<DeviceGroups>,
-    /// Slurm has.
+    /// True if Slurm has device rules.
     slurms: bool,
-    /// Name of a group of our own.
+    /// Name of Coracle's own group.
     name: String,
-    /// The rule that we have made.
+    /// Rules that Coracle has made.
     made: Option<Vec<DeviceRule>>,
 }
 
 impl Confinement {
-    /// Finds out who decides for the step whose slurmstepd is `daemon`, once that is in the groups that Slurm makes.
+    /// Finds the rules of the step whose slurmstepd is `daemon`, once that is in Slurm's groups.
     pub fn of(daemon: u32, job: u32, step: u32) -> sys::Result<Self> {
         Self::by(DeviceGroups::of(daemon)?, sys::own_group(job, step))
     }
 
-    /// The same in these groups, with a name for one of our own.
+    /// Finds the rules in these groups; `name` is the name of Coracle's own group.
     pub fn by(groups: Option<DeviceGroups>, name: String) -> sys::Result<Self> {
         let slurms = match &groups {
-            // Slurm makes a group there for its rules alone.
+            // In version 1, Slurm makes a group only for its rules.
             Some(DeviceGroups { version: CgroupVersion::One, step, .. }) => !step.is_empty(),
-            // Here every step has groups. Those of a batch script have no rules beside the job's.
+            // In version 2, every step has groups. Those of a batch script have no rules besides the job's.
             Some(DeviceGroups { version: CgroupVersion::Two, step, .. }) => {
                 let mut found = false;
                 for group in step {
@@ -64,18 +64,18 @@ impl Confinement {
         Ok(Self { groups, slurms, name, made: None })
     }
 
-    /// Slurm decides (ConstrainDevices, cgroup.conf(5)).
+    /// True if Slurm has device rules (ConstrainDevices, cgroup.conf(5)).
     pub fn is_slurms(&self) -> bool {
         self.slurms
     }
 
-    /// True if the node has control groups that can decide.
+    /// True if the node has control groups for device rules.
     pub fn has_groups(&self) -> bool {
         self.groups.is_some()
     }
 
-    /// Which of these nodes the step's tasks may open for reading and writing, by the rules that hold for all of them.
-    /// No device is opened. A node that is another one by now may not.
+    /// For each of these device nodes, true if the step's tasks may open it for reading and writing, by the rules of
+    /// all of them. No device is opened. A node that was replaced counts as denied.
     pub fn accessible(&self, nodes: &[Node]) -> sys::Result<Vec<bool>> {
         let (ours, theirs) = Channel::pair()?;
         let deadline = Instant::now() + PATIENCE;
@@ -83,17 +83,17 @@ impl Confinement {
             let tell = |entered: sys::Result<()>| {
                 entered?;
                 let answers = nodes.iter().map(|node| u8::from(opens(node)));
-                // An empty message would be none.
+                // An empty message cannot be sent.
                 theirs.send(&answers.chain([0]).collect::<Vec<u8>>(), &[], deadline)
             };
             u8::from(tell(entered).is_err())
         };
-        // It is removed when the child is gone.
+        // The group is removed when the child process has ended.
         let (child, _leaf) = self.inside(&ask)?;
         drop(theirs);
         let received = ours.receive(deadline);
         match &received {
-            // It has nothing left to do.
+            // The child process has no more work.
             Ok(_) => _ = child.wait()?,
             Err(_) => child.end(PARTING),
         }
@@ -105,9 +105,9 @@ impl Confinement {
         }
     }
 
-    /// Allows these devices to the step's tasks, and no others, from now on; only where Slurm does not decide.
+    /// Restricts the step's tasks to these devices from now on; only if Slurm has no device rules.
     ///
-    /// To be called once. The rule goes with the step's group, if Slurm has made one; for one of our own, see
+    /// To be called once. The rules end with the step's group, if Slurm has made one; for Coracle's own group, see
     /// [`Self::adopt`]. After an error no task may start.
     pub fn restrict(&mut self, allowed: &[DeviceRule]) -> sys::Result<()> {
         if self.slurms {
@@ -127,43 +127,43 @@ impl Confinement {
         }
     }
 
-    /// Puts a task under the rule, if that is not in a group where Slurm puts it.
+    /// Puts a task into Coracle's own group, if the rules are not in a group of Slurm.
     pub fn adopt(&self, task: u32) -> sys::Result<()> {
         let Some(own) = self.own() else { return Ok(()) };
         let mut tries = TRIES;
         loop {
             tries -= 1;
             match self.with_own(own, |group| write(&group.join("cgroup.procs"), &task.to_string())) {
-                // Seen, rarely, of tasks that lived (job_container/tmpfs).
+                // The kernel rarely returns this for a task that is alive (job_container/tmpfs).
                 Err(error) if tries > 0 && error.errno() == Errno::ESRCH => std::thread::sleep(AGAIN),
                 adopted => return adopted,
             }
         }
     }
 
-    /// The group below which there is one of our own.
+    /// Parent of Coracle's own group.
     fn own(&self) -> Option<&Path> {
         let groups = self.groups.as_ref().filter(|groups| groups.step.is_empty() && self.made.is_some());
         groups.map(|groups| groups.own.as_path())
     }
 
-    /// Does something with our own group. Another start may clear it away until there is a process in it.
+    /// Runs `work` with Coracle's own group. Another start may remove the group until it contains a process.
     fn with_own<T>(&self, parent: &Path, work: impl Fn(&Path) -> sys::Result<T>) -> sys::Result<T> {
         let group = parent.join(&self.name);
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            // Where it still is, it is complete.
+            // An existing group is complete.
             match self.make(&group).and_then(|_| work(&group)) {
-                // The files of a group that has gone meanwhile answer ENODEV.
+                // The files of a removed group return ENODEV.
                 Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
                 result => return result,
             }
         }
     }
 
-    /// Makes our own group and says what it is called: a job that runs again has the name of its first run, from which
-    /// there may still be a process.
+    /// Makes Coracle's own group and returns its name. A job that is requeued keeps its id, and a process of its first
+    /// run may still exist.
     fn make_first(&self, parent: &Path) -> sys::Result<String> {
         let names = (1..=MAX_RUNS).map(|run| format!("{}_{run}", self.name));
         for name in std::iter::once(self.name.clone()).chain(names) {
@@ -174,8 +174,8 @@ impl Confinement {
         Err(sys::Error::new(format!("mkdir({:?})", parent.join(&self.name)), Errno::EEXIST))
     }
 
-    /// Makes a group with the rules; false if it is there already. There is none without the rules. Another start may
-    /// clear it away while they are written.
+    /// Makes a group with the rules; false if it exists already. No group exists without the rules. Another start may
+    /// remove it while they are written.
     fn make(&self, group: &Path) -> sys::Result<bool> {
         let mut tries = TRIES;
         loop {
@@ -204,7 +204,8 @@ impl Confinement {
         ruled.map(|()| true)
     }
 
-    /// Starts a child in the group whose rules hold for the step's tasks; the child is told whether it got there.
+    /// Starts a child process in the group with the rules of the step's tasks; `work` receives the result of entering
+    /// it.
     fn inside(&self, work: &dyn Fn(sys::Result<()>) -> u8) -> sys::Result<(Child, Option<Leaf>)> {
         let Some(groups) = &self.groups else { return Ok((sys::fork(|| work(Ok(())))?, None)) };
         let (parent, step) = match (groups.step.first(), self.own()) {
@@ -220,8 +221,8 @@ impl Confinement {
             return Ok((self.with_own(parent, enter)?, None));
         }
         match enter(parent) {
-            // Slurm has controllers for the groups of the tasks, so no process may be beside them (cgroups(7), "no
-            // internal processes"). Neither may one be in a task's group: Slurm would remove that in vain.
+            // Slurm enables controllers for the groups of the tasks, so no process may be beside them (cgroups(7), "no
+            // internal processes"). A task's group is no place for one either: Slurm would fail to remove it.
             Err(error) if error.errno() == Errno::EBUSY => {
                 let leaf = Leaf::make(parent.join(PROBE))?;
                 Ok((enter(&leaf.0)?, Some(leaf)))
@@ -231,7 +232,7 @@ impl Confinement {
     }
 }
 
-/// A group that is removed when it is dropped: Slurm could not remove the one above it otherwise.
+/// A group that is removed when it is dropped: otherwise Slurm could not remove its parent group.
 struct Leaf(PathBuf);
 
 impl Leaf {
@@ -248,7 +249,7 @@ impl Leaf {
 impl Drop for Leaf {
     fn drop(&mut self) {
         let end = Instant::now() + PARTING;
-        // The last process in it may not be quite gone.
+        // The last process in it may still be ending.
         while std::fs::remove_dir(&self.0).is_err_and(|cause| cause.kind() == std::io::ErrorKind::ResourceBusy)
             && Instant::now() < end
         {
@@ -257,7 +258,7 @@ impl Drop for Leaf {
     }
 }
 
-/// True if the caller may open a node for reading and writing.
+/// True if the caller may open a device node for reading and writing.
 fn opens(node: &Node) -> bool {
     let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
     let Ok(file) = File::options().read(true).custom_flags(flags).open(&node.path) else { return false };
@@ -266,7 +267,7 @@ fn opens(node: &Node) -> bool {
     same && sys::may_open(&file).unwrap_or(false)
 }
 
-/// Removes what is left of steps that have ended; a group with a process in it stays.
+/// Removes the groups of steps that have ended; a group with a process in it stays.
 fn sweep(parent: &Path) {
     let Ok(entries) = parent.read_dir() else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -276,12 +277,12 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Rules of version 1, as Documentation/admin-guide/cgroup-v1/devices.rst has them.
+/// Writes the rules in the format of version 1 (Documentation/admin-guide/cgroup-v1/devices.rst).
 fn write_rules(group: &Path, rules: &[DeviceRule]) -> sys::Result<()> {
     write(&group.join("devices.deny"), "a")?;
     let allow = group.join("devices.allow");
     rules.iter().try_for_each(|rule| match write(&allow, &line(rule)) {
-        // Whoever denies it to the groups above is right.
+        // A parent group denies the device, and its rules take precedence.
         Err(error) if error.errno() == Errno::EPERM => Ok(()),
         written => written,
     })

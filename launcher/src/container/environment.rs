@@ -1,7 +1,7 @@
-//! Environment of a step's tasks, evaluated once for each node.
+//! Evaluates the environment of a step's tasks, once for each node.
 //!
-//! An image's environment is read, and where it has to be run, run, by a child that is the user inside
-//! the container. What comes back is the user's own doing: root only hands it on.
+//! A child process with the user's ids reads the image's environment inside the container, and runs its scripts if
+//! necessary. The user controls the result: root only forwards it.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -31,44 +31,44 @@ use nix::unistd::AccessFlags;
 
 use crate::children::in_container::{self, Step};
 
-/// Time limit for an image's scripts, as with Apptainer.
+/// Time limit for an image's scripts, the same as Apptainer's.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest environment, in bytes: execve(2) takes a quarter of the stack, 2 MiB as a rule, and at most 6 MiB.
+/// Limit on an environment, in bytes: execve(2) accepts a quarter of the stack, usually 2 MiB, and at most 6 MiB.
 pub const MAX_LEN: usize = 4 << 20;
 
-/// The environment scripts of a SIF.
+/// Environment scripts of a SIF.
 const SCRIPTS: &str = "/.singularity.d/env";
-/// A SIF's entry point.
+/// Runscript of a SIF.
 const RUNSCRIPT: &str = "/.singularity.d/runscript";
-/// The entry point that enroot writes, and the variables beside it.
+/// Entry point that enroot writes, and the file with its variables.
 const ENROOT_RC: &str = "/etc/rc";
 const ENROOT_ENVIRONMENT: &str = "/etc/environment";
-/// The folders that ld.so(8) searches before its own.
+/// Directories that ld.so(8) searches before its own.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
-/// The shell of an image.
+/// Shell of an image.
 const SHELL: &str = "/bin/sh";
-/// Variable with the entry point's words for our program inside.
+/// Variable with the words of the entry point for `coracle-inside`.
 const ENTRYPOINT: &str = "SLURM_CORACLE_ENTRYPOINT";
 
-/// Inputs of an environment's evaluation.
+/// Inputs for the evaluation of an environment.
 pub struct Inputs<'a> {
     /// The job's environment on the node.
     pub host: &'a [Pair],
-    /// Rules for the environment.
+    /// Rules for the evaluation.
     pub rules: Rules,
     /// User's name of the image, for messages.
     pub shown: String,
-    /// Identity of this image among others.
+    /// Id that distinguishes this image from others.
     pub id: OsString,
-    /// True if Slurm's commands are inside.
+    /// True if Slurm's commands are in the container.
     pub commands: bool,
-    /// True if the image's entry point is wanted.
+    /// True if the image's entry point was requested.
     pub entrypoint: bool,
-    /// Our program that says its environment.
+    /// Path of `coracle-inside`, which prints its environment.
     pub helper: &'a Path,
     /// The open image, if it is a SIF.
     pub sif: Option<&'a File>,
-    /// The step whose tasks it is for, if it is for any.
+    /// The step whose tasks get the environment, if there is one.
     pub step: Option<Step<'a>>,
 }
 
@@ -79,14 +79,14 @@ pub struct TaskEnvironment {
     pub changes: OwnedFd,
     /// Notes for the user.
     pub notes: Vec<String>,
-    /// True if the image has the entry point that was wanted.
+    /// True if the image has the requested entry point.
     pub entrypoint: bool,
-    /// Each variable with its origin, a line each.
+    /// Each variable with its origin, one per line.
     pub listing: OwnedFd,
 }
 
 impl TaskEnvironment {
-    /// Their changes, and `others` behind them.
+    /// The changes of the tasks, followed by `others`.
     pub fn followed_by(&self, others: &[Change]) -> Result<OwnedFd, Refusal> {
         if others.is_empty() {
             return self.changes.try_clone().map_err(|cause| system(sys::Error::from_io("dup()", &cause)));
@@ -95,7 +95,7 @@ impl TaskEnvironment {
         sys::memory_file(&[own, Change::to_bytes(others)].concat()).map_err(system)
     }
 
-    /// `host` as it is inside.
+    /// The environment `host` with the changes applied.
     pub fn applied_to(&self, host: &[Pair]) -> Result<Vec<Pair>, Refusal> {
         let changes = sys::read_whole(&self.changes, MAX_LEN).map_err(system)?;
         let changes = Change::from_bytes(&changes).ok_or_else(garbled)?;
@@ -107,7 +107,7 @@ fn garbled() -> Refusal {
     Refusal::new(Kind::Internal, "the container's environment", "cannot be read")
 }
 
-/// Takes the words of the image's entry point out of an environment that was made for it.
+/// Removes the words of the image's entry point from an environment that was made for it.
 pub fn take_entrypoint(environment: &mut Vec<Pair>) -> Result<Vec<OsString>, Refusal> {
     let at = environment.iter().position(|(name, _)| name == ENTRYPOINT).ok_or_else(garbled)?;
     let (_, text) = environment.swap_remove(at);
@@ -115,7 +115,7 @@ pub fn take_entrypoint(environment: &mut Vec<Pair>) -> Result<Vec<OsString>, Ref
     text.split(' ').map(|word| unescape(word).map_err(Refusal::from)).collect()
 }
 
-/// Parses a job's environment as the plugin sends it: `NAME=VALUE`, each with a NUL behind it.
+/// Parses a job's environment as the plugin sends it: `NAME=VALUE`, each followed by a NUL.
 pub fn parse_pairs(bytes: &[u8]) -> Vec<Pair> {
     let pair = |variable: &[u8]| {
         let at = variable.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
@@ -124,14 +124,14 @@ pub fn parse_pairs(bytes: &[u8]) -> Vec<Pair> {
     bytes.split(|byte| *byte == 0).filter_map(pair).collect()
 }
 
-/// Changes for a step on the node whose job script is in a container: it gets the node's environment back.
+/// Changes that restore the node's environment, for a step on the node whose job script is in a container.
 pub fn host_changes(host: &[Pair]) -> Result<OwnedFd, Refusal> {
     let mut changes = record(host).map(|record| undo(&record, host)).unwrap_or_default();
     changes.extend(INSIDE.iter().chain([&OUTER]).map(|name| Change::Unset(name.into())));
     sys::memory_file(&Change::to_bytes(&changes)).map_err(system)
 }
 
-/// Changes for a step on the node whose job script is in no container: none.
+/// Empty changes, for a step on the node whose job script is in no container.
 pub fn no_changes() -> Result<OwnedFd, Refusal> {
     sys::memory_file(&Change::to_bytes(&[])).map_err(system)
 }
@@ -140,8 +140,8 @@ fn system(error: sys::Error) -> Refusal {
     Refusal::system("the container's environment", &error)
 }
 
-/// Evaluates the environment in `namespace`, as `identity`; nothing, if the image's shell has to run for that and it is
-/// too early.
+/// Evaluates the environment in `namespace`, as `identity`; nothing if this needs the image's shell and slurmstepd has
+/// not set up the step.
 pub fn evaluate(
     inputs: &Inputs<'_>,
     namespace: &MountNamespace,
@@ -158,7 +158,7 @@ pub fn evaluate(
         let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
         Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
-    // A script may leave processes behind: they end with the child.
+    // A script may leave processes behind: they end with the child process.
     let packet =
         in_container::ask(what, namespace, identity, inputs.step, deadline, late, |answer, placed| {
             match placed.and_then(|()| evaluate_in_child(inputs, &helper)) {
@@ -182,13 +182,13 @@ pub fn evaluate(
     }
 }
 
-/// Evaluates the environment in the child process, with the image's shell for what is left; nothing, if it is too early
-/// for that.
+/// Evaluates the environment in the child process, with the image's shell for scripts that are not plain; nothing if it
+/// is too early for the shell.
 fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEnvironment>, Refusal> {
     let mut rules = inputs.rules.clone();
     let record = record(inputs.host);
-    // Of a step with --export=NONE, or with some names alone, srun sends the record, whose name is Slurm's, but not what
-    // the record is about. A container always has a PATH.
+    // With --export=NONE or a list of names, srun passes the record, because its name begins with SLURM, but not the
+    // variables that it describes. A container always has a PATH.
     let whole = value(inputs.host, "PATH").is_some();
     rules.already_inside = whole && record.as_ref().is_some_and(|record| record.id() == inputs.id);
     let host = match record.filter(|_| !rules.already_inside) {
@@ -199,8 +199,8 @@ fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEn
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
     let files = find_scripts();
-    // What converts an OCI image to a SIF writes scripts; where it has not, there is only the configuration. It is needed,
-    // too, where the image has nothing that runs a script of theirs.
+    // Programs that convert an OCI image to a SIF write scripts; otherwise, the SIF has only the configuration. The
+    // configuration is also needed if the image has no shell for the scripts.
     let config = match inputs.sif.filter(|_| files.is_none() || !Path::new(SHELL).exists()) {
         Some(file) => oci_config(file, &inputs.shown)?,
         None => None,
@@ -223,7 +223,7 @@ fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEn
     if inputs.commands {
         environment.prepend("PATH", COMMANDS);
     }
-    // The container tells, because a step can be joined that was made with other options.
+    // The content of the container decides, because a step may join one that was made with other options.
     let folders = [("PATH", GPU_PROGRAMS), (LIBRARY_PATH, GPU_LIBRARIES), (LIBRARY_PATH, MPI_LIBRARIES)];
     for (list, folder) in folders {
         match Path::new(folder).is_dir() {
@@ -237,7 +237,7 @@ fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEn
     }
     let words = entrypoint(config).filter(|_| inputs.entrypoint);
     if let Some(words) = &words {
-        // An empty word would vanish between two blanks.
+        // An empty word would be lost between two blanks.
         let encoded = |word: &String| if word.is_empty() { "%".to_owned() } else { escape(OsStr::new(word)) };
         let words: Vec<String> = words.iter().map(encoded).collect();
         environment.put(ENTRYPOINT, words.join(" ").into());
@@ -261,8 +261,8 @@ fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEn
     }))
 }
 
-/// Adds the variables that the driver of the container's GPUs needs. An image, or a submitter, that names NVIDIA's GPUs for a
-/// container runtime knows nothing of those that are here.
+/// Adds the variables that the driver of the container's GPUs needs. The NVIDIA variables of an image or a submitter
+/// are meant for a container runtime and do not describe the GPUs of this node.
 fn add_gpu_variables(environment: &mut Environment) {
     const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
     if environment.get(NVIDIA).is_some() {
@@ -276,17 +276,17 @@ fn add_gpu_variables(environment: &mut Environment) {
     }
 }
 
-/// The first `name`, as getenv(3) has it.
+/// Value of the first `name`, like getenv(3).
 pub fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
     host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())
 }
 
-/// Changes that the container around `host` has made, if there is one.
+/// Record of the changes by the container around `host`, if there is one.
 fn record(host: &[Pair]) -> Option<Record> {
     value(host, OUTER).and_then(|text| Record::from_env(&text))
 }
 
-/// Directories that variables of a job name on the node, of those that a container with these settings keeps.
+/// Directories that the job's variables name on the node, for the variables that a container with these settings keeps.
 pub fn named_directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
     let nodes = record(host).map(|record| apply_changes(host, undo(&record, host)));
     let host = nodes.as_deref().unwrap_or(host);
@@ -296,16 +296,16 @@ pub fn named_directories(host: &[Pair], settings: &Settings) -> Vec<PathBuf> {
     told.filter_map(|name| value(host, name)).map(PathBuf::from).collect()
 }
 
-/// Variables whose directory this process cannot see or write to.
+/// Variables with a directory that this process cannot search or write.
 fn unusable_directories(host: &[Pair]) -> Vec<OsString> {
     let writable = |path: &Path| {
         let rights = AccessFlags::W_OK | AccessFlags::X_OK;
         path.is_absolute() && path.is_dir() && nix::unistd::access(path, rights).is_ok()
     };
-    // One that is missing may be made, by Slurm or the job, where the job could make it.
+    // Slurm or the job may create a missing directory, if the job can write its parent directory.
     let usable = |path: &Path| writable(path) || !path.exists() && path.parent().is_some_and(writable);
     let named = DIRECTORIES.iter().filter_map(|name| Some((name, value(host, name)?)));
-    // An empty one is as good as none, and names nothing.
+    // An empty variable names no directory.
     named.filter(|(_, path)| !path.is_empty() && !usable(Path::new(path))).map(|(name, _)| name.into()).collect()
 }
 
@@ -329,7 +329,8 @@ pub fn apply_changes(host: &[Pair], changes: Vec<Change>) -> Vec<Pair> {
     pairs
 }
 
-/// Finds the environment scripts, in the order in which they are sourced; nothing, if the image has no directory of them.
+/// Finds the environment scripts, in the order in which they are sourced; nothing if the image has no directory for
+/// them.
 fn find_scripts() -> Option<Vec<PathBuf>> {
     let entries = std::fs::read_dir(SCRIPTS).ok()?;
     let mut files: Vec<PathBuf> = entries
@@ -340,7 +341,7 @@ fn find_scripts() -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// A file of the image, unless it is longer than any that is meant to be read.
+/// Content of a file of the image; nothing if it is longer than the limit on scripts.
 fn read(path: &Path) -> Option<Vec<u8>> {
     use std::os::unix::fs::OpenOptionsExt;
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
@@ -350,8 +351,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (length <= limit).then_some(text)
 }
 
-/// Sources the scripts: the plain ones here, and from the first on that is not, the rest in the image's shell. False if
-/// it is too early for that.
+/// Sources the scripts: plain ones here, and the rest in the image's shell, from the first one that is not plain. False
+/// if it is too early for the shell.
 fn source_scripts(
     inputs: &Inputs<'_>,
     files: &[PathBuf],
@@ -383,7 +384,7 @@ fn source_scripts(
     Ok(true)
 }
 
-/// Lets the image's own shell source `files` and takes its environment over.
+/// Sources `files` in the image's own shell and takes over its environment.
 fn run_in_shell(
     inputs: &Inputs<'_>,
     files: &[PathBuf],
@@ -397,7 +398,7 @@ fn run_in_shell(
     let mut exported = File::from(exported);
     nix::fcntl::fcntl(helper, FcntlArg::F_SETFD(FdFlag::empty()))
         .map_err(|errno| system(sys::Error::new("fcntl(F_SETFD)", errno)))?;
-    // What scripts print is no output of a task.
+    // The output of scripts is no output of a task.
     let mut script = environment.shell_prelude();
     script.extend_from_slice(b"\nexec 3>&1 >/dev/null 2>&1\nfor CORACLE_FILE do . \"$CORACLE_FILE\"; done\n");
     script.extend_from_slice(format!("exec /proc/self/fd/{} environment >&3\n", helper.as_raw_fd()).as_bytes());
@@ -415,7 +416,7 @@ fn run_in_shell(
         .stderr(Stdio::null())
         .status()
         .map_err(|cause| match cause.raw_os_error().map(Errno::from_raw) {
-            // Of this process and its limits, not of the image.
+            // Errors of this process and its limits, not of the image.
             Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
                 system(sys::Error::from_io(format!("execve({SHELL:?})"), &cause))
             }
@@ -437,7 +438,7 @@ fn run_in_shell(
     Ok(())
 }
 
-/// Statements of an OCI image about itself (image-spec, config.md).
+/// Configuration of an OCI image (image-spec, config.md).
 #[derive(Debug, Default)]
 struct OciConfig {
     env: Vec<String>,
@@ -445,10 +446,10 @@ struct OciConfig {
     working_dir: Option<String>,
 }
 
-/// The configuration among a SIF's data objects, if there is one.
+/// Configuration among a SIF's data objects, if there is one.
 fn oci_config(file: &File, shown: &str) -> Result<Option<OciConfig>, Refusal> {
     let broken = |cause: String| Refusal::new(Kind::ImageFormat, shown, format!("its {OCI_CONFIG} {cause}"));
-    // A file that ends too early is the image's fault, and all else the file system's.
+    // A truncated file is an error of the image, any other error one of the file system.
     let unread = |cause: std::io::Error| match cause.kind() {
         std::io::ErrorKind::UnexpectedEof => broken(format!("cannot be read: {cause}")),
         _ => Refusal::new(Kind::ImageUnreadable, shown, format!("its {OCI_CONFIG} cannot be read: {cause}")),
@@ -461,12 +462,12 @@ fn oci_config(file: &File, shown: &str) -> Result<Option<OciConfig>, Refusal> {
     parse_config(&text).map(Some).map_err(|error| broken(format!("is no JSON of an OCI image: {error}")))
 }
 
-/// The configuration alone, as Apptainer writes it, or the whole image's with it under `config`.
+/// Parses the configuration alone, as Apptainer writes it, or that of the whole image with it under `config`.
 fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
     let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let config = value.get("config").filter(|inner| inner.is_object()).unwrap_or(&value);
     let list = |name: &str| match config.get(name) {
-        // Go writes a list without elements as null.
+        // Go writes an empty list as null.
         None | Some(serde_json::Value::Null) => Ok(Vec::new()),
         Some(list) => {
             let words = list.as_array().map(|list| list.iter().map(|word| word.as_str().map(str::to_owned)).collect());
@@ -483,10 +484,10 @@ fn parse_config(text: &[u8]) -> Result<OciConfig, String> {
     }
 }
 
-/// The words of the image's entry point, if it has one.
+/// Words of the image's entry point, if it has one.
 fn entrypoint(config: Option<OciConfig>) -> Option<Vec<String>> {
     let config = config.filter(|config| !config.entrypoint.is_empty());
-    // A script is of no use to an image that has nothing but its program.
+    // An image without a shell cannot run a script.
     if Path::new(RUNSCRIPT).exists() && (config.is_none() || Path::new(SHELL).exists()) {
         return Some(vec![RUNSCRIPT.to_owned()]);
     }

@@ -1,4 +1,4 @@
-//! Devices that Slurm grants a step on this node, and those of /dev that its container has for them.
+//! Devices that Slurm grants a step on this node, and the device nodes of its container for them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -23,11 +23,11 @@ pub enum GrantSource {
         /// Slurm's name of this node.
         node: Option<OsString>,
     },
-    /// The environment of a user outside of a step. The grant gives them nothing that they cannot open anyway.
+    /// The environment of a user outside of a step. The grant adds no device that they cannot open anyway.
     Unprivileged,
 }
 
-/// The node's device nodes and resources, and what the step has of them.
+/// Device nodes and resources of the node, and those that the step has been granted.
 #[derive(Debug, Clone, Default)]
 pub struct Grants {
     nodes: Vec<Node>,
@@ -36,25 +36,25 @@ pub struct Grants {
     grant: Grant,
 }
 
-/// Node's devices in a container.
+/// Devices of the node in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provision {
     /// Contents of /dev.
     pub devices: Devices,
-    /// The device files of its GPUs, for which a driver was looked for.
+    /// Device nodes of its GPUs, for which the driver was searched.
     of_gpus: Vec<PathBuf>,
-    /// Files of the driver of the GPUs among them that programs need.
+    /// Files of the GPU driver that programs need.
     pub driver: Option<Driver>,
 }
 
 impl Provision {
-    /// The version of glibc that the driver's files need.
+    /// Version of glibc that the driver's files need.
     pub fn glibc(&self) -> Option<&str> {
         self.driver.as_ref()?.glibc.as_deref()
     }
 }
 
-/// Access that the device rules of the step's control group give.
+/// Access by the device rules of the step's control group.
 pub struct DeviceAccess<'a> {
     /// True if the device node at this path may be opened.
     pub open: &'a dyn Fn(&Path) -> bool,
@@ -78,13 +78,13 @@ impl Grants {
         };
         let mut units = devices::units(lines(), &node);
         for file in units.iter_mut().flat_map(|unit| &mut unit.files) {
-            // A link of udev's, such as those by-path.
+            // A link of udev, such as those in by-path.
             if let Some(real) = file.canonicalize().ok().filter(|real| real.starts_with("/dev")) {
                 *file = real;
             }
         }
         let has_gpus = types(GPU);
-        // What Slurm does not know of is nobody's to be given by Slurm.
+        // Slurm cannot assign resources of types that it does not manage.
         units.retain(|unit| types(&unit.name));
         let detects =
             has_gpus && devices::detects(lines(), &node) || *source == GrantSource::Unprivileged && slurmd.is_none();
@@ -93,7 +93,7 @@ impl Grants {
         }
         let value = |name| value(environment, name).map(|value| value.to_string_lossy().into_owned());
         let numbers = match source {
-            // Where Slurm knows of no GPUs it leaves these variables to users.
+            // If Slurm manages no GPUs, users may set these variables.
             GrantSource::Slurmstepd { .. } if !has_gpus => None,
             GrantSource::Slurmstepd { script: true, .. } => value(JOB_GPUS),
             GrantSource::Slurmstepd { script: false, .. } => value(STEP_GPUS),
@@ -107,8 +107,8 @@ impl Grants {
         Self { nodes, units, grant }
     }
 
-    /// Devices of a container that shows GPUs, or not. Without `rules` they are those that it probably has. The driver
-    /// is that of `before`, if that is of the same GPUs: it takes reading dozens of files.
+    /// Devices of a container, with GPUs if `gpus`. Without `rules`, they are those that it probably has. The driver is
+    /// that of `before`, if that is for the same GPUs, because finding it reads dozens of files.
     pub fn provide(
         &self,
         config: &Config,
@@ -131,7 +131,7 @@ impl Grants {
         Ok(Provision { devices, of_gpus, driver })
     }
 
-    /// Changes of the variables in which Slurm tells a task of its GPUs, in a container with `devices`.
+    /// Changes to the variables with which Slurm names a task's GPUs, in a container with `devices`.
     pub fn changes(&self, devices: &Devices, gpus: bool) -> Vec<Change> {
         let all = |change: &dyn Fn(&str) -> Change| names::GPUS.iter().map(|name| change(name)).collect();
         if !gpus && !self.grant.numbers.is_empty() {
@@ -144,7 +144,7 @@ impl Grants {
         }
     }
 
-    /// True if it matters what the rules of the step's control group are.
+    /// True if the rules of the step's control group have an effect.
     pub fn asks_rules(&self) -> bool {
         !self.grant.numbers.is_empty() || self.units.iter().any(|unit| !unit.is_gpu())
     }
@@ -154,14 +154,14 @@ impl Grants {
         &self.nodes
     }
 
-    /// The nodes that Slurm gives or not.
+    /// Device nodes that Slurm can assign.
     pub fn given(&self) -> Vec<Node> {
         let given = |node: &&Node| self.units.iter().any(|unit| unit.has(&node.path));
         self.nodes.iter().filter(given).cloned().collect()
     }
 }
 
-/// Files that programs need of the driver of these GPUs, whose device files are `files`; nothing, if there are none.
+/// Driver files that programs need for these GPUs, whose device nodes are `files`; nothing if there are no GPUs.
 fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Option<Driver>, Refusal> {
     let vendors: BTreeSet<Vendor> = devices.gpus().map(|(_, vendor)| vendor).collect();
     if vendors.is_empty() {
@@ -171,14 +171,14 @@ fn driver(config: &Config, devices: &Devices, files: &[PathBuf]) -> Result<Optio
     let mut driver = devices::find(&config.gpu, &vendors, files)?.unwrap_or_default();
     let nvidia = devices.gpus().filter(|(_, vendor)| *vendor == Vendor::Nvidia).count();
     if nvidia > 0 {
-        // As they are numbered here, whatever Slurm calls them.
+        // Numbers in this container, not Slurm's.
         let numbers: Vec<String> = (0..nvidia).map(|number| number.to_string()).collect();
         driver.env.push(("NVIDIA_VISIBLE_DEVICES".into(), numbers.join(",")));
     }
     Ok(Some(driver))
 }
 
-/// Name of this node in gres.conf: a NodeName is the short name of the host as a rule (slurm.conf(5)).
+/// Name of this node in gres.conf: a NodeName is usually the short name of the host (slurm.conf(5)).
 fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     let name = name.to_string_lossy();

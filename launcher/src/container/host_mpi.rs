@@ -1,7 +1,7 @@
-//! Which MPI of the host stands in for an image's.
+//! Chooses the MPI of the host that replaces an image's.
 //!
-//! The files of the image are hostile, and those of a directory may be for its user alone: both are read by the process
-//! that is the user ([`crate::children::opener`]). What it answers is checked before root acts on it.
+//! The image's files are hostile, and only its user may be able to read those of a directory. So the process with the
+//! user's ids reads both ([`crate::children::opener`]), and root checks its answer before use.
 #![forbid(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -17,37 +17,37 @@ use crate::children::opener::Opener;
 /// Profile that was chosen for a container.
 #[derive(Debug, Default)]
 pub struct Replacement {
-    /// The profile; nothing, if none was asked for, or none fits.
+    /// The profile; nothing if none was requested, or none fits.
     pub chosen: Option<Chosen>,
-    /// Why others were passed over.
+    /// Reasons why other profiles do not fit.
     pub passed: Vec<String>,
 }
 
 /// A profile that fits.
 #[derive(Debug)]
 pub struct Chosen {
-    /// Its name.
+    /// Name of the profile.
     pub name: String,
-    /// Settings of coracle.yaml for it.
+    /// Settings of the profile in coracle.yaml.
     pub profile: Profile,
     /// Fit of its files.
     pub fit: Fit,
 }
 
 impl Replacement {
-    /// Notes for the user about a profile that they have asked for by name.
+    /// Notes for the user about a profile that they requested by name.
     pub fn doubts(&self) -> impl Iterator<Item = String> {
         let chosen = self.chosen.iter();
         chosen.flat_map(|chosen| chosen.fit.doubts.iter().map(|doubt| format!("MPI profile {}: {doubt}", chosen.name)))
     }
 
-    /// The variables that are set with it.
+    /// Variables that are set with it.
     pub fn variables(&self) -> impl Iterator<Item = Variable> {
         self.chosen.iter().flat_map(|chosen| chosen.profile.env())
     }
 }
 
-/// Finds the profile that is `wanted` for the image that the user calls `image` and that is mounted as `root`.
+/// Finds the profile `wanted` for the image that the user calls `image` and that is mounted as `root`.
 pub fn choose(
     opener: &Opener,
     root: BorrowedFd<'_>,
@@ -78,7 +78,7 @@ pub fn choose(
             }
             Ok(chosen) if chosen.fit.replaces() => return Ok(Replacement { chosen: Some(chosen), passed }),
             Ok(_) => passed.push(format!("{name}: the image has none of its libraries")),
-            // Whether it fits is not known then, and the next one would not be answered either.
+            // The fit is unknown then, and the next question would not be answered either.
             Err(refusal) if matches!(refusal.kind, Kind::Timeout | Kind::Internal) => return Err(refusal),
             Err(refusal) => passed.push(format!("{name}: {}", refusal.cause)),
         }

@@ -1,4 +1,4 @@
-//! Needs of an image's MPI, looked for by a child that is the user in the container.
+//! Determines the changes that an image's MPI needs, in a child process with the user's ids in the container.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -17,40 +17,40 @@ use coracle::wire::Answer;
 use crate::children::in_container::{self, Step};
 use crate::container::environment::value;
 
-/// Subject of messages.
+/// Object of messages.
 pub const WHAT: &str = "the image's MPI";
-/// Time limit for a look: it reads a few headers.
+/// Time limit for a question: the child process reads a few headers.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer, in bytes.
+/// Limit on an answer, in bytes.
 pub const MAX_LEN: usize = 1 << 20;
 
 /// A step that may use MPI.
 pub struct Question<'a> {
-    /// Interface that Slurm gives it, as far as that is known.
+    /// Interface that Slurm gives it, if it is known.
     pub pmi: Option<Pmi>,
-    /// Number of its tasks on all nodes, if somebody is to be told what will become of them.
+    /// Number of its tasks on all nodes, if the user should get a note about them.
     pub tasks: Option<u32>,
-    /// The first word of its command.
+    /// First word of its command.
     pub command: Option<&'a OsStr>,
-    /// The environment of its tasks.
+    /// Environment of its tasks.
     pub environment: &'a [Pair],
-    /// Directory in which they start.
+    /// Working directory of its tasks.
     pub directory: &'a Path,
 }
 
-/// Findings about the image's MPI.
+/// Results about the image's MPI.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Interface that the step was taken to have.
+    /// Interface that the step was assumed to have.
     pub pmi: Option<Pmi>,
-    /// Changes to what Slurm says to a task.
+    /// Changes to Slurm's variables for a task.
     pub changes: Vec<Change>,
     /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Interface that Slurm gives a step with this environment. A PMIx server is known from its folder, the rest from
-/// srun's word.
+/// Interface that Slurm gives a step with this environment. The directory of a PMIx server shows PMIx; otherwise,
+/// srun's variables name the interface.
 pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
     if server.is_some() {
         return Some(Pmi::Pmix);
@@ -61,7 +61,7 @@ pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
     }
 }
 
-/// Answers `question` in `namespace`, as far as the image lets it be answered: a start does not depend on it.
+/// Answers `question` in `namespace`, as far as the image permits: a start does not depend on it.
 pub fn look(question: &Question<'_>, namespace: &MountNamespace, identity: &Identity, step: Step<'_>) -> Answers {
     try_look(question, namespace, identity, step, Instant::now() + PATIENCE).unwrap_or_else(|_| Answers {
         pmi: question.pmi,
@@ -98,12 +98,12 @@ fn try_look(
     }
 }
 
-/// Refusal of a look that took too long.
+/// Refusal of a question that took too long.
 pub fn late() -> Refusal {
     Refusal::new(Kind::Timeout, WHAT, "could not be looked at in time")
 }
 
-/// In the child. A library that cannot be read is as good as none: the tasks will say what is wrong with it.
+/// Results, in the child process. An unreadable library counts as missing: the tasks report the error.
 fn answers(question: &Question<'_>) -> Answers {
     let mut found = Answers::default();
     let Some(libraries) = own_libraries() else { return found };
@@ -120,19 +120,19 @@ fn answers(question: &Question<'_>) -> Answers {
     found
 }
 
-/// Words that a PMIx server must not ask of clients with these libraries.
+/// Changes that remove modules which clients with these libraries do not have from the PMIx server's variables.
 fn without(pmi: Option<Pmi>, there: &[Pmix]) -> Vec<Change> {
     let change = |(variable, modules): (&str, &str)| Change::Without(variable.into(), modules.into());
     let missing = if pmi == Some(Pmi::Pmix) { mpi::missing(there) } else { Vec::new() };
     missing.into_iter().map(change).collect()
 }
 
-/// The libraries of the tree that this process is in.
+/// Libraries of the tree that is this process's root.
 pub fn own_libraries() -> Option<Libraries> {
     Libraries::new(Root::node().ok()?, Machine::own()).ok()
 }
 
-/// The MPI library that `command` needs by itself.
+/// MPI library that `command` itself needs.
 fn of_program(
     libraries: &Libraries,
     question: &Question<'_>,
@@ -155,7 +155,7 @@ fn of_program(
     Ok(None)
 }
 
-/// The program that a task runs, found as slurmstepd will (slurmd/slurmstepd/task.c): nothing, if it is a script.
+/// Program that a task runs, found like slurmstepd does (slurmd/slurmstepd/task.c); nothing for a script.
 fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> Option<(PathBuf, Library)> {
     let candidates: Vec<PathBuf> = if command.as_bytes().contains(&b'/') {
         vec![question.directory.join(command)]
@@ -168,7 +168,7 @@ fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> O
     Library::read(&file).ok().map(|program| (path, program))
 }
 
-/// The folders of LD_LIBRARY_PATH.
+/// Directories of LD_LIBRARY_PATH.
 pub fn folders(environment: &[Pair]) -> Vec<PathBuf> {
     let list = value(environment, "LD_LIBRARY_PATH");
     list.map(|list| std::env::split_paths(&list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()

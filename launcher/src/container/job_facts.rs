@@ -1,8 +1,8 @@
-//! Facts about a job that no step may say: its partition, account and QOS.
+//! Records and reads facts about a job that a step cannot be trusted to state: its partition, account and QOS.
 //!
-//! In a step they stand in the environment, which is the user's. In slurmd's prolog they come from the controller, so
-//! the plugin `spank_coracle_facts.so` has them written down there, in a folder that only root can look into, and has
-//! them forgotten in the epilog.
+//! In a step, they are in the environment, which the user controls. In slurmd's prolog, they come from the controller.
+//! So the plugin `spank_coracle_facts.so` has them recorded there, in a directory that only root can read, and removed
+//! in the epilog.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -26,23 +26,23 @@ use crate::slurm;
 
 /// Directory of the facts: one file for each job that runs on the node.
 const FOLDER: &str = "/run/coracle/jobs";
-/// The longest file of facts, in bytes.
+/// Limit on a file of facts, in bytes.
 const MAX_LEN: u64 = 4096;
-/// The longest answer of squeue, in bytes: an array has a line for each of its jobs.
+/// Limit on the output of squeue, in bytes: an array has a line for each of its jobs.
 const MAX_ANSWER: usize = 16 << 20;
-/// Time limit for squeue: PrologEpilogTimeout (slurm.conf(5)) is the site's, and a prolog that is killed drains the
+/// Time limit for squeue: the site sets PrologEpilogTimeout (slurm.conf(5)), and a prolog that is killed drains the
 /// node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Effective policy of a step, and the user's entries in the node's user database.
 pub struct EffectivePolicy {
-    /// The user.
+    /// Entries of the user.
     pub account: Account,
-    /// Rules of the policy.
+    /// Effective rules.
     pub rules: Rules,
 }
 
-/// Looks up the user and resolves the effective policy of a job. `environment` has what the job claims to be.
+/// Looks up the user and resolves the effective policy of a job. `environment` contains the claims of the job.
 pub fn resolve_policy(
     opener: &Opener,
     config: &Config,
@@ -54,7 +54,7 @@ pub fn resolve_policy(
     Ok(EffectivePolicy { rules: policy::effective(config, &facts), account })
 }
 
-/// Collects the facts of a user who submits a job, of which there are only claims yet.
+/// Collects the facts of a user who submits a job; its partition, account and QOS are claims at this point.
 pub fn collect_submitter_facts(opener: &Opener, identity: &Identity, job: Job) -> Result<Facts, Refusal> {
     collect_facts(opener, identity, job, Job::default()).map(|(facts, _)| facts)
 }
@@ -66,7 +66,7 @@ fn collect_facts(opener: &Opener, identity: &Identity, job: Job, claims: Job) ->
     Ok((user_facts(identity.uid, &groups, &account, job, claims), account))
 }
 
-/// Facts of a user and their job, with the names of the user database.
+/// Facts of a user and their job, with names from the user database.
 fn user_facts(uid: u32, groups: &[u32], account: &Account, job: Job, claims: Job) -> Facts {
     let user = account.passwd.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned);
     // name:x:gid: (group(5))
@@ -98,14 +98,14 @@ fn read(path: &Path, uid: u32) -> Option<Job> {
     let mut text = String::new();
     config::open_trusted(path).ok()?.take(MAX_LEN).read_to_string(&mut text).ok()?;
     let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
-    // A job id comes again one day.
+    // Slurm reuses job ids.
     if of("uid")?.parse() != Ok(uid) {
         return None;
     }
     Some(Job { partition: of("partition"), account: of("account"), qos: of("qos") })
 }
 
-/// `coracle facts write|forget --config PATH`, started by slurmd's prolog and epilog, which tell the job in the
+/// Runs `coracle facts write|forget --config PATH`, which slurmd's prolog and epilog start with the job in the
 /// environment.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
@@ -144,7 +144,7 @@ fn forget(job: u32) -> io::Result<()> {
 }
 
 fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
-    // First of all nothing is left of another job that had this number.
+    // First, remove the facts of another job that had this id.
     forget(job)?;
     let folder = Path::new(FOLDER);
     for (path, mode) in folder.parent().map(|above| (above, 0o755)).into_iter().chain([(folder, 0o700)]) {
@@ -167,7 +167,7 @@ fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
     fs::rename(new, place)
 }
 
-/// Takes the facts that the controller told slurmd, and asks squeue for the others that rules need.
+/// Takes the facts that the controller sent to slurmd, and asks squeue for the others that rules need.
 fn query_facts(job: u32, config: &Config) -> Job {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let mut facts = Job {
@@ -187,8 +187,8 @@ fn query_facts(job: u32, config: &Config) -> Job {
     facts
 }
 
-/// Asks the controller with squeue. It prints what it is asked for and nothing else: a line of scontrol has the job's
-/// name in it, which may be anything.
+/// Asks the controller with squeue, which prints only the requested fields. A line of scontrol contains the job's name,
+/// which may be any text.
 fn run_squeue(job: u32, config: &Config) -> Option<Job> {
     let squeue = slurm::command(&config.slurm_client, "squeue")?;
     let conf = std::env::var_os("SLURM_CONF").map(|path| ("SLURM_CONF", path));
@@ -202,7 +202,7 @@ fn run_squeue(job: u32, config: &Config) -> Option<Job> {
         .spawn()
         .ok()?;
     let text = read_until(child.stdout.take()?, Instant::now() + PATIENCE);
-    // One that has not said all by now is late, and one that has is about to end.
+    // A squeue that is not finished by now is late, and one that is finished is about to end.
     let _ = child.kill();
     let _ = child.wait();
     let text = text?;
@@ -210,7 +210,7 @@ fn run_squeue(job: u32, config: &Config) -> Option<Job> {
     text.lines().find_map(|line| parse_squeue_line(line, job))
 }
 
-/// All that is written into a pipe until it is closed; nothing, if that takes too long.
+/// Text that is written into a pipe until it is closed; nothing if that takes too long.
 fn read_until(mut pipe: ChildStdout, end: Instant) -> Option<String> {
     let (mut text, mut buffer) = (Vec::new(), [0; 8192]);
     loop {
@@ -267,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("7");
         fs::write(&path, "uid=2001\npartition=gpu\n").unwrap();
-        // Its folders are not root's alone.
+        // Other users can write its parent directories.
         assert_eq!(read(&path, 2001), None);
     }
 }

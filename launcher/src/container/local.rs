@@ -1,4 +1,4 @@
-//! Container request of `coracle exec`, outside of a step.
+//! Prepares the container of `coracle exec`, outside of a step.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -28,29 +28,29 @@ pub struct LocalRequest<'a> {
     pub raw: RawOptions,
     /// The image.
     pub image: &'a OsStr,
-    /// The site's settings.
+    /// Path of coracle.yaml.
     pub config: &'a Path,
-    /// Name of the user who gets the container, if it is not the caller.
+    /// Name of the user of the container, if it is not the caller.
     pub user: Option<&'a str>,
 }
 
-/// Variables with the binds that Apptainer's users always want.
+/// Variables with the default binds of Apptainer's users.
 const BIND_VARIABLES: [&str; 4] = ["APPTAINER_BIND", "SINGULARITY_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"];
 
-/// Takes options that the command line does not have from the `CORACLE_CONTAINER_…` variables, as srun does.
+/// Fills options that the command line does not set from the `CORACLE_CONTAINER_…` variables, as srun does.
 pub fn fill_from_variables(raw: &mut RawOptions) {
     raw.fill_from(|name: &CStr| std::env::var_os(OsStr::from_bytes(name.to_bytes())));
     let noted = std::env::var("SLURM_CORACLE_NOTED").unwrap_or_default();
     for (name, _) in std::env::vars_os() {
-        // The command of the job has told of those that it had.
+        // The command of the job has already printed notes about the variables that it had.
         let name = name.to_str().filter(|name| !INSIDE.contains(name) && noted.split(',').all(|known| known != *name));
         name.and_then(note_of_variable).into_iter().for_each(|note| eprintln!("coracle: note: {note}"));
     }
 }
 
-/// Variables that stand for options of Apptainer's exec, run and shell (apptainer-exec(1)), without their prefix. Those of its
-/// cache, its logins, its builds and its messages are not here: without them a container is the same. So is it without
-/// what says that containers are to be as ours are anyway: NV, ROCM, USERNS, NO_EVAL.
+/// Variables for options of Apptainer's exec, run and shell (apptainer-exec(1)), without their prefix. Those for its
+/// cache, logins, builds and messages are omitted, because they do not change a container. So are those for properties
+/// that Coracle's containers always have: NV, ROCM, USERNS, NO_EVAL.
 const APPTAINER_OPTIONS: [&str; 41] = [
     "ADD_CAPS",
     "ALLOW_SETUID",
@@ -95,9 +95,9 @@ const APPTAINER_OPTIONS: [&str; 41] = [
     "UNSHARE_NET",
 ];
 
-/// Note about those of Apptainer's variables that would change a container and are not read here, if there are any.
+/// Note about those of Apptainer's variables that would change a container and are ignored, if there are any.
 fn apptainer_note(variables: impl Iterator<Item = (OsString, OsString)>) -> Option<String> {
-    // As Go's strconv.ParseBool has it.
+    // As parsed by Go's strconv.ParseBool.
     let says_no = |value: &OsStr| {
         ["", "0", "f", "F", "false", "FALSE", "False"].iter().any(|word| value.as_bytes() == word.as_bytes())
     };
@@ -118,15 +118,15 @@ fn apptainer_note(variables: impl Iterator<Item = (OsString, OsString)>) -> Opti
     })
 }
 
-/// Prints the note about Apptainer's variables that are not read.
+/// Prints the note about Apptainer's variables that are ignored.
 pub fn print_apptainer_note() {
     apptainer_note(std::env::vars_os())
         .iter()
         .for_each(|note| eprintln!("{}", clean(&format!("coracle: note: {note}"))));
 }
 
-/// Adds the binds of Apptainer's variables, which it has beside those of its command line. Where both have the same
-/// target, the command line's counts.
+/// Adds the binds of Apptainer's variables to those of its command line. For the same target, the command line's bind
+/// takes precedence.
 pub fn add_apptainer_binds(raw: &mut RawOptions, directory: &Path, variable: impl Fn(&str) -> Option<OsString>) {
     let Some(spec) = Spec::of(Id::Bind) else { return };
     for list in BIND_VARIABLES.iter().filter_map(|name| variable(name)) {
@@ -136,7 +136,7 @@ pub fn add_apptainer_binds(raw: &mut RawOptions, directory: &Path, variable: imp
         }
         for item in Binds::items(&list) {
             let target = Bind::parse(&item, directory).map(|bind| bind.target);
-            // What cannot be read is refused with all the others.
+            // An invalid item is refused together with the others.
             if !known.list.iter().any(|bind| target.as_ref() == Ok(&bind.target)) {
                 raw.take(spec, item);
             }
@@ -151,7 +151,7 @@ impl LocalRequest<'_> {
         self.prepare_with(config)
     }
 
-    /// Like [`Self::prepare`], with settings that have been read.
+    /// Like [`Self::prepare`], with settings that are loaded already.
     pub fn prepare_with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
         let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
@@ -167,7 +167,7 @@ impl LocalRequest<'_> {
         let environment: Vec<_> = std::env::vars_os().collect();
         let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
         let grants = Grants::find(slurmd.as_ref(), &environment, &GrantSource::Unprivileged);
-        // Parts of GPUs have nodes that are only read.
+        // Some device nodes of GPUs are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
         let rules = DeviceAccess { open: &open, slurms: false };
         let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
@@ -183,7 +183,7 @@ impl LocalRequest<'_> {
             identity,
             authority,
             used,
-            // In a job or not: what it is, is not known here, and rules of jobs are for steps.
+            // The job is unknown here, if there is one, and rules about jobs only concern steps.
             job: Job::none(),
             policy: None,
             stored: None,
@@ -202,8 +202,8 @@ impl LocalRequest<'_> {
     }
 }
 
-/// Enters a user namespace of the user's own, unless root makes the container: it gives the capabilities that mounting
-/// takes. Files of others show no owner there, and descriptors that were opened before are of another mount namespace.
+/// Enters the user's own user namespace, unless root makes the container: it gives the capabilities for mounting. Files
+/// of others show no owner there, and descriptors that were opened before belong to another mount namespace.
 pub fn enter_user_namespace(run: &Run) -> Result<(), Refusal> {
     match run.authority {
         Authority::Root => Ok(()),
@@ -216,7 +216,7 @@ pub fn load_settings(path: &Path) -> Result<Config, Refusal> {
     load(path, if nix::unistd::geteuid().is_root() { Authority::Root } else { Authority::Own })
 }
 
-/// The site's settings. Where they are kept from users, what concerns users is not in them.
+/// Loads the site's settings. Settings that users may not read contain nothing about users, so the defaults apply.
 fn load(path: &Path, authority: Authority) -> Result<Config, Refusal> {
     match Config::load(path) {
         Err(config::Error::Read(_, cause))
@@ -251,7 +251,7 @@ pub fn resolve_identity(user: Option<&str>) -> Result<(Identity, Authority), Ref
     Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, authority))
 }
 
-/// Sets HOME in the environment for a user whom root becomes, or who has none.
+/// Sets HOME in the environment, `always` for a user that root becomes, otherwise only if it is missing.
 pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
     let Some(home) = home else { return };
     if always {
@@ -266,7 +266,7 @@ pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
 mod tests {
     use super::*;
 
-    /// The binds that a command line and Apptainer's variables make.
+    /// Binds from a command line and Apptainer's variables.
     fn binds(command_line: &str) -> Vec<OsString> {
         let mut raw = RawOptions::default();
         raw.take(Spec::of(Id::Bind).unwrap(), command_line.into());

@@ -1,4 +1,4 @@
-//! The pipeline from a request to a container.
+//! Pipeline from a request to a container.
 #![forbid(unsafe_code)]
 
 pub mod bounds;

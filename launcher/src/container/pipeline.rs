@@ -1,4 +1,4 @@
-//! Pipeline of a run: request → config → image → verdict → view → plan → apply.
+//! Runs the pipeline of a container: request → config → image → verdict → view → plan → apply.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -43,11 +43,11 @@ use crate::slurm::Slurmd;
 pub struct Run {
     /// The image.
     pub image: ImageRef,
-    /// Everything that was asked for beside it, or is the site's default.
+    /// Options of the request, with the site's defaults.
     pub settings: Settings,
-    /// Needs of Slurm's commands inside, if they are to work there.
+    /// Files that Slurm's commands need, if they are to work in the container.
     pub client: Option<Client>,
-    /// Our program that runs inside.
+    /// Path of `coracle-inside`.
     pub helper: PathBuf,
     /// Single files that the job refers to.
     pub files: Vec<PathBuf>,
@@ -59,87 +59,87 @@ pub struct Run {
     pub config: Config,
     /// The user.
     pub identity: Identity,
-    /// With whose rights it is made.
+    /// Privileges with which it is made.
     pub authority: Authority,
-    /// The options that the user has used.
+    /// Options that the user has used.
     pub used: Vec<Id>,
-    /// Facts that root knows of the job.
+    /// Facts about the job that root has recorded.
     pub job: Job,
     /// Effective policy, once it is resolved.
     pub policy: Option<EffectivePolicy>,
-    /// Path in the store at which the image was found, if it was not a file where it was asked for.
+    /// Path of the image in the store, if the requested file does not exist.
     pub stored: Option<PathBuf>,
-    /// The step's slurmstepd, if it is for one.
+    /// slurmstepd of the step, if there is one.
     pub daemon: Option<Slurmstepd>,
-    /// The host's MPI that stands in for the image's, once the image that is loaded has been looked at.
+    /// MPI of the host that replaces the image's, once the loaded image has been checked.
     pub mpi: Option<Replacement>,
-    /// Resources that Slurm gave, and those that the node has.
+    /// Resources that Slurm has granted, and those of the node.
     pub grants: Grants,
-    /// Part of it that the container has.
+    /// Part of them in the container.
     pub provision: Provision,
     /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
     pub server: Option<PathBuf>,
     /// Note for the user about an image whose C library is too old for the driver of its GPUs.
     pub driver_note: Option<String>,
-    /// Values of the request that the site has changed.
+    /// Notes about values of the request that the site has changed.
     pub notes: Vec<String>,
-    /// Who decides which devices the tasks of the step may open, once that has been asked.
+    /// Source of the device rules for the tasks of the step, once it is known.
     pub confinement: Option<Confinement>,
-    /// It is only told what a step would get, whoever asks; and with this reader of the image.
+    /// Reader of the image in a step, if the container is only explained.
     pub explains: Option<Reader>,
     /// Duration of each phase.
     pub clock: Clock,
 }
 
-/// With whose rights a container is made.
+/// Privileges with which a container is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// Root's, for the user: so the site's policy decides.
+    /// Root's, for the user: the site's policy applies.
     Root,
     /// The user's own, in a user namespace.
     Own,
 }
 
-/// An image that was opened as the user, found good, allowed, and made ready for mounting.
+/// An image that was opened as the user, verified, allowed, and prepared for mounting.
 pub struct Loaded {
-    /// The open file and what is in it.
+    /// The open file and its identified content.
     pub opened: Opened,
-    /// The rule of the policy that allowed it.
+    /// Image rule that allowed it.
     pub rule: String,
-    /// Node's knowledge of the user.
+    /// Entries of the user in the node's user database.
     pub account: Account,
     disk: Disk,
 }
 
-/// Waits until work for the user counts as the job's: slurmstepd is in the control groups of the job by then.
+/// Waits until the job is charged for work for the user: slurmstepd is in the control groups of the job by then.
 pub type Admission<'a> = &'a mut dyn FnMut() -> Result<(), Refusal>;
 
-/// The [`Admission`] of a container that is made for no step: the work is its user's own.
+/// [`Admission`] of a container for no step: the user is charged for the work.
 pub fn admit_at_once() -> Result<(), Refusal> {
     Ok(())
 }
 
 /// A container that tasks can enter.
 pub struct Container {
-    /// Its mount namespace.
+    /// Mount namespace of the container.
     pub namespace: MountNamespace,
-    /// Plan that was carried out, or would be for a step.
+    /// Plan that was applied, or that a step would have.
     pub plan: Plan,
-    /// Mounts in it.
+    /// Mounts in the container.
     attached: apply::Attached,
 }
 
 impl Loaded {
-    /// True if a process of the user's reads the image while it is mounted: it has to be in the control groups of its
-    /// job before.
+    /// True if a process of the user reads the image while it is mounted: slurmstepd must be in the control groups of
+    /// its job before.
     pub fn is_served(&self) -> bool {
         self.disk.is_served()
     }
 }
 
 impl Run {
-    /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that takes the
-    /// longer the larger the image is.
+    /// Opens, verifies and judges the image, in that order, and attaches it. `admit` is called before work that grows
+    /// with the size of the image.
     pub fn load(&mut self, opener: &Opener, admit: Admission<'_>) -> Result<Loaded, Refusal> {
         let mut opened = self.open(opener, admit)?;
         let grant = match self.authority {
@@ -191,7 +191,7 @@ impl Run {
         Ok(opened)
     }
 
-    /// Refuses an image that is too large for the site, before all of it is read.
+    /// Refuses an image that is too large for the site, before it is read completely.
     fn check_size(&self, length: u64, name: &str) -> Result<(), Refusal> {
         let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         rules.and_then(|rules| policy::too_large(rules, length)).map_or(Ok(()), |denied| Err(denied.refuse(name)))
@@ -202,7 +202,7 @@ impl Run {
         self.stored.as_deref().unwrap_or(&self.image.path)
     }
 
-    /// Opens the file that is meant or, where there is none, the stored image.
+    /// Opens the requested file or, if it does not exist, the stored image.
     fn open_file_or_stored(&mut self, opener: &Opener, name: &str) -> Result<Opened, Refusal> {
         self.stored = None;
         let missing = match self.image.file().map(|path| opener.open_image(path, name)) {
@@ -229,14 +229,14 @@ impl Run {
         }
     }
 
-    /// Path of the user's directory in the store, if the node knows the user.
+    /// Path of the user's directory in the store, if the node knows the user's name.
     fn store_directory(&mut self, opener: &Opener) -> Result<Option<PathBuf>, Refusal> {
         let user = self.resolve_policy(opener)?.account.name().map(str::to_owned);
         Ok(user.and_then(|user| Shelf::path(self.config.store.path(), &user)))
     }
 
-    /// Site's verdict on an image that was opened. Facts that its rules have to know of it are found out, if it stays
-    /// so.
+    /// Verdict of the site's policy on an open image. The digest and the signers are computed if the rules need them
+    /// and the image cannot change.
     pub fn judge(&self, opener: &Opener, opened: &mut Opened, admit: Admission<'_>) -> Result<Grant, Refusal> {
         let name = self.image.to_string();
         let early = || Refusal::new(Kind::Internal, &name, "was to be judged before the rules were known");
@@ -258,7 +258,7 @@ impl Run {
         policy::judge(rules, &provenance).map_err(|denied| denied.refuse(&name))
     }
 
-    /// By whom all of the image is signed, found out before whoever waits for the container gives it up.
+    /// Keys that sign all of the image, verified before the deadline of the opener.
     fn signers(&self, opener: &Opener, opened: &Opened, name: &str) -> Result<Vec<String>, Refusal> {
         let keys = verify::site_keys(Path::new(verify::KEYS))?;
         let asked = Some((keys.as_slice(), Need::WhoeverSigned));
@@ -270,12 +270,12 @@ impl Run {
         Ok(found.signers.into_iter().map(|signer| signer.key).collect())
     }
 
-    /// Kernel's limits to what the user does with it.
+    /// Limits of the kernel on unprivileged use of the image.
     pub fn judge_own(&self, opened: &Opened) -> Result<Grant, Refusal> {
         policy::own(form(&opened.image)).map_err(|denied| denied.refuse(&self.image.to_string()))
     }
 
-    /// Gets an image that may run ready for mounting.
+    /// Prepares an allowed image for mounting.
     pub fn attach(&mut self, opener: &Opener, opened: Opened, grant: Grant) -> Result<Loaded, Refusal> {
         let name = self.image.to_string();
         let account = self.resolve_policy(opener)?.account.clone();
@@ -285,9 +285,9 @@ impl Run {
         Ok(Loaded { opened, rule: grant.rule, account, disk })
     }
 
-    /// Below which trusted folder this very file lies, if below any.
+    /// Trusted directory that contains this same file, if there is one, with the owner and mode of the file.
     fn provenance(&self, opener: &Opener, opened: &Opened) -> Result<Provenance, Refusal> {
-        // What root cannot look at lies on a file system of the user's own: nothing there is trusted.
+        // Root has no access to a user's FUSE file system: no file there is trusted.
         let form = form(&opened.image);
         let own = Provenance {
             owner: self.identity.uid,
@@ -303,13 +303,13 @@ impl Run {
         let Ok(file) = CachedStat::of(&opened.file) else { return Ok(own) };
         let mut provenance = Provenance { owner: file.uid, mode: file.mode, ..own };
         for (index, rule) in self.config.image_paths.iter().enumerate() {
-            // A trusted folder that this node does not have trusts nothing.
+            // A trusted directory that this node does not have is skipped.
             let Ok(folder) = sys::open_untrusted(&rule.path.0, OFlag::O_PATH | OFlag::O_DIRECTORY) else { continue };
             let Some(relative) = sys::hint_beneath(&folder, &opened.file) else { continue };
             if opener.is_beneath(folder.as_fd(), &relative, &file)? {
                 let wanted_owner = opener.owner(&rule.owner)?;
                 provenance = Provenance { below: Some(index), wanted_owner, ..provenance };
-                // Another rule may be about the same folder, or one above, and another owner.
+                // Another rule may name the same directory, or a parent, with another owner.
                 if provenance.trusted_by().is_some() {
                     break;
                 }
@@ -318,7 +318,7 @@ impl Run {
         Ok(provenance)
     }
 
-    /// Properties of the step that decide what it sees.
+    /// Properties of the step that determine the content of its container.
     pub fn surroundings<'a>(
         &'a self,
         here: &'a Here,
@@ -341,7 +341,7 @@ impl Run {
         }
     }
 
-    /// Gives the container what Slurm gave, as far as the rules of the step's control group let it be used.
+    /// Adds Slurm's grant to the container, as far as the rules of the step's control group permit.
     pub fn provide_devices(&mut self, rules: Option<&DeviceAccess<'_>>) -> Result<(), Refusal> {
         let before = std::mem::take(&mut self.provision);
         let glibc = before.glibc().map(str::to_owned);
@@ -352,18 +352,18 @@ impl Run {
         Ok(())
     }
 
-    /// Changes of the variables in which Slurm tells a task of its GPUs.
+    /// Changes to the variables with which Slurm names a task's GPUs.
     pub fn gpu_changes(&self) -> Vec<Change> {
         let users = |name: &OsStr| {
             self.settings.env.iter().any(|variable| matches!(variable, Variable::Set(users, _) if users == name))
         };
         let changes = self.grants.changes(&self.provision.devices, self.settings.gpu.unwrap_or(true));
-        // In the node's own /dev all have their own numbers.
+        // In the node's own /dev, the numbers are those of the node.
         let hidden = |change: &Change| self.authority == Authority::Root || !matches!(change, Change::Numbered(..));
         changes.into_iter().filter(|change| hidden(change) && !users(change.name())).collect()
     }
 
-    /// The same in the container of another step: what that says of GPUs is not about this one.
+    /// Changes for the container of another step, whose own GPU variables do not apply to this step.
     pub fn joined_changes(&self) -> Vec<Change> {
         let driver = self.provision.driver.iter().flat_map(|driver| &driver.env);
         let told = driver.map(|(name, value)| Change::Set(name.into(), value.into()));
@@ -384,7 +384,7 @@ impl Run {
         view::mount_requests(&self.settings, &self.config, around)
     }
 
-    /// Builds a container in the caller's mount namespace from an image that was loaded.
+    /// Builds a container in the caller's mount namespace from a loaded image.
     pub fn build(
         &mut self,
         opener: &Opener,
@@ -415,7 +415,7 @@ impl Run {
             self.clock.lap("mpi");
         }
         if let (Some(wanted), None) = (self.provision.glibc(), &self.driver_note) {
-            // One without any has no programs for it.
+            // An image without a glibc has no programs for the driver.
             let own = opener.glibc(image.as_fd(), &name)?;
             self.driver_note = own.filter(|own| too_old(wanted, own)).map(|own| {
                 format!(
@@ -443,7 +443,7 @@ impl Run {
         self.clock.lap("plan");
         let (namespace, attached) =
             apply::build(&name, &plan, image, &sources, &loaded.account, &self.identity, opener)?;
-        // A task that waits for a file system which does not answer could not be ended.
+        // A task that waits for a file system which does not answer could not be killed.
         if let Some(workdir) = &self.settings.workdir
             && let Some((above, below)) = attached.above(workdir)
         {
@@ -464,13 +464,13 @@ impl Run {
         let name = self.image.to_string();
         let rights = Rights::of(&loaded.opened.image, &self.identity);
         let (mut resolved, mut sources) = (Vec::new(), Sources::default());
-        // Somebody with no other rights than his own is bound by nothing.
+        // Unprivileged runs are not subject to site policy.
         let rules = self.policy.as_ref().filter(|_| self.authority == Authority::Root).map(|policy| &policy.rules);
         let bounds = rules.map(|rules| Bounds::new(opener, rules));
         for request in self.mount_requests(around) {
             let Some((shape, source)) = sources::open(opener, &request, self.authority)? else { continue };
             let target = match request.origin {
-                // In a /dev of our own, and in the node's /proc, whatever the image has there.
+                // In Coracle's own /dev, and in the node's /proc, whatever the image contains there.
                 Origin::Device => Ok(Target { place: request.target.clone(), found: None, link: None }),
                 Origin::Kernel if request.target.parent() == Some(Path::new("/proc")) => {
                     Ok(Target { place: request.target.clone(), found: None, link: None })
@@ -511,8 +511,8 @@ impl Run {
         Ok((Plan { owners, ..plan }, sources))
     }
 
-    /// True if the directory that a variable names is the user's own, none of the kernel's, and above nothing of another
-    /// place. What is mounted in a tree of the node has to find its mount point there.
+    /// True if the directory of a variable belongs to the user, is not part of a kernel file system, and is above no
+    /// mount from elsewhere. A mount inside a tree of the node needs its mount point in that tree.
     fn may_show(
         &self,
         shape: Shape,
@@ -532,10 +532,10 @@ impl Run {
         own && plain && below.all(|(other, fd)| in_place(other, fd))
     }
 
-    /// True if a source is within the bounds of the site's rules; false, if the container does without it.
+    /// True if a source is within the bounds of the site's rules; false if the container omits it.
     ///
-    /// The site's own binds are not asked about, nor what Slurm needs. The file of the X server's cookie, and
-    /// directories that variables name, are the user's choice, but nothing that they have asked for.
+    /// The site's own binds and files for Slurm are not checked. The file of the X server's cookie, and directories
+    /// that variables name, are chosen by the user but not requested, so they are omitted instead of refused.
     fn is_allowed(&self, bounds: &Bounds<'_>, request: &MountRequest, source: &OwnedFd) -> Result<bool, Refusal> {
         let Source::Node(path) = &request.source else { return Ok(true) };
         let (source, shown) = (source.as_fd(), path.display().to_string());
@@ -569,7 +569,7 @@ impl Run {
         self.try_evaluate_environment(opened, namespace, step)?.ok_or_else(early)
     }
 
-    /// Like [`Self::evaluate_environment`]; nothing, if it is too early to run the image's scripts.
+    /// Like [`Self::evaluate_environment`]; nothing if it is too early to run the image's scripts.
     pub fn try_evaluate_environment(
         &mut self,
         opened: Option<&Opened>,
@@ -614,7 +614,7 @@ impl Run {
     }
 }
 
-/// A link of the image's that names its time zone stays one: the zone that it leads to is not what is covered.
+/// A link in the image that names its time zone stays a link: the mount does not cover the zone that it leads to.
 fn last_of(request: &MountRequest) -> Last {
     if request.source == Source::TimeZone { Last::Itself } else { Last::Followed }
 }
@@ -626,7 +626,7 @@ pub fn node_files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf>
     cookie.into_iter().chain(scripts).filter(|path| path.is_absolute()).collect()
 }
 
-/// The file of the X server's cookie (X(7)).
+/// File of the X server's cookie (X(7)).
 fn cookie(environment: &[Pair]) -> Option<PathBuf> {
     environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path))
 }

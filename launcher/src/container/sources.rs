@@ -1,4 +1,4 @@
-//! Sources of a plan on the node, opened: as the user, but for device nodes and what a driver brings along.
+//! Opens the sources of a plan on the node: as the user, except for device nodes and files of a driver.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -16,14 +16,14 @@ use nix::sys::stat::SFlag;
 use crate::children::opener::Opener;
 use crate::container::pipeline::Authority;
 
-/// Shape of something, and its open descriptor; nothing of what is made.
+/// Shape of a source, and its open descriptor; no descriptor for a source that is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
-/// Opens the source of a mount; nothing where the node does not have it and need not.
+/// Opens the source of a mount; nothing for an optional source that the node lacks.
 pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Result<Option<Opened>, Refusal> {
     let path = match &request.source {
         Source::Node(path) if request.origin == Origin::Device => return Ok(open_device(path)),
-        // Somebody with no other rights than his own sees no owners in his user namespace.
+        // In their user namespace, unprivileged users see no owners.
         Source::Node(path) if request.origin == Origin::Driver && authority == Authority::Root => {
             return open_trusted(path, request);
         }
@@ -33,16 +33,16 @@ pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Re
         Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
     };
     match opener.open_source(path)? {
-        // No time zone.
+        // A directory is no time zone.
         Ok((_, Shape::Folder)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
-        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may well run without.
+        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may run without it.
         Err(_) if request.presence.optional() => Ok(None),
         Err(errno) => Err(missing(request, path, errno)),
     }
 }
 
-/// Opens a directory that is attached to a container that exists.
+/// Opens a directory that is attached to an existing container.
 pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
     match opener.open_source(path)? {
@@ -52,8 +52,8 @@ pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     }
 }
 
-/// Opens what a driver brings along, if nobody but root can have written it. What that is, was decided by what root has
-/// written, too; a user's rights are not asked, because the files' modes still are when he opens them.
+/// Opens a file of a driver, if only root can have written it. Root has also written the list of these files. The
+/// user's permissions are not checked here: the files' modes apply when the user opens them.
 fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, Refusal> {
     let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
     match trusted.place(path) {
@@ -64,10 +64,10 @@ fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, R
     }
 }
 
-/// Opens a device node, or a folder of /dev; nothing where the node does not have it. Its owner and mode say what the
-/// user may do with it, not whether he sees it.
+/// Opens a device node, or a directory of /dev; nothing if the node does not have it. Its owner and mode limit the
+/// user's access to it, not its visibility.
 fn open_device(path: &Path) -> Option<Opened> {
-    // Some nodes have a link to where their shared memory is.
+    // Some nodes have a link to the directory of their shared memory.
     let usual = [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder));
     let flags = if usual { OFlag::O_DIRECTORY } else { OFlag::O_NOFOLLOW };
     let found = sys::open_untrusted(path, OFlag::O_PATH | flags).ok()?;
@@ -80,7 +80,7 @@ fn open_device(path: &Path) -> Option<Opened> {
     Some((shape, Some(found)))
 }
 
-/// Opens the folder that an overlay is to write into.
+/// Opens the directory that an overlay writes into.
 pub fn open_upper(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
     match opener.open_source(path)? {

@@ -1,4 +1,4 @@
-//! Images of the site's store, as a node finds them.
+//! Finds images of the site's store and their records.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -15,10 +15,10 @@ use nix::fcntl::OFlag;
 
 use crate::children::opener::{Opened, Opener};
 
-/// Reads the store's record of the image that was opened; nothing, if this very file is none of the store's.
+/// Reads the store's record of the image that was opened; nothing if this file is not in the store.
 ///
-/// Its path is only a hint of where to look: what counts is that the same inode is found there, and that it and its
-/// record belong to the store's account alone. An image of the store whose record is not of this file is refused.
+/// Its path is only a hint. The same inode must be found there, and it and its record must belong to the store's
+/// account, which alone may write them. An image of the store with a record of another file is refused.
 pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
     let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
     let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
@@ -26,7 +26,7 @@ pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) 
     if !opener.is_beneath(folder.as_fd(), &place.image, &known)? {
         return Ok(None);
     }
-    // It is the store's by now, so no process of the user's answers.
+    // The file is in the store, so no process of the user serves its file system.
     let Ok(file) = opened.file.metadata() else { return Ok(None) };
     if !file.is_file() || opener.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
         return Ok(None);
@@ -40,8 +40,8 @@ pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) 
     Ok(Some(record))
 }
 
-/// Checks that the kernel still vouches for the bytes that came in (fs-verity). A node that sees the store over the
-/// network has no say in that.
+/// Checks that the kernel still confirms the bytes that were copied in (fs-verity). A node that mounts the store over
+/// the network cannot check it.
 fn check_verity(image: &File, record: &Record) -> Result<(), Error> {
     let Some(wanted) = &record.verity else { return Ok(()) };
     match sys::verity::measure(image)? {
@@ -52,14 +52,14 @@ fn check_verity(image: &File, record: &Record) -> Result<(), Error> {
     }
 }
 
-/// Place of an image and its record below the store.
+/// Paths of an image and its record below the store.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     image: PathBuf,
     record: PathBuf,
 }
 
-/// `USER/NAME`, and nothing else.
+/// Parses `USER/NAME`; nothing for any other path.
 fn place(path: &Path) -> Option<Place> {
     let mut parts = path.components();
     let (Some(Component::Normal(user)), Some(Component::Normal(name)), None) =

@@ -1,7 +1,7 @@
-//! Targets of mounts in an image.
+//! Resolves the targets of mounts in an image.
 //!
-//! The image is mounted read-only and is all that is looked at, so nothing changes under our feet. Links are
-//! followed by hand, one name at a time: we have to know where they lead, also where nothing is.
+//! Only the image is read, and it is mounted read-only, so nothing changes meanwhile. The code follows links itself,
+//! one name at a time, because the plan needs their target even if it does not exist.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -15,15 +15,15 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// Limit of the kernel on links in a path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 /// Treatment of a link that is the last component of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Last {
-    /// Its target is meant.
+    /// The link is followed.
     Followed,
-    /// The link itself is meant, and counts as a file.
+    /// The link itself is the target, and counts as a file.
     Itself,
 }
 
@@ -32,7 +32,7 @@ pub enum Last {
 pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Target, Obstacle>> {
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
-    // The folders from the root to `place`; what is missing has none.
+    // Directories from the root to `place`; a missing one has no descriptor.
     let mut folders: Vec<OwnedFd> = Vec::new();
     let (mut found, mut missing) = (Some(Shape::Folder), false);
     let (mut first_link, mut links) = (None, 0);
@@ -45,7 +45,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
             if !place.pop() {
                 return Ok(Err(Obstacle::Escape(first_link.unwrap_or(place))));
             }
-            // Below something that is missing there is nothing to go back from.
+            // A `..` after a missing name cannot be resolved.
             if missing {
                 return Ok(Err(Obstacle::NotAFolder(place)));
             }
@@ -96,7 +96,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
     Ok(Ok(Target { place, found, link: first_link }))
 }
 
-/// The names of a path, with `..` and without `.` and `/`.
+/// Names of a path, with `..` and without `.` and `/`.
 fn names(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {

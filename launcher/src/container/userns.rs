@@ -1,33 +1,33 @@
-//! The user namespace in which a user has the rights that a container takes, over what is his own anyway.
+//! Enters a user namespace, in which users have the capabilities to make a container of their own files.
 #![forbid(unsafe_code)]
 
 use coracle::report::{Kind, Refusal};
 use coracle::sys;
 use nix::errno::Errno;
 
-/// Switches of the kernel and of distributions, each with the value that forbids it.
+/// Switches of the kernel and of distributions, each with the value that forbids user namespaces.
 const SWITCHES: [(&str, &str); 3] = [
     ("user.max_user_namespaces", "0"),
-    // Debian's and Ubuntu's own.
+    // Of Debian and Ubuntu.
     ("kernel.unprivileged_userns_clone", "0"),
-    // Ubuntu's since 23.10: AppArmor lets only programs with a profile have capabilities there.
+    // Of Ubuntu since 23.10: AppArmor allows capabilities there only to programs with a profile.
     ("kernel.apparmor_restrict_unprivileged_userns", "1"),
 ];
 const HINT: &str = "in a job, srun --container=IMAGE does without";
 
-/// Moves this process into one.
+/// Moves this process into a new user namespace.
 pub fn enter() -> Result<(), Refusal> {
     sys::enter_user_namespace().map_err(|error| refusal(&error, &|path| std::fs::read_to_string(path).ok()))
 }
 
-/// Returns the switch that keeps users from having one, if there is such a one.
+/// Switch that forbids user namespaces to users, if there is one.
 pub fn forbidden() -> Option<String> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok();
     let (name, off) = SWITCHES.iter().find(|(name, off)| read(name).is_some_and(|value| value.trim() == *off))?;
     Some(format!("sysctl {name} is {off}: users have no user namespaces"))
 }
 
-/// Why there is none, as far as `read` can tell, which reads a file.
+/// Refusal with the reason why there is no user namespace, as far as `read`, which reads a file, shows it.
 fn refusal(error: &sys::Error, read: &dyn Fn(&str) -> Option<String>) -> Refusal {
     let refuse = |cause: String| Refusal::new(Kind::System, "user namespace", cause).hint(HINT);
     let switch = SWITCHES.iter().find(|(name, off)| {
@@ -51,7 +51,8 @@ fn refusal(error: &sys::Error, read: &dyn Fn(&str) -> Option<String>) -> Refusal
     }
 }
 
-/// True if no mount is at the root (proc_pid_mountinfo(5), the fifth field): the root is then a folder of one.
+/// True if no mount is at the root (proc_pid_mountinfo(5), the fifth field): the root is then a directory inside a
+/// mount.
 fn in_chroot(mounts: &str) -> bool {
     !mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }

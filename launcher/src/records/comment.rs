@@ -1,8 +1,9 @@
-//! The job's comment: which image it runs, for its user and for accounting.
+//! Sets the job's comment, which names its image for the user and for accounting.
 //!
-//! Nobody waits for it, and nothing depends on it. It is set as the user, with Slurm's own command, when all tasks have
-//! their answers and nothing of the container is held any more. That command runs in the node's mount namespace beside the
-//! tasks, so it must be no way out for them: it is in the control groups of the job, and they cannot trace it.
+//! No process waits for it, and nothing depends on it. It is set as the user, with Slurm's own command, when all tasks
+//! have their answers and the launcher holds nothing of the container. That command runs in the node's mount namespace
+//! beside the tasks, so they must not escape through it: it is in the control groups of the job, and they cannot trace
+//! it.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -23,27 +24,27 @@ use nix::sys::stat::Mode;
 
 use crate::slurm;
 
-/// Start of our comments.
+/// Prefix of Coracle's comments.
 const MARK: &str = "coracle:";
-/// Time limit for Slurm's answer. The processes that ask it are gone by then, whatever they wait for.
+/// Time limit for Slurm's answer. The processes that ask for it are killed at this limit, in any state.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Time limit for them to be gone.
+/// Time limit for the end of these processes.
 const PARTING: Duration = Duration::from_millis(100);
-/// Time between looks at the step meanwhile: with the last task it is over, and its control groups have to be empty.
+/// Interval of checks of the step meanwhile: it ends with its last task, and its control groups must be empty then.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Group ids that are no group's on any system, "nobody" of today's and of older ones.
+/// Group ids that belong to no group on any system: "nobody" on current and on older systems.
 const NOBODYS: [u32; 3] = [65534, 65533, 4_294_967_294];
-/// The first bytes of a program (elf(5)).
+/// First bytes of a program (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
-/// The longest program that is copied, in bytes.
+/// Limit on the length of a program that is copied, in bytes.
 const MAX_PROGRAM: u64 = 64 << 20;
-/// The longest answer, in bytes: the tasks of a whole array may be in it.
+/// Limit on an answer, in bytes: it may contain the tasks of a whole array.
 const MAX_ANSWER: u64 = 16 << 20;
 
-/// A comment that is to be set.
+/// A comment to be set.
 pub struct Comment {
     job: u32,
-    /// Takes the place of another one of ours: a job that was queued again may have a changed image.
+    /// True if it may replace another one of Coracle: a job that was requeued may have another image.
     replaces: bool,
     text: String,
     identity: Identity,
@@ -54,7 +55,8 @@ pub struct Comment {
 }
 
 impl Comment {
-    /// For the first node of a step in a container of its own, if the site wants that, and the node has scontrol.
+    /// Comment for the first node of a step in its own container, if the site enables comments and the node has
+    /// scontrol.
     pub fn of(start: &Start, path: &Path, digest: Option<Digest>, config: &Config) -> Option<Self> {
         if !config.audit.comment || start.node != 0 {
             return None;
@@ -70,7 +72,7 @@ impl Comment {
         })
     }
 
-    /// Sets it, unless the job has one of its user's.
+    /// Sets it, unless the job has a comment of its user.
     pub fn set(&self) {
         let _ = self.try_set();
     }
@@ -79,10 +81,11 @@ impl Comment {
         let deadline = Instant::now() + LIMIT;
         let (ours, theirs) = Channel::pair()?;
         let groups = sys::Cgroups::of(self.daemon)?;
-        // This process may have been born in one of them, which keeps Slurm from removing it; its child goes back.
+        // This process may have started in one of the groups, and Slurm cannot remove a group with a process. Its child
+        // process enters it again.
         sys::Cgroups::of(std::process::id())?.leave_job()?;
         let jobs = groups.clone();
-        // A process namespace: what scontrol waits for must not outlive the limit.
+        // A PID namespace: the processes that scontrol starts must not outlive the limit.
         let child = sys::fork_in_pid_namespace(move |_| {
             let program = self.program();
             let done = self.enter_job(&jobs).is_ok() && self.work(&program).is_some();
@@ -98,8 +101,8 @@ impl Comment {
             }
         }
         child.end(PARTING);
-        // Slurm may have found it in the groups of a step that was ending, and left them. It is in none any more when its
-        // process namespace has ended, which nobody waits for.
+        // Slurm may have found this process in the groups of an ending step, and left the groups. They are empty when
+        // the PID namespace has ended, for which Slurm does not wait.
         while Instant::now() < deadline && !has_tasks(self.daemon) {
             let ended = !Path::new("/proc").join(self.daemon.to_string()).exists();
             if ended && groups.remove_left() {
@@ -110,9 +113,10 @@ impl Comment {
         Ok(())
     }
 
-    /// The command to execute. A program is copied into memory, to a file of root's that the user may execute and not read:
-    /// then the kernel makes its process undumpable, too (execve(2), fs/exec.c `would_dump`), and what is left of /proc/PID
-    /// root's. A script cannot be executed so, nor anything where memory is not for programs (vm.memfd_noexec).
+    /// Command to execute. A program is copied into memory, to a file of root that the user may execute but not read.
+    /// Then the kernel makes its process undumpable (execve(2), fs/exec.c `would_dump`), and its files in /proc/PID
+    /// belong to root. A script cannot be executed this way, nor any copy where memory files are not executable
+    /// (vm.memfd_noexec).
     fn program(&self) -> Program {
         let named = Program { path: self.scontrol.clone(), _copy: None };
         let copy = || {
@@ -127,19 +131,19 @@ impl Comment {
         copy().unwrap_or(named)
     }
 
-    /// Becomes the user, in the control groups of the job, and out of reach of the tasks.
+    /// Becomes the user, in the control groups of the job, without access for the tasks.
     ///
-    /// ptrace(2) and what is checked like it (/proc/PID/root, process_vm_readv(2), pidfd_getfd(2)) want the caller's ids to
-    /// be all of the target's, groups included. Nothing of the user's has the group that this process gets, and what the
-    /// command starts has it, too, which dumpable or not (PR_SET_DUMPABLE(2const)) would say of one execve(2) only. The
-    /// user's own groups stay supplementary ones.
+    /// ptrace(2) and calls with the same check (/proc/PID/root, process_vm_readv(2), pidfd_getfd(2)) require that the
+    /// caller's ids equal all of the target's, groups included. No process of the user has the group of this process.
+    /// Its child processes have it, too, while undumpable (PR_SET_DUMPABLE(2const)) would last for one execve(2) only.
+    /// The user's own groups stay supplementary groups.
     fn enter_job(&self, groups: &sys::Cgroups) -> sys::Result<()> {
         groups.enter_job()?;
         sys::drop_capabilities()?;
         sys::set_no_new_privileges()?;
         sys::become_user(&out_of_reach(&self.identity)?)?;
         sys::set_undumpable()?;
-        // Behind the change of ids, which takes it back.
+        // After the change of ids, which resets it.
         sys::die_with_parent()
     }
 
@@ -172,7 +176,7 @@ impl Comment {
     }
 }
 
-/// The user with a primary group that no process of theirs has.
+/// Identity of the user with a primary group that no process of theirs has.
 fn out_of_reach(identity: &Identity) -> sys::Result<Identity> {
     let theirs = |gid: &u32| *gid == identity.gid || identity.groups.contains(gid);
     let gid = NOBODYS.into_iter().find(|gid| !theirs(gid));
@@ -184,8 +188,8 @@ fn out_of_reach(identity: &Identity) -> sys::Result<Identity> {
     Ok(Identity { uid: identity.uid, gid, groups })
 }
 
-/// False once a slurmstepd has no child left: it takes the control groups of its step away then. Where the kernel does not
-/// tell children (proc_pid_children(5)), they are taken for there.
+/// False if slurmstepd has no child process, in which case it removes the control groups of its step. True if the
+/// kernel does not list child processes (proc_pid_children(5)).
 fn has_tasks(daemon: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{daemon}/task")) else { return false };
     let children = |thread: std::fs::DirEntry| std::fs::read(thread.path().join("children"));
@@ -197,21 +201,22 @@ fn text(path: &Path, digest: Option<Digest>) -> String {
     format!("{MARK}{}{digest}", clean(&path.to_string_lossy()))
 }
 
-/// A command, and what holds it.
+/// A command, and the descriptor of its file.
 struct Program {
     path: PathBuf,
     _copy: Option<OwnedFd>,
 }
 
-/// A job as scontrol shows it.
+/// A job as shown by scontrol.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
-    /// Name of this job and no other: the number of an array or of a heterogeneous job stands for all of its parts.
+    /// Id of this job alone: the id of an array or of a heterogeneous job stands for all of its parts.
     name: String,
     comment: Option<String>,
 }
 
-/// Looks for `job` in what `scontrol show job` says: the parts of an array, or of a heterogeneous job, are there, too.
+/// Finds `job` in the output of `scontrol show job`, which may also list other parts of an array or of a heterogeneous
+/// job.
 fn find(text: &str, job: u32) -> Option<Found> {
     let wanted = format!("JobId={job}");
     text.split("\n\n").find_map(|part| {

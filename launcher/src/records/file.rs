@@ -1,4 +1,4 @@
-//! The file of records: a line for each, appended.
+//! Appends lines to the files of records.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, TryLockError};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::config::{self, append_trusted};
 use coracle::report::Refusal;
 
-/// Time limit for the steps that end at the same moment.
+/// Time limit for waiting for steps that end at the same moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits for the lock of files that more than one launcher writes at a time.
+/// Waits for the lock of files that several launchers write.
 pub fn hold(lock: &File) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -25,15 +25,16 @@ pub fn hold(lock: &File) -> io::Result<()> {
     }
 }
 
-/// Appends `line` and its end in one write(2), which no other one gets into: the kernel holds the file's lock meanwhile
-/// (a local file system; on NFS the end is looked up by each client). It is not waited for that it is on the disk.
+/// Appends `line` and a newline in one write(2), which no other write interrupts: the kernel holds the file's lock
+/// meanwhile (on a local file system; on NFS each client determines the end itself). It does not wait until the data is
+/// on the disk.
 pub fn append(path: &Path, line: &str) -> Result<(), Refusal> {
     let mut file = append_trusted(path)?;
     add(&mut file, line).map_err(|cause| config::Error::Write(path.to_owned(), cause).into())
 }
 
 pub fn add(file: &mut File, line: &str) -> io::Result<()> {
-    // What a full disk has cut off must not take this record with it.
+    // A line that a full disk has cut off must not corrupt this record.
     let torn = match file.metadata()?.size().checked_sub(1) {
         Some(last) => {
             let mut end = [b'\n'];
@@ -90,7 +91,7 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
-        // Not below /tmp, which everybody may write to.
+        // Not below /tmp, which all users may write.
         let folder = tempfile::tempdir_in("/var/lib").unwrap();
         let path = folder.path().join("audit.jsonl");
         append(&path, "one").unwrap();

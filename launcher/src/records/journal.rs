@@ -1,5 +1,5 @@
-//! The line about each step and node in the journal or syslog. Behind it, if the site wants that, the plan that was
-//! carried out, a line each.
+//! Writes the log line of each step and node to the journal or syslog. If the site enables it, the plan that was
+//! applied follows, line by line.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -13,31 +13,31 @@ use coracle::report::{Refusal, clean};
 
 use crate::records::Record;
 
-/// The journal's own socket (systemd-journald.service(8), "Native Journal Protocol").
+/// Socket of the journal (systemd-journald.service(8), "Native Journal Protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// syslog's (syslog(3)).
+/// Socket of syslog (syslog(3)).
 const SYSLOG: &str = "/dev/log";
-/// Time limit for a logger with one line.
+/// Time limit for a logger to receive one line.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Facility daemon, severity informational (RFC 5424, 6.2.1).
 const PRIORITY: &str = "30";
-/// The longest line, in bytes: what rsyslog takes as it comes.
+/// Limit on a line, in bytes: rsyslog accepts this by default.
 const MAX_LINE: usize = 8000;
-/// Under what name our entries are found.
+/// Identifier of Coracle's entries.
 pub const IDENTIFIER: &str = "coracle";
 
-/// The field of the journal with the whole record.
+/// Field of the journal with the whole record.
 pub const RECORD: &str = "CORACLE_RECORD";
 
-/// A word of a line, and how it is written there.
+/// A word of a line, and its format.
 struct Word {
     key: Cow<'static, str>,
     value: String,
     quoted: bool,
 }
 
-/// Writes a record where the site wants it, with the fault that kept it out of the site's file. A log that is not
-/// there stops no job.
+/// Writes a record to the site's log, with the error that kept it out of the site's file. A missing log does not stop a
+/// job.
 pub fn write(log: Log, record: &Record, fault: Option<&Refusal>, plan: Option<&Plan>) {
     let journal = match log {
         Log::None => return,
@@ -66,17 +66,17 @@ fn quoted(key: &'static str, value: impl AsRef<str>) -> Word {
     Word { key: key.into(), value: clean(value.as_ref()), quoted: true }
 }
 
-/// Words that tell this step on this node from all others.
+/// Words that identify this step on this node.
 fn place(record: &Record) -> Vec<Word> {
     vec![plain("job", record.job), plain("step", &record.step), plain("node", clean(&record.node))]
 }
 
-/// The record in words, the most important ones first: what is too long for a line lacks the last.
+/// The record as words, the most important ones first: a line that is too long lacks the last ones.
 fn words(record: &Record, fault: Option<&Refusal>) -> Vec<Word> {
     let or_dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), clean);
     let mut words = place(record);
     words.push(plain("uid", record.uid));
-    // What was opened comes before what somebody called it.
+    // The path that was opened takes precedence over the requested name.
     let image = record.path.as_deref().or(record.image.as_deref()).unwrap_or("-");
     words.push(quoted("image", image));
     words.push(plain("digest", or_dash(&record.digest)));
@@ -118,7 +118,7 @@ fn line(words: &[Word]) -> String {
     line
 }
 
-/// The words as fields, and the whole record as one more.
+/// Writes the words as fields, and the whole record as one more field.
 fn to_journal(words: &[Word], record: Option<&Record>) -> std::io::Result<()> {
     let mut message = format!("PRIORITY=6\nSYSLOG_IDENTIFIER={IDENTIFIER}\nMESSAGE={}\n", line(words));
     for Word { key, value, .. } in words {
@@ -136,8 +136,8 @@ fn to_syslog(words: &[Word]) -> std::io::Result<()> {
 
 fn send(socket: &str, message: &[u8]) -> std::io::Result<()> {
     let datagram = UnixDatagram::unbound()?;
-    // A socket takes ten datagrams as a rule (net.unix.max_dgram_qlen), and a plan has more lines; but a logger that does
-    // not read must not keep us.
+    // A socket usually holds ten datagrams (net.unix.max_dgram_qlen), and a plan has more lines. But a logger that does
+    // not read must not block the launcher.
     datagram.set_write_timeout(Some(PATIENCE))?;
     datagram.send_to(message, socket).map(drop)
 }

@@ -1,7 +1,7 @@
-//! Counters of this node's steps, for the textfile collector of node_exporter (Prometheus' text format).
+//! Counts the steps of this node, for the textfile collector of node_exporter (text format of Prometheus).
 //!
-//! The file is read, counted up and replaced at the end of each step, when no task waits any more: a reader sees a whole
-//! file. Who reads it learns how often images are refused, and why, but nothing of jobs or users.
+//! The file is read, updated and replaced at the end of each step, when no task waits: a reader always sees a complete
+//! file. It shows how often images are refused, and why, but nothing about jobs or users.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use coracle::report::Refusal;
 
 use crate::records::{Record, hold};
 
-/// The longest file that is read, in bytes; with all kinds and phases it has some 12,000.
+/// Limit on a file that is read, in bytes; with all kinds and phases it has about 12,000.
 const MAX_LEN: u64 = 1 << 20;
-/// Upper bounds of the histogram, in microseconds, and how they are written in seconds.
+/// Upper bounds of the histogram, in microseconds, and as text in seconds.
 const BOUNDS: [(u64, &str); 9] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -30,7 +30,7 @@ const BOUNDS: [(u64, &str); 9] = [
     (1_000_000, "1"),
     (10_000_000, "10"),
 ];
-/// Names of the families, their types and what they count.
+/// Names of the metric families, their types and descriptions.
 const FAMILIES: [(&str, &str, &str); 4] = [
     ("coracle_steps_total", "counter", "Steps on this node, by what became of them."),
     ("coracle_refusals_total", "counter", "Steps that were refused, by the kind of the refusal."),
@@ -38,12 +38,12 @@ const FAMILIES: [(&str, &str, &str); 4] = [
     ("coracle_phase_seconds", "histogram", "Duration of each phase of a start."),
 ];
 
-/// The samples: a name with its labels, and the count; sums of durations are in microseconds.
+/// Samples: a name with its labels, and the count; sums of durations are in microseconds.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Samples(BTreeMap<String, u64>);
 
 impl Samples {
-    /// Reads what was written before; lines that are none of ours are dropped.
+    /// Parses the samples of an existing file; unknown lines are dropped.
     fn read(text: &str) -> Self {
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
@@ -94,18 +94,18 @@ impl Samples {
     }
 }
 
-/// Reads seconds with six digits behind the point.
+/// Parses seconds with six digits after the decimal point.
 fn microseconds(text: &str) -> Option<u64> {
     let (seconds, rest) = text.split_once('.').filter(|(_, rest)| rest.len() == 6)?;
     seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(rest.parse().ok()?)
 }
 
-/// Counts a step. Nothing depends on it: an error is for the log.
+/// Counts a step. Nothing depends on it, so an error is only logged.
 pub fn count(path: &Path, record: &Record) -> Result<(), Refusal> {
     let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", path.display()));
     let (lock, new) = (beside("lock"), beside("new"));
     let failed = |cause: io::Error| config::Error::Write(path.to_owned(), cause);
-    // The directory is root's alone, or this is refused; so nobody else can hold the lock.
+    // Root alone can write the directory, or this call refuses it; so no other user can hold the lock.
     let lock = config::append_trusted(&lock)?;
     hold(&lock).map_err(failed)?;
     let mut samples = match config::read_trusted(path, MAX_LEN) {
@@ -126,7 +126,7 @@ fn replace(path: &Path, new: &Path, text: &str) -> io::Result<()> {
     }
     let mut file = File::options().write(true).create_new(true).mode(0o644).open(new)?;
     file.write_all(text.as_bytes())?;
-    // The collector is no root's program, and root's umask may be narrow.
+    // The collector does not run as root, and root's umask may be restrictive.
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     fs::rename(new, path)
 }

@@ -1,10 +1,9 @@
-//! Who ran what, where, by which rule and with what of the node: one record for each step and node, for good ones and
-//! refused ones.
+//! Writes one record for each step and node, started or refused: the user, the image, the node, the image rule, and the
+//! parts of the node in the container.
 //!
-//! The record of a start is appended to the site's file before the first task gets its answer: what runs is written
-//! down, whatever becomes of the node or of us in the next moment. The line for the journal or syslog, which may make
-//! us wait, and the record for the user follow when all tasks have theirs. Everything else is known only then, and
-//! written then.
+//! The record of a start is appended to the site's file before the first task gets its answer, so it exists even if the
+//! node or the launcher fails in the next moment. The log line, which may block, and the record for the user follow
+//! when all tasks have their answers. All other records are written then, too.
 #![forbid(unsafe_code)]
 
 mod comment;
@@ -31,35 +30,35 @@ pub use comment::Comment;
 pub use file::hold;
 pub use record::{Bind, Record, Verdict};
 
-/// Time limit for the user database to say a name, once no task waits for us.
+/// Time limit for the user's name from the user database, once no task waits for the launcher.
 const NAMING: Duration = Duration::from_secs(2);
 
-/// Facts about a step when it is written down.
+/// Facts about a step for its record.
 #[derive(Default)]
 pub struct Entry<'a> {
-    /// User's name on the node; it is looked up if it is not known.
+    /// User's name on the node; it is looked up if it is missing.
     pub user: Option<&'a str>,
     /// Path of the image's file.
     pub path: Option<PathBuf>,
-    /// The file's digest.
+    /// Digest of the file.
     pub digest: Option<Digest>,
     /// Signers of the image.
     pub signers: Option<Vec<String>>,
-    /// The step whose container it is.
+    /// Step that was joined.
     pub joins: Option<u32>,
-    /// The rule that allowed it.
+    /// Image rule that allowed it.
     pub rule: Option<&'a str>,
-    /// The options in effect, and the site's variables.
+    /// Options in effect, and the site's settings.
     pub settings: Option<(&'a Settings, &'a Config)>,
-    /// Why it was refused, if it was.
+    /// Refusal, if it was refused.
     pub refusal: Option<&'a Refusal>,
-    /// Plan that was carried out.
+    /// Plan that was applied.
     pub plan: Option<&'a Plan>,
     /// Duration of each phase.
     pub clock: Option<&'a Clock>,
 }
 
-/// The records of a step on a node: what they have in common, and where they go.
+/// Records of a step on a node: their common fields and their destinations.
 pub struct Trail<'a> {
     start: &'a Start,
     log: Log,
@@ -67,13 +66,13 @@ pub struct Trail<'a> {
     audit: Audit,
     metrics: Metrics,
     common: Record,
-    /// Result of writing what the tasks get into the file; nothing before that was tried.
+    /// Result of appending the start record to the file; nothing before the first try.
     kept: Option<Result<(), Refusal>>,
 }
 
 impl<'a> Trail<'a> {
-    /// Of a request or settings that cannot be read, the rest is recorded all the same; without settings only in the
-    /// log, since there alone it is known where.
+    /// Collects the common fields. If the request or the settings cannot be read, the other fields are still recorded;
+    /// without settings, only the log's destination is known.
     pub fn of(start: &'a Start, request: Option<&Request>, config: Result<&Config, &config::Error>) -> Self {
         let config = config.ok();
         let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
@@ -100,7 +99,7 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// Appends the record of a container that tasks are about to get. An error is why they must not.
+    /// Appends the record of a container before tasks get it. After an error, they must not get it.
     pub fn begin(&mut self, entry: &Entry<'_>) -> Result<(), Refusal> {
         let record = self.record(entry, Verdict::Started);
         let kept = self.keep(&record);
@@ -114,13 +113,14 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// Writes down what became of a step of which so many tasks got in. A log that is not there stops no job.
+    /// Writes the record of a finished step, of which `entered` tasks entered the container. A missing log does not
+    /// stop a job.
     pub fn end(mut self, entry: &Entry<'_>, entered: u32) {
         let verdict = Verdict::of(entry.refusal.is_some(), entered, self.start.tasks);
         self.conclude(entry, verdict, Some(entered));
     }
 
-    /// The same of a step that stays on the node.
+    /// Writes the record of a step that stays on the node.
     pub fn outside(mut self) {
         self.conclude(&Entry::default(), Verdict::Outside, None);
     }
@@ -130,7 +130,7 @@ impl<'a> Trail<'a> {
         let known = matches!(self.kept, Some(Ok(()))) && verdict == Verdict::Started;
         let fault = match &self.kept {
             _ if known => None,
-            // It may have been a matter of a moment.
+            // The first error may have been temporary.
             _ => self.keep(&record).err(),
         };
         let own = own::append(&self.audit.users, &record);
@@ -180,8 +180,8 @@ fn options(settings: &Settings, config: Option<&Config>) -> std::collections::BT
     settings.summary(sites).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Binds of the container beside the image, devices, the files of a GPU's driver, and what every container has of the
-/// kernel's.
+/// Binds of the container, without the image, devices, driver files and the kernel's file systems that every container
+/// has.
 fn binds(plan: &Plan) -> Vec<Bind> {
     let shown = plan.mounts.iter().filter(|mount| {
         let drivers = mount.origin == Origin::Driver && mount.place.starts_with(PRIVATE);
@@ -204,7 +204,7 @@ fn binds(plan: &Plan) -> Vec<Bind> {
     bind.collect()
 }
 
-/// Places at which device nodes work.
+/// Mount points on which device nodes open.
 fn devices(plan: &Plan) -> Vec<String> {
     let open = plan.mounts.iter().filter(|mount| !mount.attributes.no_dev);
     open.map(|mount| mount.place.to_string_lossy().into_owned()).collect()

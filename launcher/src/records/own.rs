@@ -1,8 +1,8 @@
-//! The records of a user's own steps on this node, which that user may read.
+//! Writes records of a user's own steps on this node, which only that user may read.
 //!
-//! A file for each user in a directory of root's, readable by that user through an access control list and writable by
-//! root alone: a user of the group of the file's owner, or of the same primary group, reads nothing. Its size is bounded,
-//! so that a user with many steps pushes out only their own records.
+//! Each user has a file in a directory of root. An access control list lets that user read it, and only root can write
+//! it. Users in the group of the file's owner, or with the same primary group, cannot read it. Its size is limited, so
+//! the records of a user with many steps only displace that user's own.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -16,15 +16,15 @@ use coracle::sys;
 use super::file::{add, hold};
 use super::record::Record;
 
-/// The most that a file grows to, in bytes. With the one before it a user has twice as much on a node.
+/// Limit on the length of a file, in bytes. Together with the previous file, a user has twice as much on a node.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The file of a user, and the one before it.
+/// File of a user, and the previous one.
 fn files(directory: &Path, uid: u32) -> [PathBuf; 2] {
     ["jsonl", "jsonl.1"].map(|ending| directory.join(format!("{uid}.{ending}")))
 }
 
-/// The files of a user that may be there, the older one first.
+/// Files of a user, which may not exist, the older one first.
 pub fn of(settings: &UserRecords, uid: u32) -> Option<[PathBuf; 2]> {
     let [file, before] = files(settings.directory()?, uid);
     Some([before, file])
@@ -39,7 +39,7 @@ pub fn append(settings: &UserRecords, record: &Record) -> Result<(), Refusal> {
 fn append_below(directory: &Path, uid: u32, line: &str, max: u64) -> Result<(), Refusal> {
     let [path, before] = files(directory, uid);
     let failed = |cause: io::Error| config::Error::Write(path.clone(), cause);
-    // No user can open it, and so only root can hold it.
+    // No user can open it, so only root can hold the lock.
     let lock = append_trusted(&directory.join("lock"))?;
     hold(&lock).map_err(failed)?;
     let mut file = open(&path, uid)?;
@@ -51,7 +51,7 @@ fn append_below(directory: &Path, uid: u32, line: &str, max: u64) -> Result<(), 
     Ok(add(&mut file, line).map_err(failed)?)
 }
 
-/// Opens a user's file. An empty one is not the user's to read yet.
+/// Opens a user's file. If it is empty, the user cannot read it yet and gets the permission.
 fn open(path: &Path, uid: u32) -> Result<File, Refusal> {
     let file = append_trusted(path)?;
     let written = file.metadata().is_ok_and(|found| found.len() > 0);
@@ -86,7 +86,7 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
-        // Not below /tmp, which everybody may write to.
+        // Not below /tmp, which all users may write.
         let directory = tempfile::tempdir_in("/var/lib").unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! A record: what ran in a step on a node, or why nothing did. It is one line of JSON wherever it is kept.
+//! A record: facts about a step on a node, or the reason why it did not run. It is one line of JSON in every file and
+//! log.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -7,13 +8,13 @@ use std::io;
 use coracle::report::is_hidden;
 use serde::{Deserialize, Serialize};
 
-/// The form of a record, in its first key.
+/// Version of the format, in the first key of a record.
 const VERSION: u32 = 1;
-/// The longest text of a record, in bytes as it is written.
+/// Limit on a text in a record, in bytes as encoded.
 pub const MAX_FIELD: usize = 4096;
-/// The longest record, in bytes: one write(2) takes it, and one datagram of a journal.
+/// Limit on a record, in bytes: one write(2) accepts it, and one datagram of a journal.
 pub const MAX_LEN: usize = 64 * 1024;
-/// The most signers that are named, and the longest of their names, in bytes: a fingerprint has 64.
+/// Limits on the number of signers, and on the length of a signer, in bytes: a fingerprint has 64.
 const MAX_SIGNERS: usize = 32;
 const MAX_SIGNER: usize = 256;
 
@@ -21,21 +22,21 @@ const MAX_SIGNER: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Its tasks are in the container: written before the first of them gets its answer.
+    /// The tasks enter the container: written before the first of them gets its answer.
     Started,
-    /// They should have been, but only some got so far. Follows a record of its start.
+    /// Only some of the tasks have entered. Follows a record of the start.
     Partial,
-    /// It was refused.
+    /// The step was refused.
     Refused,
-    /// It was ended before any task came.
+    /// The step ended before its first task arrived.
     #[default]
     Abandoned,
-    /// The site's scope left it on the node.
+    /// The scope left the step on the node.
     Outside,
 }
 
 impl Verdict {
-    /// Outcome of a step with so many tasks, of which so many got in.
+    /// Outcome of a step with `tasks` tasks, of which `entered` entered the container.
     pub fn of(refused: bool, entered: u32, tasks: u32) -> Self {
         match (refused, entered) {
             (true, 0) => Self::Refused,
@@ -45,7 +46,7 @@ impl Verdict {
         }
     }
 
-    /// The word for it.
+    /// Word for the outcome in records.
     pub fn word(self) -> &'static str {
         match self {
             Self::Started => "started",
@@ -57,49 +58,49 @@ impl Verdict {
     }
 }
 
-/// Record of one step on one node. Texts are as they were, but for bytes that are no UTF-8 (U+FFFD stands for them) and
-/// for the middle of those that are too long (`…`).
+/// Record of one step on one node. Texts are unchanged, except that U+FFFD replaces invalid UTF-8 and `…` the middle of
+/// texts that are too long.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// 1
+    /// Version of the format: 1.
     pub version: u32,
-    /// When, as RFC 3339 in UTC with microseconds.
+    /// Time, as RFC 3339 in UTC with microseconds.
     pub time: String,
-    /// The job.
+    /// Job id.
     pub job: u32,
-    /// The step: a number, `batch` or `interactive`.
+    /// Step: a number, `batch` or `interactive`.
     pub step: String,
-    /// The node's host name.
+    /// Host name of the node.
     pub node: String,
-    /// The job's user.
+    /// User id of the job.
     pub uid: u32,
-    /// The same as the node calls him.
+    /// Name of this user on the node.
     #[serde(default)]
     pub user: Option<String>,
-    /// The image as it was asked for: the user's word.
+    /// Image as requested, which is the user's statement.
     #[serde(default)]
     pub image: Option<String>,
-    /// Path of the file that was opened; of a refused step, the path at which it should be.
+    /// Path of the file that was opened; for a refused step, the requested path.
     #[serde(default)]
     pub path: Option<String>,
-    /// The SHA-256 of the file, where it is known.
+    /// SHA-256 of the file, if it is known.
     #[serde(default)]
     pub digest: Option<String>,
-    /// Signers of the image, where they were looked at.
+    /// Signers of the image, if they were checked.
     #[serde(default)]
     pub signers: Option<Vec<String>>,
-    /// The step whose container it is, if it has none of its own.
+    /// Step that was joined, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joins: Option<String>,
-    /// The rule of the policy that allowed it.
+    /// Image rule that allowed it.
     #[serde(default)]
     pub rule: Option<String>,
     /// Outcome of the step.
     pub verdict: Verdict,
-    /// The kind of the refusal (docs/messages.md).
+    /// Kind of the refusal (docs/messages.md).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The refusal without the words that are in every one.
+    /// Refusal without the words that all refusals have in common.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Number of nodes of the step.
@@ -108,22 +109,22 @@ pub struct Record {
     /// Number of its tasks on this node.
     #[serde(default)]
     pub tasks: u32,
-    /// Number of them that got in; nothing, if that was written before they did.
+    /// Number of these tasks that entered the container; nothing if the record was written before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<u32>,
-    /// The options in effect, of variables the names only.
+    /// Options in effect; for variables, only their names.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
-    /// Parts of the node, or of the memory, that the container shows.
+    /// Parts of the node, and memory, that the container shows.
     #[serde(default)]
     pub binds: Vec<Bind>,
-    /// The node's devices in it.
+    /// Devices of the node in the container.
     #[serde(default)]
     pub devices: Vec<String>,
-    /// Number of binds for which there was no room.
+    /// Number of binds that were omitted because the record would be too long.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
-    /// Containers that were built for it, if not one: where the step runs was known too late.
+    /// Number of containers that were built, if not one: the location of the step was known too late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds: Option<u32>,
     /// Duration of each phase.
@@ -131,16 +132,16 @@ pub struct Record {
     pub microseconds: BTreeMap<String, u64>,
 }
 
-/// One thing that a container shows.
+/// A mount in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// Path on the node, or `tmpfs`.
     pub source: String,
-    /// Path inside.
+    /// Path in the container.
     pub target: String,
     /// `ro` or `rw`.
     pub access: String,
-    /// Who wants it: `system`, `home`, `workdir`, `slurm`, `coracle`, `site` or `user`.
+    /// Origin: `system`, `home`, `workdir`, `slurm`, `coracle`, `site` or `user`.
     pub origin: String,
 }
 
@@ -150,8 +151,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Record {
-    /// The record as one line without its end: at most [`MAX_LEN`] bytes, with nothing in it that does something to a
-    /// terminal.
+    /// The record as one line without a newline: at most [`MAX_LEN`] bytes, without terminal control characters.
     pub fn to_line(&self) -> String {
         let mut record = Self { version: VERSION, ..self.clone() };
         record.signers.iter_mut().for_each(|signers| signers.truncate(MAX_SIGNERS));
@@ -169,14 +169,14 @@ impl Record {
             if line.len() <= MAX_LEN || record.binds.is_empty() {
                 return line;
             }
-            // At least one, or this would never end.
+            // At least one bind is removed, so that the loop ends.
             let kept = record.binds.len() / 2;
             record.left_out += record.binds.len() - kept;
             record.binds.truncate(kept);
         }
     }
 
-    /// Reads a line; nothing, if it is none of these.
+    /// Parses a line; nothing if it is not a record.
     pub fn from_line(line: &str) -> Option<Self> {
         let record: Self = serde_json::from_str(line).ok()?;
         (record.version == VERSION && !line.chars().any(is_hidden)).then_some(record)
@@ -186,12 +186,13 @@ impl Record {
 fn written(record: &Record) -> String {
     let mut line = Vec::with_capacity(2048);
     let mut serializer = serde_json::Serializer::with_formatter(&mut line, Plain);
-    // Into memory, of what has only names for keys: nothing here can fail.
+    // Into memory, and all keys are names: this cannot fail.
     let _ = record.serialize(&mut serializer);
     String::from_utf8(line).unwrap_or_default()
 }
 
-/// JSON in which a reader without a parser is safe, too: what `is_hidden` names is escaped, not only what JSON wants.
+/// JSON that is also safe for a reader without a parser: the characters of `is_hidden` are escaped, not only those that
+/// JSON requires.
 struct Plain;
 
 impl serde_json::ser::Formatter for Plain {
@@ -208,7 +209,7 @@ impl serde_json::ser::Formatter for Plain {
     }
 }
 
-/// Takes out the middle of a text whose written form would be too long.
+/// Removes the middle of a text whose encoded form is too long.
 fn bound(text: &mut String, limit: usize) {
     let cost = |letter: char| match letter {
         // \u001b

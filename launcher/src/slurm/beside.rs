@@ -1,5 +1,5 @@
-//! Commands of the Slurm that a step is of: a node may have more than one Slurm, and this one in a directory that is not
-//! in the list of usual ones.
+//! Finds the commands of the Slurm that serves a step. A node may have more than one Slurm, and this one may be in a
+//! directory that is not in the usual list.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use crate::config::{Absolute, ClientPaths, SlurmClient};
 use super::node::Node;
 use super::{BINS, command_at};
 
-/// `settings` with the commands that were installed with slurmstepd, whose process id is `daemon`, if the site names
-/// none.
+/// Returns `settings` with the commands that were installed with slurmstepd, whose process id is `daemon`, unless the
+/// site names a directory.
 pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
     match std::fs::read_link(format!("/proc/{daemon}/exe")) {
         Ok(program) => beside_program(&Node::new(Path::new("/")), settings, &program),
@@ -20,12 +20,12 @@ pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
 
 fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmClient {
     let SlurmClient::Shown(paths) = settings else { return settings.clone() };
-    // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; what is not so is looked for as ever.
+    // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; with another layout, the usual directories are searched.
     let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_folder(&prefix.join("bin")));
     let Some(bin) = bin.filter(|_| paths.bin.is_none()) else { return settings.clone() };
     let is_there =
         |directory: &Path| command_at(node, directory).is_some_and(|(real, program)| real == bin && program.is_ok());
-    // By a name that people use, like /opt/slurm/current, if it has one.
+    // The usual name of the directory, such as /opt/slurm/current, if it has one.
     let named = BINS.iter().map(PathBuf::from).chain([bin.clone()]).find(|directory| is_there(directory));
     match named {
         Some(named) => SlurmClient::Shown(ClientPaths { bin: Some(Absolute(named)), ..paths.clone() }),
@@ -54,10 +54,10 @@ mod tests {
         assert_eq!(bin("/usr/sbin/slurmstepd", &none), Some("/usr/bin".into()));
         assert_eq!(bin("/apps/slurm/23.11/sbin/slurmstepd", &none), Some("/apps/slurm/23.11/bin".into()));
         assert_eq!(bin("/opt/slurm/24.11/sbin/slurmstepd", &none), Some("/opt/slurm/current/bin".into()));
-        // A script for srun, or none beside it: what is usual is looked for.
+        // srun is a script or missing: the usual directories are searched.
         assert_eq!(bin("/opt/script/sbin/slurmstepd", &none), None);
         assert_eq!(bin("/sbin/x/slurmstepd (deleted)", &none), None);
-        // The site's word counts more.
+        // The site's setting takes precedence.
         let named = SlurmClient::Shown(ClientPaths { bin: Some(Absolute("/x".into())), ..ClientPaths::default() });
         assert_eq!(bin("/usr/sbin/slurmstepd", &named), Some("/x".into()));
         assert_eq!(beside_program(&node, &SlurmClient::None, Path::new("/usr/sbin/slurmstepd")), SlurmClient::None);

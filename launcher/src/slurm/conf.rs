@@ -1,42 +1,42 @@
-//! The few lines of Slurm's own configuration that say what its commands open by absolute path.
+//! Reads the lines of Slurm's configuration that name the files which Slurm's commands open by absolute path.
 //!
-//! The files are slurmd's, which runs as root what they name: they are as trustworthy as slurmd is.
+//! The files belong to slurmd, which runs the programs in them as root: they are as trustworthy as slurmd.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use super::node::Node;
 
-/// Files may include each other; nobody nests them deeper.
+/// Limit on nested includes, deeper than any real configuration.
 const MAX_DEPTH: usize = 4;
 
 /// Settings of slurm.conf(5).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Conf {
-    /// PluginDir: folders, separated by colons.
+    /// PluginDir: directories, separated by colons.
     pub plugins: Vec<PathBuf>,
     /// PlugStackConfig, or plugstack.conf beside slurm.conf.
     pub plugstack: Option<PathBuf>,
-    /// The socket that AuthInfo names, munge's if it is another than usual.
+    /// Socket that AuthInfo names, if munge's is not the usual one.
     pub auth_socket: Option<PathBuf>,
-    /// True if AuthType is auth/slurm: commands ask slurmd or sackd, and not munged.
+    /// True if AuthType is auth/slurm: commands ask slurmd or sackd, not munged.
     pub auth_slurm: bool,
     /// TaskProlog and TaskEpilog, which slurmstepd runs in the task's own namespace.
     pub task_scripts: Vec<PathBuf>,
     /// GresTypes: the generic resources that Slurm manages.
     pub gres_types: Vec<String>,
-    /// MpiDefault: what srun takes for `--mpi` when nobody says it.
+    /// MpiDefault: value of `--mpi` for an srun without that option.
     pub mpi_default: Option<String>,
-    /// SlurmdSpoolDir as it is written, with `%h` and `%n`.
+    /// SlurmdSpoolDir as configured, with `%h` and `%n`.
     pub spool: Option<String>,
     /// UnkillableStepTimeout, in seconds.
     pub unkillable: Option<u64>,
-    /// SlurmctldParameters has enable_configless: nodes get their configuration from the controller.
+    /// True if SlurmctldParameters has enable_configless: nodes get their configuration from the controller.
     pub configless: bool,
 }
 
 impl Conf {
-    /// Reads slurm.conf in `folder` and what it includes. What cannot be read says nothing.
+    /// Reads slurm.conf in the directory `folder`, and its includes. An unreadable file counts as empty.
     pub fn read(node: &Node, folder: &Path) -> Self {
         let mut conf = Self { plugstack: Some(folder.join("plugstack.conf")), ..Self::default() };
         for line in lines(node, folder, "slurm.conf") {
@@ -63,8 +63,8 @@ impl Conf {
     }
 }
 
-/// The lines of the file `name` in `folder`, with those of files that it includes where they stand, and without comments.
-/// What cannot be read has none.
+/// Lines of the file `name` in the directory `folder`, without comments and with includes expanded in place; none for
+/// an unreadable file.
 pub fn lines(node: &Node, folder: &Path, name: &str) -> Vec<String> {
     let mut lines = Vec::new();
     add_lines(node, folder, &folder.join(name), 0, &mut lines);
@@ -85,18 +85,18 @@ fn add_lines(node: &Node, folder: &Path, file: &Path, depth: usize, lines: &mut 
 /// A line of plugstack.conf (spank(7)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpankLine {
-    /// The file that has it.
+    /// File that contains the line.
     pub file: PathBuf,
-    /// False if it is `optional`, whose failures Slurm ignores.
+    /// False for `optional`, whose failures Slurm ignores.
     pub required: bool,
-    /// The plugin, as it is named.
+    /// Plugin as named in the line.
     pub plugin: PathBuf,
-    /// The words behind it.
+    /// Words after the plugin.
     pub arguments: Vec<String>,
 }
 
 impl SpankLine {
-    /// The plugin's file: a relative name is searched in `plugins`.
+    /// File of the plugin; a relative name is searched in `plugins`.
     pub fn found(&self, node: &Node, plugins: &[PathBuf]) -> Option<PathBuf> {
         match self.plugin.is_absolute() {
             true => Some(self.plugin.clone()),
@@ -105,7 +105,7 @@ impl SpankLine {
     }
 }
 
-/// The lines of plugstack.conf, with those of files that it includes.
+/// Lines of plugstack.conf, with those of its includes.
 pub fn spank_lines(node: &Node, plugstack: &Path) -> Vec<SpankLine> {
     let mut found = Vec::new();
     add_spank_lines(node, plugstack, 0, &mut found);
@@ -131,7 +131,7 @@ fn add_spank_lines(node: &Node, file: &Path, depth: usize, found: &mut Vec<Spank
     }
 }
 
-/// Text behind `word`, whatever its case, and a blank at the start of `line`.
+/// Text after `word` and a blank at the start of `line`, without regard to case.
 fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let (first, rest) = line.split_once(char::is_whitespace)?;
     first.eq_ignore_ascii_case(word).then_some(rest.trim())

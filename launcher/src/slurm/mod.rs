@@ -1,11 +1,11 @@
-//! Needs of the node's Slurm commands inside of an image that has nothing of theirs.
+//! Describes the files that the node's Slurm commands need in an image without Slurm.
 //!
-//! The image's own loader and libraries may be others or none. So the node's folders of programs and libraries are
-//! shown below [`HOST`], and `coracle-inside` starts each command with the node's loader from there. What the commands
-//! open by absolute path (slurm.conf, plugins, munge's socket) is shown at that path.
+//! The image may have another loader and other libraries, or none. So the node's directories of programs and libraries
+//! are mounted below [`HOST`], and `coracle-inside` starts each command with the node's loader from there. Files that
+//! the commands open by absolute path (slurm.conf, plugins, munge's socket) are mounted at that path.
 //!
-//! Nothing is mounted and no program is started here: the answer is a description, made of a few dozen lookups in
-//! folders of the node, because it is wanted at the start of every step.
+//! This module mounts nothing and starts no program. It only describes the mounts, from a few dozen lookups in
+//! directories of the node, because each start of a step needs them.
 #![forbid(unsafe_code)]
 
 mod beside;
@@ -34,19 +34,19 @@ pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
 
-/// Statement of coracle.yaml that is not so. A path that is only looked for and not found is no error.
+/// Invalid path in coracle.yaml. A usual path that does not exist is no error.
 #[derive(Debug)]
 pub enum Error {
-    /// There is no such folder, or not with the file that makes it the right one.
+    /// The directory does not exist, or lacks the file that identifies it.
     Lacks {
-        /// The key below `slurm_client`.
+        /// Key below `slurm_client`.
         key: &'static str,
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
-        /// Thing that should be there.
+        /// Expected content.
         what: &'static str,
     },
-    /// This srun cannot be started by a loader.
+    /// A loader cannot start this srun.
     Program(PathBuf, io::Error),
 }
 
@@ -62,12 +62,12 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The commands of Slurm; those that the node has are linked.
+/// Commands of Slurm; those that the node has are linked.
 const COMMANDS: &[&str] = &[
     "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "scrontab", "sdiag", "sinfo",
     "sprio", "squeue", "sreport", "srun", "sshare", "sstat", "strigger",
 ];
-/// Directories in which srun is looked for.
+/// Directories that are searched for srun.
 const BINS: &[&str] = &[
     "/usr/bin",
     "/usr/local/bin",
@@ -76,24 +76,23 @@ const BINS: &[&str] = &[
     "/usr/local/slurm/bin",
     "/cm/shared/apps/slurm/current/bin",
 ];
-/// Folders that are an image's own, and therefore shown below [`HOST`]. On a node whose /usr is merged all but the
-/// first are symbolic links.
+/// Directories that an image has too, so those of the node are mounted below [`HOST`]. On a node with a merged /usr,
+/// all but the first are symbolic links.
 const TOPS: &[&str] = &["usr", "lib", "lib64", "bin", "sbin"];
-/// Folders with so much of an image that a single file of them is shown rather than the folder.
+/// Directories with so many files of an image that only a single file in them is mounted, not the directory.
 const CROWDED: &[&str] =
     &["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/local/lib", "/usr/local/lib64"];
-/// The sockets of auth/slurm: slurmd's or sackd's, and the controller's (auth/slurm/sack.c).
+/// Sockets of auth/slurm: of slurmd or sackd, and of the controller (auth/slurm/sack.c).
 const SACK_SOCKETS: [&str; 2] = ["/run/slurm/sack.socket", "/run/slurmctld/sack.socket"];
-/// Slurm's plugins for each generation of PMIx.
+/// Slurm's plugins, one for each major version of PMIx.
 const PMIX_PLUGINS: &[&str] = &["mpi_pmix_v5.so", "mpi_pmix_v4.so", "mpi_pmix_v3.so", "mpi_pmix_v2.so"];
-/// A link to one of them, or the only one.
+/// A link to one of them, or the only plugin.
 const PMIX_PLUGIN: &str = "mpi_pmix.so";
 
-/// Describes the Slurm commands of the node below `root` ("/", but in tests); nothing, if the site wants none or the
-/// node has none.
+/// Describes the Slurm commands of the node below `root` ("/" except in tests); nothing if the site disables them or
+/// the node has none.
 ///
-/// `told` is the value of `SLURM_CONF` that slurmd has, if it has one, and `helper` the path of `coracle-inside` as it
-/// is seen in the container.
+/// `told` is slurmd's value of `SLURM_CONF`, if it is set, and `helper` the path of `coracle-inside` in the container.
 pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &Path) -> Result<Option<Client>, Error> {
     let SlurmClient::Shown(settings) = settings else { return Ok(None) };
     let node = Node::new(root);
@@ -111,7 +110,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     let mut shown = Shown::new(&node);
     let prefix = bin.parent().unwrap_or(&bin);
     if !is_system(&bin) {
-        // What was compiled in may go through a link like /opt/slurm/current.
+        // Compiled-in paths may go through a link such as /opt/slurm/current.
         if let Some(named) = named.parent().filter(|named| !is_system(named) && !is_crowded(named)) {
             shown.at_its_place(named);
         }
@@ -122,7 +121,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
     if let Some(folder) = &folder {
         shown.at_its_place(folder);
-        // What slurmd has passed on as SLURM_CONF, and what a link in that folder leads to.
+        // The path that slurmd sets as SLURM_CONF, and the target of a link in that directory.
         for real in
             [node.real(folder), node.real(&folder.join("slurm.conf")).and_then(|real| Some(real.parent()?.into()))]
         {
@@ -138,7 +137,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         shown.at_its_place(folder);
     }
     let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
-    // plugstack.conf and what it includes may be in other directories than slurm.conf, and the plugins in any.
+    // plugstack.conf and its includes may be in other directories than slurm.conf, and the plugins in any directory.
     let stack = lines.iter().map(|line| line.file.clone());
     for file in stack.chain(lines.iter().filter_map(|line| line.found(&node, &plugins))) {
         let folder = file.parent().unwrap_or(&file);
@@ -161,7 +160,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     for folder in wanted.chain(settings.libraries.iter().map(|Absolute(folder)| folder.clone())) {
         libraries.extend(shown.anywhere(&folder));
     }
-    // Folders that the node's loader knows: only where they are visible anyway.
+    // Directories that the node's loader searches: only those that are visible anyway.
     let mut known = [vec!["/usr/lib64".into(), "/lib64".into()], cached_folders(&node)].concat();
     known.retain(|folder| loader.parent() != Some(folder));
     libraries.extend(known.iter().filter_map(|folder| shown.if_visible(&node.real_folder(folder)?)));
@@ -185,25 +184,25 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     Ok(launch.map(|launch| Client { binds: shown.binds, links, launch, epilog: String::new() }))
 }
 
-/// One of the node's commands, whether containers show them or not.
+/// Path of one of the node's commands, even if containers do not show them.
 pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
     let (_, bin, _) = find_commands(&Node::new(Path::new("/")), &settings.paths()).ok().flatten()?;
     Some(bin.join(name))
 }
 
-/// Path of Slurm's configuration by the word of this process' environment: that of a person, or of slurmd.
+/// Path of slurm.conf in the environment of this process, which the user or slurmd has set.
 pub fn conf_from_environment() -> Option<PathBuf> {
     std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The node's scontrol, for a question of our own. `settings` may keep the commands from containers; they are there.
+/// Path of the node's scontrol, for Coracle's own use, even if `settings` hides the commands from containers.
 pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
     let node = Node::new(root);
     let (_, bin, _) = find_commands(&node, &settings.paths()).ok().flatten()?;
     Some(bin.join("scontrol")).filter(|program| node.exists(program))
 }
 
-/// The folder of srun as it is named and as it is, and what srun says of itself.
+/// Directory of srun as named and with links resolved, and the ELF data of that srun.
 fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf, PathBuf, Program)>, Error> {
     if let Some(Absolute(folder)) = &settings.bin {
         let lacks = Error::Lacks { key: "bin", folder: folder.clone(), what: "srun" };
@@ -219,21 +218,21 @@ fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf,
     }))
 }
 
-/// Directory of the srun that `directory` leads to, and what this srun says of itself.
+/// Directory of the srun that `directory` leads to, and the ELF data of that srun.
 fn command_at(node: &Node, directory: &Path) -> Option<(PathBuf, io::Result<Program>)> {
     let real = node.real(&directory.join("srun"))?;
-    // A link of another name (a wrapper, alternatives) says nothing about the other commands.
+    // A link with another name (a wrapper, alternatives) does not locate the other commands.
     let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(directory)? };
     Some((bin, Program::read(&node.open(&real)?)))
 }
 
-/// Directory that the Slurm of `commands` is installed in.
+/// Directory in which the Slurm of `commands` is installed.
 fn prefix_of(commands: Option<&(PathBuf, PathBuf, Program)>) -> &Path {
     commands.and_then(|(_, bin, _)| bin.parent()).unwrap_or(Path::new("/usr"))
 }
 
-/// Directory of slurm.conf, as its readers spell it. `prefix` is asked only where `told` leads to none, because a step
-/// that shows no commands would read the file of srun for it.
+/// Directory of slurm.conf, as its readers spell it. `prefix` is called only if `told` leads to no file: otherwise a
+/// step that shows no commands would read the file of srun for it.
 fn find_conf(
     node: &Node,
     settings: &ClientPaths,
@@ -249,14 +248,14 @@ fn find_conf(
         return Ok(Some(folder.to_owned()));
     }
     let prefix = prefix();
-    // Beside an srun in a directory of its own, /etc/slurm may be another Slurm's.
+    // For an srun in a directory of its own, /etc/slurm may belong to another Slurm.
     let own = [prefix.join("etc"), prefix.join("etc/slurm")];
-    // The last is where slurmd keeps what it got from the controller.
+    // The last is slurmd's copy of the controller's configuration.
     let usual = ["/etc/slurm".into(), "/run/slurm/conf".into()];
     Ok(own.into_iter().chain(usual).find(|folder| right(folder)))
 }
 
-/// PluginDir: as configured, else where srun's own makers put it.
+/// PluginDir: as configured, else the first directory of RUNPATH or of the usual ones that has Slurm's plugins.
 fn find_plugins(
     node: &Node,
     settings: &ClientPaths,
@@ -289,7 +288,7 @@ fn find_plugins(
     Ok(run_path.iter().cloned().chain(usual).find(right).into_iter().collect())
 }
 
-/// The folders of RUNPATH, with `$ORIGIN` filled in (ld.so(8)); what has other variables is left out.
+/// Directories of RUNPATH, with `$ORIGIN` expanded (ld.so(8)); those with other variables are omitted.
 fn run_path(program: &Program, bin: &Path) -> Vec<PathBuf> {
     let list = program.run_path.as_deref().unwrap_or_default();
     let origin = bin.to_string_lossy();
@@ -300,7 +299,7 @@ fn run_path(program: &Program, bin: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The folders of /etc/ld.so.conf and the files beside it (ldconfig(8)).
+/// Directories of /etc/ld.so.conf and the files in /etc/ld.so.conf.d (ldconfig(8)).
 fn cached_folders(node: &Node) -> Vec<PathBuf> {
     let files = [vec![PathBuf::from("/etc/ld.so.conf")], node.glob(Path::new("/etc/ld.so.conf.d/*.conf"))].concat();
     let texts: Vec<String> = files.iter().filter_map(|file| node.text(file)).collect();
@@ -313,7 +312,7 @@ fn cached_folders(node: &Node) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The text of [`crate::view::LAUNCH`]; nothing if a path cannot be written there.
+/// Text of [`crate::view::LAUNCH`]; nothing if a path cannot be written there.
 fn launch(loaders: &Path, loader: &Path, libraries: &[PathBuf], bin: &Path) -> Option<String> {
     let plain = |path: &Path| path.to_str().filter(|path| !path.contains([':', ';', '\n'])).map(str::to_owned);
     let name = loader.file_name()?.to_str()?;
@@ -333,24 +332,24 @@ fn launch(loaders: &Path, loader: &Path, libraries: &[PathBuf], bin: &Path) -> O
     Some(text)
 }
 
-/// True if a loader whose real name is this knows `--argv0`, which is as old as glibc 2.33. Until then the real name
-/// was ld-VERSION.so, and since 2.34 it is the one that programs have in them.
+/// True if the loader with this real name knows `--argv0`, which exists since glibc 2.33. Up to that version, the real
+/// name is ld-VERSION.so; since 2.34, it is the name that programs contain.
 fn knows_argv0(name: &str) -> bool {
     let version = name.strip_prefix("ld-2.").and_then(|rest| rest.split('.').next());
     version.is_none_or(|minor| minor.parse().is_ok_and(|minor: u32| minor >= 33))
 }
 
-/// True if the node's `path` is in a folder of which each image has its own.
+/// True if the node's `path` is in a directory that each image has, too.
 fn is_system(path: &Path) -> bool {
     path.components().nth(1).is_some_and(|top| TOPS.iter().any(|name| top == Component::Normal(name.as_ref())))
 }
 
-/// True if showing the folder `path` at its place would hide too much of an image.
+/// True if a mount of the directory `path` at its own path would hide too much of an image.
 fn is_crowded(path: &Path) -> bool {
     path.components().count() <= 2 || CROWDED.iter().any(|folder| path == Path::new(folder))
 }
 
-/// Parts of the container so far.
+/// Mounts of the container so far.
 struct Shown<'a> {
     node: &'a Node<'a>,
     binds: Vec<Bind>,
@@ -361,7 +360,7 @@ impl<'a> Shown<'a> {
         Self { node, binds: Vec::new() }
     }
 
-    /// Shows a folder or file where it is on the node, if it is there.
+    /// Mounts a directory or file at its path on the node, if it exists.
     fn at_its_place(&mut self, path: &Path) {
         if self.is_at_its_place(path) {
             return;
@@ -377,7 +376,7 @@ impl<'a> Shown<'a> {
             .any(|bind| !bind.unless_in_image && bind.target.is_absolute() && path.starts_with(&bind.target))
     }
 
-    /// Path at which a folder is seen: below [`HOST`], else at its place.
+    /// Path of a directory in the container: below [`HOST`], else at its own path.
     fn anywhere(&mut self, folder: &Path) -> Option<PathBuf> {
         let real = self.node.real_folder(folder)?;
         let top = Path::new("/").join(real.components().nth(1)?);
@@ -392,7 +391,7 @@ impl<'a> Shown<'a> {
         self.if_visible(&real)
     }
 
-    /// Path at which the real folder is seen, if it is.
+    /// Path of the real directory in the container, if it is visible.
     fn if_visible(&self, real: &Path) -> Option<PathBuf> {
         let below = below_host(real);
         if self.binds.iter().any(|bind| below.starts_with(&bind.target)) {
@@ -401,8 +400,8 @@ impl<'a> Shown<'a> {
         self.is_at_its_place(real).then(|| real.to_owned())
     }
 
-    /// Shows the library that one of Slurm's PMIx plugins opens. An image that has that file needs its own more. False
-    /// when there is no such plugin.
+    /// Mounts the library that one of Slurm's PMIx plugins opens, unless the image has that file, because the image
+    /// then needs its own. False if there is no such plugin.
     fn libpmix_of(&mut self, plugin: &Path) -> bool {
         let Some(bytes) = self.node.bytes(plugin) else { return false };
         for target in pmix_libraries(&bytes) {
@@ -418,12 +417,12 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The texts of a program that begin with `/` and have no blank or other sign that is none of a path.
+/// Strings of a program that begin with `/` and have no blank or other character that is unusual in a path.
 fn absolute_paths(bytes: &[u8]) -> impl Iterator<Item = &str> {
     let mut place = 0_usize;
     std::iter::from_fn(move || {
         loop {
-            // A program has few slashes, and skip_until looks for them many bytes at a time.
+            // A program has few slashes, and skip_until searches many bytes at a time.
             let skipped = bytes.get(place..)?.skip_until(b'/').ok()?;
             let slash = place.checked_add(skipped)?.checked_sub(1)?;
             if skipped == 0 {
@@ -439,9 +438,9 @@ fn absolute_paths(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The libraries that a PMIx plugin of Slurm may open: it holds the directory, or has it in its RUNPATH where Slurm was
-/// built with one (x_ac_pmix.m4), and the name of the file, which is `libpmix.so.2` since 23.11 and `libpmix.so` before
-/// (mpi_pmix.c, `_libpmix_open`).
+/// Libraries that a PMIx plugin of Slurm may open. The plugin contains the directory, or has it in its RUNPATH if Slurm
+/// was built with one (x_ac_pmix.m4). It also contains the file name, which is `libpmix.so.2` since 23.11 and
+/// `libpmix.so` before (mpi_pmix.c, `_libpmix_open`).
 fn pmix_libraries(plugin: &[u8]) -> impl Iterator<Item = PathBuf> {
     const FILE: &[u8] = b"libpmix.so";
     let found = plugin.windows(FILE.len()).position(|text| text == FILE);
@@ -451,7 +450,7 @@ fn pmix_libraries(plugin: &[u8]) -> impl Iterator<Item = PathBuf> {
     directories.map(move |directory| Path::new(directory).join(&name))
 }
 
-/// `path` of the node as it is called below [`HOST`].
+/// Path of the node's `path` below [`HOST`].
 fn below_host(path: &Path) -> PathBuf {
     Path::new(HOST).join(path.strip_prefix("/").unwrap_or(path))
 }

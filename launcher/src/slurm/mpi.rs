@@ -1,4 +1,4 @@
-//! Interfaces that Slurm offers to MPI on this node.
+//! Lists the interfaces that Slurm offers to MPI on this node.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use super::conf::Conf;
 use super::node::Node;
 use super::{PMIX_PLUGIN, find_commands, find_conf, find_plugins, pmix_libraries, run_path};
 
-/// Its plugins for MPI.
+/// Slurm's plugins for MPI.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// Types of `--mpi` here, in the order of their names.
+    /// Types of `--mpi` on this node, sorted by name.
     pub types: Vec<String>,
     /// MpiDefault.
     pub default: Option<String>,
-    /// The PMIx library of its servers.
+    /// PMIx library of Slurm's PMIx servers.
     pub libpmix: Option<PathBuf>,
 }
 
-/// Looks for them on the node below `root` ("/", but in tests). `told` is the value of `SLURM_CONF` that slurmd has.
+/// Lists them for the node below `root` ("/" except in tests). `told` is slurmd's value of `SLURM_CONF`.
 pub fn offer(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Offer {
     look(&Node::new(root), &settings.paths(), told).unwrap_or_default()
 }
@@ -49,7 +49,7 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
     Some(offer)
 }
 
-/// The library that the plugin loads: it has been told the folder when it was built (mpi/pmix, pmixp_common.h).
+/// Library that the plugin loads: the build of the plugin sets its directory (mpi/pmix, pmixp_common.h).
 fn libpmix(node: &Node, plugin: &Path) -> Option<PathBuf> {
     let bytes = node.bytes(plugin)?;
     pmix_libraries(&bytes).find_map(|library| node.real(&library))

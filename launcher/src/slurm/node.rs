@@ -1,4 +1,4 @@
-//! The node's file system, or a tree that stands for it.
+//! Reads the node's file system, or a directory tree in its place.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-/// A slurm.conf of ten thousand lines is well below, in bytes.
+/// Limit on the length of a file, in bytes, well above that of a slurm.conf of ten thousand lines.
 const MAX_LEN: u64 = 4 << 20;
 
-/// Paths are the node's, absolute; `root` stands in front of them.
+/// File system of a node. Paths are absolute on the node; `root` is their prefix.
 pub struct Node<'a> {
     root: &'a Path,
 }
 
 impl<'a> Node<'a> {
-    /// The node below `root`, which is "/" but in tests and has no symbolic link in it.
+    /// Creates the node below `root`, which is "/" except in tests and contains no symbolic link.
     pub fn new(root: &'a Path) -> Self {
         Self { root }
     }
@@ -26,23 +26,23 @@ impl<'a> Node<'a> {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Real path of `path`; nothing if it is not there.
+    /// Real path of `path`; nothing if it does not exist.
     pub fn real(&self, path: &Path) -> Option<PathBuf> {
         let real = fs::canonicalize(self.at(path)).ok()?;
         Some(Path::new("/").join(real.strip_prefix(self.root).ok()?))
     }
 
-    /// Real path of the folder `path`.
+    /// Real path of the directory `path`.
     pub fn real_folder(&self, path: &Path) -> Option<PathBuf> {
         self.real(path).filter(|real| self.at(real).is_dir())
     }
 
-    /// True if something is there, links followed.
+    /// True if `path` exists, with links resolved.
     pub fn exists(&self, path: &Path) -> bool {
         self.at(path).exists()
     }
 
-    /// True if `path` itself is a folder and no link to one.
+    /// True if `path` itself is a directory, not a link to one.
     pub fn is_plain_folder(&self, path: &Path) -> bool {
         fs::symlink_metadata(self.at(path)).is_ok_and(|found| found.is_dir())
     }
@@ -52,34 +52,34 @@ impl<'a> Node<'a> {
         fs::read_link(self.at(path)).ok()
     }
 
-    /// A regular file; a FIFO is not waited for.
+    /// Opens a regular file, without waiting for a FIFO.
     pub fn open(&self, path: &Path) -> Option<File> {
         let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(self.at(path)).ok()?;
         file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
     }
 
-    /// The bytes of a regular file, if they are not too many.
+    /// Content of a regular file within the length limit.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let file = self.open(path)?;
         let expected = usize::try_from(file.metadata().ok()?.len().min(MAX_LEN)).ok()?;
-        // One more than the file has, or the end is only found after the buffer has doubled.
+        // One byte more than the file has; otherwise the buffer doubles before the end of the file is found.
         let mut bytes = Vec::with_capacity(expected.saturating_add(1));
         let length = file.take(MAX_LEN).read_to_end(&mut bytes).ok()?;
         u64::try_from(length).is_ok_and(|length| length < MAX_LEN).then_some(bytes)
     }
 
-    /// The same as text.
+    /// Content of a regular file as text.
     pub fn text(&self, path: &Path) -> Option<String> {
         self.bytes(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The names in a folder.
+    /// Names of the entries of a directory.
     pub fn names(&self, folder: &Path) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.at(folder)) else { return Vec::new() };
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }
 
-    /// The files that `pattern` matches, sorted; `*` only in its last name, which is where plugstack.conf has it.
+    /// Files that match `pattern`, sorted; `*` only in the last name, as in plugstack.conf.
     pub fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
         let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
             return Vec::new();
@@ -95,12 +95,12 @@ impl<'a> Node<'a> {
     }
 }
 
-/// True if `name` is `pattern`, in which each `*` stands for any text.
+/// True if `name` matches `pattern`, in which each `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(name) = name.strip_prefix(start) else { return false };
     let Some((middle, end)) = rest.rsplit_once('*') else { return name.ends_with(rest) };
-    // Taking each part as early as possible leaves most for those behind it.
+    // The earliest match of each part leaves the most text for the parts after it.
     let mut name = name;
     for part in middle.split('*') {
         let Some((_, behind)) = name.split_once(part) else { return false };

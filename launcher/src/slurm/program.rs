@@ -1,4 +1,4 @@
-//! Statements of a program of the node about its loader and its libraries (elf(5)).
+//! Reads the loader and the library directories of a program of the node (elf(5)).
 //!
 //! Only headers and a few strings are read: an unstripped srun has megabytes.
 #![forbid(unsafe_code)]
@@ -11,20 +11,20 @@ use elf::abi::{DT_RPATH, DT_RUNPATH, DT_STRTAB, PT_INTERP, PT_LOAD};
 use elf::endian::AnyEndian;
 use elf::{ElfStream, ParseError};
 
-/// As long as a path may be (PATH_MAX), and more than any list of folders that people give a linker.
+/// Limit on a string: that of a path (PATH_MAX), and longer than any real list of library directories.
 const MAX_STRING: usize = 4096;
 
-/// Statements of a program.
+/// Loader and library directories of a program.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// The loader; nothing for a static program.
+    /// Loader; nothing for a static program.
     pub loader: Option<String>,
-    /// The list of folders in RUNPATH or RPATH, as it stands there.
+    /// Value of RUNPATH or RPATH, unexpanded.
     pub run_path: Option<String>,
 }
 
 impl Program {
-    /// Reads `file`; errors are those of reading, and `InvalidData` for what is no ELF file.
+    /// Parses `file`; an error of reading, or `InvalidData` for a file that is not ELF.
     pub fn read(file: &File) -> io::Result<Self> {
         let fault = |error: ParseError| io::Error::new(io::ErrorKind::InvalidData, error);
         let mut stream = ElfStream::<AnyEndian, _>::open_stream(file).map_err(fault)?;
@@ -33,7 +33,7 @@ impl Program {
             for entry in dynamic.iter() {
                 match entry.d_tag {
                     DT_STRTAB => strings = Some(entry.d_ptr()),
-                    // ld.so(8) ignores RPATH where there is RUNPATH.
+                    // ld.so(8) ignores RPATH if there is a RUNPATH.
                     DT_RUNPATH => list = Some(entry.d_val()),
                     DT_RPATH => list = list.or(Some(entry.d_val())),
                     _ => {}
@@ -43,7 +43,7 @@ impl Program {
         let segments = stream.segments();
         let interpreter = segments.iter().find(|segment| segment.p_type == PT_INTERP);
         let loader = interpreter.map(|segment| string_at(file, segment.p_offset)).transpose()?;
-        // The table is named by its address in memory.
+        // The dynamic section names the string table by its address in memory.
         let table = strings.and_then(|address| {
             segments.iter().filter(|segment| segment.p_type == PT_LOAD).find_map(|segment| {
                 let within = address.checked_sub(segment.p_vaddr).filter(|within| *within < segment.p_filesz)?;

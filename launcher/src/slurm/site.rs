@@ -1,4 +1,4 @@
-//! Slurm as this host has it, for `coracle doctor` and `coracle config check`.
+//! Describes the Slurm of this host, for `coracle doctor` and `coracle config check`.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,34 +9,34 @@ use super::conf::{self, Conf, SpankLine};
 use super::node::Node;
 use super::{Program, find_commands, find_conf, find_plugins, prefix_of, run_path};
 
-/// The name of our plugin's file.
+/// File name of the plugin.
 const PLUGIN: &str = "spank_coracle.so";
-/// The name of the second one, which writes down what the controller knows of a job.
+/// File name of the second plugin, which records the controller's facts of a job.
 const FACTS: &str = "spank_coracle_facts.so";
 
 /// Slurm's programs and configuration.
 #[derive(Debug, Default)]
 pub struct Site {
-    /// srun, if it is here.
+    /// srun, if it exists.
     pub srun: Option<PathBuf>,
-    /// The directory of slurm.conf, if there is one.
+    /// Directory of slurm.conf, if it exists.
     pub folder: Option<PathBuf>,
-    /// plugstack.conf, which need not be there.
+    /// Path of plugstack.conf, which may not exist.
     pub plugstack: Option<PathBuf>,
-    /// The lines of plugstack.conf that load our plugin.
+    /// Lines of plugstack.conf that load the plugin.
     pub lines: Vec<SpankLine>,
-    /// The plugin's file, as the first of these lines names it.
+    /// File of the plugin, as the first of these lines names it.
     pub plugin: Option<PathBuf>,
-    /// The lines that load the second plugin.
+    /// Lines that load the second plugin.
     pub facts: Vec<SpankLine>,
-    /// UnkillableStepTimeout, in seconds, if slurm.conf has it.
+    /// UnkillableStepTimeout, in seconds, if slurm.conf sets it.
     pub unkillable: Option<u64>,
-    /// The controller hands out configuration.
+    /// True if the controller distributes the configuration.
     pub configless: bool,
 }
 
 impl Site {
-    /// The argument `key=` of the plugin's line.
+    /// Value of the argument `key=` in the plugin's line.
     pub fn argument(&self, key: &str) -> Option<&str> {
         let words = self.lines.first()?.arguments.iter();
         words
@@ -46,18 +46,18 @@ impl Site {
             .next_back()
     }
 
-    /// True if steps that ask for nothing get what coracle.yaml has for them.
+    /// True if steps without a request get the defaults of coracle.yaml.
     pub fn has_defaults(&self) -> bool {
         self.argument("defaults") == Some("on")
     }
 
-    /// True if the facts of jobs that rules of partitions, accounts and QOS need are written down.
+    /// True if the second plugin records the facts of jobs, which rules of partitions, accounts and QOS need.
     pub fn has_facts(&self) -> bool {
         self.facts.iter().any(|line| line.arguments.iter().any(|word| word == "job_facts=prolog"))
     }
 }
 
-/// Looks at the node below `root` ("/", but in tests). `told` is the value of `SLURM_CONF`.
+/// Describes the node below `root` ("/" except in tests). `told` is the value of `SLURM_CONF`.
 pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
     let node = Node::new(root);
     let paths = settings.paths();

@@ -1,4 +1,4 @@
-//! Slurm's configuration of this node's steps.
+//! Reads the part of Slurm's configuration that concerns the steps of this node.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -9,32 +9,32 @@ use super::conf::{self, Conf};
 use super::node::Node;
 use super::{find_commands, find_conf, prefix_of};
 
-/// Arguments of slurmd, as far as they concern containers.
+/// Settings of slurmd that concern containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slurmd {
-    /// TaskProlog and TaskEpilog: what runs inside has to be seen there.
+    /// TaskProlog and TaskEpilog: a program that runs in the container must be visible there.
     pub task_scripts: Vec<PathBuf>,
-    /// GresTypes: for these, and for no others, slurmstepd sets variables or takes them away.
+    /// GresTypes: slurmstepd sets and unsets variables for these types only.
     pub gres_types: Vec<String>,
-    /// The lines of gres.conf.
+    /// Lines of gres.conf.
     pub gres: Vec<String>,
-    /// SlurmdSpoolDir as it is written, with `%h` and `%n`; nothing, if it is not.
+    /// SlurmdSpoolDir as configured, with `%h` and `%n`; nothing if it is not set.
     pub spool: Option<String>,
 }
 
 impl Slurmd {
-    /// SlurmdSpoolDir on the node that Slurm calls `node` and that has the host name `host` (slurm.conf(5)).
+    /// SlurmdSpoolDir on the node with the Slurm name `node` and the host name `host` (slurm.conf(5)).
     pub fn spool(&self, node: &str, host: &str) -> PathBuf {
         let host = host.split('.').next().unwrap_or_default();
         self.spool.as_deref().unwrap_or(SPOOL).replace("%h", host).replace("%n", node).into()
     }
 }
 
-/// SlurmdSpoolDir where slurm.conf has none.
+/// Default of SlurmdSpoolDir.
 const SPOOL: &str = "/var/spool/slurmd";
 
-/// Reads it on the node below `root` ("/", but in tests); nothing, if there is no configuration of Slurm's. `told` is
-/// the value of `SLURM_CONF` that slurmd has.
+/// Reads the settings of the node below `root` ("/" except in tests); nothing if Slurm has no configuration there.
+/// `told` is slurmd's value of `SLURM_CONF`.
 pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
     let node = Node::new(root);
     let folder = folder(&node, settings, told)?;

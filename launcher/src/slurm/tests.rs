@@ -5,11 +5,11 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// A node below a scratch folder. Its srun is a program of this machine, which names this machine's loader; the
-/// loader is put where that name leads.
+/// A node below a scratch directory. Its srun is a program of the test's host, which names the loader of that host; the
+/// loader is at the path of that name.
 pub(super) struct Tree {
     folder: tempfile::TempDir,
-    /// The name of the loader in srun.
+    /// Name of the loader in srun.
     interpreter: PathBuf,
 }
 
@@ -22,7 +22,7 @@ impl Tree {
         Self { folder: tempfile::tempdir_in(fs::canonicalize(std::env::temp_dir()).unwrap()).unwrap(), interpreter }
     }
 
-    /// As Debian has it: /lib and /lib64 are links, the loader lies where libc does.
+    /// Layout of Debian: /lib and /lib64 are links, and the loader is beside libc.
     pub(super) fn merged() -> Self {
         let tree = Self::new();
         tree.file("/usr/lib/arch/ld-linux.so.2", "");
@@ -170,7 +170,7 @@ fn a_slurm_in_a_directory_of_its_own_has_its_configuration_there() {
     assert_eq!(types(), ["gpu"]);
     assert!(constrains_devices(tree.root(), &SlurmClient::default(), None));
     assert_eq!(binds(&tree.client()).get("/etc/slurm"), None);
-    // Its plugstack.conf may include lines that are installed elsewhere.
+    // Its plugstack.conf may include lines from other directories.
     tree.file("/opt/slurm/etc/plugstack.conf", "include /etc/slurm/plugstack.conf.d/*.conf\n");
     tree.file("/etc/slurm/plugstack.conf.d/a.conf", "required /usr/lib/coracle/spank_coracle.so\n");
     tree.file("/usr/lib/coracle/spank_coracle.so", "");
@@ -238,7 +238,7 @@ fn the_libpmix_that_slurms_plugin_names_is_shown_where_the_image_has_none() {
     assert_eq!(bind.source, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so.2.6"));
     assert_eq!(bind.target, Path::new("/usr/lib/arch/pmix2/lib/libpmix.so"));
 
-    // Built with a RUNPATH, the plugin names the file alone.
+    // A plugin that was built with a RUNPATH contains only the file name.
     tree.file(
         "/usr/lib/arch/slurm-wlm/mpi_pmix_v4.so",
         "\0pmix/v4\0/usr/lib64:/usr/lib/arch/pmix2/lib\0libpmix.so.2\0",

@@ -12,10 +12,10 @@ use crate::container::grants::DeviceAccess;
 use crate::container::pipeline::Run;
 
 impl Server {
-    /// Finds out what the step may open of what Slurm gives, and where nobody keeps its tasks from opening more, does so.
-    /// By now slurmstepd is in the control groups of its step.
+    /// Determines which of the devices that Slurm manages the step may open. If Slurm does not confine the step's tasks
+    /// to them, restricts the tasks. slurmstepd is in the control groups of its step by now.
     pub(super) fn confine(&self, run: &mut Run) -> Result<(), Refusal> {
-        // A node with nothing to give has nothing to keep.
+        // A node without managed devices needs no restriction.
         if run.grants.units.is_empty() {
             return Ok(());
         }
@@ -28,7 +28,7 @@ impl Server {
             let open = |path: &Path| given.iter().zip(&answers).any(|(node, open)| *open && node.path == path);
             run.provide_devices(Some(&DeviceAccess { open: &open, slurms }))?;
         }
-        // On a node without control groups what is in /dev is all that keeps devices apart.
+        // On a node without control groups, only the content of /dev restricts devices.
         if !slurms && confinement.has_groups() {
             confinement.restrict(&run.provision.devices.rules()).map_err(system)?;
         }
@@ -38,7 +38,7 @@ impl Server {
     }
 }
 
-/// Puts a task under the rule that was made for the step. Its number is the kernel's word, and nobody else's.
+/// Puts a task under the device rule of the step. The kernel reports its process id (unix(7), SCM_CREDENTIALS).
 pub(super) fn adopt(confinement: &Confinement, task: Option<u32>) -> Result<(), Refusal> {
     let system = |error: sys::Error| Refusal::system("the step's devices", &error);
     let unknown = || Refusal::new(Kind::Internal, "the step's devices", "it is not known which process a task is");

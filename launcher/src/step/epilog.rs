@@ -1,7 +1,8 @@
-//! `coracle epilog`: may a step have a TaskEpilog of its user's? Asked by srun's plugin before the step is submitted.
+//! `coracle epilog`: reports if a step may have its user's TaskEpilog. srun's plugin asks before the step is submitted.
 //!
-//! slurmstepd runs that program on the node, in no container, and tells no plugin of it: under `required: yes` it must not
-//! be asked for. The answer is for srun that asks; a user who starts another one is not held up by it.
+//! slurmstepd runs that program on the node, outside any container, and calls no hook for it. So a step with
+//! `required: yes` must not request it. The answer only serves an srun that asks; it does not stop a user who starts
+//! another srun.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -19,10 +20,10 @@ use crate::children::opener::Opener;
 use crate::container::job_facts;
 use crate::container::local;
 
-/// Limit for the user database.
+/// Time limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Answers `coracle epilog CONFIG PARTITION ACCOUNT QOS` as the user who submits; what is not known is empty.
+/// Runs `coracle epilog CONFIG PARTITION ACCOUNT QOS` as the submitting user; an unknown value is empty.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let [config, facts @ ..] = arguments.as_slice() else { return usage() };
@@ -33,7 +34,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
-/// The answer for an srun in a container of a job with these rules, as [`coracle::wire::EPILOG`] has it.
+/// Answer for an srun in a container of a job with these rules, in the format of [`coracle::wire::EPILOG`].
 pub fn text(rules: Option<&Rules>) -> String {
     String::from_utf8_lossy(&answer(rules.map_or(Ok(()), policy::epilog))).into_owned()
 }
@@ -58,7 +59,7 @@ fn judge(path: &Path, job: Job) -> Result<(), Refusal> {
     each_partition(facts).into_iter().try_for_each(|facts| policy::epilog(&policy::effective(&config, &facts)))
 }
 
-/// The same job in each of the partitions that it may start in (`--partition=a,b`).
+/// One copy of the job's facts for each partition in which the job may start (`--partition=a,b`).
 fn each_partition(facts: Facts) -> Vec<Facts> {
     let Some(list) = facts.job.partition.clone() else { return vec![facts] };
     let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -1,8 +1,9 @@
-//! The container of a step that runs: where its tasks are, a new one may go.
+//! Finds the container of a running step, which a new task can enter.
 //!
-//! Nothing is kept for this. slurmstepd of the step is found among the node's processes: it is root's, runs the same
-//! program as the slurmstepd that we serve, and calls itself `slurmstepd: [JOB.STEP]`, which no user's process can do.
-//! Its children are the tasks. Which of them is in a container, the kernel says, and not the task.
+//! No state is kept for this. The slurmstepd of the step is found among the node's processes. It belongs to root, runs
+//! the same program as the slurmstepd that this launcher serves, and has the name `slurmstepd: [JOB.STEP]`; no user's
+//! process can have all three. Its child processes are the tasks. The kernel, not the task, shows which of them is in a
+//! container.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -25,21 +26,21 @@ use crate::container::environment;
 
 /// A step's container.
 pub struct Found {
-    /// Namespace of its tasks.
+    /// Namespace of the step's tasks.
     pub namespace: MountNamespace,
-    /// Its image, as the tasks have it in their environment: the user's word.
+    /// Image in the environment of the tasks, which the user can change.
     pub image: ImageRef,
-    /// Which step it is.
+    /// Id of the step.
     pub step: u32,
 }
 
-/// The image while it is not known which one it is.
+/// Image of a step to join, until its real image is known.
 pub fn placeholder_image(step: StepRef) -> ImageRef {
     let typed = OsString::from(step.to_string());
     ImageRef { path: PathBuf::from(&typed), typed }
 }
 
-/// A task's process, held open: its number may be somebody else's in the next moment.
+/// Process of a task, held open because another process may get its id.
 struct Process {
     folder: OwnedFd,
 }
@@ -58,44 +59,45 @@ impl Process {
         Some(bytes)
     }
 
-    /// A number of `status` (proc_pid_status(5)): the first behind `key:`.
+    /// Value in `status` (proc_pid_status(5)): the first number after `key:`.
     fn number(&self, key: &str) -> Option<u32> {
-        // Its name may be no UTF-8.
+        // The process name may be invalid UTF-8.
         let bytes = self.read("status")?;
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.split_ascii_whitespace().next()?.parse().ok()
     }
 
-    /// Node of the record: where several nodes are one machine (slurmd -N), each may have a
-    /// host name of its own (uts_namespaces(7)), and a step has a slurmstepd on each.
+    /// UTS namespace, which identifies the node of the step record. Where several nodes are one host (slurmd -N), each
+    /// may have its own host name (uts_namespaces(7)), and a step has a slurmstepd on each.
     fn node(&self) -> Option<OsString> {
         nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
     }
 
-    /// The program that it runs.
+    /// Device and inode of the running program.
     fn program(&self) -> Option<(u64, u64)> {
         let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         File::from(fd).metadata().ok().map(|found| (found.dev(), found.ino()))
     }
 }
 
-/// True if `namespace` is one that this launcher has built.
+/// True if this launcher built `namespace`.
 ///
-/// The process that led to it proves nothing: its user can give it any root (chroot(2) in a user namespace of its own)
-/// and any environment, in the node's namespace as well as in one that something else has made for the job
-/// (job_container/tmpfs, pam_namespace). So the namespace itself is looked at, from its own root, which setns(2) goes to.
-/// The mark is the `/dev` that every container of a step has. Only a process with CAP_SYS_ADMIN in the first user
-/// namespace can mount there, and a user's FUSE mount is of another type.
+/// The process in the namespace proves nothing. Its user can give it any root (chroot(2) in their own user namespace)
+/// and any environment, both in the node's namespace and in one of another program for the job (job_container/tmpfs,
+/// pam_namespace). So the check reads the namespace itself, from its own root, which setns(2) enters. The mark is the
+/// `/dev` that every container of a step has.
+/// Only a process with CAP_SYS_ADMIN in the first user namespace can mount there, and a user's FUSE mount has another
+/// type.
 fn is_ours(namespace: &MountNamespace) -> sys::Result<bool> {
     let home = MountNamespace::current()?;
-    // This /proc shows the caller wherever it is; the namespace may have another one, or none.
+    // This /proc shows the caller in any namespace; the other namespace may have another /proc, or none.
     let proc = sys::open_untrusted(Path::new("/proc"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     sys::enter_mount_namespace(namespace)?;
     let path = "thread-self/mountinfo";
     let mounts = nix::fcntl::openat(&proc, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| sys::Error::new(format!("openat(/proc, {path:?})"), errno));
-    // Opened there, it shows that namespace wherever it is read.
+    // Opened there, the file shows that namespace wherever it is read.
     sys::enter_mount_namespace(&home)?;
     let mut bytes = Vec::new();
     let read = File::from(mounts?).read_to_end(&mut bytes);
@@ -103,8 +105,8 @@ fn is_ours(namespace: &MountNamespace) -> sys::Result<bool> {
     Ok(has_mark(&String::from_utf8_lossy(&bytes)))
 }
 
-/// True if a mountinfo (proc_pid_mountinfo(5)) shows a `/dev` as [`crate::apply`] makes it. What is mounted over
-/// another mount at the same place comes behind it.
+/// True if a mountinfo (proc_pid_mountinfo(5)) shows a `/dev` as [`crate::apply`] makes it. A mount that covers another
+/// one at the same mount point is listed after it.
 fn has_mark(mounts: &str) -> bool {
     let top = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/dev"));
     let described = top.and_then(|line| line.split_once(" - "));
@@ -118,7 +120,8 @@ fn processes() -> Vec<(i32, Process)> {
     pids.filter_map(|pid| Some((pid, Process::open(pid)?))).collect()
 }
 
-/// The container of a step of the same job; without a number, the job script's, or else that of the lowest step.
+/// Finds the container of a step of the same job. Without a step id, that is the job script's, or else that of the
+/// lowest step.
 pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
     let name = |step: u32| format!("{}.{}", start.job, step_name(step));
     let shown = wanted.map_or_else(|| format!("job {}", start.job), |step| format!("step {}", name(step)));
@@ -134,7 +137,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
         })
         .filter(|(step, _)| *step != start.step && wanted.is_none_or(|wanted| wanted == *step))
         .collect();
-    // The job script comes first.
+    // The job script is first.
     daemons.sort_by_key(|(step, _)| (!is_script(*step), *step));
     let system = |error: sys::Error| Refusal::system(&shown, &error);
     for (step, daemon) in &daemons {
@@ -162,10 +165,9 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
     Err(Refusal::new(Kind::Usage, shown, cause).hint("squeue --steps --jobs=JOB shows the steps and their nodes"))
 }
 
-/// The step of `job` whose slurmstepd this process is.
+/// Step of `job` whose slurmstepd is this process.
 fn step_of(process: &Process, job: u32, program: (u64, u64)) -> Option<u32> {
-    // Of a user's process neither its file nor its arguments are looked at: both may lie on a file system that is the
-    // user's to answer for.
+    // The program and arguments of a user's process are not read: both may lie on a file system that the user serves.
     if process.number("Uid") != Some(0) || process.program() != Some(program) {
         return None;
     }

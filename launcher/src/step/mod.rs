@@ -1,7 +1,7 @@
 //! `coracle prepare`: builds the container of one step on one node and hands it to the tasks.
 //!
-//! Started by the plugin in slurmstepd's init_post_opt hook, while slurmstepd sets up the step, and gone when the
-//! last task has its answer. Whatever goes wrong becomes the answer: a task that says hello is never left alone.
+//! The plugin starts it in slurmstepd's init_post_opt hook, while slurmstepd sets up the step. It ends when the last
+//! task has its answer. Any error becomes the answer, so that each task that sends a greeting gets one.
 #![forbid(unsafe_code)]
 
 mod devices;
@@ -35,11 +35,12 @@ use crate::container::pipeline::{Container, Loaded, Run};
 use crate::records::{Comment, Entry, Trail};
 use mode::{EffectiveRequest, StepMode};
 
-/// Time limit for the plugin to say what it wants: it has already built the message when it starts us.
+/// Time limit for the plugin to send its request: the message is ready when the plugin starts the launcher.
 const FIRST_WORD: Duration = Duration::from_secs(10);
-/// The longest environment of a job, in bytes: slurmctld takes no longer one.
+/// Limit on the environment of a job, in bytes: slurmctld accepts no longer one.
 const MAX_ENVIRONMENT: usize = 16 << 20;
-/// Time limit for tasks to arrive once slurmstepd has begun. It closes the line when it has no more of them.
+/// Time limit for tasks to arrive after the start of slurmstepd. slurmstepd closes the channel when it has no more
+/// tasks.
 const STRAGGLERS: Duration = Duration::from_secs(600);
 
 /// Reads the plugin's arguments and serves its step.
@@ -51,7 +52,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match sanitize().and_then(|channel| receive_start(&channel).map(|start| (channel, start))) {
         Ok((channel, Some(Ok((start, environment))))) => {
-            // By then nothing of the container is held any more, nor the line to slurmstepd.
+            // By then, the descriptors of the container and the channel to slurmstepd are closed.
             let comment = Server { channel, start, environment, path: config }.serve();
             comment.iter().for_each(Comment::set);
             ExitCode::SUCCESS
@@ -60,7 +61,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             refuse_unread(&channel, malformed.into());
             ExitCode::SUCCESS
         }
-        // A person has typed this, or slurmstepd has died.
+        // A user started this command, or slurmstepd has died.
         Ok((_, None)) | Err(_) => {
             eprintln!("coracle: prepare: started by Slurm's plugin, not by hand [usage]");
             ExitCode::from(2)
@@ -68,24 +69,24 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Leaves behind what slurmstepd happened to have: signal choices, working directory, umask, and its immunity
-/// against the OOM killer.
+/// Resets what slurmstepd may have set: signal dispositions, working directory, umask, and its exemption from the OOM
+/// killer.
 fn sanitize() -> sys::Result<Channel> {
     sys::reset_signals()?;
     let channel = Channel::of_parent()?;
     sys::set_undumpable()?;
-    // slurmstepd has the user's groups by now, and what we make would have them, too.
+    // slurmstepd has the user's groups by now, and files that the launcher creates would get them.
     let root = nix::unistd::Gid::from_raw(0);
     nix::unistd::setgroups(&[]).map_err(|errno| sys::Error::new("setgroups([])", errno))?;
     nix::unistd::setresgid(root, root, root).map_err(|errno| sys::Error::new("setresgid(0)", errno))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     nix::unistd::chdir("/").map_err(|errno| sys::Error::new("chdir(\"/\")", errno))?;
-    // Absent where the kernel was built without it; nothing depends on it.
+    // The file does not exist if the kernel was built without it; nothing depends on it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     Ok(channel)
 }
 
-/// Step, and the job's environment; an error if the plugin is of another version.
+/// Step and environment of the job; an error if the plugin has another version.
 type StartMessage = Result<(Start, Vec<Pair>), Malformed>;
 
 fn receive_start(channel: &Channel) -> sys::Result<Option<StartMessage>> {
@@ -100,7 +101,7 @@ fn receive_start(channel: &Channel) -> sys::Result<Option<StartMessage>> {
     Ok(Some(Ok((start, environment::parse_pairs(&sys::read_whole(environment, MAX_ENVIRONMENT)?)))))
 }
 
-/// Tells each task that the plugin is of another version. The step is not known here, so there is no record.
+/// Tells each task that the plugin has another version. The step is unknown here, so there is no record.
 fn refuse_unread(channel: &Channel, refusal: Refusal) {
     let (answer, end) = (Answer::Refused(refusal).to_bytes(), Instant::now() + STRAGGLERS);
     while let Ok(Received::Packet(packet)) = channel.receive(end) {
@@ -115,35 +116,35 @@ struct Server {
     channel: Channel,
     start: Start,
     environment: Vec<Pair>,
-    /// The file of the settings.
+    /// Path of coracle.yaml.
     path: PathBuf,
 }
 
-/// Container for the tasks that have not come yet.
+/// Container for the tasks that have not arrived yet.
 struct Outcome {
-    /// The container, or why there is none.
+    /// The container, or the reason why there is none.
     built: Result<Built, Refusal>,
-    /// The namespace in which this was found out: in another, the same paths may lead elsewhere.
+    /// Namespace of the build: in another one, the same paths may lead elsewhere.
     base: MountNamespace,
-    /// Place of the step, if slurmstepd has said it.
+    /// Location of the step, if slurmstepd has sent it.
     here: Option<Here>,
-    /// A running step was joined, or could not be: where the tasks come from changes nothing.
+    /// True if the request was to join a running step: then the namespace of the tasks does not matter.
     joined: bool,
-    /// It has been written down.
+    /// True if the record is written.
     kept: bool,
 }
 
-/// A container, and what it was built from.
+/// A container and its origin.
 struct Built {
     namespace: MountNamespace,
     variables: TaskEnvironment,
-    /// Needs of MPI besides.
+    /// Changes that MPI needs in addition.
     mpi: image_mpi::Answers,
-    /// The changes of both, as tasks get them.
+    /// Both sets of changes, as sent to tasks.
     changes: OwnedFd,
-    /// Nothing, if a running step was joined.
+    /// Image; nothing if a running step was joined.
     loaded: Option<Loaded>,
-    /// Plan that was carried out; nothing, if a running step was joined.
+    /// Plan that was applied; nothing if a running step was joined.
     plan: Option<Plan>,
     /// The running step that was joined.
     joins: Option<u32>,
@@ -158,7 +159,7 @@ impl Built {
 }
 
 impl Server {
-    /// Answers the step's tasks, and writes down what they got. The answer is what is left to do.
+    /// Answers the step's tasks and writes their records. The comment that is returned remains to be set.
     fn serve(self) -> Option<Comment> {
         let config = Config::load(&self.path);
         let asked = self.parse_request();
@@ -168,7 +169,7 @@ impl Server {
         };
         let effective = match &config {
             Ok(config) => asked.and_then(|choice| self.resolve_request(choice, config)),
-            // What is wrong with it is said below.
+            // The error is reported below.
             Err(_) => Ok(None),
         };
         let request = match &effective {
@@ -225,13 +226,13 @@ impl Server {
         comment
     }
 
-    /// Lets the tasks run on the node.
+    /// Runs the tasks on the node.
     fn leave(&self, changes: &OwnedFd) {
         self.each_task(|_, _, _| self.answer(&Answer::Outside, &[changes.as_fd()]));
     }
 
-    /// Everything that can be done before the first task arrives. What goes wrong is part of the outcome; an error is
-    /// only what keeps tasks from being answered at all.
+    /// Does all work that is possible before the first task arrives. An error in it is part of the outcome; an error is
+    /// returned only if no task can be answered.
     fn begin(&self, run: &mut Run) -> Result<Outcome, Refusal> {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
         let mut here = None;
@@ -239,7 +240,7 @@ impl Server {
         Ok(Outcome { built, base, here, joined: false, kept: false })
     }
 
-    /// The container of a step that runs.
+    /// Joins the container of a running step.
     fn join(&self, run: &mut Run, step: Option<u32>) -> Result<Outcome, Refusal> {
         let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
         let built = join::find(&self.start, step).and_then(|found| {
@@ -269,8 +270,8 @@ impl Server {
             }
             Ok(())
         })?;
-        // Built for where the step will probably be, while slurmstepd is still on its way there. What is wrong with
-        // a guess does not matter.
+        // Built for the probable location of the step while slurmstepd still sets it up. An error in this guess does
+        // not matter.
         let guess = self.guess(run);
         let script = self.start.script_folder.as_deref();
         let mut mpi = None;
@@ -280,7 +281,7 @@ impl Server {
             let begun = Instant::now();
             let early = Step { daemon: None, ..self.step() };
             let variables = run.try_evaluate_environment(Some(&loaded.opened), &container.namespace, Some(early));
-            // What goes beyond the limits of this moment is asked again when slurmstepd has set up the step.
+            // A script that exceeds the limits of this phase runs again when slurmstepd has set up the step.
             let variables = variables.unwrap_or_default();
             if let Some(variables) = &variables {
                 mpi = self.ask_mpi(run, &container.namespace, variables, guess, early).ok();
@@ -298,9 +299,10 @@ impl Server {
         let (container, variables) = match ahead {
             Some((container, variables, requests)) if same(&requests) => (container, variables),
             ahead => {
-                // Found out once for the node: scripts may take long, and do things.
+                // Evaluated once per node: the image's scripts may take long and have side effects.
                 let variables = ahead.and_then(|(container, variables, _)| {
-                    // It holds what only one container may have: the directory of an overlay, a server's memory.
+                    // The old container holds what only one container may have: the directory of an overlay, or the
+                    // memory of a server.
                     drop(container);
                     variables
                 });
@@ -315,8 +317,8 @@ impl Server {
         self.finish(run, container, (variables, mpi), loaded, here)
     }
 
-    /// A container with all that tasks have to know. What was found out about MPI before holds if it was asked for the
-    /// same.
+    /// Completes a container with all answers for its tasks. Earlier answers about MPI remain valid if the question is
+    /// the same.
     fn finish(
         &self,
         run: &mut Run,
@@ -336,7 +338,7 @@ impl Server {
         Ok(Built { namespace, variables, mpi, changes, loaded: Some(loaded), plan: Some(plan), joins: None })
     }
 
-    /// Needs of MPI in this container, if the step may have some.
+    /// Changes that MPI needs in this container, if the step may use MPI.
     fn ask_mpi(
         &self,
         run: &mut Run,
@@ -346,7 +348,7 @@ impl Server {
         step: Step<'_>,
     ) -> Result<image_mpi::Answers, Refusal> {
         let pmi = image_mpi::pmi(here.pmix.as_deref(), &self.environment);
-        // One node is enough to tell it, and neither a job script nor an entry point is a rank.
+        // One node is enough to report it, and neither a job script nor an entry point is a rank.
         let told = self.start.node == 0 && self.start.all_tasks > 1 && !variables.entrypoint;
         let tasks = Some(self.start.all_tasks).filter(|_| told && !is_script(self.start.step));
         if pmi != Some(Pmi::Pmix) && tasks.is_none() {
@@ -364,7 +366,7 @@ impl Server {
         Ok(found)
     }
 
-    /// The step, once slurmstepd has said where it is: by then it is in the control groups of its job.
+    /// The step after slurmstepd has sent its location: it is in the control groups of its job by then.
     fn step(&self) -> Step<'_> {
         Step { line: &self.channel, daemon: Some(self.start.daemon) }
     }
@@ -380,8 +382,8 @@ impl Server {
         }
     }
 
-    /// Answers every task, and says how many got in. All of them are answered even when one is gone: a socket that is
-    /// closed while a greeting lies unread resets the tasks that still wait (unix(7)).
+    /// Answers every task and counts those that enter. All of them are answered even if one has ended: closing a socket
+    /// with an unread greeting resets the tasks that still wait (unix(7)).
     fn answer_all(
         &self,
         run: &mut Run,
@@ -416,13 +418,13 @@ impl Server {
         trail.end(&Entry { refusal: Some(refusal), ..Entry::default() }, 0);
     }
 
-    /// Waits for each task of this node; a task whose greeting ends with a refusal is told so.
+    /// Waits for each task of this node; a task whose greeting ends with a refusal receives it.
     fn each_task(&self, mut greet: impl FnMut(Hello, Option<MountNamespace>, Option<u32>) -> Result<(), Refusal>) {
         let end = Instant::now() + STRAGGLERS;
         let mut greeted = 0;
         while greeted < self.start.tasks {
             let Ok(Received::Packet(packet)) = self.channel.receive(end) else { return };
-            // Where the step is, said after the launcher had given up waiting for it.
+            // A location of the step that arrives after the launcher stopped waiting for it.
             let Ok(hello) = Hello::from_bytes(&packet.data) else { continue };
             greeted += 1;
             let task = packet.fds.into_iter().next().map(MountNamespace::from_fd);
@@ -439,9 +441,8 @@ impl Server {
         self.channel.send(&answer.to_bytes(), fds, deadline).map_err(|error| Refusal::system("a task", &error))
     }
 
-    /// Builds again where a task turns out to live in another mount namespace than slurmstepd
-    /// (job_container/tmpfs), or its PMIx server was not known before. An image that was not there may be, in the
-    /// job's own /tmp.
+    /// Builds the container again if a task has another mount namespace than slurmstepd (job_container/tmpfs), or if
+    /// its PMIx server was not known before. An image that was missing may exist there, in the job's own /tmp.
     fn fit(
         &self,
         run: &mut Run,
@@ -457,7 +458,7 @@ impl Server {
         if outcome.base.is(&task).map_err(system)? && (known || outcome.built.is_err()) {
             return Ok(());
         }
-        // What hung once would hang again, for longer than tasks wait.
+        // An operation that timed out once would time out again, after the tasks stop waiting.
         if outcome.built.as_ref().is_err_and(|refusal| refusal.kind == Kind::Timeout) {
             return Ok(());
         }
@@ -471,7 +472,7 @@ impl Server {
         sys::enter_mount_namespace(&own).map_err(system)
     }
 
-    /// Place where the step will probably be; nothing, if that cannot be foreseen.
+    /// Probable location of the step; nothing if it cannot be predicted.
     fn guess(&self, run: &Run) -> Option<Here> {
         let (directory, pmix) = (self.start.directory.clone()?, run.server.clone());
         (pmix.is_some() || !self.has_pmix()).then_some(Here { directory, pmix })
@@ -479,17 +480,17 @@ impl Server {
 
     fn build_there(&self, run: &mut Run, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
         let before = before.map(|Built { namespace, loaded, variables, .. }| {
-            // It holds what only one container may have, and so would the opener, as a copy of this process.
+            // It holds what only one container may have, and the opener, as a copy of this process, would hold it too.
             drop(namespace);
             (loaded, variables)
         });
         let opener = Opener::of_step(&self.start.identity, Instant::now() + run.config.start_timeout.0)?;
-        // The path may lead to another file there: to one that sbcast left in the job's own /tmp.
+        // In that namespace, the path may lead to another file, such as one that sbcast copied to the job's own /tmp.
         let (loaded, variables) = match before {
             Some((Some(loaded), variables)) if is_image_unchanged(&opener, run, &loaded)? => (loaded, Some(variables)),
             _ => (run.load(&opener, &mut || opener.enter_job(self.start.daemon))?, None),
         };
-        // Of files that this namespace may have otherwise.
+        // Depends on files that may differ in this namespace.
         run.mpi = None;
         let container = run.build(&opener, &loaded, here, self.start.script_folder.as_deref())?;
         run.attach_late_mounts(&opener, &container)?;
@@ -501,7 +502,7 @@ impl Server {
     }
 }
 
-/// Writes a container down, before any task gets it.
+/// Writes the record of a container before any task gets it.
 fn keep(run: &mut Run, trail: &mut Trail<'_>, outcome: &mut Outcome) {
     let file = run.config.audit.file.is_some();
     if std::mem::replace(&mut outcome.kept, true) || outcome.built.is_err() || !file {
@@ -514,7 +515,7 @@ fn keep(run: &mut Run, trail: &mut Trail<'_>, outcome: &mut Outcome) {
     run.clock.add("record", begun.elapsed());
 }
 
-/// Facts about a container, or the reason why there is none.
+/// Record of a container, or of the reason why there is none.
 fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
     let entry = Entry { settings: Some((&run.settings, &run.config)), clock: Some(&run.clock), ..Entry::default() };
     let built = match built {
@@ -534,13 +535,13 @@ fn entry<'a>(run: &'a Run, built: Result<&'a Built, &'a Refusal>) -> Entry<'a> {
     }
 }
 
-/// True when the image's path leads to the very file that was loaded, unchanged.
+/// True if the image's path leads to the same file that was loaded, unchanged.
 fn is_image_unchanged(opener: &Opener, run: &Run, loaded: &Loaded) -> Result<bool, Refusal> {
-    // A directory can only be copied in the namespace that its mount is in.
+    // A directory can only be cloned in the namespace of its mount.
     if loaded.opened.image.is_directory() {
         return Ok(false);
     }
-    // A file comes before the stored image, and here there may be one.
+    // A file takes precedence over the stored image, and this namespace may have one.
     if run.stored.is_some() && run.image.file().is_some_and(|file| !matches!(opener.open_source(file), Ok(Err(_)))) {
         return Ok(false);
     }

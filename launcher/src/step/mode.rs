@@ -29,33 +29,33 @@ use crate::step::join;
 
 /// Mode in which the tasks of a step run.
 pub(super) enum StepMode {
-    /// A container of an image, and the request that the steps of this one inherit, if they inherit one.
+    /// Container of an image, and the request that the steps of this step inherit, if there is one.
     Image(Box<Run>, Option<OsString>),
-    /// The container of a running step.
+    /// Container of a running step.
     JoinStep(Box<Run>, Option<u32>),
     /// No container: the scope of the request leaves the step on the node.
     HostByScope,
-    /// No container: the step asks for none, or for nothing where there is no default image.
+    /// No container: the step requests none, or has no request and there is no default image.
     NoContainer,
 }
 
-/// Request of a step after the site's default was applied.
+/// Request of a step with the site's default applied.
 pub(super) struct EffectiveRequest {
     pub(super) request: Request,
     /// Effective policy, if it had to be resolved.
     policy: Option<EffectivePolicy>,
-    /// True if the step asks for nothing and gets the default image.
+    /// True if the step has no request and gets the default image.
     pub(super) default: bool,
 }
 
 impl Server {
-    /// Parses the step's own request; nothing, if it has none.
+    /// Parses the step's own request; nothing if it has none.
     pub(super) fn parse_request(&self) -> Result<Option<Choice>, Refusal> {
         let text = &self.start.request;
         if text.is_empty() { Ok(None) } else { Ok(Some(Choice::from_env(text)?)) }
     }
 
-    /// Resolves the step's own request and the site's default; nothing, if the step runs on the node.
+    /// Resolves the step's own request and the site's default; nothing if the step runs on the node.
     pub(super) fn resolve_request(
         &self,
         choice: Option<Choice>,
@@ -102,11 +102,11 @@ impl Server {
         let EffectiveRequest { mut request, policy, default } = effective;
         let script = is_script(self.start.step);
         let notes = request.settings.limit(config.writable_limit.0);
-        // What the steps of this one get with it: its default image, and sizes that they need not be told of again.
+        // Request for the steps of this step: its default image, and limited sizes, so that their note is not repeated.
         let told_again = !notes.is_empty() && request.settings.scope != Some(Scope::Script);
         let steps = (default || told_again).then(|| OsString::from(request.to_env()));
         let mut used = if default { Vec::new() } else { request.settings.given() };
-        // A default image that has one hands it on to the steps, and pinning an image is no liberty.
+        // Steps inherit the digest of a default image that has one, and pinning an image needs no permission.
         used.retain(|id| !(request.inherited && *id == Id::Digest));
         let settings = request.settings.or_site(&config.options.0);
         match settings.scope {
@@ -121,7 +121,7 @@ impl Server {
         let told = self.start.slurm_conf.as_deref();
         let slurm = slurm::beside(&config.slurm_client, self.start.daemon);
         // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
-        // between each of them and the image.
+        // between each rank and the image.
         let single = self.start.nodes == 1 && self.start.tasks == 1;
         let mut client = match script || single || request.commands {
             true => slurm::find(Path::new("/"), &slurm, told, Path::new(HELPER))?,
@@ -172,7 +172,7 @@ impl Server {
         })
     }
 
-    /// Directory that Slurm's PMIx server will probably use for this step: slurmstepd names it after init_post_opt.
+    /// Directory that Slurm's PMIx server probably uses for this step. slurmstepd names it after init_post_opt.
     fn guess_pmix_directory(&self, slurmd: &Slurmd) -> Option<PathBuf> {
         let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
         let node = self.start.node_name.as_deref().and_then(OsStr::to_str).unwrap_or(&host);
@@ -180,7 +180,7 @@ impl Server {
         self.has_pmix().then(|| server_folder(&spool, self.start.job, self.start.step))
     }
 
-    /// True if the step will probably have a PMIx server. Scripts have none, though their environment may name one.
+    /// True if the step probably has a PMIx server. Scripts have none, although their environment may name one.
     pub(super) fn has_pmix(&self) -> bool {
         !is_script(self.start.step) && image_mpi::pmi(None, &self.environment) == Some(Pmi::Pmix)
     }

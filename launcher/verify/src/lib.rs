@@ -1,7 +1,7 @@
-//! Parses what is hostile and large: signatures, and all metadata of a squashfs.
+//! Parses hostile and large data: signatures, and all metadata of a squashfs.
 //!
 //! The program `coracle-verify` does that for the launcher, in a child process that can do nothing else ([`sandbox`]).
-//! The parsers are a library because `coracle-images` makes what they read, and shows it.
+//! The parsers are a library because `coracle-images` creates the same data, and displays it.
 #![forbid(unsafe_code)]
 
 pub mod sandbox;

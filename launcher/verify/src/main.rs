@@ -1,7 +1,7 @@
-//! `coracle-verify`: looks at the bytes of an image, and at keys, for the launcher and for `coracle verify`.
+//! Runs `coracle-verify`, which reads the bytes of an image, and keys, for the launcher and for `coracle verify`.
 //!
-//! It reads one question from the socket that is its standard input, and answers it there. Only its child process parses
-//! what others wrote.
+//! It reads one question from the socket on its standard input, and answers it there. Only its child process parses
+//! foreign data.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -18,13 +18,13 @@ use coracle_launcher::image::{self, digest};
 use coracle_verify::signature::{self, Keyring};
 use coracle_verify::{sandbox, structure};
 
-/// Time limit for the parts of a question, which its asker sends at once.
+/// Time limit for the messages of a question, which the caller sends at once.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The socket makes no sense.
+/// Exit status for an invalid socket or question.
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
-    // Nobody waits for the answer any more when the launcher has ended.
+    // No process waits for the answer after the end of the launcher.
     let channel = match sys::die_with_parent().and_then(|()| Channel::of_standard_input()) {
         Ok(channel) => channel,
         Err(error) => return wrong(&error.to_string()),
@@ -40,7 +40,7 @@ fn wrong(why: &str) -> ExitCode {
     ExitCode::from(WRONG)
 }
 
-/// Reads a question, the image and the files with keys.
+/// Reads a question, the image and the key files.
 fn question(channel: &Channel) -> Option<(Question, Vec<File>)> {
     let deadline = Instant::now() + PATIENCE;
     let next = || match channel.receive(deadline) {

@@ -1,8 +1,8 @@
-//! A child that computes and can do nothing else: what parses hostile bytes runs here.
+//! Runs the parsers of hostile data in a child process that can only compute.
 //!
-//! It keeps the files that it is given and a line for its answer, has nobody's rights, and may make only the system
-//! calls that reading and computing need (seccomp(2)); any other kills it. So a parser that somebody else has taken
-//! over can lie about what it has read, and nothing more.
+//! It keeps the files that it is given and a pipe for its answer, has no privileges, and may only make the system calls
+//! that reading and computing need (seccomp(2)); any other call kills it. So a compromised parser can give a false
+//! answer, and nothing more.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -27,37 +27,38 @@ use seccompiler::{
     SeccompFilter, SeccompRule as Rule,
 };
 
-/// The most memory that the child may map, in bytes, its parent's included.
+/// Limit on the memory that the child process may map, in bytes, including that of its parent process.
 pub const MEMORY: u64 = 1 << 30;
-/// The longest answer, in bytes.
+/// Limit on an answer, in bytes.
 pub const ANSWER: usize = 1 << 20;
-/// The user and group without rights (kernel.overflowuid of proc_sys_kernel(5)): whom root's child becomes.
+/// Unprivileged user and group (kernel.overflowuid of proc_sys_kernel(5)) for the child process of root.
 const NOBODY: u32 = 65534;
-/// Time limit for the child to be gone when it has been killed.
+/// Time limit for the end of a killed child process.
 const PARTING: Duration = Duration::from_millis(100);
-/// Time limit for a child that has given its answer to end by itself.
+/// Time limit for a child process that has answered to end by itself.
 const ENDING: Duration = Duration::from_secs(1);
-/// Subject of a refusal, until whoever asked says what it was to look at.
+/// Object of a refusal, until the caller sets the real one.
 const OBJECT: &str = "the process that reads what others wrote";
 
-/// Exit statuses of the child. 125 is [`sys::fork`]'s own for a panic.
+/// Exit statuses of the child process. 125 is that of [`sys::fork`] for a panic.
 mod status {
     pub const DONE: u8 = 0;
-    /// The sandbox could not be built; the line says why.
+    /// The sandbox could not be built; the pipe contains the reason.
     pub const UNBUILT: u8 = 1;
-    /// The parent closed the pipe.
+    /// The parent process closed the pipe.
     pub const EXIT_NO_READER: u8 = 2;
     pub const PANIC: u8 = 125;
 }
 
-/// Runs `work` on `files` in a sandboxed child, for at most `limit`, and answers what it answered.
+/// Runs `work` on `files` in a sandboxed child process, for at most `limit`, and returns its answer.
 ///
-/// The child enters those of `groups` that are a job's. Root's child becomes `as_user`, or a user without any rights; anybody else's keeps its ids. `work` may read the
-/// files, from any position, and allocate [`MEMORY`]; it sees what this process has in its memory. It may not open
-/// anything, start anything, ask for the time zone or a user's name, or write to a log.
+/// The child process enters those of `groups` that are a job's. Root's child process becomes `as_user`, or an
+/// unprivileged user; any other keeps its ids. `work` may read the files, at any position, and allocate [`MEMORY`]; it
+/// sees the memory of this process. It may not open a file, start a program, look up the time zone or a user's name, or
+/// write to a log.
 ///
-/// This process must have one thread (EBUSY otherwise). Errors: `timeout` when it took too long, `system` when there
-/// is no such child to be had, `internal` when it died.
+/// This process must have one thread (EBUSY otherwise). Errors: `timeout` if it took too long, `system` if no such
+/// child process can be made, `internal` if it died.
 pub fn compute(
     as_user: Option<&Identity>,
     groups: Option<&Cgroups>,
@@ -70,7 +71,7 @@ pub fn compute(
         pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(sys::Error::new("pipe2(O_CLOEXEC)", errno)))?;
     let deadline = Instant::now() + limit;
     let child = sys::fork_alone(|forked| {
-        // The parent's values are copies here, and the call that would close some of them may be forbidden by then.
+        // The parent's values are copies here, and the filter may forbid the call that would close some of them.
         let mut line = ManuallyDrop::new(File::from(line));
         let placed = groups.map_or(Ok(()), Cgroups::enter_job);
         match placed.and_then(|()| enter(forked, as_user, &line, files, limit)) {
@@ -103,7 +104,7 @@ fn late(limit: Duration) -> Refusal {
     Refusal::new(Kind::Timeout, OBJECT, format!("took longer than {} s", limit.as_secs_f64()))
 }
 
-/// Verdict on a child that has closed its line.
+/// Result of a child process that has closed its pipe.
 fn judge(child: Child, bytes: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Refusal> {
     let system = |error: sys::Error| Refusal::system(OBJECT, &error);
     let died = |cause: &str| Err(Refusal::new(Kind::Internal, OBJECT, cause));
@@ -158,7 +159,7 @@ fn read_until(answers: OwnedFd, deadline: Instant) -> sys::Result<Answer> {
     }
 }
 
-/// Builds the sandbox around this process and answers the files in it.
+/// Builds the sandbox around this process and returns the files in it.
 fn enter(
     forked: &Forked,
     as_user: Option<&Identity>,
@@ -182,7 +183,7 @@ fn enter(
 
     match as_user {
         Some(identity) => sys::become_user(identity)?,
-        // Root of a user namespace is some user's, and has no other ids to change to (user_namespaces(7)).
+        // Root of a user namespace is an ordinary user, and has no other ids to change to (user_namespaces(7)).
         None if Uid::effective().is_root() && sys::in_first_user_namespace()? => {
             sys::become_user(&Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() })?;
         }
@@ -206,9 +207,9 @@ fn enter(
     Ok(copies)
 }
 
-/// A descriptor of the child's own, above the standard streams, which /dev/null has taken.
+/// Copy of a descriptor for the child process, above the standard streams, which are /dev/null.
 fn copy(fd: &BorrowedFd<'_>) -> sys::Result<File> {
-    // The parent's is below 3 only where it has no standard streams; then its number names /dev/null by now.
+    // The parent's is below 3 only if it has no standard streams; its number is /dev/null by now.
     if fd.as_raw_fd() <= libc::STDERR_FILENO {
         return Err(sys::Error::new(format!("descriptor {} is a standard stream", fd.as_raw_fd()), Errno::EBADF));
     }
@@ -216,7 +217,7 @@ fn copy(fd: &BorrowedFd<'_>) -> sys::Result<File> {
     copied.map(File::from).map_err(|cause| sys::Error::from_io("fcntl(F_DUPFD_CLOEXEC)", &cause))
 }
 
-/// The calls that reading and computing need, whatever their arguments.
+/// System calls that reading and computing need, with any arguments.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_readv,
@@ -243,13 +244,13 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Two filters, of which the kernel takes the harsher answer: one for what may be called at all, one that lets only the
-/// line be written to.
+/// Two filters, of which the kernel applies the stricter result: one limits the system calls, the other permits writes
+/// to the pipe only.
 fn filters(line: &File) -> Result<[BpfProgram; 2], seccompiler::Error> {
     let machine = std::env::consts::ARCH.try_into()?;
     let when = |conditions: Vec<Condition>| Rule::new(conditions).map(|rule| vec![rule]);
     let mut rules: BTreeMap<i64, Vec<Rule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    // No memory that can be executed, and none that others see.
+    // No executable memory, and no shared memory.
     let executable = Compare::MaskedEq(libc::PROT_EXEC.cast_unsigned().into());
     let anonymous = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE).cast_unsigned().into();
     let mapped = vec![
@@ -258,13 +259,13 @@ fn filters(line: &File) -> Result<[BpfProgram; 2], seccompiler::Error> {
     ];
     rules.insert(libc::SYS_mmap, when(mapped)?);
     rules.insert(libc::SYS_mprotect, when(vec![Condition::new(2, Length::Dword, executable, 0)?])?);
-    // How the standard library asks for a file's length: about a descriptor, though a path could be in the place of the
-    // empty one. That would tell a fact about a name, to somebody who cannot tell it to anyone.
+    // The standard library uses this call for the length of a file, with a descriptor. A path could replace the empty
+    // one. The child process would then know a fact about a name, but cannot pass it on.
     let empty = libc::AT_EMPTY_PATH.cast_unsigned().into();
     let about = |flags| Condition::new(flags, Length::Dword, Compare::MaskedEq(empty), empty);
     rules.insert(libc::SYS_statx, when(vec![about(2)?])?);
     rules.insert(libc::SYS_newfstatat, when(vec![about(3)?])?);
-    // For abort(3), when there is no memory: to itself only.
+    // For abort(3) when memory is exhausted: to itself only.
     let own = u64::from(std::process::id());
     let abort = libc::SIGABRT.cast_unsigned().into();
     let signal = [(0, own), (2, abort)].map(|(at, value)| Condition::new(at, Length::Dword, Compare::Eq, value));

@@ -1,4 +1,4 @@
-//! Structure of an image that the site's store is going to keep.
+//! Checks the structure of an image for the site's store.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -8,9 +8,9 @@ use coracle_launcher::image::{self, Filesystem, Image, sif};
 
 use crate::squashfs;
 
-/// File systems of an image, in words. All metadata of a squashfs is looked at: the kernels of the nodes will trust it.
+/// File systems of an image, as text. All metadata of a squashfs is checked: the kernels of the nodes trust it.
 ///
-/// An image for other machines may be kept: the nodes need not be like this one.
+/// An image for another processor is accepted: the nodes may differ from this host.
 pub fn inspect(name: &str, file: &File) -> Result<String, Refusal> {
     let refuse = |error: image::Error| error.refuse(name);
     let image = image::identify(file, std::env::consts::ARCH).or_else(|error| match error {
@@ -26,7 +26,7 @@ pub fn inspect(name: &str, file: &File) -> Result<String, Refusal> {
         )
         .hint("make the overlay partition a squashfs"));
     }
-    // Nobody has looked at its inodes, and the kernels of the nodes would have to trust them.
+    // Its inodes are not checked, and the kernels of the nodes would have to trust them.
     if image.layers.iter().any(|layer| layer.filesystem == Filesystem::Erofs) {
         return Err(Refusal::new(Kind::Policy, name, "an erofs, which is not kept in the store")
             .hint("make a squashfs of it, or a SIF"));

@@ -1,4 +1,4 @@
-//! Tests of what the sandbox lets through and what it stops, as root and as somebody else.
+//! Tests of what the sandbox permits and what it stops, as root and as an ordinary user.
 //!
 //! A program with one thread: `sandbox [NAME]`.
 
@@ -16,7 +16,7 @@ use coracle::sys::{self, Identity};
 use coracle_verify::sandbox::{self, compute};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// Who this program becomes for its second half, if root runs it.
+/// Identity of this program for its second half, if root runs it.
 const SOMEBODY: Identity = Identity { uid: 65533, gid: 65533, groups: Vec::new() };
 
 type Case = (&'static str, fn());
@@ -75,7 +75,7 @@ fn refusal(answer: Result<Vec<u8>, Refusal>, kind: Kind) -> String {
     refusal.cause
 }
 
-/// `act` must end the child, and by the filter: not by an error that `act` overlooks.
+/// Checks that the filter kills the child process for `act`, not that `act` ignores an error.
 fn killed(act: impl FnOnce()) {
     let answer = compute(None, None, &[], LIMIT, |_| {
         act();
@@ -151,7 +151,7 @@ fn descriptors() {
     let answer = compute(None, None, &[kept.as_fd()], LIMIT, |files| {
         let own = files[0].as_raw_fd();
         let open = (3..2048).filter(|number| *number != own && nix::unistd::close(*number).is_ok());
-        // Only the line, which is closed by now: a panic is how to say so.
+        // Only the pipe, which is closed by now: the panic reports it.
         assert!(open.count() != 1);
         Vec::new()
     });
@@ -196,14 +196,14 @@ fn panics() {
     assert_eq!(refusal(answer, Kind::Internal), "gave up: a fault of Coracle's own");
 }
 
-/// The kernel's word on the child, which waits meanwhile for a process that looks.
+/// Checks the kernel's ids of the child process, which waits meanwhile for a watching process.
 fn ids() {
     let (wait, go) = nix::unistd::pipe().unwrap();
     let program = std::env::current_exe().unwrap();
-    // The other end of the line is the watcher's alone: the command that had it is gone with this line.
+    // Only the watcher has the other end of the pipe: the command drops its copy at the end of this statement.
     let mut watcher = Command::new(program).arg("--watch").stdin(go).stdout(Stdio::piped()).spawn().unwrap();
     let answer = compute(None, None, &[wait.as_fd()], LIMIT, |files| {
-        // Until the watcher, who holds the other end, has ended.
+        // Until the watcher, which holds the other end, has ended.
         let _ = (&files[0]).read(&mut [0]);
         Vec::new()
     });
@@ -220,7 +220,7 @@ fn ids() {
     assert_eq!(seen, wanted);
 }
 
-/// Looks for the sibling that has two more seccomp filters than this process, and prints what the kernel says of it.
+/// Finds the sibling process that has two more seccomp filters than this process, and prints its ids from /proc.
 fn watch() -> ExitCode {
     let parent = nix::unistd::getppid();
     let filters = |text: &str| value(text, "Seccomp_filters:").parse().unwrap_or(0);

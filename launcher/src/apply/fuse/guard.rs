@@ -1,13 +1,15 @@
-//! The guard of one squashfuse_ll: a process of root's, its parent, that can break the connection (fusectl).
+//! Runs the guard of one squashfuse_ll: its parent process, which belongs to root and can break the connection
+//! (fusectl).
 //!
-//! While the container is built, root looks into a filesystem that its user can stop at will, and waits there in a way
-//! that no signal ends: the guard watches the time. While the step runs, the same happens to its tasks, and a task that
-//! cannot be killed drains the node. So the guard breaks the connection when a task that is to end has waited in it for
-//! some seconds, when squashfuse_ll is gone, whoever has its descriptor by then, and when slurmstepd is gone and nobody
-//! else would kill the tasks that wait. When the last mount is gone it ends squashfuse_ll, which may be stopped.
+//! While the container is built, root accesses a file system whose server the user can stop at will, and waits there
+//! uninterruptibly; the guard enforces the deadline. While the step runs, the same can happen to its tasks, and a task
+//! that cannot be killed drains the node. So the guard breaks the connection in three cases: a task that must end has
+//! waited in it for some seconds; squashfuse_ll has ended, even if another process has its descriptor; or slurmstepd
+//! has ended, so that no process would kill the waiting tasks. When the last mount is gone, it ends squashfuse_ll,
+//! which may be stopped.
 //!
-//! It belongs to init, is in no control group of the step, holds nothing that keeps the step's namespace, and ends with
-//! squashfuse_ll. It sleeps until one of the two processes ends, and looks at one number every two seconds.
+//! It is reparented to init, is in no control group of the step, holds nothing that keeps the step's namespace, and
+//! ends with squashfuse_ll. It sleeps until one of the two processes ends, and reads one number every two seconds.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -24,46 +26,46 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Slurmstepd;
 
-/// The container is built.
+/// Message: the container is built.
 pub(super) const BUILT: u8 = b'.';
-/// It could not be built.
+/// Message: the container could not be built.
 pub(super) const FAILED: u8 = b'?';
 
-/// The state of the mount by the time that its container is built, or is not.
+/// State of the mount at the end of the build of its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All is well as far as the guard knows.
+    /// The guard knows of no error.
     Fine = 0,
-    /// The deadline came first, and the connection is broken.
+    /// The deadline has passed, and the connection is broken.
     Late = 1,
     /// squashfuse_ll has ended.
     Gone = 2,
 }
 
 impl Verdict {
-    /// The verdict that a message means.
+    /// Verdict in a message.
     pub(super) fn of(byte: u8) -> Option<Self> {
         [Self::Fine, Self::Late, Self::Gone].into_iter().find(|verdict| *verdict as u8 == byte)
     }
 }
 
-/// The time between two looks at the connection, in milliseconds.
+/// Time between two checks of the connection, in milliseconds.
 const LOOK: u16 = 2000;
-/// The looks in a row at which a task waits before the connection is broken. Slurm gives up after a minute
-/// (UnkillableStepTimeout, slurm.conf(5)).
+/// Number of consecutive checks at which a task waits before the guard breaks the connection. Slurm gives up after a
+/// minute (UnkillableStepTimeout, slurm.conf(5)).
 const PATIENCE: u32 = 3;
-/// The time that a process which has closed its files, or has nothing left to serve, may take to end, in milliseconds.
+/// Time that a process may take to end after it has closed its files or has no mount to serve, in milliseconds.
 const LAST_BREATH: u16 = 50;
 const LAST_WORK: u16 = 1000;
 
-/// One squashfuse_ll and what it takes to end it.
+/// One squashfuse_ll and the means to end it.
 pub(super) struct Guard<'a> {
     server: Child,
-    /// Nothing where all of it is the user's own.
+    /// Control of the connection; nothing in the user's own user namespace.
     control: Option<&'a FuseControl>,
     /// slurmstepd, while it runs.
     daemon: Option<&'a OwnedFd>,
-    /// slurmstepd of a step is gone.
+    /// True if slurmstepd of a step has ended.
     orphaned: bool,
     /// The job's control groups.
     jobs: Vec<OsString>,
@@ -71,7 +73,8 @@ pub(super) struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// The guard of `server`, which runs as the user `uid`, for the step of `slurmstepd`, open as `daemon` if it runs.
+    /// Creates the guard of `server`, which runs as the user `uid`, for the step of `slurmstepd`, open as `daemon` if
+    /// it runs.
     pub(super) fn new(
         server: Child,
         control: Option<&'a FuseControl>,
@@ -84,35 +87,35 @@ impl<'a> Guard<'a> {
         Self { server, control, daemon, orphaned: slurmstepd.is_some() && daemon.is_none(), jobs, uid }
     }
 
-    /// Stands until squashfuse_ll has ended.
+    /// Runs until squashfuse_ll has ended.
     pub(super) fn stand(mut self, channel: &Channel, deadline: Instant) {
-        // Whoever kills everything called coracle must not kill what lets the builder die.
+        // A kill of every process named coracle must spare the guard, because without it the launcher may hang.
         let _ = nix::sys::prctl::set_name(c"coracle-watch");
         if self.control.is_some() {
-            // proctrack/cgroup of version 2 kills all that is in slurmstepd's own group.
+            // proctrack/cgroup of version 2 kills all processes in slurmstepd's own group.
             let _ = sys::Cgroups::of(std::process::id()).and_then(|groups| groups.leave_step());
             let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
         }
         let verdict = self.watch(channel, deadline);
         let _ = channel.send(&[verdict as u8], &[], deadline + super::LAST_WORD);
         if verdict == Verdict::Late {
-            // The builder speaks before it listens. Its word must not be left unread: the end of this process would take
-            // the verdict back (unix(7), ECONNRESET).
+            // The launcher sends before it receives. Its message must be read: otherwise the end of this process would
+            // discard the verdict (unix(7), ECONNRESET).
             let _ = channel.receive(deadline + super::LAST_WORD);
         }
         match (verdict, self.control) {
             (Verdict::Fine | Verdict::Gone, Some(control)) => self.keep(control),
-            // In a user namespace it ends with the user's processes, as far as they want it.
+            // In a user namespace, it ends with the user's processes, unless the user prevents that.
             (Verdict::Fine, None) => _ = self.server.release(),
             _ => {}
         }
     }
 
-    /// Waits until the container is built, or its builder is no more; breaks the mount when that takes too long.
+    /// Waits until the container is built or the launcher has ended; breaks the mount at the deadline.
     fn watch(&mut self, channel: &Channel, deadline: Instant) -> Verdict {
         match channel.receive(deadline) {
             Ok(Received::Packet(packet)) if packet.data.first() == Some(&FAILED) => {
-                // That there is nobody to be asked is an answer, too.
+                // The end of squashfuse_ll is an answer, too.
                 if self.has_ended(LAST_BREATH) { Verdict::Gone } else { Verdict::Fine }
             }
             Ok(_) => Verdict::Fine,
@@ -123,7 +126,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Watches over the connection of a container that may be used.
+    /// Watches the connection of a container that is in use.
     fn keep(mut self, control: &FuseControl) {
         let mut waiting = BTreeMap::new();
         loop {
@@ -156,7 +159,7 @@ impl<'a> Guard<'a> {
         let Some(server) = server else { return true };
         let mut fds = vec![PollFd::new(server.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.daemon.map(|daemon| PollFd::new(daemon.as_fd(), PollFlags::POLLIN)));
-        // Interrupted, or without memory: the next look comes.
+        // Interrupted, or without memory: the next check follows.
         let _ = poll(&mut fds, PollTimeout::from(patience));
         if fds.get(1).and_then(PollFd::any) == Some(true) {
             (self.daemon, self.orphaned) = (None, true);
@@ -164,23 +167,23 @@ impl<'a> Guard<'a> {
         fds.first().and_then(PollFd::any) == Some(true)
     }
 
-    /// Breaks the connection, whoever holds its other end by now, and ends squashfuse_ll.
+    /// Breaks the connection, whichever process holds its other end, and kills squashfuse_ll.
     fn end(&mut self) {
-        // It is this process' child, so that its number is still its own.
+        // It is a child of this process, so its id cannot be reused yet.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.server.id()), nix::sys::signal::Signal::SIGKILL);
         if let Some(control) = self.control {
             let _ = control.abort();
         }
     }
 
-    /// True if squashfuse_ll is stopped and slurmstepd gone. Tasks that ask it wait then, and can be killed; but nobody
-    /// does.
+    /// True if squashfuse_ll is stopped and slurmstepd has ended. Tasks that wait for squashfuse_ll can then be killed,
+    /// but no process does it.
     fn is_abandoned(&self) -> bool {
         let stat = read(format!("/proc/{}/stat", self.server.id()));
         self.orphaned && matches!(fields(&stat).next(), Some("T" | "t"))
     }
 
-    /// The threads of the user's that are to end and wait in a way that may keep them from it.
+    /// Threads of the user that must end, and wait in a way that may prevent it.
     fn stuck(&self) -> impl Iterator<Item = i32> {
         numbers("/proc").filter(|pid| self.may_be_ours(*pid)).flat_map(move |pid| {
             numbers(format!("/proc/{pid}/task")).filter(move |thread| {
@@ -193,7 +196,7 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// True unless it is certain that a process is none of this job.
+    /// False if a process certainly does not belong to this job.
     fn may_be_ours(&self, pid: i32) -> bool {
         let process = Path::new("/proc").join(pid.to_string());
         if !process.metadata().is_ok_and(|found| found.uid() == self.uid) {
@@ -205,32 +208,33 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// A file of /proc; nothing of a process that is gone. A thread may have a name that is no UTF-8.
+/// Text of a file in /proc; empty for a process that has ended. A thread's name may be invalid UTF-8.
 fn read(path: impl AsRef<Path>) -> String {
     std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// The entries of a directory of /proc that are numbers.
+/// Entries of a directory in /proc that are numbers.
 fn numbers(directory: impl AsRef<Path>) -> impl Iterator<Item = i32> {
     read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The fields of /proc/PID/stat behind the name, which may hold anything (proc_pid_stat(5)): state, parent, and so on.
+/// Fields of /proc/PID/stat after the name, which may contain any character (proc_pid_stat(5)): state, parent, and so
+/// on.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace()
 }
 
-/// True for a thread in a sleep that no signal, or only a deadly one, ends.
+/// True for a thread in a sleep that no signal, or only a fatal one, ends.
 fn waits(stat: &str) -> bool {
     fields(stat).next() == Some("D")
 }
 
 /// PF_EXITING of linux/sched.h: the thread has begun to end.
 const EXITING: u32 = 0x4;
-/// SIGKILL in a set of signals of /proc/PID/status.
+/// SIGKILL in a signal set of /proc/PID/status.
 const KILL: u64 = 1 << (nix::libc::SIGKILL - 1);
 
-/// True for a thread that has begun to end, or that SIGKILL was sent to.
+/// True for a thread that has begun to end, or that has SIGKILL pending.
 fn ends(stat: &str, status: &str) -> bool {
     let flags = fields(stat).nth(6).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
     let pending = ["SigPnd:", "ShdPnd:"].iter().any(|key| {
@@ -240,7 +244,8 @@ fn ends(stat: &str, status: &str) -> bool {
     flags & EXITING != 0 || pending
 }
 
-/// False for a kernel stack on which nothing waits for a FUSE filesystem, or for somebody else who may.
+/// False for a kernel stack on which no function waits for a FUSE file system, or for another thread that may wait for
+/// one.
 fn may_wait_for_fuse(stack: &str) -> bool {
     stack.trim().is_empty()
         || ["fuse", "d_alloc_parallel", "rwsem", "lock_page", "folio_wait"].iter().any(|name| stack.contains(name))

@@ -1,15 +1,16 @@
-//! Images that the kernel does not read itself: squashfuse_ll does, as the user, and the kernel asks it (fuse(4)).
+//! Mounts images that the kernel does not read itself: squashfuse_ll reads them as the user and serves the kernel
+//! (fuse(4)).
 //!
-//! Root makes the mount and gives the other end of it to squashfuse_ll, which gets nothing else but the image. It ends by
-//! itself when the last namespace with the mount does: reading its end then says ENODEV. It is a process of the user's in
-//! the node's own namespace, so its program is a copy that the user may not read: the kernel lets nobody but root look into
-//! such a process or trace it (execve(2), PR_SET_DUMPABLE(2const)).
+//! Root makes the mount and passes its FUSE device to squashfuse_ll, together with the image and nothing else.
+//! squashfuse_ll ends by itself when the last namespace with the mount ends: reading the device then returns ENODEV. It
+//! is a process of the user in the node's own namespace, so its program is a copy that the user may not read: the
+//! kernel lets only root inspect or trace such a process (execve(2), PR_SET_DUMPABLE(2const)).
 //!
-//! A user can still stop it, and who waits for an answer of it then cannot even be killed. So a process of root's, its
-//! parent, guards it: see `guard`.
+//! A user can still stop it, and a process that waits for its answer then cannot even be killed. So its parent process,
+//! which belongs to root, guards it: see `guard`.
 //!
-//! In a user namespace of the user's own, all of this is the user's: there the guard only kills squashfuse_ll while the
-//! container is built, which ends the connection unless the user wants it to hang.
+//! In the user's own user namespace, all of these processes are the user's. There, the guard only kills squashfuse_ll
+//! while the container is built, which ends the connection unless the user makes it hang.
 #![forbid(unsafe_code)]
 
 mod guard;
@@ -33,9 +34,9 @@ use guard::{Guard, Verdict};
 use program::Executable;
 pub use program::Program;
 
-/// Its name, in process lists and mount tables.
+/// Name in process lists and mount tables.
 const NAME: &str = "squashfuse_ll";
-/// Time limit for the guard to say what has become of the mount, behind the deadline.
+/// Time after the deadline for the guard to report the state of the mount.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// The slurmstepd of a step. It is in the control groups of its job by the time of the mount.
@@ -43,15 +44,15 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 pub struct Slurmstepd {
     /// Its process id.
     pub pid: u32,
-    /// The step's number in its job.
+    /// Id of the step in its job.
     pub step: u32,
 }
 
 impl Program {
-    /// Starts it for the image that the user calls `name`, whose files are to show these owners, and answers the mount,
+    /// Starts it for the image that the user calls `name`, whose files are to show these owners. Returns the mount,
     /// which belongs to no namespace yet.
     ///
-    /// When `deadline` comes before [`Watch::finish`], the mount is broken and the process killed.
+    /// If `deadline` comes before [`Watch::finish`], the mount is broken and the process killed.
     pub fn mount(
         &self,
         name: &str,
@@ -79,7 +80,7 @@ impl Program {
         let shown = (owners == Owners::AllAreUsers).then_some(identity);
         let held = tree.try_clone().map_err(|cause| system(sys::Error::from_io("dup(the image's mount)", &cause)))?;
         let control = self.is_roots().then(|| FuseControl::of(&tree)).transpose().map_err(system)?;
-        // One that has died meanwhile is one that is gone.
+        // One that has ended by now counts as gone.
         let daemon = self.daemon.and_then(|daemon| sys::process_handle(daemon.pid).ok());
         let (ours, theirs) = Channel::pair().map_err(system)?;
         let guard = |forked: &Forked| {
@@ -88,7 +89,7 @@ impl Program {
                     Ok(never) => match never {},
                     Err(_) => 127,
                 };
-            // The mount itself must not stay open here, nor its other end but in the process that serves it.
+            // The mount itself must not stay open here, and its FUSE device only in the process that serves it.
             let mut kept = vec![theirs.as_fd()];
             kept.extend(control.iter().flat_map(FuseControl::descriptors));
             kept.extend(daemon.as_ref().map(AsFd::as_fd));
@@ -102,7 +103,8 @@ impl Program {
             Guard::new(server, control.as_ref(), daemon.as_ref(), self.daemon, identity.uid).stand(&theirs, deadline);
             0
         };
-        // Whoever becomes another program must have no child that it does not know; slurmstepd has none of this anyway.
+        // The guard is reparented to init: a process that executes another program must have no child that it does not
+        // know, and slurmstepd never is the parent.
         let between = sys::fork(|| u8::from(sys::fork_alone(guard).map(Child::release).is_err())).map_err(system)?;
         match between.wait().map_err(system)? {
             WaitStatus::Exited(_, 0) => Ok((tree, Watch { channel: ours, deadline, _tree: held })),
@@ -110,8 +112,8 @@ impl Program {
         }
     }
 
-    /// Becomes squashfuse_ll, which shows all files as those of the user `shown`. It has the user's rights and no more, an empty environment, and of our descriptors only
-    /// the image and its end of the mount.
+    /// Becomes squashfuse_ll, which shows all files as those of the user `shown`. It has only the user's privileges, an
+    /// empty environment, and of the launcher's descriptors only the image and the FUSE device.
     fn serve(
         &self,
         forked: &Forked,
@@ -125,11 +127,12 @@ impl Program {
         let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
         sys::close_others(forked, &its)?;
         detach()?;
-        // What the step is sent is for its tasks, which may still want to read the image while they end. libfuse
-        // leaves the choice to ignore a signal alone.
+        // Signals to the step are meant for its tasks, which may still read the image while they end. libfuse does not
+        // change the disposition of an ignored signal.
         sys::ignore_signals()?;
         sys::limit(&[(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0)])?;
-        // From its first moment as the user's process: it counts for the step, and ends with it, even if it is stopped.
+        // Before it becomes a process of the user: the step is charged for it, and it ends with the step, even if it is
+        // stopped.
         if let Some(daemon) = self.daemon {
             sys::Cgroups::of(daemon.pid)?.enter_step(&step_name(daemon.step))?;
         }
@@ -146,17 +149,17 @@ impl Program {
             text(NAME.to_owned())?,
             text("-f".to_owned())?,
             text(format!("-ooffset={offset}{owner}"))?,
-            // The user's path may lead elsewhere by now; this is the file that was judged.
+            // The user's path may lead elsewhere by now; this is the file that was checked.
             text(format!("/proc/self/fd/{}", image.as_raw_fd()))?,
-            // libfuse takes this for a mount that has been made (mount.fuse3(8)).
+            // libfuse takes this path for a mount that exists already (mount.fuse3(8)).
             text(format!("/dev/fd/{}", device.as_fd().as_raw_fd()))?,
         ];
         executable.exec(&arguments)
     }
 }
 
-/// Leaves the session and the directory of whoever has started this process, and its streams: a pipe ends when the
-/// last process that holds it does.
+/// Leaves the session and the working directory of the process that started this one, and its streams: a pipe ends when
+/// the last process that holds it does.
 fn detach() -> sys::Result<()> {
     let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
     let null = File::options().read(true).write(true).open("/dev/null");
@@ -169,22 +172,22 @@ fn detach() -> sys::Result<()> {
     nix::unistd::chdir("/").map_err(|errno| failed("chdir(\"/\")", errno))
 }
 
-/// The line to the guard, for the time in which root depends on the user's process.
+/// Channel to the guard, for the time in which root depends on the user's process.
 #[derive(Debug)]
 pub struct Watch {
     channel: Channel,
-    /// When the guard breaks the mount of a container that is not built.
+    /// Time at which the guard breaks the mount of a container that is not built.
     deadline: Instant,
-    /// The mount, which must not end before it is known why its use did.
+    /// The mount, which must exist until the reason of an error in its use is known.
     _tree: OwnedFd,
 }
 
 impl Watch {
-    /// Ends the watch: `result` is what came of the work that needed the mount of the image `name`. If the mount was
-    /// broken meanwhile, that is the reason of whatever went wrong, and nothing may run in it.
+    /// Ends the watch. `result` is the result of the work on the mount of the image `name`. If the mount was broken
+    /// meanwhile, that is the reason of any error, and nothing may run in it.
     pub fn finish<T>(self, name: &str, result: Result<T, Refusal>) -> Result<T, Refusal> {
         let word = if result.is_ok() { guard::BUILT } else { guard::FAILED };
-        // A guard that has spoken already does not listen any more.
+        // A guard that has already sent its verdict does not receive.
         let _ = self.channel.send(&[word], &[], self.deadline + LAST_WORD);
         let verdict = match self.channel.receive(self.deadline + LAST_WORD) {
             Ok(Received::Packet(packet)) => packet.data.first().copied().and_then(Verdict::of),

@@ -1,4 +1,4 @@
-//! The program squashfuse_ll of this node, and the copy of it that runs.
+//! Finds the program squashfuse_ll of this node, and makes the copy of it that runs.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -20,18 +20,18 @@ use nix::sys::stat::Mode;
 
 use super::Slurmstepd;
 
-/// Places that are looked at when coracle.yaml names none: where packages put it, and where a site may.
+/// Paths that are searched if coracle.yaml names none: that of packages, and one for the site.
 const PLACES: [&str; 2] = ["/usr/bin/squashfuse_ll", "/usr/libexec/coracle/squashfuse_ll"];
-/// The name of the copy, which is that of the process.
+/// Name of the copy, and so of the process.
 const COPY: &CStr = c"squashfuse_ll";
-/// The mode of the copy: whoever executes a program that they may not read becomes a process that they may not look into.
+/// Mode of the copy: a user who executes a program that they may not read cannot inspect its process.
 const UNREADABLE: u32 = 0o711;
-/// The largest program that is copied, in bytes.
+/// Limit on the size of a program that is copied, in bytes.
 const MAX_SIZE: u64 = 64 << 20;
-/// Of its own list of options, if it has `uid` and `gid`, as from release 0.2.0 on. libfuse describes its options of these
-/// names, which squashfuse_ll does not have, in other words.
+/// Text in the list of options of a squashfuse_ll with `uid` and `gid`, since release 0.2.0. libfuse has options of
+/// these names with another text, and squashfuse_ll does not have those.
 const SETS_OWNERS: &[u8] = b"set file owner to uid";
-/// The switch that makes every process one that its user may look into (proc_sys_fs(5)).
+/// Switch that lets users inspect every process of theirs (proc_sys_fs(5)).
 const DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
 
 /// The squashfuse_ll of this node.
@@ -40,9 +40,9 @@ pub struct Program {
     path: CString,
     /// The program, open, if root starts it.
     file: Option<File>,
-    /// It can show all files as one user's.
+    /// True if it can show all files as one user's.
     sets_owners: bool,
-    /// The step that it is for.
+    /// Step that it serves.
     pub(super) daemon: Option<Slurmstepd>,
 }
 
@@ -51,13 +51,13 @@ pub struct Program {
 pub(super) enum Executable<'a> {
     /// The program, by its path.
     Path(&'a CStr),
-    /// A directory with the copy in it.
+    /// A directory that contains the copy.
     Copy(OwnedFd),
 }
 
 impl Program {
-    /// Finds it, and makes sure that nobody but root can have written it. Who runs it with their own rights only would
-    /// see no owners in their user namespace, and has nothing to lose.
+    /// Finds it, and checks that only root can have written it. An unprivileged caller skips the check: in their user
+    /// namespace its owner is not visible, and they risk nothing.
     pub fn find(config: &Config, reader: Reader) -> Result<Self, Refusal> {
         let places: Vec<PathBuf> = match &config.squashfuse {
             Some(Squashfuse(path)) => vec![path.clone()],
@@ -85,7 +85,8 @@ impl Program {
             .hint("install the package squashfuse, or say in coracle.yaml where it is: squashfuse: PATH"))
     }
 
-    /// A program that root starts. Of a script the interpreter is executed, which everybody may read.
+    /// Creates a program that root starts. A script is refused, because its interpreter is executed, which all users
+    /// may read.
     fn of_root(place: &Path, file: File) -> Result<Self, Refusal> {
         let mut magic = [0; 4];
         if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
@@ -99,18 +100,18 @@ impl Program {
     fn new(place: &Path, file: Option<File>) -> Result<Self, Refusal> {
         let wrong = |_| Refusal::new(Kind::Config, place.display().to_string(), "a path with a NUL");
         let path = CString::new(place.as_os_str().as_bytes()).map_err(wrong)?;
-        // What a refused or damaged program is, is said when it is started.
+        // The start of a program that is refused or damaged reports the error.
         let bytes = std::fs::read(place).unwrap_or_default();
         let sets_owners = bytes.windows(SETS_OWNERS.len()).any(|window| window == SETS_OWNERS);
         Ok(Self { path, file, sets_owners, daemon: None })
     }
 
-    /// The program's file.
+    /// Path of the program.
     pub fn path(&self) -> &Path {
         Path::new(std::ffi::OsStr::from_bytes(self.path.to_bytes()))
     }
 
-    /// The same for a step.
+    /// Sets the step that it serves.
     pub fn of_step(self, daemon: Option<Slurmstepd>) -> Self {
         Self { daemon, ..self }
     }
@@ -122,18 +123,18 @@ impl Program {
 
     /// Owners that it is asked to show.
     pub fn owners(&self, identity: &Identity) -> Owners {
-        // It takes an int, and 0 for nothing.
+        // It parses an int, and treats 0 as unset.
         let ids = [identity.uid, identity.gid];
         match self.sets_owners && ids.iter().all(|id| (1..=i32::MAX.unsigned_abs()).contains(id)) {
             _ if identity.uid == 0 => Owners::Image,
             true => Owners::AllAreUsers,
-            // A FUSE mount of root's that everybody sees has the node's own owners.
+            // A FUSE mount of root that all users see shows the node's own owners.
             false if self.is_roots() => Owners::Image,
             false => Owners::RootIsUser,
         }
     }
 
-    /// Program to be executed: a copy on a file system of its own, which goes with the process.
+    /// Program to be executed: a copy on a file system of its own, which ends with the process.
     pub(super) fn executable(&self) -> sys::Result<Executable<'_>> {
         let Some(file) = &self.file else { return Ok(Executable::Path(&self.path)) };
         let failed = |cause| sys::Error::from_io(format!("copy({:?})", self.path), &cause);
@@ -145,7 +146,7 @@ impl Program {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let copy = nix::fcntl::openat(&place, COPY, flags, Mode::from_bits_truncate(UNREADABLE));
         let copy = File::from(copy.map_err(|errno| sys::Error::new("openat(tmpfs, O_CREAT)", errno))?);
-        // The umask may have taken something away.
+        // The umask may have removed mode bits.
         nix::sys::stat::fchmod(&copy, Mode::from_bits_truncate(UNREADABLE))
             .map_err(|errno| sys::Error::new("fchmod(tmpfs)", errno))?;
         let mut from = file.try_clone().map_err(failed)?;
@@ -156,7 +157,7 @@ impl Program {
 }
 
 impl Executable<'_> {
-    /// Descriptor that has to stay open for it.
+    /// Descriptor that must stay open for it.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Path(_) => None,
@@ -169,7 +170,7 @@ impl Executable<'_> {
         let nothing: [&CStr; 0] = [];
         let (done, call) = match self {
             Self::Path(path) => (nix::unistd::execve(path, arguments, &nothing), format!("execve({path:?})")),
-            // By a name in a directory: that is what the process is called.
+            // By a name in a directory, which becomes the name of the process.
             Self::Copy(place) => (
                 nix::unistd::execveat(place, COPY, arguments, &nothing, AtFlags::empty()),
                 format!("execveat({COPY:?})"),
@@ -179,7 +180,7 @@ impl Executable<'_> {
     }
 }
 
-/// Refuses a node on which a program that its user may not read gives a process that they may look into.
+/// Refuses a node on which users may inspect the process of a program that they may not read.
 fn refuse_dumpable(switch: &str) -> Result<(), Refusal> {
     match switch.trim() {
         "1" => Err(Refusal::new(Kind::System, DUMPABLE, "1: users could trace squashfuse_ll, which runs on the node")

@@ -1,10 +1,10 @@
-//! Bounds of users' binds (`bind_allow`), and what containers do not show (`bind_deny`).
+//! Checks the bounds of users' binds (`bind_allow`), and sources that containers must not show (`bind_deny`).
 //!
-//! A source is inside a folder when the very inode is found again beneath the folder's descriptor; paths are only hints
-//! of where to look. It is denied when it lies in a denied folder, and also when a denied folder, or a part of one,
-//! lies in it, since binds are recursive. One inode is often reachable by several paths, because a part of a file
-//! system is mounted twice: so besides the folders on a path, the places of the file systems that it would show are
-//! compared, as the kernel's mount table has them. What cannot be decided is refused.
+//! A source is inside a directory if the same inode is found beneath the directory's descriptor; paths are only hints.
+//! A source is denied if it lies in a denied directory. It is also denied if it contains a denied directory, or part of
+//! one, since binds are recursive. One inode is often reachable by several paths, because a part of a file system is
+//! mounted twice. So the check compares the directories on a path, and also the parts of file systems that it would
+//! show, as listed in the kernel's mount table. An undecidable case is refused.
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
@@ -23,20 +23,20 @@ use nix::fcntl::OFlag;
 
 use crate::children::opener::Opener;
 
-/// The most folders on a path.
+/// Limit on the directories on a path.
 const MAX_DEPTH: usize = 128;
 
-/// Opens a path beneath a folder as the user, following no link.
+/// Opens a path beneath a directory as the user, following no link.
 type Open<'a> = dyn Fn(BorrowedFd<'_>, &Path) -> Result<Result<OwnedFd, Errno>, Refusal> + 'a;
 
-/// The bounds of one step.
+/// Bounds of one step.
 pub struct Bounds<'a> {
     open: Box<Open<'a>>,
     rules: &'a Rules,
     found: OnceCell<Found>,
 }
 
-/// Node's counterparts of the folders that the rules name.
+/// Directories of the node that the rules name.
 struct Found {
     mounts: Mounts,
     root: OwnedFd,
@@ -44,46 +44,46 @@ struct Found {
     deny: Option<(Vec<Folder>, String)>,
 }
 
-/// Why something cannot be decided.
+/// Reason why a case is undecidable.
 struct Unknown(String);
 
 type Decided<T> = Result<T, Unknown>;
 
-/// The device and number of an inode.
+/// Device and number of an inode.
 type Key = (u64, u64);
 
-/// A folder that a rule names.
+/// A directory that a rule names.
 struct Folder {
-    /// As the rule has it.
+    /// Path in the rule.
     named: PathBuf,
     fd: OwnedFd,
     key: Key,
     /// Real path.
     path: PathBuf,
-    /// The folders on the way to it, from the root on, and itself.
+    /// Its parent directories, from the root on, and itself.
     chain: Vec<Key>,
-    /// The parts of file systems that it shows.
+    /// Parts of file systems that it shows.
     areas: Vec<Area>,
 }
 
-/// A part of a file system, and where it is seen.
+/// A part of a file system, and its path on the node.
 struct Area {
     device: String,
-    /// From the root of the file system.
+    /// Path from the root of the file system.
     place: PathBuf,
-    /// From the root of the node.
+    /// Path from the root of the node.
     path: PathBuf,
 }
 
 impl Area {
-    /// True if one is in the other, so that something is seen through both.
+    /// True if one contains the other, so that both show the same files.
     fn overlaps(&self, other: &Self) -> bool {
         self.device == other.device && (self.place.starts_with(&other.place) || other.place.starts_with(&self.place))
     }
 }
 
 impl<'a> Bounds<'a> {
-    /// Nothing is looked for before it is needed.
+    /// Creates the bounds; directories are looked up on first use.
     pub fn new(opener: &'a Opener, rules: &'a Rules) -> Self {
         Self::with(Box::new(|folder, path| opener.open_beneath(folder, path)), rules)
     }
@@ -92,7 +92,7 @@ impl<'a> Bounds<'a> {
         Self { open, rules, found: OnceCell::new() }
     }
 
-    /// Checks that the user may bind this; `shown` is what they call it.
+    /// Checks that the user may bind `source`; `shown` is the user's name for it.
     pub fn allow(&self, source: BorrowedFd<'_>, shown: &str) -> Result<(), Refusal> {
         if self.rules.bind_allow.is_silent() {
             return Ok(());
@@ -108,7 +108,7 @@ impl<'a> Bounds<'a> {
         Err(if names.is_empty() { refusal } else { refusal.hint(format!("allowed are {}", names.join(", "))) })
     }
 
-    /// Checks that a container may show this.
+    /// Checks that a container may show `source`.
     pub fn deny(&self, source: BorrowedFd<'_>, shown: &str) -> Result<(), Refusal> {
         if self.rules.bind_deny.is_silent() {
             return Ok(());
@@ -149,7 +149,7 @@ impl<'a> Bounds<'a> {
         Ok(self.found.get_or_init(|| Found { mounts, root, allow, deny }))
     }
 
-    /// True if the very inode is found again beneath one of these.
+    /// True if the same inode is found beneath one of `folders`.
     fn is_inside(&self, found: &Found, source: BorrowedFd<'_>, folders: &[Folder]) -> Decided<bool> {
         let key = key_of(source)?;
         let area = found.mounts.area(source)?;
@@ -177,7 +177,7 @@ impl<'a> Bounds<'a> {
         Ok(false)
     }
 
-    /// Which of these folders would be seen, or a part of it.
+    /// First of `folders` that would be visible, even in part.
     fn shows<'f>(&self, found: &Found, source: BorrowedFd<'_>, folders: &'f [Folder]) -> Decided<Option<&'f Folder>> {
         if folders.is_empty() {
             return Ok(None);
@@ -201,7 +201,7 @@ fn undecided(shown: &str, rule: &str, unknown: Unknown) -> Refusal {
     Refusal::new(Kind::Policy, shown, format!("whether the rule {rule} allows it cannot be decided: {}", unknown.0))
 }
 
-/// Node's counterparts of these; a folder that it does not have cannot be bound.
+/// Opens the directories of a rule; one that the node lacks cannot be bound.
 fn folders(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Folder>> {
     let mut found = Vec::new();
     for Absolute(named) in list {
@@ -220,7 +220,7 @@ fn folders(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Folder>> {
     Ok(found)
 }
 
-/// The inodes of the folders on the way to the first of these areas, and of itself, which has to be `key`.
+/// Inodes of the parent directories of the first of these areas, and of itself, which must be `key`.
 fn chain(areas: &[Area], key: Key, open: impl Fn(&Path) -> Decided<OwnedFd>) -> Decided<Vec<Key>> {
     let path = areas.first().map(|area| area.path.as_path()).unwrap_or(Path::new("/"));
     let mut above: Vec<&Path> = path.ancestors().filter_map(|above| above.strip_prefix("/").ok()).collect();
@@ -238,13 +238,13 @@ fn chain(areas: &[Area], key: Key, open: impl Fn(&Path) -> Decided<OwnedFd>) -> 
 }
 
 fn key_of(fd: BorrowedFd<'_>) -> Decided<Key> {
-    // The source may be on a file system that a user serves and does not answer for.
+    // A user's process that does not answer may serve the file system of the source.
     let stat =
         CachedStat::of(fd).map_err(|error| Unknown(format!("it cannot be looked at: {}", error.errno().desc())))?;
     Ok((nix::sys::stat::makedev(stat.device.0.into(), stat.device.1.into()), stat.inode))
 }
 
-/// The mounts of the node (proc_pid_mountinfo(5)).
+/// Mounts of the node (proc_pid_mountinfo(5)).
 struct Mounts(Vec<Mount>);
 
 struct Mount {
@@ -269,7 +269,7 @@ impl Mounts {
             .ok_or_else(|| Unknown("/proc/thread-self/mountinfo makes no sense".into()))
     }
 
-    /// The part of a file system that is seen at `fd`, without what is mounted below.
+    /// Part of a file system that `fd` shows, without the mounts below it.
     fn area(&self, fd: BorrowedFd<'_>) -> Decided<Area> {
         let unknown = || Unknown("where it is mounted is not known".into());
         let info =
@@ -284,7 +284,7 @@ impl Mounts {
         Ok(Area { device: mount.device.clone(), place: mount.root.join(below), path })
     }
 
-    /// Every part of a file system that is seen at `fd` or below, its own first.
+    /// Parts of file systems that `fd` and the mounts below it show, that of `fd` first.
     fn areas(&self, fd: BorrowedFd<'_>) -> Decided<Vec<Area>> {
         let own = self.area(fd)?;
         let below = self.0.iter().filter(|mount| mount.point != own.path && mount.point.starts_with(&own.path));
@@ -303,7 +303,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, device, root, point })
 }
 
-/// Space, tab, newline and backslash are written as three octal digits.
+/// Decodes a field, in which space, tab, newline and backslash are three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), field);
     while let Some((first, behind)) = rest.split_first() {

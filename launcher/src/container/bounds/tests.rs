@@ -1,4 +1,4 @@
-//! Against an oracle that knows nothing of paths: it walks through everything, and compares what it finds.
+//! Compares the bounds with an oracle that ignores paths: it walks through every directory, and compares inodes.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,11 +12,11 @@ use nix::mount::MsFlags;
 
 use super::*;
 
-/// Number of paths that are decided, for a number of choices of rules.
+/// Number of paths that are decided, for a number of random rule sets.
 const PATHS: usize = 100_000;
 const CHOICES: usize = 100;
 
-/// xorshift64*: what is generated must be the same on every machine.
+/// xorshift64*: the generated cases must be the same on every host.
 struct Dice(u64);
 
 impl Dice {
@@ -32,7 +32,7 @@ impl Dice {
     }
 }
 
-/// Folders with siblings that begin alike, and folders of the same names elsewhere.
+/// Directories with siblings whose names begin alike, and directories of the same names elsewhere.
 const FOLDERS: &[&str] = &[
     "a/x/deep",
     "a/secret",
@@ -50,9 +50,9 @@ const FOLDERS: &[&str] = &[
     "else",
     "deep/down/here",
 ];
-/// Each in its place: another file system.
+/// Mount points of other file systems, with the directories in them.
 const MEMORY: &[(&str, &[&str])] = &[("m", &["p/q", "secret/in"]), ("secret/mnt", &["r/s"])];
-/// The second is the first once more, with what is mounted below it or without.
+/// Source and target of bind mounts; true if recursive.
 const ALIASES: &[(&str, &str, bool)] = &[
     ("a", "alias_a", false),
     ("secret/in", "alias_in", false),
@@ -90,7 +90,7 @@ fn lay_out(base: &Path) -> nix::Result<()> {
     Ok(())
 }
 
-/// Everything that is seen at `path` and below it.
+/// Inodes of all files that are visible at `path` and below it.
 fn seen(path: &Path, known: &mut HashMap<PathBuf, BTreeSet<(u64, u64)>>) -> BTreeSet<(u64, u64)> {
     if let Some(seen) = known.get(path) {
         return seen.clone();
@@ -100,7 +100,7 @@ fn seen(path: &Path, known: &mut HashMap<PathBuf, BTreeSet<(u64, u64)>>) -> BTre
     if found.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();
-            // What a link leads to is not below it.
+            // The target of a link is not below it.
             if !entry.file_type().unwrap().is_symlink() {
                 inodes.extend(seen(&entry.path(), known));
             }
@@ -126,7 +126,7 @@ fn generate(dice: &mut Dice, base: &Path, names: &[String]) -> PathBuf {
     path
 }
 
-/// Lays everything out below `base`, and compares.
+/// Creates the whole tree below `base`, and compares.
 fn compare(base: &Path) -> Result<(usize, [usize; 4]), String> {
     lay_out(base).map_err(|errno| errno.to_string())?;
     let parts = FOLDERS.iter().flat_map(|folder| folder.split('/')).chain(["link", "file", "p", "q", "r", "s", "loop"]);
@@ -190,7 +190,7 @@ fn compare(base: &Path) -> Result<(usize, [usize; 4]), String> {
     Ok((decided, counts))
 }
 
-/// Set in the process that has a mount namespace of its own: where it works.
+/// Environment variable with the base directory, set in the process with its own mount namespace.
 const INSIDE: &str = "CORACLE_BOUNDS_BASE";
 const NAME: &str =
     "container::bounds::tests::a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything";
@@ -200,7 +200,7 @@ fn a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything()
     if let Some(base) = std::env::var_os(INSIDE) {
         let (decided, counts) = compare(Path::new(&base)).unwrap();
         assert_eq!(decided, PATHS);
-        // Every kind of answer comes often, or nothing has been compared.
+        // The comparison is only meaningful if each kind of answer occurs often.
         assert!(counts.iter().all(|count| *count > PATHS / 100), "{counts:?}");
         println!("{decided} paths compared: {counts:?}");
         return;

@@ -1,4 +1,5 @@
-//! The document that is signed: what a group of objects was when somebody signed it.
+//! Parses the signed document, which describes a group of objects at the time of signing, and compares it with the
+//! image.
 #![forbid(unsafe_code)]
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use super::hash::{Digest, Hashes};
 use super::{Error, SignatureFault};
 use coracle_launcher::image::sif::Descriptor;
 
-/// The document, as it is written.
+/// Signed document, as encoded.
 #[derive(Deserialize)]
 struct Document {
     version: u64,
@@ -28,14 +29,14 @@ struct WrittenObject {
     object_digest: String,
 }
 
-/// Parts that a signature covers.
+/// Parts of an image that a signature covers.
 pub(super) struct Covered {
     header: Digest,
     objects: Vec<Object>,
 }
 
 struct Object {
-    /// Number of the object behind the first one of the group.
+    /// Id of the object relative to the first one of the group.
     relative: u32,
     descriptor: Digest,
     contents: Digest,
@@ -64,7 +65,7 @@ impl Covered {
         Ok(Self { header: Digest::parse(&document.header.digest)?, objects })
     }
 
-    /// Checks that the image is what was signed: the header, and exactly the objects of `group`.
+    /// Checks that the image matches the signed document: the header, and exactly the objects of `group`.
     pub(super) fn compare(&self, hashes: &mut Hashes<'_>, group: &[&Descriptor]) -> Result<(), Error> {
         if !hashes.is_header(&self.header) {
             return Err(Error::Header);
@@ -77,7 +78,7 @@ impl Covered {
         };
         let pairs: Vec<(&Descriptor, &Object)> =
             group.iter().map(|object| Ok((*object, find(object)?))).collect::<Result<_, Error>>()?;
-        // No object twice on either side, so that as many mean the same ones.
+        // No object occurs twice on either side, so equal numbers mean equal sets.
         if pairs.len() != self.objects.len() {
             return Err(Error::Removed);
         }

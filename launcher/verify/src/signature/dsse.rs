@@ -1,4 +1,4 @@
-//! DSSE envelopes (github.com/secure-systems-lab/dsse, protocol.md), as `apptainer sign --key` makes them.
+//! Verifies DSSE envelopes (github.com/secure-systems-lab/dsse, protocol.md), as `apptainer sign --key` makes them.
 #![forbid(unsafe_code)]
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use super::{Keyring, SignatureFault, Signer};
 
 /// Media type of the payload of a SIF's signature.
 const PAYLOAD: &str = "application/vnd.sylabs.sif-metadata+json";
-/// The most signatures in an envelope that are tried: each costs a verification with each key.
+/// Limit on the signatures in an envelope: each costs a verification with each key.
 const MAX_SIGNATURES: usize = 16;
 
 #[derive(Deserialize)]
@@ -22,13 +22,13 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct Signature {
-    /// Protected by nothing. Where it is given, only that key is meant, as Apptainer has it.
+    /// Not signed itself. If it is set, only that key is tried, as in Apptainer.
     #[serde(default)]
     keyid: Option<String>,
     sig: String,
 }
 
-/// The payload, and whose signatures of it are good: at least one. Those of others say nothing.
+/// Payload, and the signers with a good signature: at least one. Signatures of other keys are ignored.
 pub(super) fn verify(bytes: &[u8], keys: &Keyring) -> Result<(Vec<u8>, Vec<Signer>), SignatureFault> {
     let format = |why: &str| SignatureFault::Format(why.into());
     let envelope: Envelope = serde_json::from_slice(bytes)
@@ -51,7 +51,7 @@ pub(super) fn verify(bytes: &[u8], keys: &Keyring) -> Result<(Vec<u8>, Vec<Signe
     }
     if signers.is_empty() {
         let named = envelope.signatures.into_iter().find_map(|signature| signature.keyid);
-        // The text of whoever made the image.
+        // This text comes from the maker of the image.
         let named = named.filter(|id| id.starts_with("SHA256:") && id.len() <= 64).unwrap_or_default();
         let ours = keys.pem().iter().any(|key| key.fingerprint() == named);
         return Err(if ours { SignatureFault::Wrong } else { SignatureFault::UnknownKey(named) });
@@ -59,13 +59,13 @@ pub(super) fn verify(bytes: &[u8], keys: &Keyring) -> Result<(Vec<u8>, Vec<Signe
     Ok((payload, signers))
 }
 
-/// PAE of protocol.md: what is signed, so that a payload cannot pass for one of another type.
+/// PAE of protocol.md: the signed bytes, which include the type so that a payload cannot pass for another type.
 fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {PAYLOAD} {} ", PAYLOAD.len(), payload.len());
     [head.as_bytes(), payload].concat()
 }
 
-/// Either alphabet, as protocol.md has it.
+/// Decodes either alphabet (protocol.md).
 fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }

@@ -1,4 +1,4 @@
-//! Why an image is not signed well enough.
+//! Reasons why an image is not sufficiently signed.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -8,10 +8,10 @@ use super::{MAX_SIGNATURE, MAX_SIGNATURES};
 use coracle::report::{Kind, Refusal};
 use coracle_launcher::image;
 
-/// Why nobody accepted has signed all of an image. Numbers are those of objects and groups in the SIF.
+/// Reason why no accepted key signs all of an image. Numbers are ids of objects and groups in the SIF.
 #[derive(Debug)]
 pub enum Error {
-    /// No SIF: other images cannot be signed.
+    /// Not a SIF: other images cannot be signed.
     NotSif,
     /// The SIF is damaged.
     Image(image::Error),
@@ -19,65 +19,65 @@ pub enum Error {
     Read(io::Error),
     /// The node's clock is before 1970 or after 2106.
     Clock,
-    /// Nothing in it that could be signed.
+    /// It has no object that could be signed.
     Empty,
-    /// Two objects with this number.
+    /// Two objects have this id.
     SameId(u32),
-    /// More signatures than are read.
+    /// It has more signatures than the limit.
     TooManySignatures,
-    /// A group of objects without a signature.
+    /// A group of objects has no signature.
     Unsigned(u32),
-    /// A group whose only signatures are of the old kind.
+    /// A group has only signatures of the old format.
     Legacy(u32),
-    /// An object in no group, which no signature covers.
+    /// An object is in no group, so no signature covers it.
     Ungrouped(u32),
-    /// A signature is no good.
+    /// A signature is not valid.
     Signature(u32, SignatureFault),
-    /// The header is not the one that was signed.
+    /// The header differs from the signed one.
     Header,
-    /// An object of a signed group that the signature does not name.
+    /// An object of a signed group is not in the signed document.
     Added(u32),
-    /// The signature names an object that is not there.
+    /// The signed document names an object that does not exist.
     Removed,
-    /// The descriptor of an object is not what was signed.
+    /// The descriptor of an object differs from the signed one.
     Descriptor(u32),
-    /// An object is not the one that was signed.
+    /// An object differs from the signed one.
     Object(u32),
 }
 
 /// Fault of one signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignatureFault {
-    /// Longer than is read, in bytes.
+    /// It is longer than the limit; its length in bytes.
     Long(u64),
-    /// Not a signature as Apptainer makes it.
+    /// It has not the format of Apptainer's signatures.
     Format(String),
-    /// Of the old kind, which covers the data alone.
+    /// It has the old format, which covers the data alone.
     Legacy,
-    /// It uses a hash algorithm that no longer protects.
+    /// It uses a broken hash algorithm.
     WeakHash(String),
-    /// None of the given keys has made it; the key's number or fingerprint, where the signature tells it.
+    /// No accepted key has made it; id or fingerprint of the key, if the signature names it.
     UnknownKey(String),
-    /// It is not what the key would make for this text.
+    /// It does not match the key and the text.
     Wrong,
-    /// The time at which it was made is in the future, or it has expired.
+    /// Its time is in the future, or it has expired.
     Time,
-    /// The fingerprint beside it in the table is another key's.
+    /// The fingerprint in the signature's descriptor is that of another key.
     OtherKey,
-    /// The key is no longer, or was never, good for this.
+    /// The key is not accepted.
     Key(String, KeyFault),
 }
 
-/// Why a key of the keyring is not accepted.
+/// Reason why a key of the keyring is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFault {
-    /// It has expired, or is of the future.
+    /// It has expired, or its time is in the future.
     Expired,
-    /// Its holder has revoked it.
+    /// Its owner has revoked it.
     Revoked,
     /// It is not for signing.
     Usage,
-    /// Nothing that it says of itself is signed with a hash algorithm that protects.
+    /// None of its self-signatures uses an accepted hash algorithm.
     Unbound,
 }
 
@@ -88,7 +88,7 @@ impl From<image::Error> for Error {
 }
 
 impl Error {
-    /// True if nothing contradicts the image: nobody has signed it in a way, or with a key, that counts here.
+    /// True if nothing contradicts the image, but no accepted key signs it in an accepted format.
     pub fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -100,7 +100,7 @@ impl Error {
         )
     }
 
-    /// The refusal of the image that the user calls `image`.
+    /// Refusal of the image that the user calls `image`.
     pub fn refuse(&self, image: &str) -> Refusal {
         let kind = match self {
             Self::Image(cause) => return cause.refuse(image),

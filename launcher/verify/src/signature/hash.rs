@@ -1,4 +1,4 @@
-//! The SHA-2 family (FIPS 180-4), over parts of the image.
+//! Computes hashes of the SHA-2 family (FIPS 180-4) of parts of the image.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use sha2::digest::DynDigest;
 use super::{Error, SignatureFault};
 use coracle_launcher::image::sif::{Descriptor, Header};
 
-/// Large enough that reading costs nothing beside hashing, small enough for the cache of the processor.
+/// Large enough that reading costs little compared to hashing, small enough for the cache of the processor.
 const BUFFER: usize = 256 * 1024;
 
-/// A member of the family, under the name that signed documents have for it.
+/// Algorithm of the family, with its name in signed documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Algorithm {
     Sha224,
@@ -41,7 +41,7 @@ impl Algorithm {
 
     fn start(self) -> Running {
         match self {
-            // What Apptainer signs with, and what all of an image goes through.
+            // Apptainer signs with this one, and it reads all of an image.
             Self::Sha256 => Running::Fast(Box::new(ring::digest::Context::new(&ring::digest::SHA256))),
             Self::Sha224 => Running::Rare(Box::new(sha2::Sha224::default())),
             Self::Sha384 => Running::Rare(Box::new(sha2::Sha384::default())),
@@ -82,7 +82,7 @@ impl Running {
     }
 }
 
-/// `sha256:` and hexadecimal digits.
+/// Digest in a signed document: the algorithm, a colon and hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digest {
     algorithm: Algorithm,
@@ -93,7 +93,7 @@ impl Digest {
     pub(super) fn parse(text: &str) -> Result<Self, SignatureFault> {
         let wrong = || SignatureFault::Format("a digest is not an algorithm and hexadecimal digits".into());
         let (word, digits) = text.split_once(':').ok_or_else(wrong)?;
-        // A name that somebody might have meant: MD5 and SHA-1 end here.
+        // The name of another algorithm: MD5 and SHA-1 are refused here.
         let named = || SignatureFault::WeakHash(word.chars().filter(char::is_ascii_alphanumeric).take(16).collect());
         let algorithm = Algorithm::from_word(word).ok_or_else(named)?;
         let digits = digits.as_bytes();
@@ -113,7 +113,7 @@ impl Digest {
     }
 }
 
-/// Hashes of an image so far: two signatures of one group are of the same objects.
+/// Hashes of an image that were computed so far: two signatures of one group cover the same objects.
 pub(super) struct Hashes<'a> {
     file: &'a File,
     length: u64,
@@ -127,17 +127,17 @@ impl<'a> Hashes<'a> {
         Self { file, length, header, done: BTreeMap::new(), buffer: vec![0; BUFFER] }
     }
 
-    /// True if `digest` is the one of the header.
+    /// True if `digest` is that of the header.
     pub(super) fn is_header(&self, digest: &Digest) -> bool {
         digest.is_of(&self.header.signed_fields())
     }
 
-    /// True if `digest` is the one of an object, which is read for that.
+    /// True if `digest` is that of an object, which is read for that.
     pub(super) fn is_object(&mut self, digest: &Digest, object: &Descriptor) -> Result<bool, Error> {
         Ok(self.value(digest.algorithm, object)? == digest.value)
     }
 
-    /// The SHA-256 of an object, as signed documents have it.
+    /// SHA-256 of an object, in the format of signed documents.
     pub(super) fn sha256_of(&mut self, object: &Descriptor) -> Result<String, Error> {
         Ok(written(self.value(Algorithm::Sha256, object)?))
     }
@@ -170,7 +170,7 @@ impl<'a> Hashes<'a> {
     }
 }
 
-/// The SHA-256 of some bytes, as signed documents have it.
+/// SHA-256 of some bytes, in the format of signed documents.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     let mut running = Algorithm::Sha256.start();
     running.update(bytes);

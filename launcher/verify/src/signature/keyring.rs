@@ -1,4 +1,4 @@
-//! The keys whose signatures are accepted.
+//! Reads the keys whose signatures are accepted.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -9,9 +9,9 @@ use pgp::composed::{Deserializable, SignedPublicKey};
 
 use super::pem::PemKey;
 
-/// The longest key file that is read, in bytes.
+/// Limit on the length of a key file, in bytes.
 pub const MAX_KEY_FILE: u64 = 1 << 20;
-/// The most keys that are kept: each may be tried for each signature.
+/// Limit on the keys: each may be tried for each signature.
 const MAX_KEYS: usize = 1000;
 const DASHES: &str = "-----";
 
@@ -22,18 +22,18 @@ pub struct Keyring {
     pem: Vec<PemKey>,
 }
 
-/// Why a file has no keys for us.
+/// Reason why a file has no usable keys.
 #[derive(Debug)]
 pub enum KeyError {
     /// It cannot be read.
     Read(io::Error),
-    /// Longer than [`MAX_KEY_FILE`].
+    /// It is longer than [`MAX_KEY_FILE`].
     Long,
-    /// A private key, which is not to be given away.
+    /// It contains a private key, which must not be distributed.
     Private,
-    /// No public key of a kind that we know.
+    /// It contains no public key of a supported type.
     None,
-    /// More keys than are kept.
+    /// The keyring has more keys than the limit.
     TooMany,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 impl Keyring {
-    /// Reads files with keys, from their start. The error comes with the index of the file that is wrong.
+    /// Reads key files, from their start. An error has the index of the file.
     pub fn read(files: &[File]) -> Result<Self, (usize, KeyError)> {
         let mut keys = Self::default();
         for (index, file) in files.iter().enumerate() {
@@ -66,7 +66,7 @@ impl Keyring {
         Ok(keys)
     }
 
-    /// Adds what one file has; at least one key. A key of an unknown kind beside a good one is left out.
+    /// Adds the keys of one file; at least one. A key of an unknown type beside a good one is ignored.
     pub fn add(&mut self, bytes: &[u8]) -> Result<(), KeyError> {
         if bytes.len() as u64 > MAX_KEY_FILE {
             return Err(KeyError::Long);
@@ -111,7 +111,7 @@ impl Keyring {
     }
 }
 
-/// The armoured parts of a text, each from its line `-----BEGIN …-----` to the end of the line `-----END …-----`.
+/// Armored blocks of a text, each from its line `-----BEGIN …-----` to the end of the line `-----END …-----`.
 fn blocks(text: &str) -> impl Iterator<Item = &str> {
     let starts = text.match_indices("-----BEGIN ").map(|(at, _)| at);
     starts.filter_map(move |start| {

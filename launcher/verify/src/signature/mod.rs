@@ -1,10 +1,10 @@
-//! From a SIF with signatures to those who have signed all of it (pkg/integrity of github.com/apptainer/sif).
+//! Finds the signers of all of a SIF (pkg/integrity of github.com/apptainer/sif).
 //!
-//! An image is good when every group of its objects has a signature, and every signature of every group is made by an
-//! accepted key and covers the header, all descriptors and all objects of the group. What is signed is a small JSON
+//! An image is good if every group of its objects has a signature, and if every signature of every group is made by an
+//! accepted key and covers the header, all descriptors and all objects of the group. The signed data is a small JSON
 //! document with their digests, in an OpenPGP clear-signed message or a DSSE envelope.
 //!
-//! All of this is hostile, and the parsers are large: it belongs into the launcher's `sandbox`.
+//! All of this data is hostile, and the parsers are large: they must run in the launcher's `sandbox`.
 #![forbid(unsafe_code)]
 
 mod covered;
@@ -32,18 +32,18 @@ pub use statement::{Statement, statements};
 use covered::Covered;
 use hash::Hashes;
 
-/// The longest signature that is read, in bytes. Apptainer's have about 2 KiB.
+/// Limit on the length of a signature, in bytes. Apptainer's have about 2 KiB.
 pub const MAX_SIGNATURE: u64 = 1 << 20;
-/// The most signatures that are read.
+/// Limit on the number of signatures.
 pub const MAX_SIGNATURES: usize = 64;
-/// Start of an old signature, which then has only a digest of the data (Singularity before 3.6).
+/// Start of an old signature, followed only by a digest of the data (Singularity before 3.6).
 const LEGACY: &[u8] = b"SIFHASH:";
 
-/// Who has signed every group of objects of the SIF in `file`, which has `length` bytes. Each group is signed by a key
-/// that is accepted; nobody is named where that is one for this group and another for that.
+/// Signers of every group of objects of the SIF in `file`, which has `length` bytes. Each group is signed by an
+/// accepted key; the result is empty if no single key signs every group.
 ///
-/// A key must be good at `now`: what it signed before it expired or was revoked is no more accepted than what it signed
-/// later, since nobody but its holder dates a signature.
+/// A key must be good at `now`. After it has expired or was revoked, its earlier signatures are not accepted either,
+/// since only its owner dates a signature.
 pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Result<Vec<Signer>, Error> {
     // OpenPGP counts seconds in 32 bits, until 2106 (RFC 9580, 3.5).
     let now = now.duration_since(UNIX_EPOCH).ok().and_then(|time| u32::try_from(time.as_secs()).ok());
@@ -83,7 +83,7 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
             signed.push((group, Covered::parse(&message.text).map_err(fault)?));
             of_group.extend(message.signers);
         }
-        // Who has signed another group has said nothing of this one.
+        // The signers of another group do not vouch for this one.
         signers = Some(match signers {
             Some(before) => before.into_iter().filter(|signer| of_group.contains(signer)).collect(),
             None => of_group,
@@ -94,7 +94,7 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
             (false, false) => return Err(Error::Unsigned(group)),
         }
     }
-    // Only what somebody accepted has signed is worth reading the image for.
+    // The image is only read after all signatures are accepted.
     let mut hashes = Hashes::new(file, length, &header);
     for (group, covered) in &signed {
         covered.compare(&mut hashes, groups.get(group).map_or(&[][..], Vec::as_slice))?;
@@ -105,7 +105,7 @@ pub fn verify(file: &File, length: u64, keys: &Keyring, now: SystemTime) -> Resu
     Ok(signers)
 }
 
-/// The objects by group. Only a signature may be in none.
+/// Objects by group. Only a signature may be in no group.
 fn groups(objects: &[Descriptor]) -> Result<BTreeMap<u32, Vec<&Descriptor>>, Error> {
     let mut ids: Vec<u32> = objects.iter().map(Descriptor::id).collect();
     ids.sort_unstable();
@@ -139,7 +139,7 @@ fn contents(file: &File, length: u64, signature: &Descriptor) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Statement of a good signature, and its maker.
+/// Content of a good signature, and its signers.
 struct Message {
     text: Vec<u8>,
     signers: Vec<Signer>,
@@ -149,7 +149,7 @@ impl Message {
     /// Checks one signature object, in either format, against `keys`.
     fn of(signature: &Descriptor, bytes: &[u8], keys: &Keyring, now: u32) -> Result<Self, SignatureFault> {
         let (hash, fingerprint) = signature.signer();
-        // SHA-256, 384 and 512, BLAKE2s and b: of an old signature; a new one says itself what it uses.
+        // SHA-256, 384 and 512, BLAKE2s and b: used by old signatures; a new one names its algorithm itself.
         if !(1..=5).contains(&hash) {
             return Err(SignatureFault::Format(format!("its descriptor names hash algorithm {hash}")));
         }

@@ -1,7 +1,7 @@
-//! OpenPGP clear-signed messages and the keys behind them (RFC 9580).
+//! Verifies OpenPGP clear-signed messages with their keys (RFC 9580).
 //!
-//! A key is believed only what it has signed itself, with a member of the SHA-2 family: that it may sign, until when,
-//! and which subkeys are its own.
+//! Only a key's self-signatures with an algorithm of the SHA-2 family count: they state that it may sign, until when,
+//! and which subkeys belong to it.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -14,21 +14,21 @@ use pgp::types::{KeyDetails, Tag};
 use super::{KeyFault, Keyring, SignatureFault, Signer};
 
 const START: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
-/// The most signatures of one message that are looked at.
+/// Limit on the signatures of one message that are checked.
 const MAX_SIGNATURES: usize = 16;
 
-/// True if `bytes` say that they are such a message.
+/// True if `bytes` start like such a message.
 pub(super) fn is_clear_signed(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
 }
 
-/// A message whose signature has not been looked at.
+/// A message whose signature has not been checked.
 pub(super) struct Signed {
     message: CleartextSignedMessage,
     text: Vec<u8>,
 }
 
-/// Who may have made a signature: a key, or one of its subkeys.
+/// Possible maker of a signature: a key, or one of its subkeys.
 struct Candidate<'a> {
     key: &'a SignedPublicKey,
     subkey: Option<&'a SignedPublicSubKey>,
@@ -45,12 +45,12 @@ impl Signed {
         Ok(Self { message, text })
     }
 
-    /// The text, with CR LF between its lines, as it is signed.
+    /// Text with CR LF between its lines, as signed.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Who has signed the text: the first signature of a key that we have must be good.
+    /// Signer of the text: the first signature by a known key must be good.
     pub(super) fn verify(&self, keys: &Keyring, entity: &[u8; 20], now: u32) -> Result<Signer, SignatureFault> {
         let mut issuer = String::new();
         for signature in self.message.signatures() {
@@ -59,7 +59,7 @@ impl Signed {
             }
             let verify = |candidate: Candidate<'_>| candidate.verify(signature, &self.text, entity, now);
             let found: Vec<_> = candidates(keys, signature).map(verify).collect();
-            // Of several copies of a key one may know that it was revoked, or renewed.
+            // Of several copies of a key, only one may contain its revocation, or its renewal.
             let revoked = |one: &&Result<_, _>| matches!(one, Err(SignatureFault::Key(_, KeyFault::Revoked)));
             let decides = found.iter().find(revoked).or_else(|| found.iter().find(|one| one.is_ok())).or(found.first());
             match decides {
@@ -96,17 +96,17 @@ impl Candidate<'_> {
         let fingerprint = self.key.fingerprint();
         let key = hex(fingerprint.as_bytes());
         let name = self.judge(now).map_err(|fault| SignatureFault::Key(key.clone(), fault))?;
-        // The table has room for the 20 bytes of a version 4 fingerprint, which is what Apptainer compares.
+        // The descriptor has 20 bytes for the fingerprint of a version 4 key, which Apptainer compares.
         if fingerprint.as_bytes() != entity {
             return Err(SignatureFault::OtherKey);
         }
         Ok(Signer { key, name })
     }
 
-    /// Checks that the key may sign, now; returns the user that it names.
+    /// Checks that the key may sign at `now`; returns the user that it names.
     fn judge(&self, now: u32) -> Result<Option<String>, KeyFault> {
         let details = &self.key.details;
-        // Also one by somebody whom the key has named for that, which cannot be checked.
+        // Also a revocation by a designated revoker, which cannot be verified.
         if !details.revocation_signatures.is_empty() {
             return Err(KeyFault::Revoked);
         }
@@ -131,7 +131,7 @@ impl Candidate<'_> {
         if !binding.key_flags().sign() {
             return Err(KeyFault::Usage);
         }
-        // The subkey's own word, without which anybody could take a foreign one into his key.
+        // The signature of the subkey, without which any key could claim another key's subkey.
         let back = binding.embedded_signature().filter(|back| weak_hash(back).is_none());
         let back = back.filter(|back| back.verify_primary_key_binding(&subkey.key, &self.key.primary_key).is_ok());
         if !is_current(back.ok_or(KeyFault::Unbound)?, now) {
@@ -140,7 +140,7 @@ impl Candidate<'_> {
         Ok(name)
     }
 
-    /// Self-signature of the key for its first user, and that user's name.
+    /// Self-signature of the key for its primary user, and that user's name.
     fn primary_user(&self) -> Result<(&Signature, Option<String>), KeyFault> {
         let primary = &self.key.primary_key;
         let mut best: Option<(bool, bool, u32, &Signature, Option<String>)> = None;
@@ -163,7 +163,7 @@ impl Candidate<'_> {
     }
 }
 
-/// The keys and subkeys that a signature may be of, by what it says of its maker.
+/// Keys and subkeys that the signature names as its issuer.
 fn candidates<'a>(keys: &'a Keyring, signature: &'a Signature) -> impl Iterator<Item = Candidate<'a>> {
     let is_issuer = |key: &dyn KeyDetails| {
         let id = key.legacy_key_id();
@@ -183,7 +183,7 @@ fn issuer_of(signature: &Signature) -> String {
     fingerprint.or_else(id).unwrap_or_default()
 }
 
-/// The newest of a key's own signatures, without those that a broken hash algorithm protects.
+/// Newest of a key's own signatures, without those that use a broken hash algorithm.
 fn newest<'a>(signatures: impl Iterator<Item = &'a Signature>) -> Option<&'a Signature> {
     signatures.filter(|signature| weak_hash(signature).is_none()).max_by_key(|signature| created(signature))
 }
@@ -192,13 +192,13 @@ fn created(signature: &Signature) -> u32 {
     signature.created().map_or(0, |time| time.as_secs())
 }
 
-/// True if a signature is of the past and has not expired.
+/// True if a signature was made before `now` and has not expired.
 fn is_current(signature: &Signature, now: u32) -> bool {
     let made = created(signature);
     made <= now && signature.signature_expiration_time().is_none_or(|after| !is_over(made, after.as_secs(), now))
 }
 
-/// Checks that a key that was made at `birth` is good, by what `signature` of it says.
+/// Checks by `signature` that a key that was made at `birth` is good.
 fn good_until(signature: &Signature, birth: u32, now: u32) -> Result<(), KeyFault> {
     if has_unknown_critical(signature) {
         return Err(KeyFault::Usage);
@@ -207,12 +207,12 @@ fn good_until(signature: &Signature, birth: u32, now: u32) -> Result<(), KeyFaul
     if over || birth > now || !is_current(signature, now) { Err(KeyFault::Expired) } else { Ok(()) }
 }
 
-/// Zero seconds mean no end (RFC 9580, 5.2.3.13 and 5.2.3.18).
+/// True if the time is over. Zero seconds mean no end (RFC 9580, 5.2.3.13 and 5.2.3.18).
 fn is_over(start: u32, after: u32, now: u32) -> bool {
     after != 0 && u64::from(now) >= u64::from(start) + u64::from(after)
 }
 
-/// The name of a hash algorithm outside of the SHA-2 family.
+/// Name of a hash algorithm outside of the SHA-2 family.
 fn weak_hash(signature: &Signature) -> Option<String> {
     match signature.hash_alg() {
         Some(HashAlgorithm::Sha224 | HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512) => None,
@@ -221,8 +221,9 @@ fn weak_hash(signature: &Signature) -> Option<String> {
     }
 }
 
-/// "If a subpacket is encountered that is marked critical but is unknown to the evaluating implementation, the
-/// evaluator SHOULD consider the signature to be in error" (RFC 9580, 5.2.3.7). We know of no notations.
+/// True for an unknown critical subpacket: "If a subpacket is encountered that is marked critical but is unknown to the
+/// evaluating implementation, the evaluator SHOULD consider the signature to be in error" (RFC 9580, 5.2.3.7). No
+/// notation is known here.
 fn has_unknown_critical(signature: &Signature) -> bool {
     signature.config().is_none_or(|config| {
         config.hashed_subpackets().filter(|subpacket| subpacket.is_critical).any(|subpacket| {

@@ -1,5 +1,6 @@
-//! Public keys in PEM files (RFC 7468), and what they verify: Ed25519 (RFC 8032), ECDSA over P-256, P-384 and P-521
-//! (FIPS 186-5) and RSA (RFC 8017, PKCS #1 v1.5), the last two over SHA-256, as Apptainer does for each of them.
+//! Reads public keys in PEM files (RFC 7468), and verifies their signatures: Ed25519 (RFC 8032), ECDSA over P-256,
+//! P-384 and P-521 (FIPS 186-5) and RSA (RFC 8017, PKCS #1 v1.5), the last two over SHA-256, as Apptainer does for each
+//! of them.
 #![forbid(unsafe_code)]
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
 use sha2::{Digest, Sha256};
 
-/// One key.
+/// A key.
 #[derive(Debug)]
 pub(super) struct PemKey {
     kind: Kind,
@@ -29,7 +30,7 @@ enum Kind {
 }
 
 impl PemKey {
-    /// Reads one PEM block, with its lines of dashes.
+    /// Parses one PEM block, including its BEGIN and END lines.
     pub(super) fn parse(block: &str) -> Option<Self> {
         let kind = if let Ok(key) = ed25519_dalek::VerifyingKey::from_public_key_pem(block) {
             Kind::Ed25519(key)
@@ -47,24 +48,24 @@ impl PemKey {
         Some(Self { kind, fingerprint: format!("SHA256:{}", STANDARD_NO_PAD.encode(hash)) })
     }
 
-    /// As `ssh-keygen -l` prints it.
+    /// Fingerprint in the format of `ssh-keygen -l`.
     pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// True if `signature` is this key's, of `message`.
+    /// True if `signature` is made with this key, of `message`.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let hash = Sha256::digest(message);
         match &self.kind {
             Kind::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
-                // Without those of keys and points of small order, which are good for any message.
+                // Without keys and points of small order, whose signatures are valid for any message.
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
             Kind::P256(key) => p256::ecdsa::Signature::from_der(signature)
                 .is_ok_and(|signature| key.verify_prehash(&hash, &signature).is_ok()),
             Kind::P384(key) => p384::ecdsa::Signature::from_der(signature)
                 .is_ok_and(|signature| key.verify_prehash(&hash, &signature).is_ok()),
             Kind::P521(key) => {
-                // The library wants half of the field at least; zeros in front do not change the number.
+                // The library requires at least half of the field; leading zeros do not change the number.
                 let padded = [&[0; 34][..], &hash].concat();
                 let key = p521::ecdsa::VerifyingKey::from_affine(*key.as_affine());
                 p521::ecdsa::Signature::from_der(signature)
@@ -76,7 +77,7 @@ impl PemKey {
 }
 
 impl Kind {
-    /// The key as the SSH protocol has it (RFC 4253, 6.6; RFC 5656, 3.1; RFC 8709, 4).
+    /// The key in the encoding of SSH (RFC 4253, 6.6; RFC 5656, 3.1; RFC 8709, 4).
     fn ssh(&self) -> Vec<u8> {
         let curve =
             |name: &str, point: &[u8]| strings(&[format!("ecdsa-sha2-{name}").as_bytes(), name.as_bytes(), point]);
@@ -102,7 +103,7 @@ fn strings(parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// A number whose first bit is not taken for a sign.
+/// A number whose first bit is not read as a sign.
 fn positive(bytes: &[u8]) -> Vec<u8> {
     let high = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
     [if high { &[0][..] } else { &[] }, bytes].concat()

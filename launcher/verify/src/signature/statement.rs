@@ -1,4 +1,4 @@
-//! Statement that is to be signed of an image: the other direction of [`covered`](super::covered).
+//! Makes the statement about an image that is signed: the reverse of [`covered`](super::covered).
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -10,10 +10,10 @@ use super::hash::Hashes;
 use super::{Error, Keyring, SignatureFault, Signer, groups, openpgp};
 use coracle_launcher::image::sif::objects;
 
-/// Statement of a signature of a group of objects.
+/// Statement that a signature of a group of objects signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// The group's number.
+    /// Id of the group.
     pub group: u32,
     /// One line of JSON.
     pub text: String,
@@ -39,7 +39,7 @@ struct WrittenObject {
     object_digest: String,
 }
 
-/// A statement for each group of the SIF in `file`, which has `length` bytes. An image that could not be verified with
+/// Statements for each group of the SIF in `file`, which has `length` bytes. An image that could not be verified with
 /// such signatures is refused.
 pub fn statements(file: &File, length: u64) -> Result<Vec<Statement>, Error> {
     let (header, descriptors) = objects(file, length)?;
@@ -68,8 +68,8 @@ pub fn statements(file: &File, length: u64) -> Result<Vec<Statement>, Error> {
 }
 
 impl Statement {
-    /// True if `message` is this statement, clear-signed by the key of `fingerprint`, which has to be one of `keys` and
-    /// good at `now`: so whoever has that key will accept it.
+    /// Verifies that `message` is this statement, clear-signed by the key of `fingerprint`. The key must be one of
+    /// `keys` and good at `now`, so that each owner of that key accepts the signature.
     pub fn is_signed_by(
         &self,
         message: &[u8],

@@ -29,7 +29,7 @@ use sif_writer::{DESCRIPTOR, Part, TABLE, put, sif};
 
 const BIRTH: u64 = 1_700_000_000;
 
-/// Later than what the keys say of themselves, which the library dates as it is made.
+/// After the times in the keys' self-signatures, which the library sets when it makes them.
 fn now() -> SystemTime {
     SystemTime::now() + Duration::from_secs(1000)
 }
@@ -60,12 +60,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Document that is signed of group 1: written down from the format's description, and not by the code that is tested.
+/// Signed document of group 1, written from the format's description, not with the tested code.
 fn document(image: &[u8], name: &str, hash: impl Fn(&[u8]) -> Vec<u8>) -> String {
     document_of(image, 1..=2, name, hash)
 }
 
-/// The same of the group that has these objects.
+/// Signed document of the group with these objects.
 fn document_of(
     image: &[u8],
     ids: std::ops::RangeInclusive<u32>,
@@ -318,7 +318,7 @@ fn sizes_and_numbers_are_bounded() {
         judge(&long, &pem(), now()).unwrap_err(),
         "signature 3: not a signature: 1048577 bytes, 1048576 are possible".replace("not a signature: ", "")
     );
-    // A table with room for more signatures than are read.
+    // A table with more signatures than the limit.
     let mut many = sealed(whole);
     let (offset, size) = (number(&many, slot(3) + 17), number(&many, slot(3) + 25));
     let data = part(&many, offset, size).to_vec();
@@ -393,23 +393,23 @@ fn a_key_without_its_own_word_is_not_believed() {
         judge(&image, &keys, now()).unwrap_err()
     };
     let mut key = site.0.to_public_key();
-    // Somebody else's word on this user.
+    // A certification of this user by another key.
     key.details.users = other.0.to_public_key().details.users;
     assert!(error(&key).ends_with("and that key is not signed by itself with SHA-2"));
     key.details.users.clear();
     assert!(error(&key).ends_with("and that key is not signed by itself with SHA-2"));
 }
 
-/// Bytes of the header that no signature covers: architecture, times, free descriptors, place and size of the data.
+/// Bytes of the header that no signature covers: architecture, times, free descriptors, offset and size of the data.
 const HEADER_FREE: [Range<usize>; 4] = [45..48, 64..80, 80..88, 112..128];
-/// The same of a descriptor of an object: the mark of group numbers, size with padding, time of change.
+/// Bytes of an object's descriptor that no signature covers: flag of group ids, size with padding, time of change.
 const OBJECT_FREE: [Range<usize>; 3] = [12..13, 33..41, 49..57];
-/// The same of the descriptor of a signature: in use (as long as it is not zero), number, the mark of group numbers,
-/// place and size (what lies there must be a signature), times, owner, name, which old hash algorithm (as long as it is
-/// one), and what follows the fingerprint.
+/// Bytes of a signature's descriptor that no signature covers: in use (if it is not zero), id, flag of group ids,
+/// offset and size (if a signature is there), times, owner, name, old hash algorithm (if it is valid), and the bytes
+/// after the fingerprint.
 const SIGNATURE_FREE: [Range<usize>; 4] = [4..9, 12..13, 17..205, 225..585];
 
-/// Turns bits of every byte of the header, the used descriptors and the signature around, one at a time, and counts.
+/// Flips bits of every byte of the header, the used descriptors and the signature, one at a time, and counts.
 fn flip_all(image: &[u8], keys: &Keyring, own_fingerprint: bool) -> [usize; 2] {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(image).unwrap();
@@ -431,7 +431,7 @@ fn flip_all(image: &[u8], keys: &Keyring, own_fingerprint: bool) -> [usize; 2] {
     };
     let (mut flips, mut valid) = (0, 0);
     for at in (0..HEADER).chain(slot(1)..slot(4)).chain(signature.clone()) {
-        // All of the header's bits, and two of each other byte: which ones, changes from byte to byte.
+        // All bits of the header, and two of each other byte, which vary from byte to byte.
         for bit in (0..8).filter(|bit| at < HEADER || bit % 4 == at % 4) {
             let flip = |byte: u8| file.write_all_at(&[byte], at as u64).unwrap();
             flip(image[at] ^ 1 << bit);

@@ -1,4 +1,4 @@
-//! A block, as the kernel would see it: at most what there is room for, whatever it says.
+//! Decompresses a block with the kernel's limits: at most the length of the buffer, whatever its header states.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -8,19 +8,19 @@ use ruzstd::decoding::FrameDecoder;
 
 use super::{Compression, lzo};
 
-/// The largest window or dictionary: the largest block of a squashfs, which is what the kernel makes room for.
+/// Limit on a window or dictionary: that of the largest block of a squashfs, for which the kernel allocates memory.
 const WINDOW: u64 = 1 << 20;
-/// The same for xz, in KiB, with what its decoder needs besides.
+/// The same limit for xz, in KiB, with the additional memory of its decoder.
 const XZ_KIB: u32 = 1024 + 256;
 
-/// Decompresses block after block with the same memory.
+/// Decompresses one block after another with the same memory.
 pub struct Decompressor {
     compression: Compression,
     zstd: Box<FrameDecoder>,
 }
 
 impl Decompressor {
-    /// One for an image of that compression.
+    /// Creates a decompressor for an image with that compression.
     pub fn new(compression: Compression) -> Self {
         let mut zstd = Box::new(FrameDecoder::new());
         zstd.set_max_window_size(WINDOW);

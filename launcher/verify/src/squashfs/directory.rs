@@ -1,4 +1,4 @@
-//! The entries of a directory (fs/squashfs/dir.c, namei.c).
+//! Reads the entries of a directory (fs/squashfs/dir.c, namei.c).
 #![forbid(unsafe_code)]
 
 use super::Fault;
@@ -6,27 +6,27 @@ use super::inode::{Listing, MAX_NAME};
 use super::metadata::{Chain, Source};
 use coracle_launcher::image::{Error, field};
 
-/// The most entries behind one header (SQUASHFS_DIR_COUNT).
+/// Limit on the entries after one header (SQUASHFS_DIR_COUNT).
 const MAX_RUN: u32 = 256;
 
-/// Statements of an entry about the inode that it names.
+/// Fields of an entry about the inode that it names.
 pub struct Entry<'a> {
-    /// Its name in this directory.
+    /// Name in this directory.
     pub name: &'a [u8],
-    /// Place of that: the block's place in the inode table.
+    /// Position of the inode: offset of the block in the inode table.
     pub block: u32,
-    /// The place in that block.
+    /// Offset in that block.
     pub offset: u16,
-    /// Its number.
+    /// Inode number.
     pub number: u32,
-    /// Its kind, from 1 to 7.
+    /// Type of the inode, from 1 to 7.
     pub kind: u16,
 }
 
 /// Calls `each` for all entries of the directory with that inode number.
 ///
-/// The kernel stops looking for a name at the first that sorts behind it, and shows names as they are: so they have to
-/// be sorted, each of them once, and none may be `.`, `..` or a path.
+/// The kernel stops the search for a name at the first one that sorts after it, and shows names unchanged. So they must
+/// be sorted and unique, and none may be `.`, `..` or a path.
 pub fn read(
     source: &mut Source<'_>,
     chain: &mut Chain,

@@ -1,6 +1,6 @@
-//! Single files of a squashfs, for whoever shows what is in it: without mounting it, and without unpacking it anywhere.
+//! Reads single files of a squashfs for display, without mounting it or unpacking it.
 //!
-//! No link is followed. What is read is bounded, and compared with the image's own limits, as in the deep look.
+//! No link is followed. Reads are bounded, and compared with the image's own limits, as in [`super::inspect_deep`].
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,21 +13,21 @@ use super::{Fault, METADATA, SUPERBLOCK, Superblock};
 use coracle_launcher::image::squashfs::Tables;
 use coracle_launcher::image::{Error, field};
 
-/// The most bytes of metadata that are decompressed: folders of hundreds of thousands of names.
+/// Limit on the bytes of metadata that are decompressed: directories of hundreds of thousands of names.
 const METADATA_LIMIT: u64 = 256 << 20;
-/// The most names of a folder that are kept.
+/// Limit on the names of a directory that are kept.
 const MAX_NAMES: usize = 4096;
-/// Bytes of an entry of the fragment table.
+/// Length of an entry of the fragment table, in bytes.
 const FRAGMENT: u32 = 16;
 
 /// Target of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
-    /// A folder, with the first 4,096 names in it.
+    /// A directory, with its first 4,096 names.
     Folder(Vec<Vec<u8>>),
-    /// A regular file, and what it says.
+    /// A regular file with its contents.
     File(Vec<u8>),
-    /// A regular file that is longer than was asked for, in bytes.
+    /// A regular file that is longer than the limit; its length in bytes.
     Long(u64),
     /// A symbolic link.
     Link,
@@ -35,7 +35,7 @@ pub enum Node {
     Special,
 }
 
-/// The files of a squashfs.
+/// Files of a squashfs.
 pub struct Files<'a> {
     superblock: Superblock,
     source: Source<'a>,
@@ -46,7 +46,7 @@ pub struct Files<'a> {
     fragment_blocks: Vec<u64>,
 }
 
-/// Place of a file's contents.
+/// Position of a file's contents.
 struct Contents {
     start: u64,
     size: u64,
@@ -64,7 +64,7 @@ enum Inode {
 }
 
 impl<'a> Files<'a> {
-    /// Those of the squashfs in `size` bytes from `offset` on.
+    /// Opens the squashfs in `size` bytes from `offset` on.
     pub fn open(file: &'a File, offset: u64, size: u64) -> Result<Self, Error> {
         let superblock = Superblock::read(file, offset, size, file.metadata()?.len())?;
         let tables = Tables::read(file, offset, &superblock)?;
@@ -78,7 +78,8 @@ impl<'a> Files<'a> {
         Ok(Self { superblock, source, inodes, directories, fragments, fragment_blocks: tables.fragments })
     }
 
-    /// Contents at `path`, of a file at most `limit` bytes; nothing, if there is nothing, or only behind a link.
+    /// Contents at `path`, of a file of at most `limit` bytes; nothing if `path` does not exist, or only through a
+    /// link.
     pub fn look(&mut self, path: &str, limit: u64) -> Result<Option<Node>, Error> {
         let root = self.superblock.root;
         let mut at = (u32::try_from(root >> 16).map_err(|_| Fault::Root(root))?, low(root), 0);
@@ -162,7 +163,7 @@ impl<'a> Files<'a> {
         Ok(Inode::File(Contents { start, size, fragment, offset, blocks }))
     }
 
-    /// All of a file, whose size has been found to be small enough.
+    /// Contents of a file whose size is known to be within the limit.
     fn read(&mut self, number: u32, contents: &Contents) -> Result<Vec<u8>, Error> {
         let wrong = |text| Error::from(Fault::Inode(number, text));
         let block = self.superblock.block_size as usize;
@@ -190,7 +191,7 @@ impl<'a> Files<'a> {
         Ok(bytes)
     }
 
-    /// Place of a fragment, and its size with the flag.
+    /// Position of a fragment, and its size with the flag.
     fn fragment(&mut self, number: u32) -> Result<(u64, u32), Error> {
         let wrong = |text| Error::from(Fault::Fragment(number, text));
         let each = u32::try_from(METADATA).unwrap_or(0) / FRAGMENT;
@@ -206,7 +207,7 @@ impl<'a> Files<'a> {
         Ok((u64::from_le_bytes(field(&entry, 0)), u32::from_le_bytes(field(&entry, 8))))
     }
 
-    /// Bytes of a block of contents, and the block's end.
+    /// Bytes of a block of contents, and the end of the block.
     fn block(&mut self, at: u64, size: u32) -> Result<(Vec<u8>, u64), BlockError> {
         let data = SUPERBLOCK as u64..self.superblock.inode_table;
         let limits = Limits { superblock: &self.superblock, data, xattrs: 0, directories: &self.directories };
@@ -233,7 +234,7 @@ impl BlockError {
     }
 }
 
-/// The last 16 bits of a place.
+/// Last 16 bits of an inode position.
 fn low(place: u64) -> u16 {
     (place & 0xffff).try_into().unwrap_or(u16::MAX)
 }

@@ -1,4 +1,4 @@
-//! One inode of each of the fourteen kinds (squashfs_fs.h, union squashfs_inode).
+//! Parses inodes of all fourteen types (squashfs_fs.h, union squashfs_inode).
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -7,66 +7,66 @@ use super::metadata::{Chain, Source, Stream};
 use super::{Fault, Superblock};
 use coracle_launcher::image::{Error, field};
 
-/// A place or number that there is not, in fields of 32 bits: no fragment, no extended attributes.
+/// Value of 32-bit fields for a missing fragment or missing extended attributes.
 pub const NONE: u32 = u32::MAX;
-/// Set in the size of a block that is stored as it is.
+/// Flag in the size of a block that is not compressed.
 pub const STORED: u32 = 1 << 24;
-/// The longest target of a symbolic link: PATH_MAX with its end.
+/// Limit on the target of a symbolic link: PATH_MAX without the NUL.
 const MAX_LINK: u32 = 4095;
-/// The most bytes of a name in a directory.
+/// Limit on the bytes of a name in a directory.
 pub const MAX_NAME: u32 = 256;
 /// Size that the kernel adds to every directory, for `.` and `..`.
 pub const EMPTY_DIRECTORY: u32 = 3;
 
-/// The kinds of inodes as directories name them; the longer form of each is seven more.
+/// Type of a directory in directory entries; the extended form of each type is seven more.
 pub const DIRECTORY: u16 = 1;
-/// A regular file.
+/// Type of a regular file.
 pub const FILE: u16 = 2;
-/// A symbolic link.
+/// Type of a symbolic link.
 pub const LINK: u16 = 3;
 const BLOCK_DEVICE: u16 = 4;
 const CHARACTER_DEVICE: u16 = 5;
 const FIFO: u16 = 6;
 const SOCKET: u16 = 7;
 
-/// Facts of a sound inode that the walk wants to know.
+/// Fields of a valid inode for the walk.
 pub struct Inode {
-    /// From 1 to the number of inodes.
+    /// Inode number, from 1 to the number of inodes.
     pub number: u32,
-    /// From 1 to 7.
+    /// Type, from 1 to 7.
     pub kind: u16,
-    /// Place of its entries, if it is a directory.
+    /// Position of its entries, if it is a directory.
     pub listing: Option<Listing>,
 }
 
-/// Place of a directory's entries.
+/// Position of a directory's entries.
 #[derive(Clone, Copy)]
 pub struct Listing {
-    /// The block's place in the directory table.
+    /// Offset of the block in the directory table.
     pub block: u32,
-    /// The place in that block.
+    /// Offset in that block.
     pub offset: u16,
     /// Bytes of the entries, without [`EMPTY_DIRECTORY`].
     pub size: u32,
-    /// The inode number of the folder that it says it is in. The root is in none: mksquashfs says one more than
-    /// there are, others zero.
+    /// Inode number of its parent directory, as stored. The root has none: mksquashfs stores the number of inodes plus
+    /// one, other programs zero.
     pub parent: u32,
 }
 
-/// Limits that the numbers in an inode are compared with.
+/// Limits for the numbers in an inode.
 pub struct Limits<'a> {
-    /// Of this image.
+    /// Superblock of this image.
     pub superblock: &'a Superblock,
-    /// Place of files' contents and fragments.
+    /// Range of files' contents and fragments.
     pub data: Range<u64>,
     /// Number of sets of extended attributes.
     pub xattrs: u32,
-    /// The directory table.
+    /// Directory table.
     pub directories: &'a Chain,
 }
 
 impl Limits<'_> {
-    /// A block of `size` (with its flag) at `at`: where it ends.
+    /// End of a data block of `size` (with its flag) at `at`.
     pub fn data_block(&self, at: u64, size: u32) -> Result<u64, &'static str> {
         let bytes = size & !STORED;
         if bytes > self.superblock.block_size {
@@ -77,13 +77,13 @@ impl Limits<'_> {
     }
 }
 
-/// Reads inodes one after the other.
+/// Reads one inode after another.
 pub struct Reader<'a, 'b> {
-    /// The inode table.
+    /// Inode table.
     pub stream: &'b mut Stream,
-    /// Source that is read.
+    /// Source of the blocks.
     pub source: &'b mut Source<'a>,
-    /// Limits that it is compared with.
+    /// Limits for its numbers.
     pub limits: &'b Limits<'b>,
 }
 
@@ -106,7 +106,7 @@ impl From<&'static str> for Wrong {
 }
 
 impl Reader<'_, '_> {
-    /// The next inode.
+    /// Reads the next inode.
     pub fn next(&mut self) -> Result<Inode, Error> {
         let mut number = 0;
         self.inode(&mut number).map_err(|wrong| match wrong {
@@ -128,7 +128,7 @@ impl Reader<'_, '_> {
             kind @ 8..=14 => (kind - 7, true),
             _ => return Err("is of an unknown kind".into()),
         };
-        // The kernel adds the kind's own bits to these.
+        // The kernel adds the type bits to these.
         let bits = [0, 0o040_000, 0o100_000, 0o120_000, 0o060_000, 0o020_000, 0o010_000, 0o140_000];
         let said = short(2) & 0o170_000;
         if said != 0 && bits.get(usize::from(kind)) != Some(&said) {
@@ -192,7 +192,7 @@ impl Reader<'_, '_> {
         for _ in 0..count {
             let entry: [u8; 12] = self.array()?;
             let word = |at| u32::from_le_bytes(field(&entry, at));
-            // `word(0)` counts from the listing's start, without the three bytes.
+            // `word(0)` counts from the start of the listing, without the three bytes.
             if word(0) >= listing.size || word(0) < before || !self.limits.directories.has(word(4)) {
                 return Err("has an index that leads out of its entries".into());
             }
@@ -247,7 +247,7 @@ impl Reader<'_, '_> {
         let mut at = start;
         for _ in 0..blocks {
             let size = self.word()?;
-            // A hole is nowhere.
+            // A hole has no position.
             if size != 0 {
                 at = self.limits.data_block(at, size)?;
             }

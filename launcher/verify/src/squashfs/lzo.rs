@@ -1,14 +1,14 @@
-//! LZO1X, as far as decompressing goes (Documentation/staging/lzo.rst): no kept crate of a free licence does that, and
-//! squashfs may use it.
+//! Decompresses LZO1X (Documentation/staging/lzo.rst), which squashfs may use: no maintained crate with a free license
+//! does it.
 #![forbid(unsafe_code)]
 
-/// Number of bytes of `out` that were filled; nothing if the stream is damaged, cut or longer than `out`.
+/// Number of bytes of `out` that were filled; nothing if the stream is damaged, truncated or longer than `out`.
 pub fn decompress(stream: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut output = Output { bytes: out, filled: 0 };
     let mut input = Input { rest: stream };
-    // How many literals went before: 1 to 3 with the last instruction, 4 for a run of more; 0 for none.
+    // Number of literals before: 1 to 3 with the last instruction, 4 for a longer run; 0 for none.
     let mut before = 0;
-    // The first byte may be a run of literals of its own kind.
+    // The first byte may be a run of literals with its own encoding.
     if let Some(count) = stream.first()?.checked_sub(17).filter(|count| *count > 0) {
         input.byte()?;
         output.literals(&mut input, count.into())?;
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
         Some(usize::from(self.byte()?) | usize::from(self.byte()?) << 8)
     }
 
-    /// A length from the bits of an instruction, or, where they are zero, from the bytes behind it.
+    /// Length from the bits of an instruction or, if they are zero, from the bytes after it.
     fn length(&mut self, bits: usize, most: usize) -> Option<usize> {
         if bits != 0 {
             return Some(bits);
@@ -104,7 +104,7 @@ impl Output<'_> {
         Some(())
     }
 
-    /// Copies what is `distance` bytes back; the copy may reach into itself.
+    /// Copies the bytes that are `distance` bytes back; source and target may overlap.
     fn again(&mut self, distance: usize, length: usize) -> Option<()> {
         let from = self.filled.checked_sub(distance)?;
         let end = self.filled.checked_add(length).filter(|end| *end <= self.bytes.len())?;

@@ -1,4 +1,4 @@
-//! Reading through metadata blocks: one after the other, or from a place that an inode or a directory names.
+//! Reads metadata blocks: one after another, or from a position that an inode or a directory names.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -9,17 +9,17 @@ use super::{Fault, METADATA, Superblock};
 use coracle_launcher::image::Error;
 use coracle_launcher::image::squashfs::block_size;
 
-/// The file, and what may still be decompressed of it.
+/// The file, with the remaining limit of decompression.
 pub struct Source<'a> {
     file: &'a File,
     offset: u64,
     decompressor: Decompressor,
-    /// Bytes that were decompressed, with a whole block for each block.
+    /// Number of bytes that were decompressed; each block counts as a whole one.
     pub spent: u64,
     limit: u64,
 }
 
-/// A metadata block's contents.
+/// Contents of a metadata block.
 pub struct Block {
     bytes: Box<[u8; METADATA]>,
     length: usize,
@@ -37,12 +37,12 @@ impl Block {
 }
 
 impl<'a> Source<'a> {
-    /// Of the squashfs at `offset`; no more than `limit` bytes are decompressed.
+    /// Source for the squashfs at `offset`; no more than `limit` bytes are decompressed.
     pub fn new(file: &'a File, offset: u64, superblock: &Superblock, limit: u64) -> Self {
         Self { file, offset, decompressor: Decompressor::new(superblock.compression), spent: 0, limit }
     }
 
-    /// Reads the block at `at` into `block`, and answers where it ends, which is not behind `end`.
+    /// Reads the block at `at` into `block`, and returns its end, which is not after `end`.
     fn read(&mut self, table: &'static str, at: u64, end: u64, block: &mut Block) -> Result<u64, Error> {
         let wrong = |wrong| Error::from(Fault::Block(table, at, wrong));
         self.spent += METADATA as u64;
@@ -68,8 +68,8 @@ impl<'a> Source<'a> {
         Ok(at + size)
     }
 
-    /// Fills `out` with the block of a file's contents that has `size` bytes at `at`, stored as they are or compressed;
-    /// answers how many that were. Nothing, if it is damaged.
+    /// Fills `out` with the data block of `size` bytes at `at`, which is compressed unless `stored`. Returns the number
+    /// of bytes; nothing if the block is damaged.
     pub fn contents(&mut self, at: u64, size: usize, stored: bool, out: &mut [u8]) -> Result<Option<usize>, Error> {
         let mut packed = vec![0; size];
         self.file.read_exact_at(&mut packed, self.offset.saturating_add(at))?;
@@ -81,8 +81,8 @@ impl<'a> Source<'a> {
         Ok(Some(size))
     }
 
-    /// The entries of a table whose blocks start at `starts` (and the last ends at the last of these), each of `N`
-    /// bytes.
+    /// Reads the entries of a table, each of `N` bytes. `starts` contains the start of each block, and the end of the
+    /// last one.
     pub fn entries<const N: usize>(
         &mut self,
         table: &'static str,
@@ -111,7 +111,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// The places of all blocks from `start` to `end`, without what is in them.
+    /// Positions of all blocks from `start` to `end`, without their contents.
     pub fn chain(&self, table: &'static str, start: u64, end: u64, most: usize) -> Result<Chain, Error> {
         let (mut starts, mut at) = (Vec::new(), start);
         let mut header = [0; 2];
@@ -136,20 +136,20 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A table that is read from any place.
+/// A table with random access.
 pub struct Chain {
     table: &'static str,
     start: u64,
     end: u64,
     starts: Vec<u32>,
-    /// The blocks that were read last, the latest at the end: directories lie in the order of their inodes.
+    /// Most recently read blocks, the latest at the end: directories are in the order of their inodes.
     cache: Vec<(usize, Block)>,
 }
 
 const CACHED: usize = 8;
 
 impl Chain {
-    /// A reader from `offset` in the block at `place` (from the table's start) on; nothing if there is no such block.
+    /// Reader from `offset` in the block at `place` (from the table's start) on; nothing if there is no such block.
     pub fn at(&mut self, place: u64, offset: u16) -> Option<Cursor<'_>> {
         let index = self.starts.binary_search(&u32::try_from(place).ok()?).ok()?;
         Some(Cursor { chain: self, index, offset: offset.into(), moved: false })
@@ -175,12 +175,12 @@ impl Chain {
     }
 }
 
-/// Reads through a chain. What it answers with `None` is behind the table's end.
+/// Reads through a chain. `None` means the end of the table.
 pub struct Cursor<'a> {
     chain: &'a mut Chain,
     index: usize,
     offset: usize,
-    /// Somewhere else than where it started.
+    /// True after the first read.
     moved: bool,
 }
 
@@ -191,7 +191,7 @@ impl Cursor<'_> {
             let Some(block) = self.chain.block(source, self.index)? else { return Ok(None) };
             let rest = block.bytes().get(self.offset..).unwrap_or_default();
             if rest.is_empty() {
-                // A start behind a block's end: the kernel refuses it, old ones read on from there.
+                // A start after the end of a block: the kernel refuses it, while old kernels read on from there.
                 if !self.moved {
                     return Ok(None);
                 }
@@ -206,7 +206,7 @@ impl Cursor<'_> {
         Ok(Some(()))
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self, source: &mut Source<'_>) -> Result<Option<[u8; N]>, Error> {
         let mut out = [0; N];
         Ok(self.fill(source, &mut out)?.map(|()| out))
@@ -218,7 +218,7 @@ pub struct Stream {
     table: &'static str,
     start: u64,
     end: u64,
-    /// Place of the current block, and of the next.
+    /// Positions of the current block, and of the next.
     at: u64,
     next: u64,
     block: Block,
@@ -226,12 +226,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Of the table from `start` to `end`.
+    /// Creates a stream of the table from `start` to `end`.
     pub fn new(table: &'static str, start: u64, end: u64) -> Self {
         Self { table, start, end, at: start, next: start, block: Block::new(), offset: 0 }
     }
 
-    /// Place of the next byte: the block's place in the table, and the place in it; nothing at the end.
+    /// Position of the next byte: offset of the block in the table, and offset in the block; nothing at the end.
     pub fn place(&mut self, source: &mut Source<'_>) -> Result<Option<(u64, u16)>, Error> {
         if self.offset == self.block.length {
             if self.next == self.end {
@@ -259,7 +259,7 @@ impl Stream {
         Ok(Some(()))
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self, source: &mut Source<'_>) -> Result<Option<[u8; N]>, Error> {
         let mut out = [0; N];
         Ok(self.fill(source, &mut out)?.map(|()| out))

@@ -1,8 +1,9 @@
-//! All metadata of a squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h), decompressed.
+//! Reads all metadata of a squashfs 4.0 (Documentation/filesystems/squashfs.rst, fs/squashfs/squashfs_fs.h),
+//! decompressed.
 //!
-//! The kernel's own code trusts much of what it reads there. The superblock and the places of all tables are checked at
-//! each start ([`coracle_launcher::image::squashfs`]); everything but the files' contents once, when an image is taken
-//! in ([`inspect_deep`]).
+//! The kernel's own code trusts much of this metadata. Each start checks the superblock and the positions of all tables
+//! ([`coracle_launcher::image::squashfs`]). All other metadata, but not the files' contents, is checked once, when the
+//! store accepts an image ([`inspect_deep`]).
 #![forbid(unsafe_code)]
 
 mod decompress;

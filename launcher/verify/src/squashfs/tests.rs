@@ -53,7 +53,7 @@ fn every_crafted_image_is_refused_by_name() {
     assert!(all.len() >= 130);
 }
 
-/// A sequence of numbers that is the same each time (xorshift64).
+/// A reproducible sequence of numbers (xorshift64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -65,7 +65,7 @@ impl Numbers {
     }
 }
 
-/// Changes up to three places of the image, each at or beside one of `places`, and looks at it both ways.
+/// Changes up to three bytes of the image, each at or after one of `places`, and checks it with both functions.
 fn mutate(image: &[u8], places: &[usize], times: usize, seed: u64) -> (usize, u64) {
     let (look, budget) = (file(image), small());
     let (mut numbers, mut refused, mut most) = (Numbers(seed), 0, 0);
@@ -105,7 +105,7 @@ fn thousands_of_mutants_make_nothing_panic() {
     assert!(refused > 3000, "only {refused} of 5000 were refused");
 }
 
-/// An image by mksquashfs; nothing where that is missing and may be.
+/// An image made by mksquashfs; nothing if it is missing and not required.
 fn made(from: &std::path::Path, options: &[&str]) -> Option<Vec<u8>> {
     let out = tempfile::tempdir().unwrap();
     let name = out.path().join("out.sqsh");
@@ -265,7 +265,7 @@ fn files_of_crafted_images_make_nothing_panic() {
         for turn in 0..200 {
             let mut bytes = image.clone();
             if turn > 0 {
-                // Most of what leads to a file is at the end.
+                // Most data on the way to a file is at the end.
                 let at = bytes.len() - 1 - random.next(bytes.len().min(20_000));
                 bytes[at] = bytes[at].wrapping_add(u8::try_from(1 + random.next(255)).unwrap());
             }

@@ -1,8 +1,7 @@
-//! The whole tree of a squashfs, before any kernel has seen a byte of it: every table, every inode, every entry of
-//! every directory; not the files' contents.
+//! Checks the whole tree of a squashfs before a kernel reads it: every table, every inode, every entry of every
+//! directory; not the files' contents.
 //!
-//! Its memory is bounded by the [`Budget`] and not by what the image says: about nine bytes an inode and twenty
-//! a directory.
+//! The [`Budget`] limits its memory, not the numbers in the image: about nine bytes per inode and twenty per directory.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,55 +12,54 @@ use super::{Fault, Superblock, directory};
 use coracle_launcher::image::squashfs::{Tables, Xattrs};
 use coracle_launcher::image::{Error, field};
 
-/// Amount of an image that is looked at before it is refused for its size. It says nothing of time or of the machine,
-/// so an image is refused everywhere or nowhere.
+/// Limits on the metadata of an image. They do not depend on time or on the host, so all hosts give the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// The most inodes.
+    /// Limit on inodes.
     pub inodes: u32,
-    /// The most directories.
+    /// Limit on directories.
     pub directories: u32,
-    /// The most entries of directories and extended attributes.
+    /// Limit on entries of directories and extended attributes.
     pub entries: u64,
-    /// The most bytes of decompressed metadata.
+    /// Limit on the bytes of decompressed metadata.
     pub bytes: u64,
-    /// The most directories above one another.
+    /// Limit on nested directories.
     pub depth: u32,
 }
 
 impl Default for Budget {
-    /// Room for four million inodes, in less than 64 MiB of memory.
+    /// Four million inodes, in less than 64 MiB of memory.
     fn default() -> Self {
         Self { inodes: 1 << 22, directories: 1 << 19, entries: 1 << 24, bytes: 2 << 30, depth: 1024 }
     }
 }
 
-/// Summary of what was looked at.
+/// Summary of the metadata that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Contents {
     /// Number of inodes.
     pub inodes: u32,
-    /// Number of them that are directories.
+    /// Number of directories among them.
     pub directories: u32,
     /// Number of entries of directories and extended attributes.
     pub entries: u64,
-    /// Number of bytes of metadata that were decompressed, a whole block for each block.
+    /// Number of bytes of metadata that were decompressed; each block counts as a whole one.
     pub bytes: u64,
 }
 
-/// The most metadata blocks of a table that is read from any place: a gigabyte of directories.
+/// Limit on the metadata blocks of a table with random access: a gigabyte of directories.
 pub(super) const MAX_BLOCKS: usize = 1 << 17;
-/// The most bytes of a value of an extended attribute (XATTR_SIZE_MAX), and of a name without its prefix.
+/// Limit on the bytes of a value of an extended attribute (XATTR_SIZE_MAX), and of a name without its prefix.
 const MAX_VALUE: u32 = 65536;
 const MAX_XATTR_NAME: u16 = 255;
-/// The most attributes of one inode: what listxattr(2) could ever return.
+/// Limit on the attributes of one inode: listxattr(2) can return no more.
 const MAX_XATTRS: u32 = 65536;
-/// The value of an attribute lies elsewhere (SQUASHFS_XATTR_VALUE_OOL).
+/// Flag of an attribute whose value is stored elsewhere (SQUASHFS_XATTR_VALUE_OOL).
 const ELSEWHERE: u16 = 1 << 8;
 
-/// Looks at all metadata of the squashfs in `size` bytes from `offset` on, within `budget`.
+/// Checks all metadata of the squashfs in `size` bytes from `offset` on, within `budget`.
 ///
-/// It never maps the file: one that changes meanwhile gives another answer, and no more.
+/// It never maps the file: a change during the check can change the answer, and nothing more.
 pub fn inspect_deep(file: &File, offset: u64, size: u64, budget: &Budget) -> Result<Contents, Error> {
     let superblock = Superblock::read(file, offset, size, file.metadata()?.len())?;
     if superblock.inodes > budget.inodes {
@@ -194,13 +192,13 @@ fn skip_value(
     Ok(Some(()))
 }
 
-/// The last 16 bits of a place.
+/// Last 16 bits of an inode position.
 fn offset(place: u64) -> u16 {
     (place & 0xffff).try_into().unwrap_or(u16::MAX)
 }
 
-/// Place and kind of an inode, in eight bytes: the block's place in 32 bits, the place in the block in 16, the
-/// kind in 8, and whether a directory names it. All zeros: not seen.
+/// Position and type of an inode, in eight bytes: offset of the block in 32 bits, offset in the block in 16, type in 8,
+/// and a flag that is set if a directory names it. All zeros: not read yet.
 #[derive(Clone, Copy, Default)]
 struct Known(u64);
 
@@ -211,7 +209,7 @@ impl Known {
         Self(u64::from(kind & 7) << 48 | u64::from(block) << 16 | u64::from(offset))
     }
 
-    /// As superblock and export table write it.
+    /// Position in the format of superblock and export table.
     fn place(self) -> u64 {
         self.0 & ((1 << 48) - 1)
     }
@@ -225,16 +223,16 @@ impl Known {
 struct Folder {
     number: u32,
     listing: Listing,
-    /// Its place in the list; its own for the root, [`NOBODY`] for one that nobody has named yet.
+    /// Index of the parent in the list; its own for the root, [`NOBODY`] if no directory has named it yet.
     parent: u32,
 }
 
 const NOBODY: u32 = u32::MAX;
 
 struct Tree {
-    /// By number, from 1 on.
+    /// By inode number, from 1 on.
     inodes: Vec<Known>,
-    /// Sorted by number.
+    /// Sorted by inode number.
     directories: Vec<Folder>,
 }
 
@@ -271,7 +269,7 @@ impl Tree {
         tree.directories.sort_unstable_by_key(|folder| folder.number);
         let root = root.and_then(|root| tree.folder(root)).ok_or(Fault::Root(limits.superblock.root))?;
         tree.directories[root].parent = u32::try_from(root).unwrap_or(NOBODY);
-        // Looked up without a check by NFS handles before Linux 5.11 (squashfs_get_parent).
+        // NFS handles use it without a check before Linux 5.11 (squashfs_get_parent).
         let real = 1..=limits.superblock.inodes;
         let mut folders = tree.directories.iter().enumerate();
         let lost = folders.find(|(at, one)| *at != root && !real.contains(&one.listing.parent));
@@ -285,7 +283,7 @@ impl Tree {
         self.directories.binary_search_by_key(&number, |folder| folder.number).ok()
     }
 
-    /// Reads all directories, and compares what they say of inodes with these.
+    /// Reads all directories, and compares their entries with the inodes.
     fn walk(&mut self, source: &mut Source<'_>, chain: &mut Chain, entries: &mut Entries) -> Result<(), Error> {
         for index in 0..self.directories.len() {
             let Folder { number, listing, .. } = self.directories[index];
@@ -316,8 +314,8 @@ impl Tree {
         }
     }
 
-    /// That one comes from each directory to the root, within `most` steps. Each has one parent, but a circle of them
-    /// that hangs on nothing would have that, too.
+    /// Checks that each directory leads to the root within `most` steps. Each has one parent, but so has a cycle
+    /// without a connection to the root.
     fn check_parents(&self, most: u32) -> Result<(), Error> {
         let mut depths = vec![0_u32; self.directories.len()];
         let mut path = Vec::new();
@@ -351,7 +349,7 @@ impl Tree {
         Ok(())
     }
 
-    /// A circle, or only many.
+    /// Error for a cycle, or for too many levels.
     fn too_deep(&self, start: usize, most: u32) -> Error {
         let mut at = start;
         for _ in 0..self.directories.len() {
