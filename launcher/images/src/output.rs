@@ -42,8 +42,7 @@ pub fn json(value: &impl Serialize) -> Result<String, Refusal> {
         .map_err(|error| Refusal::new(Kind::Internal, "standard output", error.to_string()))?;
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        // Outside of strings, line breaks are the only control characters; inside, those below a space are escaped
-        // already.
+        // Outside of strings, line breaks are the only control characters; inside, those below a space are escaped.
         if is_hidden(character) && character != '\n' {
             let _ = write!(safe, "\\u{:04x}", u32::from(character));
         } else {

@@ -203,8 +203,7 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
     let top = open(root)?;
     let inert = Attributes { no_suid: true, no_dev: true, no_exec: true, ..Attributes::default() };
 
-    // Where files of this host's /proc are hidden, no second proc can be mounted (mount_namespaces(7)): then the host's
-    // is bound.
+    // Where files of this host's /proc are hidden, no second proc can be mounted (mount_namespaces(7)): bind that one.
     let proc = match FsContext::open(c"proc").and_then(|context| context.mount(inert)) {
         Ok(proc) => proc,
         Err(_) => copy("/proc", true)?,

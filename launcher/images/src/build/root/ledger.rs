@@ -83,8 +83,7 @@ impl Ledger {
         self.entries.range(path.to_owned()..).take_while(move |(known, _)| known.starts_with(path))
     }
 
-    /// Definitions for mksquashfs: of devices, and of files that root does not own or that are other on disk
-    /// (`differs`).
+    /// Definitions for mksquashfs: of devices, and of files that root does not own or that `differs` reports.
     pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Definitions {
         let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {

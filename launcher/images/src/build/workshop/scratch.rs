@@ -1,8 +1,7 @@
 //! Holds the directory of a workshop, and removes those that earlier builds left.
 //!
 //! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next build does: a process that
-//! works in such a directory holds a lock on it (flock(2)), which the kernel releases with the last process that has
-//! it.
+//! works in such a directory holds a lock on it (flock(2)), which the kernel releases after the last such process.
 //!
 //! Locks hold on one host, but several may share the file system of a directory. So its name has the start of the boot
 //! id, and a build removes only directories of its own host since its last boot.

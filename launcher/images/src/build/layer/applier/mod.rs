@@ -99,8 +99,7 @@ impl<'a> Applier<'a> {
         self.layers += 1;
     }
 
-    /// Sets the times of directories, after the last file was made in them. Returns the extended attributes that were
-    /// lost.
+    /// Sets the times of directories, after the last file was made in them. Returns the lost extended attributes.
     pub fn finish(mut self) -> Result<BTreeSet<String>, Refusal> {
         // An archive need not have an entry for the root.
         let newest = self.newest;

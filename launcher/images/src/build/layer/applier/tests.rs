@@ -90,8 +90,7 @@ impl Host {
     }
 }
 
-/// Makes a tar file of entries: `name` a file, `name/` a directory, `name -> target` a link, `name = target` a hard
-/// link.
+/// Makes a tar file: `name` is a file, `name/` a directory, `name -> target` a link, `name = target` a hard link.
 fn tar(entries: &[&str]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for text in entries {
