@@ -40,7 +40,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The parts of this host, by the programs of Slurm that it runs or has.
+    /// Roles of this host, by the programs of Slurm that it runs or has.
     fn found(slurm: &slurm::Site) -> Vec<Self> {
         let mut roles = Vec::new();
         let running = ask::running();
