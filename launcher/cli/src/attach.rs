@@ -1,5 +1,5 @@
-//! `coracle exec --job`: the short form of the srun that joins a step's container. What may be joined by whom is for
-//! Slurm and the node to say.
+//! Runs `coracle exec --job`: the short form of the srun that joins a step's container. Slurm and the node decide who
+//! may join which container.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use coracle::report::{Kind, Refusal};
 
 use crate::command::Exec;
 
-/// Places of srun, when PATH does not lead to it.
+/// Paths of srun if it is not in PATH.
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin"];
 
 /// Becomes that srun.
@@ -41,8 +41,8 @@ fn is_program(file: &Path) -> bool {
     file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Returns the node on which the container of `JOB[.STEP]` is looked for: the first one of the step, or that of the job
-/// script. From 24.11 on, srun puts a step of one node on any node of the job. Nothing if the controller does not say.
+/// Node on which the container of `JOB[.STEP]` is expected: the first one of the step, or that of the job script. From
+/// 24.11 on, srun puts a step of one node on any node of the job. `None` if the controller does not say.
 fn node_of(scontrol: &Path, job: &str) -> Option<String> {
     let ask = |words: &[&str]| {
         let said = Command::new(scontrol).args(words).output().ok().filter(|said| said.status.success())?;
@@ -63,14 +63,14 @@ fn node_of(scontrol: &Path, job: &str) -> Option<String> {
     ask(&["show", "hostnames", &list])?.lines().next().map(str::to_owned)
 }
 
-/// Words in front of the command. `--overlap`: its step shares what the job's other steps hold.
+/// Words in front of the command. With `--overlap`, the step shares the resources of the job's other steps.
 fn words(job: &str, node: Option<&str>, terminal: bool, raw: &RawOptions) -> Result<Vec<OsString>, Refusal> {
     let wrong = || {
         Refusal::new(Kind::Usage, job, "not a job: JOB or JOB.STEP is wanted")
             .hint("STEP is a number, batch or interactive; squeue --steps shows what runs")
     };
     let (number, step) = job.split_once('.').map_or((job, None), |(number, step)| (number, Some(step)));
-    // Of an array job, too: 7_3.
+    // Also of an array job: 7_3.
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_job = number.split_once('_').map_or_else(|| digits(number), |(job, task)| digits(job) && digits(task));
     if !is_job || step.is_some_and(|step| !digits(step) && step != "batch" && step != "interactive") {
@@ -93,7 +93,7 @@ fn words(job: &str, node: Option<&str>, terminal: bool, raw: &RawOptions) -> Res
     Ok(words)
 }
 
-/// The options with their prefix.
+/// Options with their prefix.
 fn as_given_to_srun(raw: &RawOptions) -> Vec<OsString> {
     let mut words = Vec::new();
     for spec in OPTIONS {

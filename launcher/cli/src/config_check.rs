@@ -1,4 +1,4 @@
-//! `coracle config check`: is coracle.yaml right, and which of its lines decides for somebody?
+//! Runs `coracle config check`: checks coracle.yaml, and shows the lines that decide for a user, job and image.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -24,12 +24,12 @@ use coracle_launcher::container::local::{LocalRequest, resolve_identity};
 use coracle_launcher::container::pipeline;
 use coracle_launcher::slurm;
 
-/// Exit status for a fault of the file, or of the image, which is said where errors go.
+/// Exit status for a fault of the file, or of the image; it is reported on standard error.
 const BAD: u8 = 1;
 /// Time limit for the user database.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Checks, and shows what was asked for.
+/// Checks the file, and shows what the options request.
 pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
     let path = given.file.as_path();
     let (text, config) = match Config::text(path).and_then(|text| Ok((Config::parse(path, &text)?, text))) {
@@ -75,8 +75,8 @@ pub fn main(given: &Check) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::from(if bad { BAD } else { 0 }))
 }
 
-/// Looks for faults of the settings on this host, and says if containers start with them. Starts read the file that the
-/// plugin's line names; any other is a draft.
+/// Finds faults of the settings on this host. The bool is true if container starts here read the file, which the
+/// plugin's line names; any other file is a draft.
 fn faults(path: &Path, config: &Config) -> (Vec<Fault>, bool) {
     let slurm = slurm::site(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
     let named = slurm.argument("config").map_or(Path::new(config::PATH), Path::new);
@@ -129,10 +129,10 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
     }
 }
 
-/// Depth of components in a profile's folders.
+/// Depth of components in a profile's directories.
 const COMPONENTS: usize = 3;
 
-/// Needs of the libraries in a folder, and so deep below it.
+/// Libraries needed by those in a directory, down to `depth` levels.
 fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for name in node.names(folder).iter().filter(|name| name.ends_with(".so")) {
@@ -146,12 +146,12 @@ fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
     wanted
 }
 
-/// A fault that keeps nothing from starting here.
+/// Prints a fault that does not keep containers from starting here.
 fn warn(refusal: &Refusal) {
     eprintln!("{}", clean(&format!("coracle: warning: {}: {}", refusal.object, refusal.cause)));
 }
 
-/// The names of a scope that are no numbers.
+/// Names of a scope that are not numbers.
 fn named(scope: &Scope) -> impl Iterator<Item = &str> {
     scope.0.iter().map(|(name, _)| name.as_str()).filter(|name| name.parse::<u32>().is_err())
 }
@@ -165,7 +165,7 @@ fn unknown_names(config: &Config) -> Vec<(&'static str, &str)> {
     users.chain(groups).collect()
 }
 
-/// Prints every rule that holds for the user and job, and what becomes of the image: false if it is refused.
+/// Prints every rule that holds for the user and job, and the decision about the image: false if it is refused.
 fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     let (identity, _) = resolve_identity(given.user.as_deref())?;
     let fact = |said: &Option<String>| Some(said.clone().unwrap_or_default());
@@ -210,7 +210,7 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// The same rules as one document.
+/// Prints the same rules as one document.
 fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Refusal> {
     let (faults, bad) = faults(&given.file, config);
     let faults = faults.iter().map(|fault| {
@@ -264,7 +264,7 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
     Ok(ExitCode::from(status))
 }
 
-/// The keys of a line such as `partitions.gpu.signers` or `image_paths[0]`; names may have dots in them.
+/// Keys of a line such as `partitions.gpu.signers` or `image_paths[0]`; names may contain dots.
 fn keys(rule: &str) -> Vec<&str> {
     let rule = rule.split('[').next().unwrap_or(rule);
     match (rule.split_once('.'), rule.rsplit_once('.')) {

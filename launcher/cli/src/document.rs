@@ -1,4 +1,4 @@
-//! JSON on standard output: one object on one line, as docs/json.md has it.
+//! Prints JSON on standard output: one object on one line (docs/json.md).
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use coracle::report::{Kind, Refusal, is_hidden};
 use serde_json::{Map, Value};
 
-/// Form of the documents, in their key `version`.
+/// Version of the documents, in their key `version`.
 const VERSION: u32 = 1;
 
-/// Prints an object with its version. A reader that closes the pipe has read enough.
+/// Prints an object with its version. It is no error if the reader closes the pipe early.
 pub fn print(fields: Value) -> Result<(), Refusal> {
     let mut line = line(fields);
     line.push('\n');
@@ -22,7 +22,7 @@ pub fn print(fields: Value) -> Result<(), Refusal> {
     }
 }
 
-/// The line. Characters that could steer a terminal are escaped.
+/// Text of the line. Control characters of terminals are escaped.
 fn line(fields: Value) -> String {
     let mut all = Map::from_iter([("version".to_owned(), VERSION.into())]);
     match fields {

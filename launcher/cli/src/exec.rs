@@ -1,7 +1,7 @@
-//! `coracle exec`, `run` and `shell`: the path that a job takes, without Slurm.
+//! Runs `coracle exec`, `run` and `shell`: a container as in a job, without Slurm.
 //!
-//! Root does as a job's launcher does, for himself or somebody else. Everybody else does it in a user namespace of his
-//! own, with no more rights than he has anyway.
+//! Root builds it as a job's launcher does, for root or for another user. Other users build it in a user namespace of
+//! their own, without further privileges.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -25,11 +25,11 @@ use coracle_launcher::container::environment;
 use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::pipeline;
 
-/// The command was found but cannot be executed, as shells have it.
+/// Status of a command that was found but cannot be executed, as in shells.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command was not found.
+/// Status of a command that was not found.
 const NOT_FOUND: u8 = 127;
-/// Shells of an image, the best first.
+/// Shells of an image, in order of preference.
 const SHELLS: [&[&str]; 2] = [&["/bin/bash", "--norc"], &["/bin/sh"]];
 
 /// Action inside.
@@ -39,7 +39,7 @@ enum Errand<'a> {
     EntryPoint(&'a [OsString]),
     /// A shell of the image, with these arguments.
     Shell(&'a [OsString]),
-    /// Nothing: only the plan is asked for.
+    /// Nothing: `--plan` was given.
     Plan,
 }
 
@@ -72,7 +72,7 @@ pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
     become_it(&given.common, &given.image, Errand::Shell(&given.arguments))
 }
 
-/// Becomes the command inside the image, so that signals, status and terminal are its own.
+/// Becomes the command inside the image: signals, status and terminal are those of the command.
 fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<ExitCode, Refusal> {
     let Some(Inside { words, environment }) = enter(common, image, &errand)? else { return Ok(ExitCode::SUCCESS) };
     let Some((program, arguments)) = words.split_first() else { return Ok(ExitCode::SUCCESS) };
@@ -84,14 +84,14 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
     if program.as_encoded_bytes().starts_with(b"-") {
         refusal = refusal.hint("options stand in front of the image: coracle exec [OPTIONS] IMAGE COMMAND…");
     } else if missing && Path::new(program).is_relative() && program.as_encoded_bytes().contains(&b'/') {
-        // WORKDIR of an image is not followed, as in Apptainer.
+        // As in Apptainer, the WORKDIR of an image has no effect.
         refusal = refusal.hint("it is relative to the working directory: --workdir=DIRECTORY names that of the image");
     }
     eprintln!("{refusal}");
     Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))
 }
 
-/// Enters the container; answers what to become, or nothing when only the plan was asked for.
+/// Enters the container. Returns the command to become, or `None` if only the plan was requested.
 fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
     let raw = options(common, errand, &directory);
@@ -130,7 +130,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let mut words = if found.entrypoint { environment::take_entrypoint(&mut environment)? } else { Vec::new() };
     match errand {
         Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
-        // Its own words; a shell is wanted, whatever the image would start.
+        // The shell's own command: the entry point of the image is not used.
         Errand::Shell(given) => {
             words = shell_of_the_image();
             words.extend_from_slice(given);
@@ -144,7 +144,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     Ok(Some(Inside { words, environment }))
 }
 
-/// Options from all their places.
+/// Options from all their sources.
 fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     local::fill_from_variables(&mut raw);

@@ -1,8 +1,7 @@
-//! The commands that make images and look at them: another program does that.
+//! Hands commands that make and show images to `coracle-images`.
 //!
-//! The image may be meant for the store, or for a job that names an image of a registry. The site says which
-//! (`registry_images` of coracle.yaml), and it happens where the job is submitted, as its user: once, however many nodes
-//! the job has, and nothing of it is root's to do.
+//! An image may be meant for the store, or for a job that names an image of a registry. `registry_images` of
+//! coracle.yaml says which. The submit host fetches it as the user, without root: once, for any number of nodes.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -28,12 +27,12 @@ use crate::store;
 use coracle_launcher::container::local;
 use coracle_launcher::place;
 
-/// Start of the names of images of registries.
+/// Prefix of the names of images in registries.
 const SCHEME: &str = "docker://";
-/// Hexadecimal digits of a digest that are enough to tell a user's images apart.
+/// Number of hexadecimal digits of a digest that distinguish a user's images.
 const SHORT: usize = 16;
 
-/// Becomes the program that carries out `order`; comes back only with a refusal.
+/// Becomes the program that carries out `order`. Returns only if that fails.
 pub fn hand_over(order: &Order) -> Result<ExitCode, Refusal> {
     let error = command(order)?.exec();
     Err(missing(&error))
@@ -42,7 +41,7 @@ pub fn hand_over(order: &Order) -> Result<ExitCode, Refusal> {
 /// Fetches an image from a registry.
 pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
     if given.for_job {
-        // The plugin reads it, and says what is wrong as everything else that is.
+        // The plugin reads this output, and reports errors itself.
         let said = fetched(OsStr::new(&given.image), &given.access.config)
             .map_or_else(|refusal| Answer::Refused(refusal).to_bytes(), |image| image.as_bytes().to_vec());
         let written = std::io::stdout().write_all(&said);
@@ -61,7 +60,7 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Image as somebody typed it; of one of a registry, the file that it has become.
+/// Image as the user typed it; for an image of a registry, the file that was made of it.
 pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Refusal> {
     let Some(image) = typed.to_str().filter(|typed| typed.starts_with(SCHEME)) else { return Ok(typed.into()) };
     let found = import(&Pull::of(image, config))?;
@@ -69,8 +68,8 @@ pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Re
     found.map(|path| path.into_os_string().into()).ok_or_else(refusal)
 }
 
-/// Value of `--container` for an image of a registry: the path of a file, or `store:NAME`. Nothing, if the other
-/// program has said why there is none.
+/// Value of `--container` for an image of a registry: the path of a file, or `store:NAME`. `None` if coracle-images has
+/// reported why there is none.
 fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     let config = local::load_settings(&given.access.config)?;
     let said = |why: &str| {
@@ -92,8 +91,8 @@ fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     }
 }
 
-/// The file of the user's that has it, by the digest of its manifest: a tag that has moved is another file, and no job
-/// loses the one that it runs.
+/// The user's file of the image, named by the digest of the manifest. A tag that has moved is another file, so no job
+/// loses the image that it runs.
 fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     let Some(digest) = resolve(given)? else { return Ok(None) };
     let folder = folder()?;
@@ -102,7 +101,7 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
             .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too")
     };
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| refuse(&folder, &error))?;
-    // Whoever else could write there could choose what the job runs.
+    // Another user who can write there could choose what the job runs.
     let own = |found: &Metadata| found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
     let found = folder.symlink_metadata().map_err(|error| refuse(&folder, &error))?;
     if !found.is_dir() || !own(&found) {
@@ -111,21 +110,21 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
             .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too"));
     }
     let path = folder.join(format!("{}.sif", hex(&digest)));
-    // Whoever asks for the same one at the same time waits for the first, and finds it. Some file systems of clusters know
-    // no locks: there both make it, and one of the two is in place, whole.
+    // A second process that wants the same image waits for the first, and finds the file. Some cluster file systems
+    // have no locks: there both make it, and one of the two files is in place, complete.
     let lock = folder.join(format!(".{}.lock", hex(&digest)));
     let nofollow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let opened = File::options().write(true).create(true).truncate(false).custom_flags(nofollow).open(&lock);
     let held = Flock::lock(opened.map_err(|error| refuse(&lock, &error))?, FlockArg::LockExclusive).ok();
     let order = Pull { output: Some(path.clone()), for_job: false, ..pinned(given, &digest) };
     let there = || path.symlink_metadata().is_ok_and(|found| found.is_file() && own(&found));
-    // Without a lock, somebody else may have been faster.
+    // Without a lock, another process may have made it first.
     let there = there() || carried_out(order)? || held.is_none() && there();
     drop(held);
     Ok(there.then_some(path))
 }
 
-/// Directory of jobs' images: in the home folder, which the nodes of a cluster see as a rule.
+/// Directory of jobs' images, in the home directory: the nodes of a cluster usually see that.
 fn folder() -> Result<PathBuf, Refusal> {
     coracle_orders::place::cache().map(|cache| cache.join("images")).ok_or_else(|| {
         Refusal::new(Kind::System, "HOME", "is not set, so there is no place for the image")
@@ -133,7 +132,7 @@ fn folder() -> Result<PathBuf, Refusal> {
     })
 }
 
-/// Makes the image in a file without a name, and puts that into the store.
+/// Makes the image in a file without a name, and puts that file into the store.
 fn into_store(given: &Pull, name: &StoredName) -> Result<Option<Record>, Refusal> {
     let file = unnamed()?;
     let order = Pull { descriptor: Some(file.as_raw_fd()), store: None, for_job: false, ..given.clone() };
@@ -143,7 +142,7 @@ fn into_store(given: &Pull, name: &StoredName) -> Result<Option<Record>, Refusal
     store::put(&file, &given.image, name, &given.socket).map(Some)
 }
 
-/// A file that vanishes with the last process that has it, which the program that we start inherits.
+/// File without a name that coracle-images inherits. It vanishes when the last process closes it.
 fn unnamed() -> Result<File, Refusal> {
     let folder = coracle_orders::place::scratch();
     let refuse = |errno: nix::errno::Errno| {
@@ -156,7 +155,7 @@ fn unnamed() -> Result<File, Refusal> {
     Ok(file.into())
 }
 
-/// Which image it is now, whatever its tag will mean later.
+/// Digest of the image that the tag names now.
 fn resolve(given: &Pull) -> Result<Option<Digest>, Refusal> {
     let mut command = command(&Order::Resolve(given.clone()))?;
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|error| missing(&error))?;
@@ -169,14 +168,14 @@ fn resolve(given: &Pull) -> Result<Option<Digest>, Refusal> {
     })
 }
 
-/// The same order for just the image with this digest.
+/// Same order, for the image with this digest only.
 fn pinned(given: &Pull, digest: &Digest) -> Pull {
     let name = given.image.split_once('@').map_or(given.image.as_str(), |(name, _)| name);
     Pull { image: format!("{name}@{digest}"), ..given.clone() }
 }
 
-/// Lets the other program pull an image; whether it could, of which it has said itself why not. What it prints is for
-/// people who wanted a file.
+/// Lets coracle-images pull an image. Returns false if that failed; it has then reported the reason itself. Its output
+/// is for users who want a file.
 fn carried_out(order: Pull) -> Result<bool, Refusal> {
     let mut command = command(&Order::Pull(order))?;
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(|error| missing(&error))?;

@@ -1,7 +1,7 @@
-//! `coracle log`: what ran, from the records of this node.
+//! Runs `coracle log`: prints the containers that ran, from the records of this node.
 //!
-//! They are read as whoever asks: who may see all of them is a matter of the file's mode, or of the journal. Everybody else
-//! sees the records of their own steps.
+//! The records are read with the caller's privileges: the mode of the file, or the journal, decides who sees all of
+//! them. Other users see the records of their own steps.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -20,14 +20,14 @@ use coracle_launcher::records::journal::{IDENTIFIER, RECORD};
 use coracle_launcher::records::own;
 use coracle_launcher::records::record::{MAX_LEN, Record};
 
-/// Nothing was found, or it could not be looked for.
+/// Exit status if no record was found, or the search failed.
 const NOTHING: u8 = 1;
-/// An entry of the journal has the record three times: whole, in fields and as a line.
+/// Limit of an entry of the journal. It has the record three times: whole, in fields and as a line.
 const MAX_ENTRY: usize = 8 * MAX_LEN;
-/// Places of journalctl, when PATH does not lead to it.
+/// Directories of journalctl if it is not in PATH.
 const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
 
-/// Directories of the journal: kept, and until the next boot (systemd-journald.service(8)).
+/// Directories of the journal: persistent, and until the next boot (systemd-journald.service(8)).
 const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
 const READERS: &str = "each node has its own records; its journal is for root and the groups systemd-journal and adm";
@@ -54,7 +54,7 @@ impl FromStr for Asked {
     }
 }
 
-/// Reads a time: a date, a date and a time, both of UTC, or how long ago.
+/// Parses a time: a date, a date and a time, both in UTC, or a duration before now.
 pub fn since(text: &str) -> Result<SystemTime, String> {
     let wrong = || "not a time: 2026-11-22, 2026-11-22T10:00:00 or 2h is wanted".to_owned();
     if let Ok(ago) = humantime::parse_duration(text) {
@@ -65,7 +65,7 @@ pub fn since(text: &str) -> Result<SystemTime, String> {
     time.map_err(|_| wrong())
 }
 
-/// Prints the records that were asked for.
+/// Prints the requested records.
 pub fn main(given: &Log) -> Result<ExitCode, Refusal> {
     let shown = show(given, &mut io::stdout().lock());
     Ok(shown.unwrap_or_else(|refusal| {
@@ -74,15 +74,15 @@ pub fn main(given: &Log) -> Result<ExitCode, Refusal> {
     }))
 }
 
-/// The lines that may be records, and where they are from.
+/// Lines that may be records, and their source.
 struct Lines {
     from: String,
     reader: Box<dyn BufRead>,
-    /// journalctl, if it is from there.
+    /// journalctl, if the lines come from it.
     journal: Option<Child>,
 }
 
-/// Result of reading them.
+/// Numbers of records read and printed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
     shown: usize,
@@ -110,7 +110,7 @@ fn print(mut lines: Lines, given: &Log, out: &mut dyn Write) -> Result<ExitCode,
     let from_journal = lines.journal.is_some();
     let gone = count.as_ref().is_err_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
     if let Some(mut journal) = lines.journal {
-        // Whoever reads us may have enough.
+        // The reader of our output has closed the pipe.
         if gone {
             let _ = journal.kill();
         }
@@ -143,8 +143,8 @@ fn failed(object: &str, cause: impl ToString) -> Refusal {
     Refusal::new(Kind::System, object, cause.to_string())
 }
 
-/// The site's settings. A file that is kept from users may well name a file of records, which is then kept from them,
-/// too; the journal shows them what is theirs.
+/// Site's settings; the defaults if users cannot read the file. A file of records that it names is then unreadable,
+/// too, and the journal shows users their own records.
 fn site(path: &Path) -> Result<Config, Refusal> {
     match Config::load(path) {
         Err(config::Error::Read(_, cause)) if cause.kind() == io::ErrorKind::PermissionDenied => Ok(Config::default()),
@@ -163,7 +163,7 @@ fn of_file(path: &Path) -> Result<Lines, Refusal> {
     Ok(Lines { from: shown, reader: Box::new(BufReader::new(file)), journal: None })
 }
 
-/// The records of the own steps of whoever asks. Root has all others, or none.
+/// Records of the caller's own steps. `None` if there are none, and for root, who reads all records or none.
 fn of_own(audit: &Audit) -> Result<Option<Lines>, Refusal> {
     let uid = nix::unistd::getuid();
     let Some(files) = own::of(&audit.users, uid.as_raw()).filter(|_| !uid.is_root()) else { return Ok(None) };
@@ -171,7 +171,7 @@ fn of_own(audit: &Audit) -> Result<Option<Lines>, Refusal> {
     for file in files {
         match of_file(&file) {
             Ok(lines) => (from, reader) = (lines.from, Box::new(reader.chain(lines.reader))),
-            // The older one is there once the other has become too large.
+            // The older file exists only after the newer one became too large.
             Err(_) if !file.exists() => {}
             Err(refusal) => return Err(refusal),
         }
@@ -179,7 +179,7 @@ fn of_own(audit: &Audit) -> Result<Option<Lines>, Refusal> {
     Ok((!from.is_empty()).then_some(Lines { from, reader, journal: None }))
 }
 
-/// Of the journal only root's entries: anybody can write there under our name.
+/// Root's entries of the journal only: any user can write there under our identifier.
 fn of_journal(given: &Log) -> Result<Lines, Refusal> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = std::env::split_paths(&path)
@@ -191,7 +191,7 @@ fn of_journal(given: &Log) -> Result<Lines, Refusal> {
                 .hint("where syslog keeps its lines, grep for 'coracle\\['")
         })?;
     let mut command = Command::new(&program);
-    // Without --all a field of more than 4096 bytes is left out (journalctl(1)).
+    // Without --all, fields of more than 4096 bytes are left out (journalctl(1)).
     command.args(["--output=json", "--all", "--no-pager", "--quiet", "_UID=0"]);
     command.arg(format!("SYSLOG_IDENTIFIER={IDENTIFIER}"));
     command.args(given.job.iter().map(|asked| format!("CORACLE_JOB={}", asked.job)));
@@ -207,14 +207,14 @@ fn of_journal(given: &Log) -> Result<Lines, Refusal> {
     Ok(Lines { from, reader, journal: Some(journal) })
 }
 
-/// Copies what was asked for; an error is also one of `out`.
+/// Copies the requested records to `out`. Returns errors of reading and of `out`.
 fn copy(lines: &mut Lines, given: &Log, out: &mut dyn Write) -> io::Result<Count> {
     let mut count = Count::default();
     let limit = if lines.journal.is_some() { MAX_ENTRY } else { MAX_LEN + 1 };
     while let Some(line) = next_line(&mut lines.reader, limit)? {
         let text = line.as_deref().and_then(|line| str::from_utf8(line).ok());
         let text = match lines.journal {
-            // The lines of a plan, and what older releases wrote, have no record.
+            // The lines of a plan, and those of older releases, have no record.
             Some(_) => match text.map(record_of) {
                 Some(Some(text)) => Some(text),
                 Some(None) => continue,
@@ -236,7 +236,7 @@ fn copy(lines: &mut Lines, given: &Log, out: &mut dyn Write) -> io::Result<Count
     Ok(count)
 }
 
-/// The next line without its end; inside, nothing if it has more than `limit` bytes.
+/// Next line without its end. The inner value is `None` if the line has more than `limit` bytes.
 fn next_line(reader: &mut dyn BufRead, limit: usize) -> io::Result<Option<Option<Vec<u8>>>> {
     let (mut line, mut long) = (Vec::new(), false);
     loop {
@@ -245,7 +245,7 @@ fn next_line(reader: &mut dyn BufRead, limit: usize) -> io::Result<Option<Option
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if length > 0 {
-            // Only the end of a line that is too long matters.
+            // Of a line that is too long, only the end matters.
             long |= line.len() > limit;
             if long {
                 line.clear();
@@ -258,12 +258,12 @@ fn next_line(reader: &mut dyn BufRead, limit: usize) -> io::Result<Option<Option
     }
 }
 
-/// The record in an entry of the journal, as journalctl prints it.
+/// Record in an entry of the journal, as journalctl prints it.
 fn record_of(entry: &str) -> Option<String> {
     let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(entry).ok()?;
     match fields.remove(RECORD)? {
         serde_json::Value::String(text) => Some(text),
-        // What is no text of UTF-8 is a list of numbers, and no record of ours.
+        // journalctl prints text that is not UTF-8 as a list of numbers; that is no record of ours.
         _ => Some(String::new()),
     }
 }
@@ -279,7 +279,7 @@ fn is_asked_for(record: &Record, given: &Log) -> bool {
     job && user && time
 }
 
-/// A block about one record.
+/// Block of text about one record.
 fn human(record: &Record) -> String {
     let user = record.user.as_ref().map_or("-".to_owned(), |user| clean(user));
     let mut text = format!(
@@ -292,7 +292,7 @@ fn human(record: &Record) -> String {
         record.verdict.word(),
     );
     let mut row = |name: &str, value: &str| {
-        // Into a String, which cannot fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "    {name:<9}{}", clean(value));
     };
     let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());

@@ -1,4 +1,4 @@
-//! `coracle`: the command that people type, and workflow tools.
+//! Starts `coracle`: the command for users and workflow tools.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -18,7 +18,7 @@ mod verify;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-/// Commands of the launcher, which a plugin line of an older installation looks for in this program.
+/// Commands of the launcher that the plugin line of an older installation expects in this program.
 const OF_THE_LAUNCHER: [&str; 3] = ["prepare", "facts", "epilog"];
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! `coracle verify`: the signers of an image, and its place in a published list of hashes.
+//! Runs `coracle verify`: checks the signers of an image, and its entry in a published list of digests.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -18,12 +18,12 @@ use serde_json::json;
 use crate::command::{Verify, WRONG};
 use crate::document;
 
-/// The image is not as it should be.
+/// Exit status for an image that fails the check.
 const BAD: u8 = 1;
-/// The longest list of hashes that is read, in bytes.
+/// Limit of a list of digests, in bytes.
 const MAX_SUMS: u64 = 16 << 20;
 
-/// Does what the command line says.
+/// Verifies the image as the command line says.
 pub fn main(verify: &Verify) -> ExitCode {
     let found = check(verify);
     let object = verify.image.display().to_string();
@@ -73,7 +73,7 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
         Refusal::new(Kind::Usage, path.display().to_string(), format!("cannot be read: {cause}"))
     };
     let keys = match (verify.keys.as_slice(), &wanted) {
-        // A list of hashes is good for any file; only a SIF has signatures.
+        // A list of digests can hold any file; only a SIF has signatures.
         ([], Some(_)) => None,
         ([], None) => Some(site_keys(Path::new(KEYS))?),
         (paths, _) => {
@@ -94,7 +94,7 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
     let asked = keys.as_deref().map(|keys| (keys, Need::Signed));
     let found = look(None, None, &object, (&image, length.len()), asked, wanted.is_some(), patience(length.len()));
     let found = found.map_err(|refusal| match refusal.kind {
-        // The site's own keys, of which the command line says nothing.
+        // The site's own keys: the command line names none.
         Kind::Usage if verify.keys.is_empty() => Refusal { kind: Kind::Config, ..refusal },
         _ => refusal,
     })?;
@@ -106,7 +106,7 @@ fn check(verify: &Verify) -> Result<Found, Refusal> {
     }
 }
 
-/// Opens a file, and never waits for whoever writes into a FIFO.
+/// Opens a file without waiting for the writer of a FIFO.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
@@ -114,7 +114,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// Digest of the image in a list of hashes: the line with its name, or the only one.
+/// Digest of the image in a list: that of the line with its name, or of the only line.
 fn wanted_digest(sums: &Path, image: &Path) -> Result<Digest, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Usage, sums.display().to_string(), cause);
     let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
-//! `coracle-images`: makes, shows and signs images, with the rights of the user who asks for it.
+//! Runs `coracle-images`: makes, shows and signs images, with the privileges of the user who calls it.
 //!
-//! `coracle` starts it with an [`Order`] as its only argument. All that reads networks, archives and compressed streams
-//! is here, and not in the program that root starts for jobs.
+//! `coracle` starts it with an [`Order`] as its only argument. All code that reads networks, archives and compressed
+//! streams is here, and not in the program that root starts for jobs.
 //!
 //! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
 //! of the [`sources`] becomes a root file system, which mksquashfs packs into a draft of a SIF ([`build`]). The file

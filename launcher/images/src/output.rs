@@ -1,6 +1,6 @@
-//! Output of commands: exit status, standard output, and errors of files that are written.
+//! Prints the output of commands: exit status, standard output, and errors of files that are written.
 //!
-//! No control character of an image gets to a terminal.
+//! No control character of an image reaches a terminal.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -12,12 +12,12 @@ use coracle::report::{Kind, Refusal, is_hidden};
 use nix::errno::Errno;
 use serde::Serialize;
 
-/// The last second of the year 9999, behind which no date is written.
+/// Last second of the year 9999: later dates are not written.
 const LAST: u64 = 253_402_300_799;
 
 /// Exit status of a command that failed.
 pub const FAILURE: u8 = 1;
-/// Exit status of a command line that makes no sense.
+/// Exit status of a wrong command line.
 pub const USAGE: u8 = 2;
 
 /// Exit status of a command that ends with `refusal`.
@@ -25,7 +25,7 @@ pub fn exit_status(refusal: &Refusal) -> u8 {
     if refusal.kind == Kind::Usage { USAGE } else { FAILURE }
 }
 
-/// Writes to standard output. A reader that closes the pipe early is no error.
+/// Writes to standard output. It is no error if the reader closes the pipe early.
 pub fn print(bytes: &[u8]) -> Result<(), Refusal> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -36,13 +36,13 @@ pub fn print(bytes: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// A JSON document with a line break behind it.
+/// JSON document with a line break at its end.
 pub fn json(value: &impl Serialize) -> Result<String, Refusal> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Refusal::new(Kind::Internal, "standard output", error.to_string()))?;
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        // Outside of strings, line breaks are the only ones; inside, those below a space are escaped already.
+        // Outside of strings, line breaks are the only control characters; inside, those below a space are escaped.
         if is_hidden(character) && character != '\n' {
             let _ = write!(safe, "\\u{:04x}", u32::from(character));
         } else {
@@ -53,10 +53,10 @@ pub fn json(value: &impl Serialize) -> Result<String, Refusal> {
     Ok(safe)
 }
 
-/// Form of the documents that have no other, in their key `version`.
+/// Version of the documents without one of their own, in their key `version`.
 pub const VERSION: u32 = 1;
 
-/// Prints a file that was made, as `--json` has it.
+/// Prints the path of a file that was made, or its `--json` document.
 pub fn made(path: &Path, digest: &str, size: u64) -> Result<(), Refusal> {
     let image = path.to_string_lossy();
     print(json(&serde_json::json!({ "version": VERSION, "image": image, "digest": digest, "size": size }))?.as_bytes())
@@ -68,7 +68,7 @@ pub fn time(seconds: i64) -> Option<String> {
     Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string())
 }
 
-/// Refusal for a file that cannot be written, and why.
+/// Refusal of a file that cannot be written, with the reason.
 pub fn unwritable(typed: &str, error: &io::Error) -> Refusal {
     let refuse = |cause: String| Refusal::new(Kind::System, typed, cause);
     match error.raw_os_error().map(Errno::from_raw) {

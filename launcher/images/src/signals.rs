@@ -1,4 +1,4 @@
-//! Signals that are blocked until temporary files and settings are cleaned up.
+//! Blocks signals until temporary files and settings are cleaned up.
 #![forbid(unsafe_code)]
 
 use coracle::report::{Kind, Refusal};
@@ -18,7 +18,7 @@ pub struct HeldSignals {
 }
 
 impl HeldSignals {
-    /// Blocks them from now on.
+    /// Blocks the signals.
     pub fn new() -> Result<Self, Refusal> {
         let failed = |errno: nix::errno::Errno| Refusal::new(Kind::System, "signals", errno.desc());
         let set: SigSet = ENDING.into_iter().collect();
@@ -28,18 +28,18 @@ impl HeldSignals {
         Ok(Self { set, before, line })
     }
 
-    /// True if one is pending.
+    /// True if a signal is pending.
     pub fn pending(&self) -> bool {
         let mut one = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut one, PollTimeout::ZERO), Ok(count) if count > 0)
     }
 
-    /// Descriptor that is readable when one is pending.
+    /// Descriptor that is readable when a signal is pending.
     pub fn line(&self) -> BorrowedFd<'_> {
         self.line.as_fd()
     }
 
-    /// Unblocks them: pending ones take effect.
+    /// Unblocks the signals: pending ones take effect.
     pub fn give_in(&self) {
         let _ = self.set.thread_unblock();
     }

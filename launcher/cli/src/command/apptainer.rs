@@ -1,9 +1,9 @@
-//! Options of Apptainer's exec, run and shell that are not ours, and what stands for them.
+//! Names replacements for options of Apptainer's exec, run and shell that Coracle does not have.
 #![forbid(unsafe_code)]
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// The options, and what to do instead.
+/// Options, and what to use instead.
 const INSTEAD: &[(&[&str], &str)] = &[
     (
         &["--contain", "-c", "--containall", "-C"],
@@ -36,7 +36,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--compat"], "--no-home --clean-env --writable is the nearest"),
 ];
 
-/// The error, with what stands for an option of Apptainer's in place of a tip about an option that looks alike.
+/// Error with the replacement of an Apptainer option, instead of clap's tip about a similar option.
 pub fn explained(mut error: Error) -> Error {
     if error.kind() != ErrorKind::UnknownArgument {
         return error;

@@ -1,4 +1,4 @@
-//! Command lines of the documentation, read by the parser of the program.
+//! Tests the command lines of the documentation with the parser of the program.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use clap::CommandFactory;
 
 use super::Command;
 
-/// Commands that only root's part of a step or systemd starts.
+/// Commands that only slurmstepd, slurmd's prolog and epilog, or systemd start.
 const INTERNAL: [&str; 5] = ["prepare", "facts", "epilog", "store-service", "help"];
 
 /// README, SECURITY and the pages below docs, with their texts.
@@ -22,7 +22,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Words of a line as a shell has them: quotes are taken off, and a comment or what follows the command ends it.
+/// Words of a line as a shell splits them: without quotes, and up to a comment or the end of the command.
 fn words(line: &str) -> Vec<OsString> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for character in line.chars() {
@@ -35,7 +35,7 @@ fn words(line: &str) -> Vec<OsString> {
             (None, ';' | '|' | '&' | '>') => break,
             (None, '#') if word.is_none() => break,
             (None, ' ') => words.extend(word.take().map(OsString::from)),
-            // Brackets of a synopsis stand around what may be left out.
+            // The brackets of a synopsis enclose optional words.
             (None, '[' | ']') => {}
             _ => word.get_or_insert_default().push(character),
         }
@@ -49,7 +49,7 @@ fn commands_in_blocks_are_read_as_they_stand() {
     let mut count = 0;
     for (path, text) in pages() {
         for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
-            // A block with output has a prompt in front of its commands.
+            // In a block with output, a prompt precedes the commands.
             let begins = |at: &usize| *at == 0 || line[..*at] == *"$ " || line[..*at].ends_with("&& ");
             let Some(at) = line.find("coracle ").filter(begins) else { continue };
             let words = words(&line[at..]);

@@ -1,4 +1,4 @@
-//! The command line that people type, and workflow tools.
+//! Defines and reads the command line for users and workflow tools.
 #![forbid(unsafe_code)]
 
 mod apptainer;
@@ -31,11 +31,11 @@ use crate::verify;
 
 pub use options::{Full, Short};
 
-/// Coracle refused or failed, as docker and podman have it.
+/// Status if Coracle refused or failed, as in docker and podman.
 pub const REFUSED: u8 = 125;
-/// A command that manages something could not do it.
+/// Status if a command that manages something failed.
 const BAD: u8 = 1;
-/// The command line makes no sense.
+/// Status of a wrong command line.
 pub const WRONG: u8 = 2;
 
 /// Run Slurm jobs inside containers
@@ -98,7 +98,7 @@ enum Verb {
     Config(Settings),
 }
 
-/// The commands that run something: what they refuse must not be taken for the status of what was run.
+/// Commands that run a program: the status of a refusal must differ from that of the program.
 const RUNNING: [&str; 4] = ["exec", "run", "shell", "explain"];
 
 impl Verb {
@@ -106,7 +106,7 @@ impl Verb {
         matches!(self, Self::Exec(_) | Self::Run(_) | Self::Shell(_) | Self::Explain(_))
     }
 
-    /// True if people read the output page by page.
+    /// True if users read the output page by page.
     fn is_printing(&self) -> bool {
         matches!(self, Self::Explain(_) | Self::Doctor(_) | Self::Ls(_) | Self::Log(_) | Self::Config(_))
     }
@@ -145,7 +145,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// True if more is wanted than to know if the file is right.
+    /// True if more is requested than a check of the file.
     pub fn asks(&self) -> bool {
         [&self.user, &self.partition, &self.account, &self.qos].iter().any(|said| said.is_some())
             || self.image.is_some()
@@ -311,14 +311,14 @@ pub struct Log {
     pub config: PathBuf,
 }
 
-/// The whole command line, to make its manual from.
+/// Whole command line, for its manual.
 #[cfg(feature = "manual")]
 pub fn tree() -> clap::Command {
     Command::command()
 }
 
 impl Command {
-    /// Reads a whole command line, in which everything behind an image belongs to the image.
+    /// Reads a whole command line, in which all words behind an image belong to the image.
     fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let words = words::separated(&mut Self::command(), words.into_iter().collect());
         let starts = words::starts(&words);
@@ -326,7 +326,7 @@ impl Command {
     }
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and runs its command.
 pub fn main() -> ExitCode {
     let (done, failure) = match Command::read(std::env::args_os()) {
         Ok(Command { mut verb, silent }) => {
@@ -334,7 +334,7 @@ pub fn main() -> ExitCode {
                 packing.silent = silent > 0;
             }
             if verb.is_printing() {
-                // Where that fails, a page that is not read to its end is a panic's message.
+                // If that fails, a page that is not read to its end ends in the message of a panic.
                 let _ = sys::restore_default_sigpipe();
             }
             (
@@ -369,7 +369,7 @@ pub fn main() -> ExitCode {
             )
         }
         Err(error) => {
-            // Help and version go to standard output and are no failure.
+            // Help and version go to standard output and are no error.
             let _ = error.print();
             let known = |word: OsString| RUNNING.iter().any(|verb| word == *verb);
             let verb = std::env::args_os().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
@@ -384,7 +384,7 @@ pub fn main() -> ExitCode {
 }
 
 impl Common {
-    /// The options of the table, those among them that have names of Apptainer's.
+    /// The options of the table, including those with names of Apptainer.
     pub fn raw(&self) -> RawOptions {
         let mut raw = self.options.0.clone();
         if let Some(spec) = Spec::of(Id::Gpu).filter(|_| (self.nv || self.rocm) && raw.value(Id::Gpu).is_none()) {
@@ -407,7 +407,7 @@ mod tests {
         Command::read(line.split(' ').map(OsString::from))
     }
 
-    /// The image, the words behind it, the binds, and how often `-s` was given.
+    /// Image, words behind it, binds, and number of `-s`.
     fn started(line: &str) -> (String, String, Vec<OsString>, u8) {
         let Command { verb, silent } = read(line).unwrap();
         let (common, image, words) = match verb {

@@ -1,13 +1,13 @@
-//! `--mount` of Apptainer and docker, as the bind that it stands for.
+//! Converts `--mount` of Apptainer and docker to the bind that it means.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The form that is wanted, for help.
+/// Accepted form, for help.
 pub const FORM: &str = "type=bind,source=SRC,destination=DST[,ro]";
 
-/// The value of `--bind` for a `--mount` such as `type=bind,source=/a,destination=/b,ro`.
+/// Value of `--bind` for a `--mount` such as `type=bind,source=/a,destination=/b,ro`.
 pub fn as_bind(text: &OsStr) -> Result<OsString, String> {
     let (mut kind, mut source, mut target, mut size, mut read_only) = (None, None, None, None, false);
     for field in fields(text)? {
@@ -59,7 +59,7 @@ pub fn as_bind(text: &OsStr) -> Result<OsString, String> {
     Ok(OsString::from_vec(bind))
 }
 
-/// The fields of a line of comma-separated values (RFC 4180): commas between double quotes are part of a field.
+/// Fields of a line of comma-separated values (RFC 4180): a comma between double quotes is part of a field.
 fn fields(text: &OsStr) -> Result<Vec<Vec<u8>>, String> {
     let (mut fields, mut quoted) = (vec![Vec::new()], false);
     let mut bytes = text.as_bytes().iter().copied().peekable();
@@ -77,7 +77,7 @@ fn fields(text: &OsStr) -> Result<Vec<Vec<u8>>, String> {
     if quoted { Err("a double quote is not closed".into()) } else { Ok(fields) }
 }
 
-/// A source that `--bind` takes for a path, though it may be one of its words.
+/// Source in a form that `--bind` reads as a path, even if it equals one of its keywords.
 fn plain(source: Vec<u8>) -> Vec<u8> {
     if [&b"tmpfs"[..], b"none"].contains(&source.as_slice()) { [b"./", &*source].concat() } else { escaped(&source) }
 }

@@ -1,7 +1,7 @@
-//! The table of options ([`coracle::options`]) as arguments of our own commands.
+//! Makes arguments of Coracle's own commands from the table of options ([`coracle::options`]).
 //!
-//! `run`, `exec` and `shell` leave the prefix out, and know a few of the names that Apptainer has; `explain` takes
-//! exactly what srun takes.
+//! `run`, `exec` and `shell` omit the prefix and accept some of Apptainer's names. `explain` takes exactly the options
+//! of srun.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -19,9 +19,9 @@ const ALSO: &[(Id, Option<char>, &[&str])] = &[
     (Id::CleanEnv, Some('e'), &["cleanenv"]),
     (Id::Writable, None, &["writable-tmpfs"]),
 ];
-/// Apptainer's and docker's long form of a bind.
+/// Long form of a bind in Apptainer and docker.
 const MOUNT: &str = "mount";
-/// Options that only mean something in a job.
+/// Options that have a meaning only in a job.
 const OF_JOBS: &[Id] = &[Id::Scope];
 const PREFIX: &str = "container-";
 
@@ -77,8 +77,8 @@ fn augment(command: Command, names: impl Iterator<Item = (&'static Spec, String)
     })
 }
 
-/// True if the flag `letter` was given behind the command `verb`, where Apptainer has another one of that letter than in
-/// front of it.
+/// True if the flag `letter` was given behind the command `verb`: there, Apptainer gives the letter another meaning
+/// than in front of it.
 pub fn is_given_behind(verb: &str, letter: char) -> bool {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     has_flag(words, verb, letter)
@@ -92,7 +92,7 @@ fn has_flag(words: impl Iterator<Item = String>, verb: &str, letter: char) -> bo
     })
 }
 
-/// Options in the order in which they were given: of two options about the same, the later one counts.
+/// Options in the order in which they were given: of two with the same meaning, the later one counts.
 fn given(matches: &ArgMatches, names: impl Iterator<Item = (&'static Spec, String)>) -> RawOptions {
     let mut found: Vec<(usize, &Spec, OsString)> = Vec::new();
     for (spec, name) in names {

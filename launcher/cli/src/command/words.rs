@@ -1,6 +1,6 @@
-//! The end of our own options in the command lines of `exec`, `run` and `shell`.
+//! Finds the end of Coracle's own options in the command lines of `exec`, `run` and `shell`.
 //!
-//! Everything behind the image belongs to the image, as with Apptainer and docker. clap reads options between two
+//! As in Apptainer and docker, all words behind the image belong to the image. clap reads options between two
 //! positional arguments, so it gets a `--` in front of the first one.
 #![forbid(unsafe_code)]
 
@@ -8,11 +8,11 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
 
-/// The subcommands that start words of an image.
+/// Subcommands that start words of an image.
 const STARTING: [&str; 3] = ["exec", "run", "shell"];
 
-/// `words`, the whole command line, with a `--` in front of the image. The command line of any other subcommand stays
-/// as it is.
+/// Returns the whole command line `words` with a `--` in front of the image. Command lines of other subcommands stay as
+/// they are.
 pub fn separated(command: &mut Command, mut words: Vec<OsString>) -> Vec<OsString> {
     command.build();
     // No option of the program itself takes a value.
@@ -45,7 +45,7 @@ fn is_option(word: &OsStr) -> bool {
     word.len() > 1 && word.as_encoded_bytes().starts_with(b"-")
 }
 
-/// True if the value of the option in `word` is the word behind it.
+/// True if the value of the option in `word` is the next word.
 fn takes_next(verb: &Command, word: &OsStr) -> bool {
     let takes =
         |arg: &Arg| arg.get_action().takes_values() && arg.get_num_args().is_none_or(|values| values.min_values() > 0);
@@ -63,7 +63,7 @@ fn takes_next(verb: &Command, word: &OsStr) -> bool {
                 || arg.get_all_short_aliases().is_some_and(|aliases| aliases.contains(&letter))
         };
         if verb.get_arguments().find(short).is_some_and(takes) {
-            // What stands behind the letter in the same word is the value.
+            // The rest of the word behind the letter is the value.
             return letters.next().is_none();
         }
     }

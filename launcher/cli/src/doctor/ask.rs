@@ -1,4 +1,4 @@
-//! Questions to other programs of the host, with a limit of time.
+//! Runs other programs of the host, with a time limit, and reads their output.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -7,26 +7,26 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// A controller that does not answer takes longer.
+/// Time limit of a program. A client command whose controller does not answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer that is read, in bytes.
+/// Limit of the output that is read, in bytes.
 const MAX_LEN: u64 = 1 << 20;
 
-/// An answer.
+/// Output of a program.
 pub struct Answer {
-    /// The program ended with 0.
+    /// True if the program ended with status 0.
     pub success: bool,
-    /// Its output and its error output.
+    /// Standard output and standard error.
     pub text: String,
 }
 
-/// Runs a program without input; nothing if it cannot be started or does not end in time.
+/// Runs a program without input. `None` if it cannot be started or does not end in time.
 pub fn ask(program: &Path, arguments: &[&str]) -> Option<Answer> {
     let (reader, writer) = std::io::pipe().ok()?;
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stdout(writer.try_clone().ok()?).stderr(writer);
     let mut child = command.spawn().ok()?;
-    // The parent's copies of the writing end go with it.
+    // Closes the parent's copies of the write end.
     drop(command);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -42,7 +42,7 @@ pub fn ask(program: &Path, arguments: &[&str]) -> Option<Answer> {
     Some(Answer { success: status.success(), text: String::from_utf8_lossy(&text.ok()?).into_owned() })
 }
 
-/// The names of the processes that run (proc_pid_comm(5)).
+/// Names of the running processes (proc_pid_comm(5)).
 pub fn running() -> Vec<String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));

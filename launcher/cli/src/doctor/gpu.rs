@@ -1,4 +1,4 @@
-//! The devices that Slurm gives on this node, who keeps steps from opening others, and the driver of its GPUs.
+//! Checks the devices that Slurm gives on this node, the confinement of steps to them, and the GPU driver.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use super::Findings;
 use coracle_launcher::container::grants::{GrantSource, Grants};
 use coracle_launcher::slurm;
 
-/// Looks at all of it.
+/// Checks generic resources, confinement and driver.
 pub fn look(findings: &mut Findings, config: &Config, told: Option<&Path>) {
     let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, told);
     slurm(findings, slurmd.as_ref());
@@ -31,7 +31,7 @@ fn slurm(findings: &mut Findings, slurmd: Option<&slurm::Slurmd>) {
     }
 }
 
-/// The generic resources, and those of their files that are missing.
+/// Checks the generic resources and reports files of theirs that are missing.
 fn resources(findings: &mut Findings, grants: &Grants) {
     let nodes: BTreeSet<&Path> = grants.nodes().iter().map(|node| node.path.as_path()).collect();
     for unit in &grants.units {
@@ -57,7 +57,7 @@ fn resources(findings: &mut Findings, grants: &Grants) {
     }
 }
 
-/// The confinement of steps to the devices that they were given.
+/// Checks the confinement of steps to their devices.
 fn confinement(findings: &mut Findings, config: &Config, told: Option<&Path>, grants: &Grants) {
     let version = match DeviceGroups::of(std::process::id()) {
         Ok(Some(groups)) if groups.version == CgroupVersion::One => "version 1",
@@ -79,7 +79,7 @@ fn confinement(findings: &mut Findings, config: &Config, told: Option<&Path>, gr
     }
 }
 
-/// The driver of all the node's GPUs.
+/// Checks the driver of the node's GPUs.
 fn driver(findings: &mut Findings, config: &Config, grants: &Grants) {
     let files: Vec<PathBuf> =
         grants.units.iter().filter(|unit| unit.is_gpu()).flat_map(|unit| unit.files.iter().cloned()).collect();
@@ -102,7 +102,7 @@ fn driver(findings: &mut Findings, config: &Config, grants: &Grants) {
     }
 }
 
-/// A summary of a driver, in one line.
+/// Summary of a driver, in one line.
 pub fn summary(driver: &Driver) -> String {
     let from = match driver.found_in.is_empty() {
         true => "nothing found".to_owned(),

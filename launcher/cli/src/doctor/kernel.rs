@@ -1,4 +1,4 @@
-//! The kernel of this host, and the programs of other packages that containers need.
+//! Checks the kernel of this host, and the programs of other packages that containers need.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -11,9 +11,9 @@ use coracle_launcher::apply::fuse;
 use coracle_launcher::apply::kernel;
 use coracle_launcher::container::userns;
 
-/// The oldest kernel on which everything is tried (docs/decisions.md).
+/// Oldest kernel that is tested (docs/decisions.md).
 const OLDEST: (u32, u32) = (5, 14);
-/// File systems of the kernel, and what is lost without them.
+/// File systems of the kernel, and the function that is missing without them.
 const FILE_SYSTEMS: [(&str, bool, &str); 3] = [
     ("squashfs", true, "SIF and squashfs images cannot be mounted"),
     ("overlay", true, "images without all mount points, and writable ones, cannot be run"),
@@ -27,7 +27,7 @@ const MAKERS: [(&str, &str, &str); 4] = [
     ("newgidmap", "uidmap", "definition files see root as the only group"),
 ];
 
-/// Looks at the kernel and at what reads images.
+/// Checks the kernel and the programs that read images.
 pub fn look(findings: &mut Findings, config: &Config) {
     release(findings);
     let compute = findings.is(Role::Compute);
@@ -71,7 +71,7 @@ fn release(findings: &mut Findings) {
     }
 }
 
-/// The kernel loads a module when a mount asks for it, if it has one.
+/// Checks the file systems. The kernel loads a module at mount(2) if it has one.
 fn file_systems(findings: &mut Findings) {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let modules = Path::new("/lib/modules").join(kernel::release()).join("modules.dep");
@@ -104,14 +104,14 @@ fn loop_devices(findings: &mut Findings) {
     }
 }
 
-/// Says if some rule has squashfuse_ll read users' images.
+/// True if a rule has user images read by squashfuse_ll.
 pub fn users_images_by_fuse(config: &Config) -> bool {
     let scopes = [&config.partitions, &config.accounts, &config.qos, &config.users, &config.groups];
     let rules = scopes.into_iter().flat_map(|scope| scope.0.iter().map(|(_, rule)| rule.user_images));
     rules.chain([config.user_images]).any(|said| said == Some(UserImages::Fuse))
 }
 
-/// Root opens it for steps, users open it for themselves.
+/// Checks /dev/fuse. Root opens it for steps; users open it themselves outside of jobs.
 fn fuse_device(findings: &mut Findings) {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let path = "/dev/fuse";
@@ -134,7 +134,7 @@ fn fuse_device(findings: &mut Findings) {
     }
 }
 
-/// The programs that `coracle build` and `coracle pull` need.
+/// Checks the programs that `coracle build` and `coracle pull` need.
 fn making(findings: &mut Findings) {
     for (program, package, loss) in MAKERS {
         let folders = std::env::var_os("PATH").unwrap_or_default();

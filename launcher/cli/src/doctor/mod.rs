@@ -1,4 +1,4 @@
-//! `coracle doctor`: every reason for which a container would not start on this host today.
+//! Runs `coracle doctor`: reports every reason why a container would not start on this host.
 #![forbid(unsafe_code)]
 
 mod ask;
@@ -23,7 +23,7 @@ use coracle_launcher::slurm;
 pub use gpu::summary;
 pub use site::{Fault, faults};
 
-/// Exit status when something is wrong.
+/// Exit status if there is an error.
 const BAD: u8 = 1;
 
 /// The part that a host plays.
@@ -40,7 +40,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The parts of this host, by the programs of Slurm that it runs or has.
+    /// Roles of this host, by the programs of Slurm that it runs or has.
     fn found(slurm: &slurm::Site) -> Vec<Self> {
         let mut roles = Vec::new();
         let running = ask::running();
@@ -70,19 +70,19 @@ impl Role {
     }
 }
 
-/// The weight of a finding.
+/// Level of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// As it should be.
+    /// No fault.
     Ok,
-    /// Something is lost, but containers start.
+    /// A function is missing, but containers start.
     Warning,
-    /// Containers do not start, or a job would run outside of one.
+    /// Containers do not start, or a job would run without one.
     Error,
 }
 
 impl Level {
-    /// The word for it.
+    /// Word for the level.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -92,14 +92,14 @@ impl Level {
     }
 }
 
-/// The findings, a line each.
+/// Findings, one line each.
 pub struct Findings {
-    /// Parts of this host.
+    /// Roles of this host.
     roles: Vec<Role>,
     bad: bool,
-    /// Print warnings and errors only.
+    /// True if only warnings and errors are printed.
     faults_only: bool,
-    /// Kept for one document, if that was asked for.
+    /// Findings kept for one JSON document, if requested.
     kept: Option<Vec<Value>>,
 }
 
@@ -120,7 +120,7 @@ impl Findings {
         self.say(Level::Error, about, text, Some(hint));
     }
 
-    /// An error on hosts with that part, elsewhere a warning.
+    /// Reports an error on hosts with this role, and a warning on others.
     fn lacks(&mut self, role: Role, about: &str, text: impl Display, hint: &str) {
         let level = if self.is(role) { Level::Error } else { Level::Warning };
         self.say(level, about, text, Some(hint));
@@ -153,7 +153,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Looks at everything, and says all of it.
+/// Checks everything and prints all findings.
 pub fn main(given: &Doctor) -> Result<ExitCode, Refusal> {
     let told = slurm::conf_from_environment();
     let mut findings =
@@ -187,7 +187,7 @@ fn host() -> String {
     nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Reads coracle.yaml; without it, or with a wrong one, the rest is looked at with the defaults.
+/// Reads coracle.yaml. If it is missing or wrong, the other checks use the defaults.
 fn read(findings: &mut Findings, path: &Path) -> Config {
     let shown = path.display();
     match Config::load(path) {
@@ -210,7 +210,7 @@ fn read(findings: &mut Findings, path: &Path) -> Config {
     }
 }
 
-/// Looks for our own programs.
+/// Checks Coracle's own programs.
 fn programs(findings: &mut Findings) {
     for part in [place::helper(), place::images()] {
         match part.is_file() {

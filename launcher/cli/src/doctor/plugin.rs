@@ -1,4 +1,4 @@
-//! Slurm on this host, and our plugin as its configuration has it.
+//! Checks Slurm on this host, and the plugin in its configuration.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -11,15 +11,15 @@ use super::ask::ask;
 use super::{Findings, Role};
 use coracle_launcher::slurm::{self, Site};
 
-/// Micro releases of 24.11 and 25.05 whose TaskProlog fails in containers without our help: the last bad one of each.
+/// Last micro releases of 24.11 and 25.05 whose TaskProlog fails in containers without Coracle's workaround.
 const SCRIPTS: [((u32, u32), u32); 2] = [((24, 11), 6), ((25, 5), 1)];
-/// From here on an oci.conf does not keep the plugin from its work.
+/// First release in which an oci.conf does not disable the plugin.
 const OCI_IGNORED: (u32, u32) = (23, 2);
-/// Options that the plugin adds to the help of srun, in both ways of naming them.
+/// Options that the plugin adds to the help of srun, with both prefixes.
 const OPTIONS: [&str; 2] = ["--container-bind", "--coracle-bind"];
 const LINE: &str = "required /usr/lib/coracle/spank_coracle.so";
 
-/// Looks at release, plugstack.conf, the plugin and its arguments, oci.conf and MPI.
+/// Checks release, plugstack.conf, the plugin and its arguments, oci.conf and MPI.
 pub fn look(findings: &mut Findings, config: &Config, settings: &Path, slurm: &Site) {
     let Some(folder) = &slurm.folder else {
         let hint = "slurm_client: {conf: DIRECTORY} in coracle.yaml, or SLURM_CONF, says where it is";
@@ -45,7 +45,7 @@ pub fn look(findings: &mut Findings, config: &Config, settings: &Path, slurm: &S
     }
 }
 
-/// Reads the release and the micro release that srun says.
+/// Reads the release and the micro release from `srun --version`.
 fn release(srun: &Path) -> Option<((u32, u32), u32)> {
     let answer = ask(srun, &["--version"])?;
     let word =
@@ -78,7 +78,7 @@ fn tested(findings: &mut Findings, release: Option<((u32, u32), u32)>) {
     }
 }
 
-/// Finds our line in plugstack.conf as this host has it.
+/// Checks the plugin's line in plugstack.conf on this host.
 fn line(findings: &mut Findings, slurm: &Site) -> bool {
     let plugstack = slurm.plugstack.as_deref().unwrap_or(Path::new("plugstack.conf"));
     let shown = plugstack.display();
@@ -127,7 +127,7 @@ fn line(findings: &mut Findings, slurm: &Site) -> bool {
     true
 }
 
-/// Compares the line's launcher and settings with those that are looked at.
+/// Compares launcher and settings of the line with those that doctor checks.
 fn arguments(findings: &mut Findings, settings: &Path, slurm: &Site) {
     let launcher = Path::new(slurm.argument("launcher").unwrap_or("/usr/lib/coracle/coracle-launcher"));
     match config::trust(launcher) {
@@ -147,7 +147,7 @@ fn arguments(findings: &mut Findings, settings: &Path, slurm: &Site) {
     }
 }
 
-/// Has srun load it: what its help lists is there.
+/// Checks that srun loads the plugin: its help then lists the plugin's options.
 fn loads(findings: &mut Findings, slurm: &Site) {
     let Some(srun) = &slurm.srun else {
         let hint = "slurm_client: {bin: DIRECTORY} in coracle.yaml says where it is";

@@ -1,4 +1,4 @@
-//! The site's settings on this host: all that keeps containers from starting, and rules that have no effect.
+//! Finds faults of coracle.yaml on this host: settings that keep containers from starting, and rules without effect.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::FileTypeExt;
@@ -14,7 +14,7 @@ use super::{Findings, Level, Role};
 use coracle_launcher::apply::fuse;
 use coracle_launcher::slurm::Site;
 
-/// The socket of the store's service.
+/// Socket of the store's service.
 const STORE_SOCKET: &str = "/run/coracle/store.sock";
 /// UnkillableStepTimeout where slurm.conf has none, in seconds (slurm.conf(5)).
 const UNKILLABLE: u64 = 60;
@@ -24,11 +24,11 @@ const UNKILLABLE: u64 = 60;
 pub struct Fault {
     /// [`Level::Error`] if no container starts.
     pub level: Level,
-    /// The keys that lead to it, for its line.
+    /// Keys that cause the fault, for its line.
     pub keys: Vec<String>,
-    /// The fault.
+    /// Description of the fault.
     pub text: String,
-    /// Something to do about it.
+    /// Hint: what to do.
     pub hint: String,
 }
 
@@ -37,15 +37,15 @@ impl Fault {
         Self { level, keys: keys.iter().map(|key| (*key).to_owned()).collect(), text, hint: hint.to_owned() }
     }
 
-    /// Line and column of its keys in the file's text.
+    /// Line and column of the keys in the file's text.
     pub fn place(&self, text: &str) -> Option<(usize, usize)> {
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         config::place_of(text, &keys)
     }
 }
 
-/// Looks for the faults of `config`, read from `path`. `here` is true if that file is what starts of this host would
-/// read, and not a draft.
+/// Finds the faults of `config`, read from `path`. `here` is true if container starts on this host read that file, and
+/// false for a draft.
 pub fn faults(path: &Path, config: &Config, slurm: &Site, here: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     if path.exists()
@@ -76,7 +76,7 @@ pub fn faults(path: &Path, config: &Config, slurm: &Site, here: bool) -> Vec<Fau
     faults
 }
 
-/// Finds settings that let no image run.
+/// Finds settings with which no image runs.
 fn nothing_runs(config: &Config, faults: &mut Vec<Fault>) {
     let scopes = scopes(config);
     let said = scopes.iter().flat_map(|(_, scope)| &scope.0).any(|(_, rule)| rule.user_images.is_some());
@@ -101,7 +101,7 @@ fn binds(config: &Config, faults: &mut Vec<Fault>) {
     }
 }
 
-/// The file itself is made by the first record.
+/// Checks the files of records. A missing audit.file is no fault: the first record creates it.
 fn audit(config: &Config, faults: &mut Vec<Fault>) {
     if let Some(Err(error)) = config.audit.users.directory().map(config::trust_folder) {
         let cause = Refusal::from(error);
@@ -133,13 +133,13 @@ fn metrics(config: &Config, faults: &mut Vec<Fault>) {
     }
 }
 
-/// The fault of a file, `file` below the key, that root does not write to.
+/// Fault of the file in `KEY.file`, which root refuses to write.
 fn unwritable(level: Level, key: &str, cause: &Refusal, loss: &str) -> Fault {
     let text = format!("{key}.file: {}: {}: {loss}", cause.object, cause.cause);
     Fault::new(level, &[key, "file"], text, "a directory of root's that nobody else may write to")
 }
 
-/// Rules that only hold with an argument or a second line in plugstack.conf.
+/// Finds rules that need an argument or a second line in plugstack.conf.
 fn without_effect(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
     if slurm.lines.is_empty() {
         return;
@@ -202,11 +202,11 @@ fn scopes(config: &Config) -> [(&'static str, &Scope); 5] {
     ]
 }
 
-/// Says the faults, and looks at the store.
+/// Reports the faults, and checks the store.
 pub fn look(findings: &mut Findings, path: &Path, config: &Config, slurm: &Site) {
     let compute = findings.is(Role::Compute) || findings.is(Role::Submit);
     for fault in faults(path, config, slurm, true) {
-        // What only nodes need may be missing elsewhere.
+        // Things that only nodes need may be missing on other hosts.
         let level = if compute { fault.level } else { Level::Warning };
         findings.say(level, "config", &fault.text, Some(&fault.hint));
     }

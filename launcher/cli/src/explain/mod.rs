@@ -1,4 +1,4 @@
-//! `coracle explain`: what a step, or a job script, would get on this node, from the very code that makes it.
+//! Runs `coracle explain`: shows what a step or a job script would get on this node, from the code that builds it.
 #![forbid(unsafe_code)]
 
 mod mpi;
@@ -29,7 +29,7 @@ use coracle_launcher::container::local::{self, LocalRequest};
 use coracle_launcher::container::pipeline::{self, Authority, Run};
 use coracle_launcher::slurm;
 
-/// Prints image, verdict, plan and environment, each as soon as it is known: what is refused is refused last.
+/// Prints image, image rule, plan and environment, each as soon as it is known. A refusal comes last.
 pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let mut page = Page { kept: given.json.then(|| json!({})) };
     let mut raw = given.options.0.clone();
@@ -74,7 +74,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
         Authority::Own => {
             local::enter_user_namespace(&run)?;
             opener = Opener::start(&run.identity, deadline)?;
-            // It has been hashed, if that was asked for.
+            // The file has been hashed by now, if that was requested.
             run.settings.digest = None;
             opened = Opened { digest: opened.digest, ..run.open(&opener, &mut pipeline::admit_at_once)? };
             run.judge_own(&opened)?
@@ -127,13 +127,13 @@ note    {}",
     Ok(ExitCode::SUCCESS)
 }
 
-/// The page as text, printed at once, or kept for one document.
+/// Page as text: printed at once, or kept for one document.
 struct Page {
     kept: Option<Value>,
 }
 
 impl Page {
-    /// A line of text, and the same in the document.
+    /// Adds a line of text, and its key to the document.
     fn line(&mut self, word: &str, key: &str, value: impl Into<Value>, text: &str) {
         if self.kept.is_none() {
             println!("{word:<7} {}", clean(text));
@@ -141,7 +141,7 @@ impl Page {
         self.keep(key, value);
     }
 
-    /// Several lines with the same word.
+    /// Adds several lines with the same word.
     fn lines(&mut self, word: &str, lines: Vec<String>) {
         if self.kept.is_none() {
             lines.iter().for_each(|line| println!("{word:<7} {}", clean(line)));
@@ -149,7 +149,7 @@ impl Page {
         self.keep(word, lines);
     }
 
-    /// A part with an empty line before it; a list of lines in the document.
+    /// Adds a block after an empty line; in the document, a list of lines.
     fn block(&mut self, key: &str, text: &str) {
         if self.kept.is_none() {
             print!("\n{text}");
@@ -157,7 +157,7 @@ impl Page {
         self.keep(key, text.lines().collect::<Vec<_>>());
     }
 
-    /// Something that only the document has.
+    /// Adds a key that only the document has.
     fn keep(&mut self, key: &str, value: impl Into<Value>) {
         if let Some(kept) = &mut self.kept {
             kept[key] = value.into();
@@ -169,7 +169,7 @@ impl Page {
     }
 }
 
-/// GPUs of the container, and what it has of their driver; or the reason why it has none.
+/// GPUs of the container and the files of their driver, or the reason why there are none.
 fn gpus(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     let mut say = |line: &str| lines.push(line.to_owned());
@@ -189,7 +189,7 @@ fn gpus(run: &Run) -> Vec<String> {
     lines
 }
 
-/// MPI that programs get, and the reason: nothing, if that was not asked.
+/// MPI that programs get, and the reason. Empty if it was not requested.
 fn host_mpi(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     let asked = run.settings.mpi.as_ref().map(Mpi::word).filter(|word| *word != Mpi::NONE);

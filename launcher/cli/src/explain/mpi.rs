@@ -1,4 +1,4 @@
-//! `coracle explain --mpi`: which MPI an image has, what this node offers it, and what comes of both.
+//! Runs `coracle explain --mpi`: compares the MPI of an image with what this node offers.
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write};
@@ -19,7 +19,7 @@ use coracle_launcher::children::in_container;
 use coracle_launcher::container::image_mpi::{MAX_LEN, WHAT, folders, late, own_libraries};
 use coracle_launcher::slurm::Offer;
 
-/// The interconnect's devices, by the start of their names in /dev, and what they are for.
+/// Devices of the interconnect, by the start of their names in /dev, and their purpose.
 const DEVICES: [(&str, &str); 5] = [
     ("infiniband", "InfiniBand and RoCE"),
     ("hfi1", "Omni-Path"),
@@ -27,7 +27,7 @@ const DEVICES: [(&str, &str); 5] = [
     ("xpmem", "XPMEM"),
     ("knem", "KNEM"),
 ];
-/// Setting for processes of one user that read each other's memory (Documentation/admin-guide/LSM/Yama.rst).
+/// Setting that lets processes of one user read each other's memory (Documentation/admin-guide/LSM/Yama.rst).
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
 
 /// Findings of `coracle explain --mpi`; printed as text, or as a part of its document (docs/json.md).
@@ -46,11 +46,11 @@ struct Node {
     default: Option<String>,
     /// Release of PMIx of Slurm's servers.
     pmix: Option<String>,
-    /// Fast networks that have devices here.
+    /// Fast networks with devices on this node.
     networks: Vec<&'static str>,
     /// Value of ptrace_scope; above 0, ranks cannot copy from each other's memory.
     ptrace_scope: u32,
-    /// Limit of locked memory in bytes; nothing, if there is none.
+    /// Limit of locked memory in bytes; `None` if there is none.
     locked_memory: Option<u64>,
 }
 
@@ -68,9 +68,9 @@ struct Image {
 struct Found {
     name: String,
     path: String,
-    /// Outcome with each type that Slurm has here.
+    /// Outcome with each MPI type of Slurm on this node.
     types: Vec<Outcome>,
-    /// True if Slurm has nothing that the library speaks.
+    /// True if no MPI type of Slurm here serves the library.
     unserved: bool,
 }
 
@@ -92,7 +92,7 @@ struct FoundPmix {
     munge: bool,
 }
 
-/// Looks at the node, and at the image whose tasks have this `environment` in `namespace`.
+/// Examines the node, and the image in `namespace` whose tasks have this `environment`.
 pub fn explain(
     offer: &Offer,
     environment: &[Pair],
@@ -125,12 +125,12 @@ impl fmt::Display for Report {
         self.node.fmt(out)?;
         let mut text = String::new();
         self.image.write(&mut text)?;
-        // The image chose the names, and the child that read them may have been taken over.
+        // The image chose the names, and it may have taken over the child process that read them.
         text.lines().try_for_each(|line| writeln!(out, "{}", clean(line)))
     }
 }
 
-/// Looks at the node.
+/// Examines the node.
 fn node(offer: &Offer) -> Node {
     let networks = DEVICES.iter().filter(|(start, _)| has_device(start)).map(|(_, what)| *what).collect();
     let scope = std::fs::read_to_string(YAMA).ok().and_then(|text| text.trim().parse().ok());
@@ -180,7 +180,7 @@ fn release(path: &Path) -> Option<String> {
     mpi::pmix_release(&File::open(path).ok()?).ok()?
 }
 
-/// In the child: looks at the image.
+/// Examines the image; runs in the child process.
 fn image(offer: &Offer, environment: &[Pair]) -> Image {
     let failed = |error: String| Image { error: Some(error), ..Image::default() };
     let Some(libraries) = own_libraries() else { return failed("its libraries cannot be read".into()) };
@@ -197,7 +197,7 @@ fn image(offer: &Offer, environment: &[Pair]) -> Image {
     image
 }
 
-/// Name that an image has chosen, in one line.
+/// Name that an image chose, in one line.
 fn name(path: &Path) -> String {
     clean(&path.display().to_string())
 }

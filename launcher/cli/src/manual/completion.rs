@@ -1,13 +1,13 @@
-//! Completions of bash for our options behind srun, sbatch and salloc.
+//! Makes bash completions for Coracle's options of srun, sbatch and salloc.
 #![forbid(unsafe_code)]
 
 use coracle::options::{Argument, Id, Naming, OPTIONS, Spec};
 
 const SCRIPT: &str = include_str!("slurm_coracle.bash");
-/// The line of the script that the table takes the place of.
+/// Line of the script that the table replaces.
 const PLACE: &str = "\t# the table of options\n";
 
-/// The file for bash.
+/// File for bash.
 pub fn slurms() -> String {
     let image = ("--container=".to_owned(), "image".to_owned());
     let entries: String = std::iter::once(image)
@@ -28,7 +28,7 @@ fn entries(spec: &Spec) -> Vec<(String, String)> {
     }
 }
 
-/// Kind of values, in the script's words.
+/// Kind of the values, as the script names it.
 fn kind(id: Id, value: &str) -> String {
     match id {
         Id::Bind => "binds".to_owned(),

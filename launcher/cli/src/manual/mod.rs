@@ -1,4 +1,4 @@
-//! `coracle manual DIR`: the man pages and completions, from the command line ([`crate::command`]) and the table of
+//! Writes man pages and completions (`coracle manual DIR`), from the command line ([`crate::command`]) and the table of
 //! options ([`coracle::options`]). Only built with the feature `manual`, for `make manual`.
 #![forbid(unsafe_code)]
 
@@ -20,16 +20,16 @@ use coracle::report::{Kind, Refusal};
 
 use crate::command;
 
-/// Directory of pages below the folder, as below $(PREFIX)/share.
+/// Directory of pages below the output directory, as below $(PREFIX)/share.
 const MAN1: &str = "man/man1";
 const MAN5: &str = "man/man5/coracle.yaml.5";
 const MAN7: &str = "man/man7/coracle-container.7";
 const BASH: &str = "bash-completion/completions";
 const ZSH: &str = "zsh/site-functions";
-/// This one belongs into $(SYSCONFDIR); why, it says itself.
+/// File for $(SYSCONFDIR); its text says why.
 const SLURMS: &str = "bash_completion.d/slurm_coracle";
 
-/// Writes everything below the folder that is named.
+/// Writes all files below the directory that is named.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let written = match (arguments.next().map(PathBuf::from), arguments.next()) {
         (Some(folder), None) => {
@@ -54,7 +54,7 @@ fn write(folder: &Path) -> io::Result<()> {
     tree.build();
     write_commands(tree, &folder.join(MAN1))?;
     generate_to(Shell::Zsh, &mut command::tree(), "coracle", folder.join(ZSH))?;
-    // bash-completion looks for a file of the command's own name.
+    // bash-completion looks for a file with the name of the command.
     let made = generate_to(Shell::Bash, &mut command::tree(), "coracle", folder.join(BASH))?;
     fs::rename(made, folder.join(BASH).join("coracle"))?;
     for (path, text) in [(MAN5, page::settings()), (MAN7, page::container()), (SLURMS, completion::slurms())] {
@@ -65,7 +65,7 @@ fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the pages of a command and of those below it: what clap knows of each, and what it does not.
+/// Writes the pages of a command and its subcommands: clap's parts, and those that clap does not know.
 fn write_commands(command: Command, folder: &Path) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         write_commands(verb.clone(), folder)?;

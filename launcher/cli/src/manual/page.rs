@@ -1,5 +1,5 @@
-//! Pages, or parts of them, that clap does not make: coracle-container(7), coracle.yaml(5), and the examples, files and
-//! statuses of commands.
+//! Makes pages, or parts of them, that clap does not make: coracle-container(7), coracle.yaml(5), and the examples,
+//! files and statuses of commands.
 #![forbid(unsafe_code)]
 
 use clap_mangen::roff::{Roff, bold, italic, roman};
@@ -9,8 +9,8 @@ use coracle::options::{Argument, Naming, OPTIONS, Spec};
 pub const SOURCE: &str = concat!("coracle ", env!("CARGO_PKG_VERSION"));
 pub const MANUAL: &str = "Coracle";
 
-/// Text of the page before and behind the options: a heading starts with `#`, a term of a list with `:`, an example
-/// with four spaces, and everything else is a paragraph.
+/// Text of the page before and behind the options. A heading starts with `#`, a term of a list with `:`, an example
+/// with four spaces; everything else is a paragraph.
 const BEFORE: &str = include_str!("before.txt");
 const BEHIND: &str = include_str!("behind.txt");
 
@@ -18,7 +18,7 @@ const BEHIND: &str = include_str!("behind.txt");
 const COMMANDS: &str = include_str!("commands.txt");
 /// Details of options, each option behind a line that starts with `##`.
 const OPTION_DETAILS: &str = include_str!("options.txt");
-/// The example of a site, which has every key.
+/// Example settings of a site, with every key.
 const SETTINGS: &str = include_str!("../../../../slurm-conf-examples/coracle.yaml");
 const SETTINGS_BEFORE: &str = "# NAME
 coracle.yaml - what a site's containers may be and what they show
@@ -37,7 +37,7 @@ The file, unless config=PATH in plugstack.conf says another.
 coracle-config-check(1), coracle-doctor(1), coracle-container(7)
 ";
 
-/// The sections of a command's page, in roff(7); nothing, if it has none.
+/// Sections of a command's page, in roff(7); `None` if it has none.
 pub fn command(name: &str) -> String {
     let of = |text: &'static str| text.split_once('\n').filter(|(known, _)| *known == name).map(|(_, text)| text);
     let mut page = Roff::new();
@@ -55,17 +55,17 @@ pub fn more(spec: &Spec) -> Option<String> {
     Some(text.trim_end().replace('\n', " "))
 }
 
-/// coracle.yaml(5), in roff(7): the comments of the example are its text.
+/// Text of coracle.yaml(5), in roff(7): the comments of the example.
 pub fn settings() -> String {
     let mut page = begun("coracle.yaml", "5", SETTINGS_BEFORE);
-    // The first paragraphs are about the file itself.
+    // The first paragraphs describe the file itself.
     let example = SETTINGS.replace('…', "...");
     let blocks = example.split("\n\n").skip_while(|block| !block.contains("\nuser_images:"));
     for block in blocks {
         page.control("PP", []);
         let mut keys = false;
         for line in block.lines() {
-            // Below a key in comments stand its own, also in comments.
+            // Below a key in comments, its subkeys are in comments, too.
             let is_key = !line.starts_with("# ") || keys && line.starts_with("#  ");
             if is_key != keys {
                 page.control(if is_key { "EX" } else { "EE" }, []);
@@ -85,7 +85,7 @@ pub fn settings() -> String {
     page.render()
 }
 
-/// The page, in roff(7).
+/// Text of coracle-container(7), in roff(7).
 pub fn container() -> String {
     let mut page = begun("coracle-container", "7", BEFORE);
     page.control("SH", ["OPTIONS"]);
@@ -98,7 +98,7 @@ pub fn container() -> String {
 fn begun(name: &str, section: &str, text: &str) -> Roff {
     let mut page = Roff::new();
     page.control("TH", [name, section, "", SOURCE, MANUAL]);
-    // A hyphen at the end of a line would be taken for one of an option's.
+    // Automatic hyphens at line ends could be read as part of an option.
     page.control("nr", ["HY", "0"]);
     add(&mut page, text);
     page
@@ -141,12 +141,12 @@ fn add_option(page: &mut Roff, spec: &Spec) {
     let mut also = Vec::new();
     also.extend(spec.variable.map(|variable| format!("variable {}", variable.to_string_lossy())));
     also.extend(spec.site.then(|| format!("key options.{} in coracle.yaml", spec.key)));
-    // Of an option that only says no, the default stands with the one that says yes.
+    // For an option that only says no, its counterpart that says yes shows the default.
     also.extend(spec.default.filter(|_| spec.variable.is_some()).map(|default| format!("default {default}")));
     page.control("br", []).text([roman(sentence(&also.join("; ")))]);
 }
 
-/// A line of help as a sentence.
+/// Line of help as a sentence.
 pub fn sentence(line: &str) -> String {
     let mut letters = line.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The manual, as its readers meet it: groff(1) and bash(1) read what was made.
+//! Tests the manual with the programs that read it: groff(1) and bash(1).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ fn made() -> TempDir {
     folder
 }
 
-/// Handles a missing program: nothing on a machine of somebody's, a failure where nothing may be skipped.
+/// Handles a missing program: skips the test on a developer's host, and fails where no test may be skipped.
 fn skip(what: &str) {
     assert!(std::env::var_os("CORACLE_MUST_WORK").is_none(), "{what} is missing");
     eprintln!("skipped: {what} is missing");
@@ -61,7 +61,7 @@ fn groff_has_nothing_to_say_about_any_page() {
     }
 }
 
-/// Completions of bash where the cursor is behind the last of these words, as readline cuts them.
+/// Completions of bash with the cursor behind the last of these words, split as readline splits them.
 fn offered(before: &str, words: &[&str], folder: &TempDir) -> BTreeSet<String> {
     let line = words.join(" ").replace(" = ", "=").replace(" : ", ":");
     let script = format!(
@@ -78,7 +78,7 @@ fn offered(before: &str, words: &[&str], folder: &TempDir) -> BTreeSet<String> {
         .output()
         .unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
-    // bash knows only itself to be completing; what is offered is the same.
+    // bash warns that it is not completing; the completions are the same.
     let said: Vec<_> = said.lines().filter(|line| !line.contains("compopt: not currently executing")).collect();
     assert!(said.is_empty(), "{words:?}: {said:?}");
     String::from_utf8(done.stdout).unwrap().lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
@@ -155,7 +155,7 @@ fn slurms_own_completion_still_works() {
         return skip("bash-completion, or Slurm's file for it");
     }
     let folder = made();
-    // Loaded when the first command needs it, by whichever of Slurm's commands that is; or before ours, at start.
+    // Loaded for the first of Slurm's commands that is completed, or at start before coracle's own completion.
     let first = format!("BASH_COMPLETION_COMPAT_DIR=/nowhere; source {loader}");
     let other = format!("{first}; source \"$0\"; _coracle_first squeue");
     let eager = format!("{first}; source {slurms}");
@@ -172,7 +172,7 @@ fn every_page_of_a_command_has_an_example_and_every_page_that_is_named_exists() 
     let pages: Vec<_> = fs::read_dir(folder.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
     for page in &pages {
         let text = fs::read_to_string(page).unwrap();
-        // Those that only have commands below them, and that systemd starts.
+        // Commands that only have subcommands, and those that systemd starts.
         let few = ["coracle-config.1", "coracle-sif-list.1", "coracle-sif-dump.1", "coracle-store-service.1"];
         let few = few.iter().any(|name| page.ends_with(name));
         assert!(few || text.contains("EXAMPLES"), "{}", page.display());

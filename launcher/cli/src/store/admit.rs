@@ -1,8 +1,8 @@
-//! One caller of the store's service: what he wants, and whether he gets it.
+//! Serves one caller of the store's service: reads the request, checks it, and answers.
 //!
-//! The order is: a free name and room → a copy that nobody sees → its digest → its structure and signatures, by a child
-//! that can do nothing else → the site's scanner → its name. Whatever ends this process on the way leaves nothing but, on
-//! some file systems, a file that the next caller removes.
+//! The order is: a free name and space → a hidden copy → its digest → its structure and signatures, checked by a child
+//! process without other privileges → the site's scanner → its name. If this process ends early, it leaves nothing. On
+//! some file systems it leaves a file that the next caller removes.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -22,9 +22,9 @@ use super::scan::{self, Subject};
 use super::{copy, inspect, say};
 use coracle_launcher::children::verify::Need;
 
-/// Time limit for a caller to say what they want.
+/// Time limit for a caller's first message.
 const FIRST_WORD: Duration = Duration::from_secs(10);
-/// Time between tries of a folder that is busy.
+/// Time between tries to lock a directory.
 const TRY: Duration = Duration::from_millis(50);
 
 /// Answers one caller.
@@ -34,7 +34,7 @@ pub fn serve(caller: &Channel, uid: u32, gid: u32, config: &Path) {
             Question::Copy { name } => conversation.copy(&name, file),
             Question::Remove { name } => conversation.remove(&name),
         });
-    // He may be gone; then nobody wants to know.
+    // The caller may have ended.
     let _ = say(caller, &answer.unwrap_or_else(Reply::from));
 }
 
@@ -76,7 +76,7 @@ impl<'a> Conversation<'a> {
             .map_err(|error| error.refuse(object))
     }
 
-    /// Checks that the caller is still there.
+    /// Checks that the caller is still connected.
     fn is_there(&self) -> Result<(), Refusal> {
         match self.caller.receive(Instant::now()) {
             Err(error) if error.errno() == nix::errno::Errno::ETIMEDOUT => Ok(()),
@@ -84,8 +84,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Waits until nobody else changes the user's folder. Only one copy of a user is made at a time: that keeps the limits
-    /// exact, and his unfinished copies from filling the file system.
+    /// Waits until no other process changes the user's directory. Each user has only one copy in progress: that
+    /// keeps the limits exact, and unfinished copies from filling the file system.
     fn lock<'s>(&self, shelf: &'s Shelf, object: &str) -> Result<Locked<'s>, Refusal> {
         let mut waits = false;
         loop {
@@ -115,7 +115,7 @@ impl<'a> Conversation<'a> {
         let shelf = self.shelf(name)?;
         let locked = self.lock(&shelf, name)?;
         locked.admits(&stored, size).map_err(refuse)?;
-        // What is none at all is not worth a copy.
+        // A file that is no image needs no copy.
         inspect::first_look(name, &image)?;
         let draft = locked.draft().map_err(refuse)?;
         let digest = copy::copy(name, &image, size, &draft.file, self.caller, |bytes| {
@@ -155,7 +155,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The caller's file, if it is one that can be read to its end, and its length.
+/// The caller's file and its length, if the file can be read to its end.
 fn readable(name: &str, file: Option<OwnedFd>) -> Result<(File, u64), Refusal> {
     let refuse = |kind, cause: &str| Refusal::new(kind, name, cause);
     let file = file.ok_or_else(|| refuse(Kind::Usage, "no image came along"))?;
@@ -164,7 +164,7 @@ fn readable(name: &str, file: Option<OwnedFd>) -> Result<(File, u64), Refusal> {
         return Err(refuse(Kind::ImageUnreadable, "is not open for reading"));
     }
     let file = File::from(file);
-    // On a file system of the user's own this may be refused to us, or take long; it is this caller's process that waits.
+    // A file system that the user runs may refuse this or take long; only this caller's process waits.
     let found = file.metadata().map_err(|cause| refuse(Kind::of_reading(&cause), &cause.to_string()))?;
     if !found.is_file() {
         return Err(refuse(Kind::ImageType, "no regular file, so not an image file"));

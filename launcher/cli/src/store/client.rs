@@ -1,4 +1,4 @@
-//! `coracle cp`, `ls` and `rm`: a user's images in the store.
+//! Runs `coracle cp`, `ls` and `rm` on a user's images in the store.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -24,9 +24,9 @@ use super::{PATIENCE, SOCKET};
 use crate::document;
 use coracle_launcher::container::local;
 
-/// The last second of the year 9999, behind which no date is written.
+/// Last second of the year 9999: later dates are not written.
 const LAST: u64 = 253_402_300_799;
-/// Time for which the service may say nothing: a scanner has as long as a day.
+/// Time limit between messages of the service: a scanner may take a day.
 const SILENCE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Arguments of `coracle cp`.
@@ -84,7 +84,7 @@ pub fn cp(given: &Copy) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what an image has become in the store.
+/// Prints the stored image.
 pub fn show_stored(name: &StoredName, record: &Record, json: bool) -> Result<(), Refusal> {
     if json {
         return document::print(as_json(name, record));
@@ -93,7 +93,7 @@ pub fn show_stored(name: &StoredName, record: &Record, json: bool) -> Result<(),
     Ok(())
 }
 
-/// A stored image as `--json` has it.
+/// Stored image as in `--json`.
 fn as_json(name: &StoredName, record: &Record) -> Value {
     json!({
         "name": name.as_str(),
@@ -108,13 +108,13 @@ fn as_json(name: &StoredName, record: &Record) -> Value {
     })
 }
 
-/// The time at which an image was stored: RFC 3339, UTC.
+/// Time at which an image was stored: RFC 3339, UTC.
 fn when(record: &Record) -> Option<String> {
     let seconds = Duration::from_secs(u64::try_from(record.stored).ok().filter(|seconds| *seconds <= LAST)?);
     UNIX_EPOCH.checked_add(seconds).map(|time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
-/// Puts an open file, which is called `typed` in messages, into the store as `name`.
+/// Puts an open file into the store as `name`; messages call it `typed`.
 pub fn put(file: &File, typed: &str, name: &StoredName, socket: &Path) -> Result<Record, Refusal> {
     let line = call(socket)?;
     ask(&line, &Question::Copy { name: name.to_string() }, Some(file))?;
@@ -137,7 +137,7 @@ pub fn has(config: &Config, name: &StoredName) -> Result<bool, Refusal> {
     Ok(shelf.is_some_and(|shelf| shelf.image(name).is_ok()))
 }
 
-/// Takes images out of the store.
+/// Removes images from the store.
 pub fn rm(given: &Remove) -> Result<ExitCode, Refusal> {
     for name in &given.name {
         let name = StoredName::parse(name)?;
@@ -154,7 +154,7 @@ pub fn rm(given: &Remove) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lists images. That takes no service: the folder is the user's to read.
+/// Lists images. This needs no service: the user can read the directory.
 pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
     let config = local::load_settings(&given.config)?;
     let user = match &given.user {
@@ -235,7 +235,7 @@ fn me() -> Result<String, Refusal> {
     Ok(user.ok_or_else(|| Refusal::new(Kind::System, format!("user {uid}"), "this machine does not know you"))?.name)
 }
 
-/// The image, open as whoever calls us has the right to.
+/// Opens the image with the caller's privileges.
 fn open(path: &Path) -> Result<File, Refusal> {
     let refuse = |kind, cause: String| Refusal::new(kind, path.display().to_string(), cause);
     let found = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| match error.errno() {

@@ -1,4 +1,4 @@
-//! Copying an image into the store, and hashing what was written.
+//! Copies an image into the store, and hashes the bytes that were written.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -14,22 +14,21 @@ use coracle::sys::{self, Channel, Received};
 use coracle_launcher::image::digest::Hasher;
 use nix::errno::Errno;
 
-/// Number of bytes that are read and written at once, and number of these parts that may be on their way to being
-/// hashed.
+/// Number of bytes that are read and written at once, and number of such buffers between reading and hashing.
 const BUFFER: usize = 1 << 20;
 const BUFFERS: usize = 4;
-/// Time without a byte of a file before it is given up: one on a file system that its user runs can stop at will.
+/// Time limit without a byte of a file: a file system that its user runs can stop at will.
 const STALL: Duration = Duration::from_secs(60);
-/// The slowest that an image may come in, in bytes a second.
+/// Lowest speed of an image's copy, in bytes a second.
 const SLOWEST: u64 = 1 << 20;
 /// Time between reports on the copy.
 const NEWS: Duration = Duration::from_millis(200);
 
-/// Copies `size` bytes into `to`, and answers their digest. `tell` hears how far it is; ends early, with ECANCELED in its
-/// refusal's cause, when nobody holds the other end of `line` any more.
+/// Copies `size` bytes into `to` and returns their digest. Calls `tell` with the progress. Ends early, with ECANCELED
+/// as cause of its refusal, when the other end of `line` is closed.
 ///
-/// It runs in a child: reading may never end, and hashing beside it takes a thread, with which this process could not
-/// fork any more.
+/// The copy runs in a child process for two reasons: reading may never end, and hashing needs a thread, with which this
+/// process could not fork.
 pub fn copy(
     name: &str,
     from: &File,
@@ -66,7 +65,8 @@ pub fn copy(
         match word.split_at_checked(1) {
             Some(("+", bytes)) => tell(bytes.parse().unwrap_or(0))?,
             Some(("=", digest)) => {
-                // As long as it lives, the copy is open for writing, and fs-verity wants it not to be.
+                // The child has the copy open for writing until it ends. fs-verity refuses files that are open for
+                // writing.
                 child.wait_until(Instant::now() + STALL).map_err(failed)?;
                 return Digest::parse(digest.as_ref())
                     .map_err(|_| Refusal::new(Kind::Internal, name, "the copying process made no digest"));
@@ -77,7 +77,7 @@ pub fn copy(
     }
 }
 
-/// Faults on both sides of a copy, in words.
+/// Copies and hashes in the child process. Errors of both files are texts.
 fn work(from: &File, size: u64, to: &File, line: &Channel) -> Result<Digest, String> {
     std::thread::scope(|scope| {
         let (full, to_hash) = mpsc::sync_channel::<(Vec<u8>, usize)>(BUFFERS);
@@ -109,7 +109,7 @@ fn work(from: &File, size: u64, to: &File, line: &Channel) -> Result<Digest, Str
             full.send((buffer, length)).map_err(|cause| cause.to_string())?;
             if told.elapsed() >= NEWS || at == size {
                 told = Instant::now();
-                // Whether anybody listens is seen where the last word is sent.
+                // The last message shows if the parent still reads.
                 let _ = line.send(format!("+{at}").as_bytes(), &[], Instant::now() + STALL);
             }
         }
@@ -151,7 +151,7 @@ mod tests {
         from.write_all(bytes).unwrap();
         let to = tempfile::NamedTempFile::new().unwrap();
         let (line, _caller) = Channel::pair().unwrap();
-        // Tests have threads, and nothing may fork beside them.
+        // Tests have threads, and a process with threads must not fork.
         let (ours, theirs) = Channel::pair().unwrap();
         let done = work(&from, size, to.as_file(), &theirs).map_err(|cause| Refusal::new(Kind::Store, "a", cause));
         drop((ours, line));

@@ -1,4 +1,4 @@
-//! Contents and signers of a copy that is going to be kept. Its bytes are its user's: `coracle-verify` parses them.
+//! Checks contents and signers of a copy before it is kept. The user chose its bytes, so `coracle-verify` parses them.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,18 +13,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Time limit for the first bytes of a file.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
 
-/// Refuses a file whose first bytes are not those of an image.
+/// Refuses a file that does not start like an image.
 pub fn first_look(name: &str, image: &File) -> Result<(), Refusal> {
     verify::look_at_format(name, image, FIRST_LOOK)
 }
 
-/// Contents of an image, in words.
+/// Description of an image's contents.
 pub fn structure(name: &str, image: &File) -> Result<String, Refusal> {
     verify::look_at_structure(name, image, PATIENCE)
 }
 
-/// The keys with which all of an image is signed, as far as the site has them. An image that was changed after it was
-/// signed is refused.
+/// Keys of the site with which all of the image is signed. An image that was changed after it was signed is refused.
 pub fn signers(name: &str, image: &File, length: u64, need: Need) -> Result<Vec<String>, Refusal> {
     let keys = verify::site_keys(Path::new(verify::KEYS))?;
     if keys.is_empty() && need == Need::WhoeverSigned {

@@ -1,4 +1,4 @@
-//! The store's commands: `cp`, `ls` and `rm` of users, and the service behind them.
+//! Holds the store's commands: `cp`, `ls` and `rm` for users, and the service that they call.
 #![forbid(unsafe_code)]
 
 mod admit;
@@ -18,12 +18,12 @@ use coracle_launcher::store::Reply;
 pub use client::{Copy, List, Remove, cp, has, ls, put, rm, show_stored};
 pub use service::{Service, main as serve};
 
-/// Socket of the service, if it is not told otherwise.
+/// Default socket of the service.
 const SOCKET: &str = "/run/coracle/store.sock";
-/// Time limit for the other side to make room for a message.
+/// Time limit for the receiver to read a message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Says something to whoever has called.
+/// Sends a reply to the caller.
 fn say(caller: &Channel, reply: &Reply) -> Result<(), Refusal> {
     let text =
         serde_json::to_vec(reply).map_err(|cause| Refusal::new(Kind::Internal, "the store", cause.to_string()))?;

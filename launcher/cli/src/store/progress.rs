@@ -1,4 +1,4 @@
-//! Progress of a copy, on a terminal as a bar, elsewhere as a few lines.
+//! Shows the progress of a copy: a bar on a terminal, a few lines elsewhere.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -10,7 +10,7 @@ use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Time between lines about the same copy in a log.
 const LINES: Duration = Duration::from_secs(10);
 
-/// Progress for somebody who waits.
+/// Progress for a user who waits.
 pub struct Progress {
     name: String,
     bar: Option<ProgressBar>,
@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing yet about the image `name`.
+    /// Starts the progress of the image `name`.
     pub fn of(name: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -30,7 +30,7 @@ impl Progress {
         Self { name: clean(name), bar, told: Instant::now() }
     }
 
-    /// So many of so many bytes.
+    /// Shows `done` of `total` bytes.
     pub fn bytes(&mut self, done: u64, total: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
@@ -41,7 +41,7 @@ impl Progress {
         }
     }
 
-    /// Shows the present phase.
+    /// Shows the current phase.
     pub fn phase(&self, what: &'static str) {
         match &self.bar {
             Some(bar) => bar.set_message(what),

@@ -1,4 +1,4 @@
-//! The site's scanner: a program that looks at an image before it is kept.
+//! Runs the site's scanner: a program that examines an image before it is kept.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -16,25 +16,25 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// The image is the scanner's standard input, and so has this name for it.
+/// Path of the image for the scanner: its standard input.
 const IMAGE: &str = "/proc/self/fd/0";
-/// As much of a scanner's words as is kept, in bytes.
+/// Length of the scanner's output that is kept, in bytes.
 const WORDS: usize = 4096;
-/// Time between looks for the scanner's end, and for somebody who still waits for it.
+/// Time between checks for the scanner's end, and for a caller that still waits.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Owner and name of an image.
 pub struct Subject<'a> {
     /// The user's name.
     pub user: &'a str,
-    /// The image's.
+    /// The image's name.
     pub name: &'a str,
     /// Its digest.
     pub digest: Digest,
 }
 
-/// Runs the scanner on the very inode that is going to be kept, as this process' user. `still` is asked now and then
-/// whether to go on.
+/// Runs the scanner on the same inode that is kept, as this process' user. Calls `still` now and then, and stops at its
+/// refusal.
 pub fn scan(
     scanner: &Scanner,
     limit: Duration,
@@ -45,7 +45,7 @@ pub fn scan(
     let program = scanner.program.display().to_string();
     let failed = |cause: std::io::Error| Refusal::new(Kind::Store, &program, format!("the site's scanner: {cause}"));
     let (mut words, theirs) = std::io::pipe().map_err(failed)?;
-    // Opened anew, so that it is at its start and stays where it is for everybody else.
+    // Opened again: the scanner starts at its beginning, and does not move the offset of other descriptors.
     let again = File::open(format!("/proc/self/fd/{}", image.as_raw_fd())).map_err(failed)?;
     let mut command = Command::new(&scanner.program);
     command
@@ -62,7 +62,7 @@ pub fn scan(
         .stdout(theirs.try_clone().map_err(failed)?)
         .stderr(theirs);
     let mut child = Group(command.spawn().map_err(failed)?);
-    // The parent's copies of the writing end go with it.
+    // Closes the parent's copies of the write end.
     drop(command);
     let end = Instant::now() + limit;
     let mut kept = Vec::new();
@@ -94,16 +94,16 @@ fn refused(name: &str, status: ExitStatus, output: &str) -> Refusal {
     Refusal::new(Kind::Policy, name, format!("the site's scanner refused it ({status}): {words}"))
 }
 
-/// Takes what the scanner has said by now. More than is kept is read all the same: a full pipe would stop it.
+/// Reads the scanner's pending output. It also reads the bytes that are not kept: a full pipe would block the scanner.
 fn listen(words: &mut std::io::PipeReader, kept: &mut Vec<u8>) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
     let mut patience = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
-    // Not for ever: one that never stops talking has a time limit, too.
+    // Bounded, so that a scanner that never stops writing still meets its time limit.
     for _ in 0..64 {
         let mut poll = [PollFd::new(words.as_fd(), PollFlags::POLLIN)];
         nix::poll::poll(&mut poll, patience)?;
         if poll[0].revents().is_none_or(|events| !events.contains(PollFlags::POLLIN)) {
-            // Closed by the scanner, and nothing left: there is no event to wait for any more.
+            // The scanner has closed the pipe and no data is left: poll(2) would return at once.
             if poll[0].any() == Some(true) {
                 std::thread::sleep(LOOK);
             }
@@ -117,13 +117,13 @@ fn listen(words: &mut std::io::PipeReader, kept: &mut Vec<u8>) -> std::io::Resul
     Ok(())
 }
 
-/// A scanner and all that it has started; none of it outlives this.
+/// Scanner and its process group, which is killed when this is dropped.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.0.id()) {
-            // It may have ended by itself, and everything that it started.
+            // The whole group may have ended by itself.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = self.0.wait();

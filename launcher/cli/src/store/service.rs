@@ -1,8 +1,8 @@
-//! `coracle store-service`: takes images from their users and keeps them, as an account of its own.
+//! Runs `coracle store-service`: takes images from users and keeps them, under an account of its own.
 //!
-//! systemd starts it when somebody calls its socket (packaging/), or a person by hand. It knows who calls from the kernel
-//! (SO_PEERCRED), and what he wants kept from a descriptor that he opened himself. One process for each caller, so that
-//! nobody waits for somebody else's file system.
+//! systemd starts it when a process connects to its socket (packaging/), or an administrator by hand. The kernel names
+//! the caller (SO_PEERCRED). The image comes as a descriptor that the caller opened. Each caller has a process of its
+//! own, so that no caller waits for another one's file system.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::FileTypeExt;
@@ -21,12 +21,12 @@ use nix::unistd::User;
 use super::admit;
 use super::say;
 
-/// The most callers of one user at a time, and of all.
+/// Highest number of callers at a time: of one user, and of all.
 const CALLERS_OF_ONE: usize = 128;
 const CALLERS: usize = 1024;
-/// Time between looks for those that have ended.
+/// Time between checks for ended processes.
 const LOOK: Duration = Duration::from_millis(500);
-/// Time for which a service that systemd has started stays without anybody calling: it starts it again.
+/// Idle time after which a service that systemd started ends; systemd starts it again for the next caller.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Arguments of `coracle store-service`.
@@ -40,7 +40,7 @@ pub struct Service {
     pub config: PathBuf,
 }
 
-/// Serves until it is ended or, if systemd has started it, until nobody calls any more.
+/// Serves until a signal ends it. If systemd started it, it also ends when it is idle.
 pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
     let failed = |error: sys::Error| Refusal::system("store-service", &error);
     let config = Config::load(&given.config)?;
@@ -94,10 +94,10 @@ pub fn main(given: &Service) -> Result<ExitCode, Refusal> {
     }
 }
 
-/// Listens at `path`, where everybody may call.
+/// Listens at `path`; every user may connect.
 fn listen(path: &Path) -> Result<Listener, Refusal> {
     let failed = |error: sys::Error| Refusal::system(path.display().to_string(), &error);
-    // What is left of a service that was killed; one that runs still answers.
+    // Socket of a killed service. A service that runs accepts the connection.
     let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     if is_socket && matches!(Channel::connect(path), Err(error) if error.errno() == Errno::ECONNREFUSED) {
         let _ = std::fs::remove_file(path);
@@ -106,7 +106,7 @@ fn listen(path: &Path) -> Result<Listener, Refusal> {
     Listener::bind(path).map_err(failed)
 }
 
-/// The account of the store. Root can become it; anybody else has to be it already, or nothing would be trusted.
+/// Account of the store. Root can become it; another user must be it already, or no image would be trusted.
 fn account(owner: &Owner) -> Result<User, Refusal> {
     let user = match owner {
         Owner::Number(uid) => User::from_uid((*uid).into()),
@@ -136,8 +136,8 @@ fn account(owner: &Owner) -> Result<User, Refusal> {
 
 fn become_the_account(user: &User) -> Result<(), Refusal> {
     let failed = |error: sys::Error| Refusal::system("store-service", &error);
-    // Of an account that it is already, this process keeps what its unit leaves it of capabilities: CAP_CHOWN, where the
-    // file system has no access control lists.
+    // A process that has this account already keeps the capabilities that its unit left: CAP_CHOWN, for file systems
+    // without access control lists.
     if nix::unistd::geteuid().is_root() {
         let identity = Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![user.gid.as_raw()] };
         sys::become_user(&identity).map_err(failed)?;

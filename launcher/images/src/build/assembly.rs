@@ -1,4 +1,4 @@
-//! Root file systems of images, put together from their sources.
+//! Assembles the root file systems of images from their sources.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -16,23 +16,23 @@ use crate::sources::archive::Layer;
 use crate::sources::oci::{self, Form};
 use crate::sources::registry::{Name, Registries};
 
-/// The directory of the root file system in the workshop.
+/// Directory of the root file system in the workshop.
 pub const ROOT: &str = "root";
 
-/// Parts of an image that become a file.
+/// Root file system and metadata that become a file.
 #[derive(Debug)]
 pub struct Assembly {
-    /// The root file system.
+    /// Root file system.
     pub root: Root,
-    /// The processor it is for, as Rust calls it.
+    /// Processor of the image, with Rust's name.
     pub architecture: String,
-    /// Metadata of the image. None if the root file system is a directory of the user: nothing is written there.
+    /// Metadata of the image. `None` if the root file system is a directory of the user: no file is written there.
     pub conventions: Option<Conventions>,
 }
 
-/// Puts a source together, in the directory `name` of the workshop, which is not there yet and is its own to change.
+/// Assembles a source in the directory `name` of the workshop, which does not exist yet and which it may change.
 ///
-/// Sources of a definition file can be put together so; a definition file itself cannot.
+/// This works for sources of a definition file, but not for a definition file itself.
 pub fn assemble(
     source: &Source,
     registries: &Registries,
@@ -74,7 +74,7 @@ pub fn assemble(
     }
 }
 
-/// Puts an image of a registry together, which says from then on where it is from, and which one it was.
+/// Assembles an image of a registry. Its definition then names its source and digest.
 pub fn assemble_registry(
     image: &Name,
     registries: &Registries,
@@ -94,7 +94,7 @@ pub fn assemble_registry(
     Ok(assembly)
 }
 
-/// Applies the layers of an image onto each other, in the directory `name` of the workshop, which is not there yet.
+/// Applies the layers of an image in the directory `name` of the workshop, which does not exist yet.
 fn assemble_oci(image: &oci::Image, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let config = image.config()?;
     let architecture = config.processor()?;
@@ -117,21 +117,21 @@ fn assemble_tar(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly
     Ok(Assembly::for_machine(root))
 }
 
-/// Unpacks an image; what `/.singularity.d` says in it is still there.
+/// Unpacks an image, with its `/.singularity.d`.
 fn assemble_image(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let root = fill_root(name, workshop, |applier| unpack::unpack(path, applier, &workshop.directory))?;
     Ok(Assembly::for_machine(root))
 }
 
 impl Assembly {
-    /// A root file system for this machine, of which nothing is to be said.
+    /// Root file system for this host's processor, without metadata.
     fn for_machine(root: Root) -> Self {
         Self { root, architecture: machine_architecture(), conventions: Some(Conventions::default()) }
     }
 }
 
-/// A new root file system in the directory `name` of the workshop, filled by `fill`. Says once what is lost here of the
-/// image: nothing that programs need in order to run.
+/// Makes a new root file system in the directory `name` of the workshop, filled by `fill`. Prints one note about the
+/// attributes of the image that are lost here; programs run without them.
 fn fill_root(
     name: &str,
     workshop: &Workshop,
@@ -148,7 +148,7 @@ fn fill_root(
     Ok(root)
 }
 
-/// Copies a directory of the user: its files are root's, unless root makes the image.
+/// Copies a directory of the user. Root owns the files in the image, unless root makes it.
 fn copy(path: &Path, name: &str, workshop: &Workshop) -> Result<Assembly, Refusal> {
     Root::of(path)?;
     refuse_enclosing(path, workshop)?;
@@ -169,7 +169,7 @@ fn machine_architecture() -> String {
     std::env::consts::ARCH.into()
 }
 
-/// Refuses a directory that has the workshop in it: that would be a part of the image.
+/// Refuses a directory that contains the workshop: the workshop would be part of the image.
 fn refuse_enclosing(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
     match path.canonicalize() {
         Ok(whole) if workshop.directory.starts_with(&whole) => {
@@ -181,7 +181,7 @@ fn refuse_enclosing(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
     }
 }
 
-/// Takes a directory of the user as it is.
+/// Uses a directory of the user without a copy.
 pub fn borrow(path: &Path, workshop: &Workshop) -> Result<Assembly, Refusal> {
     let mut root = Root::of(path)?;
     refuse_enclosing(path, workshop)?;

@@ -1,4 +1,4 @@
-//! `coracle build`: one file from any source.
+//! Runs `coracle build`: makes one file from any source.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use crate::output::{self, unwritable};
 use crate::sources::Source;
 use crate::sources::registry::Registries;
 
-/// Makes the file that was asked for.
+/// Makes the requested file.
 pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     check_names(given)?;
     let source = Source::of(&given.source).map_err(|refusal| hint_at_swapped(given, refusal))?;
@@ -50,7 +50,7 @@ pub fn main(given: &Build) -> Result<ExitCode, Refusal> {
     })
 }
 
-/// Refuses an output that would be something else than it is called, or the source itself.
+/// Refuses an output whose name is that of another format, or of the source itself.
 fn check_names(given: &Build) -> Result<(), Refusal> {
     let refuse = |cause: &str| Refusal::new(Kind::Usage, given.output.display().to_string(), cause);
     if given.sandbox {
@@ -67,7 +67,7 @@ fn check_names(given: &Build) -> Result<(), Refusal> {
     }
 }
 
-/// A refusal of a missing source that may be the output, named in the wrong place.
+/// Adds a hint to the refusal of a missing source: it may be the output in the wrong place.
 fn hint_at_swapped(given: &Build, refusal: Refusal) -> Refusal {
     if refusal.kind == Kind::ImageMissing && refusal.hint.is_none() && draft::is_definition(&given.output) {
         return refusal.hint(draft::ORDER);

@@ -1,4 +1,4 @@
-//! A file that is being made, and has its name only when it is whole.
+//! Makes a file that gets its name only when it is complete.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -20,40 +20,40 @@ use crate::output::unwritable;
 use crate::sources::digest::{Digest, Sum};
 use crate::sources::looks_like_definition;
 
-/// Before the umask, as Apptainer has it: a SIF may be executed.
+/// Mode before the umask. A SIF may be executed, as in Apptainer.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
-/// Number of names that are tried for a file that has to have one while it is made.
+/// Number of names that are tried for a file that needs one while it is made.
 const TRIES: u32 = 100;
-/// Extensions of names that belong to other formats, and to definition files.
+/// Extensions of other formats, and of definition files.
 const OTHERS: [&str; 12] =
     ["sqsh", "sqfs", "squashfs", "sqs", "erofs", "tar", "tgz", "tbz2", "txz", "gz", "zst", "def"];
-/// Hint for those who have named the source first.
+/// Hint for a user who named the source first.
 pub const ORDER: &str = "the image to make comes first: coracle build IMAGE.sif SOURCE";
 
-/// A file without a name, or on file systems that have none such, with one that says so.
+/// File without a name; on file systems that have no such files, one with a hidden name.
 ///
 /// Dropped before it is published, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Draft {
-    /// Open for reading and writing.
+    /// Descriptor for reading and writing.
     pub file: File,
     typed: String,
-    /// None for a file without a name: the parent process has it open.
+    /// Place of the output. `None` for a file without a name that the parent process has open.
     place: Option<Place>,
 }
 
-/// Place of the file to be.
+/// Place of the future file.
 #[derive(Debug)]
 struct Place {
     directory: File,
     name: OsString,
     replace: bool,
-    /// Name while it is made, if it has to have one.
+    /// Hidden name while the file is made, if it needs one.
     named: Option<OsString>,
 }
 
 impl Draft {
-    /// A draft of `output`, which must not be there yet, unless it may be replaced.
+    /// Makes a draft of `output`, which must not exist unless it may be replaced.
     pub fn of(output: &Path, replace: bool) -> Result<Self, Refusal> {
         let typed = output.display().to_string();
         let refuse = |cause: &str| Refusal::new(Kind::Usage, &typed, cause);
@@ -62,7 +62,7 @@ impl Draft {
         let directory = File::open(directory).map_err(|error| unwritable(&directory.display().to_string(), &error))?;
         match output.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
-            // A device, FIFO or socket: it belongs to another program, and is no image.
+            // A device, FIFO or socket belongs to another program, and is no image.
             Ok(found) if !found.is_file() && !found.is_symlink() => {
                 return Err(refuse("something that is no file has that name"));
             }
@@ -73,24 +73,24 @@ impl Draft {
         Ok(Self { file, typed, place: Some(Place { directory, name, replace, named }) })
     }
 
-    /// The file that the parent process has open as `descriptor`, called `typed` in messages.
+    /// Takes the file that the parent process has open as `descriptor`; messages call it `typed`.
     pub fn inherited(descriptor: i32, typed: &str) -> Result<Self, Refusal> {
         let path = format!("/proc/self/fd/{descriptor}");
         let file = File::options().read(true).write(true).open(path).map_err(|error| unwritable(typed, &error))?;
         Ok(Self { file, typed: typed.to_owned(), place: None })
     }
 
-    /// A path under which this process and those that it starts can open it.
+    /// Path under which this process and its children can open the file.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
     }
 
-    /// Name that the file will have, as it was typed.
+    /// Future name of the file, as the user typed it.
     pub fn typed(&self) -> &str {
         &self.typed
     }
 
-    /// Gives it its name, with all that it has on disk.
+    /// Writes the file to disk and gives it its name.
     pub fn publish(&mut self) -> Result<(), Refusal> {
         self.file.sync_all().map_err(|error| unwritable(&self.typed, &error))?;
         let Some(place) = &mut self.place else { return Ok(()) };
@@ -104,7 +104,7 @@ impl Draft {
 impl Place {
     fn link(&mut self, file: &File) -> Result<(), Errno> {
         if self.named.is_none() && self.replace {
-            // A link replaces nothing, so it takes two steps.
+            // linkat(2) replaces nothing, so a rename follows.
             self.named = Some(free_name(|name| self.link_as(file, name))?);
         }
         let Some(named) = &self.named else {
@@ -137,7 +137,7 @@ impl Drop for Place {
     }
 }
 
-/// Refuses a name that says that the file is something else than a SIF.
+/// Refuses a name of another format than SIF.
 pub fn check_name(output: &Path) -> Result<(), Refusal> {
     let extension = output.extension().map(|word| word.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     if !OTHERS.contains(&extension.as_str()) {
@@ -154,12 +154,12 @@ pub fn is_definition(path: &Path) -> bool {
     beginning(path).is_ok_and(|start| looks_like_definition(&start))
 }
 
-/// Refuses to replace what is there, unless it is an image, or an empty file, and may be replaced.
+/// Refuses to replace an existing file, unless it is an image or an empty file and may be replaced.
 fn check_replaced(output: &Path, typed: &str, replace: bool) -> Result<(), Refusal> {
     let refuse = |cause: &str| Refusal::new(Kind::Usage, typed, cause);
     let start = match beginning(output) {
         Ok(start) => start,
-        // A link that leads nowhere.
+        // A link without a target.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(_) => return Err(refuse("is there already, and cannot be read to see if it is an image")),
     };
@@ -170,7 +170,7 @@ fn check_replaced(output: &Path, typed: &str, replace: bool) -> Result<(), Refus
     Err(refusal.hint(if looks_like_definition(&start) { ORDER } else { "give another name, or remove it first" }))
 }
 
-/// The first bytes of a regular file, or of the one that a link leads to.
+/// First bytes of a regular file, or of the target of a link.
 fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::from(sys::open_untrusted(path, OFlag::O_RDONLY).map_err(|error| io::Error::from(error.errno()))?);
     if !file.metadata()?.is_file() {
@@ -181,7 +181,7 @@ fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// The SHA-256 of a part of it.
+/// SHA-256 of a part of the draft.
 pub fn digest(draft: &Draft, at: u64, size: u64) -> Result<Digest, Refusal> {
     let mut sum = Sum::sha256();
     let mut buffer = vec![0; 1 << 20];
@@ -203,7 +203,7 @@ fn create(directory: &File) -> Result<(File, Option<OsString>), Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     match nix::fcntl::openat(directory, ".", flags | OFlag::O_TMPFILE, MODE) {
         Ok(file) => Ok((file.into(), None)),
-        // NFS and some others have no files without names.
+        // NFS and some other file systems have no files without names.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let mut made = None;
             let named = free_name(|name| {
@@ -217,7 +217,7 @@ fn create(directory: &File) -> Result<(File, Option<OsString>), Errno> {
     }
 }
 
-/// A hidden name with which `make` succeeds.
+/// Hidden name with which `make` succeeds.
 fn free_name(mut make: impl FnMut(&OsStr) -> Result<(), Errno>) -> Result<OsString, Errno> {
     for number in 0..TRIES {
         let free = OsString::from(format!(".unfinished-{}-{number}.sif", std::process::id()));

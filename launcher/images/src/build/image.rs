@@ -1,4 +1,4 @@
-//! The image file: a SIF of an assembled root file system.
+//! Writes the image file: a SIF of an assembled root file system.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::build::squashfs;
 use crate::build::time::{now, source_date_epoch};
 use crate::build::workshop::Workshop;
 
-/// Writes what was put together as a SIF.
+/// Writes the assembled image as a SIF.
 pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop: &Workshop) -> Result<(), Refusal> {
     let architecture = architecture_code(&assembly.architecture)
         .ok_or_else(|| Refusal::new(Kind::ImageArch, &assembly.architecture, "no processor that a SIF can name"))?;
@@ -36,13 +36,13 @@ pub fn write(mut assembly: Assembly, draft: &Draft, packing: &Packing, workshop:
     layout.write(draft, size)
 }
 
-/// A random one (RFC 9562, version 4), or where the same image is to be made again one that follows from its root file
-/// system (version 8). Nobody may take it for the image's identity: that is the digest of its bytes.
+/// Makes a random UUID (RFC 9562, version 4), or for a reproducible image one from its root file system (version 8).
+/// The UUID does not identify an image: the digest of its bytes does.
 fn make_uuid(epoch: Option<i64>, draft: &Draft, at: u64, size: u64) -> Result<[u8; 16], Refusal> {
     let mut uuid = [0; 16];
     let version = if epoch.is_some() {
         let digest = draft::digest(draft, at, size)?;
-        // Digits they are: the half of them is a number of this size.
+        // The digits are hexadecimal, and half of them fit a number of this size.
         uuid = u128::from_str_radix(&digest.digits()[..32], 16).unwrap_or_default().to_be_bytes();
         0x80
     } else {

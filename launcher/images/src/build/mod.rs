@@ -1,4 +1,4 @@
-//! Images: from a source to one file.
+//! Builds images: one file from a source.
 #![forbid(unsafe_code)]
 
 mod assembly;

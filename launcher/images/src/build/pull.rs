@@ -1,4 +1,4 @@
-//! `coracle pull`: an image of a registry as one file.
+//! Runs `coracle pull`: makes one file from an image of a registry.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::build::{assembly, image};
 use crate::output::{self, unwritable};
 use crate::sources::registry::{Name, Registries};
 
-/// Makes the file that was asked for.
+/// Makes the requested file.
 pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
     let name = name(given)?;
     let path = given.output.clone().unwrap_or_else(|| PathBuf::from(file_name(&given.image)));
@@ -43,7 +43,7 @@ pub fn main(given: &Pull) -> Result<ExitCode, Refusal> {
     })
 }
 
-/// Says which manifest it would take.
+/// Prints the digest of the manifest that a pull would take.
 pub fn resolve(given: &Pull) -> Result<ExitCode, Refusal> {
     println!("{}", Registries::of(&given.access, true).resolve(&name(given)?)?);
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! Writes SIF files (pkg/sif of github.com/apptainer/sif), as Apptainer's readers want them.
+//! Writes SIF files (pkg/sif of github.com/apptainer/sif) in the form that Apptainer reads.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::FileExt;
@@ -11,51 +11,51 @@ use coracle_launcher::image::sif::{
 use crate::build::draft::Draft;
 use crate::output::unwritable;
 
-/// Line that starts a SIF that is executed.
+/// First line of a SIF, for its execution.
 const LAUNCH: &[u8] = b"#!/usr/bin/env run-singularity\n";
-/// As many as Apptainer makes room for.
+/// Number of descriptors, as in Apptainer.
 const SLOTS: usize = 48;
 const TABLE_AT: u64 = 4096;
-/// Objects begin behind the table.
+/// Offset of the first object, behind the table.
 const DATA_AT: u64 = TABLE_AT + (SLOTS * DESCRIPTOR) as u64;
-/// Of partitions: the page size of every kernel that they are mapped by.
+/// Alignment of partitions: the page size of every kernel that maps them.
 const PAGE: u64 = 4096;
 const GROUP: u32 = GROUP_MASK | 1;
 
-/// A data object in front of the root file system.
+/// Data object in front of the root file system.
 #[derive(Debug, Clone)]
 pub struct Object {
-    /// Its type.
+    /// Type.
     pub datatype: i32,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// All of it.
+    /// Contents.
     pub bytes: Vec<u8>,
-    /// Fields that are special to its type.
+    /// Fields of its type.
     pub extra: Vec<u8>,
 }
 
-/// Known properties of an image when its file is laid out.
+/// Properties of an image from which its file is laid out.
 #[derive(Debug)]
 pub struct Layout {
-    /// In front of the root file system.
+    /// Data objects in front of the root file system.
     pub objects: Vec<Object>,
-    /// The format's code of the processor.
+    /// Code of the processor in the format.
     pub architecture: [u8; 3],
-    /// When it was made, in seconds.
+    /// Time of creation, in seconds.
     pub time: i64,
-    /// Which one it is.
+    /// UUID of the image.
     pub uuid: [u8; 16],
 }
 
 impl Layout {
-    /// Place at which the root file system begins.
+    /// Offset of the root file system.
     pub fn root_at(&self) -> u64 {
         let end = self.objects.iter().fold(DATA_AT, |at, object| at + object.bytes.len() as u64);
         end.next_multiple_of(PAGE)
     }
 
-    /// Writes all but the root file system, of `size` bytes, which is in the draft already.
+    /// Writes all but the root file system of `size` bytes, which the draft has already.
     pub fn write(&self, draft: &Draft, size: u64) -> Result<(), Refusal> {
         let root_at = self.root_at();
         let mut table = vec![0; SLOTS * DESCRIPTOR];
@@ -86,7 +86,7 @@ impl Layout {
         write(&self.header(end), 0)
     }
 
-    /// `padding` is what lies between an object and the one before.
+    /// Writes a descriptor; `padding` is the space between the object and the one before.
     fn describe(&self, slot: &mut [u8], id: u32, object: &Object, at: u64, size: u64, padding: u64) {
         let Object { datatype, name, extra, .. } = object;
         let mut put = |from: usize, bytes: &[u8]| slot[from..from + bytes.len()].copy_from_slice(bytes);

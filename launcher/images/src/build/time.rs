@@ -1,4 +1,4 @@
-//! Times that are written into images.
+//! Provides the times that are written into images.
 #![forbid(unsafe_code)]
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
-/// The time that everything is to have (reproducible-builds.org, SOURCE_DATE_EPOCH), in seconds.
+/// Time of all files of a reproducible image (reproducible-builds.org, SOURCE_DATE_EPOCH), in seconds.
 pub fn source_date_epoch() -> Result<Option<i64>, Refusal> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse::<u32>().ok());

@@ -1,10 +1,10 @@
-//! The files of a squashfs, alone or in a SIF, as entries of a root file system.
+//! Reads the files of a squashfs, alone or in a SIF, as entries of a root file system.
 //!
-//! `unsquashfs -pf` writes down what there is, and after that what is in the files; it makes none itself. So an image
-//! is unpacked like an archive, with the same limits, and by those who cannot make files of others, too. What is wrong
-//! with the metadata is found before, by the reader that jobs have.
+//! `unsquashfs -pf` writes the list of files, and then their contents; it makes no files itself. So an image is
+//! unpacked like an archive: with the same limits, and also by users who cannot make files of other owners. The reader
+//! that jobs use finds errors of the metadata before.
 //!
-//! Extended attributes are not among what it writes down: where there are some, their loss is said.
+//! The list has no extended attributes: if the image has some, their loss is reported.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -25,12 +25,12 @@ use crate::sources::archive::{Device, Entry, Kind, Named, Owner, malformed};
 
 /// Line between the list and the contents of the files.
 const MARK: &[u8] = b"#\n# START OF DATA - DO NOT MODIFY\n#\n";
-/// The longest line: a path and a target of a link, with a backslash before each byte.
+/// Limit of a line: a path and a target of a link, with a backslash before each byte.
 const LINE: u64 = 32 << 10;
-/// The longest list.
+/// Limit of the list.
 const LIST: u64 = 2 << 30;
 
-/// Unpacks the image `path` into what `applier` fills; `scratch` is a directory for what is said meanwhile.
+/// Unpacks the image `path` into `applier`; `scratch` is a directory for the messages of unsquashfs.
 pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<(), Refusal> {
     let named = Named::new(path, "");
     let file: File = sys::open_untrusted(path, OFlag::O_RDONLY)
@@ -60,14 +60,14 @@ pub fn unpack(path: &Path, applier: &mut Applier<'_>, scratch: &Path) -> Result<
     };
     let done = read(BufReader::with_capacity(1 << 20, output), &named, applier);
     if done.is_err() {
-        // It may not have been told yet that nobody listens any more.
+        // The program may not have noticed yet that its output is closed.
         let _ = program.kill();
     }
     let status = program.wait().map_err(|error| Refusal::new(Fault::System, "unsquashfs", error.to_string()))?;
     let said = std::fs::read(&said).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let refusal = match done {
-        // What was made of it is not what is wrong.
+        // The archive is good; writing its files failed.
         Err(refusal) if refusal.kind != Fault::ImageFormat => return Err(refusal),
         Ok(()) if status.success() => return Ok(()),
         done => done.err(),
@@ -90,7 +90,7 @@ fn start(file: &File, offset: u64, said: &Path) -> Result<Child, Refusal> {
         _ => Refusal::new(Fault::System, "unsquashfs", error.to_string()),
     };
     let said = File::create(said).map_err(refuse)?;
-    // A file that this process has open, whatever its name begins with.
+    // A path of the open descriptor, independent of the first letter of its name.
     let path = OsString::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
     Command::new("unsquashfs")
         .args(["-no-progress", "-no-xattrs", "-offset", &offset.to_string(), "-pf", "/dev/stdout"].map(OsStr::new))
@@ -102,7 +102,7 @@ fn start(file: &File, offset: u64, said: &Path) -> Result<Child, Refusal> {
         .map_err(refuse)
 }
 
-/// A file that is in the second part, and how many bytes of that are before it.
+/// File with contents in the second part, and the number of bytes before it there.
 struct Content {
     entry: Entry,
     at: u64,
@@ -116,8 +116,8 @@ fn read(mut input: impl BufRead, named: &Named, applier: &mut Applier<'_>) -> Re
         left = left
             .checked_sub(line.name.len() as u64 + line.rest.len() as u64 + 64)
             .ok_or_else(|| wrong(malformed("has too many files")))?;
-        // The target of a link ends with the line, and may have a line break in it: the rest of it would be taken for
-        // the beginning of the next name.
+        // The target of a link ends with the line, and may have a line break in it: its rest would be taken for the
+        // start of the next name.
         if after_link && line.name.contains(&b'\n') {
             return Err(wrong(malformed("has a line break in a link, or in the name that follows one")));
         }
@@ -140,14 +140,14 @@ fn read(mut input: impl BufRead, named: &Named, applier: &mut Applier<'_>) -> Re
     links.iter().try_for_each(|entry| applier.entry(entry, &mut io::empty()))
 }
 
-/// A name, and what is said of it.
+/// Name, and its fields.
 struct Line {
     name: Vec<u8>,
     rest: Vec<u8>,
 }
 
-/// The next line; nothing at the end of the list. Names may have line breaks in them, and end at the first blank
-/// without a backslash before it.
+/// Next line; `None` at the end of the list. Names may contain line breaks, and end at the first blank without a
+/// backslash before it.
 fn line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
     let mut name = Vec::new();
     let mut limited = input.take(LINE);
@@ -179,12 +179,12 @@ fn line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
     Ok(Some(Line { name: plain(&name), rest }))
 }
 
-/// True if the blank at the end has a backslash before it that is none itself.
+/// True if a backslash that is not itself escaped precedes the final blank.
 fn is_escaped(name: &[u8]) -> bool {
     name[..name.len() - 1].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// A name without the backslashes.
+/// Name without the backslashes.
 fn plain(name: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(name.len());
     let mut bytes = name.iter();
@@ -194,7 +194,7 @@ fn plain(name: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Entry of a line, and of a file the place of its contents.
+/// Entry of a line; for a file, with the place of its contents.
 fn entry(line: Line) -> io::Result<(Entry, u64)> {
     let wrong = || malformed("is listed by unsquashfs in a way that is not known here");
     if let Some(target) = line.rest.strip_prefix(b"L ") {
@@ -224,7 +224,7 @@ fn entry(line: Line) -> io::Result<(Entry, u64)> {
             Kind::File
         }
         ("B" | "C", _, [major, minor]) => {
-            // Of minor numbers above 255, it shows the higher bits with the major one.
+            // For minor numbers above 255, unsquashfs shows their higher bits with the major number.
             let (high, major) = (major >> 12 << 8, major & 0xfff);
             let small = |number: u64| u32::try_from(number).map_err(|_| wrong());
             Kind::Device(Device { block: kind == "B", major: small(major)?, minor: small(minor | high)? })

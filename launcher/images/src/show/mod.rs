@@ -1,4 +1,4 @@
-//! Images on standard output: metadata, and objects of a SIF.
+//! Shows images on standard output: metadata, and objects of a SIF.
 #![forbid(unsafe_code)]
 
 pub mod inspect;

@@ -1,4 +1,4 @@
-//! `coracle sif`: the data objects of a SIF.
+//! Runs `coracle sif`: lists and prints the data objects of a SIF.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -18,10 +18,10 @@ use crate::show::subject::Subject;
 
 /// Number of bytes that are copied at once.
 const BUFFER: usize = 1 << 20;
-/// The longest object that is looked at for being text, in bytes.
+/// Limit of an object that is checked for being text, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// An object, as `--json` has it.
+/// Object as in `--json`.
 #[derive(Debug, Serialize)]
 struct Row {
     id: u32,
@@ -44,7 +44,7 @@ struct Row {
     fingerprint: Option<String>,
 }
 
-/// Does what was asked for.
+/// Runs the requested subcommand.
 pub fn main(given: &Sif) -> Result<ExitCode, Refusal> {
     match &given.what {
         SifVerb::List { image, json } => list(image, *json),
@@ -106,7 +106,7 @@ impl Row {
         })
     }
 
-    /// The last column.
+    /// Text of the last column.
     fn about(&self) -> String {
         let mut text = self.kind.clone();
         for more in [&self.role, &self.filesystem, &self.architecture].into_iter().flatten() {
@@ -122,7 +122,7 @@ impl Row {
     }
 }
 
-/// The OpenPGP key that a signature says it is by: its own word.
+/// Fingerprint of the OpenPGP key that a signature names; it is not verified.
 pub fn fingerprint(descriptor: &Descriptor) -> Option<String> {
     let (_, fingerprint) = descriptor.signer();
     (descriptor.data_type() == DATA_SIGNATURE && fingerprint != [0; 20]).then(|| {
@@ -156,7 +156,7 @@ fn dump(id: u32, image: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// To a terminal, only what steers none.
+/// Prints an object. A terminal gets only text without control characters.
 fn show(subject: &Subject, offset: u64, size: u64, id: u32) -> Result<(), Refusal> {
     let refuse = || {
         Refusal::new(Kind::Usage, &subject.typed, format!("object {id} is no text, and standard output is a terminal"))

@@ -1,4 +1,4 @@
-//! The image that a command looks at or signs.
+//! Opens the image that a command shows or signs.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -12,12 +12,12 @@ use coracle_launcher::image::{Container, START, erofs, squashfs};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// An open file that starts like an image.
+/// Open file that starts like an image.
 #[derive(Debug)]
 pub struct Subject {
     /// Name as the user typed it.
     pub typed: String,
-    /// The file.
+    /// Descriptor of the file.
     pub file: File,
     /// Metadata at the time of opening.
     pub found: Metadata,
@@ -25,19 +25,19 @@ pub struct Subject {
     pub form: Form,
 }
 
-/// The forms that image files have.
+/// Forms of image files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// The Singularity Image Format.
+    /// Singularity Image Format.
     Sif,
-    /// A file system, and nothing else.
+    /// Squashfs without a SIF.
     Squashfs,
-    /// The same.
+    /// EROFS without a SIF.
     Erofs,
 }
 
 impl Form {
-    /// In a word.
+    /// Name of the form.
     pub fn word(self) -> &'static str {
         match self {
             Self::Sif => "sif",
@@ -48,7 +48,7 @@ impl Form {
 }
 
 impl Subject {
-    /// Opens what is at `path`, with `flags` that say whether it is to be read or written, too.
+    /// Opens `path`; `flags` select reading, or reading and writing.
     pub fn open(path: &Path, flags: OFlag) -> Result<Self, Refusal> {
         let typed = path.display().to_string();
         let refuse = |kind, cause: &str| Refusal::new(kind, &typed, cause);
@@ -88,7 +88,7 @@ impl Subject {
         self.found.len()
     }
 
-    /// Header and objects, for a command that needs a SIF `to` do something.
+    /// Header and objects of a SIF. `to` is the purpose, for the refusal of other files.
     pub fn objects(&self, to: &str) -> Result<(Header, Vec<Descriptor>), Refusal> {
         if self.form != Form::Sif {
             let cause = format!("no SIF but {}, which {to}", self.form.word());

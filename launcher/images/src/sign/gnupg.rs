@@ -1,4 +1,4 @@
-//! Signing with GnuPG: its user's keyring and agent, which asks for passphrases and speaks to security tokens.
+//! Signs with GnuPG: the user's keyring, and the agent, which asks for passphrases and uses security tokens.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -14,23 +14,23 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Signature;
 
-/// The most bytes of what it answers.
+/// Limit of gpg's output, in bytes.
 const MOST: u64 = 1 << 20;
-/// Start of a line of its status (doc/DETAILS of GnuPG).
+/// Start of a status line of gpg (doc/DETAILS of GnuPG).
 const CREATED: &str = "[GNUPG:] SIG_CREATED ";
 
-/// Who is to sign.
+/// Key of GnuPG that signs.
 pub struct Gnupg {
     user: Option<String>,
 }
 
 impl Gnupg {
-    /// `user` as gpg's own --local-user, or its default key.
+    /// Selects the key: `user` as for gpg's --local-user, or gpg's default key.
     pub fn new(user: Option<&str>) -> Self {
         Self { user: user.map(str::to_owned) }
     }
 
-    /// Has it sign.
+    /// Signs a statement with gpg.
     pub fn sign(&self, statement: &Statement) -> Result<Signature, Refusal> {
         let refuse = |cause: &str| Refusal::new(Kind::Signature, "gpg", cause);
         let system = |error: std::io::Error| Refusal::new(Kind::System, "gpg", error.to_string());
@@ -66,13 +66,13 @@ impl Gnupg {
     }
 }
 
-/// Runs gpg, and returns its answer.
+/// Runs gpg and returns its output.
 fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, Refusal> {
     let mut command = Command::new("gpg");
     command.args(["--batch", "--no-tty"]).args(words);
-    // Not through a pipe: whoever fills one while the other fills another waits for ever.
+    // Not through a pipe: two processes that each fill a pipe wait for each other for ever.
     command.stdin(memory(input)?).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Where its agent may ask for a passphrase.
+    // Terminal on which gpg's agent may ask for a passphrase.
     if std::env::var_os("GPG_TTY").is_none()
         && let Ok(terminal) = nix::unistd::ttyname(std::io::stdin())
     {
@@ -93,7 +93,7 @@ fn run(words: &[OsString], input: &[u8], user: Option<&str>) -> Result<Vec<u8>, 
     Err(Refusal::new(Kind::Signature, object, last).hint("gpg --list-secret-keys lists the keys that can sign"))
 }
 
-/// A file in memory that says this, open at its start.
+/// Makes a file in memory with these bytes, open at its start.
 fn memory(bytes: &[u8]) -> Result<File, Refusal> {
     let failed = |error: std::io::Error| Refusal::new(Kind::System, "memfd", error.to_string());
     let file = memfd_create("gpg", MFdFlags::MFD_CLOEXEC).map_err(|errno| failed(errno.into()))?;

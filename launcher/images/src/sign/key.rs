@@ -1,4 +1,4 @@
-//! Signing with a secret OpenPGP key from a file.
+//! Signs with a secret OpenPGP key from a file.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -15,20 +15,20 @@ use pgp::types::{KeyDetails, KeyVersion, Password, SigningKey, Timestamp};
 
 use super::{Signature, passphrase, read_small};
 
-/// The longest key file, in bytes.
+/// Limit of a key file, in bytes.
 const MOST: u64 = 1 << 20;
 
-/// A key that can sign, opened.
+/// Unlocked key that can sign.
 pub struct SecretKey {
     typed: String,
     key: SignedSecretKey,
     fingerprint: [u8; 20],
-    /// The public part, as others have it.
+    /// Public part of the key.
     keys: Keyring,
 }
 
 impl SecretKey {
-    /// Reads the one in the file, armoured or binary; its passphrase is asked for, if there is one.
+    /// Reads the key of a file, armoured or binary, and asks for its passphrase if it has one.
     pub fn read(path: &Path, passphrase_file: Option<&Path>) -> Result<Self, Refusal> {
         let typed = path.display().to_string();
         let refuse = |cause: String| Refusal::new(Kind::Usage, &typed, cause);
@@ -49,7 +49,7 @@ impl SecretKey {
         Ok(Self { typed, key, fingerprint, keys })
     }
 
-    /// Those that are said to be for signing, the newest first, as GnuPG takes them.
+    /// Subkeys for signing, the newest first, as in GnuPG.
     fn signing_subkeys(&self) -> impl Iterator<Item = &SignedSecretSubKey> {
         let signs = |one: &&SignedSecretSubKey| one.signatures.iter().any(|signature| signature.key_flags().sign());
         let mut subkeys: Vec<&SignedSecretSubKey> = self.key.secret_subkeys.iter().filter(signs).collect();
@@ -83,7 +83,7 @@ impl SecretKey {
     }
 }
 
-/// Opens the parts of a key that a passphrase protects; there may be some that have no secret here.
+/// Unlocks the parts of a key that have a passphrase. Some parts may have no secret here.
 fn open(key: &mut SignedSecretKey, typed: &str, passphrase_file: Option<&Path>) -> Result<(), Refusal> {
     let locked = key.primary_key.secret_params().is_encrypted()
         || key.secret_subkeys.iter().any(|subkey| subkey.key.secret_params().is_encrypted());
@@ -91,7 +91,7 @@ fn open(key: &mut SignedSecretKey, typed: &str, passphrase_file: Option<&Path>) 
         return Ok(());
     }
     let password = Password::from(&passphrase::get(typed, passphrase_file)?[..]);
-    // Once, since each try takes as long as the key's maker wanted it to.
+    // Once: each try takes as long as the author of the key has chosen.
     let is_locked = key.primary_key.secret_params().is_encrypted();
     let mut opened = is_locked && key.primary_key.remove_password(&password).is_ok();
     for subkey in &mut key.secret_subkeys {
@@ -100,7 +100,7 @@ fn open(key: &mut SignedSecretKey, typed: &str, passphrase_file: Option<&Path>) 
     if opened { Ok(()) } else { Err(Refusal::new(Kind::Usage, typed, "the passphrase does not open it")) }
 }
 
-/// The only secret key that is there.
+/// Single secret key of a file.
 fn only(bytes: &[u8]) -> Result<SignedSecretKey, String> {
     let none = || "no OpenPGP secret key, armoured or binary".to_owned();
     let (found, _) = PublicOrSecret::from_reader_many(bytes).map_err(|_| none())?;
@@ -120,10 +120,10 @@ fn only(bytes: &[u8]) -> Result<SignedSecretKey, String> {
     }
 }
 
-/// A clear-signed message, as Apptainer has them.
+/// Clear-signed message, as in Apptainer.
 fn message<K: SigningKey>(key: &K, text: &str) -> Result<Vec<u8>, String> {
     let sign = || {
-        // What Apptainer accepts, of what is strong enough for the key.
+        // A hash that Apptainer accepts and that is strong enough for the key.
         let hash = match key.hash_alg() {
             hash @ (HashAlgorithm::Sha384 | HashAlgorithm::Sha512) => hash,
             _ => HashAlgorithm::Sha256,

@@ -1,7 +1,7 @@
-//! `coracle sign`: a signature for each group of objects of a SIF.
+//! Runs `coracle sign`: signs each group of objects of a SIF.
 //!
-//! The image is copied, and the copy takes its name when all of it is on disk: whoever runs the old one meanwhile keeps
-//! it, and no power cut leaves half a signature in the only copy. What others have signed stays as it is.
+//! The image is copied, and the copy takes its name when it is completely on disk. Processes that run the old file keep
+//! it, and a power failure leaves no incomplete signature in the only copy. Signatures of others stay as they are.
 #![forbid(unsafe_code)]
 
 mod gnupg;
@@ -23,18 +23,18 @@ use crate::show::subject::Subject;
 use gnupg::Gnupg;
 use key::SecretKey;
 
-/// A signature that is to become an object of the image.
+/// Signature that becomes an object of the image.
 #[derive(Debug)]
 pub struct Signature {
-    /// The group that it is of.
+    /// Group that it signs.
     pub group: u32,
-    /// A clear-signed message.
+    /// Clear-signed message.
     pub message: Vec<u8>,
-    /// The key that made it.
+    /// Fingerprint of the key.
     pub fingerprint: [u8; 20],
 }
 
-/// Who signs.
+/// Signing key: of GnuPG or of a file.
 enum Signer {
     Key(Box<SecretKey>),
     Gnupg(Gnupg),
@@ -69,7 +69,7 @@ pub fn main(given: &Sign) -> Result<ExitCode, Refusal> {
     })?;
     let signatures =
         statements.iter().map(|statement| signer.sign(statement)).collect::<Result<Vec<Signature>, Refusal>>()?;
-    // A link stays one: what it leads to is what gets the signature.
+    // A link stays: its target gets the signature.
     let place = given.image.canonicalize();
     let place = place.map_err(|error| Refusal::new(Kind::ImageMissing, &typed, error.to_string()))?;
     write::write(&subject, &place, &signatures)?;
@@ -80,20 +80,20 @@ pub fn main(given: &Sign) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Of two who sign one image at a time, the second would replace what the first has made.
+/// Locks the image: of two processes that sign it at a time, the second would replace the signature of the first.
 fn lock(subject: &Subject) -> Result<Option<Flock<std::fs::File>>, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::System, &subject.typed, cause);
     let file = subject.file.try_clone().map_err(|error| refuse(error.to_string()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(refuse("somebody else is signing it, or has locked it".into())),
-        // Lustre and NFS may have no locks; that the file is still the same is looked at before it is replaced.
+        // Lustre and NFS may have no locks. Before the replacement, the file is checked for being the same.
         Err((_, Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ENOLCK)) => Ok(None),
         Err((_, errno)) => Err(refuse(format!("flock(): {}", errno.desc()))),
     }
 }
 
-/// The whole of a small file, such as a key.
+/// Contents of a small file, such as a key.
 fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, Refusal> {
     use std::io::Read;
     let refuse = |cause: String| Refusal::new(Kind::Usage, path.display().to_string(), cause);

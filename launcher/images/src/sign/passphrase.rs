@@ -1,5 +1,5 @@
-//! A key's passphrase: the first line of a file, or from the terminal. Never from an argument, which everybody on the
-//! machine sees.
+//! Reads a key's passphrase: the first line of a file, or from the terminal. Never from an argument, which all users of
+//! the host can see.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,14 +13,14 @@ use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 use crate::signals::HeldSignals;
 
-/// The longest passphrase, in bytes.
+/// Limit of a passphrase, in bytes.
 const MOST: usize = 4096;
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
 const ERASE: [u8; 2] = [8, 127];
 const KILL: u8 = 21;
 
-/// The passphrase of the key in the file `whose`: what the first line of `file` says, or what is typed.
+/// Passphrase of the key in the file `whose`: the first line of `file`, or typed on the terminal.
 pub fn get(whose: &str, file: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     match file {
         Some(path) => {
@@ -31,7 +31,7 @@ pub fn get(whose: &str, file: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-/// A terminal whose own way comes back.
+/// Terminal without echo; dropping it restores the settings.
 struct Quiet {
     terminal: File,
     before: Termios,
@@ -41,7 +41,7 @@ impl Quiet {
     fn new(terminal: File) -> nix::Result<Self> {
         let before = termios::tcgetattr(&terminal)?;
         let mut quiet = before.clone();
-        // Key by key: so Ctrl-C, which must not leave the terminal like this, is a key.
+        // Without ISIG, Ctrl-C arrives as a character: it must not end the process with these settings.
         quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
         termios::tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
         Ok(Self { terminal, before })

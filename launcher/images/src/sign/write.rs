@@ -1,4 +1,4 @@
-//! The copy of an image that has its signatures.
+//! Writes the copy of an image with its signatures.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Seek, SeekFrom};
@@ -15,12 +15,12 @@ use crate::output::unwritable;
 use crate::show::subject::Subject;
 use crate::signals::HeldSignals;
 
-/// Number of bytes that are copied before a signal is looked for.
+/// Number of bytes that are copied between checks for a signal.
 const PART: u64 = 64 << 20;
-/// The metadata is hashed with SHA-256.
+/// Code of SHA-256, with which the metadata is hashed.
 const SHA256: i32 = 1;
 
-/// Refuses an image whose table has no place for `wanted` signatures.
+/// Refuses an image whose table has no space for `wanted` signatures.
 pub fn check_room(subject: &Subject, wanted: usize) -> Result<(), Refusal> {
     let (_, table) = table(subject)?;
     let free = table.chunks_exact(DESCRIPTOR).filter(|slot| slot[4] == 0).count();
@@ -33,7 +33,7 @@ pub fn check_room(subject: &Subject, wanted: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Place and contents of the table.
+/// Offset and contents of the table.
 fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
     let damaged = |error: coracle_launcher::image::Error| error.refuse(&subject.typed);
     let header = Header::read(&subject.file, subject.length()).map_err(damaged)?;
@@ -44,9 +44,9 @@ fn table(subject: &Subject) -> Result<(u64, Vec<u8>), Refusal> {
     Ok((at, table))
 }
 
-/// Puts a copy with `signatures` in the place of the image.
+/// Replaces the image by a copy with `signatures`.
 pub fn write(subject: &Subject, place: &Path, signatures: &[Signature]) -> Result<(), Refusal> {
-    // An interrupt must find time to take the copy away.
+    // An interrupt must leave time to remove the copy.
     let held = HeldSignals::new()?;
     let mut draft = Draft::of(place, true).map_err(|refusal| Refusal { object: subject.typed.clone(), ..refusal })?;
     let failed = |error: std::io::Error| unwritable(&subject.typed, &error);
@@ -130,11 +130,11 @@ fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     let (old, new) = (&subject.found, draft.file.metadata()?);
     let mut mode = old.mode() & 0o777;
     if old.gid() != new.gid() && std::os::unix::fs::fchown(&draft.file, None, Some(old.gid())).is_err() {
-        // What was the old group's is not for the one that it has now.
+        // The rights of the old group are not for the group of the new file.
         mode &= !0o070;
     }
     if old.uid() != new.uid() {
-        // Only root may give a file away (chown(2)); others keep it.
+        // Only root may change the owner (chown(2)); for other users, the file stays theirs.
         let given = std::os::unix::fs::fchown(&draft.file, Some(old.uid()), None);
         if given.is_err() && nix::unistd::geteuid().is_root() {
             return given;
@@ -143,7 +143,7 @@ fn keep_owner(subject: &Subject, draft: &Draft) -> std::io::Result<()> {
     draft.file.set_permissions(PermissionsExt::from_mode(mode))
 }
 
-/// True if what has been read is still there under its name.
+/// True if the path still names the file that was read.
 fn is_same(subject: &Subject, place: &Path) -> bool {
     let what = |found: &std::fs::Metadata| {
         (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec())

@@ -1,11 +1,11 @@
-//! Digests, as OCI writes them (image-spec, descriptor.md): an algorithm, a colon and hexadecimal digits.
+//! Parses and computes digests in OCI's form (image-spec, descriptor.md): an algorithm, a colon and hexadecimal digits.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
 use ring::digest::{Context, SHA256, SHA512};
 
-/// Hash that some bytes must have.
+/// Digest of some bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -35,7 +35,7 @@ impl Algorithm {
 }
 
 impl Digest {
-    /// Reads one; what is wrong with it otherwise.
+    /// Parses a digest; the error describes the fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (algorithm, digits) = text.split_once(':').ok_or_else(|| format!("{text:?} is no digest"))?;
         let (algorithm, length) = match algorithm {
@@ -50,17 +50,17 @@ impl Digest {
         Ok(Self { algorithm, digits: digits.into() })
     }
 
-    /// Its algorithm's name, which is that of a directory, too.
+    /// Name of the algorithm, which is also that of a directory.
     pub fn algorithm(&self) -> &'static str {
         self.algorithm.word()
     }
 
-    /// Its hexadecimal digits.
+    /// Hexadecimal digits.
     pub fn digits(&self) -> &str {
         &self.digits
     }
 
-    /// Hash of these bytes by the same algorithm.
+    /// Digest of these bytes by the same algorithm.
     pub fn of_same_kind(&self, bytes: &[u8]) -> Self {
         let mut sum = self.sum();
         sum.update(bytes);
@@ -74,7 +74,7 @@ impl Digest {
         sum.finish()
     }
 
-    /// The beginning of a sum by the same algorithm.
+    /// Starts a sum by the same algorithm.
     pub fn sum(&self) -> Sum {
         Sum { algorithm: self.algorithm, context: self.algorithm.context() }
     }
@@ -86,7 +86,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A digest that is being computed.
+/// Digest during its computation.
 #[derive(Clone)]
 pub struct Sum {
     algorithm: Algorithm,
@@ -94,17 +94,17 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The beginning of one by sha256.
+    /// Starts a sum by sha256.
     pub fn sha256() -> Self {
         Self { algorithm: Algorithm::Sha256, context: Algorithm::Sha256.context() }
     }
 
-    /// The next bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
     }
 
-    /// Hash of all of them.
+    /// Digest of all bytes.
     pub fn finish(self) -> Digest {
         use std::fmt::Write;
         let mut digits = String::new();

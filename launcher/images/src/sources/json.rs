@@ -1,11 +1,11 @@
-//! JSON as programs in Go write it.
+//! Reads JSON as programs in Go write it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Reads null as if nothing stood there: Go writes it for an empty list, and Docker for what an image does not have.
+/// Reads null as the default: Go writes it for an empty list, and Docker for fields that an image does not have.
 pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

@@ -1,4 +1,4 @@
-//! Sources of images: files, archives and registries.
+//! Reads sources of images: files, archives and registries.
 #![forbid(unsafe_code)]
 
 pub mod archive;

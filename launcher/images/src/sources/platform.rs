@@ -1,4 +1,4 @@
-//! Processors, as OCI calls them: Go's names, and variants of some (image-spec, image-index.md).
+//! Selects processors by OCI's names: Go's, with variants of some (image-spec, image-index.md).
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -10,18 +10,18 @@ use crate::sources::json::null_is_default;
 /// Platform of an image in an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
-    /// The processor.
+    /// Processor.
     #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
-    /// The system; only linux runs here.
+    /// Operating system; only linux runs here.
     #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
-    /// Which kind of the processor.
+    /// Variant of the processor.
     #[serde(default)]
     pub variant: Option<String>,
 }
 
-/// The processor that an image is wanted for.
+/// Processor of the wanted image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processor {
     architecture: String,
@@ -29,7 +29,7 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// `amd64`, `arm64/v8`, or as the kernel calls it; this machine's if nothing is said.
+    /// Parses `amd64`, `arm64/v8`, or a name of the kernel. The default is this host's processor.
     pub fn of(typed: Option<&str>) -> Result<Self, String> {
         let text = typed.unwrap_or(std::env::consts::ARCH);
         let (word, variant) = text.split_once('/').map_or((text, None), |(word, variant)| (word, Some(variant)));
@@ -42,7 +42,7 @@ impl Processor {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
             "x86" | "i386" | "i686" => "386",
-            // Rust has one word for both ends of it; Linux on it begins with little ones today.
+            // Rust has one name for both byte orders; Linux on these processors is little-endian today.
             "powerpc64" => "ppc64le",
             "loongarch64" => "loong64",
             word => word,
@@ -55,12 +55,12 @@ impl Processor {
         &self.architecture
     }
 
-    /// True if an image whose configuration names `architecture` is for it.
+    /// True if an image with `architecture` in its configuration fits.
     pub fn is(&self, architecture: &str) -> bool {
         architecture == self.architecture
     }
 
-    /// The first of the platforms that fit best: its place.
+    /// Index of the first of the best platforms.
     pub fn choose(&self, offered: &[Option<Platform>]) -> Option<usize> {
         let fitting = |variant: Option<&str>| {
             offered.iter().position(|platform| {
@@ -71,7 +71,7 @@ impl Processor {
                 })
             })
         };
-        // Which variants run where a variant, or none, is named: the best first.
+        // Variants that run where a variant, or none, is named: the best first.
         let order: &[Option<&str>] = match (self.architecture.as_str(), self.variant.as_deref()) {
             ("arm64", None | Some("v8")) => &[Some("v8"), None],
             ("amd64", None | Some("v1")) => &[None, Some("v1")],

@@ -1,4 +1,4 @@
-//! Source of an image, as the user typed it.
+//! Parses the source of an image, as the user typed it.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -16,40 +16,40 @@ use nix::fcntl::OFlag;
 use crate::sources::archive::is_compressed;
 use crate::sources::oci::{self, Form};
 
-/// Something to make an image from.
+/// Source of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A directory of files.
     Directory(PathBuf),
-    /// A tar file of them, compressed or not.
+    /// Tar file of a directory, compressed or not.
     Tar(PathBuf),
-    /// A SIF or a squashfs.
+    /// SIF or squashfs.
     Image(PathBuf),
-    /// A definition file.
+    /// Definition file.
     Definition(PathBuf),
     /// Archive of `docker save`.
     DockerArchive(PathBuf),
-    /// An OCI image layout: its directory, and which image of it.
+    /// OCI image layout: its directory, and the name of an image in it.
     Layout(PathBuf, Option<String>),
-    /// The same in a tar file.
+    /// OCI image layout in a tar file, likewise.
     LayoutArchive(PathBuf, Option<String>),
-    /// An image in a registry, without `docker://`.
+    /// Image in a registry, without `docker://`.
     Registry(String),
 }
 
-/// Place of the magic of a tar file (POSIX, pax, "ustar Interchange Format").
+/// Offset of the magic of a tar file (POSIX, pax, "ustar Interchange Format").
 const USTAR_AT: usize = 257;
 const USTAR: &[u8] = b"ustar";
 
 impl Source {
-    /// Says what `typed` is; a file by what is in it.
+    /// Determines the kind of `typed`; for a file, from its contents.
     pub fn of(typed: &OsStr) -> Result<Self, Refusal> {
         let with = |prefix: &str| typed.as_bytes().strip_prefix(prefix.as_bytes()).map(OsStr::from_bytes);
         if let Some(rest) = with("docker://") {
             let text = rest.to_str().ok_or_else(|| usage(typed, "not the name of an image"))?;
             return Ok(Self::Registry(text.to_owned()));
         }
-        // Apptainer takes them with two slashes, too.
+        // Apptainer also accepts them with two slashes.
         let with_path = |prefix: &str| with(&format!("{prefix}//")).or_else(|| with(prefix));
         if let Some(rest) = with_path("docker-archive:") {
             return Ok(Self::DockerArchive(rest.into()));
@@ -117,7 +117,7 @@ fn usage(typed: &OsStr, cause: &str) -> Refusal {
     Refusal::new(Kind::Usage, typed.to_string_lossy(), cause)
 }
 
-/// A path, and behind its last colon the name of an image, if there is one.
+/// Path, and the image name behind its last colon, if there is one.
 fn tagged(text: &OsStr) -> (PathBuf, Option<String>) {
     let bytes = text.as_bytes();
     let colon = bytes.iter().rposition(|byte| *byte == b':');
@@ -131,7 +131,7 @@ fn tagged(text: &OsStr) -> (PathBuf, Option<String>) {
     }
 }
 
-/// True if the first line that says something is a header's.
+/// True if the first line with content is that of a header.
 pub fn looks_like_definition(start: &[u8]) -> bool {
     let text = String::from_utf8_lossy(start);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

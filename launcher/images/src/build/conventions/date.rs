@@ -1,4 +1,4 @@
-//! The date of a label, as Apptainer writes it: `Sunday_22_November_2026_0:38:22_UTC`.
+//! Formats the date of a label as Apptainer does: `Sunday_22_November_2026_0:38:22_UTC`.
 #![forbid(unsafe_code)]
 
 const DAY: i64 = 86_400;
@@ -18,7 +18,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// The date of a number of seconds since 1970, in UTC.
+/// Date of a number of seconds since 1970, in UTC.
 pub fn text(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     let (year, month, day) = civil(days);
@@ -33,10 +33,10 @@ pub fn text(seconds: i64) -> String {
     )
 }
 
-/// The year, the month from 0 on and the day from 1 on, of a number of days since 1970.
+/// Year, month (from 0) and day (from 1) of a number of days since 1970.
 fn civil(mut days: i64) -> (i64, i64, i64) {
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // 400 years always have as many days.
+    // Every 400 years have the same number of days.
     let mut year = 1970 + days.div_euclid(146_097) * 400;
     days = days.rem_euclid(146_097);
     loop {

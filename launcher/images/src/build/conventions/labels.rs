@@ -1,4 +1,4 @@
-//! The labels of an image: those that it brings, those of the build, and those that were asked for.
+//! Collects the labels of an image: those of its base, of the build, and of the user.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::{Conventions, HELP, LABELS, LIMIT, date};
 use crate::build::root::Root;
 use crate::build::time;
 
-/// Labels as %labels has them: a name and what follows it, a line each.
+/// Labels as in %labels: a name and its value on each line.
 pub fn from_lines(text: &str) -> BTreeMap<String, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -21,8 +21,8 @@ pub fn from_lines(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// All of them. The later ones in this order win: the image's that this one is made from, the OCI configuration's, the
-/// build's own, and those that were asked for.
+/// All labels. Later ones in this order win: those of the base image, of the OCI configuration, of the build, and of
+/// the user.
 pub fn of(root: &Root, conventions: &Conventions) -> Result<BTreeMap<String, String>, Refusal> {
     let mut labels = found(root)?;
     let mut architecture = conventions.architecture.as_deref().unwrap_or(std::env::consts::ARCH);

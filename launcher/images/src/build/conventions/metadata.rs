@@ -1,5 +1,5 @@
-//! Data that `apptainer inspect` shows, beside the root file system, where it is read without starting anything
-//! (pkg/inspect of github.com/apptainer/apptainer).
+//! Collects the data that `apptainer inspect` shows. They lie beside the root file system, where they are read without
+//! starting a container (pkg/inspect of github.com/apptainer/apptainer).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ struct Attributes {
     startscript: Option<String>,
 }
 
-/// As the image is by now.
+/// Collects the metadata from the present state of the image.
 pub fn of(root: &Root, definition: Option<&str>, labels: BTreeMap<String, String>) -> Result<Metadata, Refusal> {
     let attributes = Attributes {
         apps: apps(root)?,
@@ -83,7 +83,7 @@ fn apps(root: &Root) -> Result<BTreeMap<String, Attributes>, Refusal> {
     Ok(apps)
 }
 
-/// The scripts that Apptainer shows as the image's own: of an image, and of an OCI image.
+/// Scripts that Apptainer shows as the image's own: those of an image, and of an OCI image.
 fn environment(root: &Root, directory: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let mut scripts = BTreeMap::new();
     for name in root.names(Path::new(directory))? {
@@ -99,7 +99,7 @@ fn environment(root: &Root, directory: &str) -> Result<BTreeMap<String, String>,
     Ok(scripts)
 }
 
-/// Text of a file of the image; nothing, if there is none, or one that is too long to be shown.
+/// Text of a file of the image. `None` if it does not exist or is too long to be shown.
 fn text(root: &Root, path: &str) -> Result<Option<String>, Refusal> {
     match root.read(Path::new(path), LIMIT) {
         Ok(bytes) => Ok(bytes.map(|bytes| trimmed(&String::from_utf8_lossy(&bytes)))),

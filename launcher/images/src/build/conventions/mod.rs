@@ -1,7 +1,7 @@
-//! Conventions of Apptainer's runtime and ours for an image: `/.singularity.d`, and what stands beside the root file
-//! system in a SIF.
+//! Writes the conventions of Apptainer's runtime and of Coracle into an image: `/.singularity.d`, and the data objects
+//! beside the root file system in a SIF.
 //!
-//! Nothing of it depends on the time, if SOURCE_DATE_EPOCH is set.
+//! The result does not depend on the time if SOURCE_DATE_EPOCH is set.
 #![forbid(unsafe_code)]
 
 mod date;
@@ -23,7 +23,7 @@ pub use labels::from_lines as labels_from_lines;
 
 /// Path of the definition file in an image.
 const DEFINITION: &str = "/.singularity.d/Singularity";
-/// Directory of the definition files that the image had before it was made into another one.
+/// Directory of the definition files of the images that this one was made from.
 const HISTORY: &str = "/.singularity.d/bootstrap_history";
 /// `%environment`
 pub const ENVIRONMENT: &str = "/.singularity.d/env/90-environment.sh";
@@ -35,13 +35,13 @@ const STARTSCRIPT: &str = "/.singularity.d/startscript";
 pub const TEST: &str = "/.singularity.d/test";
 const HELP: &str = "/.singularity.d/runscript.help";
 const LABELS: &str = "/.singularity.d/labels.json";
-/// The longest of these files that is read, in bytes.
+/// Limit of the length of these files, in bytes.
 const LIMIT: u64 = 1 << 20;
 /// Mode of programs.
 const PROGRAM: u32 = 0o755;
 const PLAIN: u32 = 0o644;
 
-/// Directories that a container needs, and the permissions that they have where the image does not say.
+/// Directories that a container needs, and their permissions if the image sets none.
 const DIRECTORIES: [(&str, u32); 12] = [
     ("/dev", 0o755),
     ("/etc", 0o755),
@@ -56,9 +56,9 @@ const DIRECTORIES: [(&str, u32); 12] = [
     ("/.singularity.d/env", 0o755),
     ("/.singularity.d/libs", 0o755),
 ];
-/// Those of them that all users can read, whatever the image says.
+/// Directories among them that all users can read, with any permissions of the image.
 const OURS: [&str; 3] = ["/.singularity.d", "/.singularity.d/env", "/.singularity.d/libs"];
-/// Files that runtimes bind over: they make none in an image.
+/// Files over which runtimes bind: runtimes make none in an image.
 const EMPTY_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 const LINKS: [(&str, &str); 6] = [
     ("/.exec", ".singularity.d/actions/exec"),
@@ -69,34 +69,34 @@ const LINKS: [(&str, &str); 6] = [
     ("/singularity", ".singularity.d/runscript"),
 ];
 
-/// Metadata to be written into an image. What is left open stays as the image has it.
+/// Metadata to write into an image. Missing fields stay as they are in the image.
 #[derive(Debug, Default)]
 pub struct Conventions {
-    /// The configuration that an OCI image brought, as it is, and what it says.
+    /// Configuration of an OCI image: its bytes, and its fields.
     pub oci: Option<(Vec<u8>, oci::Config)>,
     /// `%environment`
     pub environment: Option<String>,
-    /// `%runscript`, whole, with the line that names its interpreter.
+    /// `%runscript` as a complete script with its interpreter line.
     pub runscript: Option<String>,
-    /// `%startscript`, the same.
+    /// `%startscript`, likewise.
     pub startscript: Option<String>,
-    /// `%test`, the same.
+    /// `%test`, likewise.
     pub test: Option<String>,
     /// `%help`
     pub help: Option<String>,
-    /// `%labels`. They are put over those of the image that this one is made from.
+    /// `%labels`. They replace labels of the base image.
     pub labels: BTreeMap<String, String>,
-    /// The definition file, as it is.
+    /// Text of the definition file.
     pub definition: Option<String>,
-    /// Its header, by key in lower case.
+    /// Header of the definition file, by key in lower case.
     pub header: BTreeMap<String, String>,
-    /// The variables of its apps.
+    /// Variables of the apps.
     pub apps: Option<String>,
-    /// The processor it is for, as Rust calls it, if it is not this machine's.
+    /// Processor of the image, with Rust's name, if it is not this host's.
     pub architecture: Option<String>,
 }
 
-/// Writes it into `root`; answers what stands beside.
+/// Writes the metadata into `root` and returns the data objects beside it.
 pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, Refusal> {
     furnish(root)?;
     let put = |root: &mut Root, path: &str, mode, text: &str| root.write(Path::new(path), mode, text.as_bytes());
@@ -107,7 +107,7 @@ pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, 
         }
     }
     if let Some(text) = &conventions.environment {
-        // Behind what the image that this one is made from says, and once.
+        // Appended once, behind the text of the base image.
         let text = format!("\n{text}\n");
         let there = root.read(Path::new(ENVIRONMENT), LIMIT)?.unwrap_or_default();
         if !there.ends_with(text.as_bytes()) {
@@ -137,7 +137,7 @@ pub fn write(root: &mut Root, conventions: &Conventions) -> Result<Vec<Object>, 
     objects(root, conventions, labels)
 }
 
-/// Adds the files and directories that runtimes expect of any image, where they are not there yet.
+/// Adds the files and directories that runtimes expect in any image, if they are missing.
 pub fn furnish(root: &mut Root) -> Result<(), Refusal> {
     for (path, mode) in DIRECTORIES {
         root.provide_directory(Path::new(path), mode)?;
@@ -157,7 +157,7 @@ pub fn furnish(root: &mut Root) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// As Apptainer does it, by number.
+/// Keeps the old definition under a number, as Apptainer does.
 fn keep_old_definition(root: &mut Root, new: &str) -> Result<(), Refusal> {
     let there = root.read(Path::new(DEFINITION), LIMIT)?;
     if there.is_none_or(|old| old == new.as_bytes()) {
@@ -167,14 +167,14 @@ fn keep_old_definition(root: &mut Root, new: &str) -> Result<(), Refusal> {
     root.rename(Path::new(DEFINITION), &Path::new(HISTORY).join(format!("Apptainer{number}")))
 }
 
-/// In Apptainer's order: the definition file, which has no name, and then by name.
+/// Data objects in Apptainer's order: the definition file, which has no name, then the others by name.
 fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, String>) -> Result<Vec<Object>, Refusal> {
     let object = |datatype, name: &str, bytes| Object { datatype, name: name.to_owned(), bytes, extra: Vec::new() };
     let mut objects = Vec::new();
     // An image that is only packed again is still what its definition says.
     let definition = match root.read(Path::new(DEFINITION), LIMIT) {
         Ok(text) => text.and_then(|text| String::from_utf8(text).ok()),
-        // The file of another image's maker need be no definition.
+        // The file of an image from another program need not be a definition.
         Err(refusal) if refusal.kind == Kind::ImageFormat => None,
         Err(refusal) => return Err(refusal),
     };
@@ -186,7 +186,7 @@ fn objects(root: &Root, conventions: &Conventions, labels: BTreeMap<String, Stri
     if let Some((bytes, _)) = &conventions.oci {
         let broken = |cause: &str| Refusal::new(Kind::ImageFormat, "the configuration of the OCI image", cause);
         let whole: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| broken(&error.to_string()))?;
-        // What a container runs with, and not the history of the image: as Apptainer has it.
+        // As in Apptainer: the settings with which a container runs, not the history of the image.
         let inner =
             whole.get("config").filter(|inner| inner.is_object()).cloned().unwrap_or_else(|| serde_json::json!({}));
         objects.push(object(DATA_JSON, OCI_CONFIG, json(&inner, OCI_CONFIG)?));
@@ -228,7 +228,7 @@ mod tests {
             root.path().join(name).metadata().unwrap().permissions().mode() & 0o7777
         };
         assert_eq!((mode("tmp"), mode("var/tmp"), mode("root"), mode("proc")), (0o1777, 0o1777, 0o700, 0o755));
-        // Nothing is invented: what runs an image without one says so in its own words.
+        // No runscript is invented: a runtime reports an image without one in its own words.
         assert!(!root.path().join(".singularity.d/runscript").exists());
     }
 
@@ -243,7 +243,7 @@ mod tests {
         };
         write(&mut root, &say("first")).unwrap();
         write(&mut root, &say("second")).unwrap();
-        // What was said twice is there once.
+        // A text that was written twice is there once.
         let objects = write(&mut root, &say("second")).unwrap();
         let read = |path: &str| String::from_utf8(root.read(Path::new(path), LIMIT).unwrap().unwrap()).unwrap();
         let environment = read(ENVIRONMENT);

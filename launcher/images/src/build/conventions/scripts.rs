@@ -1,5 +1,5 @@
-//! The scripts in an image, in words that any shell of the last thirty years reads, and our own reader of such scripts
-//! (coracle_launcher::env::script), too.
+//! Holds the scripts in an image. They are portable to old shells, and to Coracle's own reader of such scripts
+//! (coracle_launcher::env::script).
 #![forbid(unsafe_code)]
 
 use coracle_launcher::image::oci::program_in;
@@ -19,7 +19,7 @@ pub const ALWAYS: [(&str, &str); 9] = [
     ("/.singularity.d/actions/test", TEST),
 ];
 
-/// Directory in which runtimes put libraries of the host. Apptainer's sets the variables that a user wants right behind
+/// Directory in which runtimes put libraries of the host. Apptainer's own script sets the user's variables right after
 /// this file.
 const BASE: &str = r#"#!/bin/sh
 # Libraries of the host come last.
@@ -37,7 +37,7 @@ export PATH
 unset SING_USER_DEFINED_PREPEND_PATH SING_USER_DEFINED_APPEND_PATH SING_USER_DEFINED_PATH
 "#;
 
-/// Singularity 2 starts these; today's runtimes bring their own.
+/// Scripts that Singularity 2 starts; current runtimes have their own.
 const EXEC: &str = r#"#!/bin/sh
 for file in /.singularity.d/env/*.sh; do
 	[ ! -f "$file" ] || . "$file"
@@ -72,7 +72,7 @@ done
 echo 'there is no test in this image' >&2
 "#;
 
-/// The variables of the app that was chosen (SCIF, the Scientific Filesystem).
+/// Variables of the selected app (SCIF, the Scientific Filesystem).
 pub const APPS: &str = r#"#!/bin/sh
 if [ -n "${SINGULARITY_APPNAME:-}" ]; then
 	SCIF_APPS=/scif/apps
@@ -92,8 +92,8 @@ if [ -n "${SINGULARITY_APPNAME:-}" ]; then
 fi
 "#;
 
-/// `text` as one word of a shell, whatever is in it. A backslash between quotes, `'\''`, would be kept by the shell
-/// that Apptainer reads variables with (github.com/mvdan/sh).
+/// Any `text` as one word of a shell. The shell that Apptainer reads variables with (github.com/mvdan/sh) would keep a
+/// backslash between quotes, `'\''`.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
@@ -108,7 +108,7 @@ pub fn environment(list: &[String]) -> String {
         };
         let mut letters = name.chars();
         let first = letters.next().is_some_and(|letter| letter.is_ascii_alphabetic() || letter == '_');
-        // A shell could not set it.
+        // A shell cannot set a variable of that name.
         if !first || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
             continue;
         }
@@ -124,14 +124,14 @@ pub fn environment(list: &[String]) -> String {
     text
 }
 
-/// Run script for the program that an OCI image names; arguments stand in for its Cmd. Nothing, if it names nothing.
+/// Run script for the program that an OCI image names; arguments replace its Cmd. `None` if it names no program.
 ///
-/// No word is evaluated a second time, as no OCI runtime does; Apptainer's own script does, unless SINGULARITY_NO_EVAL
-/// is set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, and a job where it
-/// stands.
+/// As in OCI runtimes, no word is evaluated a second time; Apptainer's own script does so unless SINGULARITY_NO_EVAL is
+/// set. The program's path is made absolute: an OCI runtime starts in the image's WorkingDir, a job in its own working
+/// directory.
 pub fn runscript(config: &Execution) -> Option<String> {
     let words = |list: &[String]| list.iter().map(|word| format!("{} ", quoted(word))).collect::<String>();
-    // A single empty word takes back the entry point of a lower image, as Docker has it.
+    // A single empty word removes the entry point of a lower image, as in Docker.
     let mut entrypoint = config.entrypoint.clone().filter(|list| list.as_slice() != [""]).unwrap_or_default();
     let mut cmd = config.cmd.clone().unwrap_or_default();
     if let Some(program) = entrypoint.first_mut().or(cmd.first_mut()) {

@@ -1,5 +1,5 @@
-//! %appinstall and its like: apps in directories of their own (SCIF, the Scientific Filesystem), as Apptainer makes
-//! them.
+//! Makes the apps of %appinstall and similar sections in directories of their own (SCIF, the Scientific Filesystem), as
+//! Apptainer does.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use super::parse::{App, Section, Stage, transfer};
 use crate::build::conventions::labels_from_lines;
 use crate::build::root::Root;
 
-/// Writes the apps of a stage; answers their variables, if there are apps.
+/// Writes the apps of a stage. Returns their variables if there are apps.
 pub fn write(file: &str, stage: &Stage, host: &Origin<'_>, root: &mut Root) -> Result<Option<String>, Refusal> {
     let mut variables = String::from("#!/bin/sh\n");
     for app in &stage.apps {
@@ -51,7 +51,7 @@ fn one(file: &str, app: &App, host: &Origin<'_>, root: &mut Root) -> Result<(), 
     }
     for (name, path) in [("apprun", "runscript"), ("appstart", "startscript"), ("apptest", "test")] {
         if let Some(section) = section(name) {
-            // What stands behind the name of the section is the app's.
+            // The words behind the section's name are the app's name, not arguments of a script.
             put(path, 0o755, &Section { arguments: String::new(), ..section.clone() }.script())?;
         }
     }

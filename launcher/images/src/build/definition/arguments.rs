@@ -1,4 +1,4 @@
-//! `{{ NAME }}` in a definition file: values from %arguments, and from --build-arg.
+//! Replaces `{{ NAME }}` in a definition file by values of %arguments and --build-arg.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use coracle::report::{Kind, Refusal};
 
 use super::parse;
 
-/// Values of --build-arg, and which of them were used.
+/// Values of --build-arg, with those that were used.
 #[derive(Debug)]
 pub struct Arguments {
     given: BTreeMap<String, String>,
@@ -15,7 +15,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads what --build-arg had.
+    /// Parses the values of --build-arg.
     pub fn of(words: &[String]) -> Result<Self, Refusal> {
         let refuse = |word: &str, cause: &str| Refusal::new(Kind::Usage, format!("--build-arg {word}"), cause);
         let mut given = BTreeMap::new();
@@ -29,7 +29,7 @@ impl Arguments {
         Ok(Self { given, used: BTreeSet::new() })
     }
 
-    /// The text of a stage, which begins at line `first` of `file`, with values in place of names.
+    /// Returns the text of a stage, which begins at line `first` of `file`, with values in place of names.
     pub fn fill(&mut self, file: &str, first: usize, text: &str) -> Result<String, Refusal> {
         let defaults = defaults(file, first, text)?;
         let mut out = String::new();
@@ -57,7 +57,7 @@ impl Arguments {
         Ok(out)
     }
 
-    /// Refuses values that nothing asked for: they may be misspelt.
+    /// Refuses values that no name uses: they may be misspelt.
     pub fn all_used(&self) -> Result<(), Refusal> {
         match self.given.keys().find(|name| !self.used.contains(*name)) {
             None => Ok(()),
@@ -71,7 +71,7 @@ impl Arguments {
     fn value(&mut self, name: &str, defaults: &BTreeMap<String, String>) -> Option<String> {
         self.used.insert(name.to_owned());
         let found = self.given.get(name).or_else(|| defaults.get(name))?.clone();
-        // A value may name others, once.
+        // A value may contain names; they are replaced once.
         let (mut out, mut rest) = (String::new(), found.as_str());
         while let Some((before, inner, behind)) = next(rest) {
             out.push_str(before);
@@ -87,7 +87,7 @@ impl Arguments {
     }
 }
 
-/// The values that %arguments of a stage has.
+/// Values of %arguments in a stage.
 fn defaults(file: &str, first: usize, text: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let (mut found, mut inside) = (BTreeMap::new(), false);
     for (number, line) in (first..).zip(text.lines()) {
@@ -134,7 +134,7 @@ fn next(text: &str) -> Option<(&str, &str, &str)> {
     None
 }
 
-/// As Apptainer has it: what is behind a `#` on a line, unless this is a `#!`.
+/// True if `before`, the text in front on the line, has a `#` other than that of a `#!`; as in Apptainer.
 fn is_comment(before: &str) -> bool {
     let mut letters = before.chars().peekable();
     while let Some(letter) = letters.next() {

@@ -1,7 +1,7 @@
-//! Bootstrap: debootstrap, by the program of that name, which Debian, Ubuntu and others have.
+//! Runs debootstrap of Debian, Ubuntu and others for `Bootstrap: debootstrap`.
 //!
-//! It unpacks on this machine, and the second half of its work is done inside of what it unpacked, where devices are
-//! there already: nobody in a user namespace may make any.
+//! The first half of its work unpacks on this host. The second half runs inside the unpacked root file system, where
+//! device nodes exist already: a user namespace allows no mknod(2).
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use crate::build::root::Root;
 use crate::build::workshop::Workshop;
 
 const PROGRAM: &str = "debootstrap";
-/// Packages that Apptainer leaves out of the smallest Debian, and those that have no place in a container.
+/// Packages that Apptainer leaves out of the smallest Debian, and packages without a use in a container.
 const EXCLUDED: &str = "--exclude=openssl,udev,debconf-i18n,e2fsprogs";
 
 /// Makes the root file system in the directory `name` of the workshop.
@@ -41,7 +41,7 @@ pub fn make(file: &str, stage: &Stage, name: &str, workshop: &Workshop) -> Resul
     let mut root = Root::create(&workshop.directory.join(name))?;
     let mut words: Vec<OsString> = vec![program, "--foreign".into(), "--variant=minbase".into(), EXCLUDED.into()];
     words.extend([format!("--include={include}").into(), suite.into(), root.path().into(), mirror.into()]);
-    // In a container it goes on where devices cannot be made.
+    // In a container, debootstrap continues where device nodes cannot be made.
     let variables = vec![("container", "lxc".to_owned())];
     inside::run_outside(&Task { shown: format!("{file}: debootstrap"), words, variables }, workshop)?;
     conventions::furnish(&mut root)?;
@@ -52,7 +52,7 @@ pub fn make(file: &str, stage: &Stage, name: &str, workshop: &Workshop) -> Resul
     Ok(root)
 }
 
-/// A value that can be a word of a command, and is no option of it.
+/// Header value that is safe as a word of a command: not an option.
 fn checked(file: &str, stage: &Stage, key: &str) -> Result<Option<String>, Refusal> {
     let Some((line, value)) = stage.header.get(key) else { return Ok(None) };
     if value.starts_with('-') || (key != "include" && value.contains(char::is_whitespace)) {
@@ -61,7 +61,7 @@ fn checked(file: &str, stage: &Stage, key: &str) -> Result<Option<String>, Refus
     Ok(Some(value.clone()).filter(|value| !value.is_empty()))
 }
 
-/// Path of the program: the PATH of users need not have /usr/sbin.
+/// Path of the program. PATH of users need not have /usr/sbin.
 fn find() -> Option<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -1,6 +1,6 @@
-//! %files: what is copied into the image, from this machine or from another stage.
+//! Copies the files of %files into the image, from this host or from another stage.
 //!
-//! Both sides are looked up with their own root as the root of all. What is copied is root's.
+//! Source and target are each looked up within their own root. Root owns the copies.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -17,21 +17,21 @@ use nix::fcntl::OFlag;
 use super::parse::{Transfer, at};
 use crate::build::root::Root;
 
-/// Greatest depth of directories: links of this machine are followed, and may go in circles.
+/// Limit of the depth of directories: links of this host are followed, and may form circles.
 const DEPTH: usize = 128;
 
-/// Origin of files.
+/// Source of files.
 #[derive(Debug)]
 pub struct Origin<'a> {
-    /// The root that paths are looked up in.
+    /// Root for the look-up of paths.
     pub root: &'a Root,
     /// Base of relative paths.
     pub base: PathBuf,
-    /// Another stage: links of it are copied as links, and files keep all their permissions.
+    /// True for another stage: its links are copied as links, and files keep all their permissions.
     pub stage: bool,
 }
 
-/// Copies what a line of `file` says into `target`.
+/// Copies the files of a line of `file` into `target`.
 pub fn copy(file: &str, transfer: &Transfer, origin: &Origin<'_>, target: &mut Root) -> Result<(), Refusal> {
     let mut copy = Copy { place: at(file, transfer.line), origin, target };
     let pattern = origin.base.join(&transfer.from);
@@ -44,7 +44,7 @@ pub fn copy(file: &str, transfer: &Transfer, origin: &Origin<'_>, target: &mut R
             Some(to) => Path::new("/").join(to),
             None if transfer.from.starts_with('/') => from.clone(),
             None => {
-                // Relative to where the definition is built; the same place in the image, as with Apptainer.
+                // Relative to the directory of the build; the same path in the image, as in Apptainer.
                 Path::new("/").join(from.strip_prefix(&origin.base).unwrap_or(&from))
             }
         };
@@ -77,7 +77,7 @@ impl Copy<'_> {
         matches!(self.target.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY), Ok(Some(_)))
     }
 
-    /// The files that a pattern stands for, sorted: `*`, `?` and `[…]` in names, as a shell has them.
+    /// Files that match a pattern, sorted: `*`, `?` and `[…]` in names, as in a shell.
     fn matches(&self, pattern: &Path) -> Result<Vec<PathBuf>, Refusal> {
         let options = glob::MatchOptions {
             case_sensitive: true,
@@ -106,7 +106,7 @@ impl Copy<'_> {
             }
             found = next;
         }
-        // What is there but may not be read is refused later, by name.
+        // A file that exists but cannot be read is refused later, by name.
         found.retain(|path| {
             match sys::open_in_root(self.origin.root.directory(), path, OFlag::O_PATH, Lookup::Links) {
                 Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => {
@@ -122,7 +122,7 @@ impl Copy<'_> {
         if depth > DEPTH {
             return Err(self.refuse(format!("{}: folders more than {DEPTH} deep", from.display())));
         }
-        // What was named is followed, wherever it is.
+        // A link that was named itself is followed to any place.
         if self.origin.stage
             && depth > 0
             && let Some(link) = self.link(from)?
@@ -136,7 +136,7 @@ impl Copy<'_> {
         let mode = if self.origin.stage { metadata.mode() & 0o7777 } else { metadata.mode() & 0o777 };
         if metadata.is_dir() {
             let directory = self.target.make_directory(to, 0o755)?;
-            // Without these, no file could be put in.
+            // Without these bits, no file could be put into the directory.
             let permissions = std::fs::Permissions::from_mode(mode | 0o700);
             let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             std::fs::set_permissions(path, permissions)
@@ -165,7 +165,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Removes a file or link that is in the way, and what was known of it.
+    /// Removes a file or link at the target, and its entry in the ledger.
     fn make_way(&mut self, to: &Path) -> Result<(), Refusal> {
         let kind = self.target.status(to)?.map(|found| found.st_mode & nix::libc::S_IFMT);
         if kind == Some(nix::libc::S_IFDIR) {
@@ -177,7 +177,7 @@ impl Copy<'_> {
     }
 }
 
-/// As the ledger has it.
+/// Path as in the ledger.
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }

@@ -1,8 +1,8 @@
-//! Runs what a definition has done in the image: in a mount namespace whose root is the image's directory, and in a
-//! process namespace, so that nothing that was started there is left.
+//! Runs the commands of a definition in the image: in a mount namespace whose root is the image's directory, and in a
+//! process namespace, so that no process of theirs is left.
 //!
-//! /dev, /proc, /sys, /tmp, /var/tmp, /etc/resolv.conf and /etc/hosts are the build's own, and what is written there is
-//! no part of the image. All else of this machine is out of sight, but for its network.
+//! /dev, /proc, /sys, /tmp, /var/tmp, /etc/resolv.conf and /etc/hosts are the build's own: files written there are not
+//! part of the image. Of this host, the commands see only its network.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -39,7 +39,7 @@ const KEPT: [&str; 10] = [
     "HTTPS_PROXY",
     "NO_PROXY",
 ];
-/// The devices that every program may expect.
+/// Devices that every program may expect.
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -48,33 +48,33 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
 ];
-/// In /dev, which is the build's own: a place that no package clears.
+/// Name in /dev, which is the build's own: no package removes files there.
 const APT: &str = "coracle-apt.conf";
-/// apt would become a user that is not there.
+/// apt would become a user that does not exist here.
 const APT_TEXT: &str = "APT::Sandbox::User \"root\";\n";
-/// Files of the kernel that root may change by uid alone, without capabilities: a build by root must not.
+/// Files that root may change by uid alone, without capabilities; a build by root must not.
 const KERNEL: [&str; 6] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
-/// And read.
+/// Files that root may read likewise.
 const SECRET: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kmsg"];
 /// Capabilities of package managers, by number (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
-/// SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. Mounts stay as they are, and other processes unseen.
+/// SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. None of them changes mounts or shows other processes.
 const CAPABILITIES: [u8; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31];
-/// The exit status of a command that could not be started, and of one that this program could not prepare.
+/// Exit status of a command that could not be started, and of one that this program could not prepare.
 const NOT_FOUND: u8 = 127;
 const BROKEN: u8 = 125;
 
-/// Commands to be run.
+/// Command to run.
 #[derive(Debug)]
 pub struct Task<'a> {
     /// Name in refusals.
     pub shown: String,
-    /// The command and its arguments, as they are in the image.
+    /// Command and arguments, as in the image.
     pub words: Vec<OsString>,
-    /// Variables, besides those that every task has.
+    /// Variables beside those of every task.
     pub variables: Vec<(&'a str, String)>,
 }
 
-/// Runs it; refused, if its exit status is not 0.
+/// Runs a task, and refuses an exit status other than 0.
 pub fn run(task: &Task<'_>, root: &Root, workshop: &Workshop) -> Result<(), Refusal> {
     possible(workshop)?;
     let scratch = scratch(workshop)?;
@@ -85,7 +85,7 @@ pub fn run(task: &Task<'_>, root: &Root, workshop: &Workshop) -> Result<(), Refu
     })
 }
 
-/// Runs a program of this machine, which works on the image's directory from outside.
+/// Runs a program of this host, which works on the image's directory from outside.
 pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> {
     possible(workshop)?;
     contain(
@@ -98,7 +98,7 @@ pub fn run_outside(task: &Task<'_>, workshop: &Workshop) -> Result<(), Refusal> 
     )
 }
 
-/// With one id, a call that would fail for that is answered as if it had been done.
+/// Installs the filter for a namespace with one id: calls that would fail for lack of ids succeed without effect.
 fn pretend(workshop: &Workshop, ready: sys::Result<()>) -> sys::Result<()> {
     if workshop.owners == Owners::Root { ready.and_then(|()| pretence::install()) } else { ready }
 }
@@ -110,12 +110,12 @@ impl Task<'_> {
     }
 }
 
-/// Commands run as root in a namespace, or not at all.
+/// Checks that commands can run as root in a namespace.
 pub fn possible(workshop: &Workshop) -> Result<(), Refusal> {
     workshop.denied.clone().map_or(Ok(()), Err)
 }
 
-/// Directory that stands in for directories and files of the image while commands run.
+/// Directory for the files and directories that replace the image's while commands run.
 fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
     let scratch = workshop.directory.join("inside");
     let make = || {
@@ -137,10 +137,10 @@ fn scratch(workshop: &Workshop) -> Result<PathBuf, Refusal> {
     Ok(scratch)
 }
 
-/// The first process of a process namespace takes care of orphans; `work` is its child.
+/// Runs `work` in a child of the first process of a process namespace. The first process reaps reparented processes.
 ///
-/// That child sees the first process in its /proc. So this one is in the same place, after `before`, has nothing open,
-/// and lets nobody look into it.
+/// The child sees the first process in its /proc. So after `before`, that process has the same root as the child, no
+/// open files, and denies access to itself.
 fn contain(
     task: &Task<'_>,
     before: impl FnOnce() -> sys::Result<()>,
@@ -194,7 +194,7 @@ fn execute(forked: &Forked, task: &Task<'_>, workshop: &Workshop, inside: bool) 
     NOT_FOUND
 }
 
-/// Makes the directory `root` the root of this process, with what a command needs.
+/// Makes the directory `root` the root of this process, with the mounts that a command needs.
 fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> {
     sys::unshare_mount_namespace()?;
     let top = sys::clone_tree(open(root)?, false)?;
@@ -203,7 +203,7 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
     let top = open(root)?;
     let inert = Attributes { no_suid: true, no_dev: true, no_exec: true, ..Attributes::default() };
 
-    // Where files of this machine's /proc are hidden, no second one can be mounted (mount_namespaces(7)): then that.
+    // Where files of this host's /proc are hidden, no second proc can be mounted (mount_namespaces(7)): bind that one.
     let proc = match FsContext::open(c"proc").and_then(|context| context.mount(inert)) {
         Ok(proc) => proc,
         Err(_) => copy("/proc", true)?,
@@ -220,7 +220,7 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
         [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts")]
     {
         match attach(&copy(scratch.join(name), false)?, &top, target) {
-            // A link of the image's that leads nowhere yet, such as to /run.
+            // A link of the image may lead to a missing path, such as one in /run.
             Err(error) if error.errno() == Errno::ENOENT => {}
             other => other?,
         }
@@ -229,11 +229,11 @@ fn prepare(root: &Path, scratch: &Path, workshop: &Workshop) -> sys::Result<()> 
     sys::detach_old_root()
 }
 
-/// Makes a part of /proc read-only, or covers it with nothing.
+/// Makes a part of /proc read-only, or covers it with /dev/null.
 fn shut(top: &OwnedFd, path: &Path, hidden: bool) -> sys::Result<()> {
     let found = match sys::open_in_root(top, path, OFlag::O_PATH, Lookup::Links) {
         Ok(found) => found,
-        // Not every kernel has all of them.
+        // Kernels differ in which of these files they have.
         Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -248,7 +248,7 @@ fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {
     context.string(c"mode", "755")?;
     let dev = context.mount(Attributes { no_suid: true, no_exec: true, ..Attributes::default() })?;
     attach(&dev, top, "/dev")?;
-    // It is attached by now, and so are those that are opened below it.
+    // The tree is attached by now, and so are mounts opened below it.
     let dev = sys::open_in_root(top, Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY, Lookup::Links)?;
     let name =
         |call: &str, name: &str, error: &std::io::Error| sys::Error::from_io(format!("{call}(/dev/{name})"), error);
@@ -268,7 +268,7 @@ fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {
     if workshop.owners == Owners::Root {
         std::fs::write(place(APT), APT_TEXT).map_err(|error| name("write", APT, &error))?;
     }
-    // Few commands need a terminal of their own, and some kernels give none here.
+    // Few commands need a terminal of their own, and some kernels allow none here.
     let terminals = FsContext::open(c"devpts").and_then(|context| {
         context.string(c"ptmxmode", "0666")?;
         context.mount(Attributes { no_suid: true, no_exec: true, ..Attributes::default() })
@@ -279,7 +279,7 @@ fn devices(top: &OwnedFd, workshop: &Workshop) -> sys::Result<()> {
     Ok(())
 }
 
-/// The file or directory of this machine.
+/// Opens a file or directory of this host.
 fn open(path: &Path) -> sys::Result<OwnedFd> {
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc_path()).open(path);
     opened.map(OwnedFd::from).map_err(|error| sys::Error::from_io(format!("open({path:?})"), &error))
@@ -293,15 +293,15 @@ fn copy(path: impl AsRef<Path>, recursive: bool) -> sys::Result<OwnedFd> {
     sys::clone_tree(open(path.as_ref())?, recursive)
 }
 
-/// Attaches a mount to what is at `path` below `top`, links followed inside.
+/// Attaches a mount at `path` below `top`; links are followed inside `top`.
 fn attach(tree: impl AsFd, top: impl AsFd, path: &str) -> sys::Result<()> {
     let target = sys::open_in_root(top, Path::new(path), OFlag::O_PATH, Lookup::Links)?;
     sys::move_mount(tree, target)
 }
 
-/// Shell text that sources an image's variables, as its runtimes do, and becomes the rest of its words.
+/// Shell text that sources an image's variables, as its runtimes do, and becomes the command in its arguments.
 ///
-/// An image's PATH may be without the directories in which a system has its programs: these come behind it, as in jobs.
+/// An image's PATH may lack the directories of a system's programs: they are appended, as in jobs.
 pub const WITH_VARIABLES: &str = "\
     for file in /.singularity.d/env/*.sh; do if [ -f \"$file\" ]; then . \"$file\"; fi; done
     for file in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do

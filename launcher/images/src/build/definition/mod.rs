@@ -1,7 +1,7 @@
-//! Definition files: the base of an image, the files copied into it, and the commands run in it.
+//! Builds from definition files: the base of an image, the files copied into it, and the commands run in it.
 //!
-//! Commands on this machine itself (%pre, %setup) are not run: the author of a definition file need not be the user who
-//! builds it, and the commands would run with all rights of that user.
+//! Commands on the host itself (%pre, %setup) are not run: the author of a definition file need not be the user who
+//! builds it, and the commands would run with all privileges of that user.
 #![forbid(unsafe_code)]
 
 mod apps;
@@ -34,9 +34,9 @@ use files::Origin;
 use inside::Task;
 use parse::{Section, Stage, at};
 
-/// The longest definition file, in bytes.
+/// Limit of the length of a definition file, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// Sources that an image can be made from here.
+/// Sources from which images can be made here.
 const BOOTSTRAPS: [&str; 7] =
     ["debootstrap", "docker", "docker-archive", "localimage", "oci", "oci-archive", "scratch"];
 /// File to which %post writes labels, line by line.
@@ -46,17 +46,17 @@ const VARIABLES: &str = "/.singularity.d/env/91-environment.sh";
 /// Path of a script while it runs.
 const SCRIPT: &str = "/.post.script";
 
-/// A definition that was read and makes sense, as far as can be seen without doing it.
+/// Definition that was read and checked without running it.
 #[derive(Debug)]
 pub struct Definition {
     file: String,
     stages: Vec<Stage>,
-    /// All of it, with values in place of `{{ NAME }}`.
+    /// Whole text, with values in place of `{{ NAME }}`.
     text: String,
 }
 
 impl Definition {
-    /// Reads one; `words` are those of --build-arg.
+    /// Reads a definition file; `words` are those of --build-arg.
     pub fn read(path: &Path, words: &[String]) -> Result<Self, Refusal> {
         let file = path.display().to_string();
         let refuse = |cause: String| Refusal::new(Kind::Build, &file, cause);
@@ -135,7 +135,7 @@ impl Definition {
         Ok(())
     }
 
-    /// Does what it says.
+    /// Assembles the image that the definition describes.
     pub fn assemble(&self, given: &Build, registries: &Registries, workshop: &Workshop) -> Result<Assembly, Refusal> {
         let mut done: Vec<(Option<&str>, Root)> = Vec::new();
         for (number, stage) in self.stages.iter().enumerate() {
@@ -161,9 +161,9 @@ impl Definition {
         workshop: &Workshop,
     ) -> Result<Assembly, Refusal> {
         let mut brought = assembly.conventions.take().unwrap_or_default();
-        // Of what is made here, this definition file is the one.
+        // The image has this definition file, not that of its base.
         (brought.definition, brought.header) = (None, BTreeMap::new());
-        // What %post runs may rely on the variables of the image.
+        // Commands of %post may need the variables of the image.
         conventions::write(&mut assembly.root, &brought)?;
         let root = &mut assembly.root;
         let host = Root::of(Path::new("/"))?;
@@ -204,7 +204,7 @@ impl Definition {
         Ok(assembly)
     }
 
-    /// Base that the stage begins with.
+    /// Base of the stage.
     fn base(
         &self,
         stage: &Stage,
@@ -218,7 +218,7 @@ impl Definition {
         let source = match bootstrap.as_str() {
             "scratch" => {
                 let mut root = Root::create(&workshop.directory.join(name))?;
-                // Where there is no root, what is copied there is the user's.
+                // Without root in a namespace, copied files belong to the user.
                 root.all_root = workshop.owners == Owners::Own;
                 return Ok(own(root));
             }
@@ -256,7 +256,7 @@ impl Definition {
         host: &Origin<'_>,
         root: &mut Root,
     ) -> Result<(), Refusal> {
-        // As with Apptainer: what comes from other stages first.
+        // As in Apptainer: files from other stages come first.
         for files in stage.files.iter().filter(|files| files.stage.is_some()) {
             let from = done.iter().find(|(name, _)| *name == files.stage.as_deref());
             let Some((_, from)) = from else { continue };

@@ -1,11 +1,11 @@
-//! Definition files as Apptainer and Singularity have them: a header and sections, once for each stage.
+//! Parses definition files in the syntax of Apptainer and Singularity: a header and sections for each stage.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
 use coracle::report::{Kind, Refusal};
 
-/// The keys of a header that mean something here.
+/// Keys of a header that have an effect here.
 const KEYS: [&str; 11] = [
     "bootstrap",
     "from",
@@ -19,17 +19,17 @@ const KEYS: [&str; 11] = [
     "updateurl",
     "fingerprints",
 ];
-/// The sections of a definition, but for %files and those of apps.
+/// Sections of a definition, except %files and those of apps.
 const SECTIONS: [&str; 10] =
     ["arguments", "environment", "help", "labels", "post", "pre", "runscript", "setup", "startscript", "test"];
-/// Those of apps.
+/// Sections of apps.
 const APP_SECTIONS: [&str; 8] =
     ["appenv", "appfiles", "apphelp", "appinstall", "applabels", "apprun", "appstart", "apptest"];
 
-/// Text of a definition, and where it stands.
+/// Text of a section, and its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
-    /// The number of the line that begins it, from 1 on.
+    /// Number of its first line, from 1 on.
     pub line: usize,
     /// Words behind its name.
     pub arguments: String,
@@ -38,12 +38,12 @@ pub struct Section {
 }
 
 impl Section {
-    /// True if it says nothing.
+    /// True if the section has no content.
     pub fn is_empty(&self) -> bool {
         self.text.trim().is_empty()
     }
 
-    /// The whole script, with the line that names its interpreter: that of its text, or /bin/sh, with the arguments.
+    /// Complete script with its interpreter line: that of the text, or /bin/sh, with the arguments.
     pub fn script(&self) -> String {
         let arguments = without_comment(&self.arguments).trim();
         let (first, rest) = match self.text.trim_start().split_once('\n') {
@@ -55,41 +55,41 @@ impl Section {
     }
 }
 
-/// A line of %files: what is copied, and where to.
+/// Line of %files: source and target of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// The number of the line.
+    /// Number of the line.
     pub line: usize,
-    /// The pattern of what is copied.
+    /// Pattern of the source.
     pub from: String,
-    /// Target; the same path, if nothing is said.
+    /// Target; the path of the source if the line has none.
     pub to: Option<String>,
 }
 
-/// A %files section.
+/// %files section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// The number of its line.
+    /// Number of its line.
     pub line: usize,
-    /// The stage that they are copied from, or else the host.
+    /// Stage from which it copies; `None` for the host.
     pub stage: Option<String>,
     /// Its lines.
     pub list: Vec<Transfer>,
 }
 
-/// An app (SCIF, the Scientific Filesystem).
+/// App (SCIF, the Scientific Filesystem).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct App {
-    /// Name of the stage.
+    /// Name of the app.
     pub name: String,
     /// Its sections, by their names: appenv, appfiles …
     pub sections: BTreeMap<String, Section>,
 }
 
-/// A stage of a definition.
+/// Stage of a definition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stage {
-    /// The number of its first line.
+    /// Number of its first line.
     pub line: usize,
     /// Its header, by key in lower case, with the number of the line.
     pub header: BTreeMap<String, (usize, String)>,
@@ -97,7 +97,7 @@ pub struct Stage {
     pub sections: BTreeMap<String, Section>,
     /// Its %files sections.
     pub files: Vec<Files>,
-    /// Its apps, in the order in which they are named first.
+    /// Its apps, in the order of their first section.
     pub apps: Vec<App>,
 }
 
@@ -107,13 +107,13 @@ impl Stage {
         self.header.get(key).map(|(_, value)| value.as_str())
     }
 
-    /// A section that says something.
+    /// Section `name`, if it has content.
     pub fn section(&self, name: &str) -> Option<&Section> {
         self.sections.get(name).filter(|section| !section.is_empty())
     }
 }
 
-/// Place of something, as `file:line`.
+/// Place in a file, as `file:line`.
 pub fn at(file: &str, line: usize) -> String {
     format!("{file}:{line}")
 }
@@ -122,14 +122,14 @@ fn refuse(file: &str, line: usize, cause: impl Into<String>) -> Refusal {
     Refusal::new(Kind::Build, at(file, line), cause)
 }
 
-/// Splits a definition into the text of its stages, each with the number of its first line. A stage begins with a line
-/// that begins with `Bootstrap:`.
+/// Splits a definition into the texts of its stages, each with the number of its first line. A line that starts with
+/// `Bootstrap:` starts a stage.
 pub fn stages(text: &str) -> Vec<(usize, &str)> {
     let mut begins = Vec::new();
     let (mut offset, mut sections) = (0, true);
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if line.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("bootstrap:")) {
-            // Other keys may stand in front of the first one.
+            // Other keys may precede the first one.
             if !begins.is_empty() || !sections {
                 begins.push((number + 1, offset));
             } else {
@@ -146,7 +146,7 @@ pub fn stages(text: &str) -> Vec<(usize, &str)> {
     begins.iter().zip(ends).map(|((line, from), to)| (*line, &text[*from..to])).collect()
 }
 
-/// Reads the stage that `text` is, which begins at line `first` of `file`.
+/// Parses the stage in `text`, which begins at line `first` of `file`.
 pub fn stage(file: &str, first: usize, text: &str) -> Result<Stage, Refusal> {
     let mut stage = Stage { line: first, ..Stage::default() };
     let mut lines = (first..).zip(text.lines()).peekable();
@@ -222,7 +222,7 @@ fn add(file: &str, name: &str, section: Section, body: &[(usize, &str)], stage: 
     }
     if APP_SECTIONS.contains(&name) {
         let app = without_comment(&section.arguments).trim();
-        // It becomes a directory and a part of shell scripts.
+        // The name becomes a directory and part of shell scripts.
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.+".contains(letter);
         if app.is_empty() || app.starts_with('.') || !app.chars().all(plain) {
             let cause = format!("%{name} is followed by the name of an app: of letters, digits, and _ - . +");
@@ -251,7 +251,7 @@ fn add(file: &str, name: &str, section: Section, body: &[(usize, &str)], stage: 
     Ok(())
 }
 
-/// A section that is there twice goes on.
+/// Appends a section to an earlier one with the same name.
 fn join(sections: &mut BTreeMap<String, Section>, name: &str, section: Section) {
     match sections.get_mut(name) {
         Some(known) => {
@@ -266,7 +266,7 @@ fn join(sections: &mut BTreeMap<String, Section>, name: &str, section: Section) 
     }
 }
 
-/// A line of %files; nothing, if it is empty or a comment.
+/// Parses a line of %files. `None` if it is empty or a comment.
 pub fn transfer(file: &str, number: usize, line: &str) -> Result<Option<Transfer>, Refusal> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -287,7 +287,7 @@ pub fn transfer(file: &str, number: usize, line: &str) -> Result<Option<Transfer
     Ok(Some(Transfer { line: number, from: from.clone(), to }))
 }
 
-/// The words of a line, of which some may be in quotation marks; a word that begins with # begins a comment.
+/// Words of a line, some maybe in quotation marks. A word that starts with # starts a comment.
 fn words(line: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in line.chars() {

@@ -1,10 +1,10 @@
-//! Filter that lets package managers work where a user is root but nobody else is there: no subuid(5) gave the user
-//! other ids.
+//! Installs a seccomp filter that lets package managers work in a user namespace with root as its only user: subuid(5)
+//! gave the user no other ids.
 //!
-//! The calls that give files to others, that become others, and that make devices then fail, and package managers with
-//! them. With this filter they succeed, and do nothing: all files are root's, all processes root. Charliecloud and
-//! others do the same. Programs for another kind of processor, such as 32 bits, are killed: their calls have other
-//! numbers.
+//! There, the calls that give files to other users, become other users, and make device nodes fail, and package
+//! managers with them. With the filter these calls succeed without effect: root owns all files and processes.
+//! Charliecloud and others do the same. Programs for another architecture, such as 32 bits, are killed: their calls
+//! have other numbers.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -31,19 +31,19 @@ const NOTHING: &[libc::c_long] = &[
     libc::SYS_setfsgid,
     libc::SYS_capset,
 ];
-/// Newer processors have only those that take a directory.
+/// Newer architectures have only the calls that take a directory.
 #[cfg(target_arch = "x86_64")]
 const OLD_NOTHING: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_NOTHING: &[libc::c_long] = &[];
 
-/// Those that make devices, and which of their arguments says what is made.
+/// Calls that make device nodes, and the number of their mode argument.
 #[cfg(target_arch = "x86_64")]
 const MAKING: &[(libc::c_long, u8)] = &[(libc::SYS_mknodat, 2), (libc::SYS_mknod, 1)];
 #[cfg(not(target_arch = "x86_64"))]
 const MAKING: &[(libc::c_long, u8)] = &[(libc::SYS_mknodat, 2)];
 
-/// Installs it for this process and what it will start. It is for good.
+/// Installs the filter for this process and its descendants. It cannot be removed.
 pub fn install() -> sys::Result<()> {
     let filter = filter().map_err(|_| sys::Error::new("seccomp filter", Errno::EINVAL))?;
     seccompiler::apply_filter(&filter).map_err(|_| sys::Error::new("seccomp(SECCOMP_SET_MODE_FILTER)", Errno::last()))
@@ -72,7 +72,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let script =
             "chown 12345:12345 . && chgrp 54321 . && mknod null c 1 3 && [ ! -e null ] && mkfifo pipe && [ -p pipe ]";
-        // In a process of its own: what it installs stays.
+        // In a child process: the filter stays installed.
         let (path, mut command) = (directory.path().to_owned(), std::process::Command::new("/bin/sh"));
         let status = std::thread::spawn(move || {
             install().unwrap();

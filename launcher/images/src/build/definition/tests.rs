@@ -1,4 +1,4 @@
-//! Grammar of definition files.
+//! Tests the grammar of definition files.
 #![forbid(unsafe_code)]
 
 use super::*;

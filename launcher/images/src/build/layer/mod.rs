@@ -1,4 +1,4 @@
-//! Layers: tar files that are applied onto each other (image-spec, layer.md).
+//! Applies layers: tar files on top of each other (image-spec, layer.md).
 #![forbid(unsafe_code)]
 
 mod applier;
@@ -12,7 +12,7 @@ use crate::sources::archive::{Layer, Named, Reader, with_tar};
 
 pub use applier::{Applier, Meaning};
 
-/// Applies one of them.
+/// Applies one layer.
 pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<'_>) -> Result<(), Refusal> {
     let named = Named::new(&layer.file, what);
     applier.begin(named.clone(), meaning);
@@ -22,7 +22,7 @@ pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<
             match tar.next_entry() {
                 Ok(Some(entry)) => applier.entry(&entry, &mut tar)?,
                 Ok(None) => break,
-                // Some builders write nothing at all for a layer without changes.
+                // Some builders write an empty file for a layer without changes.
                 Err(_) if tar.is_empty() && meaning == Meaning::Changes => return Ok(()),
                 Err(error) => return Err(named.refuse(&error)),
             }

@@ -1,8 +1,7 @@
-//! Resolution of an entry's name in an image's root file system.
+//! Resolves an entry's name in an image's root file system.
 //!
-//! The directories above it are looked up with the image as the root of all (openat2(2), RESOLVE_IN_ROOT): `/lib/x` is
-//! in `/usr/lib` where `/lib` is a link to it, and nothing is outside. What is noted of a file is noted under the path
-//! that it then has, without links.
+//! Directories are looked up with the image as root (openat2(2), RESOLVE_IN_ROOT): `/lib/x` is in `/usr/lib` if `/lib`
+//! is a link to it, and no path leads out. Notes about a file are kept under the resulting path, without links.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -17,14 +16,14 @@ use nix::fcntl::OFlag;
 
 use crate::build::root::Root;
 
-/// Greatest depth of directories in each other: those who remove them hold every one open.
+/// Limit of the depth of directories: programs that remove them keep each one open.
 const DEPTH: usize = 500;
-/// The longest path that Linux takes (PATH_MAX), and what it leaves for the one to the image.
+/// Limit of a path in the image: that of Linux (PATH_MAX), less the path to the image.
 const PATH: usize = 4096 - 256;
-/// The longest name that Linux takes (NAME_MAX).
+/// Limit of a name in Linux (NAME_MAX).
 const NAME: usize = 255;
 
-/// The parts of an entry's name: relative to the root, without `.` and `..`.
+/// Components of an entry's name: relative to the root, without `.` and `..`.
 pub fn parts(name: &[u8]) -> Result<PathBuf, String> {
     let mut path = PathBuf::new();
     for part in name.split(|byte| *byte == b'/') {
@@ -50,56 +49,56 @@ fn check(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A directory of the image.
+/// Directory of the image.
 #[derive(Debug, Clone)]
 pub struct Directory {
-    /// Open, for look-ups only.
+    /// Descriptor for look-ups only.
     pub fd: Rc<OwnedFd>,
-    /// Its path from the root, in which no part is a link.
+    /// Path from the root; no component is a link.
     pub path: PathBuf,
 }
 
 impl Directory {
-    /// The path of what is called `name` in it.
+    /// Path of `name` in this directory.
     pub fn join(&self, name: &OsStr) -> PathBuf {
         self.path.join(name)
     }
 }
 
-/// A name in a directory.
+/// Name in a directory.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The directory.
+    /// Directory.
     pub directory: Directory,
-    /// The name; `.` for the root itself.
+    /// Name; `.` for the root itself.
     pub name: OsString,
-    /// The path of both.
+    /// Path of directory and name.
     pub path: PathBuf,
 }
 
 /// Outcome of a look-up.
 #[derive(Debug)]
 pub enum Found {
-    /// This directory.
+    /// Directory that was found.
     Directory(Directory),
-    /// Nothing is there.
+    /// No file of that name.
     Nothing,
-    /// Something on the way is no directory.
+    /// A component of the path is no directory.
     Blocked,
-    /// It leads to no directory; why.
+    /// The path leads to no directory, for this reason.
     Wrong(String),
     /// The look-up failed.
     Failed(sys::Error),
 }
 
-/// The directory that was looked up last: entries of one directory mostly follow each other.
+/// Directory of the last look-up: successive entries are mostly in the same directory.
 #[derive(Debug, Default)]
 pub struct Directories {
     last: Option<(PathBuf, Directory)>,
 }
 
 impl Directories {
-    /// Finds `path`, links followed.
+    /// Looks up `path` and follows links.
     pub fn find(&mut self, root: &Root, path: &Path) -> Found {
         if let Some((known, directory)) = &self.last
             && known == path
@@ -113,7 +112,7 @@ impl Directories {
         found
     }
 
-    /// Forgets what it knows: something that could be on the way was removed.
+    /// Drops the last look-up: a file on its way may have been removed.
     pub fn forget(&mut self) {
         self.last = None;
     }

@@ -1,4 +1,4 @@
-//! The entries of an image's directories: names, links, and what becomes of them.
+//! Reads and changes the entries of an image's directories: names, links and files.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use super::{Root, inside};
 use crate::sources::archive::Owner;
 
 impl Root {
-    /// The names in the directory `path` of the image, sorted; none, if there is no such directory.
+    /// Names in the directory `path` of the image, sorted. Empty if it does not exist.
     pub fn names(&self, path: &Path) -> Result<Vec<OsString>, Refusal> {
         let Some(directory) = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)? else { return Ok(Vec::new()) };
         let wrap = |error: &std::io::Error| inside(path, &sys::Error::from_io("getdents()", error));
@@ -31,7 +31,7 @@ impl Root {
         Ok(names)
     }
 
-    /// Status of `path` in the image itself, and not of what it may link to; nothing, if nothing is there.
+    /// Status of `path` in the image itself; links are not followed. `None` if it does not exist.
     pub fn status(&self, path: &Path) -> Result<Option<FileStat>, Refusal> {
         let Some((directory, name)) = self.parent(path)? else { return Ok(None) };
         match nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -41,7 +41,7 @@ impl Root {
         }
     }
 
-    /// Makes the directory `path`, with these permissions, unless something of that name is there.
+    /// Makes the directory `path` with this mode, unless the name exists.
     pub fn provide_directory(&mut self, path: &Path, mode: u32) -> Result<(), Refusal> {
         let wrap = |call: &str, errno| inside(path, &sys::Error::new(call, errno));
         let Some((directory, name)) = self.parent_made(path)? else { return Ok(()) };
@@ -56,7 +56,7 @@ impl Root {
         }
     }
 
-    /// Makes the directory `path`, if it is one, root's and readable by all users.
+    /// Makes root the owner of `path`, with read access for all users, if it is a directory.
     pub fn open_to_all(&mut self, path: &Path) -> Result<(), Refusal> {
         let Some((directory, name)) = self.parent(path)? else { return Ok(()) };
         let is_directory =
@@ -67,12 +67,12 @@ impl Root {
         Ok(())
     }
 
-    /// Writes the file `path`, unless something of that name is there.
+    /// Writes the file `path`, unless the name exists.
     pub fn provide_file(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
         if self.status(path)?.is_some() { Ok(()) } else { self.write(path, mode, bytes) }
     }
 
-    /// Makes the link `path`, unless something of that name is there.
+    /// Makes the link `path`, unless the name exists.
     pub fn provide_link(&mut self, path: &Path, target: &Path) -> Result<(), Refusal> {
         let Some((directory, name)) = self.parent_made(path)? else { return Ok(()) };
         match nix::unistd::symlinkat(target, &directory, name) {
@@ -85,7 +85,7 @@ impl Root {
         }
     }
 
-    /// Writes all of `source` into the new file `path`; directories above it are made.
+    /// Writes all of `source` into the new file `path`, and makes directories above it.
     pub fn write_from(&mut self, path: &Path, mode: u32, source: &mut File) -> Result<(), Refusal> {
         let Some((directory, name)) = self.parent_made(path)? else { return Ok(()) };
         self.forget(&directory, name);
@@ -98,7 +98,7 @@ impl Root {
             .map_err(|error| inside(path, &sys::Error::from_io("write()", &error)))
     }
 
-    /// Removes the file `path`; what it may link to stays.
+    /// Removes the file `path`. The target of a link stays.
     pub fn remove(&mut self, path: &Path) -> Result<(), Refusal> {
         let Some((directory, name)) = self.parent(path)? else { return Ok(()) };
         self.forget(&directory, name);
@@ -108,7 +108,7 @@ impl Root {
         }
     }
 
-    /// Gives `from` the name `to`.
+    /// Renames `from` to `to`.
     pub fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Refusal> {
         let (Some((old, old_name)), Some((new, new_name))) = (self.parent(from)?, self.parent_made(to)?) else {
             return Ok(());
@@ -119,7 +119,7 @@ impl Root {
             .map_err(|errno| inside(from, &sys::Error::new("renameat()", errno)))
     }
 
-    /// The directory that `path` is in, and its name there; nothing, if there is no such directory.
+    /// Directory of `path`, and its name there. `None` if the directory does not exist.
     pub fn parent<'a>(&self, path: &'a Path) -> Result<Option<(OwnedFd, &'a OsStr)>, Refusal> {
         let Some(name) = path.file_name() else { return Ok(None) };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));

@@ -1,4 +1,4 @@
-//! Owners of an image's files, and its devices: what only root could write down in a file system.
+//! Holds owners and devices of an image's files: only root could store them in a file system.
 #![forbid(unsafe_code)]
 
 mod changes;
@@ -15,23 +15,23 @@ struct Entry {
     owner: Owner,
     mode: u32,
     device: Option<Device>,
-    /// Time in place of the file's own, in seconds.
+    /// Time that replaces the file's own, in seconds.
     time: Option<i64>,
 }
 
-/// By path from the root, without a slash in front.
+/// Entries by path from the root, without a leading slash.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<PathBuf, Entry>,
 }
 
 impl Ledger {
-    /// Notes whose `path` is, and its permission bits.
+    /// Notes owner and permission bits of `path`.
     pub fn own(&mut self, path: &Path, owner: Owner, mode: u32) {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: None, time: None });
     }
 
-    /// Notes whose `path` is, its permission bits, and its time.
+    /// Notes owner, permission bits and time of `path`.
     pub fn own_at(&mut self, path: &Path, owner: Owner, mode: u32, time: i64) {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: None, time: Some(time) });
     }
@@ -41,7 +41,7 @@ impl Ledger {
         self.entries.insert(path.to_owned(), Entry { owner, mode, device: Some(device), time: None });
     }
 
-    /// True if anything is noted of `path`.
+    /// True if the ledger has an entry for `path`.
     pub fn knows(&self, path: &Path) -> bool {
         self.entries.contains_key(path)
     }
@@ -51,13 +51,13 @@ impl Ledger {
         self.entries.get(path).is_some_and(|entry| entry.device.is_some())
     }
 
-    /// The names of the devices in the directory `path`.
+    /// Names of the devices in the directory `path`.
     pub fn devices_in(&self, path: &Path) -> Vec<OsString> {
         let below = self.below(path).filter(|(known, entry)| entry.device.is_some() && known.parent() == Some(path));
         below.filter_map(|(known, _)| known.file_name()).map(OsStr::to_owned).collect()
     }
 
-    /// Notes of `path` what is noted of `target`, if anything is.
+    /// Copies the entry of `target`, if there is one, to `path`.
     pub fn link(&mut self, target: &Path, path: &Path) {
         match self.entries.get(target).copied() {
             Some(entry) => self.entries.insert(path.to_owned(), entry),
@@ -65,12 +65,12 @@ impl Ledger {
         };
     }
 
-    /// Forgets `path`, but nothing below it.
+    /// Removes the entry of `path`, but none below it.
     pub fn remove(&mut self, path: &Path) {
         self.entries.remove(path);
     }
 
-    /// Forgets `path` and all below it.
+    /// Removes the entries of `path` and of all paths below it.
     pub fn forget(&mut self, path: &Path) {
         let known: Vec<PathBuf> = self.below(path).map(|(known, _)| known.clone()).collect();
         for path in known {
@@ -78,13 +78,12 @@ impl Ledger {
         }
     }
 
-    /// `path` and what is below it: these stand together, since paths are ordered by their parts.
+    /// Entries of `path` and below it. They are adjacent: paths are ordered by their components.
     fn below(&self, path: &Path) -> impl Iterator<Item = (&PathBuf, &Entry)> {
         self.entries.range(path.to_owned()..).take_while(move |(known, _)| known.starts_with(path))
     }
 
-    /// The definitions that mksquashfs takes: those of devices, and of files that are not root's or that `differs` from
-    /// what the directory has.
+    /// Definitions for mksquashfs: of devices, and of files that root does not own or that `differs` reports.
     pub fn definitions(&self, differs: impl Fn(&Path, Owner, u32) -> bool) -> Definitions {
         let mut definitions = Definitions::default();
         for (path, entry) in &self.entries {
@@ -114,20 +113,20 @@ impl Ledger {
     }
 }
 
-/// Definitions of files for mksquashfs.
+/// File definitions for mksquashfs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Definitions {
-    /// Line by line, for its -pf.
+    /// Lines for the file of its -pf.
     pub lines: Vec<u8>,
-    /// Of names with a line break, each for a -p.
+    /// Definitions of names with a line break, each for a -p.
     pub words: Vec<OsString>,
-    /// The owner and mode of the root itself, which has options of its own.
+    /// Owner and mode of the root itself, which has options of its own.
     pub root: Option<(Owner, u32)>,
-    /// The time of the root itself, if it is to be another one.
+    /// Time of the root itself, if it changes.
     pub root_time: Option<i64>,
 }
 
-/// A name as mksquashfs reads it: in quotation marks, with a backslash before these and before backslashes.
+/// Name as mksquashfs reads it: in quotation marks, with a backslash before these and before backslashes.
 fn quoted(name: &OsStr) -> Vec<u8> {
     let mut out = vec![b'"'];
     for byte in name.as_bytes() {

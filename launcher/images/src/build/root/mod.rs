@@ -1,6 +1,6 @@
-//! The root file system of an image in the making.
+//! Holds the root file system of an image while it is made.
 //!
-//! Its files lie in a directory, with the owners that the process can give them
+//! Its files are in a directory, with the owners that the process can give them
 //! ([`Owners`](crate::build::workshop::Owners)). Owners in the image, and its devices, are in a ledger, from which they
 //! are packed. So an image does not depend on the user who makes it. Every path is looked up with that directory as its
 //! root: no link of an image, and no name such as `../../etc`, leads out of it.
@@ -29,7 +29,7 @@ pub use tree::{check_readable, clamp};
 use crate::output::unwritable;
 use crate::sources::archive::Owner;
 
-/// The directory, and what it cannot say itself.
+/// Directory of the files, with the attributes that it cannot hold.
 #[derive(Debug)]
 pub struct Root {
     directory: File,
@@ -38,14 +38,14 @@ pub struct Root {
     pub ledger: Ledger,
     /// True if files have extended attributes that belong to the image.
     pub has_attributes: bool,
-    /// True if all of it is to be root's, whatever the directory and the ledger say.
+    /// True if root owns all files, whatever the directory and the ledger say.
     pub all_root: bool,
-    /// True if root owns what the ledger does not know: without a user namespace, its owner on disk is the user.
+    /// True if root owns the files without a ledger entry: without a user namespace, their owner on disk is the user.
     pub rest_is_root: bool,
 }
 
 impl Root {
-    /// Makes an empty one at `path`.
+    /// Makes an empty root file system at `path`.
     pub fn create(path: &Path) -> Result<Self, Refusal> {
         let made = std::fs::create_dir(path)
             .and_then(|()| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)));
@@ -53,7 +53,7 @@ impl Root {
         Self::of(path)
     }
 
-    /// The one that is a directory already.
+    /// Uses an existing directory.
     pub fn of(path: &Path) -> Result<Self, Refusal> {
         let refuse = |kind, cause: String| Refusal::new(kind, path.display().to_string(), cause);
         let directory =
@@ -61,7 +61,7 @@ impl Root {
                 Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it".into()),
                 _ => refuse(Kind::of_reading(&error), error.to_string()),
             })?;
-        // Programs get it, which would take a name with a dash for an option.
+        // Other programs get this path, and would take a name with a dash for an option.
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self {
             directory: directory.into(),
@@ -73,7 +73,7 @@ impl Root {
         })
     }
 
-    /// Notes what the ledger does not know yet as root's, if it is to be; when all is there that will be.
+    /// Notes root as owner of the files without a ledger entry, if `rest_is_root`. Call it when all files are there.
     pub fn note_rest(&mut self) -> Result<(), Refusal> {
         if !self.rest_is_root {
             return Ok(());
@@ -99,17 +99,17 @@ impl Root {
         Ok(())
     }
 
-    /// Path, for programs that get it as a whole.
+    /// Path for other programs.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory.
+    /// Descriptor of the directory.
     pub fn directory(&self) -> &File {
         &self.directory
     }
 
-    /// Opens what is at `path` in the image, links followed inside of it; nothing, if there is nothing.
+    /// Opens `path` in the image, with links followed inside it. `None` if it does not exist.
     pub fn open(&self, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>, Refusal> {
         match sys::open_in_root(&self.directory, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Lookup::Links) {
             Ok(found) => Ok(Some(found)),
@@ -118,7 +118,7 @@ impl Root {
         }
     }
 
-    /// Contents of the regular file `path` of the image, at most `limit` bytes; nothing, if it is none.
+    /// Contents of the regular file `path` of the image, at most `limit` bytes. `None` if it is no regular file.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> {
         let Some(file) = self.open(path, OFlag::O_RDONLY)?.map(File::from) else { return Ok(None) };
         let refuse = |error: std::io::Error| inside(path, &sys::Error::from_io("read()", &error));
@@ -137,7 +137,7 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// Makes the directory `path` of the image, with those above it, or finds them.
+    /// Opens the directory `path` of the image, and makes it and its parents if they do not exist.
     pub fn make_directory(&self, path: &Path, mode: u32) -> Result<OwnedFd, Refusal> {
         let wrap = |error: sys::Error| inside(path, &error);
         let mut at = PathBuf::from("/");
@@ -156,8 +156,7 @@ impl Root {
         Ok(directory)
     }
 
-    /// Writes the file `path` of the image, in place of whatever is there under that name; directories above it are
-    /// made.
+    /// Writes the file `path` of the image in place of an existing one, and makes the directories above it.
     pub fn write(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Refusal> {
         let wrap = |call: &str, errno| inside(path, &sys::Error::new(call, errno));
         let name = path.file_name().ok_or_else(|| wrap("write()", Errno::EISDIR))?;
@@ -179,7 +178,7 @@ impl Root {
 }
 
 impl Root {
-    /// Whatever was `name` in `directory` is something else from now on, and root's.
+    /// Removes the ledger entries of `name` in `directory`: it is replaced by a file of root.
     fn forget(&mut self, directory: &OwnedFd, name: &OsStr) {
         if let Some(place) = sys::hint_beneath(&self.directory, directory) {
             self.ledger.forget(&place.join(name));
@@ -187,7 +186,7 @@ impl Root {
     }
 }
 
-/// A failure with a path of the image.
+/// Error with a path of the image.
 fn inside(path: &Path, error: &sys::Error) -> Refusal {
     let shown = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     if matches!(error.errno(), Errno::ENOSPC | Errno::EDQUOT) {

@@ -1,6 +1,6 @@
-//! Walks over all files of a directory before it is packed.
+//! Visits all files of a directory before it is packed.
 //!
-//! An image has all of a directory, or is not made. Times that a squashfs cannot keep are clamped.
+//! An image contains all files of a directory, or is not made. Times that a squashfs cannot hold are clamped.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -21,14 +21,14 @@ use crate::sources::archive::Owner;
 /// Permission bits of a mode; its type is above them.
 const PERMISSIONS: u32 = 0o7777;
 
-/// Clamps a time to those that a squashfs can keep: none before 1970, and none after 2106.
+/// Clamps a time to the range of a squashfs: 1970 to 2106.
 pub fn clamp(time: i64) -> i64 {
     time.clamp(0, u32::MAX.into())
 }
 
 /// Refuses the directory `typed` with the first path that this process cannot read.
 ///
-/// mksquashfs and cp name files as they meet them, and not in an order that stays the same.
+/// mksquashfs and cp name files in the order in which they meet them, which can change.
 pub fn check_readable(typed: &Path) -> Result<(), Refusal> {
     walk(typed, &mut |path, found| {
         if !found.is_file() {
@@ -59,7 +59,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Refusal {
 }
 
 impl Root {
-    /// Gives files whose times a squashfs cannot keep the nearest time that it can.
+    /// Clamps the times of files on disk to the range of a squashfs.
     pub fn clamp_times(&self) -> Result<(), Refusal> {
         let top = self.path();
         walk(top, &mut |path, found| {
@@ -74,7 +74,7 @@ impl Root {
         .map_err(|(path, error)| inside(&path, &sys::Error::from_io("utimensat()", &error)))
     }
 
-    /// Notes the times that a squashfs cannot keep, for a directory that must stay as it is.
+    /// Notes clamped times in the ledger, for a directory that must stay as it is.
     pub fn note_times(&mut self) -> Result<(), Refusal> {
         let (top, all_root) = (self.path.clone(), self.all_root);
         let ledger = &mut self.ledger;
@@ -89,7 +89,7 @@ impl Root {
     }
 }
 
-/// Visits every file of the directory `top`, itself first, each directory's by name; with the path below `top`.
+/// Visits every file of the directory `top`, itself first, each directory by name; passes the path below `top`.
 fn walk(
     top: &Path,
     visit: &mut dyn FnMut(&Path, &std::fs::Metadata) -> io::Result<()>,

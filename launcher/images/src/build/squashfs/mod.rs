@@ -1,4 +1,4 @@
-//! The root file system of an image, packed by mksquashfs.
+//! Packs the root file system of an image with mksquashfs.
 #![forbid(unsafe_code)]
 
 mod progress;
@@ -19,22 +19,21 @@ use crate::sources::archive::Owner;
 
 /// Package of the program in Debian and others.
 const PACKAGE: &str = "squashfs-tools";
-/// Of zstd's 22 levels, the one behind which a file gets little smaller and takes far longer (docs/packing.md).
+/// zstd level, of 22: higher ones make a file little smaller and take far longer (docs/packing.md).
 const ZSTD_LEVEL: u32 = 9;
-/// Bits of a mode that are no permissions.
+/// Bits of a mode that are not permissions.
 const TYPE: u32 = !0o7777;
-/// Place of a squashfs's length (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
+/// Offset of a squashfs' length (Documentation/filesystems/squashfs.rst, the superblock's bytes_used).
 const BYTES_USED: u64 = 40;
 
 /// Limit of a command line: Linux takes 2 MiB, environment included (execve(2)).
 const MOST_WORDS: usize = 1 << 20;
-/// Size to whose multiple a squashfs is filled up.
+/// Alignment of a squashfs' length.
 const PADDED: u64 = 4096;
 
-/// Packs `root` into `draft`, from byte `offset` on; answers how many bytes it takes.
+/// Packs `root` into `draft` from byte `offset` on. Returns the length in bytes.
 ///
-/// The same tree gives the same bytes, whatever the number of processors is; with SOURCE_DATE_EPOCH also at another
-/// time.
+/// The same tree gives the same bytes for any number of processors; with SOURCE_DATE_EPOCH also at another time.
 pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch: &Path) -> Result<u64, Refusal> {
     let definitions = scratch.join("definitions");
     let Definitions { lines, words: named, root: top, root_time } =
@@ -63,7 +62,7 @@ pub fn pack(root: &Root, draft: &Draft, offset: u64, packing: &Packing, scratch:
     if let Some(processors) = packing.processors {
         add(&format!("-processors {processors}"));
     }
-    // Attributes that only this machine's file system has, such as SELinux labels, do not belong to an image.
+    // Attributes of this host's file system, such as SELinux labels, do not belong to an image.
     add(if root.has_attributes { "-xattrs" } else { "-no-xattrs" });
     if root.all_root {
         add("-all-root");
@@ -100,9 +99,9 @@ fn length_of(file: &File, offset: u64) -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// True if the directory says something else of a file than the image is to say.
+/// True if owner or mode of a file on disk differ from the image's.
 fn differs(root: &Root, path: &Path, owner: Owner, mode: u32) -> bool {
-    // Below the directory itself: a link on the way would be one of the image's, and those are written down themselves.
+    // Joined as it is: a link on the way would be one of the image, and has an entry of its own.
     let Ok(found) = root.path().join(path).symlink_metadata() else { return false };
     (found.uid(), found.gid()) != (owner.uid, owner.gid)
         || (!found.is_symlink() && found.mode() & !TYPE != mode & !TYPE)

@@ -1,8 +1,8 @@
-//! Progress of mksquashfs, as a bar on a terminal.
+//! Shows the progress of mksquashfs, as a bar on a terminal.
 //!
-//! mksquashfs counts blocks for a terminal four times a second, and elsewhere prints hardly anything (squashfs-tools,
-//! progressbar.c). It gets a pseudoterminal that is read here, so that it prints nothing by itself and needs no option
-//! that only some releases have.
+//! mksquashfs counts blocks for a terminal four times a second, and otherwise prints hardly anything (squashfs-tools,
+//! progressbar.c). It gets a pseudoterminal that is read here: so it prints nothing itself, and needs no option that
+//! only some releases have.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,13 +13,13 @@ use coracle::report::{Refusal, clean};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 
-/// Size of the terminal that mksquashfs sees: a bar that has no room is not printed.
+/// Size of the terminal that mksquashfs sees: it prints no bar that does not fit.
 const SIZE: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-/// Longest text of one bar, several times over.
+/// Length of the kept text: several times that of the longest bar.
 const KEPT: usize = 1024;
 
-/// Runs `work`, which gets the settings of a command whose progress is shown under `name`; nothing is shown if
-/// `silent`, or where standard error is no terminal. Without a pseudoterminal, too, the work is done all the same.
+/// Runs `work` with the settings of a command whose progress is shown under `name`. Shows nothing if `silent`, if
+/// standard error is no terminal, or without a pseudoterminal. The work is done in any case.
 pub fn shown<T>(
     name: &str,
     silent: bool,
@@ -36,7 +36,7 @@ pub fn shown<T>(
     let done = std::thread::scope(|scope| {
         let (bar, master) = (&bar, File::from(master));
         scope.spawn(move || follow(master, bar));
-        // The other end is closed when the command is: then the thread has read all.
+        // The slave is closed with the command: then the thread has read all output.
         let slave = slave;
         work(&|command| {
             if let Ok(copy) = slave.try_clone() {
@@ -48,7 +48,7 @@ pub fn shown<T>(
     done
 }
 
-/// Reads what mksquashfs prints until it has ended, which is an error of a pseudoterminal.
+/// Reads the output of mksquashfs until it ends, which a pseudoterminal reports as an error.
 fn follow(mut terminal: File, bar: &ProgressBar) {
     let (mut text, mut part) = (Vec::new(), [0; KEPT]);
     while let Ok(count @ 1..) = terminal.read(&mut part) {
@@ -61,7 +61,7 @@ fn follow(mut terminal: File, bar: &ProgressBar) {
     }
 }
 
-/// The last count in `text`, which has bars such as `[=====|    ] 123/456  27%`: how many blocks of how many.
+/// Last count in `text`, which has bars such as `[=====|    ] 123/456  27%`: blocks done, and all blocks.
 fn counted(text: &[u8]) -> Option<(u64, u64)> {
     let text = String::from_utf8_lossy(text);
     text.rsplit(']').find_map(|behind| {

@@ -1,10 +1,10 @@
-//! Workshop for an image: a directory that vanishes, and a process that is root there.
+//! Runs the work on an image in a workshop: a temporary directory, and a process that is root in a user namespace.
 //!
-//! The process is root in a user namespace (user_namespaces(7)): over what its user may change anyway, and nothing
-//! else. Whoever has a range of ids in subuid(5) has other owners there, too; root has all of them. Where the kernel
-//! allows no user namespace, the process is who it was, and only what needs no root can be done.
+//! This root (user_namespaces(7)) can change only files that its user can change. With a range of ids in subuid(5),
+//! there are other owners, too; root has all of them. Where the kernel allows no user namespace, the process keeps its
+//! ids, and only work without root is possible.
 //!
-//! This process waits for that one, and cleans up behind it, however it ends.
+//! The parent process waits for the worker, and cleans up behind it however it ends.
 #![forbid(unsafe_code)]
 
 mod scratch;
@@ -30,43 +30,43 @@ use crate::build::draft::Draft;
 use crate::output::{FAILURE, exit_status, unwritable};
 use crate::signals::ENDING;
 
-/// Time for which the two processes wait for each other before the work begins.
+/// Time limit for messages between the two processes before the work begins.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// As shells have it, a signal's number is added to this.
+/// Added to a signal's number, as in shells.
 const BY_SIGNAL: i32 = 128;
 
 /// Owners of files that the process can make in its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// All: it was started by root.
+    /// All owners: root started the process.
     All,
-    /// Its user's, which are root's inside, and those of 65,536 numbers from 1 on, or how many subuid(5) gives.
+    /// The user, who is root inside, and 65,536 ids from 1 on, or the number in subuid(5).
     Range,
-    /// Its user's only, which are root's inside.
+    /// The user only, who is root inside.
     Root,
-    /// Its user's only, and it is no root: there is no user namespace here.
+    /// The user only, who is not root: there is no user namespace.
     Own,
 }
 
 /// Workshop for an image.
 #[derive(Debug)]
 pub struct Workshop {
-    /// A directory of the process' own.
+    /// Directory of the process.
     pub directory: PathBuf,
     /// Owners of files that can be made there.
     pub owners: Owners,
-    /// Why there is no user namespace, if there is none.
+    /// Reason why there is no user namespace.
     pub denied: Option<Refusal>,
 }
 
-/// Lets `work` make a file, which gets its name if it is whole; then `report` says so. What ends this process in
-/// between leaves nothing.
+/// Lets `work` make a file, gives the complete file its name, and calls `report`. If this process ends before that, it
+/// leaves nothing.
 pub fn make(
     draft: impl FnOnce() -> Result<Draft, Refusal>,
     work: impl FnOnce(&Workshop, &Draft) -> Result<(), Refusal>,
     report: impl FnOnce(&Draft) -> Result<(), Refusal>,
 ) -> Result<ExitCode, Refusal> {
-    // A draft may have a name that has to be taken back. From the end of the work on, nothing is left to interrupt.
+    // A draft may have a name that must be removed. After the end of the work, nothing is left to interrupt.
     hold_signals()?;
     let mut draft = draft()?;
     let status = run(|workshop| work(workshop, &draft))?;
@@ -77,19 +77,19 @@ pub fn make(
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(FAILURE)))
 }
 
-/// Lets `work` do something in a workshop, with its refusals printed; answers its exit status.
+/// Runs `work` in a workshop, prints its refusals, and returns its exit status.
 pub fn run(work: impl FnOnce(&Workshop) -> Result<(), Refusal>) -> Result<i32, Refusal> {
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     hold_signals()?;
     let scratch = Scratch::new()?;
-    // Orphans of the work are reparented to this process, which ends them, and not to init.
+    // The work's children are reparented to this process, which ends them, and not to init.
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| system(sys::Error::new("prctl(PR_SET_CHILD_SUBREAPER)", errno)))?;
     let (ours, theirs) = Channel::pair().map_err(system)?;
     let directory = scratch.path().to_owned();
     let worker = sys::fork(|| {
         let done = settle(&theirs, directory).and_then(|workshop| {
-            // With the rights that also the ones before had.
+            // With the privileges that earlier workshops had.
             scratch.sweep_others();
             work(&workshop)
         });
@@ -136,7 +136,7 @@ fn wait_signals() -> SigSet {
     set
 }
 
-/// Waits for the worker, and ends it when this process is told to end.
+/// Waits for the worker, and ends it when this process gets a signal.
 fn supervise(worker: sys::Child) -> Result<i32, Refusal> {
     let signals = wait_signals();
     let system = |errno| Refusal::system("workshop", &sys::Error::new("sigwait()", errno));
@@ -167,12 +167,12 @@ fn supervise(worker: sys::Child) -> Result<i32, Refusal> {
     Ok(status)
 }
 
-/// Ends every child of this process, and theirs, which become ours.
+/// Ends all children of this process, and their children, which are reparented to it.
 fn end_children() {
     let children = format!("/proc/self/task/{}/children", std::process::id());
     loop {
         let text = std::fs::read_to_string(&children).unwrap_or_default();
-        // Their numbers are theirs until we have waited for them.
+        // A pid is not reused before waitpid(2).
         for pid in text.split_whitespace().filter_map(|pid| pid.parse().ok()) {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -183,7 +183,7 @@ fn end_children() {
     }
 }
 
-/// The worker's side: its namespace, which the other process gives its maps.
+/// Sets up the worker's side: its namespace, whose ids the parent maps.
 fn settle(line: &Channel, directory: PathBuf) -> Result<Workshop, Refusal> {
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     sys::die_with_parent().map_err(system)?;
@@ -205,13 +205,13 @@ fn settle(line: &Channel, directory: PathBuf) -> Result<Workshop, Refusal> {
     Ok(Workshop { directory, owners, denied })
 }
 
-/// The parent's side of [`settle`]. Answers the worker's user namespace, if it has one: its files are removed from
-/// there.
+/// Sets up the parent's side of [`settle`]. Returns the worker's user namespace, if it has one: its files are removed
+/// from there.
 fn prepare(line: &Channel, worker: Pid) -> Result<Option<File>, Refusal> {
     let system = |error: sys::Error| Refusal::system("workshop", &error);
     let word = match line.receive(Instant::now() + PATIENCE).map_err(system)? {
         Received::Packet(packet) => packet.data.try_into().map(i32::from_le_bytes).unwrap_or(Errno::EIO as i32),
-        // It has said why.
+        // The worker has reported why.
         Received::Closed => return Ok(None),
     };
     let (owners, namespace) = if word == 0 {
@@ -249,8 +249,8 @@ fn map(worker: Pid) -> Result<Owners, Refusal> {
     Ok(Owners::Root)
 }
 
-/// True if shadow's programs have given `worker` the ranges that subuid(5) and subgid(5) have for this user. They hold
-/// the privilege that this takes, and they check the files themselves.
+/// True if shadow's programs gave `worker` the ranges of this user in subuid(5) and subgid(5). These programs have the
+/// necessary privilege, and check the files themselves.
 fn map_range(worker: Pid, uid: u32, gid: u32) -> bool {
     let name = User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
     let range = |path: &str| {
@@ -276,7 +276,7 @@ fn map_range(worker: Pid, uid: u32, gid: u32) -> bool {
     give("newgidmap", gid, gids) && give("newuidmap", uid, uids)
 }
 
-/// The first range that subuid(5) has for a user: the first number and how many.
+/// First range of a user in subuid(5): first number and length.
 fn range_of(text: &str, uid: u32, name: Option<&str>) -> Option<(u32, u32)> {
     text.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
@@ -313,7 +313,7 @@ impl Owners {
     }
 }
 
-/// A program that this one needs, with what it wrote if it failed.
+/// Runs a program that this one needs. Its refusal contains what the program printed.
 pub fn run_program(
     name: &str,
     package: &str,

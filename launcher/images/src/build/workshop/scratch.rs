@@ -1,10 +1,10 @@
-//! The directory of a workshop, and those that builds before have left.
+//! Holds the directory of a workshop, and removes those that earlier builds left.
 //!
-//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next one does: a process that works
-//! in such a directory holds a lock on it (flock(2)), which the kernel takes away with the last process that has it.
+//! A build that is killed (SIGKILL, out of memory) cannot remove its directory. The next build does: a process that
+//! works in such a directory holds a lock on it (flock(2)), which the kernel releases after the last such process.
 //!
-//! Locks hold on one machine, and a directory may be on a file system of several: a name has the beginning of the boot
-//! id in it, and only those of this machine since its start are swept.
+//! Locks hold on one host, but several may share the file system of a directory. So its name has the start of the boot
+//! id, and a build removes only directories of its own host since its last boot.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -23,32 +23,32 @@ use nix::sys::wait::WaitStatus;
 
 use crate::output::unwritable;
 
-/// Random number of this start of the machine (random(4)).
+/// Random number of this boot of the host (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Number of its digits in a name.
 const DIGITS: usize = 8;
-/// Number of directories that are tried: each could be swept between being made and being locked.
+/// Number of directories that are tried: each could be swept before it is locked.
 const TRIES: u32 = 10;
 
-/// The directory of a workshop, which is locked as long as a process works in it.
+/// Directory of a workshop, locked as long as a process works in it.
 pub struct Scratch {
     path: PathBuf,
-    /// None on file systems without locks: there nothing is swept either.
+    /// Lock; `None` on file systems without locks, where nothing is swept.
     _lock: Option<Flock<File>>,
 }
 
 /// Result of an attempt to lock a directory.
 enum Locked {
-    /// No other process has it, and it is still there.
+    /// No other process has it, and it still exists.
     Held(Flock<File>),
-    /// A process works in it, or it is gone.
+    /// Another process works in it, or it does not exist.
     Busy,
     /// The file system has no locks.
     Unsupported,
 }
 
 impl Scratch {
-    /// CORACLE_TMPDIR, TMPDIR, or /tmp: on a disk of this machine, if there is one.
+    /// Makes a directory in CORACLE_TMPDIR, TMPDIR, or /tmp: on a disk of this host, if there is one.
     pub fn new() -> Result<Self, Refusal> {
         let base = coracle_orders::place::scratch();
         let refuse = |error: &std::io::Error| {
@@ -62,7 +62,7 @@ impl Scratch {
             match lock(&path) {
                 Locked::Held(lock) => return Ok(Self { path, _lock: Some(lock) }),
                 Locked::Unsupported => return Ok(Self { path, _lock: None }),
-                // A sweeper had it first.
+                // Another build's sweep was faster.
                 Locked::Busy => {}
             }
         }
@@ -74,10 +74,10 @@ impl Scratch {
         &self.path
     }
 
-    /// Removes the directories beside it, of the same user and machine, that no process works in any more.
+    /// Removes the directories beside it, of the same user and host, in which no process works.
     pub fn sweep_others(&self) {
         let Some(base) = self.path.parent() else { return };
-        // Where others can give a directory another name, it need not be the one that was looked at.
+        // Where other users can rename a directory, the path could lead to another one than the one that was checked.
         let trusted = base.metadata().is_ok_and(|found| found.mode() & 0o022 == 0 || found.mode() & 0o1000 != 0);
         let Ok(entries) = base.read_dir() else { return };
         for entry in entries.flatten().filter(|_| trusted) {
@@ -86,18 +86,18 @@ impl Scratch {
                 continue;
             }
             if let Locked::Held(_lock) = lock(&path) {
-                // What cannot be removed is left to those who can.
+                // Directories that this process cannot remove stay for a build that can.
                 let _ = remove(&path);
             }
         }
     }
 
-    /// Removes it with all that is in it, by a process that has the rights that its maker had.
+    /// Removes the directory and its contents, in a process with the privileges of its maker.
     pub fn remove(&self, namespace: Option<File>) {
         let path = &self.path;
         let cleaner = sys::fork(|| {
             if let Some(namespace) = namespace {
-                // Without it, there may be files of others, which stay.
+                // Without the namespace, files of other owners stay.
                 let _ = nix::sched::setns(namespace, CloneFlags::CLONE_NEWUSER);
             }
             u8::from(remove(path).is_err())
@@ -109,14 +109,14 @@ impl Scratch {
     }
 }
 
-/// Beginning of the names on this machine, until it starts again.
+/// Prefix of the names on this host until its next boot.
 fn prefix() -> String {
     let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(DIGITS).collect();
     format!("coracle-{digits}-")
 }
 
-/// True if `name` is one that mkdtemp(3) has made of [`prefix`].
+/// True if mkdtemp(3) made `name` from [`prefix`].
 fn is_ours(name: &OsStr) -> bool {
     let prefix = prefix();
     prefix.len() > "coracle--".len()
@@ -126,7 +126,7 @@ fn is_ours(name: &OsStr) -> bool {
             .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// Locks the directory `path`, if it is this user's.
+/// Locks the directory `path`, if this user owns it.
 fn lock(path: &Path) -> Locked {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let Ok(directory) = nix::fcntl::open(path, flags, Mode::empty()) else { return Locked::Busy };
@@ -196,7 +196,7 @@ mod tests {
         assert!(!left.exists() && held.exists() && path.exists() && link.exists());
         assert!(others.iter().all(|path| path.exists()));
         drop(_lock);
-        // Where others may rename what is there, nothing is removed.
+        // Where other users may rename files, nothing is removed.
         std::fs::set_permissions(&base, PermissionsExt::from_mode(0o777)).unwrap();
         scratch.sweep_others();
         assert!(held.exists());

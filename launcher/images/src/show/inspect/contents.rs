@@ -1,4 +1,4 @@
-//! Contents of the files below `/.singularity.d`, which Apptainer's runtime and ours go by.
+//! Reads the files below `/.singularity.d`, which Apptainer's runtime and Coracle's use.
 #![forbid(unsafe_code)]
 
 use coracle_launcher::image::Error;
@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use super::Texts;
 
-/// The longest text that is shown, in bytes.
+/// Limit of a text that is shown, in bytes.
 pub const LIMIT: u64 = 1 << 20;
-/// The most scripts of the environment, labels and apps that are shown.
+/// Limit of the scripts of the environment, of labels and of apps that are shown.
 const MOST: usize = 256;
 const LABELS: &str = "/.singularity.d/labels.json";
 const ENVIRONMENT: &str = "/.singularity.d/env";
 const APPS: &str = "/scif/apps";
 
-/// Data of an image beside its programs.
+/// Metadata of an image beside its programs.
 #[derive(Debug, Default, Serialize)]
 pub struct Contents {
-    /// Whatever its makers wanted to say.
+    /// Labels, as the image's author wrote them.
     pub labels: Texts,
-    /// The scripts that set the environment, by path, in the order in which they run.
+    /// Scripts that set the environment, by path, in the order in which they run.
     pub environment: Texts,
     /// Script that `run` starts.
     pub runscript: Option<String>,
@@ -29,16 +29,16 @@ pub struct Contents {
     pub startscript: Option<String>,
     /// Script that tests the image.
     pub test: Option<String>,
-    /// For its users.
+    /// Help text.
     pub help: Option<String>,
-    /// Definition file that it was made from.
+    /// Definition file of the image.
     pub definition: Option<String>,
     /// Names of apps (%apprun).
     pub apps: Vec<String>,
 }
 
 impl Contents {
-    /// Reads it from a root file system. What cannot be shown is noted; an error is damage.
+    /// Reads the metadata from a root file system. Parts that cannot be shown are noted; an error is damage.
     pub fn read(files: &mut Files<'_>, notes: &mut Vec<String>) -> Result<Self, Error> {
         let mut read = |path: &str| text(files, path, notes);
         let (runscript, startscript) = (read("/.singularity.d/runscript")?, read("/.singularity.d/startscript")?);
@@ -62,7 +62,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Reads it from the document that Apptainer has put beside the root file system.
+    /// Reads the metadata from the document that Apptainer put beside the root file system.
     pub fn of_metadata(bytes: &[u8], notes: &mut Vec<String>) -> Self {
         let document: Value = match serde_json::from_slice(bytes) {
             Ok(document) => document,
@@ -109,7 +109,7 @@ fn text(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Op
     Ok(None)
 }
 
-/// The names in a directory that are text; none, if there is no directory.
+/// Names in a directory that are text. Empty if it does not exist.
 fn names(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
     let Some(Node::Folder(names)) = files.look(path, 0)? else { return Ok(Vec::new()) };
     if names.len() > MOST {

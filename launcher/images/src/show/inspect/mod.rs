@@ -1,7 +1,7 @@
-//! `coracle inspect`: what an image says of itself.
+//! Runs `coracle inspect`: shows the metadata of an image.
 //!
-//! It is neither mounted nor unpacked, and nothing of it is run: the library reads what is asked for, follows no link,
-//! and stops at its limits. So everybody may look at an image of anybody.
+//! The image is neither mounted nor unpacked, and no program of it runs. The library reads the requested files, follows
+//! no link, and stops at its limits. So any user can inspect an image of any other.
 #![forbid(unsafe_code)]
 
 mod contents;
@@ -24,10 +24,10 @@ use crate::show::parts::fingerprint;
 use crate::show::subject::{Form, Subject};
 use contents::Contents;
 
-/// The number of this form of the document; a change that readers could trip over has another.
+/// Version of the document; it changes with incompatible changes.
 const VERSION: u32 = 1;
 
-/// All that is shown. The names of fields are those of `--json`; docs/inspect.md explains them.
+/// Metadata that is shown. Its fields have the names of `--json`; docs/inspect.md explains them.
 #[derive(Debug, Default, Serialize)]
 struct About {
     version: u32,
@@ -46,13 +46,13 @@ struct About {
     #[serde(flatten)]
     contents: Contents,
     oci: Option<serde_json::Value>,
-    /// Things that could not be shown, with the reason.
+    /// Parts that could not be shown, with the reason.
     notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Partition {
-    /// Nothing for a file without a table of objects.
+    /// Number of the object. `None` for a file without a table of objects.
     id: Option<u32>,
     group: Option<u32>,
     role: String,
@@ -69,13 +69,13 @@ struct Signature {
     id: u32,
     group: Option<u32>,
     object: Option<u32>,
-    /// Of an OpenPGP key, as the image has it.
+    /// Fingerprint of an OpenPGP key, as the image states it.
     fingerprint: Option<String>,
-    /// Of other keys, as the image has them.
+    /// Other keys, as the image states them.
     keys: Vec<String>,
 }
 
-/// Shows what was asked for.
+/// Shows the requested metadata.
 pub fn main(given: &Inspect) -> Result<ExitCode, Refusal> {
     let subject = Subject::open(&given.image, OFlag::O_RDONLY)?;
     let about = About::of(&subject)?;
@@ -203,7 +203,7 @@ impl About {
     }
 }
 
-/// The keys that a DSSE envelope says it is by.
+/// Keys that a DSSE envelope names as its signers.
 fn envelope_keys(subject: &Subject, descriptor: &Descriptor, size: u64) -> Vec<String> {
     let place = descriptor.place("a signature", subject.length());
     let bytes = place.ok().and_then(|(offset, _)| bytes_of(subject, offset, size).ok()).unwrap_or_default();
@@ -219,7 +219,7 @@ fn read_files(subject: &Subject, offset: u64, size: u64, notes: &mut Vec<String>
     Contents::read(&mut files, notes).map_err(damaged)
 }
 
-/// The first object of a type, and of a name, if that matters.
+/// First object of a type, and of a name if one is given.
 fn object(
     subject: &Subject,
     descriptors: &[Descriptor],
@@ -239,7 +239,7 @@ fn object(
     bytes.map(Some).map_err(|error| coracle_launcher::image::Error::Read(error).refuse(&subject.typed))
 }
 
-/// A part of the file; nothing of what is longer than is shown.
+/// Part of the file. Empty if it is longer than the limit.
 fn bytes_of(subject: &Subject, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let size = usize::try_from(size).ok().filter(|_| size <= contents::LIMIT).unwrap_or(0);

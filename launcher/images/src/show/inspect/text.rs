@@ -1,4 +1,4 @@
-//! Output of `coracle inspect` as text.
+//! Formats the output of `coracle inspect` as text.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -8,10 +8,10 @@ use coracle_orders::Inspect;
 
 use super::{About, Texts};
 
-/// Scripts of every image that Apptainer has made, which nobody wants to read again; with --environment they are shown.
+/// Scripts of every image of Apptainer; only --environment shows them.
 const RUNTIMES: [&str; 5] = ["/01-base.sh", "/94-appsbase.sh", "/95-apps.sh", "/99-base.sh", "/99-runtimevars.sh"];
 
-/// The parts that were asked for, or all of it.
+/// Requested parts, or all of them.
 pub fn of(about: &About, given: &Inspect) -> String {
     let contents = &about.contents;
     let mut text = String::new();

@@ -1,63 +1,63 @@
-//! Entries of archives: files with their owners, times and attributes.
+//! Defines the entries of archives: files with their owners, times and attributes.
 #![forbid(unsafe_code)]
 
 use std::io;
 
-/// The longest record that says more of an entry: names, attributes, and what is a hole in its file.
+/// Limit of a record with details of an entry: names, attributes, or the holes of its file.
 pub const MAX_RECORD: u64 = 1 << 20;
 
-/// When a file was changed last, in seconds since 1970; fractions are not what an image can keep.
+/// Time of the last change of a file, in seconds since 1970. An image cannot hold fractions.
 pub type Time = i64;
 
-/// Pieces of a file with holes: their places in it, and their lengths.
+/// Pieces of a file with holes: offsets and lengths.
 pub type Pieces = Vec<(u64, u64)>;
 
 /// Type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A file with contents.
+    /// Regular file.
     File,
-    /// A further name of the entry of this name.
+    /// Hard link to the entry of this name.
     Link(Vec<u8>),
-    /// A symbolic link to this.
+    /// Symbolic link to this target.
     Symlink(Vec<u8>),
-    /// A directory.
+    /// Directory.
     Directory,
-    /// A pipe with a name.
+    /// FIFO.
     Fifo,
-    /// A socket, which only squashfs has.
+    /// Socket, which only squashfs has.
     Socket,
-    /// A device.
+    /// Device.
     Device(Device),
 }
 
-/// Something of an archive.
+/// Entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name, as the archive has it.
+    /// Name, as in the archive.
     pub path: Vec<u8>,
     /// Type of the entry.
     pub kind: Kind,
-    /// The permission bits.
+    /// Permission bits.
     pub mode: u32,
     /// Owner of the file.
     pub owner: Owner,
-    /// When it was changed.
+    /// Time of the last change.
     pub time: Time,
     /// Length of the file, holes included.
     pub size: u64,
-    /// Its extended attributes.
+    /// Extended attributes.
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Places and lengths of its bytes, if it has holes.
+    /// Offsets and lengths of its pieces, if it has holes.
     pub pieces: Option<Pieces>,
-    /// Number of bytes that the archive has of it.
+    /// Number of its bytes in the archive.
     pub stored: u64,
-    /// Place in the archive at which these begin.
+    /// Offset of these bytes in the archive.
     pub at: u64,
 }
 
 impl Entry {
-    /// A directory of root's.
+    /// Makes the entry of a directory of root.
     pub fn directory(mode: u32, time: Time) -> Self {
         Self {
             path: Vec::new(),
@@ -74,27 +74,27 @@ impl Entry {
     }
 }
 
-/// The owner of a file in the image, by number.
+/// Owner of a file in the image, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
-    /// The user.
+    /// User id.
     pub uid: u32,
-    /// The group.
+    /// Group id.
     pub gid: u32,
 }
 
-/// A device of the image.
+/// Device of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
-    /// Of blocks, or else of characters.
+    /// True for a block device, false for a character device.
     pub block: bool,
-    /// Its major number.
+    /// Major number.
     pub major: u32,
-    /// Its minor number.
+    /// Minor number.
     pub minor: u32,
 }
 
-/// Something that is not as it should be in an archive.
+/// Error of a malformed archive.
 pub fn malformed(cause: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, cause.into())
 }

@@ -1,4 +1,4 @@
-//! The fields of a tar file's header.
+//! Reads the fields of a tar file's header.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::entry::{Pieces, Time, malformed};
 
-/// A header, or what else is in a block.
+/// Header, or another block.
 pub struct Block(pub [u8; 512]);
 
 const NAME: Range<usize> = 0..100;
@@ -22,29 +22,29 @@ const MAGIC: Range<usize> = 257..263;
 const MAJOR: Range<usize> = 329..337;
 const MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
-/// Of star, whose prefix is shorter, and ends before two times.
+/// Prefix in star's format: it is shorter, and ends before two times.
 const STAR_PREFIX: Range<usize> = 345..476;
 const STAR_MAGIC: Range<usize> = 508..512;
-/// Of sparse files in GNU's old form: four pieces, whether there are more in a block behind, and the length.
+/// Fields of sparse files in GNU's old format: four pieces, a flag for more pieces in the next block, and the length.
 const PIECES: Range<usize> = 386..482;
 const MORE: usize = 482;
 const WHOLE: Range<usize> = 483..495;
-/// In such a block, 21 pieces.
+/// Pieces of such a block: 21.
 const MORE_PIECES: Range<usize> = 0..504;
 const STILL_MORE: usize = 504;
 
 impl Block {
-    /// True if it is one of those that an archive ends with.
+    /// True for the blocks at the end of an archive.
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|byte| *byte == 0)
     }
 
-    /// Compares its sum with what it says.
+    /// Compares the sum of the bytes with the checksum field.
     pub fn check(&self) -> io::Result<()> {
         let said = unsigned(&self.0[SUM]).map_err(|_| malformed("is no tar file, or a damaged one"))?;
         let bytes = || self.0.iter().enumerate().map(|(at, byte)| if SUM.contains(&at) { b' ' } else { *byte });
         let sum: u64 = bytes().map(u64::from).sum();
-        // Some have summed up signed bytes.
+        // Some programs have added signed bytes.
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         if said == sum || i64::try_from(said) == Ok(signed) {
             return Ok(());
@@ -57,7 +57,7 @@ impl Block {
         self.0[FLAG]
     }
 
-    /// Its name.
+    /// Name of the entry.
     pub fn path(&self) -> Vec<u8> {
         let name = until_nul(&self.0[NAME]);
         let prefix = match (&self.0[MAGIC], &self.0[STAR_MAGIC]) {
@@ -73,34 +73,34 @@ impl Block {
         until_nul(&self.0[LINK]).to_vec()
     }
 
-    /// Number of bytes behind it.
+    /// Number of bytes behind the header.
     pub fn size(&self) -> io::Result<u64> {
         unsigned(&self.0[SIZE])
     }
 
-    /// The user's number.
+    /// User id.
     pub fn uid(&self) -> io::Result<u64> {
         unsigned(&self.0[UID])
     }
 
-    /// The group's number.
+    /// Group id.
     pub fn gid(&self) -> io::Result<u64> {
         unsigned(&self.0[GID])
     }
 
-    /// The permission bits: some write the type in front of them.
+    /// Permission bits. Some programs write the file type in front of them.
     pub fn mode(&self) -> io::Result<u32> {
         u32::try_from(unsigned(&self.0[MODE])? & 0o7777).map_err(|_| malformed("has a mode that is none"))
     }
 
-    /// When it was changed.
+    /// Time of the last change.
     pub fn time(&self) -> io::Result<Time> {
         number(&self.0[TIME])
     }
 
-    /// The major and the minor number.
+    /// Major and minor number.
     pub fn device(&self) -> io::Result<(u32, u32)> {
-        // What the kernel has room for (include/linux/kdev_t.h).
+        // Range of the kernel (include/linux/kdev_t.h).
         let part = |range: Range<usize>, bits: u32| -> io::Result<u32> {
             let number = unsigned(&self.0[range])?;
             let small = u32::try_from(number).ok().filter(|number| *number < 1 << bits);
@@ -109,14 +109,14 @@ impl Block {
         Ok((part(MAJOR, 12)?, part(MINOR, 20)?))
     }
 
-    /// Of a sparse file in GNU's old form: its pieces, its length, and whether there are more pieces.
+    /// Fields of a sparse file in GNU's old format: its pieces, its length, and true if more pieces follow.
     pub fn sparse(&self) -> io::Result<(Pieces, u64, bool)> {
         let mut pieces = Vec::new();
         read_pieces(&self.0[PIECES], &mut pieces)?;
         Ok((pieces, unsigned(&self.0[WHOLE])?, self.0[MORE] != 0))
     }
 
-    /// Adds the pieces of a block that is nothing but pieces; answers whether there are more.
+    /// Adds the pieces of a block that has only pieces. Returns true if more follow.
     pub fn more_sparse(&self, pieces: &mut Pieces) -> io::Result<bool> {
         read_pieces(&self.0[MORE_PIECES], pieces)?;
         Ok(self.0[STILL_MORE] != 0)
@@ -138,12 +138,12 @@ pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number in octal digits, or GNU's way in binary.
+/// Number in octal digits, or in GNU's binary form.
 fn number(field: &[u8]) -> io::Result<i64> {
     let wrong = || malformed("has a header with a number that is none");
     let (first, rest) = field.split_first().ok_or_else(wrong)?;
     if first & 0x80 != 0 {
-        // Two's complement, of which the first bit is no digit.
+        // Two's complement; the first bit is the flag of this form.
         let start = if first & 0x40 != 0 { -1_i64 << 6 } else { 0 };
         let mut value = start | i64::from(first & 0x3f);
         for byte in rest {
@@ -164,14 +164,14 @@ fn unsigned(field: &[u8]) -> io::Result<u64> {
     u64::try_from(number(field)?).map_err(|_| malformed("has a header with a negative number"))
 }
 
-/// A number in decimal digits.
+/// Number in decimal digits.
 pub fn decimal(text: &[u8]) -> io::Result<u64> {
     let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let number = text.and_then(|text| text.parse::<u64>().ok()).filter(|number| *number < 1 << 62);
     number.ok_or_else(|| malformed("has a record with a number that is none"))
 }
 
-/// Seconds, maybe with a fraction, which is dropped: towards the past, as POSIX has it.
+/// Time in seconds. A fraction is rounded down, as in POSIX.
 pub fn time(text: &[u8]) -> io::Result<Time> {
     let wrong = || malformed("has a record with a time that is none");
     let text = std::str::from_utf8(text).map_err(|_| wrong())?;

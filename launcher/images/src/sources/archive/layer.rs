@@ -1,4 +1,4 @@
-//! Layers of images: files, or parts of files, with an archive in them.
+//! Defines the layers of images: files, or parts of files, that hold an archive.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -8,17 +8,17 @@ use coracle::report::{Kind, Refusal};
 
 use super::limits;
 
-/// A tar file, compressed or not: a file, or a part of one.
+/// Tar file, compressed or not: a file, or a part of one.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Place at which it begins, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Length as it lies there, in bytes.
+    /// Length in the file, compressed or not, in bytes.
     pub size: u64,
-    /// The digest of the tar file when it is not compressed, if the configuration says it: `sha256:` and hexadecimal
-    /// digits. It is checked while the layer is applied.
+    /// Digest of the uncompressed tar file, if the configuration states it: `sha256:` and hexadecimal digits. It is
+    /// checked while the layer is applied.
     pub diff_id: Option<String>,
 }
 
@@ -30,18 +30,18 @@ pub struct Named {
 }
 
 impl Named {
-    /// `what` of the file.
+    /// Names `what` of the file.
     pub fn new(file: &Path, what: &str) -> Self {
         Self { file: file.display().to_string(), what: what.to_owned() }
     }
 
-    /// A refusal of it.
+    /// Refusal with this subject.
     pub fn refusal(&self, kind: Kind, cause: &str) -> Refusal {
         let what = if self.what.is_empty() { String::new() } else { format!("{}: ", self.what) };
         Refusal::new(kind, &self.file, format!("{what}{cause}"))
     }
 
-    /// Why it cannot be read.
+    /// Refusal of a layer that cannot be read.
     pub fn refuse(&self, error: &io::Error) -> Refusal {
         if error.raw_os_error().is_some() {
             return self.refusal(Kind::of_reading(error), &error.to_string());

@@ -1,13 +1,13 @@
-//! Limits of what an archive may unpack to.
+//! Limits the size to which an archive may unpack.
 //!
 //! A hostile archive may fill a disk, or never end. Real images are far below these limits:
 //!
 //! - ten million entries, with names of 2 GiB together (each counts twice: in the archive, and in the image), in all
 //!   layers of an image;
-//! - of each archive: 100 times its size as it lies there, and always 4 GiB. One that is not compressed has no such
-//!   limit: that is what to do about one that is meant so;
+//! - of each archive: 100 times its stored size, and at least 4 GiB. An uncompressed archive has no such limit: users
+//!   with larger archives can decompress them;
 //! - holes of 1 TiB in sparse files;
-//! - the space that is left where it is unpacked, less a 64th of that disk, at most 1 GiB of it.
+//! - the free space of the target disk, less a 64th of the disk, or less 1 GiB if that is smaller.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -25,9 +25,9 @@ const RATIO: u64 = 100;
 const ENTRIES: u64 = 10_000_000;
 const NAMES: u64 = 2 << 30;
 const HOLES: u64 = 1 << 40;
-/// After how many bytes the disk is looked at again.
+/// Number of bytes between checks of the free space.
 const LOOK: u64 = 64 << 20;
-/// Space of a file without contents, about.
+/// Approximate space of a file without contents.
 const INODE: u64 = 512;
 
 /// Size to which a stream of `size` bytes may unpack.
@@ -35,7 +35,7 @@ pub fn unpacked(size: u64) -> u64 {
     size.saturating_mul(RATIO).max(ALWAYS)
 }
 
-/// A stream that goes further.
+/// Error of a stream that exceeds its limit.
 #[derive(Debug)]
 struct Bomb;
 
@@ -47,17 +47,17 @@ impl std::fmt::Display for Bomb {
 
 impl std::error::Error for Bomb {}
 
-/// The error of a stream that goes further.
+/// Makes the error of a stream that exceeds its limit.
 pub fn bomb() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Bomb)
 }
 
-/// True if it is that.
+/// True for the error of [`bomb`].
 pub fn is_bomb(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Bomb>())
 }
 
-/// Resources that are left for unpacking an image.
+/// Remaining resources for unpacking an image.
 #[derive(Debug)]
 pub struct Budget {
     entries: u64,
@@ -67,7 +67,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// All of it.
+    /// Complete resources.
     pub fn new() -> Self {
         Self { entries: ENTRIES, names: NAMES, holes: HOLES, until_look: 0 }
     }
@@ -86,7 +86,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes bytes that are nowhere, but in the length of a file.
+    /// Takes the holes of a file.
     pub fn holes(&mut self, bytes: u64) -> Result<(), String> {
         let left = self.holes.checked_sub(bytes);
         self.holes = left.ok_or_else(|| format!("holes of more than {HOLES} bytes in the image's files"))?;
@@ -110,7 +110,7 @@ impl Budget {
             let hint = "CORACLE_TMPDIR names the folder in which images are made";
             return Err(unwritable("workshop", &full).hint(hint));
         }
-        // A disk that is nearly full is looked at more often.
+        // The free space of a nearly full disk is checked more often.
         self.until_look = LOOK.min((free - reserve - wanted) / 2);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Archives: tar files, compressed or not.
+//! Reads archives: tar files, compressed or not.
 #![forbid(unsafe_code)]
 
 mod entry;

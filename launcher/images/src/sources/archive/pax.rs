@@ -1,4 +1,4 @@
-//! The records of pax (POSIX, pax, "pax Extended Header"): `LENGTH KEY=VALUE` and a line break, of any bytes.
+//! Reads the records of pax (POSIX, pax, "pax Extended Header"): `LENGTH KEY=VALUE` and a line break, of any bytes.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -6,21 +6,21 @@ use std::io;
 use super::entry::malformed;
 use super::fields::decimal;
 
-/// In front of the names of extended attributes.
+/// Prefix of the names of extended attributes.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
-/// Records that may hold for all entries.
+/// Keys that may hold for all entries.
 const GLOBAL: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
 
-/// Keys and values, in their order.
+/// Keys and values, in order.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// All of them.
+    /// All records.
     pub all: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Records {
-    /// Reads them.
+    /// Parses records.
     pub fn read(mut bytes: &[u8]) -> io::Result<Self> {
         let mut all = Vec::new();
         let wrong = || malformed("has a pax record that is none");
@@ -36,7 +36,7 @@ impl Records {
         Ok(Self { all })
     }
 
-    /// Adds those of a global header, which hold from there on; what else somebody wrote there says nothing here.
+    /// Adds records of a global header, which hold for all later entries. Other keys there are ignored.
     pub fn update(&mut self, bytes: &[u8]) -> io::Result<()> {
         for (key, value) in Self::read(bytes)?.all {
             if GLOBAL.contains(&key.as_slice()) {
@@ -47,12 +47,12 @@ impl Records {
         Ok(())
     }
 
-    /// The last value of `key`.
+    /// Last value of `key`.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.all.iter().rev().find(|(known, _)| known == key.as_bytes()).map(|(_, value)| value.as_slice())
     }
 
-    /// The extended attributes.
+    /// Extended attributes.
     pub fn attributes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let own =
             self.all.iter().filter_map(|(key, value)| Some((key.strip_prefix(ATTRIBUTE)?.to_vec(), value.clone())));

@@ -1,4 +1,4 @@
-//! Files with holes, as GNU tar writes them in pax records (its manual, "Storing Sparse Files").
+//! Reads files with holes, as GNU tar writes them in pax records (its manual, "Storing Sparse Files").
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -6,10 +6,10 @@ use std::io;
 use super::entry::{MAX_RECORD, Pieces, malformed};
 use super::fields::decimal;
 
-/// Statements of an entry's pax records about holes.
+/// Records about holes of an entry.
 #[derive(Debug, Default)]
 pub struct Marks {
-    /// The name of the file; the entry itself has another.
+    /// Name of the file; the entry itself has another one.
     pub name: Option<Vec<u8>>,
     size: Option<Vec<u8>>,
     numbers: Option<Vec<Vec<u8>>>,
@@ -17,7 +17,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Collects them, in the three forms that there are.
+    /// Collects the records, in any of their three forms.
     pub fn of(records: &[(Vec<u8>, Vec<u8>)]) -> Self {
         let mut marks = Self::default();
         for (key, value) in records {
@@ -37,12 +37,12 @@ impl Marks {
         marks
     }
 
-    /// True if it is a file with holes.
+    /// True for a file with holes.
     pub fn is_there(&self) -> bool {
         self.numbers.is_some() || self.version.is_some()
     }
 
-    /// Places of its pieces, unless they are written in front of its bytes.
+    /// Pieces of the file, unless they are written in front of its bytes.
     pub fn map(&self) -> io::Result<Option<Pieces>> {
         if self.version.as_deref() == Some(b"1") {
             return Ok(None);
@@ -61,7 +61,7 @@ impl Marks {
     }
 }
 
-/// The map of a sparse file that is in the blocks before its bytes: decimal numbers, each with a line break.
+/// Reads the pieces of a sparse file from the blocks before its bytes: decimal numbers, each with a line break.
 pub fn map_in_front(mut next: impl FnMut() -> io::Result<[u8; 512]>) -> io::Result<Pieces> {
     let (mut block, mut at, mut read) = (next()?, 0, 0_u64);
     let mut number = || -> io::Result<u64> {
@@ -90,7 +90,7 @@ pub fn map_in_front(mut next: impl FnMut() -> io::Result<[u8; 512]>) -> io::Resu
     Ok(map)
 }
 
-/// Checks that `pieces` are one behind the other in a file of `size` bytes, and all that is stored of it.
+/// Checks that `pieces` follow each other in a file of `size` bytes, and cover all `stored` bytes.
 pub fn check(pieces: &[(u64, u64)], stored: u64, size: u64) -> io::Result<()> {
     let (mut end, mut sum) = (0_u64, 0_u64);
     for (offset, length) in pieces {

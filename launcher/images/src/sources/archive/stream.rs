@@ -1,7 +1,6 @@
-//! The bytes of a layer as its tar file has them, whatever they are compressed with.
+//! Reads the bytes of a layer's tar file with any compression.
 //!
-//! They are decompressed in a thread of its own, beside the one that makes files of them, and their digest is taken on
-//! the way.
+//! A thread of its own decompresses them, beside the one that makes files of them. The digest is computed on the way.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -18,16 +17,15 @@ use super::layer::{Layer, Named};
 use super::limits;
 use crate::sources::digest::Sum;
 
-/// Bytes that are read from the file at once.
+/// Number of bytes that are read from the file at once.
 const INPUT: usize = 256 << 10;
-/// Bytes that are handed over from one thread to the other at once, and how many of these may wait.
+/// Number of bytes that one thread hands to the other at once, and number of such parts that may wait.
 const PART: usize = 256 << 10;
 const WAITING: usize = 16;
-/// The memory that xz may take, in KiB: `xz -9` wants 65 MiB, and with a dictionary of 1 GiB there would be more.
+/// Memory limit of xz, in KiB: `xz -9` needs 65 MiB, and a dictionary of 1 GiB would exceed the limit.
 const XZ_MEMORY: u32 = 256 << 10;
 
-/// Lets `work` read the tar file that `layer` is; answers what it did and the digest of all that was read, to the end
-/// of the stream.
+/// Lets `work` read the tar file of `layer`. Returns its result and the digest of the whole stream, to its end.
 pub fn with_tar<T>(
     layer: &Layer,
     named: &Named,
@@ -44,14 +42,14 @@ pub fn with_tar<T>(
     std::thread::scope(|scope| {
         let mut stream = Stream::start(scope, input, limits::unpacked(layer.size));
         let done = work(&mut stream)?;
-        // What stands behind the tar file belongs to its digest.
+        // Bytes behind the tar file belong to its digest.
         let mut rest = vec![0; PART];
         while stream.read(&mut rest).map_err(wrong)? != 0 {}
         Ok((done, stream.digest()))
     })
 }
 
-/// The uncompressed bytes.
+/// Uncompressed bytes.
 pub struct Stream {
     parts: Receiver<io::Result<Vec<u8>>>,
     part: Vec<u8>,
@@ -130,7 +128,7 @@ pub fn is_compressed(start: &[u8]) -> bool {
     [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"].iter().any(|magic| start.starts_with(magic))
 }
 
-/// Decompressor of a stream, chosen by its first bytes.
+/// Decompressor of a stream, selected by its first bytes.
 pub fn reader<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
@@ -146,8 +144,8 @@ pub fn reader<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>
     })
 }
 
-/// The members of a gzip stream. Zeros behind the last one are the padding of a tape or disk, as gzip(1) has it; flate2
-/// takes them for a damaged member.
+/// Members of a gzip stream. Zeros behind the last one are the padding of a tape or disk (gzip(1)); flate2 takes them
+/// for a damaged member.
 struct Gzip<R> {
     member: Option<flate2::bufread::GzDecoder<R>>,
 }
@@ -169,7 +167,7 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-/// Skips zeros; true if nothing else is left. Other bytes behind zeros are refused.
+/// Skips zeros. Returns true if the stream ends behind them; other bytes are refused.
 fn skip_zeros(input: &mut impl BufRead) -> io::Result<bool> {
     let mut skipped = false;
     loop {
@@ -187,12 +185,12 @@ fn skip_zeros(input: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// RFC 8878, 3.1.2: what a frame begins with that has no contents.
+/// True for the start of a frame without contents (RFC 8878, 3.1.2).
 fn is_skippable(start: &[u8]) -> bool {
     matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// The frames of a zstd stream; its decoder knows one.
+/// Frames of a zstd stream; the decoder reads a single one.
 struct Zstd<R> {
     input: R,
     decoder: FrameDecoder,
@@ -230,7 +228,7 @@ fn invalid(error: FrameDecoderError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// A part of a file that has to be there.
+/// Part of a file that must be complete.
 struct Whole {
     inner: File,
     left: u64,

@@ -1,7 +1,7 @@
-//! Tar files in the formats in use: POSIX (pax and ustar), GNU and Seventh Edition.
+//! Reads tar files in the formats in use: POSIX (pax and ustar), GNU and Seventh Edition.
 //!
-//! There is a crate for it, but it reads names of any length into memory; here every record has its limit, what is in
-//! doubt is refused, and it is known where in the archive a file's bytes are.
+//! The tar crate reads names of any length into memory. Here every record has a limit, ambiguous records are refused,
+//! and the offset of a file's bytes in the archive is known.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read};
@@ -13,10 +13,10 @@ use super::sparse;
 
 /// Size of an archive's blocks.
 pub const BLOCK: u64 = 512;
-/// The longest path that Linux takes (PATH_MAX), with the NUL behind it.
+/// Limit of a path in Linux (PATH_MAX), with its NUL.
 const MAX_PATH: usize = 4096;
 
-/// The entries of an archive, one after the other.
+/// Entries of an archive, one after the other.
 pub struct Reader<R> {
     input: R,
     at: u64,
@@ -27,9 +27,9 @@ pub struct Reader<R> {
     is_empty: bool,
 }
 
-/// Reader that can leave bytes out.
+/// Reader that can skip bytes.
 pub trait Skip: Read {
-    /// Goes on behind `count` bytes. Whether they are there may turn out later.
+    /// Skips `count` bytes. Missing bytes may be noticed only later.
     fn skip(&mut self, count: u64) -> io::Result<()>;
 }
 
@@ -41,12 +41,12 @@ impl<R: Read> Skip for &mut R {
 }
 
 impl<R: Skip> Reader<R> {
-    /// The archive that `input` is at the beginning of.
+    /// Starts to read an archive at the start of `input`.
     pub fn new(input: R) -> Self {
         Self { input, at: 0, left: 0, padding: 0, global: Records::default(), is_closed: false, is_empty: false }
     }
 
-    /// The next entry; whatever was not read of the one before is skipped.
+    /// Next entry. Unread bytes of the one before are skipped.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let (mut name, mut link, mut records) = (None, None, None);
         loop {
@@ -82,12 +82,12 @@ impl<R: Skip> Reader<R> {
         }
     }
 
-    /// True if it ended as archives end. Some lack that, as does one that was cut off between two entries.
+    /// True if the archive has its final blocks. Some archives lack them, as does one that was cut between two entries.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// True if the file had not a single byte.
+    /// True if the file has no bytes.
     pub fn is_empty(&self) -> bool {
         self.is_empty
     }
@@ -135,7 +135,7 @@ impl<R: Skip> Reader<R> {
         let time = get("mtime").map_or_else(|| block.time(), fields::time)?;
         let mode = block.mode()?;
         let attributes = records.attributes();
-        // As GNU tar and Go have it: these have nothing behind them, whatever they say.
+        // As in GNU tar and Go: other types have no bytes behind the header, whatever size they state.
         let mut stored = if matches!(kind, Kind::File) || block.flag() == b'D' { size } else { 0 };
         let mut pieces = None;
         let mut size = if matches!(kind, Kind::File) { size } else { 0 };
@@ -160,7 +160,7 @@ impl<R: Skip> Reader<R> {
         Ok(Entry { path, kind, mode, owner, time, size, attributes, pieces, stored, at: self.at })
     }
 
-    /// The map of a sparse file as GNU tar once had it, which goes on in blocks behind the header.
+    /// Pieces of a sparse file in GNU tar's old format, which continue in blocks behind the header.
     fn old_sparse(&mut self, block: &Block) -> io::Result<(Pieces, u64)> {
         let (mut map, whole, mut more) = block.sparse()?;
         while more {
@@ -180,7 +180,7 @@ impl<R: Skip> Reader<R> {
         Ok(())
     }
 
-    /// A block of an entry's bytes.
+    /// Block of an entry's bytes.
     fn data_block(&mut self) -> io::Result<[u8; 512]> {
         let mut block = [0; 512];
         self.left = self.left.checked_sub(BLOCK).ok_or_else(|| malformed("has a sparse file without its map"))?;
@@ -199,7 +199,7 @@ impl<R: Skip> Reader<R> {
         Ok(bytes)
     }
 
-    /// The next block; nothing at the end of the file.
+    /// Next block; `None` at the end of the file.
     fn block(&mut self) -> io::Result<Option<Block>> {
         let mut bytes = [0; 512];
         let mut filled = 0;
@@ -228,7 +228,7 @@ impl<R: Skip> Reader<R> {
     }
 }
 
-/// The bytes of the entry that was read last.
+/// Reads the bytes of the entry that was read last.
 impl<R: Skip> Read for Reader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());

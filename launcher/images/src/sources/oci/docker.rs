@@ -1,5 +1,5 @@
-//! Archives of `docker save` and `podman save` (moby's image specification, "Combined Image JSON + Filesystem Changeset
-//! Format").
+//! Reads archives of `docker save` and `podman save` (moby's image specification, "Combined Image JSON + Filesystem
+//! Changeset Format").
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use super::place::Place;
 use super::{Image, MAX_JSON, check_bytes, is_hex, json};
 use crate::sources::json::null_is_default;
 
-/// An image of manifest.json.
+/// Image in manifest.json.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Manifest {
@@ -24,7 +24,7 @@ pub struct Manifest {
     layers: Vec<PathBuf>,
 }
 
-/// The image of an archive: `FILE`, or `FILE:REPOSITORY:TAG` of one that has several.
+/// Image of an archive: `FILE`, or `FILE:REPOSITORY:TAG` for one of several.
 pub fn from_docker_archive(typed: &Path, scratch: &Path) -> Result<Image, Refusal> {
     let what = typed.display().to_string();
     let (path, tag) = split(typed);
@@ -41,7 +41,7 @@ pub fn from_docker_archive(typed: &Path, scratch: &Path) -> Result<Image, Refusa
     let manifests: Vec<Manifest> = json(&what, "manifest.json", &bytes)?;
     let manifest = choose(&what, &manifests, tag.as_deref())?;
     let config = place.read(&what, &manifest.config, MAX_JSON)?;
-    // Named by its digest, in every version of the format.
+    // Its name is its digest, in every version of the format.
     let stem = manifest.config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let hex = stem.strip_suffix(".json").unwrap_or(&stem);
     if is_hex(hex) {
@@ -51,7 +51,7 @@ pub fn from_docker_archive(typed: &Path, scratch: &Path) -> Result<Image, Refusa
     Image::of(&what, config, None, layers)
 }
 
-/// The file, and what is behind it: a colon may be in the file's name, too.
+/// Splits a source into file and name; the file's name may have a colon, too.
 fn split(typed: &Path) -> (PathBuf, Option<String>) {
     let bytes = typed.as_os_str().as_bytes();
     if typed.exists() {
@@ -86,7 +86,7 @@ fn choose<'a>(what: &str, manifests: &'a [Manifest], tag: Option<&str>) -> Resul
     }
 }
 
-/// A name as Docker shows it.
+/// Name as Docker shows it.
 fn short(name: &str) -> &str {
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     name.strip_prefix("library/").unwrap_or(name)

@@ -1,4 +1,4 @@
-//! OCI image layouts (image-spec, image-layout.md): a directory, or a tar file of one.
+//! Reads OCI image layouts (image-spec, image-layout.md): a directory, or a tar file of one.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::sources::platform::Processor;
 
 /// Key of an image's name.
 const NAME: &str = "org.opencontainers.image.ref.name";
-/// Greatest depth of indices in each other.
+/// Limit of nested indices.
 const DEPTH: u32 = 4;
 
 #[derive(Deserialize)]
@@ -76,7 +76,7 @@ impl Descriptor {
     }
 }
 
-/// The image `tag` of the layout that is the directory `path`, for the processor that is `wanted`.
+/// Image `tag` of the layout in the directory `path`, for the processor `wanted`.
 pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Processor) -> Result<Image, Refusal> {
     if path.is_file() {
         let cause = "is a file, and oci: takes a directory";
@@ -87,7 +87,7 @@ pub fn from_layout(path: &Path, tag: Option<&str>, wanted: &Processor) -> Result
     read(&Place::Directory(path.to_owned()), &path.display().to_string(), tag, wanted)
 }
 
-/// The same of the layout in the tar file `path`.
+/// Image `tag` of the layout in the tar file `path`, likewise.
 pub fn from_layout_archive(
     path: &Path,
     tag: Option<&str>,
@@ -133,7 +133,7 @@ fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Processor) -> Res
     Image::of(what, config, digest, layers)
 }
 
-/// The manifest for `processor` of those that are there.
+/// Manifest for `processor`.
 fn choose(
     place: &Place,
     what: &str,
@@ -145,7 +145,7 @@ fn choose(
     if manifests.is_empty() {
         return Err(refuse(Kind::ImageFormat, "no image is in it".into()));
     }
-    // What says for which processor it is comes before what does not.
+    // A manifest with a platform precedes one without.
     let says = |manifest: &&Descriptor| manifest.platform.as_ref().is_some_and(|said| !said.architecture.is_empty());
     let (saying, silent): (Vec<_>, Vec<_>) =
         manifests.iter().filter(|manifest| manifest.is_for(processor)).partition(|manifest| says(manifest));
@@ -156,7 +156,7 @@ fn choose(
         let refusal = refuse(Kind::ImageArch, format!("no image for {processor} is in it"));
         return Err(refusal.hint(format!("it has those for {}; --arch says which", known.join(", "))));
     };
-    // Of those that say for what they are, further ones are variants of the processor, and the first is meant.
+    // Of manifests with a platform, further ones are variants of the processor, and the first is meant.
     let others: Vec<&Descriptor> = fitting.filter(|other| other.digest != found.digest).collect();
     if !others.is_empty() && (found.platform.is_none() || others.iter().any(|other| other.platform.is_none())) {
         let known: Vec<&str> = manifests.iter().filter_map(Descriptor::name).take(20).collect();
@@ -185,7 +185,7 @@ fn find(place: &Place, what: &str, wanted: &Descriptor) -> Result<Layer, Refusal
     Err(Refusal::new(Kind::ImageFormat, what, cause))
 }
 
-/// Bytes of a blob, checked by its digest. Of layers, the digest that the configuration has of them is checked.
+/// Bytes of a blob, checked by its digest. Layers are checked by the digest in the configuration.
 fn blob(place: &Place, what: &str, wanted: &Descriptor) -> Result<Vec<u8>, Refusal> {
     find(place, what, wanted)?;
     let hex = check_digest(what, &wanted.digest)?;

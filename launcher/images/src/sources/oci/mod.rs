@@ -1,4 +1,4 @@
-//! An image as OCI has it (image-spec, v1.1): a configuration and layers, wherever they lie.
+//! Reads images in OCI's form (image-spec, v1.1): a configuration and layers, from any place.
 #![forbid(unsafe_code)]
 
 mod docker;
@@ -19,11 +19,11 @@ pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
 pub use recognize::{Form, of_archive, of_directory};
 
-/// The longest manifest, index or configuration that is read: registries take none of more than 4 MiB.
+/// Limit of a manifest, index or configuration: registries take none of more than 4 MiB.
 const MAX_JSON: u64 = 4 << 20;
-/// The most layers of an image: more than any tool makes.
+/// Limit of the layers of an image: more than any program makes.
 const MAX_LAYERS: usize = 1024;
-/// Processors, as Go and as Rust call them.
+/// Processors with Go's and Rust's names.
 const PROCESSORS: [(&str, &str); 9] = [
     ("amd64", "x86_64"),
     ("arm64", "aarch64"),
@@ -36,19 +36,19 @@ const PROCESSORS: [(&str, &str); 9] = [
     ("loong64", "loongarch64"),
 ];
 
-/// An image that lies on this machine, with every digest checked.
+/// Image on this host; all its digests are checked.
 #[derive(Debug)]
 pub struct Image {
-    /// The configuration, as it is.
+    /// Configuration, as bytes.
     pub config: Vec<u8>,
-    /// The digest of its manifest, if it has one: `sha256:` and hexadecimal digits.
+    /// Digest of its manifest, if it has one: `sha256:` and hexadecimal digits.
     pub digest: Option<String>,
-    /// From the lowest on.
+    /// Layers, the lowest first.
     pub layers: Vec<Layer>,
 }
 
 impl Image {
-    /// One of `layers`, by what its configuration says.
+    /// Makes an image of `layers`, checked with its configuration.
     fn of(what: &str, config: Vec<u8>, digest: Option<String>, layers: Vec<Layer>) -> Result<Self, Refusal> {
         let refuse = |cause: String| Refusal::new(Kind::ImageFormat, what, cause);
         let said: Config = json(what, "its configuration", &config)?;
@@ -73,7 +73,7 @@ impl Image {
 }
 
 impl Config {
-    /// The processor that the image is for, as the images of this program name it; this machine's, if it does not say.
+    /// Processor of the image, as images of this program name it; this host's, if the image names none.
     pub fn processor(&self) -> Result<String, Refusal> {
         if self.architecture.is_empty() {
             return Ok(std::env::consts::ARCH.to_owned());
@@ -88,7 +88,7 @@ fn json<'a, T: Deserialize<'a>>(what: &str, which: &str, bytes: &'a [u8]) -> Res
         .map_err(|error| Refusal::new(Kind::ImageFormat, what, format!("{which} cannot be read: {error}")))
 }
 
-/// The hexadecimal digits of a digest, which must be of SHA-256: they become a part of a path.
+/// Hexadecimal digits of a SHA-256 digest: they become part of a path.
 fn check_digest<'a>(what: &str, digest: &'a str) -> Result<&'a str, Refusal> {
     let hex = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex));
     let cause = || format!("{:?} is no digest of SHA-256", digest.chars().take(100).collect::<String>());
@@ -99,7 +99,7 @@ fn is_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Compares what was read with its digest.
+/// Compares bytes with their digest.
 fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
     let wanted = check_digest(what, digest)?;
     let found = Digest::sha256(bytes);
@@ -109,13 +109,13 @@ fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::new(Kind::Digest, what, format!("{found} is called {digest}")))
 }
 
-/// Configuration of an image (image-spec, config.md), as far as it matters for a SIF.
+/// Configuration of an image (image-spec, config.md), as far as a SIF needs it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Config {
-    /// The processor, as Go calls it: amd64, arm64 …
+    /// Processor, with Go's name: amd64, arm64 …
     #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
-    /// Settings that a container of it runs with.
+    /// Settings of its containers.
     #[serde(default, deserialize_with = "null_is_default")]
     pub config: Execution,
     /// Layers of the root file system.
@@ -123,21 +123,21 @@ pub struct Config {
     pub rootfs: RootFs,
 }
 
-/// Settings that a container of an image runs with.
+/// Settings of an image's containers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Execution {
-    /// The user, and maybe group.
+    /// User, and maybe group.
     pub user: Option<String>,
     /// NAME=VALUE
     pub env: Option<Vec<String>>,
-    /// Command that is started.
+    /// Command to start.
     pub entrypoint: Option<Vec<String>>,
-    /// Its arguments, or what is started if nothing else is said.
+    /// Arguments of the command, or the command if the user gives none.
     pub cmd: Option<Vec<String>>,
     /// Working directory.
     pub working_dir: Option<String>,
-    /// Whatever its makers wanted to say.
+    /// Labels, as the image's author wrote them.
     #[serde(deserialize_with = "without_nulls")]
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -146,7 +146,7 @@ pub struct Execution {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct RootFs {
-    /// The digests of the tar files when they are not compressed.
+    /// Digests of the uncompressed tar files.
     #[serde(deserialize_with = "null_is_default")]
     pub diff_ids: Vec<String>,
 }

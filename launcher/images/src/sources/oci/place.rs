@@ -1,4 +1,4 @@
-//! Files of an image: in a directory, or in a tar file, from which they are read without unpacking it.
+//! Reads files of an image from a directory, or from a tar file without unpacking it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ use nix::fcntl::OFlag;
 use crate::output::unwritable;
 use crate::sources::archive::{self, Layer, Reader, Skip, malformed};
 
-/// The most entries of an archive of an image: an image has as many as layers, and a few.
+/// Limit of the entries of an image's archive: an image has as many as layers, and a few.
 pub(super) const ENTRIES: usize = 100_000;
-/// Number of links that are followed to a file: what docker once wrote has one.
+/// Limit of the links that are followed to a file: old archives of docker have one.
 const LINKS: usize = 8;
 /// Size of the parts in which a compressed archive is unpacked: it may have as many bytes as a layer of its size.
 const PART: usize = 1 << 20;
@@ -24,13 +24,13 @@ const PART: usize = 1 << 20;
 /// Place of the files.
 #[derive(Debug)]
 pub enum Place {
-    /// Below this directory.
+    /// Directory of the files.
     Directory(PathBuf),
-    /// In this tar file.
+    /// Tar file of the files.
     Archive(Archive),
 }
 
-/// A tar file, and what is where in it.
+/// Tar file, and the places of its files.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
@@ -44,7 +44,7 @@ enum Member {
 }
 
 impl Place {
-    /// The archive at `path`; `scratch` is a directory for what is in it, if it is compressed.
+    /// Opens the archive at `path`. If it is compressed, its contents go to the directory `scratch`.
     pub fn archive(path: &Path, scratch: &Path) -> Result<Self, Refusal> {
         let named = path.display().to_string();
         let mut file = open(path, &named)?;
@@ -60,7 +60,7 @@ impl Place {
         Ok(Self::Archive(Archive { path: plain, entries }))
     }
 
-    /// Place of the file `name`: its file, the byte at which it begins, and its length.
+    /// Place of the file `name`: file, offset and length.
     pub fn find(&self, what: &str, name: &Path) -> Result<Layer, Refusal> {
         let missing = || {
             let name: String = name.display().to_string().chars().take(200).collect();
@@ -93,7 +93,7 @@ impl Place {
         }
     }
 
-    /// All of the file `name`, at most `limit` bytes.
+    /// Contents of the file `name`, at most `limit` bytes.
     pub fn read(&self, what: &str, name: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
         let found = self.find(what, name)?;
         let cause = format!("{} is longer than {limit} bytes", name.display());
@@ -113,7 +113,7 @@ impl Place {
     }
 }
 
-/// The path of `name` if it is looked up in the directory `from`; nothing, if it leads out.
+/// Path of `name`, seen from the directory `from`. `None` if it leads out.
 pub(super) fn inside(from: &Path, name: &Path) -> Option<PathBuf> {
     use std::path::Component;
     let mut path = from.to_owned();
@@ -168,7 +168,7 @@ fn fill(file: &mut File, out: &mut [u8]) -> io::Result<usize> {
     Ok(filled.len())
 }
 
-/// Unpacks a compressed archive: nothing can be read in the middle of one.
+/// Unpacks a compressed archive: it allows no reading from its middle.
 fn unpack(path: &Path, file: &mut File, scratch: &Path) -> Result<PathBuf, Refusal> {
     let named = path.display().to_string();
     file.rewind().map_err(|error| unreadable(&named, &error))?;
@@ -207,7 +207,7 @@ fn list(file: File) -> io::Result<BTreeMap<PathBuf, Member>> {
             return Err(malformed(format!("has more than {ENTRIES} entries")));
         }
         let path = Path::new(std::ffi::OsStr::from_bytes(&entry.path));
-        // What leads out is nothing that could be asked for.
+        // A path that leads out cannot be requested.
         let Some(path) = inside(Path::new(""), path) else { continue };
         let target = |target: &[u8]| Path::new(std::ffi::OsStr::from_bytes(target)).to_owned();
         let member = match &entry.kind {

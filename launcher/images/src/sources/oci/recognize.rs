@@ -1,4 +1,4 @@
-//! Archives and layouts of images that were named without their prefix.
+//! Recognizes archives and layouts of images that were named without their prefix.
 //!
 //! `docker save` writes a tar file, too: taken for a root file system, it would be an image with blobs and no programs.
 #![forbid(unsafe_code)]
@@ -15,23 +15,23 @@ use super::docker::Manifest;
 use super::place::{ENTRIES, Seeking, inside};
 use crate::sources::archive::{Kind, Reader, Skip, is_compressed, reader, unpacked};
 
-/// Directories of a root file system: where one of them is, the archive is one.
+/// Directories of a root file system: an archive with one of them is a root file system.
 const SYSTEM: [&str; 16] = [
     "bin", "boot", "dev", "etc", "home", "lib", "lib64", "opt", "proc", "root", "run", "sbin", "sys", "tmp", "usr",
     "var",
 ];
 
-/// Format of an image that lies in an archive or a directory.
+/// Format of an image in an archive or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// The one of `docker save`, with manifest.json.
+    /// Format of `docker save`, with manifest.json.
     Docker,
     /// An OCI image layout.
     Layout,
 }
 
 impl Form {
-    /// The prefix of a source for an archive of this format.
+    /// Source prefix of an archive in this format.
     pub fn archive_prefix(self) -> &'static str {
         match self {
             Self::Docker => "docker-archive:",
@@ -40,7 +40,7 @@ impl Form {
     }
 }
 
-/// Format of the image in the tar file `path`, compressed or not; nothing, if it is a root file system or damaged.
+/// Format of the image in the tar file `path`, compressed or not. `None` if it is a root file system or damaged.
 pub fn of_archive(path: &Path) -> Option<Form> {
     let mut file = File::from(sys::open_untrusted(path, OFlag::O_RDONLY).ok()?);
     let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
@@ -85,7 +85,7 @@ fn scan<R: Skip>(mut tar: Reader<R>) -> io::Result<Option<Form>> {
     Ok(form(docker, layout && index))
 }
 
-/// Format of the image in the directory `path`; nothing, if it is a root file system.
+/// Format of the image in the directory `path`. `None` if it is a root file system.
 pub fn of_directory(path: &Path) -> Option<Form> {
     let names: Vec<_> = path.read_dir().ok()?.map_while(Result::ok).map(|entry| entry.file_name()).collect();
     if names.iter().any(|name| is_of_system(Path::new(name))) {
@@ -103,7 +103,7 @@ pub fn of_directory(path: &Path) -> Option<Form> {
 }
 
 fn form(docker: bool, layout: bool) -> Option<Form> {
-    // Docker writes both since its version 25; names of images are in manifest.json.
+    // Docker writes both since version 25; names of images are in manifest.json.
     if docker { Some(Form::Docker) } else { layout.then_some(Form::Layout) }
 }
 

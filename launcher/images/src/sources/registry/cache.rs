@@ -1,7 +1,7 @@
-//! Blobs that were downloaded, or are: `blobs/ALGORITHM/DIGITS`, in a directory of the user's own.
+//! Keeps downloaded blobs: `blobs/ALGORITHM/DIGITS`, in a directory of the user.
 //!
-//! Downloads that are not whole have `.part` at their end and are locked (flock(2)) by their writer; when it is gone,
-//! the next one goes on. Nothing has its name before its digest was checked, and it is checked again before it is used.
+//! The name of an incomplete download ends in `.part`, and its writer locks it (flock(2)). When that process has ended,
+//! the next one continues. A blob gets its name after its digest was checked. The digest is checked again before use.
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File, FileTimes, OpenOptions, TryLockError};
@@ -23,7 +23,7 @@ use crate::sources::digest::{Digest, Sum};
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const HINT: &str = "CORACLE_CACHEDIR names the folder in which downloads are kept";
 
-/// The user's blobs.
+/// Blobs of the user.
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
@@ -31,13 +31,13 @@ pub struct Cache {
 
 /// Outcome of a request for a blob.
 pub enum Claim {
-    /// It is there.
+    /// The blob is there.
     Whole(PathBuf),
-    /// It has to be downloaded, and no other process does so.
+    /// The blob must be downloaded, and no other process does so.
     Partial(Box<Partial>),
 }
 
-/// A blob that is being downloaded.
+/// Blob during its download.
 pub struct Partial {
     file: File,
     path: PathBuf,
@@ -48,7 +48,7 @@ pub struct Partial {
 }
 
 impl Cache {
-    /// Below the user's cache directory.
+    /// Opens the cache in the user's cache directory.
     pub fn open() -> Result<Self, Refusal> {
         let directory = place::cache().ok_or_else(|| {
             Refusal::new(Kind::Usage, "HOME", "not set, so there is no place for what is downloaded").hint(HINT)
@@ -78,12 +78,12 @@ impl Cache {
         self.directory.display().to_string()
     }
 
-    /// The refusal when nothing can be written there.
+    /// Refusal of a cache that cannot be written.
     pub fn refuse(&self, error: &io::Error) -> Refusal {
         unwritable(&self.typed(), error).hint(HINT)
     }
 
-    /// Path of a blob, once it is there.
+    /// Path of a complete blob.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.algorithm()).join(digest.digits())
     }
@@ -110,7 +110,7 @@ impl Cache {
                 }
                 Err(TryLockError::Error(error)) => return Err(refuse(error)),
             }
-            // The process that had the lock may have finished the blob, or given it up.
+            // The process that had the lock may have completed or removed the blob.
             let same = path.symlink_metadata().is_ok_and(|found| is_same(&file, &found));
             if !same {
                 continue;
@@ -126,7 +126,7 @@ impl Cache {
         }
     }
 
-    /// True if a blob is there and still what it was; if it is not, it is removed.
+    /// True if a blob is there and has its digest. A damaged blob is removed.
     fn is_whole(&self, path: &Path, part: &Part) -> Result<bool, Refusal> {
         let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
         let file = match opened {
@@ -139,7 +139,7 @@ impl Cache {
             && feed(&file, &mut sum).is_ok()
             && sum.finish() == part.digest;
         if good {
-            // So that it is not cleaned away.
+            // A recent time protects the blob from the next clean-up.
             let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         } else {
             std::fs::remove_file(path).map_err(|error| self.refuse(&error))?;
@@ -147,7 +147,7 @@ impl Cache {
         Ok(good)
     }
 
-    /// Removes what was not used for a month.
+    /// Removes blobs that were not used for a month.
     pub fn clean(&self) {
         let Some(before) = SystemTime::now().checked_sub(KEPT) else { return };
         for directory in ["sha256", "sha512"] {
@@ -178,7 +178,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Begins anew.
+    /// Discards the part and starts again.
     pub fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -186,7 +186,7 @@ impl Partial {
         Ok(())
     }
 
-    /// The next bytes.
+    /// Appends bytes.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.sum.update(bytes);
@@ -194,18 +194,18 @@ impl Partial {
         Ok(())
     }
 
-    /// True if it hashes to what it should.
+    /// True if the bytes have this digest.
     pub fn is(&self, digest: &Digest) -> bool {
         self.sum.clone().finish() == *digest
     }
 
-    /// Gives it its name.
+    /// Gives the blob its name.
     pub fn publish(self) -> io::Result<PathBuf> {
         std::fs::rename(&self.path, &self.whole)?;
         Ok(self.whole)
     }
 
-    /// Leaves nothing of it.
+    /// Removes the partial blob.
     pub fn discard(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
@@ -215,7 +215,7 @@ fn is_same(file: &File, found: &std::fs::Metadata) -> bool {
     file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
-/// Reads a file to its end, into a sum: how long it is.
+/// Reads a file to its end into a sum. Returns its length.
 fn feed(mut file: &File, sum: &mut Sum) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 18];
     let mut length = 0;
@@ -273,7 +273,7 @@ mod tests {
         std::fs::write(&path, b"jello").unwrap();
         let mut second = partial(&cache, &part);
         assert!(second.length() == 0 && !path.exists());
-        // What is longer than it may be is nothing to go on with, either.
+        // A part that is longer than the blob cannot be continued, either.
         second.append(b"hello, world").unwrap();
         drop(second);
         assert_eq!(partial(&cache, &part).length(), 0);

@@ -1,7 +1,7 @@
-//! Requests to one registry, or one of its mirrors, with the login that it wants (distribution-spec; docker's "Token
-//! Authentication Specification").
+//! Sends requests to one registry, or one of its mirrors, with the login that it wants (distribution-spec; docker's
+//! "Token Authentication Specification").
 //!
-//! A password goes to the host that it is for, and to the realm that this host names, never to whom either redirects.
+//! A password goes to its own host, and to the realm that this host names, but never to the target of a redirection.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -20,26 +20,26 @@ use serde::Deserialize;
 use super::credentials::Credentials;
 use super::fault::Fault;
 
-/// Time limit for a connection to be made.
+/// Time limit for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// Number of redirections that are followed.
+/// Limit of the redirections that are followed.
 const REDIRECTS: usize = 10;
-/// The longest token, and what surrounds it, and the longest text about what went wrong, in bytes.
+/// Limit of a token with its document, and of an error text, in bytes.
 const LONGEST_TOKEN: u64 = 1 << 20;
 const LONGEST_ERROR: u64 = 1 << 16;
-/// Length of a registry's words that is repeated.
+/// Length of a registry's text in messages.
 const SAID: usize = 200;
 
-/// State shared by all connections. They have threads, so they must not be there when a process is forked.
+/// State of all connections. It has threads, so it must not exist when a process is forked.
 pub struct Clients {
     follows: Client,
     stays: Client,
 }
 
 impl Clients {
-    /// Such as give up when nothing has come for `stall`.
+    /// Makes clients that give up after `stall` without a byte.
     pub fn new(stall: Duration) -> Result<Self, Refusal> {
-        // Another one is installed already, which does as well.
+        // If another provider is installed already, it serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self { follows: client(stall, follow())?, stays: client(stall, redirect::Policy::none())? })
     }
@@ -53,7 +53,7 @@ fn follow() -> redirect::Policy {
         } else if from_tls && attempt.url().scheme() != "https" {
             attempt.error("it redirects to a place without TLS")
         } else {
-            // The header that proves who asks stays with the host that it was for: reqwest takes it away.
+            // reqwest removes the authorization header when the host changes.
             attempt.follow()
         }
     })
@@ -70,7 +70,7 @@ fn client(stall: Duration, policy: redirect::Policy) -> Result<Client, Refusal> 
         .map_err(|error| Fault::broken("TLS", &error).refusal("coracle"))
 }
 
-/// A place to get images from, and what it is asked for.
+/// Place of images, with its repository and login.
 pub struct Connection<'a> {
     clients: &'a Clients,
     origin: Url,
@@ -81,7 +81,7 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// To `host`, which messages call `label`, for images of `repository`.
+    /// Makes a connection to `host`, which messages call `label`, for images of `repository`.
     pub fn to(
         clients: &'a Clients,
         label: &str,
@@ -101,7 +101,7 @@ impl<'a> Connection<'a> {
         &self.label
     }
 
-    /// Asks once for `path` of the repository, from byte `from` on.
+    /// Requests `path` of the repository once, from byte `from` on.
     pub fn get(&self, path: &str, accept: &str, from: u64) -> Result<Response, Fault> {
         let url = format!("{}v2/{}/{path}", self.origin, self.repository);
         let mut logged_in = false;
@@ -115,7 +115,7 @@ impl<'a> Connection<'a> {
             }
             let response = self.send(request)?;
             let status = response.status();
-            // Whoever it redirects to has nothing to ask from us.
+            // The target of a redirection must not make us log in.
             let own = response.url().origin() == self.origin.origin();
             if status == StatusCode::UNAUTHORIZED && own && !logged_in && self.log_in(response.headers())? {
                 logged_in = true;
@@ -128,7 +128,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Reads all of an answer that must not be longer than `longest` bytes.
+    /// Reads an answer of at most `longest` bytes.
     pub fn read(&self, response: Response, longest: u64) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         let read = response.take(longest + 1).read_to_end(&mut bytes);
@@ -155,7 +155,7 @@ impl<'a> Connection<'a> {
         })
     }
 
-    /// Gets what the registry wants to see, if that can be had: `false` if there is nothing to show.
+    /// Gets the login that the registry wants. Returns `false` if there is none.
     fn log_in(&self, headers: &HeaderMap) -> Result<bool, Fault> {
         let mut basic = false;
         for value in headers.get_all(header::WWW_AUTHENTICATE) {
@@ -185,18 +185,18 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Asks the realm that the registry names for a token.
+    /// Requests a token from the realm that the registry names.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Fault> {
         let no_realm = || Fault::new(Kind::Registry, format!("{} wants a token from {realm:?}", self.label));
         let mut url = Url::parse(realm).map_err(|_| no_realm())?;
-        // A password that came under TLS does not leave without it.
+        // A password that came over TLS is sent only over TLS.
         if !(url.scheme() == "https" || url.scheme() == "http" && self.origin.scheme() == "http") {
             return Err(no_realm().hint("it would get your password without TLS"));
         }
         let scope = format!("repository:{}:pull", self.repository);
         let mut pairs = vec![("scope", scope.as_str())];
         pairs.extend(service.map(|service| ("service", service)));
-        // What proves who asks is for the realm, not for whoever it redirects to.
+        // Credentials are for the realm, not for the target of a redirection.
         let request = match &self.credentials {
             Some(Credentials::Token(token)) => {
                 pairs.extend([("grant_type", "refresh_token"), ("client_id", "coracle"), ("refresh_token", token)]);
@@ -228,7 +228,7 @@ impl<'a> Connection<'a> {
         [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty()).ok_or_else(bad)
     }
 
-    /// Fault for an answer that was not asked for.
+    /// Fault of an unexpected answer.
     fn fault(&self, response: Response, path: &str) -> Fault {
         let (status, host) = (response.status(), &self.label);
         let wait =
@@ -274,7 +274,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// The errors of a registry (distribution-spec, "Error Codes").
+/// Errors of a registry (distribution-spec, "Error Codes").
 #[derive(Deserialize)]
 struct Errors {
     errors: Vec<Problem>,
@@ -288,7 +288,7 @@ struct Problem {
     message: String,
 }
 
-/// Registry's own words about what went wrong, if it has some.
+/// Registry's own text about an error, if there is one.
 fn said(response: Response) -> String {
     let mut bytes = Vec::new();
     let _ = response.take(LONGEST_ERROR).read_to_end(&mut bytes);

@@ -1,4 +1,5 @@
-//! User names and passwords of registries, where `podman login` and `docker login` keep them (containers-auth.json(5)).
+//! Looks up user names and passwords of registries where `podman login` and `docker login` keep them
+//! (containers-auth.json(5)).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -14,21 +15,21 @@ use serde::Deserialize;
 
 use crate::sources::json::null_is_default;
 
-/// The longest file that is read, in bytes.
+/// Limit of a file that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
 /// Docker's name for Docker Hub in its files.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-/// Prefixes of variables that name a user and a password: ours, and those that users of Apptainer have set already.
+/// Prefixes of variables that name a user and a password: Coracle's, and those of Apptainer's users.
 const PREFIXES: [&str; 3] = ["CORACLE", "APPTAINER", "SINGULARITY"];
-/// The user that a helper names when what it gives is no password, but a token to get others with.
+/// User name with which a helper marks a token instead of a password.
 const TOKEN: &str = "<token>";
 
-/// Proof of identity for a registry. It is never printed: it has no Debug.
+/// Credentials for a registry. They are never printed: the type has no Debug.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A user name and a password.
+    /// User name and password.
     Password(String, String),
-    /// A token to get others with.
+    /// Token with which others are requested.
     Token(String),
 }
 
@@ -58,8 +59,8 @@ struct Given {
     secret: String,
 }
 
-/// Finds the login for `repository` of `registry`: in the variables, if it is the registry that somebody `named`, or in
-/// the file that was given, or else in the first of the usual ones that has something.
+/// Looks up the login for `repository` of `registry`: in the variables, if the user `named` the registry, in the given
+/// file, or else in the first of the usual files that has one.
 pub fn find(
     given: Option<&Path>,
     registry: &str,
@@ -82,7 +83,7 @@ pub fn find(
         match found {
             Ok(None) => {}
             Ok(found) => return Ok(found),
-            // Nobody has named this file. A public image needs no login, and of another the registry says so.
+            // The user has not named this file. A public image needs no login; for others, the registry reports it.
             Err(Refusal { object, cause, .. }) => {
                 let path = path.display().to_string();
                 let what = if object == path { cause } else { format!("{object}: {cause}") };
@@ -127,7 +128,7 @@ fn unreadable(path: &Path, cause: String) -> Refusal {
     Refusal::new(Kind::Usage, path.display().to_string(), cause)
 }
 
-/// The text of a file, if it is there.
+/// Text of a file, if it exists.
 fn read(path: &Path) -> Result<Option<String>, Refusal> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -140,7 +141,7 @@ fn read(path: &Path) -> Result<Option<String>, Refusal> {
     Ok(Some(text))
 }
 
-/// Looks a login up in the text of a file. Nothing of the file is repeated in a message.
+/// Looks up a login in the text of a file. Messages repeat none of the text.
 fn look(path: &Path, text: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, Refusal> {
     let bad = |what: &str| unreadable(path, what.to_owned());
     if text.trim().is_empty() {
@@ -166,18 +167,18 @@ fn look(path: &Path, text: &str, registry: &str, repository: &str) -> Result<Opt
     }
 }
 
-/// Under what a registry's repository may stand, the most particular first.
+/// Keys under which a repository may be stored, the most specific first.
 fn keys(registry: &str, repository: &str) -> Vec<String> {
     let whole = format!("{registry}/{repository}");
     let ends = whole.match_indices('/').map(|(at, _)| at).rev();
     std::iter::once(whole.len()).chain(ends).map(|end| whole[..end].to_owned()).collect()
 }
 
-/// A key without what older programs have put around hosts.
+/// Key without the parts that older programs put around hosts.
 fn plain(key: &str) -> String {
     let without = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     match without {
-        // An address: only its host counts.
+        // A URL: only its host counts.
         Some(rest) => canonical(rest.split('/').next().unwrap_or(rest)),
         None => {
             let (host, rest) = key.split_once('/').map_or((key, ""), |(host, rest)| (host, rest));
@@ -212,7 +213,7 @@ impl Entry {
     }
 }
 
-/// Asks a program of docker's kind: `docker-credential-NAME get`, with the registry on its standard input.
+/// Runs a docker credential helper: `docker-credential-NAME get`, with the registry on its standard input.
 fn ask(helper: &str, key: &str) -> Result<Option<Credentials>, Refusal> {
     let name = format!("docker-credential-{helper}");
     let refuse = |cause: String| Refusal::new(Kind::System, &name, cause);
@@ -226,7 +227,7 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>, Refusal> {
         _ => refuse(error.to_string()),
     })?;
     if let Some(mut input) = child.stdin.take() {
-        // It may know the answer before it has read the question.
+        // The helper may answer before it has read its input.
         let _ = input.write_all(key.as_bytes());
     }
     let output = child.wait_with_output().map_err(|error| refuse(error.to_string()))?;
@@ -237,7 +238,7 @@ fn ask(helper: &str, key: &str) -> Result<Option<Credentials>, Refusal> {
             false => Err(refuse(format!("{}, asked about {key}", output.status))),
         };
     }
-    // Not what the parser says: that could repeat the secret.
+    // Not the parser's message, which could repeat the secret.
     let given: Given =
         serde_json::from_slice(&output.stdout).map_err(|_| refuse("its answer cannot be read".into()))?;
     Ok(match given {

@@ -1,4 +1,4 @@
-//! Blobs from a registry or its mirrors into the cache, several at once.
+//! Downloads blobs from a registry or its mirrors into the cache, several at once.
 #![forbid(unsafe_code)]
 
 use std::io::Read;
@@ -17,33 +17,33 @@ use super::fault::{Fault, Patience};
 use super::manifest::Part;
 use super::progress::Progress;
 
-/// Number of blobs that are downloaded at once.
+/// Number of simultaneous downloads.
 const AT_ONCE: usize = 4;
-/// After so many bytes more, faults are counted anew.
+/// Number of bytes after which faults are counted anew.
 const ENOUGH: u64 = 1 << 20;
 /// Number of bytes that are read at once.
 const CHUNK: usize = 1 << 17;
 
 /// Source and target of blobs.
 pub struct Download<'a> {
-    /// The image, for messages.
+    /// Name of the image, for messages.
     pub object: &'a str,
-    /// Places that are asked for them, one after the other; not empty.
+    /// Places that are asked for the blobs, in order; not empty.
     pub places: &'a [Connection<'a>],
-    /// Cache that they go to.
+    /// Cache for the blobs.
     pub cache: &'a Cache,
-    /// Who is told.
+    /// Progress for the user.
     pub progress: &'a Progress,
     stop: AtomicBool,
 }
 
 impl<'a> Download<'a> {
-    /// Of an image's blobs.
+    /// Makes a download of an image's blobs.
     pub fn of(object: &'a str, places: &'a [Connection<'a>], cache: &'a Cache, progress: &'a Progress) -> Self {
         Self { object, places, cache, progress, stop: AtomicBool::new(false) }
     }
 
-    /// Gets all of them; none twice.
+    /// Downloads all blobs, each once.
     pub fn all(&self, parts: &[&Part]) -> Result<(), Refusal> {
         let queue = Mutex::new(parts.iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -53,7 +53,7 @@ impl<'a> Download<'a> {
                 scope.spawn(|| {
                     while let Some(part) = next() {
                         let Err(refusal) = self.one(part) else { continue };
-                        // What the others say after that is that they were stopped.
+                        // Later errors of the other threads only say that they were stopped.
                         if !self.stop.swap(true, Ordering::Relaxed) {
                             *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
                         }
@@ -65,7 +65,7 @@ impl<'a> Download<'a> {
         first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Gets one.
+    /// Downloads one blob.
     pub fn one(&self, part: &Part) -> Result<PathBuf, Refusal> {
         let waiting = || self.progress.note("waits for another process that downloads the same");
         let mut partial = match self.cache.claim(part, waiting)? {
@@ -94,7 +94,7 @@ impl<'a> Download<'a> {
         Err(Refusal::new(Kind::Internal, self.object, "there is no place to download from"))
     }
 
-    /// Gets what is missing of a blob from one place, and checks the whole.
+    /// Downloads the missing bytes of a blob from one place, and checks the whole.
     fn fill(&self, place: &Connection<'_>, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
         let mut doubtful = partial.length() > 0;
         let mut patience = Patience::default();
@@ -108,7 +108,7 @@ impl<'a> Download<'a> {
                         let cause = format!("what {} gives out as {} is something else", place.label(), part.digest);
                         return Err(Fault::new(Kind::Digest, cause));
                     }
-                    // What was there before may have been wrong, and not what came now.
+                    // The earlier bytes may have been wrong, and not the new ones.
                     doubtful = false;
                 }
                 Err(fault) => {
@@ -126,7 +126,7 @@ impl<'a> Download<'a> {
         partial.restart().map_err(|error| Fault::here(self.cache.refuse(&error)))
     }
 
-    /// One request.
+    /// Sends one request.
     fn attempt(&self, place: &Connection<'_>, part: &Part, partial: &mut Partial) -> Result<(), Fault> {
         if partial.length() == part.size {
             return Ok(());
@@ -136,7 +136,7 @@ impl<'a> Download<'a> {
         let from = match goes_on(&response, from) {
             true => from,
             false => {
-                // It gives the whole blob, whatever it was asked for.
+                // The place sends the whole blob, in spite of the requested range.
                 self.restart(partial)?;
                 if response.status() == StatusCode::PARTIAL_CONTENT {
                     return Err(Fault::passing(format!("{} gives out another part than was asked for", place.label())));
@@ -186,7 +186,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// True if an answer begins where it was asked to (RFC 9110, 14.4).
+/// True if an answer begins at the requested byte (RFC 9110, 14.4).
 fn goes_on(response: &Response, from: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     match response.status() {

@@ -1,4 +1,4 @@
-//! Faults of a registry, and those that are worth another try.
+//! Defines faults of a registry, and repeats requests after passing ones.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -9,12 +9,12 @@ use coracle::report::{Kind, Refusal};
 
 /// Number of tries.
 const TRIES: u32 = 5;
-/// Wait after the first try; after each further one it is twice as long.
+/// Wait after the first try. It doubles after each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest time that a registry may have us wait.
+/// Limit of the wait that a registry may request.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Why a place does not give something out.
+/// Reason why a place does not give a blob or manifest.
 #[derive(Debug)]
 pub struct Fault {
     kind: Kind,
@@ -27,30 +27,30 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// One that stays.
+    /// Makes a permanent fault.
     pub fn new(kind: Kind, cause: impl Into<String>) -> Self {
         Self { kind, cause: cause.into(), hint: None, object: None, again: false, wait: None, local: false }
     }
 
-    /// One that may have passed at the next try.
+    /// Makes a fault that may pass by the next try.
     pub fn passing(cause: impl Into<String>) -> Self {
         Self { again: true, ..Self::new(Kind::Registry, cause) }
     }
 
-    /// One of this machine's: no other place could help.
+    /// Makes a fault of this host: no other place could help.
     pub fn here(refusal: Refusal) -> Self {
         let local = Self::new(refusal.kind, refusal.cause);
         Self { object: Some(refusal.object), hint: refusal.hint, local: true, ..local }
     }
 
-    /// The same with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, when the registry has said how long to wait.
+    /// Adds the wait that the registry requests.
     #[must_use]
     pub fn after(mut self, wait: Option<Duration>) -> Self {
         self.wait = wait;
@@ -74,7 +74,7 @@ impl Fault {
         refusal
     }
 
-    /// Something that was sent or received broke.
+    /// Fault of a connection that broke.
     pub fn broken(host: &str, error: &(dyn Error + 'static)) -> Self {
         let root = innermost(error);
         if let Some(error) = root.downcast_ref::<rustls::Error>() {
@@ -108,11 +108,11 @@ impl Fault {
     }
 }
 
-/// The first cause of an error.
+/// First cause of an error.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     loop {
-        // An error of io hides what it has been made of from source().
+        // An io::Error hides its inner error from source().
         let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         error = match (hidden, error.source()) {
             (Some(inner), _) => inner,
@@ -129,7 +129,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Waits until it may be tried again, if `fault` may pass and there have not been too many.
+    /// Waits for the next try, if `fault` may pass and tries are left.
     pub fn spend(&mut self, mut fault: Fault) -> Result<(), Fault> {
         self.tried += 1;
         if !fault.again {
@@ -147,13 +147,13 @@ impl Patience {
         Ok(())
     }
 
-    /// It did go on for a while.
+    /// Resets the tries after some progress.
     pub fn renew(&mut self) {
         self.tried = 0;
     }
 }
 
-/// Tries something until it works or a fault stays.
+/// Repeats a request until it succeeds or fails with a permanent fault.
 pub fn patiently<T>(mut what: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
     let mut patience = Patience::default();
     loop {

@@ -1,4 +1,4 @@
-//! Manifests, and indexes of them: OCI's (image-spec, manifest.md, image-index.md) and those of Docker's second scheme.
+//! Reads manifests and indexes: OCI's (image-spec, manifest.md, image-index.md) and Docker's (schema 2).
 #![forbid(unsafe_code)]
 
 use coracle::report::Kind;
@@ -9,14 +9,14 @@ use crate::sources::digest::Digest;
 use crate::sources::json::null_is_default;
 use crate::sources::platform::{Platform, Processor};
 
-/// Media types that are asked for.
+/// Accepted media types.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
-/// The longest manifest that registries have to take (distribution-spec, "Pushing Manifests"), in bytes.
+/// Limit of a manifest, in bytes: the size that registries must accept (distribution-spec, "Pushing Manifests").
 pub const LONGEST: u64 = 4 << 20;
-/// The longest configuration that is read, in bytes.
+/// Limit of a configuration, in bytes.
 pub const LONGEST_CONFIG: u64 = 16 << 20;
-/// Number of images of an index that are looked at, of those that do not say for which processor they are.
+/// Limit of the images without a platform that are examined in an index.
 const MOST_SILENT: usize = 16;
 /// Media types of layers of a root file system.
 const LAYERS: [&str; 9] = [
@@ -34,30 +34,30 @@ const LAYERS: [&str; 9] = [
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
-/// A blob: what it hashes to and how long it is.
+/// Blob: its digest and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Hash of the bytes.
+    /// Digest of the bytes.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
-/// Answer of a registry that is asked for an image.
+/// Manifest of an image, or index.
 #[derive(Debug)]
 pub enum Manifest {
     /// One image.
     Image {
-        /// Its configuration.
+        /// Configuration.
         config: Part,
-        /// Its layers, the lowest first.
+        /// Layers, the lowest first.
         layers: Vec<Part>,
     },
-    /// Several, for different processors.
+    /// Several images, for different processors.
     Index(Index),
 }
 
-/// The images of an index.
+/// Images of an index.
 #[derive(Debug)]
 pub struct Index {
     manifests: Vec<Descriptor>,
@@ -93,7 +93,7 @@ fn damaged(cause: String) -> Fault {
 }
 
 impl Manifest {
-    /// Reads one.
+    /// Parses a manifest or an index.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if raw.schema_version == Some(1) {
@@ -109,7 +109,8 @@ impl Manifest {
             Raw { schema_version: Some(2), config: None, layers: None, manifests: Some(manifests) } => {
                 Ok(Self::Index(Index { manifests }))
             }
-            // Both at once would be two images, and who had checked the one would run the other (CVE-2021-41190).
+            // A document with both would be two images: one program could check one, and another run the other
+            // (CVE-2021-41190).
             _ => Err(damaged("it is neither that of an image nor an index".into())),
         }
     }
@@ -142,7 +143,7 @@ impl Manifest {
 }
 
 impl Index {
-    /// The image for a processor: the one that says so, or else those that do not say for which they are.
+    /// Image for a processor: the one with its platform, or else those without a platform.
     pub fn choose(&self, wanted: &Processor) -> Result<Vec<Part>, Fault> {
         let platforms: Vec<_> = self.manifests.iter().map(|manifest| manifest.platform.clone()).collect();
         if let Some(manifest) = wanted.choose(&platforms).and_then(|place| self.manifests.get(place)) {
@@ -161,7 +162,7 @@ impl Index {
             .manifests
             .iter()
             .filter_map(|manifest| manifest.platform.as_ref())
-            // Where builders put what they say about an image.
+            // Builders put their attestations under this architecture.
             .filter(|platform| platform.architecture != "unknown")
             .map(Platform::to_string)
             .collect();

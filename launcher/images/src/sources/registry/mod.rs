@@ -1,8 +1,8 @@
-//! Images from registries (OCI's distribution-spec, and Docker's registries before it).
+//! Fetches images from registries (OCI's distribution-spec, and Docker's registries before it).
 //!
-//! A manifest, the configuration and the layers that it names are asked for from the registry's mirrors, if the site
-//! has some, and then from itself. Whatever gives them out, they are what their digests say; of a tag, whoever is asked
-//! first says which image it is.
+//! Manifest, configuration and layers are requested from the mirrors of the site, if there are any, and then from the
+//! registry itself. Digests check them, whatever place sends them. For a tag, the first place that has it decides on
+//! the image.
 #![forbid(unsafe_code)]
 
 mod cache;
@@ -33,21 +33,21 @@ use manifest::{Index, Manifest, Part};
 pub use name::Name;
 use progress::Progress;
 
-/// Number of indices that may lead to each other.
+/// Limit of nested indexes.
 const DEPTH: u32 = 3;
 /// Header with the digest of the manifest.
 const DIGEST: &str = "docker-content-digest";
 
 /// Access to registries: the user's options and the site's settings.
 ///
-/// It is made before there is a workshop: within its user namespace, nobody can see that coracle.yaml is root's.
+/// It is made before the workshop: inside its user namespace, the owner of coracle.yaml cannot be verified as root.
 pub struct Registries {
     access: Access,
     silent: bool,
     site: Result<config::Registries, Refusal>,
 }
 
-/// An image that a place has.
+/// Image that a place has.
 struct Found {
     digest: Digest,
     config: Part,
@@ -55,15 +55,15 @@ struct Found {
 }
 
 impl Registries {
-    /// Keeps an error of coracle.yaml until a registry is needed. No progress is shown if `silent`.
+    /// Keeps an error of coracle.yaml until a registry is needed. Shows no progress if `silent`.
     pub fn of(access: &Access, silent: bool) -> Self {
         let site = Config::load(&access.config).map(|config| config.registries).map_err(Refusal::from);
         Self { access: access.clone(), silent, site }
     }
 
-    /// Downloads an image, as far as it is not here already, and checks all of it.
+    /// Downloads the missing parts of an image, and checks all of it.
     ///
-    /// There are threads while it does so, and none any more when it is done: a process can be forked then.
+    /// It uses threads, all of which have ended when it returns: then the process can fork.
     pub fn fetch(&self, name: &Name) -> Result<oci::Image, Refusal> {
         let wanted = self.wanted()?;
         let site = self.site(name)?;
@@ -81,12 +81,12 @@ impl Registries {
         let total = parts.values().fold(0, |sum: u64, part| sum.saturating_add(part.size));
         let progress = Progress::of(name.typed(), total, self.silent);
         let download = Download::of(name.typed(), &places, &cache, &progress);
-        // The configuration first: it may say that the image is of no use here.
+        // The configuration first: it may be for another processor.
         let config = download.one(&found.config)?;
         let config = std::fs::read(&config).map_err(|error| cache.refuse(&error))?;
         let described = describe(&config, &found, &wanted).map_err(|fault| fault.refusal(name.typed()))?;
         parts.remove(&found.config.digest);
-        // The large ones first: so the small ones fill what is left at the end.
+        // The large ones first: the small ones fill the time that is left at the end.
         let mut parts: Vec<&Part> = parts.into_values().collect();
         parts.sort_by_key(|part| std::cmp::Reverse(part.size));
         download.all(&parts)?;
@@ -100,12 +100,12 @@ impl Registries {
         Ok(oci::Image { config, digest: Some(found.digest.to_string()), layers })
     }
 
-    /// The digest of the manifest that a [`fetch`](Self::fetch) would take now.
+    /// Digest of the manifest that [`fetch`](Self::fetch) would take now.
     pub fn resolve(&self, name: &Name) -> Result<String, Refusal> {
         self.look(name, self.site(name)?, &self.wanted()?, &self.clients()?).map(|(_, found)| found.digest.to_string())
     }
 
-    /// The processor that images are wanted for.
+    /// Processor of the wanted images.
     pub fn wanted(&self) -> Result<Processor, Refusal> {
         Processor::of(self.access.arch.as_deref()).map_err(|cause| Refusal::new(Kind::Usage, "--arch", cause))
     }
@@ -119,7 +119,7 @@ impl Registries {
         Clients::new(Duration::from_secs(self.access.timeout.into()))
     }
 
-    /// Who has it, and what.
+    /// Looks up the image at all places.
     fn look<'a>(
         &self,
         name: &Name,
@@ -132,7 +132,7 @@ impl Registries {
         Ok((places, found))
     }
 
-    /// The mirrors that the site has, and the registry itself.
+    /// Mirrors of the site, and the registry itself.
     fn places<'a>(
         &self,
         name: &Name,
@@ -150,7 +150,7 @@ impl Registries {
                 "" => name.repository.clone(),
                 prefix => format!("{prefix}/{}", name.repository),
             };
-            // A file that is for the registry alone may well say nothing of its mirrors.
+            // The user's file may have a login for the registry alone, and none for its mirrors.
             let credentials = credentials::find(given, &mirror.host, &repository, false)?;
             places.push(to(&mirror.host, &mirror.host, mirror.plain_http, repository, credentials)?);
         }
@@ -160,7 +160,7 @@ impl Registries {
         Ok(places)
     }
 
-    /// Asks one place after the other; those that do not have the image are left out of `places`.
+    /// Asks the places in order. Places without the image are removed from `places`.
     fn find(places: &mut Vec<Connection<'_>>, name: &Name, wanted: &Processor) -> Result<Found, Refusal> {
         loop {
             let Some(place) = places.first() else {
@@ -200,7 +200,7 @@ fn resolve(place: &Connection<'_>, name: &Name, wanted: &Processor) -> Result<Fo
     Err(Fault::new(Kind::ImageFormat, "its index leads to indexes only"))
 }
 
-/// The first of several images whose configuration says that it is for a processor: their index does not say it.
+/// First of several images whose configuration names the processor: their index has no platforms.
 fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor) -> Result<Part, Fault> {
     for part in parts {
         let (bytes, _) = ask(place, &part.digest.to_string(), Some(&part.digest))?;
@@ -209,7 +209,7 @@ fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor
             let response = place.get(&format!("blobs/{}", config.digest), "*/*", 0)?;
             place.read(response, manifest::LONGEST_CONFIG)
         })?;
-        // It is read again, and checked, when it is taken.
+        // The configuration is read again, and checked, when the image is taken.
         let said: oci::Config = serde_json::from_slice(&bytes).unwrap_or_default();
         if wanted.is(&said.architecture) {
             return Ok(part);
@@ -219,11 +219,11 @@ fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor
         .hint("name the image by its digest: IMAGE@sha256:DIGITS"))
 }
 
-/// Asks for a manifest, by tag or digest.
+/// Requests a manifest, by tag or digest.
 fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<(Vec<u8>, Digest), Fault> {
     patiently(|| {
         let response = place.get(&format!("manifests/{word}"), manifest::ACCEPT, 0)?;
-        // Of a tag, this is all that there is to compare with; other algorithms than ours are left to themselves.
+        // For a tag, the header is the only digest to compare with. Unknown algorithms are ignored.
         let said = response.headers().get(DIGEST).and_then(|value| Digest::parse(value.to_str().ok()?).ok());
         let bytes = place.read(response, manifest::LONGEST)?;
         if let Some(expected) = expected.or(said.as_ref()) {
@@ -239,7 +239,7 @@ fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<
     })
 }
 
-/// Reads a configuration, which has to fit the manifest and the processor.
+/// Parses a configuration, which must fit the manifest and the processor.
 fn describe(bytes: &[u8], found: &Found, wanted: &Processor) -> Result<oci::Config, Fault> {
     let bad = |cause: String| Fault::new(Kind::ImageFormat, format!("its configuration: {cause}"));
     let config: oci::Config = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;

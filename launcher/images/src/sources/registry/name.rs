@@ -1,4 +1,4 @@
-//! Names of images in registries, as docker has them: what is left out is Docker Hub, `library/` and `latest`.
+//! Parses names of images in registries, as docker does: the defaults are Docker Hub, `library/` and `latest`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -12,27 +12,27 @@ const DOCKER_HUB: &str = "docker.io";
 /// Host of Docker Hub's registry.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
-/// An image in a registry.
+/// Image in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// The registry's host, and maybe port; `docker.io` by whatever name.
+    /// Host of the registry, and maybe a port; `docker.io` for all names of Docker Hub.
     pub registry: String,
-    /// The repository, with `library/`.
+    /// Repository, with `library/`.
     pub repository: String,
-    /// The tag, if there is no digest: then that counts.
+    /// Tag, if there is no digest: a digest replaces it.
     pub tag: Option<String>,
-    /// Digest that its manifest, or index of them, must have.
+    /// Digest of the manifest or index.
     pub digest: Option<Digest>,
     typed: String,
 }
 
 impl Name {
-    /// Reads `[docker://][REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
+    /// Parses `[docker://][REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
     pub fn of(typed: &str) -> Result<Self, Refusal> {
         let text = typed.strip_prefix("docker://").unwrap_or(typed);
         let typed = format!("docker://{text}");
         let refuse = |cause: String| Refusal::new(Kind::Usage, &typed, cause);
-        // With a slash behind it, an @ is that of a URL, and what is in front of it a login.
+        // An @ with a slash behind it is that of a URL, and a login precedes it.
         if let Some((_, rest)) = text.split_once('@').filter(|(_, rest)| rest.contains('/')) {
             let shown = format!("docker://…@{rest}");
             return Err(Refusal::new(Kind::Usage, shown, "no user or password belongs into the name of an image")
@@ -44,7 +44,7 @@ impl Name {
         };
         let last = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest[last..].split_once(':') {
-            // A port, not a tag, unless there is a slash in front of it or none at all.
+            // A colon before the last slash belongs to a port, not to a tag.
             Some((word, tag)) => (&rest[..last + word.len()], Some(tag)),
             None => (rest, None),
         };
@@ -77,12 +77,12 @@ impl Name {
         Ok(Self { registry, repository, tag, digest, typed })
     }
 
-    /// As it was typed, with `docker://`.
+    /// Name as the user typed it, with `docker://`.
     pub fn typed(&self) -> &str {
         &self.typed
     }
 
-    /// Reference that is asked for: the digest, or else the tag.
+    /// Reference for requests: the digest, or else the tag.
     pub fn wanted(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -110,7 +110,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// distribution-spec, "Pulling manifests".
+/// True for a tag (distribution-spec, "Pulling manifests").
 fn is_tag(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.len() <= 128

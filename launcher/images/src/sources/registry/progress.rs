@@ -1,4 +1,4 @@
-//! Progress of a download: on a terminal as a bar, elsewhere as a line now and then.
+//! Shows the progress of a download: a bar on a terminal, a line now and then elsewhere.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing yet of `total` bytes of the image `name`; if `silent`, only notes are printed.
+    /// Starts the progress of `total` bytes of the image `name`. Only notes are printed if `silent`.
     pub fn of(name: &str, total: u64, silent: bool) -> Self {
         let bar = (!silent && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -35,16 +35,16 @@ impl Progress {
         Self { name: clean(name), total, done: AtomicU64::new(0), bar, told: Mutex::new(Instant::now()), silent }
     }
 
-    /// So many bytes were there already.
+    /// Adds bytes that were in the cache.
     pub fn found(&self, bytes: u64) {
         self.add(bytes);
         if let Some(bar) = &self.bar {
-            // They say nothing of how fast the rest will come.
+            // They do not count for the estimated speed.
             bar.reset_eta();
         }
     }
 
-    /// So many bytes have come.
+    /// Adds received bytes.
     pub fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.bar {
@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// So many bytes have to come again.
+    /// Removes bytes that must be received again.
     pub fn lose(&self, bytes: u64) {
         let done = self.done.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
         if let Some(bar) = &self.bar {
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// A line about something that is not as usual.
+    /// Prints a note.
     pub fn note(&self, text: &str) {
         let line = clean(&format!("coracle: {}: {text}", self.name));
         match &self.bar {

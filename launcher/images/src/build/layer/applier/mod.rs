@@ -1,7 +1,7 @@
-//! Makes the entries of archives files of a root file system.
+//! Makes files of a root file system from the entries of archives.
 //!
-//! Attributes that the disk cannot hold are noted in the root's ledger; where the disk says something else than
-//! the image is to is found by looking, so that a disk that drops a bit of a mode is noticed.
+//! The root's ledger notes attributes that the file system cannot hold. The applier compares each file on disk with the
+//! image, so a file system that drops a bit of a mode is noticed, too.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -32,24 +32,24 @@ use crate::build::workshop::Owners;
 use crate::output::unwritable;
 use crate::sources::archive::{Budget, Entry, Kind, Named, Owner, Time};
 
-/// Mode of directories that no entry is about.
+/// Mode of directories without an entry.
 const DIRECTORY: u32 = 0o755;
 /// Number of lost attributes that are remembered.
 const LOST: usize = 10;
-/// Space of a directory on most disks.
+/// Space of a directory on most file systems.
 const BLOCK: u64 = 4096;
 const COPIED: usize = 256 << 10;
-/// Number of links that are followed in each other, as the kernel has it (path_resolution(7)).
+/// Number of nested links that are followed, as in the kernel (path_resolution(7)).
 const LINKS: u32 = 40;
-/// Attribute of file capabilities in Linux.
+/// Extended attribute of file capabilities in Linux.
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// Interpretation of a tar file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// All the files that there are.
+    /// Complete tree of files.
     Tree,
-    /// Changes of the layers below: some names say that files are gone.
+    /// Changes of the layers below; whiteouts remove files.
     Changes,
 }
 
@@ -63,7 +63,7 @@ pub struct Applier<'a> {
     directories: Directories,
     times: BTreeMap<PathBuf, Time>,
     newest: Time,
-    /// Paths of this layer, if there are others below.
+    /// Paths of this layer, if there are layers below.
     fresh: Option<HashSet<PathBuf>>,
     layers: u64,
     followed: u32,
@@ -72,7 +72,7 @@ pub struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    /// One that makes files of `root`, of those who can be had.
+    /// Makes an applier for `root`, with the owners that are available.
     pub fn new(root: &'a mut Root, owners: Owners) -> Self {
         root.rest_is_root = owners == Owners::Own;
         Self {
@@ -92,15 +92,14 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Says which archive the entries are from that follow.
+    /// Names the archive of the following entries.
     pub fn begin(&mut self, named: Named, meaning: Meaning) {
         (self.named, self.meaning) = (named, meaning);
         self.fresh = (meaning == Meaning::Changes && self.layers > 0).then(HashSet::new);
         self.layers += 1;
     }
 
-    /// Gives directories the times that they are to have, when nothing is made in them any more. Answers which extended
-    /// attributes could not be had here.
+    /// Sets the times of directories, after the last file was made in them. Returns the lost extended attributes.
     pub fn finish(mut self) -> Result<BTreeSet<String>, Refusal> {
         // An archive need not have an entry for the root.
         let newest = self.newest;
@@ -112,7 +111,7 @@ impl<'a> Applier<'a> {
         Ok(self.lost)
     }
 
-    /// Makes a file of `entry`, which has `data` in it.
+    /// Makes the file of `entry` with contents `data`.
     pub fn entry(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), Refusal> {
         let link = match &entry.kind {
             Kind::Link(target) | Kind::Symlink(target) => target.len(),
@@ -135,7 +134,7 @@ impl<'a> Applier<'a> {
         }
         let directory = self.directory(parent, entry)?;
         let place = Place { path: directory.join(name), name: name.to_owned(), directory };
-        // Behind links, it may be far longer than what the entry says.
+        // Behind links, the path may be far longer than that of the entry.
         self.budget.name(place.path.as_os_str().len()).map_err(|cause| self.too_much(&cause))?;
         self.mark(&place.path);
         if entry.kind != Kind::File {
@@ -159,7 +158,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// The directory `path`, made with those above it if it is not there.
+    /// Directory `path`, which is made with its parents if it does not exist.
     fn directory(&mut self, path: &Path, entry: &Entry) -> Result<Directory, Refusal> {
         match self.directories.find(self.root, path) {
             Found::Directory(directory) => Ok(directory),
@@ -172,8 +171,8 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Makes the directory `path`. A link on the way is followed, also to where nothing is yet; a file of a layer below
-    /// that is in the way makes room.
+    /// Makes the directory `path`. Follows links on the way, also to missing targets. Replaces a file of a lower layer
+    /// that is in the way.
     fn provide(&mut self, path: &Path, entry: &Entry) -> Result<Directory, Refusal> {
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
             return Err(self.bad(&entry.path, "has no folder to be in"));
@@ -182,7 +181,7 @@ impl<'a> Applier<'a> {
         let place = Place { path: directory.join(name), name: name.to_owned(), directory };
         let found = self.stat(&place)?;
         if found.as_ref().is_some_and(|found| is(found, SFlag::S_IFLNK)) {
-            // A tree that was packed as it is has nothing below a link.
+            // The tree of a real file system has no entries behind a link.
             return match self.meaning {
                 Meaning::Changes => self.follow(&place, entry),
                 Meaning::Tree => Err(self.bad(&entry.path, "is behind a link that leads nowhere")),
@@ -207,9 +206,9 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// The directory that the link `place` leads to within the image, made if it is not there.
+    /// Directory to which the link `place` leads within the image; it is made if it does not exist.
     fn follow(&mut self, place: &Place, entry: &Entry) -> Result<Directory, Refusal> {
-        // The kernel counts links only up to the first name that is missing.
+        // The kernel counts links only up to the first missing name.
         if self.followed >= LINKS {
             return Err(self.bad(&entry.path, "is behind links that lead nowhere"));
         }
@@ -251,7 +250,7 @@ impl<'a> Applier<'a> {
         filled?;
         self.attributes(&file, entry, |name| name.starts_with(b"user."));
         self.settle(place, entry, self.on_disk(entry, 0o600))?;
-        // A change of the owner would take it away (capabilities(7)).
+        // A change of the owner would remove it (capabilities(7)).
         self.attributes(&file, entry, |name| name == CAPABILITY);
         Ok(())
     }
@@ -290,7 +289,7 @@ impl<'a> Applier<'a> {
         self.settle(place, entry, 0o777)
     }
 
-    /// A further name of a file. What the entry says besides is what the file has already.
+    /// Makes a hard link. Other fields of the entry repeat those of the file.
     fn make_link(&mut self, place: &Place, entry: &Entry, target: &[u8]) -> Result<(), Refusal> {
         let shown = || format!("is a link to {}", shown(target));
         let path = parts(target).map_err(|cause| self.bad(&entry.path, &format!("{}, {cause}", shown())))?;
@@ -314,18 +313,18 @@ impl<'a> Applier<'a> {
             return Err(missing);
         }
         self.clear(place)?;
-        // The target could have been in what was just removed.
+        // The target may have been in the removed directory.
         if self.stat(&of)?.is_none() {
             return Err(self.bad(&entry.path, &format!("{}, whose place it takes", shown())));
         }
-        // Without AT_SYMLINK_FOLLOW, a link is what is linked.
+        // Without AT_SYMLINK_FOLLOW, the new name is one of the link itself.
         linkat(&*of.directory.fd, of.name.as_os_str(), &*place.directory.fd, place.name.as_os_str(), AtFlags::empty())
             .map_err(|errno| self.failed(&place.path, "linkat()", errno))?;
         self.root.ledger.link(&of.path, &place.path);
         Ok(())
     }
 
-    /// Makes something in place of whatever is there.
+    /// Makes a file in place of an existing one.
     fn make<T>(
         &mut self,
         place: &Place,
@@ -344,7 +343,7 @@ impl<'a> Applier<'a> {
         made.map_err(|errno| self.failed(&place.path, "openat()", errno))
     }
 
-    /// Removes whatever is there, with all below it.
+    /// Removes the file or directory at `place`, with all files below it.
     fn clear(&mut self, place: &Place) -> Result<(), Refusal> {
         let Some(found) = self.stat(place)? else {
             self.root.ledger.forget(&place.path);
@@ -392,12 +391,12 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Mode on disk that an unprivileged user needs to go on with it.
+    /// Mode on disk that an unprivileged user needs to continue with the file.
     fn on_disk(&self, entry: &Entry, needed: u32) -> u32 {
         if self.owners == Owners::Own { entry.mode | needed } else { entry.mode }
     }
 
-    /// Gives what was made its owner, its mode and its time, and notes what the disk says otherwise.
+    /// Sets owner, mode and time of a new file, and notes in the ledger what the disk has otherwise.
     fn settle(&mut self, place: &Place, entry: &Entry, mode: u32) -> Result<(), Refusal> {
         let (fd, name) = (&*place.directory.fd, place.name.as_os_str());
         let failed = |call: &'static str| move |errno| (call, errno);
@@ -405,7 +404,7 @@ impl<'a> Applier<'a> {
             let found = fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("fstatat()"))?;
             let Owner { uid, gid } = entry.owner;
             if (found.st_uid, found.st_gid) != (uid, gid) && matches!(self.owners, Owners::All | Owners::Range) {
-                // Whoever has no such number here is noted.
+                // An owner without a number in this namespace is noted.
                 let _ = fchownat(
                     fd,
                     name,
@@ -416,7 +415,7 @@ impl<'a> Applier<'a> {
             }
             if !is(&found, SFlag::S_IFLNK) {
                 let mode = Mode::from_bits_truncate(mode);
-                // It is no link: it was just made.
+                // The file is no link: this process has just made it.
                 fchmodat(fd, name, mode, FchmodatFlags::FollowSymlink).map_err(failed("fchmodat()"))?;
             }
             if !is(&found, SFlag::S_IFDIR) {
@@ -490,7 +489,7 @@ fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// A name for a message: in one line.
+/// Name for a message, in one line.
 fn shown(name: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(name).chars().take(200).collect();
     text.chars().map(|sign| if sign.is_control() { '?' } else { sign }).collect()

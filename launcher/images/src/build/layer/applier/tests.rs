@@ -1,4 +1,4 @@
-//! Tests of layers on each other, and of hostile ones.
+//! Tests layers on each other, and hostile layers.
 #![forbid(unsafe_code)]
 
 use super::*;
@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use ::tar::{Builder, EntryType, Header};
 
-/// A directory of the host beside the image, which no image may change.
+/// Directory of the host beside the image, which no image may change.
 struct Host {
     top: tempfile::TempDir,
     root: Root,
@@ -40,7 +40,7 @@ impl Host {
         self.layers(Owners::Own, layers).unwrap();
     }
 
-    /// Why they are refused; the host's directory must be as it was.
+    /// Cause of the refusal of the layers. Checks that the host's directory is unchanged.
     fn refused(&mut self, layers: &[Vec<u8>]) -> String {
         let refusal = self.layers(Owners::Own, layers).unwrap_err();
         assert_eq!(refusal.kind, Fault::ImageFormat, "{refusal}");
@@ -66,7 +66,7 @@ impl Host {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The names of all that is there.
+    /// Names of all files.
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut directories = vec![PathBuf::new()];
@@ -90,7 +90,7 @@ impl Host {
     }
 }
 
-/// A tar file of these: `name` with contents, `name/` a directory, and `name -> target`, `name = target` a hard link.
+/// Makes a tar file: `name` is a file, `name/` a directory, `name -> target` a link, `name = target` a hard link.
 fn tar(entries: &[&str]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for text in entries {
@@ -216,7 +216,7 @@ fn nothing_is_written_outside() {
     }
     let mut host = Host::new();
     let directory = outside(&host);
-    // Names from the root are names from the image's root; a link that leads out leads to nothing.
+    // Absolute names start at the image's root; a link that leads out has no target.
     host.apply(&[tar(&["/abs"])]);
     assert_eq!(host.names(), ["abs"]);
     host.check_host();
@@ -224,7 +224,7 @@ fn nothing_is_written_outside() {
         let mut host = Host::new();
         symlink(link, host.path("l")).unwrap();
         assert!(host.refused(&[tar(&["x = l/canary"])]).contains("which is no file"));
-        // What a link leads to is made within the image.
+        // The target of a link is made within the image.
         host.apply(&[tar(&["l/within"]), tar(&["l/new/"])]);
         host.check_host();
         let made = host.names();
@@ -259,7 +259,7 @@ fn an_entry_below_a_link_to_nothing_is_made_where_the_link_leads() {
         assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
     }
     assert!(!names.iter().any(|name| name == "run/lock/x"), "{names:?}");
-    // Links that lead to each other, of which each first makes a directory that was missing.
+    // Links that lead to each other, each of which first makes a missing directory.
     for number in 0..60 {
         symlink(format!("m{number}/../l{}", number + 1), host.path(&format!("l{number}"))).unwrap();
     }
@@ -394,7 +394,7 @@ fn names_that_are_too_much_are_refused() {
     builder.append_data(&mut header(EntryType::Directory), format!("l/{deep}"), &b""[..]).unwrap();
     let cause = Host::new().refused(&[builder.into_inner().unwrap()]);
     assert!(cause.contains("in each other"), "{cause}");
-    // A record of 4 GiB: what it says is enough.
+    // A record with a stated length of 4 GiB: the statement is enough.
     let mut record = header(EntryType::GNULongName);
     record.set_size(4 << 30);
     record.set_cksum();
@@ -448,7 +448,7 @@ fn a_device_is_an_entry_of_the_ledger_alone() {
     host.apply(&[builder.into_inner().unwrap()]);
     assert_eq!(host.names(), ["d"]);
     assert!(host.noted().contains("\"d/disk\" b 644 0 0 259 1000000\n"));
-    // What is made below it needs a directory in its place.
+    // A file below it needs a directory in its place.
     host.apply(&[tar(&["d/disk/x"])]);
     assert!(!host.root.ledger.is_device(Path::new("d/disk")));
 }

@@ -1,5 +1,4 @@
-//! Names that say that something of the layers below is gone. What the same layer has stays, wherever in the archive
-//! the two stand.
+//! Applies whiteouts, which remove files of lower layers. Files of the same layer stay, in any order of the archive.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -15,17 +14,17 @@ use super::{Applier, errno_of, is};
 use crate::build::layer::places::{Found, Place};
 use crate::sources::archive::Entry;
 
-/// Start of a name that says that another is gone (image-spec, layer.md, "Whiteouts").
+/// Prefix of the whiteout of one name (image-spec, layer.md, "Whiteouts").
 pub(super) const WHITEOUT: &[u8] = b".wh.";
-/// Name that says that all is gone that was in a directory.
+/// Name of the whiteout of all lower contents of a directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Start of other names that aufs kept for itself.
+/// Prefix of other names that aufs reserved.
 const AUFS: &[u8] = b".wh..wh.";
 impl Applier<'_> {
-    /// Removes what the entry `name` in `parent` says is gone.
+    /// Applies the whiteout `name` in `parent`.
     pub(super) fn whiteout(&mut self, parent: &Path, name: &OsStr, entry: &Entry) -> Result<(), Refusal> {
         if self.fresh.is_none() {
-            // There is nothing below.
+            // There is no layer below.
             return Ok(());
         }
         let directory = match self.directories.find(self.root, parent) {
@@ -48,7 +47,7 @@ impl Applier<'_> {
         self.clear_if_lower(&place)
     }
 
-    /// Removes what is of the layers below.
+    /// Removes `place` as far as it belongs to lower layers.
     fn clear_if_lower(&mut self, place: &Place) -> Result<(), Refusal> {
         if !self.fresh.as_ref().is_some_and(|fresh| fresh.contains(&place.path)) {
             return self.clear(place);
@@ -59,7 +58,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Removes what is of the layers below in the directory `path`, which has no links in it.
+    /// Removes files of lower layers in the directory `path`, which has no links in it.
     fn clear_lower(&mut self, path: &Path) -> Result<(), Refusal> {
         let Found::Directory(directory) = self.directories.find(self.root, path) else { return Ok(()) };
         let read = || -> io::Result<BTreeSet<_>> {

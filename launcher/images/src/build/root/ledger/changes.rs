@@ -1,4 +1,4 @@
-//! Changes of the ledger by commands that run in an image.
+//! Updates the ledger after commands that run in an image.
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::MetadataExt;
@@ -8,10 +8,10 @@ use super::Ledger;
 use crate::build::root::Root;
 use crate::sources::archive::Owner;
 
-/// Bits of a mode that are no permissions.
+/// Bits of a mode that are not permissions.
 const TYPE: u32 = !0o7777;
 
-/// Attributes of the files in the ledger as the directory had them.
+/// Attributes that the files of the ledger had on disk.
 #[derive(Debug)]
 pub struct Before {
     known: Vec<(PathBuf, Option<Found>)>,
@@ -25,13 +25,13 @@ struct Found {
 }
 
 impl Root {
-    /// To be kept until the commands have ended.
+    /// Records the attributes on disk before commands run.
     pub fn before(&self) -> Before {
         Before { known: self.ledger.entries.keys().map(|path| (path.clone(), self.found(path))).collect() }
     }
 
-    /// Brings the ledger to what the commands have done: what is another file now, or gone, is the directory's to say,
-    /// and so are owners and permissions that were changed.
+    /// Updates the ledger after the commands. The disk decides about files that were replaced or removed, and about
+    /// owners and permissions that were changed.
     pub fn after(&mut self, before: Before) {
         for (path, then) in before.known {
             let now = self.found(&path);
@@ -39,7 +39,7 @@ impl Root {
                 .parent()
                 .is_some_and(|parent| !self.path().join(parent).symlink_metadata().is_ok_and(|found| found.is_dir()));
             match (then, now) {
-                // A device, which is no file of the directory.
+                // A device, which is only in the ledger.
                 (None, None) if !gone => {}
                 (Some(then), Some(now)) if then.file == now.file => self.ledger.correct(&path, then, now),
                 _ => {
