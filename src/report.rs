@@ -42,7 +42,7 @@ pub enum Kind {
     Build,
     /// The site's configuration is wrong.
     Config,
-    /// It took too long.
+    /// Time limit exceeded.
     Timeout,
     /// The node lacks something or a system call failed.
     System,

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use coracle::sys::{self, Release, symbol};
 
-/// slurm.h, `slurm_step_id_t` since 24.11.
+/// `slurm_step_id_t` of slurm.h since 24.11.
 #[repr(C)]
 struct StepId {
     sluid: u64,
@@ -28,7 +28,7 @@ struct StepId {
     step: u32,
 }
 
-/// slurm.h: no value for a number of 32 bits.
+/// Missing value of a 32-bit number (slurm.h).
 const NO_VAL: u32 = 0xffff_fffe;
 
 /// Ends all tasks of a step on all nodes. False if this Slurm has no such call, or the controller refuses.
@@ -87,8 +87,8 @@ pub fn option_value(name: &CStr) -> Option<OsString> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the answer is a NUL-terminated string of our own. It is left to the end of this command: only Slurm's
-    // xfree, which is no public symbol, could free it.
+    // SAFETY: the answer is a NUL-terminated string that this command owns until it ends: only Slurm's xfree, which is
+    // no public symbol, could free it.
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
 }
 
@@ -101,7 +101,7 @@ pub fn conf_path(name: &CStr) -> Option<PathBuf> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: a NUL-terminated string of our own, left to the end of this command as above.
+    // SAFETY: a NUL-terminated string that this command owns, left to the end of this command as above.
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()).into())
 }
 

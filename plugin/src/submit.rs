@@ -43,7 +43,7 @@ const ASIDE: [(&CStr, &CStr); 2] =
 /// last of several values, and "(null)" for none. The request that steps inherit is in [`STEPS`].
 const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 
-/// The same variable of `--container`, where that is an option of the plugin.
+/// Variable of the same kind for `--container`, where that is an option of the plugin.
 pub const CONTAINER_GIVEN: &CStr = c"SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container";
 
 /// Options of this command.

@@ -4,19 +4,19 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The longest message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
+/// Maximum length of a message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
 const MAX_LEN: usize = 6 * 1024 * 1024;
 
 /// Change of one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The variable gets this value.
+    /// Sets the variable to this value.
     Set(OsString, OsString),
-    /// The variable is removed.
+    /// Removes the variable.
     Unset(OsString),
-    /// These words are removed from its list, which commas separate.
+    /// Removes these words from the variable's list, which commas separate.
     Without(OsString, OsString),
-    /// Each of its words that is in this list is replaced by its position in the list, from 0.
+    /// Replaces each word of the variable's list that is in this list by its position in this list, from 0.
     Numbered(OsString, OsString),
 }
 

@@ -174,7 +174,7 @@ pub fn has_device_rules(group: impl AsFd) -> Result<bool> {
         padding: 0,
         rest: [0; 28],
     };
-    // SAFETY: BPF_PROG_QUERY reads and writes within the bytes that are passed, which `query` has. Without room for
+    // SAFETY: BPF_PROG_QUERY reads and writes within the bytes that are passed, which `query` has. Without space for
     // them, it only counts the programs.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
     check(result, || format!("bpf(BPF_PROG_QUERY, {}, BPF_CGROUP_DEVICE)", show(group)))?;

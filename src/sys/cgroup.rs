@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-/// Start of the names of our own groups.
+/// Prefix of the names of groups that Coracle makes.
 pub const OWN_GROUPS: &str = "coracle_";
 
 /// Name of a step's own group, where Slurm makes none.

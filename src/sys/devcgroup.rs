@@ -41,7 +41,7 @@ impl DeviceGroups {
         Self::parse(&groups, &mounts)
     }
 
-    /// The same in the hierarchy of version 2, also where that of version 1 decides.
+    /// Like [`Self::of`] in the hierarchy of version 2, also where that of version 1 decides.
     pub fn of_version_two(daemon: u32) -> Result<Option<Self>> {
         let (groups, mounts) = read(daemon)?;
         Ok(find(&groups, &mounts, CgroupVersion::Two).and_then(|found| found))

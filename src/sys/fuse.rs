@@ -102,7 +102,7 @@ impl AsFd for FuseDevice {
 
 /// The kernel's files of a FUSE connection. They can break it, whichever process holds its other end.
 ///
-/// It keeps neither the mount nor the connection.
+/// Holding it keeps neither the mount nor the connection.
 #[derive(Debug)]
 pub struct FuseControl {
     abort: File,

@@ -207,7 +207,7 @@ pub fn move_mount(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Cuts every mount of this namespace off from the host's: nothing that is done here goes back.
+/// Makes every mount of this namespace private: no change made here reaches the host.
 pub fn make_private() -> Result<()> {
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(|errno| Error::new("mount(\"/\", MS_REC|MS_PRIVATE)", errno))

@@ -127,7 +127,7 @@ pub fn fork_alone(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     }
 }
 
-/// linux/sched.h; the one of libc is too narrow.
+/// Flag of linux/sched.h; the constant of libc is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Like [`fork`]; the child begins in a control group of version 2, whose directory `group` is (CLONE_INTO_CGROUP,
@@ -269,8 +269,8 @@ pub fn close_others(_: &Forked, kept: &[BorrowedFd<'_>]) -> Result<()> {
     for last in kept.into_iter().map(|fd| fd - 1).chain([u32::MAX]) {
         // Neighbours have no descriptors between them.
         if last >= first {
-            // SAFETY: the numbers are plain integers. What they name is owned by values of the parent, and dropped by nobody
-            // here: this process ends in _exit(2) behind its work, as `Forked` proves.
+            // SAFETY: the numbers are plain integers. Values of the parent own these descriptors. This process drops
+            // none of them: it ends in _exit(2) after its work, as `Forked` proves.
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
             super::check(result, || format!("close_range({first}, {last})"))?;
         }
@@ -289,8 +289,8 @@ pub fn die_with_parent() -> Result<()> {
 
 /// Runs `work` in a task that can be cancelled meanwhile.
 ///
-/// Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so the thread goes by
-/// another name (PR_SET_NAME(2const)). And slurmstepd blocks the signals that end a job until a task is about to
+/// Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so the thread takes
+/// another name (PR_SET_NAME(2const)). slurmstepd blocks the signals that end a job until a task is about to
 /// execve: with only SIGKILL to end it, a cancelled job would last for KillWait (slurm.conf(5)).
 pub fn while_cancellable<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
     let mut ends = SigSet::empty();
@@ -377,7 +377,7 @@ pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd)
     let mut start =
         Start { program, arguments: argv, channel: channel.as_raw_fd(), null: null.as_raw_fd(), inner_stack, errno: 0 };
 
-    // A handler of slurmstepd that ran in a child would run on our small stack and in shared memory.
+    // A handler of slurmstepd that ran in a child would run on its small stack and in shared memory.
     let mut before = SigSet::empty();
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))
         .map_err(|errno| Error::new("sigprocmask(SIG_BLOCK)", errno))?;

@@ -30,7 +30,7 @@ struct EnableArg {
     reserved2: [u64; 11],
 }
 
-/// `struct fsverity_digest` of linux/fsverity.h, with room for the longest.
+/// `struct fsverity_digest` of linux/fsverity.h, with space for the longest digest.
 #[repr(C)]
 struct DigestArg {
     algorithm: u16,
@@ -92,7 +92,7 @@ pub fn measure(file: impl AsFd) -> Result<Option<VerityDigest>> {
     let file = file.as_fd();
     let mut arg = DigestArg { algorithm: 0, size: MAX_DIGEST, digest: [0; MAX_DIGEST as usize] };
     // SAFETY: FS_IOC_MEASURE_VERITY writes a fsverity_digest with at most `size` bytes behind its head, which `arg` has
-    // room for and which outlives the call.
+    // space for, and which outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_MEASURE_VERITY, &raw mut arg) };
     let call = || format!("ioctl({}, FS_IOC_MEASURE_VERITY)", show(file));
     match check(result.into(), call) {
