@@ -436,7 +436,6 @@ fn skipped(hook: &str) -> Refusal {
 
 /// Enters the working directory of the step, unless the task is there. If Slurm cannot enter the job's directory, it
 /// enters /, reports that, and starts the task there.
-/// so, but starts it there.
 fn enter_directory(directory: Option<&Path>) -> Result<(), Refusal> {
     let Some(directory) = directory else {
         return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
