@@ -1,15 +1,15 @@
-//! Slurm's configuration as a controller hands it to nodes that have none of their own (`slurmd --conf-server`).
+//! Checks Slurm's configuration as a controller hands it to nodes that have none of their own (`slurmd --conf-server`).
 //!
-//! Of plugstack.conf the controller hands out the file itself, and none that it includes (fetch_config.c,
-//! `new_config_response`): nodes then load no plugin of an included line, and run jobs outside of their image.
+//! The controller hands out plugstack.conf itself, and no file that it includes (fetch_config.c,
+//! `new_config_response`). Nodes then load no plugin of an included line, and run jobs outside of their image.
 #![forbid(unsafe_code)]
 
 /// The plugin's file, as lines of plugstack.conf name it.
 const PLUGIN: &str = "spank_coracle.so";
 
-/// True if nodes that take these files from the controller do not load the plugin, which was loaded here.
+/// True if nodes that take these files from the controller do not load the plugin, though this host loads it.
 ///
-/// With `PlugStackConfig` nodes read a file of their own, which says nothing here.
+/// With `PlugStackConfig` nodes read a file of their own, which is not known here.
 pub fn lacks_line(slurm_conf: &str, plugstack: &str) -> bool {
     let mut configless = false;
     for (key, value) in lines(slurm_conf).filter_map(|line| line.split_once('=')) {
@@ -29,7 +29,7 @@ pub fn is_enabled(parameters: &str) -> bool {
     parameters.split([',', '"']).any(|word| word.trim().eq_ignore_ascii_case("enable_configless"))
 }
 
-/// True for `required PATH ARGUMENT…` and `optional PATH ARGUMENT…` with our plugin (spank(7)).
+/// True for `required PATH ARGUMENT…` and `optional PATH ARGUMENT…` with this plugin (spank(7)).
 fn loads_plugin(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let kind = words.next().unwrap_or_default();
@@ -38,7 +38,7 @@ fn loads_plugin(line: &str) -> bool {
         && plugin.rsplit('/').next() == Some(PLUGIN)
 }
 
-/// Lines without comments.
+/// Returns the lines without comments.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.split('#').next().unwrap_or_default().trim())
 }

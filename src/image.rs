@@ -1,4 +1,4 @@
-//! Container formats of image files, by their first bytes. The submit host refuses other files early with it.
+//! Detects the container format of image files by their first bytes. With it the submit host refuses other files early.
 #![forbid(unsafe_code)]
 
 use crate::report::{Kind, Refusal};
@@ -14,11 +14,11 @@ pub const EROFS_MAGIC: &[u8; 4] = &0xe0f5_e1e2_u32.to_le_bytes();
 /// Place of the erofs superblock, in bytes.
 pub const EROFS_MAGIC_AT: usize = 1024;
 
-/// Cause and hint of the refusal of a file that is of no format.
+/// Cause in the refusal of a file that is of no format.
 pub const UNKNOWN: &str = "not an image: it starts neither like a SIF nor like a squashfs or erofs";
 const WANTED: &str = "a SIF, squashfs or erofs file is wanted";
 
-/// Returns the refusal of a file that is of no format, which the user calls `image`.
+/// Returns the refusal of a file that is of no format; `image` is the user's name for it.
 pub fn refuse_unknown(image: &str) -> Refusal {
     Refusal::new(Kind::ImageFormat, image, UNKNOWN).hint(WANTED)
 }
@@ -30,7 +30,7 @@ pub enum Container {
     Sif,
     /// A file with one file system and nothing else.
     File,
-    /// A directory of the node: no file at all.
+    /// A directory of the node instead of a file.
     Directory,
 }
 
@@ -38,7 +38,7 @@ pub enum Container {
 pub const START: usize = EROFS_MAGIC_AT + EROFS_MAGIC.len();
 
 impl Container {
-    /// Returns the format of a file, from its first [`START`] bytes, or all of them if there are fewer.
+    /// Returns the format of a file by its first [`START`] bytes, or by all of them if there are fewer.
     pub fn of(start: &[u8]) -> Option<Self> {
         let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
         if has(SIF_MAGIC_AT, SIF_MAGIC) {

@@ -1,4 +1,4 @@
-//! Coracle runs Slurm jobs inside containers. This library is what its programs share: the plugin, which lives inside
+//! Shares code between the programs of Coracle, which runs Slurm jobs inside containers: the plugin, which runs inside
 //! Slurm's own processes, the launcher, which builds namespaces, and the commands.
 //!
 //! A module uses only those before it:
@@ -14,7 +14,7 @@
 //! | [`configless`] | Slurm's configuration on the submit host | true if nodes would not load the plugin |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |
 //!
-//! No parser of YAML, images or digests is here: none has a place in slurmstepd.
+//! No parser of YAML, images or digests is here: none belongs in slurmstepd.
 
 pub mod configless;
 pub mod env;

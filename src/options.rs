@@ -1,5 +1,5 @@
-//! The options of srun, sbatch and salloc, in one table: the plugin registers it, the launcher's own commands, the
-//! man page and the completions are made from it, and coracle.yaml's `options` has its words as keys.
+//! Lists the options of srun, sbatch and salloc in one table. The plugin registers it; the launcher's own commands, the
+//! man page and the completions are made from it; `options` of coracle.yaml has its words as keys.
 //!
 //! `--container` is not among them: since Slurm 21.08 it is Slurm's own (srun(1)), and a plugin option of that
 //! name is dropped with an error on every command.
@@ -13,16 +13,16 @@ use std::ffi::{CStr, OsStr, OsString};
 pub use mistyped::note_of_variable;
 pub use own::{Images, OfComponent, Place};
 
-/// Subject of an option. `--container-home` and `--no-container-home` have the same.
+/// Subject of an option. `--container-home` and `--no-container-home` have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id {
-    /// Parts of the node that are visible.
+    /// Files and directories of the node that are visible.
     Bind,
-    /// Which image it must be.
+    /// Digest that the image must have.
     Digest,
     /// Directory in which tasks start.
     Workdir,
-    /// Visibility of the home.
+    /// Visibility of the home directory.
     Home,
     /// Variables that pass or are set.
     Env,
@@ -32,7 +32,7 @@ pub enum Id {
     Writable,
     /// Directory in which changes to the image are kept.
     Overlay,
-    /// Runs the command through the image's entry point.
+    /// Entry point of the image, which runs the command.
     Entrypoint,
     /// Parts of a job that run inside.
     Scope,
@@ -47,9 +47,9 @@ pub enum Id {
 pub enum Argument {
     /// A value, shown so in help.
     Value(&'static CStr),
-    /// A value that may be left out, and what is meant then.
+    /// A value that may be left out, and the value that is then meant.
     Maybe(&'static CStr, &'static str),
-    /// Nothing: the option stands for this value.
+    /// No value: the option stands for this one.
     Flag(&'static str),
 }
 
@@ -66,20 +66,20 @@ pub struct Spec {
     pub argument: Argument,
     /// Effect of the option, in one line for `srun --help`.
     pub help: &'static CStr,
-    /// The variable that gives the value in the submitter's environment when the command line does not.
+    /// Variable that gives the value in the user's environment if the command line does not.
     pub variable: Option<&'static CStr>,
-    /// Value when neither the user nor the site says anything; nothing where it is then left out.
+    /// Value if neither the user nor the site sets one; `None` where the option is then left out.
     pub default: Option<&'static str>,
     /// The key in `options` of coracle.yaml.
     pub key: &'static str,
-    /// True if coracle.yaml may have the key. Of the others the site has its say elsewhere, or none: an image's digest
-    /// is the user's own claim.
+    /// True if coracle.yaml may have the key. The site sets the other options elsewhere, or not at all: an image's
+    /// digest is the user's own claim.
     pub site: bool,
-    /// May be given more than once; the values add up.
+    /// True if the option may be given more than once; the values add up.
     pub repeats: bool,
 }
 
-/// By which of its two names an option is called.
+/// Choice of an option's two names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Naming {
     /// `--container-bind`
@@ -110,9 +110,9 @@ macro_rules! option {
 
 use Argument::{Flag, Maybe, Value};
 
-/// Every option, in the order in which help shows them.
+/// All options, in the order of the help text.
 ///
-/// Slurm breaks `help` into lines of 50 characters; two of them can be read at a glance.
+/// Slurm breaks `help` into lines of 50 characters. Two such lines are easy to read.
 pub const OPTIONS: &[Spec] = &[
     option!(Bind, "", "bind", {
         argument: Value(c"SRC[:DST[:ro|rw]][,...]"),
@@ -229,7 +229,7 @@ pub const OPTIONS: &[Spec] = &[
 ];
 
 impl Spec {
-    /// Its name without dashes.
+    /// Returns its name without dashes.
     pub fn name_in(&self, naming: Naming) -> &'static CStr {
         match naming {
             Naming::Container => self.name,
@@ -242,7 +242,7 @@ impl Spec {
         format!("--{}", self.name_in(naming).to_string_lossy())
     }
 
-    /// The value that stands for the option when it was given without one.
+    /// Returns the value that stands for the option if it was given without one.
     pub fn implied(&self) -> Option<&'static str> {
         match self.argument {
             Value(_) => None,
@@ -250,13 +250,14 @@ impl Spec {
         }
     }
 
-    /// The first option about `id`.
+    /// Returns the first option about `id`.
     pub fn of(id: Id) -> Option<&'static Self> {
         OPTIONS.iter().find(|spec| spec.id == id)
     }
 }
 
-/// `text` with the options called as `naming` has it. Whoever writes a message need not know what the site calls them.
+/// Returns `text` with the option names of `naming`, so that a message can be written without the site's choice of
+/// names.
 pub fn called(text: &str, naming: Naming) -> String {
     if naming == Naming::Container {
         return text.to_owned();
@@ -264,7 +265,7 @@ pub fn called(text: &str, naming: Naming) -> String {
     OPTIONS.iter().fold(text.to_owned(), |text, spec| text.replace(&spec.flag(Naming::Container), &spec.flag(naming)))
 }
 
-/// Options as typed, unread: nothing here has been checked, and no file has been looked at.
+/// Options as typed: nothing is checked, and no file is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawOptions {
     given: Vec<(Id, OsString)>,
@@ -272,12 +273,13 @@ pub struct RawOptions {
 }
 
 impl RawOptions {
-    /// Nothing yet, to be called by these names in messages.
+    /// Returns no options; messages will use the names of `naming`.
     pub fn named(naming: Naming) -> Self {
         Self { given: Vec::new(), naming }
     }
 
-    /// Takes the value of one option. Of an option that may stand once, the last one counts, as everywhere in Slurm.
+    /// Takes the value of one option. If the option may be given once only, the last value counts, as everywhere in
+    /// Slurm.
     pub fn take(&mut self, spec: &Spec, value: OsString) {
         if !spec.repeats {
             self.given.retain(|(id, _)| *id != spec.id);
@@ -285,9 +287,9 @@ impl RawOptions {
         self.given.push((spec.id, value));
     }
 
-    /// Fills what the command line left open from the `CORACLE_CONTAINER_…` variables.
+    /// Sets options that the command line does not have from the `CORACLE_CONTAINER_…` variables.
     pub fn fill_from(&mut self, variable: impl Fn(&CStr) -> Option<OsString>) {
-        // Both answer whether tasks may write into the image.
+        // Both set the permission of tasks to write into the image.
         let writes = [Id::Writable, Id::Overlay];
         let answered = writes.iter().any(|id| self.value(*id).is_some());
         for spec in OPTIONS.iter().filter(|spec| !answered || !writes.contains(&spec.id)) {
@@ -300,32 +302,32 @@ impl RawOptions {
         }
     }
 
-    /// Every value about `id`, in the order given.
+    /// Returns every value about `id`, in the order given.
     pub fn values(&self, id: Id) -> impl Iterator<Item = &OsStr> {
         self.given.iter().filter(move |(given, _)| *given == id).map(|(_, value)| value.as_os_str())
     }
 
-    /// The value about `id`, of an option that may stand once.
+    /// Returns the value about `id`, of an option that may be given once only.
     pub fn value(&self, id: Id) -> Option<&OsStr> {
         self.values(id).next()
     }
 
-    /// Naming of the options.
+    /// Returns the naming of the options.
     pub fn naming(&self) -> Naming {
         self.naming
     }
 
-    /// True when nothing was typed.
+    /// True if no option was typed.
     pub fn is_empty(&self) -> bool {
         self.given.is_empty()
     }
 
-    /// An option about `id` as the user calls it.
+    /// Returns an option about `id` under the user's name for it.
     pub fn flag(&self, id: Id) -> String {
         Spec::of(id).map(|spec| spec.flag(self.naming)).unwrap_or_default()
     }
 
-    /// The flag of an option on the command line that means nothing without an image.
+    /// Returns the flag of an option on the command line that has no effect without an image.
     pub fn lone_flag(&self) -> Option<String> {
         let (id, value) = self.given.first()?;
         let same = |spec: &&Spec| spec.id == *id && matches!(spec.argument, Flag(word) if value == word);

@@ -1,4 +1,4 @@
-//! The one form of a refusal: what the user reads, and what the log keeps.
+//! Formats a refusal for the user and for the log.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -10,11 +10,11 @@ use nix::errno::Errno;
 pub enum Kind {
     /// An option or a variable is wrong.
     Usage,
-    /// There is no such image.
+    /// No such image exists.
     ImageMissing,
     /// The user may not read the image.
     ImageUnreadable,
-    /// The path leads to something that can be no image: a folder, a FIFO, a device.
+    /// The path leads to an object that cannot be an image: a directory, a FIFO, a device.
     ImageType,
     /// The file is no image, or a damaged one.
     ImageFormat,
@@ -22,36 +22,36 @@ pub enum Kind {
     ImageArch,
     /// The image is encrypted.
     ImageEncrypted,
-    /// The image is not the one whose digest was asked for.
+    /// The image does not have the requested digest.
     Digest,
-    /// The image is not signed as it should be.
+    /// The image does not have the required signature.
     Signature,
     /// A bind cannot be made.
     Bind,
     /// The host's MPI does not fit the image.
     Mpi,
-    /// The job's working directory cannot be had inside.
+    /// The job's working directory is not available inside.
     Workdir,
     /// The site does not allow it.
     Policy,
-    /// The store cannot keep an image, or give it out.
+    /// The store cannot keep or return an image.
     Store,
-    /// A registry does not give an image out.
+    /// A registry does not return an image.
     Registry,
-    /// The source of an image says what cannot be done.
+    /// The source of an image asks for something that cannot be done.
     Build,
     /// The site's configuration is wrong.
     Config,
-    /// It took too long.
+    /// Time limit exceeded.
     Timeout,
     /// The node lacks something or a system call failed.
     System,
-    /// A fault of Coracle's own.
+    /// An internal error of Coracle.
     Internal,
 }
 
 impl Kind {
-    /// Every kind, in the order of docs/messages.md.
+    /// All kinds, in the order of docs/messages.md.
     pub const ALL: [Self; 20] = [
         Self::Usage,
         Self::ImageMissing,
@@ -75,7 +75,7 @@ impl Kind {
         Self::Internal,
     ];
 
-    /// The word in brackets at the end of a message; scripts may rely on it.
+    /// Returns the word in brackets at the end of a message; scripts may rely on it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Usage => "usage",
@@ -101,8 +101,8 @@ impl Kind {
         }
     }
 
-    /// The kind of an error in reading an image. Where the process or the node is short of descriptors or memory, that says
-    /// nothing of the image.
+    /// Returns the kind of an error in reading an image. A lack of descriptors or memory in the process or the node is
+    /// no error of the image.
     pub fn of_reading(error: &impl ErrorNumber) -> Self {
         match error.number().map(Errno::from_raw) {
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => Self::System,
@@ -110,7 +110,7 @@ impl Kind {
         }
     }
 
-    /// The kind that [`Kind::word`] names.
+    /// Returns the kind that [`Kind::word`] names.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
@@ -118,7 +118,7 @@ impl Kind {
 
 /// An error that may have the kernel's number (errno(3)).
 pub trait ErrorNumber {
-    /// The number.
+    /// Returns the number.
     fn number(&self) -> Option<i32>;
 }
 
@@ -140,43 +140,43 @@ impl ErrorNumber for crate::sys::Error {
     }
 }
 
-/// Why a task does not start.
+/// Refusal of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The object as the user wrote it.
+    /// Object as the user wrote it.
     pub object: String,
     /// Cause: lower case, no full stop.
     pub cause: String,
-    /// The reason's name.
+    /// Kind of the error.
     pub kind: Kind,
-    /// Advice, when there is some.
+    /// Advice, if there is some.
     pub hint: Option<String>,
 }
 
 impl Refusal {
-    /// A refusal without a hint.
+    /// Makes a refusal without a hint.
     pub fn new(kind: Kind, object: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { object: object.into(), cause: cause.into(), kind, hint: None }
     }
 
-    /// The same with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// A system call that failed while `object` was worked on.
+    /// Makes a refusal from a failed system call; `object` is the object of the operation.
     pub fn system(object: impl Into<String>, error: &crate::sys::Error) -> Self {
         Self::new(Kind::System, object, error.to_string())
     }
 
-    /// `coracle: OBJECT: cause [kind]`, the line that every refusal has.
+    /// Returns `coracle: OBJECT: cause [kind]`, the first line of every refusal.
     pub fn line(&self) -> String {
         clean(&format!("coracle: {}: {} [{}]", self.object, self.cause, self.kind.word()))
     }
 
-    /// `coracle: hint: …`, the line that some have.
+    /// Returns `coracle: hint: …`, the second line of some refusals.
     pub fn hint_line(&self) -> Option<String> {
         self.hint.as_ref().map(|hint| clean(&format!("coracle: hint: {hint}")))
     }
@@ -194,16 +194,16 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The longest line that we print, in bytes: a name of 4,095 bytes twice would bury the cause.
+/// Maximum length of a printed line, in bytes: a name of 4,095 bytes twice would hide the cause.
 const LINE: usize = 1000;
 
-/// True if a character is none that a terminal or a reader of a log should get as it is.
+/// True for a character that must not reach a terminal or a reader of a log unchanged.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text of an image, safe for a terminal: its lines and tabs as they are, no other control characters; all of it.
+/// Makes all of an image's text safe for a terminal: keeps lines and tabs, and no other control characters.
 pub fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -216,8 +216,8 @@ pub fn plain(text: &str) -> String {
     safe
 }
 
-/// Text that a user, an image or a file name had a part in, safe for a terminal and a log: one line, no
-/// control characters, bounded; what was cut out of its middle is marked.
+/// Makes a text of a user, an image or a file name safe for a terminal and a log: one line, no control characters,
+/// bounded length. Marks the place of what was cut out of its middle.
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {

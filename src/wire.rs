@@ -1,9 +1,9 @@
-//! The messages between plugin and launcher, on one SOCK_SEQPACKET pair per step and node.
+//! Encodes the messages between plugin and launcher, on one SOCK_SEQPACKET pair per step and node.
 //!
 //! In order: the plugin sends one [`Start`] (init_post_opt), with the job's environment in a file in memory, and one
-//! [`Here`] (user_init); each task sends one [`Hello`], with its mount namespace as a descriptor, and gets one
-//! [`Answer`], with the container's and a file that says how its environment changes. A message is `key=value` records
-//! with a NUL behind each: nothing that Slurm, an environment or a path holds can contain a NUL.
+//! [`Here`] (user_init). Each task sends one [`Hello`], with its mount namespace as a descriptor. It gets one
+//! [`Answer`], with the container's namespace and a file of changes to its environment. A message is `key=value`
+//! records with a NUL behind each: no value of Slurm, an environment or a path can contain a NUL.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -13,22 +13,22 @@ use std::path::PathBuf;
 use crate::report::{Kind, Refusal};
 use crate::sys::Identity;
 
-/// File with the answer ([`Answer`]) to an srun inside that wants a TaskEpilog of its user's: the launcher,
-/// which would be asked on the node, is not there.
+/// File with the answer ([`Answer`]) to an srun in a container whose user asks for a TaskEpilog. On the node srun asks
+/// the launcher, which a container does not have.
 pub const EPILOG: &str = "/run/coracle/slurm/epilog";
 
-/// Slurm's facts about the step; all of it comes from the step's own record, none from its environment.
+/// Slurm's description of the step. It comes from the step's own record, never from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// Job id.
     pub job: u32,
     /// Step id; the special ones as in slurm.h (batch 0xfffffffb, interactive 0xfffffffa).
     pub step: u32,
-    /// slurmstepd's process id.
+    /// Process id of slurmstepd.
     pub daemon: u32,
     /// Number of nodes of the step.
     pub nodes: u32,
-    /// Which of them this is, from 0.
+    /// Number of this node among them, from 0.
     pub node: u32,
     /// Number of tasks on this node.
     pub tasks: u32,
@@ -38,41 +38,41 @@ pub struct Start {
     pub command: Option<OsString>,
     /// Identity of the job's user.
     pub identity: Identity,
-    /// `SLURM_CORACLE_REQUEST`, unread; empty for a step that asks for nothing.
+    /// `SLURM_CORACLE_REQUEST`, unread; empty for a step without a request.
     pub request: OsString,
-    /// The folder of a batch step's script in slurmd's spool.
+    /// Directory of a batch step's script in slurmd's spool.
     pub script_folder: Option<PathBuf>,
-    /// Directory in which the step will probably be: the job's `PWD`. [`Here`] says where it is.
+    /// Expected working directory of the step: the job's `PWD`. [`Here`] gives the actual one.
     pub directory: Option<PathBuf>,
-    /// Slurm's own configuration file, as slurmd told slurmstepd.
+    /// Slurm's own configuration file, as slurmd passed it to slurmstepd.
     pub slurm_conf: Option<PathBuf>,
     /// Slurm's name of this node.
     pub node_name: Option<OsString>,
 }
 
-/// Place of the step, once slurmstepd has set it up as the user.
+/// Working directory of the step, once slurmstepd has set it up as the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Here {
     /// The working directory (getcwd(3)).
     pub directory: PathBuf,
-    /// The folder of the step's PMIx server.
+    /// Directory of the step's PMIx server.
     pub pmix: Option<PathBuf>,
 }
 
 /// A task that is ready to enter; its mount namespace comes as a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The folder of the step's PMIx server, as the task's process has it.
+    /// Directory of the step's PMIx server in the environment of the task's process.
     pub pmix: Option<PathBuf>,
 }
 
-/// Launcher's answer to a task.
+/// Answer of the launcher to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The container is ready. Its mount namespace comes as a descriptor, and behind it the file of changes to the
     /// task's environment ([`crate::env::Change`]).
     Enter {
-        /// Notes for the user though nothing is refused.
+        /// Notes for the user, beside a successful start.
         notes: Vec<String>,
         /// Directory in which the task starts, if it is not the job's.
         workdir: Option<PathBuf>,
@@ -81,21 +81,21 @@ pub enum Answer {
         /// Request that the steps of this one inherit, where it is the site's default.
         steps: Option<OsString>,
     },
-    /// This step is left on the node. The file of changes to the environment comes as a descriptor.
+    /// This step stays on the node. The file of changes to the environment comes as a descriptor.
     Outside,
     /// The task must not start.
     Refused(Refusal),
 }
 
-/// Number of the form that all messages have. A task's greeting and an answer that refuses stay as they are in all of them.
+/// Number of the form of all messages. A task's greeting and a refusal have the same form under every number.
 const FORM: u32 = if cfg!(feature = "variant") { 99 } else { 1 };
 
-/// A message that is not one.
+/// Error of a message that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Malformed {
-    /// It lacks a part, or has it in a way that makes no sense.
+    /// A part is missing or makes no sense.
     Part(&'static str),
-    /// It has another form, by its number; 0 stands for none.
+    /// Another form, by its number; 0 stands for none.
     Form(u32),
 }
 
@@ -165,7 +165,7 @@ impl Reader<'_> {
 }
 
 impl Start {
-    /// The message.
+    /// Encodes the message.
     pub fn to_bytes(&self) -> Vec<u8> {
         let groups: Vec<String> = self.identity.groups.iter().map(u32::to_string).collect();
         Writer::default()
@@ -222,7 +222,7 @@ impl Start {
 }
 
 impl Here {
-    /// The message.
+    /// Encodes the message.
     pub fn to_bytes(&self) -> Vec<u8> {
         Writer::default().put("directory", &self.directory).put_if("pmix", self.pmix.as_ref()).0
     }
@@ -238,7 +238,7 @@ impl Here {
 }
 
 impl Hello {
-    /// The message.
+    /// Encodes the message.
     pub fn to_bytes(&self) -> Vec<u8> {
         Writer::default().put("hello", "1").put_if("pmix", self.pmix.as_ref()).0
     }
@@ -252,7 +252,7 @@ impl Hello {
 }
 
 impl Answer {
-    /// The message.
+    /// Encodes the message.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Enter { notes, workdir, entrypoint, steps } => {

@@ -1,4 +1,4 @@
-//! The arguments of the plugin's line in plugstack.conf.
+//! Reads the arguments of the plugin's line in plugstack.conf.
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
@@ -15,9 +15,9 @@ pub struct Arguments {
     pub config: CString,
     /// `options=long`: another plugin has the names that begin with `--container-`.
     pub naming: Naming,
-    /// `defaults=on`: the launcher is asked about steps without a container, too.
+    /// `defaults=on`: the launcher is also asked about steps without a container.
     pub defaults: bool,
-    /// `panic=HOOK`, for the tests of what a panic does.
+    /// `panic=HOOK`, for tests of a panic.
     #[cfg(feature = "inject-panic")]
     pub panic: String,
 }
@@ -36,7 +36,7 @@ impl Default for Arguments {
 }
 
 impl Arguments {
-    /// Reads `key=value` words; one that is not known is an error, since it may be a rule that would not hold.
+    /// Reads `key=value` words. An unknown word is an error, since it may be a rule that would have no effect.
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, Refusal> {
         let mut arguments = Self::default();
         for word in words {

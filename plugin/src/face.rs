@@ -1,5 +1,5 @@
-//! The C face: what Slurm looks up in the plugin, and what the plugin calls in Slurm. The plugin's `unsafe` is here
-//! and in [`slurm`], and nothing else is.
+//! Wraps the C interface: the symbols that Slurm looks up in the plugin, and the calls of the plugin into Slurm. All of
+//! the plugin's `unsafe` is here and in [`slurm`].
 
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_uint};
 use std::marker::PhantomData;
@@ -16,15 +16,15 @@ use coracle::sys::{self, Release, spank};
 use crate::arguments::Arguments;
 use crate::{slurm, stepd, submit};
 
-/// Slurm's name for the plugin, and what kind it is (plugin.h).
+/// Slurm's name for the plugin, and its kind (plugin.h).
 #[unsafe(no_mangle)]
 pub static plugin_name: [u8; 8] = *b"coracle\0";
 #[unsafe(no_mangle)]
 pub static plugin_type: [u8; 6] = *b"spank\0";
 #[unsafe(no_mangle)]
 pub static spank_plugin_version: c_uint = 1;
-/// Slurm refuses a plugin whose release is not its own (plugin.c, _verify_syms). It reads this number after
-/// dlopen(3), so [`ANNOUNCE`] has had its turn; 0 stays refused.
+/// Release number of the plugin: Slurm refuses a plugin of another release (plugin.c, _verify_syms). It reads the
+/// number after dlopen(3), so [`ANNOUNCE`] has run by then; with 0 the plugin stays refused.
 #[unsafe(no_mangle)]
 pub static plugin_version: AtomicU32 = AtomicU32::new(0);
 
@@ -44,7 +44,7 @@ pub struct Spank<'a> {
     hook: PhantomData<&'a ()>,
 }
 
-/// The program that the plugin is in.
+/// Program that has loaded the plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Context {
     /// srun
@@ -55,19 +55,19 @@ pub enum Context {
     Stepd,
     /// slurmd
     Slurmd,
-    /// Anything else: no business of ours.
+    /// Any other program, in which the plugin does nothing.
     Other,
 }
 
-/// The first release with an option `--container` of Slurm's own, and with a record of it in the controller.
+/// First release with Slurm's own option `--container`, and with a record of it in the controller.
 const FIRST_WITH_CONTAINER: Release = Release(21, 8);
 
-/// True where `--container` is the plugin's option. Where Slurm has it, one of that name must not be registered.
+/// True where `--container` is the plugin's option. Where Slurm has it, the plugin must not register one of that name.
 pub fn container_is_ours() -> bool {
     sys::release() < Some(FIRST_WITH_CONTAINER)
 }
 
-/// Which program this is.
+/// Returns the program that this is.
 pub fn context() -> Context {
     // SAFETY: spank_context takes nothing and may be called from any hook.
     match unsafe { spank::spank_context() } {
@@ -103,7 +103,7 @@ impl Spank<'_> {
         gid: libc::gid_t = S_JOB_GID;
         /// Number of nodes of the step.
         nodes: u32 = S_JOB_NNODES;
-        /// Which of them this is, from 0.
+        /// Number of this node among them, from 0.
         node: u32 = S_JOB_NODEID;
         /// Number of the step's tasks on this node.
         local_tasks: u32 = S_JOB_LOCAL_TASK_COUNT;
@@ -111,7 +111,7 @@ impl Spank<'_> {
         all_tasks: u32 = S_JOB_TOTAL_TASK_COUNT;
     }
 
-    /// Third number of Slurm's version (spank.h, `char **`).
+    /// Returns the third number of Slurm's version (spank.h, `char **`).
     pub fn micro_release(&self) -> Option<u32> {
         let mut text: *mut c_char = std::ptr::null_mut();
         // SAFETY: spank.h documents this item as `char **`.
@@ -123,7 +123,7 @@ impl Spank<'_> {
         unsafe { CStr::from_ptr(text) }.to_str().ok()?.parse().ok()
     }
 
-    /// The job's supplementary groups.
+    /// Returns the job's supplementary groups.
     pub fn groups(&self) -> Option<Vec<u32>> {
         let (mut list, mut count): (*mut libc::gid_t, c_int) = (std::ptr::null_mut(), 0);
         // SAFETY: spank.h documents this item as `gid_t **` and `int *`.
@@ -141,7 +141,7 @@ impl Spank<'_> {
         Some(unsafe { std::slice::from_raw_parts(list, count) }.to_vec())
     }
 
-    /// Slurm's words of the step's command, if there are any: an array that lives as long as the step, of
+    /// Returns Slurm's words of the step's command, if there are any: an array that lives as long as the step, of
     /// NUL-terminated strings.
     fn argv(&self) -> Option<NonNull<*mut c_char>> {
         let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
@@ -150,7 +150,7 @@ impl Spank<'_> {
         NonNull::new(words).filter(|_| rc == 0 && count > 0)
     }
 
-    /// The first word of the step's command; of a batch step, the path of its script.
+    /// Returns the first word of the step's command; of a batch step, the path of its script.
     pub fn command(&self) -> Option<OsString> {
         let words = self.argv()?;
         // SAFETY: `argv` has seen that the array has a first word, and Slurm keeps it.
@@ -162,8 +162,8 @@ impl Spank<'_> {
         Some(OsString::from_vec(unsafe { CStr::from_ptr(first) }.to_bytes().to_vec()))
     }
 
-    /// Makes `program` the first word of the step's command, and answers what that was. Slurm looks the word up after
-    /// the task hooks (task.c, exec_task), in this process alone.
+    /// Makes `program` the first word of the step's command, and returns the word that it replaces. Slurm looks the
+    /// word up after the task hooks (task.c, exec_task), in this process alone.
     ///
     /// Tasks of --multi-prog have commands of their own, which this does not change.
     pub fn replace_command(&self, program: CString) -> Option<OsString> {
@@ -175,7 +175,7 @@ impl Spank<'_> {
         Some(before)
     }
 
-    /// The job's environment, each variable with a NUL behind it.
+    /// Returns the job's environment, each variable with a NUL behind it.
     pub fn environment(&self) -> Vec<u8> {
         let mut variables: *mut *mut c_char = std::ptr::null_mut();
         // SAFETY: spank.h documents this item as `char ***`.
@@ -196,14 +196,14 @@ impl Spank<'_> {
         bytes
     }
 
-    /// A variable of the job's environment. One that is longer than `limit` bytes is cut there.
+    /// Returns a variable of the job's environment. A value longer than `limit` bytes is cut there.
     pub fn getenv(&self, name: &CStr, limit: usize) -> Option<OsString> {
         let mut buffer = vec![0u8; limit + 1];
         let length = c_int::try_from(buffer.len()).ok()?;
         // SAFETY: `name` is NUL-terminated, and `buffer` has the length that is passed.
         let rc = unsafe { spank::spank_getenv(self.handle, name.as_ptr(), buffer.as_mut_ptr().cast(), length) };
         let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(limit);
-        // A value without room for its NUL answers ESPANK_NOSPACE, whose number differs between releases.
+        // A value without space for its NUL gives ESPANK_NOSPACE, whose number differs between releases.
         if rc != 0 && end < limit {
             return None;
         }
@@ -262,17 +262,17 @@ impl Spank<'_> {
     }
 }
 
-/// Shows a refusal where the user looks.
+/// Prints a refusal to the user's terminal.
 pub fn complain(refusal: &Refusal, naming: Naming) {
     [Some(refusal.line()), refusal.hint_line()].iter().flatten().for_each(|line| say(&called(line, naming)));
 }
 
-/// Shows something that is no refusal.
+/// Prints a note, which refuses nothing.
 pub fn note(text: &str) {
     say(&clean(&format!("coracle: note: {text}")));
 }
 
-/// slurm_error(3) is the only thing that reaches a terminal.
+/// Prints a line. Only slurm_error(3) reaches a terminal.
 fn say(line: &str) {
     if let Ok(text) = CString::new(line) {
         // SAFETY: "%s" takes one NUL-terminated string, which is passed.
@@ -286,25 +286,26 @@ pub fn exit_task(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Plugin's memory between hooks.
+/// State of the plugin between hooks.
 #[derive(Default)]
 pub struct State {
-    /// plugstack.conf's words.
+    /// Words of plugstack.conf.
     pub arguments: Arguments,
-    /// In srun, sbatch and salloc.
+    /// State in srun, sbatch and salloc.
     pub submit: submit::State,
-    /// In slurmstepd and its tasks.
+    /// State in slurmstepd and its tasks.
     pub stepd: stepd::State,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// Slurm calls hooks one after the other, so nobody waits here. A panic that poisoned the lock has been recorded.
+/// Returns the state. Slurm calls hooks one after the other, so no hook waits here. A panic that poisoned the lock has
+/// been recorded.
 fn state() -> MutexGuard<'static, Option<State>> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the body of a hook. Nothing unwinds into C: a panic becomes a refusal like any other.
+/// Runs the body of a hook. A panic does not unwind into C: it becomes a refusal like any other.
 fn guard(
     hook: &'static str,
     body: impl FnOnce(&mut State) -> c_int,
@@ -323,25 +324,25 @@ fn guard(
     })
 }
 
-/// Submit side: said at once, and the command ends.
+/// Reports a fault on the submit side: at once, and the command ends.
 fn refuse(state: &mut State, fault: Refusal) -> c_int {
     complain(&fault, state.arguments.naming);
     -1
 }
 
-/// Node side: said in task_init, where a refusal does no harm to the node.
+/// Records a fault on the node. task_init reports it, where a refusal does no harm to the node.
 fn record(state: &mut State, fault: Refusal) -> c_int {
     state.stepd.refuse(fault);
     0
 }
 
-/// The same in a hook that comes after the one that reads the request.
+/// Like [`record`], in a hook after the one that reads the request.
 fn record_if_wanted(state: &mut State, fault: Refusal) -> c_int {
     state.stepd.refuse_if_wanted(fault);
     0
 }
 
-/// Chooses between saying and recording by the program that this is.
+/// Reports or records a fault, depending on the program that this is.
 fn by_context(state: &mut State, fault: Refusal) -> c_int {
     if context() == Context::Stepd { record(state, fault) } else { refuse(state, fault) }
 }
@@ -373,8 +374,8 @@ impl Words {
     }
 }
 
-/// Registers the options outside of the guard: a Slurm that called the callback of an option from there would wait for the
-/// lock of the state for ever.
+/// Registers the options outside of the guard: if Slurm called the callback of an option from there, it would wait for
+/// the lock of the state for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn slurm_spank_init(handle: spank::spank_t, count: c_int, words: *mut *mut c_char) -> c_int {
     let spank = Spank { handle, hook: PhantomData };
@@ -406,7 +407,7 @@ hooks! {
 }
 
 fn init(state: &mut State, words: &Words) -> c_int {
-    // The default hook would write to whatever slurmstepd has as its standard error.
+    // The default hook would write to slurmstepd's standard error, which may be any file.
     std::panic::set_hook(Box::new(|_| {}));
     let context = context();
     match Arguments::parse(words.bytes()) {
@@ -439,8 +440,8 @@ fn init_post_opt(state: &mut State, spank: &Spank<'_>, _: &Words) -> c_int {
     }
 }
 
-/// `--container` was given on a release that has no such option. sbatch passes an argument of its own as it is, and
-/// what it has read in a script as a copy.
+/// Takes `--container` on a release without that option. sbatch passes its own argument unchanged, and an argument that
+/// it has read in a script as a copy.
 extern "C" fn container_given(_: c_int, value: *const c_char, remote: c_int) -> c_int {
     if remote != 0 || value.is_null() {
         return 0;
@@ -456,7 +457,7 @@ extern "C" fn container_given(_: c_int, value: *const c_char, remote: c_int) -> 
     guard("option", take, refuse)
 }
 
-/// An option was given. On the node they are ignored: what counts there is the request.
+/// Takes an option. On the node options are ignored: the request counts there.
 extern "C" fn option_given(index: c_int, value: *const c_char, remote: c_int) -> c_int {
     if remote != 0 {
         return 0;

@@ -1,7 +1,7 @@
-//! Heterogeneous jobs: each component has a request of its own, and all of them travel in one environment.
+//! Handles heterogeneous jobs: each component has a request of its own, and all of them travel in one environment.
 //!
-//! A component is known by its number, as in Slurm's own `SLURM_JOB_ID_HET_GROUP_1`. Where the components agree there
-//! is only the plain variable.
+//! Variables carry the number of their component, as in Slurm's own `SLURM_JOB_ID_HET_GROUP_1`. If all components
+//! agree, there is only the plain variable.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -17,24 +17,24 @@ use crate::face::{self, Context};
 use crate::slurm;
 use crate::submit::{REQUEST, STEPS};
 
-/// As many components as a heterogeneous job may have (slurm.h, MAX_HET_JOB_COMPS).
+/// Maximum number of components of a heterogeneous job (slurm.h, MAX_HET_JOB_COMPS).
 pub const MAX_COMPONENTS: u32 = 128;
 
 /// Decision for one component.
 pub struct Decided {
-    /// Its number; 0 of a job that is not heterogeneous.
+    /// Number of the component; 0 for a job that is not heterogeneous.
     pub group: u32,
-    /// The request, or [`NODE`]; nothing where nothing was asked for.
+    /// The request, or [`NODE`]; `None` without a request.
     pub form: Option<String>,
 }
 
-/// The variable `name` of one component.
+/// Returns the variable `name` of one component.
 pub fn of_group(name: &CStr, group: u32) -> CString {
     let text = format!("{}_HET_GROUP_{group}", name.to_string_lossy());
     CString::new(text).unwrap_or_default()
 }
 
-/// The two names that Slurm has for the job id of a component; srun of 22.05 still has the older one.
+/// Returns Slurm's two names for the job id of a component; srun of 22.05 still has the older one.
 pub fn id_names(group: u32) -> [String; 2] {
     ["HET", "PACK"].map(|word| format!("SLURM_JOB_ID_{word}_GROUP_{group}"))
 }
@@ -47,14 +47,14 @@ fn is_het() -> bool {
     variable("SLURM_HET_SIZE").is_some_and(|size| size.to_str().and_then(|size| size.parse().ok()) > Some(1))
 }
 
-/// The components that this command, at the end of its options for the time number `call`, speaks of.
+/// Returns the components of this command when it ends its options for the time number `call`.
 pub fn groups(context: Context, call: u32) -> Vec<u32> {
-    // An srun outside of a job makes a heterogeneous one of what stands between its colons.
+    // An srun outside of a job makes a heterogeneous job of the components between its colons.
     if context == Context::Allocator || !is_het() {
         return vec![call];
     }
-    // srun(1), --het-group: numbers and ranges, or the one that srun has come to. Without it, the first component for
-    // the first command, and so on.
+    // srun(1), --het-group: numbers and ranges, or the component that srun has reached. Without it, the first component
+    // for the first command, and so on.
     let text = slurm::option_value(c"het-group").and_then(|text| text.into_string().ok()).unwrap_or_default();
     let mut groups = Vec::new();
     for part in text.split(',').map(|part| part.trim_matches(['[', ']'])) {
@@ -66,7 +66,7 @@ pub fn groups(context: Context, call: u32) -> Vec<u32> {
     if groups.is_empty() { vec![call] } else { groups }
 }
 
-/// Puts what was decided into the environment, under each of `names`.
+/// Writes the decisions into the environment, under each of `names`.
 pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
     let full = || Refusal::new(Kind::System, "--container", "no memory for the environment");
     let set = |name: &CStr, form: Option<&str>| match form {
@@ -77,11 +77,12 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
         }
     };
     let last = decided.last().and_then(|decided| decided.form.as_deref());
-    // A controller that has no record of images can be asked for none, see [`of_controller`].
+    // A controller without a record of images cannot be asked for one, see [`of_controller`].
     let agreed = (decided.len() == 1 || !face::container_is_ours())
         && decided.iter().all(|decided| decided.form.as_deref() == last);
     for name in names {
-        // sbatch copies the environment after each component: what is in the plain variable then is that one's own.
+        // sbatch copies the environment after each component, so the plain variable must hold that component's own
+        // request.
         set(name, last)?;
         for decided in decided.iter().filter(|_| !agreed) {
             set(&of_group(name, decided.group), Some(decided.form.as_deref().unwrap_or(NOTHING)))?;
@@ -90,8 +91,8 @@ pub fn publish(decided: &[Decided], names: &[&CStr]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses a batch job whose script could not know that another component has an image. The environment of the first
-/// component, which the script has, is made before the options of the others are read.
+/// Refuses a batch job whose script could not know that another component has an image. The script has the environment
+/// of the first component, which is made before the options of the others are read.
 pub fn known_to_steps(decided: &[Decided]) -> Result<(), Refusal> {
     let (Some((first, others)), true) = (decided.split_first(), face::container_is_ours()) else { return Ok(()) };
     let image = |decided: &Decided| match Choice::from_env(OsStr::new(decided.form.as_deref().unwrap_or(NODE))) {
@@ -113,7 +114,7 @@ pub fn known_to_steps(decided: &[Decided]) -> Result<(), Refusal> {
     }
 }
 
-/// Stands for a component that asks for nothing where another has a request.
+/// Value of a component without a request where another one has a request.
 pub const NOTHING: &str = "nothing";
 
 /// Request that the job has for its steps.
@@ -124,7 +125,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes it out of this process' environment.
+    /// Takes the request out of this process' environment.
     pub fn take() -> Self {
         let mut inherited = Self { plain: sys::get_env(STEPS), groups: Vec::new() };
         for name in [REQUEST, STEPS] {
@@ -141,7 +142,7 @@ impl Inherited {
         inherited
     }
 
-    /// Request that a step of this component gets from its job.
+    /// Returns the request that a step of this component inherits from its job.
     pub fn choice(&self, group: u32) -> Result<Option<Choice>, Refusal> {
         let read = |form: &OsStr| {
             let named = |refusal: Refusal| Refusal { object: STEPS.to_string_lossy().into_owned(), ..refusal };
@@ -151,7 +152,7 @@ impl Inherited {
         match (own, &self.plain, group) {
             (Some((_, form)), _, _) if form == NOTHING => Ok(None),
             (Some((_, form)), _, _) => read(form),
-            // sbatch has given each component's environment to that component only, and the script has the first's.
+            // sbatch gives each component its own environment, and the script has that of the first component.
             (None, plain, group @ 1..) if is_het() && variable("SLURM_JOB_ID").is_some() => {
                 match plain.as_deref().map(read).transpose()?.flatten() {
                     Some(_) if face::container_is_ours() => {
@@ -173,11 +174,11 @@ fn unknown(group: u32, cause: &str) -> Refusal {
     Refusal::new(Kind::System, format!("component {group} of the job"), cause)
 }
 
-/// More than scontrol says of any job, in bytes.
+/// More than scontrol prints about any job, in bytes.
 const MAX_SAID: u64 = 1 << 20;
 
-/// Controller's record of a component's image; all of `first`, the request of the first component, if it is the
-/// same image.
+/// Returns the controller's record of a component's image; all of `first`, the request of the first component, if it is
+/// the same image.
 fn of_controller(group: u32, first: Option<Choice>) -> Result<Option<Choice>, Refusal> {
     let unknown = |cause: &str| unknown(group, cause);
     let id = id_names(group).iter().find_map(|name| variable(name));

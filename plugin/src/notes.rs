@@ -1,4 +1,4 @@
-//! Notes of srun, sbatch and salloc, which refuse nothing.
+//! Prints notes of srun, sbatch and salloc, which refuse nothing.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
@@ -16,13 +16,13 @@ use coracle::sys;
 use crate::face;
 use crate::slurm;
 
-/// The most that is read of a file of Slurm's configuration, in bytes.
+/// Maximum number of bytes that are read of one of Slurm's configuration files.
 const MAX_CONF: u64 = 1 << 20;
 
-/// The names that a note has been made of, for the commands of the job: each would say it again.
+/// Names that have had a note, for the commands of the job: each command would repeat the note.
 const NOTED: &CStr = c"SLURM_CORACLE_NOTED";
 
-/// Tells of each variable that is meant for an option and is none, once for a job and what runs in it.
+/// Prints a note on each variable that is meant for an option and is none, once for a job and all commands in it.
 pub fn of_variables() {
     let mut noted = sys::get_env(NOTED).unwrap_or_default();
     let before = noted.len();
@@ -40,13 +40,13 @@ pub fn of_variables() {
     }
 }
 
-/// Tells of an image that the submitting command does not see.
+/// Prints a note on an image that the submitting command cannot open.
 pub fn of_image(image: &ImageRef, error: &sys::Error) {
     let cause = error.errno().desc().to_ascii_lowercase();
     face::note(&format!("{image}: {cause}, as seen from here; the job fails unless its nodes have it"));
 }
 
-/// Tells a command outside of jobs that nodes without a configuration of their own will not load the plugin.
+/// Prints a note outside of jobs that nodes without a configuration of their own will not load the plugin.
 pub fn of_configless() {
     if sys::get_env(c"SLURM_JOB_ID").is_some() {
         return;

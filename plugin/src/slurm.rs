@@ -1,6 +1,6 @@
-//! Functions of Slurm's programs that are no part of the SPANK interface, found by dlsym(3).
+//! Calls functions of Slurm's programs that are not part of the SPANK interface, found by dlsym(3).
 //!
-//! No prototype of these is promised, so each is written here with the releases that have it. Checked in slurm.h,
+//! Slurm promises no prototype of these, so each is listed here with the releases that have it. Checked in slurm.h,
 //! src/common/slurm_opt.h, src/common/read_config.h and src/common/run_command.h of the tags 20.11 to 26.05:
 //!
 //! | function | prototype |
@@ -11,7 +11,7 @@
 //! | `slurm_get_extra_conf_path` | `char *(char *)`, `char *(const char *)` from 26.05 |
 //! | `run_command_init` | `int (int, char **, char *)` from 24.11 |
 //!
-//! A release that is not in the table of tested ones does not load the plugin ([`sys::release`]).
+//! A release that is not in the table of tested releases does not load the plugin ([`sys::release`]).
 
 use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use coracle::sys::{self, Release, symbol};
 
-/// slurm.h, `slurm_step_id_t` since 24.11.
+/// `slurm_step_id_t` of slurm.h since 24.11.
 #[repr(C)]
 struct StepId {
     sluid: u64,
@@ -28,7 +28,7 @@ struct StepId {
     step: u32,
 }
 
-/// slurm.h: no value for a number of 32 bits.
+/// Missing value of a 32-bit number (slurm.h).
 const NO_VAL: u32 = 0xffff_fffe;
 
 /// Ends all tasks of a step on all nodes. False if this Slurm has no such call, or the controller refuses.
@@ -60,7 +60,7 @@ fn option_function(name: &CStr) -> Option<(*mut c_void, *mut c_void)> {
     Some((symbol(name)?, symbol(c"opt")?))
 }
 
-/// True if an option of Slurm's own was given to this srun, sbatch or salloc; false in a program without options.
+/// True if an option of Slurm itself was given to this srun, sbatch or salloc; false in a program without options.
 pub fn option_is_set(name: &CStr) -> bool {
     let Some((function, options)) = option_function(c"slurm_option_isset") else { return false };
     type IsSet = extern "C" fn(*mut c_void, *const c_char) -> bool;
@@ -69,7 +69,7 @@ pub fn option_is_set(name: &CStr) -> bool {
     function(options, name.as_ptr())
 }
 
-/// Takes an option of Slurm's own back, as if it had not been given. False in a program without options.
+/// Resets an option of Slurm itself, as if it had not been given. False in a program without options.
 pub fn reset_option(name: &CStr) -> bool {
     let Some((function, options)) = option_function(c"slurm_option_reset") else { return false };
     type Reset = extern "C" fn(*mut c_void, *const c_char) -> bool;
@@ -78,7 +78,7 @@ pub fn reset_option(name: &CStr) -> bool {
     function(options, name.as_ptr())
 }
 
-/// Returns the value of an option of Slurm's own as text; srun may have filled it in itself.
+/// Returns the value of an option of Slurm itself as text; srun may have set it itself.
 pub fn option_value(name: &CStr) -> Option<OsString> {
     let (function, options) = option_function(c"slurm_option_get")?;
     type Get = extern "C" fn(*mut c_void, *const c_char) -> *mut c_char;
@@ -87,12 +87,12 @@ pub fn option_value(name: &CStr) -> Option<OsString> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the answer is a NUL-terminated string of our own. It is left to the end of this command: only Slurm's
-    // xfree, which is no public symbol, could free it.
+    // SAFETY: the answer is a NUL-terminated string that this command owns until it ends: only Slurm's xfree, which is
+    // no public symbol, could free it.
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()))
 }
 
-/// Returns the path of one of Slurm's files of configuration, as this command would open it.
+/// Returns the path of one of Slurm's configuration files, as this command would open it.
 pub fn conf_path(name: &CStr) -> Option<PathBuf> {
     let function = symbol(c"slurm_get_extra_conf_path")?;
     type Get = extern "C" fn(*const c_char) -> *mut c_char;
@@ -101,11 +101,11 @@ pub fn conf_path(name: &CStr) -> Option<PathBuf> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: a NUL-terminated string of our own, left to the end of this command as above.
+    // SAFETY: a NUL-terminated string that this command owns, left to the end of this command as above.
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()).into())
 }
 
-/// Lets this slurmstepd execute TaskProlog itself, on the releases that put a program of the node in between.
+/// Lets this slurmstepd execute TaskProlog itself, on the releases that execute a program of the node first.
 ///
 /// 24.11.0 to 24.11.6 execute slurmstepd's own file for each script, inside the task's root, where its loader and
 /// libraries are missing (fixed in 24.11.7 by `direct_exec`). A launcher that does not exist makes run_command() start

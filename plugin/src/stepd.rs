@@ -1,7 +1,7 @@
-//! In slurmstepd and the tasks that it forks, in the order of Slurm's hooks.
+//! Implements the hooks in slurmstepd and the tasks that it forks, in Slurm's order.
 //!
-//! No hook before task_init fails: it records the cause and goes on as if nothing were wrong, and task_init, which
-//! runs as the user before anything of the user's does, reports it and ends the task.
+//! No hook before task_init fails: it records the cause and continues. task_init runs as the user before any program of
+//! the user. It reports the cause and ends the task.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_int};
@@ -24,28 +24,28 @@ use crate::het;
 use crate::slurm;
 use crate::submit::{CONTAINER, CONTAINER_GIVEN, REQUEST, STEPS};
 
-/// The step that holds a job's allocation and runs nothing (slurm.h, SLURM_EXTERN_CONT).
+/// Step that holds a job's allocation and runs no program (slurm.h, SLURM_EXTERN_CONT).
 const EXTERN_STEP: u32 = 0xffff_fffc;
 
-/// A task that was refused, as docs/messages.md has it.
+/// Exit status of a refused task (docs/messages.md).
 const REFUSED: c_int = 125;
-/// Directory that slurmstepd goes to when it cannot go where the job wants to be (slurmd/slurmstepd/mgr.c).
+/// Directory that slurmstepd enters when it cannot enter the job's (slurmd/slurmstepd/mgr.c).
 const FALLBACK: &str = "/tmp";
-/// The longest that a task waits. The launcher gives up before (start_timeout, at most 45 s, and 60 s for the image's
-/// scripts); this is for a launcher that hangs.
+/// Maximum waiting time of a task. The launcher gives up earlier (start_timeout, at most 45 s, and 60 s for the image's
+/// scripts); this limit is for a launcher that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Name of a task that waits, so that scancel reaches it: see [`sys::while_cancellable`].
+/// Name of a waiting task, so that scancel reaches it: see [`sys::while_cancellable`].
 const WAITING: &CStr = c"coracle-wait";
-/// The node's name in slurmstepd's own environment.
+/// Name of the node in slurmstepd's own environment.
 const NODE_NAME: &CStr = c"SLURMD_NODENAME";
-/// The longest list of changes to an environment, in bytes.
+/// Maximum length of the changes to an environment, in bytes.
 const MAX_CHANGES: usize = 4 << 20;
-/// Our program inside, by the name under which it runs an entry point.
+/// Path inside of `coracle-inside`, under the name that makes it run an entry point.
 const ENTRYPOINT: &CStr = c"/run/coracle/entrypoint";
 /// Variable that holds the command's first word.
 const COMMAND: &CStr = c"SLURM_CORACLE_COMMAND";
 
-/// A task of this node was refused: the others of the step must not be left waiting for it.
+/// A task of this node was refused: the step must end, because its other tasks would wait for that one.
 const FLAG_REFUSED: u32 = 1;
 /// The failure is local to one task; other tasks on this node continue.
 const FLAG_TASK_ONLY: u32 = 2;
@@ -53,23 +53,23 @@ const FLAG_TASK_ONLY: u32 = 2;
 const FLAG_KILLED: u32 = 4;
 /// A task of this node is in its container, and may wait for the others.
 const FLAG_ENTERED: u32 = 8;
-/// The user's notes have been said.
+/// The notes for the user have been printed.
 const FLAG_NOTED: u32 = 16;
 
 /// State of the step.
 #[derive(Default)]
 pub struct State {
-    /// The job's environment has been read.
+    /// True if the job's environment has been read.
     read: bool,
-    /// A container was asked for, or the site may have one for the step.
+    /// True if a container was requested, or the site may have one for the step.
     wanted: bool,
-    /// The launcher is asked about steps that ask for nothing.
+    /// True if the launcher is asked about steps without a request.
     defaults: bool,
-    /// Launcher's answer to this task, once there is one.
+    /// Answer of the launcher to this task, once there is one.
     place: Option<Place>,
-    /// Why no task may start.
+    /// Reason why no task may start.
     cause: Option<Refusal>,
-    /// The cause is this task's own, and no other's.
+    /// True if the cause concerns this task only.
     alone: bool,
     channel: Option<Channel>,
     flags: Option<SharedFlags>,
@@ -80,9 +80,9 @@ pub struct State {
     nodes: u32,
     tasks: u32,
     forked: u32,
-    /// The job's user, as whom the step is ended.
+    /// The job's user; the step is ended as that user.
     identity: Option<Identity>,
-    /// The jobs of a heterogeneous step's components; empty for others.
+    /// Jobs of a heterogeneous step's components; empty for other steps.
     components: Vec<u32>,
 }
 
@@ -91,13 +91,13 @@ impl State {
     pub fn refuse(&mut self, cause: Refusal) {
         self.wanted = true;
         self.cause.get_or_insert(cause);
-        // Without a page to share, each task would say it.
+        // Without a shared page, each task would report it.
         if self.flags.is_none() {
             self.flags = SharedFlags::new().ok();
         }
     }
 
-    /// The same, of something that concerns only a step with a container.
+    /// Like [`Self::refuse`], for a cause that concerns only a step with a container.
     pub fn refuse_if_wanted(&mut self, cause: Refusal) {
         if self.wanted {
             self.refuse(cause);
@@ -108,22 +108,22 @@ impl State {
 /// Container that a task is to run in.
 #[derive(Default)]
 struct Place {
-    /// Changes to its environment.
+    /// Changes to the task's environment.
     changes: Vec<Change>,
     /// Notes for the user.
     notes: Vec<String>,
-    /// Directory in which it starts, if it is not the job's.
+    /// Directory in which the task starts, if it is not the job's.
     workdir: Option<PathBuf>,
     /// True if the image's entry point runs the command.
     entrypoint: bool,
-    /// In the container, or on the node.
+    /// True in the container, false on the node.
     inside: bool,
-    /// Request that its steps inherit, if that is the site's default.
+    /// Request that the task's steps inherit, if that is the site's default.
     steps: Option<OsString>,
 }
 
-/// As root, before the step is set up: reads the request and starts the launcher, which then has the time in which
-/// slurmstepd does the rest.
+/// Reads the request and starts the launcher, as root, before the step is set up. The launcher works while slurmstepd
+/// sets up the step.
 pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>) {
     let step = spank.step();
     if step == Some(EXTERN_STEP) {
@@ -137,7 +137,7 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
         Ok(None | Some(Choice::Host)) if !arguments.defaults => {
             *state = State { read: true, ..State::default() };
             if step == BATCH_STEP {
-                // Of the job in which sbatch was called.
+                // The request of the job in which sbatch was called.
                 spank.unsetenv(STEPS);
             }
             spank.unsetenv(REQUEST);
@@ -162,17 +162,18 @@ pub fn init_post_opt(state: &mut State, arguments: &Arguments, spank: &Spank<'_>
     prepare_flags(state, spank, step);
     let node = OsString::from(NODE);
     match scope {
-        // What asks for nothing then, would get the site's default.
+        // Otherwise a step without a request would get the site's default.
         Some(Scope::Script) => pass_on(spank, arguments.defaults.then_some(&node)),
         _ => pass_on(spank, choice.is_some().then_some(&form)),
     }
-    // A request that cannot be read goes to the launcher, too: it is the one that writes the log.
+    // A request that cannot be read goes to the launcher as well, because the launcher writes the log.
     if let Err(refusal) = start(state, arguments, spank, &form) {
         state.refuse(refusal);
     }
 }
 
-/// Leaves what the steps of this job inherit in the environment of this one's tasks, and nothing that is stale.
+/// Sets the request that the steps of this job inherit in the environment of this step's tasks, and removes a stale
+/// one.
 fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     spank.unsetenv(CONTAINER);
     spank.unsetenv(CONTAINER_GIVEN);
@@ -186,8 +187,8 @@ fn pass_on(spank: &Spank<'_>, form: Option<&OsString>) {
     }
 }
 
-/// Request in the job's environment, if there is one. It is the user's, so all of it is checked again; what cannot be
-/// read comes back with the reason.
+/// Returns the request in the job's environment, if there is one. The user controls it, so all of it is checked again.
+/// A request that cannot be read is returned with the reason.
 fn choice_of(spank: &Spank<'_>) -> Result<Option<Choice>, (OsString, Refusal)> {
     let read = |form: OsString| Choice::from_env(&form).map(Some).map_err(|error| (form, error.into()));
     let group = own_group(spank);
@@ -198,10 +199,10 @@ fn choice_of(spank: &Spank<'_>) -> Result<Option<Choice>, (OsString, Refusal)> {
     if let Some(form) = of_group(REQUEST).or_else(|| spank.getenv(REQUEST, MAX_LEN + 1)) {
         return read(form);
     }
-    // A submit side without the plugin. With it, Slurm's variable does not reach a node.
+    // The submit host has no plugin. With the plugin, Slurm's variable does not reach a node.
     let Some(image) = spank.getenv(CONTAINER, MAX_LEN).filter(|image| !image.is_empty()) else {
-        // What a step has from its job. An srun with the plugin has made a request of it: if it is still there, the srun
-        // was one without, such as an image may bring along.
+        // Request that a step inherits from its job. An srun with the plugin makes a request of it and removes it. If
+        // it is still there, the srun had no plugin, such as one of an image.
         let inherited = spank.getenv(STEPS, MAX_LEN + 1).filter(|_| spank.step() != Some(BATCH_STEP));
         return inherited.map_or(Ok(None), read);
     };
@@ -210,7 +211,7 @@ fn choice_of(spank: &Spank<'_>) -> Result<Option<Choice>, (OsString, Refusal)> {
     Request::parse(&RawOptions::default(), &image, directory).map(Some).map_err(|error| (image, error.into()))
 }
 
-/// The job's `PWD`: where it probably is. With --chdir it is not.
+/// Returns the job's `PWD`, the expected working directory. With --chdir the directory is another one.
 fn directory_of(spank: &Spank<'_>) -> Option<PathBuf> {
     spank.getenv(c"PWD", MAX_LEN).map(PathBuf::from).filter(|path| path.is_absolute())
 }
@@ -230,8 +231,8 @@ fn prepare_flags(state: &mut State, spank: &Spank<'_>, step: u32) {
     }
 }
 
-/// The jobs of the components of a heterogeneous step, from the job's environment: only the user's own jobs can be
-/// ended with them (see [`end_step`]).
+/// Returns the jobs of the components of a heterogeneous step, from the job's environment: only the user's own jobs can
+/// be ended with them (see [`end_step`]).
 fn components(spank: &Spank<'_>) -> Vec<u32> {
     let number = |name: String| {
         let name = CString::new(name).ok()?;
@@ -241,7 +242,7 @@ fn components(spank: &Spank<'_>) -> Vec<u32> {
     (0..count).filter_map(|group| het::id_names(group).into_iter().find_map(number)).collect()
 }
 
-/// Which component of a heterogeneous job this step belongs to.
+/// Returns the number of the component of a heterogeneous job that this step belongs to.
 fn own_group(spank: &Spank<'_>) -> Option<u32> {
     let own = spank.job()?;
     let index = components(spank).iter().position(|job| *job == own)?;
@@ -250,7 +251,7 @@ fn own_group(spank: &Spank<'_>) -> Option<u32> {
 
 fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsStr) -> Result<(), Refusal> {
     let unknown = |what: &str| Refusal::new(Kind::Internal, "slurmstepd", format!("does not say the step's {what}"));
-    // What is longer is no path.
+    // A longer word is no path.
     let command = spank.command().filter(|command| command.len() < MAX_LEN);
     let script = command.clone().filter(|_| state.step == BATCH_STEP).map(PathBuf::from);
     let message = Start {
@@ -267,7 +268,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         script_folder: script.filter(|path| path.is_absolute()).and_then(|path| path.parent().map(Path::to_owned)),
         directory: directory_of(spank),
         slurm_conf: sys::get_env(c"SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute()),
-        // slurmstepd's own environment, and not the job's (slurmstepd.c, _init_from_slurmd).
+        // From slurmstepd's own environment, and not from the job's (slurmstepd.c, _init_from_slurmd).
         node_name: sys::get_env(NODE_NAME),
     };
     let launcher = arguments.launcher.as_c_str();
@@ -275,7 +276,7 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
         Refusal::system(launcher.to_string_lossy(), &error).hint("is Coracle's launcher installed on this node?")
     };
     let (ours, theirs) = Channel::pair().map_err(failed)?;
-    // Before anybody has it: a task may say hello before the launcher runs.
+    // Before another process has the socket: a task may send its greeting before the launcher runs.
     theirs.name_senders().map_err(failed)?;
     let words = [c"coracle", c"prepare", c"--config", arguments.config.as_c_str()];
     let environment = sys::memory_file(&spank.environment()).map_err(failed)?;
@@ -285,13 +286,13 @@ fn start(state: &mut State, arguments: &Arguments, spank: &Spank<'_>, form: &OsS
     Ok(())
 }
 
-/// As the user, in the working directory: that is known only now.
+/// Sends the working directory to the launcher, as the user: it is known only now.
 pub fn user_init(state: &mut State) -> c_int {
     let Some(channel) = state.channel.as_ref().filter(|_| state.cause.is_none()) else { return 0 };
     match std::env::current_dir() {
         Ok(directory) => {
             let here = Here { directory: directory.clone(), pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
-            // A launcher that is gone shows when the tasks ask it.
+            // If the launcher has ended, the tasks see it when they ask.
             let _ = channel.send(&here.to_bytes(), &[], Instant::now() + PATIENCE);
             state.directory = Some(directory);
         }
@@ -300,7 +301,7 @@ pub fn user_init(state: &mut State) -> c_int {
     0
 }
 
-/// In each task, as root: enters the container.
+/// Enters the container, in each task, as root.
 pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
     if !state.wanted || state.cause.is_some() {
         return 0;
@@ -317,13 +318,13 @@ pub fn task_init_privileged(state: &mut State, _: &Spank<'_>) -> c_int {
             state.refuse(refusal);
         }
     }
-    // Nothing of ours may be open when Slurm changes to the user's directory.
+    // No descriptor of the plugin may be open when Slurm changes to the user's directory.
     state.channel = None;
     0
 }
 
-/// Says hello, waits for the namespace, goes in, and gives up what root could do there. The flag says that a
-/// refusal is this task's own.
+/// Greets the launcher, waits for the namespace, enters it, and gives up root's capabilities there. The flag is true if
+/// the refusal concerns this task only.
 fn enter(state: &State) -> Result<Place, (Refusal, bool)> {
     let system = |error: sys::Error| (Refusal::system("entering the container", &error), true);
     let silent = || (Refusal::new(Kind::Internal, "the launcher", "ended without an answer"), true);
@@ -357,10 +358,11 @@ fn enter(state: &State) -> Result<Place, (Refusal, bool)> {
     Ok(place)
 }
 
-/// In each task, as the user and in the container, before TaskProlog and the command.
+/// Prepares the task, as the user and in the container, before TaskProlog and the command.
 pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     if !state.read {
-        // A plugin before this one failed in init_post_opt with a positive number: Slurm then skips ours, and goes on.
+        // A plugin before this one failed in init_post_opt with a positive number: Slurm then skips this plugin, and
+        // continues.
         match choice_of(spank) {
             Ok(None | Some(Choice::Host)) if !state.defaults => return 0,
             _ => state.refuse(skipped("init_post_opt")),
@@ -387,7 +389,7 @@ pub fn task_init(state: &mut State, spank: &Spank<'_>) -> c_int {
     0
 }
 
-/// Does what is left to do for a task that is where it should be.
+/// Finishes the set-up of a task that is in its container.
 fn settle(state: &State, spank: &Spank<'_>, place: &Place) -> Result<(), Refusal> {
     let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
     if !place.notes.is_empty() && state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_NOTED)) {
@@ -432,14 +434,14 @@ fn skipped(hook: &str) -> Refusal {
         .hint("does another plugin before it in plugstack.conf fail there?")
 }
 
-/// Enters the working directory of the step, unless the task is there. Slurm goes to / when it cannot go where the job wants to, and says
-/// so, but starts it there.
+/// Enters the working directory of the step, unless the task is there. If Slurm cannot enter the job's directory, it
+/// enters /, reports that, and starts the task there.
 fn enter_directory(directory: Option<&Path>) -> Result<(), Refusal> {
     let Some(directory) = directory else {
         return Err(Refusal::new(Kind::Internal, "slurmstepd", "did not say the working directory"));
     };
     let now = std::env::current_dir().ok();
-    // slurmstepd has gone to its own fallback because the folder is only in the job's private tree
+    // slurmstepd has entered its own fallback because the directory is only in the job's private tree
     // (job_container/tmpfs), and the task has found it there.
     let found = directory == Path::new(FALLBACK) && now.as_deref().is_some_and(|now| now != Path::new("/"));
     if found || now.as_deref() == Some(directory) {
@@ -460,7 +462,7 @@ fn go_to(directory: &Path) -> Result<(), Refusal> {
 
 /// Reports a refusal once for the node and ends this task.
 fn leave(state: &State, refusal: &Refusal) -> ! {
-    // Without the shared page, which is as good as never, every task speaks.
+    // Without the shared page, which practically never happens, every task reports.
     let first = state.flags.as_ref().is_none_or(|flags| !flags.raise(FLAG_REFUSED));
     if let Some(flags) = state.flags.as_ref().filter(|_| state.alone) {
         flags.raise(FLAG_TASK_ONLY);
@@ -482,7 +484,7 @@ fn with_node_name(refusal: &Refusal) -> Refusal {
     }
 }
 
-/// A panic in task_init itself: there is no later place to say it.
+/// Reports a panic in task_init itself: no later hook can report it.
 pub fn task_panicked(state: &mut face::State, fault: Refusal) -> c_int {
     if !state.stepd.wanted {
         return 0;
@@ -490,18 +492,18 @@ pub fn task_panicked(state: &mut face::State, fault: Refusal) -> c_int {
     leave(&state.stepd, &fault)
 }
 
-/// In slurmstepd, as root, once for each task that has been forked.
+/// Counts a forked task, in slurmstepd, as root, once for each task.
 pub fn task_post_fork(state: &mut State) -> c_int {
     state.forked += 1;
     if state.forked >= state.tasks {
-        // The launcher sees by it that no more tasks will come.
+        // The closed channel tells the launcher that no more tasks will come.
         state.channel = None;
     }
     0
 }
 
-/// In slurmstepd, as root, once for each task that has ended: when this node refused, ends the step on all nodes,
-/// or ranks elsewhere would wait for it until the time limit.
+/// Ends the step on all nodes if this node refused. Runs in slurmstepd, as root, once for each task that has ended.
+/// Otherwise ranks on other nodes would wait for it until the time limit.
 pub fn task_exit(state: &mut State) -> c_int {
     let Some(flags) = &state.flags else { return 0 };
     let here = flags.is_raised(FLAG_TASK_ONLY) || flags.is_raised(FLAG_ENTERED);
@@ -512,8 +514,8 @@ pub fn task_exit(state: &mut State) -> c_int {
     0
 }
 
-/// In slurmstepd, as root, when the step is over: removes the control group that the launcher may have made for it. One
-/// that cannot be removed yet goes when the next step starts.
+/// Removes the control group that the launcher may have made for the step. Runs in slurmstepd, as root, when the step
+/// is over. A group that cannot be removed yet is removed when the next step starts.
 pub fn exit(state: &mut State) -> c_int {
     if state.wanted
         && face::context() == face::Context::Stepd
@@ -526,7 +528,7 @@ pub fn exit(state: &mut State) -> c_int {
 }
 
 /// Waits before each call that ends the step. The first one gives the cause time to reach srun, which prints nothing
-/// more of a step that was ended.
+/// more of an ended step.
 const TELL: [Duration; 10] = {
     let mut waits = [Duration::from_millis(30); 10];
     let mut index = 1;
@@ -536,20 +538,20 @@ const TELL: [Duration; 10] = {
     }
     waits
 };
-/// The sum of these, and the time for the calls.
+/// Upper limit for the sum of these and the time of the calls.
 const TELL_LIMIT: Duration = Duration::from_secs(90);
 
 /// Ends the step on all nodes.
 ///
-/// Once is not enough: Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so a
-/// task of another node that is between its fork and its execve misses it, starts, and waits for its peers for ever.
-/// It is told again until the controller no longer knows the step. As the job's user, who may end his own steps and
-/// no others; and beside slurmstepd, which must not wait for a controller that is slow. Where the call does not
-/// exist, `srun -K` and KillOnBadExit do what they can.
+/// Once is not enough: Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc). A
+/// task of another node between its fork and its execve misses the signal, starts, and waits for its peers for ever. So
+/// the call is repeated until the controller does not know the step. It is made as the job's user, who may end their
+/// own steps and no others. It is made in a process beside slurmstepd, which must not wait for a slow controller. Where
+/// the call does not exist, `srun -K` and KillOnBadExit have to end the step.
 fn end_step(state: &State) {
     let Some(identity) = &state.identity else { return };
     let jobs = if state.components.is_empty() { vec![state.job] } else { state.components.clone() };
-    // The job may end, and its control group with it, before we do.
+    // The job may end, and its control group with it, before this process does.
     let leave_groups = || {
         let _ = sys::Cgroups::of(std::process::id()).and_then(|cgroups| cgroups.leave_job());
     };
@@ -561,7 +563,7 @@ fn end_step(state: &State) {
         for wait in TELL {
             std::thread::sleep(wait);
             let known = jobs.iter().filter(|job| slurm::kill_step(**job, state.step)).count();
-            // A controller that did not answer is asked again; one that no longer knows the step twice is right.
+            // A controller that did not answer is asked again; two answers that the step is unknown are enough.
             failed = if known == 0 { failed + 1 } else { 0 };
             if failed == 2 {
                 return;

@@ -1,7 +1,7 @@
-//! In srun, sbatch and salloc: options become a request in the job's environment.
+//! Turns options into a request in the job's environment, in srun, sbatch and salloc.
 //!
-//! Nothing here is a check that the node relies on. What is wrong for certain is refused now, before the job queues;
-//! a file that is missing here may well exist on the node.
+//! The node relies on no check of this module. A certain error is refused now, before the job queues; a file that is
+//! missing here may well exist on the node.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -26,32 +26,32 @@ use crate::het::{self, Decided, Inherited};
 use crate::notes;
 use crate::slurm;
 
-/// Slurm's variable for the value of `--container`. It is set only where it is unset, and inherited: stale inside
-/// every job that has it.
+/// Slurm's variable for the value of `--container`. Slurm sets it only where it is unset, and jobs inherit it: it is
+/// stale inside every job that has it.
 pub const CONTAINER: &CStr = c"SLURM_CONTAINER";
-/// The request, from here to the nodes. The prefix makes it survive `--export=NONE`.
+/// The request, from the submit host to the nodes. The prefix makes it survive `--export=NONE`.
 pub const REQUEST: &CStr = c"SLURM_CORACLE_REQUEST";
 /// The request that the steps of a job inherit, set for tasks by the node.
 pub const STEPS: &CStr = c"SLURM_CORACLE_STEPS";
-/// Variables of the loader (ld.so(8)) that would have put the image's code into this command, and where
-/// `coracle-inside` has left them for the tasks.
+/// Variables of the loader (ld.so(8)) that would have loaded the image's code into this command, and the variables in
+/// which `coracle-inside` has saved them for the tasks.
 const ASIDE: [(&CStr, &CStr); 2] =
     [(c"LD_PRELOAD", c"SLURM_CORACLE_LD_PRELOAD"), (c"LD_AUDIT", c"SLURM_CORACLE_LD_AUDIT")];
 
-/// The beginning of the variables in which Slurm repeats the options of sbatch and salloc, by plugin and option, for
-/// every command of the job as if they had been typed there (plugstack.c, `spank_process_env_options`): only the last
-/// of several values, and "(null)" for none. What steps inherit is in [`STEPS`].
+/// Prefix of the variables in which Slurm repeats the options of sbatch and salloc, by plugin and option, for every
+/// command of the job as if they had been typed there (plugstack.c, `spank_process_env_options`). They hold only the
+/// last of several values, and "(null)" for none. The request that steps inherit is in [`STEPS`].
 const GIVEN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_coracle_";
 
-/// The same of `--container`, where that is an option of the plugin.
+/// Variable of the same kind for `--container`, where that is an option of the plugin.
 pub const CONTAINER_GIVEN: &CStr = c"SLURM_SPANK__SLURM_SPANK_OPTION_coracle_container";
 
 /// Options of this command.
 #[derive(Default)]
 pub struct State {
-    /// The options of the component that is being read, as given.
+    /// Options of the component that is being read, as given.
     pub options: RawOptions,
-    /// Those of the one before: a component that gives none has the same, as it has the same `--container`.
+    /// Options of the component before: a component without any has the same, as it has the same `--container`.
     before: RawOptions,
     /// Values of `--container` where that is the plugin's option.
     pub images: Images,
@@ -60,14 +60,14 @@ pub struct State {
     inherited: Inherited,
     /// Decisions for the components so far.
     decided: Vec<Decided>,
-    /// Number of times that this command has come to the end of its options.
+    /// Number of times that this command has reached the end of its options.
     calls: u32,
-    /// True once the configuration that nodes get was looked at.
+    /// True once the configuration of nodes has been checked.
     looked: bool,
 }
 
-/// Before any option is parsed: takes what was inherited out of the way, so that what is there afterwards is what
-/// this very command was given.
+/// Removes inherited values from the environment before any option is parsed. Values that are there afterwards were
+/// given to this command.
 pub fn init(state: &mut State) {
     state.inherited = Inherited::take();
     OPTIONS.iter().flat_map(|spec| [Naming::Container, Naming::Coracle].map(|naming| spec.name_in(naming))).for_each(
@@ -86,13 +86,13 @@ pub fn init(state: &mut State) {
     }
 }
 
-/// After all options are parsed, once for each component of a heterogeneous job.
+/// Decides the request after all options are parsed, once for each component of a heterogeneous job.
 pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> Result<(), Refusal> {
     let images = images_given(state, context)?;
     if context == Context::Srun && arguments.defaults {
         judge_epilog(arguments)?;
     }
-    // Slurm sets it only where it is unset: the next component must find it so.
+    // Slurm sets it only where it is unset: it must be unset for the next component.
     sys::unset_env(CONTAINER);
     let fresh_options = std::mem::take(&mut state.options);
     state.options = RawOptions::named(fresh_options.naming());
@@ -108,7 +108,8 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
             && fresh.is_some_and(|image| image != NODE)
             && slurm::option_is_set(c"export-file")
         {
-            // The job's whole environment comes from that file: the request would be lost, and the job run on the node.
+            // The job's whole environment comes from that file: the request would be lost, and the job would run on the
+            // node.
             return Err(Refusal::new(Kind::Usage, "--export-file", "cannot be used together with --container")
                 .hint("put what is in the file into the script, or use --export"));
         }
@@ -126,10 +127,10 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
     if context == Context::Allocator && !is_salloc() {
         het::known_to_steps(&state.decided)?;
     }
-    // salloc runs its command here: an srun in it is a step of the job like any other.
+    // salloc runs its command on this host: an srun in it is a step of the job like any other.
     let names = if context == Context::Allocator { &[REQUEST, STEPS][..] } else { &[REQUEST] };
     het::publish(&state.decided, names)?;
-    // salloc's own shell stays where it is; the steps that it starts come here again.
+    // salloc's own shell stays on this host; the steps that it starts run this code again.
     if state.decided.iter().all(|decided| decided.form.as_deref().is_none_or(|form| form == NODE)) && !is_salloc() {
         leave_the_container();
     }
@@ -139,8 +140,8 @@ pub fn post_opt(state: &mut State, arguments: &Arguments, context: Context) -> R
 /// Returns the values of `--container` for the component whose options have just been parsed, on any release.
 ///
 /// Before 21.08 the option is the plugin's. From 23.02 on, mpi/pmix puts its socket into the directory that only an
-/// oci.conf sets for a step with `--container` (pmixp_info.c), and the step does not start: so the option is taken back
-/// from srun, which then no longer copies it to the next component.
+/// oci.conf sets for a step with `--container` (pmixp_info.c), and the step does not start. So the option is reset in
+/// srun, which then does not copy it to the next component.
 fn images_given(state: &mut State, context: Context) -> Result<OfComponent, Refusal> {
     if face::container_is_ours() {
         return Ok(state.images.component(sys::get_env(variable_of(context))));
@@ -162,8 +163,8 @@ fn images_given(state: &mut State, context: Context) -> Result<OfComponent, Refu
     Ok(state.image.clone().into())
 }
 
-/// The variable that stands for `--container` in the environment of srun, sbatch or salloc, as Slurm has it since 21.08.
-/// Not SLURM_CONTAINER: that one says what a job has, and every command in it inherits it.
+/// Returns the variable that stands for `--container` in the environment of srun, sbatch or salloc, as Slurm has it
+/// since 21.08. Not SLURM_CONTAINER: that one gives the container of a job, and every command in the job inherits it.
 fn variable_of(context: Context) -> &'static CStr {
     match context {
         Context::Srun => c"SRUN_CONTAINER",
@@ -172,7 +173,8 @@ fn variable_of(context: Context) -> &'static CStr {
     }
 }
 
-/// Value of the variable of one component, where Slurm does not read it itself. Only srun has such (opt.c, `_opt_env`).
+/// Returns the value of the variable of one component, where Slurm does not read it itself. Only srun has such
+/// variables (opt.c, `_opt_env`).
 fn variable_of_component(context: Context, group: u32) -> Option<OsString> {
     if context != Context::Srun || !face::container_is_ours() {
         return None;
@@ -183,15 +185,15 @@ fn variable_of_component(context: Context, group: u32) -> Option<OsString> {
     })
 }
 
-/// Refuses a TaskEpilog of the user's where the site's rules let nothing run outside of containers: slurmstepd runs it on
+/// Refuses a TaskEpilog of the user where the site's rules allow nothing outside of containers: slurmstepd runs it on
 /// the node, and has no hook for it. `required` holds only with `defaults=on`, and so does this.
 fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
-    // srun has it from either.
+    // srun takes it from either.
     let epilog = slurm::option_value(c"task-epilog").or_else(|| sys::get_env(c"SLURM_TASK_EPILOG"));
     if epilog.is_none_or(|epilog| epilog.is_empty()) {
         return Ok(());
     }
-    // In a container neither the launcher nor the site's settings are there; the node has left the answer.
+    // A container has neither the launcher nor the site's settings; the node has left the answer in a file.
     let said = match std::fs::read(EPILOG) {
         Ok(said) => said,
         Err(_) => query_epilog(arguments).map_err(|error| Refusal::system("--task-epilog", &error))?,
@@ -204,7 +206,7 @@ fn judge_epilog(arguments: &Arguments) -> Result<(), Refusal> {
 }
 
 fn query_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
-    // A step of a job is where its job is, whatever is said beside it.
+    // A step of a job runs where its job runs, whatever other options say.
     let job = sys::get_env(c"SLURM_JOB_ID").is_some();
     let fact = |option: &CStr, variable: &CStr| {
         let said = if job { sys::get_env(variable) } else { slurm::option_value(option) };
@@ -216,13 +218,13 @@ fn query_epilog(arguments: &Arguments) -> sys::Result<Vec<u8>> {
     sys::output_of(&arguments.launcher, &words, 4096)
 }
 
-/// SPANK tells sbatch and salloc apart by nothing.
+/// True in salloc. SPANK does not distinguish sbatch and salloc.
 fn is_salloc() -> bool {
     let program = std::env::args_os().next().unwrap_or_default();
     Path::new(&program).file_name() == Some(OsStr::new("salloc"))
 }
 
-/// Gives a command whose job runs on the node the environment that the node had, before a container changed it.
+/// Restores the environment of the node, before a container changed it, for a command whose job runs on the node.
 fn leave_the_container() {
     let name = |name: &OsStr| CString::new(name.as_bytes()).ok();
     let outer = name(OUTER.as_ref()).and_then(|outer| sys::get_env(&outer));
@@ -239,7 +241,7 @@ fn leave_the_container() {
     INSIDE.iter().chain([&OUTER]).filter_map(|ours| name(ours.as_ref())).for_each(|ours| sys::unset_env(&ours));
 }
 
-/// Request of this command, if there is one: the command line, else, for a step of a job, what the job has.
+/// Returns the request of this command, if there is one: that of the command line, else, for a step, that of its job.
 fn choose(
     state: &State,
     arguments: &Arguments,
@@ -251,13 +253,13 @@ fn choose(
         .map_err(|cause| Refusal::new(Kind::Workdir, "the working directory", cause.to_string()))?;
     let mut options = state.before.clone();
     let lone = options.lone_flag();
-    // salloc starts its shell by an srun that repeats the image, and nothing else of what salloc was asked for.
+    // salloc starts its shell by an srun that repeats the image, and no other option of salloc.
     let repeated = context == Context::Srun && slurm::option_is_set(c"interactive");
     let inherited = match context {
         Context::Srun if fresh.is_none() || repeated => state.inherited.choice(group)?,
         _ => None,
     };
-    // salloc has read the variables, and its command line had its say over them.
+    // salloc has read the variables, and its command line has taken precedence over them.
     if !repeated || inherited.is_none() {
         options.fill_from(sys::get_env);
     }
@@ -290,11 +292,11 @@ fn choose(
     }
 }
 
-/// Start of the names of images of registries.
+/// Prefix of images of registries.
 const REGISTRY: &[u8] = b"docker://";
 
-/// Image to be run: the image itself, or what one of a registry has become, as the site has it, which is a file or an
-/// image in the store. A program of the user's makes it here, so that the job has it once for all its nodes.
+/// Returns the image to be run: the image itself, or the file or stored image that the site makes of an image of a
+/// registry. A program of the user makes it on this host, so that the job has it once for all its nodes.
 fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>, Refusal> {
     if !image.as_bytes().starts_with(REGISTRY) {
         return Ok(image.into());
@@ -305,12 +307,12 @@ fn import<'a>(image: &'a OsStr, arguments: &Arguments) -> Result<Cow<'a, OsStr>,
     let said = said.map_err(|error| Refusal::system(image.to_string_lossy(), &error))?;
     match Answer::from_bytes(&said) {
         Ok(Answer::Refused(refusal)) => Err(refusal),
-        // Of nothing, that the name of an image is missing.
+        // If there is no output, the error is that the name of an image is missing.
         _ => Ok(OsString::from_vec(said).into()),
     }
 }
 
-/// Refuses what is wrong for certain.
+/// Refuses certain errors.
 fn check(request: &Request, context: Context) -> Result<(), Refusal> {
     if request.settings.entrypoint == Some(true) && slurm::option_is_set(c"multi-prog") {
         return Err(Refusal::new(Kind::Usage, "--container-entrypoint", "cannot be used together with --multi-prog")
@@ -322,8 +324,8 @@ fn check(request: &Request, context: Context) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses what can be opened here and is no image. A file that cannot be opened here may be there on the node; who
-/// waits for a job with it in a queue is told.
+/// Refuses a file that can be opened here and is no image. A file that cannot be opened here may exist on the node; the
+/// user, whose job with it waits in a queue, gets a note.
 fn check_image(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
     let Some(path) = wanted.file() else { return Ok(()) };
     let refuse = |kind, cause: &str| Err(Refusal::new(kind, wanted.to_string(), cause));
@@ -337,10 +339,10 @@ fn check_image(wanted: &ImageRef, context: Context) -> Result<(), Refusal> {
         }
         opened.ok()
     };
-    // O_PATH opens nothing: a FIFO is not waited for, and a device does nothing.
+    // O_PATH does not open the file itself: a FIFO does not block, and a device does nothing.
     let Some(found) = open(OFlag::O_PATH) else { return Ok(()) };
     match found.metadata() {
-        // Whether a directory may be an image is the node's to say.
+        // The node decides if a directory may be an image.
         Ok(metadata) if metadata.is_dir() => return Ok(()),
         Ok(metadata) if !metadata.is_file() => return refuse(Kind::ImageType, "no regular file, so not an image file"),
         Ok(_) => {}

@@ -1,34 +1,34 @@
-//! The difference between two environments, and its form between launcher and plugin.
+//! Encodes the difference between two environments for the messages between launcher and plugin.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The longest message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
+/// Maximum length of a message in bytes. execve(2) takes at most 6 MiB of arguments and environment together.
 const MAX_LEN: usize = 6 * 1024 * 1024;
 
 /// Change of one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It gets this value.
+    /// Sets the variable to this value.
     Set(OsString, OsString),
-    /// It goes.
+    /// Removes the variable.
     Unset(OsString),
-    /// Of its words, which commas part, these go.
+    /// Removes these words from the variable's list, which commas separate.
     Without(OsString, OsString),
-    /// Each of its words that is one of these becomes its place among these, from 0.
+    /// Replaces each word of the variable's list that is in this list by its position in this list, from 0.
     Numbered(OsString, OsString),
 }
 
 impl Change {
-    /// The variable.
+    /// Returns the name of the variable.
     pub fn name(&self) -> &OsStr {
         match self {
             Self::Set(name, _) | Self::Unset(name) | Self::Without(name, _) | Self::Numbered(name, _) => name,
         }
     }
 
-    /// Value that a variable with this list gets; nothing, if it stays.
+    /// Returns the new value of a variable with this list; `None` if it stays.
     pub fn of_list(&self, list: &OsStr) -> Option<OsString> {
         match self {
             Self::Without(_, words) => without(list, words),
@@ -37,8 +37,8 @@ impl Change {
         }
     }
 
-    /// `+NAME=VALUE`, `-NAME`, `~NAME=WORD,WORD` or `#NAME=WORD,WORD` for each, with a NUL behind. What no environment can
-    /// hold (a NUL, a name that is empty or has a `=`) is left out.
+    /// Writes `+NAME=VALUE`, `-NAME`, `~NAME=WORD,WORD` or `#NAME=WORD,WORD` for each, with a NUL behind. Leaves out
+    /// what no environment can hold: a NUL, an empty name, or one with a `=`.
     pub fn to_bytes(changes: &[Self]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for change in changes {
@@ -67,7 +67,7 @@ impl Change {
         bytes
     }
 
-    /// Reads [`Change::to_bytes`]; nothing, if a single record is not as that writes it, or all are longer than 6 MiB.
+    /// Reads [`Change::to_bytes`]; `None` if a single record has another form, or all are longer than 6 MiB.
     pub fn from_bytes(bytes: &[u8]) -> Option<Vec<Self>> {
         if bytes.is_empty() {
             return Some(Vec::new());
@@ -102,21 +102,21 @@ fn words(list: &OsStr) -> impl Iterator<Item = &[u8]> {
     list.as_bytes().split(|byte| *byte == b',')
 }
 
-/// The words of `list` with numbers for those that are among `known`.
+/// Returns the words of `list` with numbers for those that are in `known`.
 fn numbered(list: &OsStr, known: &OsStr) -> Option<OsString> {
     let place = |word: &[u8]| words(known).position(|other| other == word);
     let new = words(list).map(|word| place(word).map_or_else(|| word.to_vec(), |place| place.to_string().into_bytes()));
     Some(OsString::from_vec(new.collect::<Vec<_>>().join(&b',')))
 }
 
-/// Words of `list` without `gone`; nothing, if that is all of them, or none.
+/// Returns the words of `list` without `gone`; `None` if no word is left, or none is removed.
 fn without(list: &OsStr, gone: &OsStr) -> Option<OsString> {
     let left: Vec<&[u8]> = words(list).filter(|word| !words(gone).any(|other| other == *word)).collect();
     let left = left.join(&b',');
     (!left.is_empty() && left.len() < list.len()).then(|| OsString::from_vec(left))
 }
 
-/// True if setenv(3) takes it.
+/// True if setenv(3) accepts the name.
 pub fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'=') && !name.contains(&0)
 }

@@ -1,15 +1,15 @@
-//! Classes of variables, by their names.
+//! Classifies variables by their names.
 #![forbid(unsafe_code)]
 
-/// True if a shell could assign it: `[A-Za-z_][A-Za-z0-9_]*` (POSIX.1-2017, 3.235). Exported bash functions
-/// (`BASH_FUNC_x%%`) are not; they pass unchanged.
+/// True if a shell can assign the variable: `[A-Za-z_][A-Za-z0-9_]*` (POSIX.1-2017, 3.235). Exported bash functions
+/// (`BASH_FUNC_x%%`) have no such names; they pass unchanged.
 pub fn is_proper(name: &[u8]) -> bool {
     let first = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     name.first().is_some_and(first) && name.iter().all(|byte| first(byte) || byte.is_ascii_digit())
 }
 
-/// Slurm's facts about job and task, and ours. Values that differ from task to task are among them, and an
-/// environment is made once for all tasks of a node.
+/// True for variables of Slurm about job and task, and for Coracle's own. Some of their values differ from task to
+/// task, and an environment is made once for all tasks of a node.
 pub fn is_slurms(name: &[u8]) -> bool {
     ["SLURM_", "SLURMD_", "PMI", "CORACLE_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
@@ -21,8 +21,7 @@ fn tells_gpus(name: &[u8]) -> bool {
     GPUS.iter().any(|known| name == known.as_bytes()) || name == b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 }
 
-/// True for variables that an image never changes: Slurm's facts, its GPUs among them, the user, and the user's
-/// language.
+/// True for variables that an image never changes: those of Slurm and its GPUs, the user, and the user's language.
 pub fn is_protected(name: &[u8]) -> bool {
     is_slurms(name)
         || tells_gpus(name)
@@ -30,8 +29,8 @@ pub fn is_protected(name: &[u8]) -> bool {
         || name.starts_with(b"LC_")
 }
 
-/// True for variables that pass with `clean`: what is protected, and what Slurm's gres plugins, the terminal and the
-/// network need. Not the `CORACLE_CONTAINER_…` that gave the options of this step.
+/// True for variables that pass with `clean`: protected ones, and those of Slurm's gres plugins, the terminal and the
+/// network. False for the `CORACLE_CONTAINER_…` that gave the options of this step.
 pub fn passes_clean(name: &[u8]) -> bool {
     (is_protected(name) && !name.starts_with(b"CORACLE_"))
         || matches!(
@@ -50,22 +49,21 @@ pub fn passes_clean(name: &[u8]) -> bool {
         || name.ends_with(b"_PROXY")
 }
 
-/// Variables that name files of the node to the dynamic loader (ld.so(8)), which would look for them in the image.
+/// Variables that name files of the node to the dynamic loader (ld.so(8)), which would search for them in the image.
 pub const LOADER: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
 
-/// Variables that name a directory in which programs write: the one of temporary files (POSIX.1-2017, 8.3), and the one of
-/// a login session (XDG Base Directory Specification).
+/// Variables that name a directory in which programs write: the one of temporary files (POSIX.1-2017, 8.3), and the
+/// one of a login session (XDG Base Directory Specification).
 pub const DIRECTORIES: [&str; 2] = ["TMPDIR", "XDG_RUNTIME_DIR"];
 
-/// True for variables that tell a task that it is in an Apptainer container, which this is not: the submitter sat in
-/// one.
+/// True for variables of an Apptainer container in which the user submitted the job. The task is not in that container.
 pub fn tells_of_apptainer(name: &[u8]) -> bool {
     let rest = name.strip_prefix(b"APPTAINER_").or_else(|| name.strip_prefix(b"SINGULARITY_"));
     rest.is_some_and(|rest| matches!(rest, b"APPNAME" | b"COMMAND" | b"CONTAINER" | b"ENVIRONMENT" | b"NAME"))
 }
 
-/// True for variables that a shell sets for itself, so that no environment says what a script would see, or that change
-/// how it reads.
+/// True for variables that a shell sets for itself, or that change how it reads. The values of the first that a script
+/// would see are in no environment.
 pub fn is_the_shells(name: &[u8]) -> bool {
     matches!(
         name,

@@ -1,11 +1,11 @@
-//! Record of what a container did to the environment, so that a step started inside of it gets the host's again.
+//! Records the changes of a container to the environment, so that a step started inside of it gets the host's again.
 //!
-//! A step that asks for another image, or for `none`, is started by a task that lives in the first image's
-//! environment, and srun sends that along. [`OUTER`] says what to take back. It is the user's like any other
-//! variable: reading it is strict, and nothing is done to a variable that no longer has the container's value.
+//! A step that asks for another image, or for `none`, is started by a task in the first image's environment, and srun
+//! sends that environment along. [`OUTER`] records what to take back. The user can set it like any other variable, so
+//! reading it is strict. A variable that has changed since the container was made stays.
 //!
-//! A container within a container is made from the environment that [`Record::undo`] gives back, and so is its record;
-//! only the [`Change`]s for the task are to be made from what the task has.
+//! A container within a container is made from the environment that [`Record::undo`] restores, and so is its record.
+//! Only the [`Change`]s for the task have to be made from the task's own environment.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -18,23 +18,23 @@ use crate::request::escape::{escape, unescape};
 
 /// Variable that keeps the record.
 pub const OUTER: &str = "SLURM_CORACLE_OUTER";
-/// Variables in which a container tells of itself, and which are not true outside of it.
+/// Variables that describe a container to its tasks, and are wrong outside of it.
 pub const INSIDE: [&str; 3] = ["CORACLE_IMAGE", "CORACLE_NAME", "CORACLE_DIGEST"];
 
-/// The longest record in bytes.
+/// Maximum length of the record in bytes.
 const MAX_LEN: usize = 16 * 1024;
-/// The prefix that says which form the rest has.
+/// Prefix that gives the version of the form.
 const FORM: &str = "1:";
 
 /// Changes of variables by a container's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     id: OsString,
-    /// By name, in the order in which they are written.
+    /// Entries by name, in the order in which they are written.
     entries: Vec<(OsString, Entry)>,
 }
 
-/// A variable inside and before; nothing where it was unset.
+/// Values of a variable inside and before; `None` where it was unset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Value in the container.
@@ -44,24 +44,24 @@ pub struct Entry {
 }
 
 impl Record {
-    /// Puts a record together: the image `id`, and the variables that it changed, the most important first.
+    /// Makes a record of the image `id` and the variables that it changed, the most important first.
     pub fn new(id: OsString, entries: Vec<(OsString, Entry)>) -> Self {
         Self { id, entries }
     }
 
-    /// The image that this is about, as the caller of [`Record::new`] named it.
+    /// Returns the image as the caller of [`Record::new`] named it.
     pub fn id(&self) -> &OsStr {
         &self.id
     }
 
-    /// `1:ID;NAME=INSIDE,BEFORE;…` in printable ASCII, each value as `+VALUE` or as `-` for none. At most 16 KiB:
-    /// entries that no longer fit are left out, so what has to be taken back stands in front.
+    /// Writes `1:ID;NAME=INSIDE,BEFORE;…` in printable ASCII, each value as `+VALUE` or as `-` for none. At most 16
+    /// KiB: later entries that do not fit are left out, so the most important ones stand in front.
     pub fn to_env(&self) -> String {
         let mut text = format!("{FORM}{}", escape(&self.id));
         let side =
             |value: &Option<OsString>| value.as_ref().map_or("-".to_owned(), |value| format!("+{}", escape(value)));
         for (name, entry) in &self.entries {
-            // An escaped value is at least as long, so that what cannot fit is not escaped at all.
+            // An escaped value is at least as long, so a value that cannot fit is not escaped at all.
             let length = |value: &Option<OsString>| value.as_ref().map_or(0, |value| value.len());
             if length(&entry.inside).saturating_add(length(&entry.before)) > MAX_LEN {
                 continue;
@@ -74,7 +74,7 @@ impl Record {
         text
     }
 
-    /// Reads [`Record::to_env`]; nothing, if it is not as that writes it.
+    /// Reads [`Record::to_env`]; `None` if the text has another form.
     pub fn from_env(text: &OsStr) -> Option<Self> {
         if text.len() > MAX_LEN {
             return None;
@@ -97,8 +97,8 @@ impl Record {
         Some(Self { id, entries })
     }
 
-    /// Changes that give the host's values back to an environment in which `get` looks variables up. A variable that
-    /// has been changed since stays.
+    /// Returns changes that restore the host's values in an environment in which `get` looks variables up. A variable
+    /// that has been changed since stays.
     pub fn undo(&self, get: impl Fn(&OsStr) -> Option<OsString>) -> Vec<Change> {
         let unchanged = self.entries.iter().filter(|(name, entry)| get(name) == entry.inside);
         unchanged

@@ -1,16 +1,16 @@
-//! Variables that are meant for an option and have no effect.
+//! Finds variables that are meant for an option and have no effect.
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 
 use super::OPTIONS;
 
-/// The beginning of the names of all of our variables, and of those that stand for options.
+/// Start of the names of all variables of Coracle, and of those that stand for options.
 const OURS: &str = "CORACLE_";
 const STANDS_FOR_OPTION: &str = "CORACLE_CONTAINER";
 
-/// Note on a variable of the submitter's environment, if its name was meant for one of an option. Plain
-/// loops over bytes: all of it is in the plugin.
+/// Returns a note on a variable of the user's environment if its name resembles that of an option's variable. Plain
+/// loops over bytes keep the code small, because all of it is in the plugin.
 pub fn note_of_variable(name: &str) -> Option<String> {
     let bytes = name.as_bytes();
     let rest = bytes.strip_prefix(OURS.as_bytes())?;
@@ -36,7 +36,7 @@ pub fn note_of_variable(name: &str) -> Option<String> {
     Some([name, ": no such variable, so it has no effect; ", meant, " is meant?"].concat())
 }
 
-/// True if the names differ in at most two letters, which stand together.
+/// True if the names differ in at most two adjacent letters.
 fn is_near(one: &[u8], other: &[u8]) -> bool {
     let same = |(one, other): &(&u8, &u8)| one == other;
     let front = one.iter().zip(other).take_while(same).count();

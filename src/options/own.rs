@@ -1,5 +1,5 @@
-//! `--container` on releases of Slurm that have no such option (before 21.08): the plugin registers it, and reads the
-//! variables that Slurm has read itself since. Which of several values counts is as for Slurm's own options (opt.c of
+//! Handles `--container` on releases of Slurm without that option (before 21.08): the plugin registers it, and reads
+//! the variables that later releases read themselves. The order of precedence is that of Slurm's own options (opt.c of
 //! srun, sbatch and salloc).
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ pub enum Place {
     Script,
 }
 
-/// Images that one command was given, component by component.
+/// Images given to one command, component by component.
 #[derive(Debug, Default)]
 pub struct Images {
     command_line: Option<OsString>,
@@ -38,8 +38,8 @@ impl Images {
         }
     }
 
-    /// Ends the options of a component. `variable` is the value of the variable that stands for the option; a component
-    /// without any has the image of the one before.
+    /// Ends the options of a component. `variable` is the value of the variable that stands for the option. A component
+    /// without any image has that of the one before.
     pub fn component(&mut self, variable: Option<OsString>) -> OfComponent {
         let typed = self.command_line.take();
         let other = variable.or(self.script.take()).or(self.before.take());
@@ -50,14 +50,14 @@ impl Images {
 }
 
 impl From<Option<OsString>> for OfComponent {
-    /// The image that Slurm itself has found.
+    /// Takes the image that Slurm itself has found.
     fn from(image: Option<OsString>) -> Self {
         Self { typed: image, other: None }
     }
 }
 
 impl OfComponent {
-    /// Returns the image, with the value of a variable that is this component's own.
+    /// Returns the image; `own` is the value of a variable of this component only.
     pub fn image(&self, own: Option<OsString>) -> Option<OsString> {
         self.typed.clone().or(own).or_else(|| self.other.clone())
     }

@@ -1,4 +1,4 @@
-//! Parts of the node that should be visible inside.
+//! Reads and checks binds: the parts of the node that are visible inside.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use super::escape::{escape, unescape};
 use super::{Error, Size, list};
 
-/// One folder or file that is to be visible inside.
+/// One directory or file that is to be visible inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// Origin of the bind.
@@ -24,7 +24,7 @@ pub struct Bind {
 pub enum BindSource {
     /// An absolute path of the node.
     Node(PathBuf),
-    /// An empty folder in memory, with its limit.
+    /// An empty directory in memory, with its limit.
     Memory(Option<Size>),
 }
 
@@ -51,11 +51,11 @@ impl Access {
     }
 }
 
-/// The source that stands for an empty folder in memory. A folder of that name is `./tmpfs`.
+/// The source that stands for an empty directory in memory. A directory of that name is `./tmpfs`.
 const TMPFS: &str = "tmpfs";
 
-/// The item of a list that stands for no binds: neither those in front of it nor those of the job. A file of that name
-/// is `./none`.
+/// Item of a list that stands for no binds: it drops those in front of it and those of the job. A file of that name is
+/// `./none`.
 const NONE: &str = "none";
 
 /// The binds of one command, or of a job and a step of it.
@@ -63,12 +63,12 @@ const NONE: &str = "none";
 pub struct Binds {
     /// True if the binds of the job do not count.
     pub afresh: bool,
-    /// The binds, in the order given; no two have the same target.
+    /// Binds in the order given; no two have the same target.
     pub list: Vec<Bind>,
 }
 
 impl Binds {
-    /// Reads lists such as `/a:/b:ro,none,tmpfs:/c`. Empty items say nothing.
+    /// Reads lists such as `/a:/b:ro,none,tmpfs:/c`. Skips empty items.
     pub fn parse<'a>(lists: impl IntoIterator<Item = &'a OsStr>, directory: &Path) -> Result<Self, Error> {
         let mut binds = Self::default();
         for item in lists.into_iter().flat_map(Self::items) {
@@ -81,12 +81,12 @@ impl Binds {
         Ok(binds)
     }
 
-    /// The items of a list, as [`Bind::parse`] reads them.
+    /// Returns the items of a list, as [`Bind::parse`] reads them.
     pub fn items(text: &OsStr) -> impl Iterator<Item = OsString> + use<> {
         list::split(text, b',').into_iter().filter(|item| !item.is_empty())
     }
 
-    /// Adds a bind. One that is there already is meant once; another one of the same target is a contradiction.
+    /// Adds a bind. A repeated bind counts once; another bind with the same target is an error.
     pub(super) fn add(&mut self, bind: Bind) -> Result<(), Error> {
         match self.list.iter().find(|known| known.target == bind.target) {
             Some(known) if *known == bind => {}
@@ -96,7 +96,7 @@ impl Binds {
         Ok(())
     }
 
-    /// These and the `earlier` ones. Where both have the same target, these count.
+    /// Merges these with the `earlier` ones. Where both have the same target, these count.
     pub(super) fn after(self, earlier: Self) -> Self {
         if self.afresh {
             return self;
@@ -124,13 +124,13 @@ impl Bind {
         let access = parts.get(2).map_or(Some(Access::ReadWrite), |word| Access::from_word(word)).ok_or_else(wrong)?;
         let target = match parts.get(1) {
             Some(target) => PathBuf::from(target),
-            // What is named relative to the working directory appears where it is on the node.
+            // A path relative to the working directory has the same path inside as on the node.
             None => plain(&source).ok_or_else(|| Error::BindTarget(source.clone()))?,
         };
         Self::checked(BindSource::Node(source), target, access)
     }
 
-    /// The only way to a bind: a source of the node absolute, `target` plain and not the system's.
+    /// Makes a bind; no other function does. A source of the node is absolute, `target` is plain and not the system's.
     pub fn checked(source: BindSource, target: PathBuf, access: Access) -> Result<Self, Error> {
         match source {
             BindSource::Node(path) if !path.is_absolute() => Err(Error::BindSyntax(path.into_os_string())),
@@ -138,7 +138,7 @@ impl Bind {
         }
     }
 
-    /// `bind=SRC:DST:rw` or `tmpfs=DST:SIZE`, for the request's form.
+    /// Returns `bind=SRC:DST:rw` or `tmpfs=DST:SIZE`, for the request's form.
     pub(super) fn field(&self) -> String {
         let target = escape(self.target.as_os_str());
         match &self.source {
@@ -168,10 +168,10 @@ impl Bind {
     }
 }
 
-/// Directory of what is Coracle's own inside: the Slurm commands, and what they need of the node.
+/// Directory of Coracle's own files inside: the Slurm commands, and the files of the node that they need.
 pub const PRIVATE: &str = "/run/coracle";
 
-/// A path inside the container: absolute, no `.` or `..`, one slash between names, not below the system's own.
+/// Checks a path inside the container: absolute, no `.` or `..`, one slash between names, not below the system's own.
 pub fn inside(path: &Path) -> Result<PathBuf, Error> {
     let path = plain_absolute(path)?;
     let reserved = ["/proc", "/sys", "/dev", PRIVATE].iter().any(|top| path.starts_with(top));
@@ -181,7 +181,7 @@ pub fn inside(path: &Path) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// An absolute path without `.` and `..`, one slash between names.
+/// Returns an absolute path without `.` and `..`, one slash between names.
 pub(super) fn plain_absolute(path: &Path) -> Result<PathBuf, Error> {
     let dotted = path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|name| name == b"." || name == b"..");
     if !path.is_absolute() || dotted {
@@ -190,7 +190,7 @@ pub(super) fn plain_absolute(path: &Path) -> Result<PathBuf, Error> {
     Ok(path.components().collect())
 }
 
-/// `path` without `.`; nothing, if it has a `..`, whose meaning depends on links.
+/// Returns `path` without `.`; `None` if it has a `..`, whose meaning depends on links.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut out = PathBuf::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! The digest of an image file.
+//! Reads the digest of an image file.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -41,7 +41,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// `IMAGE@sha256:HEX` in its two parts.
+/// Splits `IMAGE@sha256:HEX` into its two parts.
 pub(super) fn split(image: &OsStr) -> Result<(&OsStr, Option<Digest>), Error> {
     let bytes = image.as_bytes();
     match bytes.windows(8).rposition(|window| window == b"@sha256:") {

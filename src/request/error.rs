@@ -1,4 +1,4 @@
-//! Faults of what was typed.
+//! Lists the errors in typed options.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -8,24 +8,24 @@ use std::path::PathBuf;
 use super::{FORM, MAX_BINDS, MAX_LEN, PRIVATE};
 use crate::report::{Kind, Refusal};
 
-/// Fault of what was typed.
+/// Error in typed options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// `--container=` with nothing behind it.
+    /// `--container=` without a value.
     NoImage,
-    /// An option with `=` and nothing behind it.
+    /// An option with `=` and no value.
     Empty(String),
     /// A scheme such as `docker://` where no image is fetched.
     Scheme(OsString),
     /// A name that no image in a store can have.
     StoredName(OsString),
-    /// `step:` and no step behind it.
+    /// `step:` without a step.
     Step(OsString),
-    /// An option that needs an image, and none was asked for.
+    /// An option that needs an image, without an image.
     WithoutImage(String),
     /// Not `sha256:` and 64 hexadecimal digits.
     Digest(OsString),
-    /// `IMAGE@sha256:…` and `--container-digest` name different ones.
+    /// `IMAGE@sha256:…` and `--container-digest` name different digests.
     TwoDigests(OsString),
     /// Not `SRC[:DST[:ro|rw]]`.
     BindSyntax(OsString),
@@ -39,7 +39,7 @@ pub enum Error {
     TooManyBinds(usize),
     /// Not a number of bytes.
     Size(OsString),
-    /// An option that takes yes or no, and got something else.
+    /// An option that takes yes or no, with another value.
     YesOrNo(String, OsString),
     /// Not script, steps or all.
     Scope(OsString),
@@ -51,17 +51,17 @@ pub enum Error {
     Gpu(OsString),
     /// A variable that only Slurm or Coracle sets.
     OurVariable(OsString),
-    /// Not a folder for an overlay.
+    /// Not a directory for an overlay.
     Overlay(OsString),
-    /// A writable container in memory and in a folder.
+    /// A writable container in memory and in a directory.
     WritableTwice,
-    /// An option that cannot be changed of a container that runs.
+    /// An option that cannot be changed in a running container.
     MadeAlready,
     /// Longer than [`MAX_LEN`].
     TooLong(usize),
-    /// `SLURM_CORACLE_REQUEST` has another form, by its number: of another version of Coracle.
+    /// `SLURM_CORACLE_REQUEST` has another form, given by its number: it comes from another version of Coracle.
     OtherForm(String),
-    /// `SLURM_CORACLE_REQUEST` is not something that the submit side writes.
+    /// The submit side does not write such a `SLURM_CORACLE_REQUEST`.
     Garbled(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! Percent-encoding (RFC 3986, 2.1), so that any bytes travel in the environment.
+//! Encodes bytes with percent signs (RFC 3986, 2.1), so that any bytes travel in the environment.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -22,7 +22,7 @@ fn plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._@+~-".contains(&byte)
 }
 
-/// Reads what [`escape`] wrote. A NUL is refused: nothing that we encode can hold one.
+/// Reads the output of [`escape`]. A NUL is refused: no encoded value can hold one.
 pub fn unescape(text: &str) -> Result<OsString, Error> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,10 +1,10 @@
-//! Lists on a command line: a backslash makes a separator part of an item.
+//! Splits lists on a command line: a backslash makes a separator part of an item.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The items between separators that no backslash precedes. Their backslashes stay, for [`unescaped`].
+/// Returns the items between separators that no backslash precedes. Keeps the backslashes, for [`unescaped`].
 pub(super) fn split(text: &OsStr, separator: u8) -> Vec<OsString> {
     let mut items = vec![Vec::new()];
     let mut escaped = false;
@@ -19,8 +19,8 @@ pub(super) fn split(text: &OsStr, separator: u8) -> Vec<OsString> {
     items.into_iter().map(OsString::from_vec).collect()
 }
 
-/// The item without the backslashes in front of `special` bytes and of other backslashes. A backslash in front of
-/// anything else stands for itself.
+/// Returns the item without the backslashes in front of `special` bytes and of other backslashes. A backslash in front
+/// of any other byte stands for itself.
 pub(super) fn unescaped(item: &OsStr, special: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(item.len());
     let mut bytes = item.as_bytes().iter().copied().peekable();

@@ -1,8 +1,8 @@
-//! Request of a user, checked: the image, or the step to join, and everything beside it.
+//! Holds a user's checked request: the image, or the step to join, and all settings beside it.
 //!
-//! A request is made at the submit side and travels to the nodes in `SLURM_CORACLE_REQUEST`, in the job's own
-//! environment, which its user can set to anything. So reading it there checks everything again, and there is
-//! no way to a [`Request`] that leaves a check out.
+//! The submit host makes a request, and `SLURM_CORACLE_REQUEST` carries it to the nodes in the job's environment. The
+//! user can set that variable to any value. So the node checks everything again, and no [`Request`] exists that has
+//! skipped a check.
 #![forbid(unsafe_code)]
 
 mod bind;
@@ -31,14 +31,15 @@ use std::path::{Path, PathBuf};
 use crate::options::RawOptions;
 use escape::{escape, unescape};
 
-/// The longest request in the environment, in bytes. Slurm limits the environment as a whole; this leaves room.
+/// Maximum length of a request in the environment, in bytes. Slurm limits the environment as a whole; this leaves
+/// space.
 pub const MAX_LEN: usize = 32 * 1024;
-/// The most binds of one request.
+/// Maximum number of binds of one request.
 pub const MAX_BINDS: usize = 128;
-/// Stands for the node itself where an image could.
+/// Word for the node itself in place of an image.
 pub const NODE: &str = "none";
-/// Number of the form that requests have in the environment, in front of a colon. It grows when an older node would take
-/// a request for another one; a field that it does not know is refused anyway.
+/// Number of the form that requests have in the environment, in front of a colon. It grows when an older node would
+/// misread a request. An older node refuses an unknown field in any case.
 const FORM: &str = if cfg!(feature = "variant") { "99" } else { "1" };
 
 /// Request for a container.
@@ -46,12 +47,11 @@ const FORM: &str = if cfg!(feature = "variant") { "99" } else { "1" };
 pub struct Request {
     /// Container that tasks enter.
     pub what: What,
-    /// True if Slurm's own commands must work inside, as in a shell that somebody works in. A job script has them
-    /// always.
+    /// True if Slurm's own commands must work inside, as in an interactive shell. They always work in a job script.
     pub commands: bool,
-    /// The step got it from its job, and did not ask itself.
+    /// True if the step inherits the request from its job.
     pub inherited: bool,
-    /// Everything beside it.
+    /// Settings beside the image.
     pub settings: Settings,
 }
 
@@ -67,8 +67,8 @@ pub enum What {
 /// Place of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRef {
-    /// The absolute path; whether it names an image is seen on the node. Of a bare word it is the file of that name in
-    /// the working directory, though the word may mean an image in the site's store.
+    /// Absolute path; the node checks that it names an image. A bare word gives the file of that name in the working
+    /// directory, though it may mean an image in the site's store.
     pub path: PathBuf,
     /// Text as the user typed it, for messages.
     pub typed: OsString,
@@ -86,12 +86,12 @@ pub struct StepRef {
 pub enum Choice {
     /// Run in this container.
     Container(Box<Request>),
-    /// `--container=none`: run on the node itself, whatever was inherited.
+    /// `--container=none`: run on the node itself, whatever the job's request is.
     Host,
 }
 
 impl Choice {
-    /// The form in the environment: [`Request::to_env`]'s, or `none`.
+    /// Returns the form in the environment: that of [`Request::to_env`], or `none`.
     pub fn to_env(&self) -> String {
         match self {
             Self::Container(request) => request.to_env(),
@@ -99,7 +99,7 @@ impl Choice {
         }
     }
 
-    /// Reads it.
+    /// Reads the form in the environment.
     pub fn from_env(text: &OsStr) -> Result<Self, Error> {
         if text == NODE {
             return Ok(Self::Host);
@@ -109,7 +109,7 @@ impl Choice {
 }
 
 impl Request {
-    /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
+    /// Checks typed options. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, image: &OsStr, directory: &Path) -> Result<Choice, Error> {
         if image == NODE {
             return Ok(Choice::Host);
@@ -131,12 +131,12 @@ impl Request {
         Self { what, commands: false, inherited: false, settings }
     }
 
-    /// Adds what was typed beside an image that was inherited.
+    /// Adds options that were typed beside an inherited image.
     pub fn amend(self, raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
         Self { settings: Settings::parse(raw, directory)?.or(self.settings), ..self }.checked()
     }
 
-    /// The image, unless a step is to be joined.
+    /// Returns the image, unless a step is to be joined.
     pub fn image(&self) -> Option<&ImageRef> {
         match &self.what {
             What::Image(image) => Some(image),
@@ -144,12 +144,12 @@ impl Request {
         }
     }
 
-    /// Checks that every way to a request ends with.
+    /// Checks each request at its end, however it was made.
     fn checked(mut self) -> Result<Self, Error> {
         self.settings = self.settings.checked()?;
         if let What::Step(_) = self.what {
             let settings = &self.settings;
-            // What a container is made of was decided when it was made.
+            // Properties that were fixed when the container was made.
             let made = !settings.binds.list.is_empty()
                 || settings.digest.is_some()
                 || settings.home.is_some()
@@ -168,7 +168,7 @@ impl Request {
         Ok(self)
     }
 
-    /// The form in `SLURM_CORACLE_REQUEST`: `1:image=…;as=…;bind=SRC:DST:rw;digest=…`, printable ASCII.
+    /// Returns the form in `SLURM_CORACLE_REQUEST`: `1:image=…;as=…;bind=SRC:DST:rw;digest=…`, printable ASCII.
     pub fn to_env(&self) -> String {
         let what = match &self.what {
             What::Image(image) => {
@@ -181,7 +181,7 @@ impl Request {
         format!("{FORM}:{what}{commands}{inherited}{}", self.settings.fields())
     }
 
-    /// Reads [`Request::to_env`]'s form with all the checks of [`Request::parse`].
+    /// Reads the form of [`Request::to_env`] with all the checks of [`Request::parse`].
     pub fn from_env(text: &OsStr) -> Result<Self, Error> {
         if text.len() > MAX_LEN {
             return Err(Error::Garbled("longer than 32768 bytes"));
@@ -244,16 +244,16 @@ impl ImageRef {
         if let Some(stored) = bytes.strip_prefix(stored::PREFIX.as_bytes()) {
             StoredName::parse(OsStr::from_bytes(stored)).map_err(|_| Error::StoredName(name.to_owned()))?;
         }
-        // Without `.` in it; `..` stays, since what it means depends on links.
+        // Removes `.`; `..` stays, since its meaning depends on links.
         Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
     }
 
-    /// The path, unless only the store is meant (`store:NAME`).
+    /// Returns the path, unless only the store is meant (`store:NAME`).
     pub fn file(&self) -> Option<&Path> {
         (!self.typed.as_bytes().starts_with(stored::PREFIX.as_bytes())).then_some(&self.path)
     }
 
-    /// The image of a registry that a name such as `ubuntu:22.04` may stand for elsewhere.
+    /// Returns the image of a registry that a name such as `ubuntu:22.04` may stand for in other programs.
     pub fn of_registry(&self) -> Option<String> {
         let name = self.typed.to_str().filter(|name| !name.starts_with(['/', '.']))?;
         let (repository, tag) = name.rsplit_once(':')?;
@@ -263,7 +263,7 @@ impl ImageRef {
         (plain(repository, "._-/:") && plain(tag, "._-")).then(|| format!("docker://{name}"))
     }
 
-    /// The image in the site's store that is meant where there is no such [file](Self::file).
+    /// Returns the image in the site's store that is meant if there is no such [file](Self::file).
     pub fn stored(&self) -> Option<StoredName> {
         let bytes = self.typed.as_bytes();
         let name = bytes.strip_prefix(stored::PREFIX.as_bytes()).unwrap_or(bytes);
@@ -281,29 +281,29 @@ impl fmt::Display for ImageRef {
 pub const BATCH_STEP: u32 = 0xffff_fffb;
 /// The step that is the shell of salloc (slurm.h, SLURM_INTERACTIVE_STEP).
 const INTERACTIVE_STEP: u32 = 0xffff_fffa;
-/// The steps that are a script: they have names for ids.
+/// Steps that run a script: they have names in place of numbers.
 const SCRIPTS: [(&str, u32); 2] = [("batch", BATCH_STEP), ("interactive", INTERACTIVE_STEP)];
 /// The largest id of an ordinary step (slurm.h, SLURM_MAX_NORMAL_STEP_ID).
 const MAX_STEP: u32 = 0xffff_fff0;
 
-/// A step id as Slurm shows it: a number, `batch`, `interactive`.
+/// Returns a step id as Slurm shows it: a number, `batch`, `interactive`.
 pub fn step_name(id: u32) -> String {
     SCRIPTS.iter().find(|(_, known)| *known == id).map_or_else(|| id.to_string(), |(name, _)| (*name).to_owned())
 }
 
-/// The step that [`step_name`] calls so.
+/// Returns the id of the step with this [`step_name`].
 pub fn step_id(name: &str) -> Option<u32> {
     let script = SCRIPTS.iter().find(|(known, _)| *known == name).map(|(_, id)| *id);
     script.or_else(|| name.parse().ok().filter(|id| *id <= MAX_STEP))
 }
 
-/// True if a step is a job script, or the shell of salloc.
+/// True if a step is a job script or the shell of salloc.
 pub fn is_script(step: u32) -> bool {
     SCRIPTS.iter().any(|(_, id)| *id == step)
 }
 
 impl StepRef {
-    /// Reads `step` or `step:ID`; nothing, if it is the name of an image.
+    /// Reads `step` or `step:ID`; `None` if it is the name of an image.
     fn parse(text: &OsStr) -> Result<Option<Self>, Error> {
         match text.to_str().and_then(|text| text.strip_prefix("step")) {
             Some("") => Ok(Some(Self { id: None })),
@@ -322,7 +322,7 @@ impl StepRef {
         }
     }
 
-    /// A number, `batch`, `interactive` or `any`.
+    /// Returns a number, `batch`, `interactive` or `any`.
     fn word(self) -> String {
         self.id.map_or_else(|| "any".to_owned(), step_name)
     }

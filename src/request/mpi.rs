@@ -1,4 +1,4 @@
-//! `--container-mpi`: whose MPI library programs get.
+//! Reads `--container-mpi`: the MPI library that programs get.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -15,12 +15,12 @@ impl Mpi {
     /// The first profile that fits.
     pub const AUTO: &'static str = "auto";
 
-    /// Reads a name; whether there is such a profile is seen on the node.
+    /// Reads a name; the node checks that there is such a profile.
     pub fn parse(text: &OsStr) -> Result<Self, Error> {
         StoredName::parse(text).map(Self).map_err(|_| Error::Mpi(text.to_owned()))
     }
 
-    /// As it was typed.
+    /// Returns the name as typed.
     pub fn word(&self) -> &str {
         self.0.as_str()
     }

@@ -1,4 +1,4 @@
-//! Everything that can be asked for beside an image. What is left open is the site's, or the default.
+//! Holds all settings that a user can ask for beside an image. An open setting has the site's value, or the default.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ pub struct Settings {
     pub digest: Option<Digest>,
     /// Directory in which tasks start: an absolute path inside.
     pub workdir: Option<PathBuf>,
-    /// True if the home is visible.
+    /// True if the home directory is visible.
     pub home: Option<bool>,
     /// Variables that pass or are set, in the order given: the last one counts.
     pub env: Vec<Variable>,
@@ -44,12 +44,12 @@ pub struct Settings {
 pub enum Writable {
     /// No.
     Off,
-    /// Yes, up to a limit on each node; without one, the site's.
+    /// Yes, up to a limit on each node; without one, up to the site's limit.
     Memory(Option<Size>),
 }
 
 impl Writable {
-    /// `no`, `yes` or a number of bytes.
+    /// Returns `no`, `yes` or a number of bytes.
     fn word(self) -> String {
         match self {
             Self::Off => "no".to_owned(),
@@ -84,7 +84,7 @@ impl Size {
 }
 
 impl fmt::Display for Size {
-    /// As short as [`Size::parse`] reads it.
+    /// Writes the shortest form that [`Size::parse`] reads.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = [(40, "t"), (30, "g"), (20, "m"), (10, "k")]
             .into_iter()
@@ -108,7 +108,7 @@ pub enum Scope {
 impl Scope {
     const ALL: [(Self, &'static str); 3] = [(Self::Script, "script"), (Self::Steps, "steps"), (Self::All, "all")];
 
-    /// `script`, `steps` or `all`.
+    /// Returns `script`, `steps` or `all`.
     pub fn word(self) -> &'static str {
         Self::ALL.iter().find(|(scope, _)| *scope == self).map_or("all", |(_, word)| word)
     }
@@ -131,7 +131,7 @@ fn yes_or_no(flag: impl FnOnce() -> String, text: &OsStr) -> Result<bool, Error>
 }
 
 impl Settings {
-    /// Checks what was typed. Relative paths are taken from `directory`, an absolute path.
+    /// Checks typed options. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
         if let Some(spec) = OPTIONS.iter().find(|spec| raw.values(spec.id).any(OsStr::is_empty)) {
             return Err(Error::Empty(raw.flag(spec.id)));
@@ -155,7 +155,7 @@ impl Settings {
         .checked()
     }
 
-    /// Options that have a value, and are not left open.
+    /// Returns the options that have a value.
     pub fn given(&self) -> Vec<Id> {
         let answered = [
             (Id::Bind, !self.binds.list.is_empty()),
@@ -174,11 +174,10 @@ impl Settings {
         answered.into_iter().filter(|(_, answered)| *answered).map(|(id, _)| id).collect()
     }
 
-    /// These, and where they leave something open, the others: what a job had. Binds and variables of both count, these
-    /// last.
+    /// Completes these settings with the others, those of the job. Binds and variables of both count, with these last.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        // To write into memory and to write into a folder are two answers to one question.
+        // Writing into memory and writing into a directory exclude each other.
         let answered = self.writable.is_some() || self.overlay.is_some();
         Self {
             binds: self.binds.after(other.binds),
@@ -196,15 +195,15 @@ impl Settings {
         }
     }
 
-    /// These, and where they leave something open, the site's. The site's variables are not among them: they are no
-    /// option of the user's, and have a place of their own ([`crate::env`], row 6).
+    /// Completes these settings with the site's. The site's variables are not among them: they are no option of the
+    /// user, and have a place of their own ([`crate::env`], row 6).
     #[must_use]
     pub fn or_site(self, site: &Self) -> Self {
         let site = Self { env: Vec::new(), ..site.clone() };
         self.or(site)
     }
 
-    /// Brings sizes down to the most that the site gives, and says of each what it was.
+    /// Lowers sizes to the site's maximum, and describes each size that was lowered.
     pub fn limit(&mut self, limit: Size) -> Vec<String> {
         let mut notes = Vec::new();
         let mut cut = |what: &str, size: &mut Size| {
@@ -234,7 +233,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// The fields of the request's form, each with a `;` in front.
+    /// Returns the fields of the request's form, each with a `;` in front.
     pub(super) fn fields(&self) -> String {
         let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
         let mut fields: Vec<String> = self.binds.list.iter().map(Bind::field).collect();
@@ -253,8 +252,8 @@ impl Settings {
         fields.iter().fold(String::new(), |text, field| text + ";" + field)
     }
 
-    /// Values that are not left open, but for the binds, under the keys of [`OPTIONS`], for records: of variables, the
-    /// site's and these, only the names, with a `=` where they are set. A value may be a secret.
+    /// Returns the values that are set, except binds, under the keys of [`OPTIONS`], for records. Of the user's and the
+    /// site's variables only the names appear, with a `=` where they are set: a value may be a secret.
     pub fn summary(&self, sites: &[Variable]) -> Vec<(&'static str, String)> {
         let yes = |answer: bool| if answer { "yes" } else { "no" }.to_owned();
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
@@ -276,7 +275,7 @@ impl Settings {
         values.into_iter().filter_map(|(id, value)| Some((key(id)?, value?))).collect()
     }
 
-    /// Takes one field of the request's form; false when it is none of these, or a second one.
+    /// Takes one field of the request's form; false if it has another key, or is a repeated field.
     pub(super) fn take(&mut self, key: &str, value: &str) -> Result<bool, Error> {
         let flag = || match value {
             "yes" => Ok(Some(true)),

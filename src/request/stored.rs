@@ -1,4 +1,4 @@
-//! The name of an image in the site's store.
+//! Checks the name of an image in the site's store.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -6,13 +6,13 @@ use std::fmt;
 
 use super::Error;
 
-/// Prefix of a name that only the store is asked for.
+/// Prefix of a name that is looked up in the store only.
 pub(super) const PREFIX: &str = "store:";
-/// The longest name, in bytes.
+/// Maximum length of a name, in bytes.
 const MAX_LEN: usize = 128;
 
-/// A name that the store takes: ASCII letters, digits, `.`, `_` and `-`, beginning with a letter or digit. No path, shell
-/// or command line takes it for anything else.
+/// Name of an image in the store: ASCII letters, digits, `.`, `_` and `-`, beginning with a letter or digit. No path,
+/// shell or command line reads it as anything else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoredName(String);
 
@@ -32,7 +32,7 @@ impl StoredName {
         }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! `--container-env`: variables that pass or are set.
+//! Reads `--container-env`: variables that pass or are set.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -9,18 +9,18 @@ use super::{Error, list};
 /// One item of `--container-env`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Variable {
-    /// The host's value of this variable passes; with a `*` at its end, of all that begin so.
+    /// The host's value of this variable passes; with a `*` at its end, those of all variables with this prefix.
     Keep(OsString),
     /// The variable gets this value.
     Set(OsString, OsString),
 }
 
-/// Beginnings of names that are facts of Slurm's, of its PMI or of Coracle's own.
+/// Prefixes of variables of Slurm, of its PMI or of Coracle itself.
 pub const FACTS: [&str; 4] = ["SLURM_", "SLURMD_", "PMI", "CORACLE_"];
 
 impl Variable {
     /// Reads a list such as `HOME_OF,OMP_*,MODE=fast`; a backslash before a comma makes it part of the value.
-    /// Empty items say nothing.
+    /// Skips empty items.
     pub fn parse_list(text: &OsStr) -> Result<Vec<Self>, Error> {
         let items = list::split(text, b',').into_iter().filter(|item| !item.is_empty());
         items.map(|item| Self::parse(&list::unescaped(&item, b","))).collect()
@@ -48,7 +48,7 @@ impl Variable {
         })
     }
 
-    /// The name, with a `=` behind it if it is set.
+    /// Returns the name, with a `=` behind it if it is set.
     pub(super) fn name_only(&self) -> String {
         match self {
             Self::Keep(name) => name.to_string_lossy().into_owned(),
@@ -56,7 +56,7 @@ impl Variable {
         }
     }
 
-    /// The item as [`Variable::parse`] reads it.
+    /// Returns the item in the form that [`Variable::parse`] reads.
     pub fn to_text(&self) -> OsString {
         match self {
             Self::Keep(name) => name.clone(),

@@ -1,4 +1,4 @@
-//! Access control lists (acl(5)), in the kernel's form: linux/posix_acl_xattr.h.
+//! Writes access control lists (acl(5)) in the kernel's form: linux/posix_acl_xattr.h.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -15,8 +15,8 @@ const OTHERS: u16 = 0x20;
 /// The id of entries that have none.
 const NOBODY: u32 = u32::MAX;
 
-/// Sets the rights to a file, or a folder, that its owner keeps, and that `uid` gets; nobody else gets anything. Bits
-/// as in a mode: 4 reads, 2 writes, 1 enters. EOPNOTSUPP where the file system has no such lists.
+/// Sets the permissions of a file or directory: `owner` for its owner, `user` for `uid`, none for all others. Bits as
+/// in a mode: 4 reads, 2 writes, 1 enters. EOPNOTSUPP where the file system has no access control lists.
 pub fn share_with(fd: impl AsFd, owner: u16, uid: u32, user: u16) -> Result<()> {
     let fd = fd.as_fd();
     let entries = [

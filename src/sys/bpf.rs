@@ -1,5 +1,5 @@
-//! Device rules of a control group of version 2: a program that the kernel runs whenever a device node is opened or made
-//! (bpf(2); Documentation/admin-guide/cgroup-v2.rst, "Device controller"; linux/bpf.h).
+//! Sets device rules of a control group of version 2: a program that the kernel runs whenever a device node is opened
+//! or made (bpf(2); Documentation/admin-guide/cgroup-v2.rst, "Device controller"; linux/bpf.h).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -8,19 +8,19 @@ use nix::errno::Errno;
 
 use super::{Error, Result, check, show};
 
-/// The most rules of one program: it then has fewer than the 4096 instructions that every kernel takes.
+/// Maximum number of rules of one program: it then has fewer than the 4096 instructions that every kernel accepts.
 pub const MAX_DEVICE_RULES: usize = 800;
 
-/// Devices that may be opened, and whose nodes may be made.
+/// Device that may be opened, and whose node may be made.
 ///
-/// Making one needs a right that a user does not have; what root does in a step needs no more devices than that.
+/// Making a node needs a capability that a user does not have. Root makes no other device nodes in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeviceRule {
-    /// Of which of the two tables of drivers.
+    /// True for a block device, false for a character device.
     pub block: bool,
     /// The driver's number.
     pub major: u32,
-    /// The driver's number for the device; nothing stands for all of them.
+    /// The driver's number for the device; `None` stands for all of them.
     pub minor: Option<u32>,
 }
 
@@ -30,7 +30,7 @@ const PROG_QUERY: libc::c_long = 16;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
-/// Number of bytes of the verifier's log that are asked for.
+/// Requested size of the verifier's log, in bytes.
 const LOG: usize = 64 * 1024;
 
 /// `struct bpf_insn` of linux/bpf.h. `registers` holds the destination in the lower half and the source in the upper
@@ -80,7 +80,7 @@ const fn registers(destination: u8, source: u8) -> u8 {
     if cfg!(target_endian = "big") { destination << 4 | source } else { source << 4 | destination }
 }
 
-/// The program that answers 1 for what one of these rules allows, whatever is to be done with it, and 0 for all else.
+/// Returns the program that answers 1 for every access to a device that a rule allows, and 0 for all others.
 fn instructions(rules: &[DeviceRule]) -> Vec<Instruction> {
     // The kind of access is in the upper half of the first number.
     let mut program = vec![
@@ -92,7 +92,7 @@ fn instructions(rules: &[DeviceRule]) -> Vec<Instruction> {
     for rule in rules {
         let kind = if rule.block { BLOCK } else { CHARACTER };
         let wanted = [Some((KIND, kind)), Some((MAJOR, rule.major)), rule.minor.map(|minor| (MINOR, minor))];
-        // To the next rule: over the comparisons that are left, and the answer.
+        // Jumps to the next rule: over the remaining comparisons and the answer.
         let mut over = if rule.minor.is_some() { 5 } else { 4 };
         for (register, number) in wanted.into_iter().flatten() {
             over -= 1;
@@ -143,10 +143,11 @@ struct Query {
     rest: [u64; 28],
 }
 
-/// Allows these devices, and no others, to what is in a control group of version 2 and below it; `group` is its folder.
-/// The rules end with the group.
+/// Allows these devices, and no others, to the processes in and below a control group of version 2; `group` is its
+/// directory. The rules end with the group.
 ///
-/// Those of a group above that were attached in the same way hold besides (BPF_F_ALLOW_MULTI): so does systemd.
+/// Rules that were attached in the same way to a group above hold as well (BPF_F_ALLOW_MULTI). systemd attaches such
+/// rules.
 pub fn allow_devices(group: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
     let group = group.as_fd();
     let program = load(rules)?;
@@ -159,7 +160,7 @@ pub fn allow_devices(group: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
     Ok(())
 }
 
-/// True if a control group of version 2 has device rules of its own; `group` is its folder.
+/// True if a control group of version 2 has device rules of its own; `group` is its directory.
 pub fn has_device_rules(group: impl AsFd) -> Result<bool> {
     let group = group.as_fd();
     let target = group.as_raw_fd().cast_unsigned();
@@ -173,7 +174,7 @@ pub fn has_device_rules(group: impl AsFd) -> Result<bool> {
         padding: 0,
         rest: [0; 28],
     };
-    // SAFETY: BPF_PROG_QUERY reads and writes within the bytes that are passed, which `query` has. Without room for
+    // SAFETY: BPF_PROG_QUERY reads and writes within the bytes that are passed, which `query` has. Without space for
     // them, it only counts the programs.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
     check(result, || format!("bpf(BPF_PROG_QUERY, {}, BPF_CGROUP_DEVICE)", show(group)))?;
@@ -187,7 +188,7 @@ fn load(rules: &[DeviceRule]) -> Result<OwnedFd> {
     }
     let program = instructions(rules);
     load_with(&program, &mut []).map_err(|errno| {
-        // Only the verifier says why it refuses a program.
+        // Only the verifier's log says why it refuses a program.
         let mut log = vec![0; LOG];
         let _ = load_with(&program, &mut log);
         let text = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy).unwrap_or_default();
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Runs the few instructions that there are as the kernel does: the answer for a `struct bpf_cgroup_dev_ctx`.
+    /// Runs the few instructions in use as the kernel does: the answer for a `struct bpf_cgroup_dev_ctx`.
     fn run(program: &[Instruction], context: [u32; 3]) -> u32 {
         let (mut registers, mut at) = ([0xdead_beef_u32; 16], 0);
         loop {
@@ -297,7 +298,7 @@ mod tests {
             access in 1..8u32,
             far in any::<bool>(),
         ) {
-            // Numbers that differ only in their highest bits, too.
+            // Numbers that differ only in their highest bits, as well.
             let number = |small: u32| if far { small << 30 | 1 } else { small };
             let rule = |(block, major, minor): (bool, u32, Option<u32>)| {
                 DeviceRule { block, major: number(major), minor: minor.map(number) }

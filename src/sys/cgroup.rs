@@ -1,10 +1,10 @@
-//! Which control groups a process is in, and how it gets into others (cgroups(7)).
+//! Reads the control groups of a process, and moves processes into other groups (cgroups(7)).
 
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-/// Start of the names of our own groups.
+/// Prefix of the names of groups that Coracle makes.
 pub const OWN_GROUPS: &str = "coracle_";
 
 /// Name of a step's own group, where Slurm makes none.
@@ -12,7 +12,7 @@ pub fn own_group(job: u32, step: u32) -> String {
     format!("{OWN_GROUPS}{job}_{step}")
 }
 
-/// The folders of a process' control groups: one for each hierarchy of version 1, and that of version 2.
+/// Directories of a process' control groups: one for each hierarchy of version 1, and that of version 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroups {
     folders: Vec<Folder>,
@@ -25,7 +25,7 @@ pub(super) struct Folder {
 }
 
 impl Cgroups {
-    /// Those of a process.
+    /// Reads the groups of a process.
     pub fn of(pid: u32) -> Result<Self> {
         Ok(Self::parse(&read_text(&format!("/proc/{pid}/cgroup"))?, &read_text("/proc/self/mountinfo")?))
     }
@@ -40,22 +40,22 @@ impl Cgroups {
         Self { folders: folders.collect() }
     }
 
-    /// Puts the caller into those of these groups that are a job's. The first that does not take it is the error; the
-    /// others have it.
+    /// Moves the caller into those of these groups that are a job's. Returns the error of the first group that refuses;
+    /// the caller is then in the others.
     pub fn enter_job(&self) -> Result<()> {
-        // 0 is whoever writes it, also from a process namespace (cgroups(7)).
+        // 0 is the writing process, also from a PID namespace (cgroups(7)).
         self.put_into_job(0)
     }
 
-    /// Puts another process, with all its threads, into those of these groups that are a job's.
+    /// Moves another process, with all its threads, into those of these groups that are a job's.
     pub fn put_into_job(&self, pid: u32) -> Result<()> {
         let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
         jobs.map(|folder| put(pid, &folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
     }
 
-    /// Like [`Self::enter_job`], for a process that has to end when its step does: where slurmstepd itself is in the
-    /// job's group, the caller goes into that of the step's tasks. proctrack/cgroup of version 1 kills that one; of
-    /// version 2 it kills slurmstepd's own group, too (cgroup_p_step_get_pids).
+    /// Like [`Self::enter_job`], for a process that has to end when its step does. Where slurmstepd itself is in the
+    /// job's group, the caller enters the group of the step's tasks: proctrack/cgroup of version 1 kills that group.
+    /// Version 2 kills slurmstepd's own group as well (cgroup_p_step_get_pids).
     pub fn enter_step(&self, step: &str) -> Result<()> {
         let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
         let group = |folder: &Folder| {
@@ -67,12 +67,12 @@ impl Cgroups {
         jobs.map(|folder| put(0, &group(folder))).fold(Ok(()), Result::and)
     }
 
-    /// Takes the caller out of a step, in both versions: what is in its groups is killed with it, and keeps them from
-    /// being removed.
+    /// Moves the caller out of a step, in both versions. Slurm kills every process of the step's groups, and a process
+    /// in them keeps them from being removed.
     ///
-    /// In version 2 only the topmost group takes processes beside groups (cgroups(7), "no internal processes"), where
-    /// Slurm puts its own daemon, too. In a cgroup namespace that is another one; there Slurm has a group for daemons
-    /// that wait.
+    /// In version 2 only the topmost group holds processes beside groups (cgroups(7), "no internal processes"). Slurm
+    /// puts its own daemon there as well. In a cgroup namespace the topmost group is a different one; Slurm has a group
+    /// for waiting daemons there.
     pub fn leave_step(&self) -> Result<()> {
         let leave = |folder: &Folder| {
             let above = folder.below.iter().take(job_group(&folder.below).unwrap_or(0));
@@ -82,12 +82,12 @@ impl Cgroups {
         self.folders.iter().filter(|folder| folder.of_a_job()).map(leave).fold(Ok(()), Result::and)
     }
 
-    /// The names of the job's groups, one for each hierarchy in which it has one.
+    /// Returns the names of the job's groups, one for each hierarchy in which it has one.
     pub fn jobs(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
         self.folders.iter().filter_map(|folder| folder.below.iter().nth(job_group(&folder.below)?))
     }
 
-    /// Removes what `name` was made as below these groups. One that still has a process in it stays.
+    /// Removes the group `name` that was made below these groups. A group with a process in it stays.
     pub fn remove_child(&self, name: &str) {
         for folder in &self.folders {
             let _ = nix::unistd::unlinkat(
@@ -98,12 +98,13 @@ impl Cgroups {
         }
     }
 
-    /// Removes what is left of these groups of version 1, if they are a job's: a process of ours may have been in one of
-    /// them while Slurm, which tries once, took its own away. What is in use stays (rmdir(2), EBUSY). True if none of the
-    /// innermost ones is left.
+    /// Removes the remaining groups of version 1, if they are a job's. A process of Coracle may have been in one of
+    /// them while Slurm, which tries once, removed its own. A group in use stays (rmdir(2), EBUSY). True if none of the
+    /// innermost groups remains.
     ///
     /// Slurm makes and removes its groups under a lock of the top of the hierarchy (cgroup_common.c,
-    /// `common_cgroup_lock`): so does this, or a step of the same job could miss what it has just made.
+    /// `common_cgroup_lock`). This function takes the same lock. Otherwise a step of the same job could lose the group
+    /// that it has just made.
     pub fn remove_left(&self) -> bool {
         let mut gone = true;
         let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
@@ -115,7 +116,7 @@ impl Cgroups {
                 ["task_", "step_", "job_", "uid_"].iter().any(|level| name.starts_with(level))
             };
             let groups = folder.below.ancestors().take_while(slurms);
-            // One that is gone already is no reason to leave what is above it.
+            // If a group is gone already, the groups above it are still removed.
             for group in groups {
                 match std::fs::remove_dir(folder.mounted.join(group)) {
                     Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => break,
@@ -127,8 +128,8 @@ impl Cgroups {
         gone
     }
 
-    /// Puts the caller at the top of those hierarchies of version 1 in which these groups are a job's. A group with a
-    /// process in it cannot be removed, and that of a job is when the job ends.
+    /// Moves the caller to the top of those hierarchies of version 1 in which these groups are a job's. Slurm removes
+    /// the groups of a job when the job ends, and a group with a process in it cannot be removed.
     pub fn leave_job(&self) -> Result<()> {
         let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
         self.folders.iter().filter(first).map(|folder| put(0, &folder.mounted)).fold(Ok(()), Result::and)
@@ -142,26 +143,26 @@ impl Folder {
     }
 }
 
-/// Finds the group of a job on the way to a group: the number of components in front of it.
+/// Reads a file of /proc as text, lossily.
 ///
-/// A file of /proc. What it names may be any bytes: a user can mount a FUSE file system at a directory whose name is no
-/// UTF-8, and every process of the node reads of it.
+/// A path in it may be any bytes: a user can mount a FUSE file system at a directory whose name is not UTF-8, and
+/// every process of the node reads that name.
 pub(super) fn read_text(path: &str) -> Result<String> {
     let read = std::fs::read(path).map_err(|cause| Error::from_io(format!("read({path:?})"), &cause));
     read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Slurm's cgroup plugins call it `job_ID`; cgroup/v2 since 26.05 uses the SLUID (`sCTNM8J4SS8B00`), and there the
-/// `step_` below it is what tells (cgroup_v2.c).
+/// Returns the number of path components in front of a job's group. Slurm's cgroup plugins call the group `job_ID`.
+/// cgroup/v2 since 26.05 uses the SLUID (`sCTNM8J4SS8B00`), which the `step_` below it identifies (cgroup_v2.c).
 pub(super) fn job_group(path: &Path) -> Option<usize> {
     let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
     let step = |index: usize| names.get(index).is_some_and(|name| name.starts_with("step_"));
     (0..names.len()).find(|index| names[*index].starts_with("job_") || step(index + 1))
 }
 
-/// Puts the caller, whose only thread this is, into a group of version 1.
+/// Moves the caller, which must have one thread, into a group of version 1.
 ///
-/// Unlike a whole process, a thread that moves itself waits for nobody (kernel/cgroup/cgroup.c,
+/// A thread that moves itself waits for no other process, unlike a whole process (kernel/cgroup/cgroup.c,
 /// cgroup_procs_write_start, since Linux 5.6).
 pub fn enter_with_one_thread(folder: &Path) -> Result<()> {
     let file = folder.join("tasks");
@@ -173,8 +174,8 @@ fn put(pid: u32, directory: &Path) -> Result<()> {
     std::fs::write(&file, pid.to_string()).map_err(|cause| Error::from_io(format!("write({file:?}, {pid})"), &cause))
 }
 
-/// Path at which a group of the hierarchy `controllers` is seen through a line of mountinfo (proc_pid_mountinfo(5)), if
-/// it is.
+/// Path of a group of the hierarchy `controllers` through one line of mountinfo (proc_pid_mountinfo(5)), if the mount
+/// shows it.
 pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
     let (before, after) = mount.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
@@ -188,7 +189,7 @@ pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Fold
         }
         _ => false,
     };
-    // Of a container runtime's own making: only a part of the hierarchy is seen.
+    // A mount of a container runtime: it shows only a part of the hierarchy.
     let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).ok()?;
     same.then(|| Folder { mounted: mounted.into(), below: below.to_owned() })
 }

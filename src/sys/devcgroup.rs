@@ -1,10 +1,10 @@
-//! Which control groups decide about the devices of a Slurm step.
+//! Finds the control groups that decide about the devices of a Slurm step.
 //!
-//! If the `devices` hierarchy of version 1 is there, its rules count; else a program of a group of version 2 does
+//! If the `devices` hierarchy of version 1 is there, its rules count; else a program of a group of version 2 decides
 //! (see [`super::allow_devices`]). Slurm's own groups are, by the sources of its cgroup plugins: in version 1
 //! `slurm[_NODE]/uid_U/job_J/step_S/task_N`, with slurmstepd in the step's; in version 2 `job_J/step_S/user/task_N`,
-//! with slurmstepd in `job_J/step_S/slurm`, and rules at the job, at `user` and at the tasks; since 26.05 the job's group has the
-//! job's SLUID as its name there.
+//! with slurmstepd in `job_J/step_S/slurm`, and rules at the job, at `user` and at the tasks. Since 26.05 the job's
+//! group in version 2 has the job's SLUID as its name.
 
 use std::path::{Path, PathBuf};
 
@@ -25,23 +25,23 @@ pub enum CgroupVersion {
 /// The groups that decide about the devices of a slurmstepd and its tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceGroups {
-    /// Of which version the hierarchy is.
+    /// Version of the hierarchy.
     pub version: CgroupVersion,
-    /// The folder of the group that slurmstepd is in.
+    /// Directory of the group that slurmstepd is in.
     pub own: PathBuf,
-    /// The groups that Slurm has made for the step in this hierarchy, from the one that all its tasks are in or below,
-    /// up to the job's. Empty where Slurm makes none.
+    /// Groups that Slurm has made for the step in this hierarchy, from the common group of all its tasks up to the
+    /// job's. Empty where Slurm makes none.
     pub step: Vec<PathBuf>,
 }
 
 impl DeviceGroups {
-    /// Those of a slurmstepd. Nothing where there is no hierarchy that could decide.
+    /// Finds the groups of a slurmstepd. `None` where no hierarchy could decide.
     pub fn of(daemon: u32) -> Result<Option<Self>> {
         let (groups, mounts) = read(daemon)?;
         Self::parse(&groups, &mounts)
     }
 
-    /// The same in the hierarchy of version 2, also where that of version 1 decides.
+    /// Like [`Self::of`] in the hierarchy of version 2, also where that of version 1 decides.
     pub fn of_version_two(daemon: u32) -> Result<Option<Self>> {
         let (groups, mounts) = read(daemon)?;
         Ok(find(&groups, &mounts, CgroupVersion::Two).and_then(|found| found))
@@ -50,7 +50,7 @@ impl DeviceGroups {
     fn parse(groups: &str, mounts: &str) -> Result<Option<Self>> {
         match find(groups, mounts, CgroupVersion::One) {
             Some(Some(found)) => Ok(Some(found)),
-            // It decides, and nothing can be asked of it. At its top there is nothing to decide (devices.rst).
+            // The hierarchy decides, but it is not mounted. At its top there is nothing to decide (devices.rst).
             Some(None) if !at_the_top(groups) => {
                 Err(Error::new("the cgroup hierarchy \"devices\", which is not mounted here", Errno::ENOENT))
             }
@@ -91,7 +91,7 @@ fn at_the_top(groups: &str) -> bool {
     })
 }
 
-/// The outer answer is whether the process has a group in such a hierarchy, the inner one whether that is mounted.
+/// Returns `None` if the process has no group in such a hierarchy, and `Some(None)` if the hierarchy is not mounted.
 fn find(groups: &str, mounts: &str, version: CgroupVersion) -> Option<Option<DeviceGroups>> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');

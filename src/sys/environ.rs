@@ -1,7 +1,7 @@
-//! The process environment.
+//! Reads and changes the process environment.
 //!
-//! The plugin lives in programs of Slurm that call `getenv` and `setenv` themselves, so it has to change the
-//! C library's environment and not a copy.
+//! The plugin runs in Slurm's programs, which call `getenv` and `setenv` themselves. So it has to change the C
+//! library's environment and not a copy.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,7 +20,7 @@ pub fn get_env(name: &CStr) -> Option<OsString> {
     Some(OsString::from_vec(bytes))
 }
 
-/// Sets `name` for this process and what it starts (setenv(3)). False when `value` has a NUL or memory is short.
+/// Sets `name` for this process and its future children (setenv(3)). False if `value` has a NUL or memory is short.
 pub fn set_env(name: &CStr, value: &OsStr) -> bool {
     let Ok(value) = CString::new(value.as_bytes()) else { return false };
     // SAFETY: both are NUL-terminated and copied by setenv; see get_env for the threads.
@@ -33,8 +33,8 @@ pub fn unset_env(name: &CStr) {
     unsafe { libc::unsetenv(name.as_ptr()) };
 }
 
-/// True for the address of a byte that this process was started with: its arguments and its environment, which lie
-/// between these two things that the kernel tells of (binfmt_elf.c, `create_elf_tables`).
+/// True for the address of a byte of this process' initial arguments and environment. They lie between two addresses
+/// that the kernel reports in the auxiliary vector (binfmt_elf.c, `create_elf_tables`).
 pub fn is_of_start(address: usize) -> bool {
     // SAFETY: getauxval takes a number and answers with one, 0 where it knows nothing.
     let [low, high] = [libc::AT_RANDOM, libc::AT_EXECFN].map(|entry| unsafe { libc::getauxval(entry) });

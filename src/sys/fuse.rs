@@ -1,4 +1,4 @@
-//! Filesystems that a process of the user's serves (fuse(4)).
+//! Mounts file systems that a process of the user serves (fuse(4)).
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,39 +12,40 @@ use nix::fcntl::OFlag;
 use super::ns::enter_user_namespace_as;
 use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Result, check, open_beneath, show};
 
-/// The character device behind every FUSE filesystem.
+/// The character device behind every FUSE file system.
 const DEVICE: &str = "/dev/fuse";
 /// Time limit for a child process with a handful of system calls.
 const CHILD: Duration = Duration::from_secs(10);
 
-/// One end of a FUSE connection: whoever reads the requests from it is the filesystem. The connection breaks when the
-/// last descriptor of it is closed.
+/// One end of a FUSE connection: the process that reads the requests from it serves the file system. The connection
+/// breaks when its last descriptor is closed.
 #[derive(Debug)]
 pub struct FuseDevice {
     file: File,
 }
 
 impl FuseDevice {
-    /// Opens a new one. ENOENT, ENODEV, ENXIO: the kernel has no FUSE, or its module is not loaded.
+    /// Opens a new connection. ENOENT, ENODEV, ENXIO: the kernel has no FUSE, or its module is not loaded.
     pub fn open() -> Result<Self> {
         let file = File::options().read(true).write(true).open(DEVICE);
         file.map(|file| Self { file }).map_err(|cause| Error::from_io(format!("open({DEVICE:?}, O_RDWR)"), &cause))
     }
 
-    /// A detached mount of what the process behind this end will serve as `identity`: read-only, no set-user-id, no
-    /// devices, seen by everybody with the modes that it has, checked by the kernel.
+    /// Returns a detached mount of the file system that the process behind this end will serve as `identity`:
+    /// read-only, no set-user-ID, no devices, visible to every user, with modes that the kernel checks.
     ///
-    /// Nothing here waits for that process. `kind` is what mount tables say behind `fuse.`.
+    /// This call does not wait for that process. `kind` is the type that mount tables show behind `fuse.`.
     pub fn mount(&self, identity: &Identity, kind: &str) -> Result<OwnedFd> {
         self.mount_for((identity.uid, identity.gid), true, kind)
     }
 
-    /// Opens one and mounts it, detached, so that files which its process says are root's are this process' user's, and
-    /// those that it says are the user's are nobody's. Only processes of exactly this user and primary group see it.
+    /// Opens a connection and mounts it, detached. Files that its process reports as root's belong to this process'
+    /// user; files that it reports as the user's belong to the overflow user. Only processes of exactly this user and
+    /// primary group see the mount.
     ///
-    /// The kernel takes owners as numbers of the user namespace that the mount was made in, and `/dev/fuse` was opened in
-    /// (fs/fuse/inode.c). So another process does both in one where the user is root. It belongs to init and ends by itself:
-    /// its copy of the mount table takes the kernel milliseconds to give up.
+    /// The kernel takes owners as numbers of the user namespace in which the mount was made and `/dev/fuse` was opened
+    /// (fs/fuse/inode.c). So another process does both in a namespace where the user is root. It is reparented to init
+    /// and ends by itself: the kernel needs milliseconds to release its copy of the mount table.
     pub fn open_as_root(kind: &str) -> Result<(Self, OwnedFd)> {
         let deadline = Instant::now() + CHILD;
         let (ours, theirs) = Channel::pair()?;
@@ -84,7 +85,7 @@ impl FuseDevice {
         context.string(c"user_id", &uid.to_string())?;
         context.string(c"group_id", &gid.to_string())?;
         if everybody {
-            // Without it root itself may not look at it, and so could not build on it.
+            // Without it root itself cannot access the file system, and so could not build on it.
             context.flag(c"allow_other")?;
         }
         context.flag(c"default_permissions")?;
@@ -99,9 +100,9 @@ impl AsFd for FuseDevice {
     }
 }
 
-/// The kernel's view of a FUSE connection, and the means to break it, whoever holds its other end.
+/// The kernel's files of a FUSE connection. They can break it, whichever process holds its other end.
 ///
-/// It keeps neither the mount nor the connection.
+/// Holding it keeps neither the mount nor the connection.
 #[derive(Debug)]
 pub struct FuseControl {
     abort: File,
@@ -110,11 +111,11 @@ pub struct FuseControl {
 }
 
 impl FuseControl {
-    /// Finds that of the connection behind `mount`.
+    /// Finds the connection behind `mount`.
     ///
     /// A request that the other end has taken and does not answer keeps its caller in a sleep that even SIGKILL does
-    /// not end (fs/fuse/dev.c, request_wait_answer), and killing the process at the other end does not help where it
-    /// has given the descriptor away. The kernel's own way out is a filesystem of its own, fusectl.
+    /// not end (fs/fuse/dev.c, request_wait_answer). Killing the process at the other end does not help if it has
+    /// passed the descriptor on. The kernel's own way out is a separate file system, fusectl.
     pub fn of(mount: impl AsFd) -> Result<Self> {
         let number = connection(mount.as_fd())?;
         let all = FsContext::open(c"fusectl")?.mount(Attributes {
@@ -127,13 +128,13 @@ impl FuseControl {
         Ok(Self { abort: open_beneath(&files, Path::new("abort"), OFlag::O_WRONLY)?.into(), files })
     }
 
-    /// Breaks it: every request that waits, and every later one, fails with ENOTCONN or ECONNABORTED.
+    /// Breaks the connection: every request, waiting or later, fails with ENOTCONN or ECONNABORTED.
     pub fn abort(&self) -> Result<()> {
         (&self.abort).write_all(b"1").map_err(|cause| Error::from_io("write(fusectl, \"1\")", &cause))
     }
 
-    /// The number of requests without an answer; nothing, once the last mount of the file system is gone. The file cannot
-    /// be read twice (fs/fuse/control.c, nonseekable_open).
+    /// Returns the number of requests without an answer, or `None` once the last mount of the file system is gone. The
+    /// file cannot be read twice (fs/fuse/control.c, nonseekable_open).
     pub fn waiting(&self) -> Result<Option<u64>> {
         let file = match open_beneath(&self.files, Path::new("waiting"), OFlag::O_RDONLY) {
             Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
@@ -143,13 +144,13 @@ impl FuseControl {
         let read = file.take(24).read_to_string(&mut text);
         read.map_err(|cause| Error::from_io("read(fusectl, waiting)", &cause))?;
         match text.trim() {
-            // It has gone since.
+            // The connection has ended meanwhile.
             "" => Ok(None),
             number => number.parse().map(Some).map_err(|_| Error::new("read(fusectl, waiting)", Errno::EIO)),
         }
     }
 
-    /// The descriptors that it is made of.
+    /// Returns its descriptors.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.abort.as_fd(), self.files.as_fd()]
     }
@@ -157,15 +158,15 @@ impl FuseControl {
 
 /// A connection's number: the minor device number of its superblock (fs/fuse/control.c).
 ///
-/// Asked for in a way that the filesystem itself need not answer (statx(2), AT_STATX_DONT_SYNC).
+/// The file system itself need not answer this query (statx(2), AT_STATX_DONT_SYNC).
 fn connection(mount: BorrowedFd<'_>) -> Result<u32> {
     Ok(statx_cached(mount, 0)?.stx_dev_minor)
 }
 
-/// Kernel's knowledge of an open file, without asking its file system.
+/// Attributes of an open file that the kernel has cached, without a request to its file system.
 ///
 /// fstat(2) of a file on a FUSE file system waits for the process that serves it, in a sleep that no signal ends. The
-/// kernel has looked at the file when it was opened, so this is how it was then.
+/// kernel has read the attributes when the file was opened; these values are from then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CachedStat {
     /// Device, as major and minor number.
@@ -183,7 +184,7 @@ pub struct CachedStat {
 }
 
 impl CachedStat {
-    /// Asks for that of `file`.
+    /// Reads the attributes of `file`.
     pub fn of(file: impl AsFd) -> Result<Self> {
         let found = statx_cached(file.as_fd(), libc::STATX_BASIC_STATS)?;
         Ok(Self {

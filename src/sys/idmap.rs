@@ -1,4 +1,4 @@
-//! Mounts that show other owners than the file system has (mount_setattr(2), MOUNT_ATTR_IDMAP).
+//! Makes mounts that show other owners than the file system has (mount_setattr(2), MOUNT_ATTR_IDMAP).
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,10 +28,10 @@ impl OwnerMap {
         Ok(Self { namespace })
     }
 
-    /// Shows the owners by this map in the detached mount `tree`. EINVAL: the file system cannot do that (squashfs before
-    /// Linux 6.2, erofs before 5.19, overlay and most FUSE servers never), or the kernel.
+    /// Applies this map to the detached mount `tree`. EINVAL: the kernel does not support it, or the file system does
+    /// not (squashfs before Linux 6.2, erofs before 5.19, overlay and most FUSE servers never).
     ///
-    /// Never for a mount of something that the node has, too: the user would become the owner of root's files.
+    /// Never for a mount of a file system that the node has as well: the user would become the owner of root's files.
     pub fn show_in(&self, tree: impl AsFd) -> Result<()> {
         let attr = MountAttr {
             attr_set: MOUNT_ATTR_IDMAP,
@@ -42,7 +42,7 @@ impl OwnerMap {
     }
 }
 
-/// The lines of a map (user_namespaces(7)): number on disk, number shown, how many.
+/// Returns the lines of a map (user_namespaces(7)): number on disk, number shown, count.
 fn swapped(id: u32) -> String {
     let last = u32::MAX - 1;
     let mut lines = Vec::new();
@@ -62,10 +62,10 @@ fn swapped(id: u32) -> String {
     lines.join("\n")
 }
 
-/// A user namespace with these maps. The child process that it begins with has ended once this returns.
+/// Returns a user namespace with these maps. Its first process, a child process, has ended once this returns.
 fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     let child = fork_in_user_namespace(|| {
-        // For as long as the maps may take, and no longer if this process is left alone.
+        // Long enough for the maps, and limited in case this process is left alone.
         std::thread::sleep(PATIENCE);
         0
     })?;

@@ -1,4 +1,4 @@
-//! A socket that a service listens on, and whoever calls (unix(7)).
+//! Listens on a socket of a service, and accepts its callers (unix(7)).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -37,7 +37,7 @@ impl Listener {
         Ok(Self { fd })
     }
 
-    /// The socket that systemd listens on for this process (sd_listen_fds(3)), if it started us for one.
+    /// Returns the socket that systemd listens on for this process (sd_listen_fds(3)), if it passed one.
     pub fn passed() -> Result<Option<Self>> {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
         if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
@@ -53,14 +53,14 @@ impl Listener {
         Ok(Some(Self { fd }))
     }
 
-    /// Waits until `deadline` for somebody who calls. ETIMEDOUT when nobody did.
+    /// Waits until `deadline` for a caller. ETIMEDOUT if none called.
     pub fn accept(&self, deadline: Instant) -> Result<Channel> {
         loop {
             wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], deadline)?;
             match accept4(self.fd.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 // SAFETY: the kernel made this descriptor for this call, and nothing else owns it.
                 Ok(fd) => return Ok(Channel::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })),
-                // Gone before it was taken, or taken by another process that has the same socket.
+                // The caller has gone, or another process with the same socket has accepted it.
                 Err(Errno::EINTR | Errno::EAGAIN | Errno::ECONNABORTED) => {}
                 Err(errno) => return Err(Error::new("accept4()", errno)),
             }
@@ -75,14 +75,14 @@ impl AsFd for Listener {
 }
 
 impl Channel {
-    /// Calls the service that listens at `path`.
+    /// Connects to the service that listens at `path`.
     pub fn connect(path: &Path) -> Result<Self> {
         let fd = packet_socket()?;
         connect(fd.as_raw_fd(), &address(path)?).map_err(|errno| Error::new(format!("connect({path:?})"), errno))?;
         Ok(Self::from_fd(fd))
     }
 
-    /// User and group id of the process on the other side, as they were when it called (SO_PEERCRED, unix(7)).
+    /// Returns the user and group id of the process on the other side at the time of its call (SO_PEERCRED, unix(7)).
     pub fn peer(&self) -> Result<(u32, u32)> {
         let credentials = getsockopt(self, sockopt::PeerCredentials);
         let credentials = credentials.map_err(|errno| Error::new("getsockopt(SO_PEERCRED)", errno))?;

@@ -1,4 +1,4 @@
-//! Loop devices (loop(4)): the kernel's squashfs needs a block device.
+//! Attaches loop devices (loop(4)): the kernel's squashfs needs a block device.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,8 +13,8 @@ const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// Number of times that a free device may be lost to somebody else before we give up: 128 tasks of other containers
-/// that start at the same moment each take one.
+/// Maximum number of times that another process may take a free device first: 128 tasks of other containers that
+/// start at the same moment each take one.
 const TRIES: u32 = 512;
 
 /// `struct loop_info64` of linux/loop.h.
@@ -51,12 +51,12 @@ pub struct LoopDevice {
     file: File,
 }
 
-/// The reason why there is no loop device to be had.
+/// Reason why no loop device is available.
 #[derive(Debug)]
 pub enum LoopError {
     /// The kernel has no loop driver, or /dev no node for its control.
     NoDriver(Error),
-    /// The kernel has a free device, and /dev no node for it.
+    /// The kernel has a free device, but /dev has no node for it.
     NoNode(Error),
     /// A system call failed.
     Failed(Error),
@@ -65,13 +65,13 @@ pub enum LoopError {
 impl LoopDevice {
     /// Attaches `size` bytes of `image` from `offset` on, both in bytes.
     ///
-    /// Between asking for a free device and taking it, somebody else may take it: then the next one is tried.
+    /// Another process may take a free device between the query and the attachment: then the next one is tried.
     pub fn attach(image: impl AsFd, offset: u64, size: u64) -> std::result::Result<Self, LoopError> {
         let image = image.as_fd();
         Self::attach_by(|device| configure_loop(device, image, offset, size))
     }
 
-    /// Takes a free device; `configure` is what calls [`configure_loop`] on it, here or in another process.
+    /// Takes a free device; `configure` calls [`configure_loop`] on it, in this process or in another one.
     pub fn attach_by(configure: impl Fn(BorrowedFd<'_>) -> Result<()>) -> std::result::Result<Self, LoopError> {
         let control = open("/dev/loop-control".into()).map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => LoopError::NoDriver(error),
@@ -106,14 +106,14 @@ impl LoopDevice {
         Err(last.unwrap_or_else(|| LoopError::Failed(Error::new("ioctl(LOOP_CONFIGURE)", Errno::EBUSY))))
     }
 
-    /// A path for the kernel's mount code that leads to this very device.
+    /// Returns a path for the kernel's mount code that names this very device.
     pub fn source(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
 }
 
-/// Puts `size` bytes of `image` from `offset` on behind a loop device that is open for reading (loop(4),
-/// LOOP_CONFIGURE). EBUSY when somebody else has taken it.
+/// Attaches `size` bytes of `image` from `offset` on to a loop device that is open for reading (loop(4),
+/// LOOP_CONFIGURE). EBUSY if another process has taken the device.
 pub fn configure_loop(device: BorrowedFd<'_>, image: BorrowedFd<'_>, offset: u64, size: u64) -> Result<()> {
     let config = LoopConfig {
         fd: image.as_raw_fd().cast_unsigned(),
@@ -128,7 +128,7 @@ pub fn configure_loop(device: BorrowedFd<'_>, image: BorrowedFd<'_>, offset: u64
             encrypt_type: 0,
             encrypt_key_size: 0,
             flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
-            // For losetup only, and of 64 bytes: sysfs has the whole path.
+            // For losetup only, and limited to 64 bytes: sysfs has the whole path.
             file_name: [0; 64],
             crypt_name: [0; 64],
             encrypt_key: [0; 32],

@@ -1,4 +1,4 @@
-//! Files in memory, for what is too long for a message (memfd_create(2)).
+//! Makes and reads files in memory, for data that is too long for a message (memfd_create(2)).
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +11,7 @@ use nix::sys::memfd::MFdFlags;
 
 use super::{Error, Result};
 
-/// A file in memory with this content, which nobody can change any more.
+/// Returns a sealed file in memory with this content.
 pub fn memory_file(content: &[u8]) -> Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = nix::sys::memfd::memfd_create(c"coracle", flags).map_err(|errno| Error::new("memfd_create()", errno))?;
@@ -22,8 +22,8 @@ pub fn memory_file(content: &[u8]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// All of a file, from its start, wherever its position is: descriptors that were sent share one. EFBIG when it is
-/// longer than `limit` bytes.
+/// Reads all of a file from its start, whatever its position: sent descriptors share one. EFBIG if it is longer than
+/// `limit` bytes.
 pub fn read_whole(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
     let file = file.as_fd().try_clone_to_owned().map_err(|cause| Error::from_io("dup()", &cause))?;
     let file = File::from(file);

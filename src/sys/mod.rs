@@ -1,8 +1,8 @@
-//! The system call room: the only place of the library with `unsafe`.
+//! Wraps system calls: the only module of the library with `unsafe`.
 //!
-//! File descriptors go in borrowed and come out owned, and an error prints like a line of strace:
-//! `move_mount(7</img>, 9</proc>): EINVAL: Invalid argument`. That text is all that an admin can send us
-//! from a machine that we cannot see.
+//! File descriptors are borrowed as arguments and owned as results. An error prints like a line of strace:
+//! `move_mount(7</img>, 9</proc>): EINVAL: Invalid argument`. That text is all that an administrator can send from a
+//! machine to which the developers have no access.
 
 mod acl;
 mod bpf;
@@ -70,7 +70,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-/// A system call that failed: what was called, on what, and the kernel's answer.
+/// A system call that failed: its name, its arguments, and the kernel's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     call: String,
@@ -78,12 +78,12 @@ pub struct Error {
 }
 
 impl Error {
-    /// Records `call`, as strace would print it, with the errno it came back with.
+    /// Records `call`, as strace would print it, with its errno.
     pub fn new(call: impl Into<String>, errno: Errno) -> Self {
         Self { call: call.into(), errno }
     }
 
-    /// A failure that came through the standard library; EIO where it has no number.
+    /// Converts a failure of the standard library; EIO where it has no number.
     pub fn from_io(call: impl Into<String>, cause: &std::io::Error) -> Self {
         Self::new(call, Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
     }

@@ -1,6 +1,6 @@
-//! The mount calls of Linux 5.2 and 5.12: fsopen(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
+//! Wraps the mount calls of Linux 5.2 and 5.12: fsopen(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
 //!
-//! Everything here works on descriptors. No path is looked up as root, except the fixed "/" and ".".
+//! Every call works on descriptors. No path is looked up as root, except the fixed "/" and ".".
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -36,9 +36,9 @@ pub(super) struct MountAttr {
 /// The flags of one mount (mount_setattr(2), "attr_set").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
-    /// No write, whatever the filesystem allows.
+    /// No write, whatever the file system allows.
     pub read_only: bool,
-    /// Set-user-id bits and file capabilities mean nothing.
+    /// Set-user-ID bits and file capabilities have no effect.
     pub no_suid: bool,
     /// Device nodes cannot be opened.
     pub no_dev: bool,
@@ -66,13 +66,13 @@ impl Attributes {
 /// Propagation of mounts made below a mount (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountPropagation {
-    /// Receives what happens at its source, gives nothing back.
+    /// Receives the mounts of its source, and passes none back.
     Slave,
-    /// Neither receives nor gives.
+    /// Neither receives nor passes on mounts.
     Private,
 }
 
-/// A filesystem that is being configured (fsopen(2)).
+/// A file system that is being configured (fsopen(2)).
 #[derive(Debug)]
 pub struct FsContext {
     fd: OwnedFd,
@@ -122,7 +122,7 @@ impl FsContext {
         Ok(())
     }
 
-    /// Adds what the filesystem itself has to say: one message a read(2), ENODATA when there is none.
+    /// Adds the message of the file system: one per read(2), ENODATA if there is none.
     fn explain(&self, mut error: Error) -> Error {
         let mut message = [0; 512];
         while let Ok(length @ 1..) = nix::unistd::read(&self.fd, &mut message) {
@@ -136,7 +136,7 @@ impl FsContext {
 
 /// A detached copy of the mounts at and below `source` (open_tree(2) with OPEN_TREE_CLONE).
 ///
-/// EINVAL when `source` belongs to another mount namespace than the caller's.
+/// EINVAL if `source` belongs to another mount namespace than the caller's.
 pub fn clone_tree(source: impl AsFd, recursive: bool) -> Result<OwnedFd> {
     let source = source.as_fd();
     let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
@@ -150,8 +150,8 @@ pub fn clone_tree(source: impl AsFd, recursive: bool) -> Result<OwnedFd> {
 
 /// Sets flags and propagation of every mount in a detached tree (mount_setattr(2) with AT_RECURSIVE).
 ///
-/// Recursive on purpose: a bind of a tree keeps the flags of its submounts, and one of them without nosuid
-/// would be enough.
+/// Recursive because a bind of a tree keeps the flags of its submounts. One submount without nosuid would defeat the
+/// flag.
 pub fn set_attributes(tree: impl AsFd, attributes: Attributes, propagation: MountPropagation) -> Result<()> {
     let attr = MountAttr {
         attr_set: attributes.bits(),
@@ -164,7 +164,7 @@ pub fn set_attributes(tree: impl AsFd, attributes: Attributes, propagation: Moun
     mount_setattr(tree, libc::AT_RECURSIVE, &attr, || format!("AT_RECURSIVE, {attributes:?}"))
 }
 
-/// The call on the mount that `tree` is open on; `what` says for messages what it sets.
+/// Calls mount_setattr on the mount that `tree` is open on; `what` names the setting in messages.
 pub(super) fn mount_setattr(
     tree: impl AsFd,
     flags: libc::c_int,
@@ -207,7 +207,7 @@ pub fn move_mount(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Cuts every mount of this namespace off from the host's: nothing that is done here goes back.
+/// Makes every mount of this namespace private: no change made here reaches the host.
 pub fn make_private() -> Result<()> {
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(|errno| Error::new("mount(\"/\", MS_REC|MS_PRIVATE)", errno))

@@ -1,4 +1,4 @@
-//! Mount namespaces (mount_namespaces(7)).
+//! Opens, enters and makes mount namespaces (mount_namespaces(7)).
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,19 +18,19 @@ pub struct MountNamespace {
 }
 
 impl MountNamespace {
-    /// The one that the calling thread is in.
+    /// Opens the namespace of the calling thread.
     pub fn current() -> Result<Self> {
         let path = "/proc/thread-self/ns/mnt";
         let file = File::open(path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
         Ok(Self { fd: file.into() })
     }
 
-    /// The one of a process, whose folder in /proc is open. Nothing, if a user made it: only a namespace that belongs
-    /// to the user namespace that we are in was made by somebody who had CAP_SYS_ADMIN there (ioctl_nsfs(2),
+    /// Opens the namespace of a process, whose directory in /proc is open. `None` if a user made it. A namespace that
+    /// belongs to the current user namespace was made by a process that had CAP_SYS_ADMIN there (ioctl_nsfs(2),
     /// NS_GET_USERNS).
     pub fn of_process(process: impl AsFd) -> Result<Option<Self>> {
         let process = process.as_fd();
-        // A link of /proc that leads nowhere by name: only plain openat(2) follows it.
+        // A magic link of /proc, which has no path: only plain openat(2) follows it.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(process, "ns/mnt", flags, nix::sys::stat::Mode::empty())
             .map_err(|errno| Error::new(format!("openat({}, \"ns/mnt\")", show(process)), errno))?;
@@ -39,7 +39,7 @@ impl MountNamespace {
         let owner = match check(owner.into(), || "ioctl(ns/mnt, NS_GET_USERNS)".into()) {
             // SAFETY: the call has just made this descriptor.
             Ok(_) => unsafe { OwnedFd::from_raw_fd(owner) },
-            // The owner is no ancestor of ours, so certainly not we.
+            // The owner is no ancestor of the current user namespace, and so cannot be that namespace.
             Err(error) if error.errno() == nix::errno::Errno::EPERM => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -49,12 +49,12 @@ impl MountNamespace {
         Ok(ours.then_some(Self { fd }))
     }
 
-    /// Takes a descriptor that came over a socket. That it is a mount namespace is checked by setns(2) itself.
+    /// Takes a descriptor that came over a socket. setns(2) itself checks that it is a mount namespace.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
     }
 
-    /// True when both are the same namespace: one nsfs inode each (namespaces(7)).
+    /// True if both are the same namespace: each has one nsfs inode (namespaces(7)).
     pub fn is(&self, other: &Self) -> Result<bool> {
         let stat = |ns: &Self| nix::sys::stat::fstat(&ns.fd).map_err(|errno| Error::new("fstat(ns/mnt)", errno));
         let (this, that) = (stat(self)?, stat(other)?);
@@ -76,7 +76,7 @@ pub fn enter_mount_namespace(namespace: impl AsFd) -> Result<()> {
 /// The inode of the user namespace that the kernel starts with (linux/nsfs.h, USER_NS_INIT_INO).
 const FIRST_USER_NAMESPACE: u64 = 0xeffffffd;
 
-/// True where root is the machine's own root (user_namespaces(7)).
+/// True in the first user namespace, where root is the machine's own root (user_namespaces(7)).
 pub fn in_first_user_namespace() -> Result<bool> {
     let path = "/proc/self/ns/user";
     let found = nix::sys::stat::stat(path).map_err(|errno| Error::new(format!("stat({path:?})"), errno))?;
@@ -84,7 +84,7 @@ pub fn in_first_user_namespace() -> Result<bool> {
 }
 
 /// Moves this process into a user namespace of its own and a mount namespace that belongs to it. It has every
-/// capability there; its user and primary group are the same numbers as outside, and nobody else exists
+/// capability there. Its user and primary group keep their numbers, and no other ids are mapped
 /// (user_namespaces(7), "User and group ID mappings"). No ids can be changed there: setgroups(2) is denied.
 ///
 /// EPERM and EACCES: the kernel's configuration, a security module, or a chroot around this process. ENOSPC: the limit
@@ -93,13 +93,13 @@ pub fn enter_user_namespace() -> Result<()> {
     enter_user_namespace_as(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }
 
-/// The same; user and primary group have these numbers in the namespace.
+/// Like [`enter_user_namespace`]; user and primary group have these numbers in the namespace.
 pub(super) fn enter_user_namespace_as(inside_uid: u32, inside_gid: u32) -> Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Error::new("unshare(CLONE_NEWUSER|CLONE_NEWNS)", errno))?;
     for (path, text) in [
-        // Before the groups, which an unprivileged process may not map otherwise.
+        // Before the group map: an unprivileged process may not write that one otherwise.
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("{inside_uid} {uid} 1")),
         ("/proc/self/gid_map", format!("{inside_gid} {gid} 1")),

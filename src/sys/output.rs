@@ -1,4 +1,4 @@
-//! Output of another program. The standard library's way would be a tenth of the plugin.
+//! Runs another program and reads its output. The standard library's code for it would be a tenth of the plugin.
 
 use std::ffi::{CStr, c_char};
 use std::fs::File;
@@ -16,9 +16,8 @@ unsafe extern "C" {
     static environ: *const *mut c_char;
 }
 
-/// Runs `program`, searched in PATH, with these arguments (the first is its name) and our environment and standard
-/// input; answers what it wrote to its standard output, at most `limit` bytes. EIO when it ended with another status
-/// than 0.
+/// Runs `program`, searched in PATH, with these arguments (the first is its name). It inherits the environment and
+/// standard input. Returns its standard output, at most `limit` bytes. EIO if it ended with another status than 0.
 pub fn output_of(program: &CStr, arguments: &[&CStr], limit: u64) -> Result<Vec<u8>> {
     let call = || format!("posix_spawnp({program:?})");
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| Error::new("pipe2()", errno))?;

@@ -1,4 +1,4 @@
-//! Path look-ups that cannot be led astray (openat2(2)).
+//! Resolves paths without a way out of a given root (openat2(2)).
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,9 +12,9 @@ use super::{Error, Result, check, show};
 /// Treatment of symbolic links by [`open_in_root`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// They are followed, as if `root` were the root of all.
+    /// Links are followed, as if `root` were the root of the whole tree.
     Links,
-    /// The same, and what is mounted below `root` ends the look-up with EXDEV.
+    /// As `Links`; a mount below `root` ends the look-up with EXDEV.
     LinksOnMount,
     /// Any link ends the look-up with ELOOP.
     NoLinks,
@@ -51,7 +51,7 @@ pub fn open_untrusted(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     openat2(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
-/// Opens what an O_PATH descriptor is open on, with the rights that this process has now.
+/// Opens the file of an O_PATH descriptor again, with the present privileges of this process.
 pub fn open_again(file: impl AsFd, flags: OFlag) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -59,8 +59,9 @@ pub fn open_again(file: impl AsFd, flags: OFlag) -> Result<OwnedFd> {
         .map_err(|errno| Error::new(format!("open({path:?}, {flags:?})"), errno))
 }
 
-/// True if this process may open what `file` is for reading and writing: access(2) asks the device rules of its control
-/// group, too (linux/device_cgroup.h, called by fs/namei.c), and no driver hears of it. `file` may be an O_PATH one.
+/// True if this process may open `file`, which may be an O_PATH descriptor, for reading and writing. access(2) checks
+/// the device rules of its control group as well (linux/device_cgroup.h, called by fs/namei.c), without a call to a
+/// driver.
 pub fn may_open(file: impl AsFd) -> Result<bool> {
     let file = file.as_fd();
     let (mode, flags) = (libc::R_OK | libc::W_OK, libc::AT_EMPTY_PATH | libc::AT_EACCESS);
@@ -73,7 +74,7 @@ pub fn may_open(file: impl AsFd) -> Result<bool> {
     }
 }
 
-/// Number of tries for a look-up that was disturbed.
+/// Maximum number of tries for a disturbed look-up.
 const TRIES: u32 = 128;
 
 fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
@@ -89,8 +90,8 @@ fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag
     loop {
         tries += 1;
         match nix::fcntl::openat2(directory, path, how) {
-            // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)). It is also
-            // what a file under somebody's write lease answers, for as long as he likes.
+            // A rename or mount elsewhere on the machine during a look-up with RESOLVE_IN_ROOT (openat2(2)). A file
+            // under a write lease gives the same answer for as long as the holder of the lease likes.
             Err(nix::errno::Errno::EAGAIN) if tries < TRIES => {}
             Err(errno) => {
                 return Err(Error::new(
@@ -103,21 +104,21 @@ fn openat2(directory: impl AsFd, path: &Path, flags: OFlag, resolve: ResolveFlag
     }
 }
 
-/// The target of the symbolic link that `link` is open on (O_PATH|O_NOFOLLOW).
+/// Returns the target of the symbolic link that `link` is open on (O_PATH|O_NOFOLLOW).
 pub fn read_link_at(link: impl AsFd) -> Result<OsString> {
     let link = link.as_fd();
     nix::fcntl::readlinkat(link, OsStr::new(""))
         .map_err(|errno| Error::new(format!("readlinkat({}, \"\")", show(link)), errno))
 }
 
-/// Kernel's path of `file` below `directory`, as a hint of where to look: whether the same inode is found there is
-/// for [`open_beneath`] to tell.
+/// Returns the kernel's path of `file` below `directory`, as a hint. [`open_beneath`] has to check that the same inode
+/// is there.
 pub fn hint_beneath(directory: impl AsFd, file: impl AsFd) -> Option<PathBuf> {
     let (top, path) = (fd_path(directory).ok()?, fd_path(file).ok()?);
     path.strip_prefix(top).ok().map(Path::to_path_buf)
 }
 
-/// The path that the kernel has for `fd`, for messages and as a hint; never to be opened again unchecked.
+/// Returns the kernel's path of `fd`, for messages and as a hint; never to be opened again unchecked.
 pub fn fd_path(fd: impl AsFd) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }

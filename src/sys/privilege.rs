@@ -1,4 +1,4 @@
-//! Who this process is and what it may do (credentials(7), capabilities(7)).
+//! Changes the ids, capabilities and limits of this process (credentials(7), capabilities(7)).
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -18,11 +18,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// True for a process that is this user already, in all of its ids, and has no others to go back to. Root is not
-    /// meant: it has ids to change, and rights that go with them.
+    /// True for a process that is this user already, in all of its ids, and has no saved ids to return to. False for
+    /// root: it has ids to change, and privileges that go with them.
     ///
-    /// Outside of a job that is where everything starts. Such a process keeps its groups: nobody but root changes those,
-    /// and in a user namespace without setgroups(2) nobody at all.
+    /// Outside of a job every process starts so. Such a process keeps its groups: only root changes those, and in a
+    /// user namespace without setgroups(2) no process does.
     fn is_ours(&self) -> Result<bool> {
         let users = nix::unistd::getresuid().map_err(|errno| Error::new("getresuid()", errno))?;
         let groups = nix::unistd::getresgid().map_err(|errno| Error::new("getresgid()", errno))?;
@@ -55,14 +55,14 @@ pub fn become_user(identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Empties the permitted, effective and inheritable sets of this process: for one that keeps its ids.
+/// Empties the permitted, effective and inheritable sets of this process. For a process that keeps its ids.
 pub fn give_up_capabilities() -> Result<()> {
     change_capabilities("capset(permitted=0)", |word| *word = CapData::default())
 }
 
-/// Runs `work` with the filesystem ids and groups of `identity`: what it opens is opened with that user's rights.
+/// Runs `work` with the file system ids and groups of `identity`: it opens files with that user's permissions.
 ///
-/// The kernel takes CAP_DAC_OVERRIDE and its kin out of the effective set while fsuid is not 0
+/// The kernel takes CAP_DAC_OVERRIDE and related capabilities out of the effective set while fsuid is not 0
 /// (capabilities(7)). For root itself, and for a process that is that user, nothing changes. The process must have one
 /// thread.
 pub fn with_fs_identity<T>(identity: &Identity, work: impl FnOnce() -> T) -> Result<T> {
@@ -83,16 +83,16 @@ pub fn with_fs_identity<T>(identity: &Identity, work: impl FnOnce() -> T) -> Res
 /// CAP_DAC_OVERRIDE and CAP_SYS_ADMIN (capabilities(7)), as bits of a set's first word.
 const MAKES_AN_OVERLAY: u32 = 1 << 1 | 1 << 21;
 
-/// [`with_fs_identity`] for mounting an overlay that writes into a folder of the user's.
+/// Like [`with_fs_identity`], for mounting an overlay that writes into a directory of the user.
 ///
-/// The kernel works on an upper layer with the credentials of whoever made the mount, for as long as it is used (fs/overlayfs,
-/// `override_creds`). Root's would copy what an image says out of it: set-user-id programs of root's, device nodes,
-/// file capabilities, which work in that folder once they are looked at from outside of the container. So of the
-/// capabilities only these are left: CAP_SYS_ADMIN for the mount and for the overlay's own attributes, and
-/// CAP_DAC_OVERRIDE for the folder without any mode bits in which it works. What the task itself may do is checked
-/// before, with the task's own rights.
+/// The kernel works on an upper layer with the credentials of the process that made the mount, for as long as it is
+/// used (fs/overlayfs, `override_creds`). With root's credentials it would copy dangerous files out of an image: root's
+/// set-user-ID programs, device nodes, file capabilities. They take effect in that directory when a process outside of
+/// the container uses it. So only these capabilities remain: CAP_SYS_ADMIN for the mount and for the overlay's own
+/// attributes, and CAP_DAC_OVERRIDE for the overlay's work directory, which has no mode bits. The kernel first checks
+/// the task's own access, with the task's own permissions.
 pub fn with_overlay_rights<T>(identity: &Identity, work: impl FnOnce() -> T) -> Result<T> {
-    // Root has nothing to gain, and somebody else's own user namespace has no rights outside.
+    // Root gains nothing from it, and a user namespace of another user gives no privileges outside.
     if identity.uid == 0 || identity.is_ours()? {
         return with_fs_identity(identity, work);
     }
@@ -109,17 +109,17 @@ pub fn with_overlay_rights<T>(identity: &Identity, work: impl FnOnce() -> T) -> 
     })?
 }
 
-/// Puts the effective capabilities back, also when the work panics.
+/// Restores the effective capabilities, also after a panic of the work.
 struct Raise([CapData; 2]);
 
 impl Drop for Raise {
     fn drop(&mut self) {
-        // They are permitted, so this cannot be refused; without them, all that comes is.
+        // They are permitted, so this cannot be refused. Without them, later calls fail with an error.
         let _ = set_capabilities("capset(effective)", &self.0);
     }
 }
 
-/// Puts the filesystem ids back, also when the work panics.
+/// Restores the file system ids, also after a panic of the work.
 struct Restore {
     uid: u32,
     gid: u32,
@@ -135,7 +135,8 @@ impl Drop for Restore {
     }
 }
 
-/// setfsuid(2) cannot fail visibly: it answers the previous id, so a second call tells whether the first worked.
+/// Sets the file system user id. setfsuid(2) reports no failure: it returns the previous id, so a second call tells
+/// whether the first worked.
 fn set_fs_uid(uid: u32) -> u32 {
     nix::unistd::setfsuid(Uid::from_raw(uid)).as_raw()
 }
@@ -144,7 +145,7 @@ fn set_fs_gid(gid: u32) -> u32 {
     nix::unistd::setfsgid(Gid::from_raw(gid)).as_raw()
 }
 
-/// Set-user-id bits and file capabilities have no effect from here on, in this process and its children
+/// Disables set-user-ID bits and file capabilities from here on, in this process and its child processes
 /// (PR_SET_NO_NEW_PRIVS(2const)).
 pub fn set_no_new_privileges() -> Result<()> {
     // SAFETY: this operation takes only integers.
@@ -153,7 +154,7 @@ pub fn set_no_new_privileges() -> Result<()> {
     Ok(())
 }
 
-/// No other process of the same user may look into this one (PR_SET_DUMPABLE(2const)).
+/// Keeps other processes of the same user from inspecting this one (PR_SET_DUMPABLE(2const)).
 pub fn set_undumpable() -> Result<()> {
     // SAFETY: this operation takes only integers.
     let result = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
@@ -181,7 +182,7 @@ struct CapData {
 /// Empties the bounding, ambient and inheritable sets, so that every set is empty after the next execve.
 ///
 /// Permitted and effective stay: slurmstepd still has to change its ids, and setegid(2) needs CAP_SETGID. An
-/// execve as the user, or as root with an empty bounding set, leaves nothing of them (capabilities(7),
+/// execve as the user, or as root with an empty bounding set, clears both sets (capabilities(7),
 /// "Transformation of capabilities during execve").
 pub fn drop_capabilities() -> Result<()> {
     // SAFETY: this operation takes only integers.
@@ -190,7 +191,7 @@ pub fn drop_capabilities() -> Result<()> {
     for capability in 0..64 {
         // SAFETY: this operation takes only integers.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
-            // EINVAL: one more than the last capability of this kernel.
+            // EINVAL: the number after the last capability of this kernel.
             if Errno::last() == Errno::EINVAL && capability > 0 {
                 break;
             }
@@ -200,8 +201,8 @@ pub fn drop_capabilities() -> Result<()> {
     change_capabilities("capset(inheritable=0)", |word| word.inheritable = 0)
 }
 
-/// Lowers resource limits of this process (getrlimit(2)), soft and hard. One that is lower already stays as it is: to
-/// raise a hard limit takes a right that this process may not have.
+/// Lowers resource limits of this process (getrlimit(2)), soft and hard. A lower limit stays as it is: raising a hard
+/// limit needs a capability that this process may not have.
 pub fn limit(limits: &[(Resource, u64)]) -> Result<()> {
     for (resource, most) in limits {
         let failed = |call: &str, errno| Error::new(format!("{call}({resource:?}, {most})"), errno);
@@ -211,8 +212,8 @@ pub fn limit(limits: &[(Resource, u64)]) -> Result<()> {
     Ok(())
 }
 
-/// Leaves this process, which may not get them back by execve either, no capabilities but those in `kept`, by number
-/// (linux/capability.h).
+/// Drops all capabilities but those in `kept`, by number (linux/capability.h), from this process. execve cannot
+/// restore them either.
 pub fn keep_capabilities(kept: &[u8]) -> Result<()> {
     for capability in 0..64u8 {
         if kept.contains(&capability) {
@@ -220,14 +221,14 @@ pub fn keep_capabilities(kept: &[u8]) -> Result<()> {
         }
         // SAFETY: this operation takes only integers.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) } < 0 {
-            // EINVAL: more than the last capability of this kernel.
+            // EINVAL: beyond the last capability of this kernel.
             if Errno::last() == Errno::EINVAL && capability > 0 {
                 break;
             }
             return Err(Error::last(format!("prctl(PR_CAPBSET_DROP, {capability})")));
         }
     }
-    // A bit each, 32 in a word.
+    // One bit for each capability, 32 in a word.
     let word = |number: u8| {
         let mine = kept.iter().filter(|capability| **capability / 32 == number);
         mine.fold(0u32, |word, capability| word | 1 << (capability % 32))
@@ -242,7 +243,7 @@ pub fn keep_capabilities(kept: &[u8]) -> Result<()> {
     set_capabilities("capset(permitted)", &data)
 }
 
-/// Changes the three sets of this thread, of which each word has 32 bits.
+/// Changes the three sets of this thread. Each word has 32 bits.
 fn change_capabilities(call: &str, change: impl Fn(&mut CapData)) -> Result<()> {
     let mut data = capabilities()?;
     data.iter_mut().for_each(change);
@@ -251,7 +252,7 @@ fn change_capabilities(call: &str, change: impl Fn(&mut CapData)) -> Result<()> 
 
 const CAP_HEADER: CapHeader = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
 
-/// The three sets of this thread.
+/// Returns the three sets of this thread.
 fn capabilities() -> Result<[CapData; 2]> {
     let (header, mut data) = (CAP_HEADER, [CapData::default(); 2]);
     // SAFETY: version 3 reads the header and fills two CapData, which is what is passed.

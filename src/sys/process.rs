@@ -1,4 +1,4 @@
-//! Child processes.
+//! Starts, limits and ends child processes.
 
 use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -10,19 +10,19 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::{Error, Result};
 
-/// A child of this process; killed when dropped, since nothing that we start may outlive its purpose.
+/// A child process of this process. It is killed when dropped: no child may outlive its purpose.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
 }
 
 impl Child {
-    /// Its process id, which is its own until it has been waited for.
+    /// Returns its process id, which no other process has until this one has been waited for.
     pub fn id(&self) -> i32 {
         self.pid.as_raw()
     }
 
-    /// The child, unless it has ended by now. Its process id may be somebody else's from then on.
+    /// Returns the child unless it has ended. Another process may have its id afterwards.
     pub fn still_running(self) -> Option<Self> {
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => Some(self),
@@ -33,16 +33,16 @@ impl Child {
         }
     }
 
-    /// Leaves the child to itself: init is its parent as soon as this process has ended.
+    /// Releases the child: it is reparented to init when this process ends.
     pub fn release(self) -> Pid {
         let pid = self.pid;
         std::mem::forget(self);
         pid
     }
 
-    /// Kills the child and waits until it is gone, for at most `patience`: one that hangs in a file system is left to
-    /// whoever is its parent then. For a process that is about to become another program (execve(2)), which would
-    /// have to do with a child that it does not know.
+    /// Kills the child and waits for its end, for at most `patience`. A child that hangs in a file system is left to
+    /// its parent at that time. For a process that is about to become another program (execve(2)), which would inherit
+    /// an unknown child.
     pub fn end(self, patience: std::time::Duration) {
         let end = std::time::Instant::now() + patience;
         // It may have ended by itself.
@@ -55,7 +55,7 @@ impl Child {
         std::mem::forget(self);
     }
 
-    /// Waits until `deadline` for the child to end by itself; nothing, if it had to be killed.
+    /// Waits until `deadline` for the child to end by itself; `None` if it had to be killed.
     pub fn wait_until(self, deadline: std::time::Instant) -> Result<Option<WaitStatus>> {
         loop {
             match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
@@ -74,14 +74,14 @@ impl Child {
         }
     }
 
-    /// Kills the child and waits until it is gone: for one that hangs in no file system.
+    /// Kills the child and waits for its end. For a child that hangs in no file system.
     pub fn kill(self) -> Result<()> {
         // It may have ended by itself.
         let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
         self.wait().map(drop)
     }
 
-    /// Waits for the child to end. The status is the one of waitpid(2).
+    /// Waits for the child to end. Returns the status of waitpid(2).
     pub fn wait(self) -> Result<WaitStatus> {
         let pid = self.pid;
         std::mem::forget(self);
@@ -97,26 +97,26 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // The child may have ended by itself, or hang in a file system for longer than we may wait: then the
-        // kernel, or our own parent, reaps it later.
+        // The child may have ended by itself, or hang in a file system for longer than this process may wait. In the
+        // second case the kernel, or this process' own parent, reaps it later.
         let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
     }
 }
 
-/// Forks; `work` runs in the child, and what it answers is the child's exit status.
+/// Forks. `work` runs in the child and returns the child's exit status.
 ///
-/// Refused (EBUSY) when the process has more than one thread: the child could then find a lock held for ever.
+/// Refused (EBUSY) if the process has more than one thread: the child could then find a lock held for ever.
 pub fn fork(work: impl FnOnce() -> u8) -> Result<Child> {
     fork_alone(|_| work())
 }
 
-/// A child that does one piece of work and ends with it in _exit(2): nothing that its parent owns is dropped there, unless
-/// the work itself does so.
+/// Proof of a child that does one piece of work and then calls _exit(2). No value of its parent is dropped there,
+/// unless the work itself drops it.
 #[derive(Debug)]
 pub struct Forked(());
 
-/// Like [`fork`], for work that has to close what the parent has open.
+/// Like [`fork`], for work that has to close descriptors of the parent.
 pub fn fork_alone(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     only_one_thread()?;
     // SAFETY: the process has a single thread, as was just seen, so the child may use everything it inherits.
@@ -127,14 +127,14 @@ pub fn fork_alone(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     }
 }
 
-/// linux/sched.h; the one of libc is too narrow.
+/// Flag of linux/sched.h; the constant of libc is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Like [`fork`]; the child begins in a control group of version 2, whose folder `group` is (CLONE_INTO_CGROUP,
-/// clone(2)). Nobody waits for that, as they would if a process moved.
+/// Like [`fork`]; the child begins in a control group of version 2, whose directory `group` is (CLONE_INTO_CGROUP,
+/// clone(2)). No process waits for that, as it would if a process moved.
 ///
-/// The C library does not know of the child: what it remembers of its own thread is the parent's (the thread id of raise(3)
-/// and of robust mutexes). `work` may use neither; an abort(3) in it ends in the trap behind the signal.
+/// The C library does not know of the child: its record of its own thread is the parent's (the thread id of raise(3)
+/// and of robust mutexes). `work` may use neither. An abort(3) in it ends in the trap behind the signal.
 pub fn fork_into(group: impl AsFd, work: impl FnOnce() -> u8) -> Result<Child> {
     let group = group.as_fd();
     let call = || format!("clone3(CLONE_INTO_CGROUP, {})", super::show(group));
@@ -171,18 +171,18 @@ fn only_one_thread() -> Result<()> {
     }
 }
 
-/// Runs the work of a child that was forked.
+/// Runs the work of a forked child.
 fn run(work: impl FnOnce(&Forked) -> u8) -> ! {
     let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&Forked(())))).unwrap_or(125);
     // SAFETY: _exit ends the child at once; the parent's buffers and destructors are not run twice.
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Like [`fork`], in a PID namespace of its own (pid_namespaces(7)): `work` is its first process, and when that one
-/// ends, or this process does, all that it has started ends with it. Needs CAP_SYS_ADMIN.
+/// Like [`fork`], in a PID namespace of its own (pid_namespaces(7)). `work` is its first process. When that process
+/// ends, or this one, all processes of the namespace end. Needs CAP_SYS_ADMIN.
 pub fn fork_in_pid_namespace(work: impl FnOnce(&Forked) -> u8) -> Result<Child> {
     fork(|| {
-        // The middle process is the one that is killed, so the first one of the namespace has to follow it.
+        // The middle process is the one that is killed, so the first process of the namespace has to end with it.
         let started = die_with_parent().and_then(|()| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID)
                 .map_err(|errno| Error::new("unshare(CLONE_NEWPID)", errno))?;
@@ -198,7 +198,7 @@ pub fn fork_in_pid_namespace(work: impl FnOnce(&Forked) -> u8) -> Result<Child> 
     })
 }
 
-/// A descriptor that stands for a process and becomes readable when that ends (pidfd_open(2)). ESRCH: it has ended.
+/// Returns a pidfd, which becomes readable when the process ends (pidfd_open(2)). ESRCH: it has ended.
 pub fn process_handle(pid: u32) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: the call takes two integers and returns a new descriptor or -1.
@@ -214,13 +214,13 @@ const BEFORE: libc::c_uint = 5;
 /// Descriptors below this number are replaced by [`spawn_detached`], those above are closed: a log is opened early.
 const REPLACED: libc::c_int = 1024;
 
-/// Runs `work` in a process reparented to init, with /dev/null in place of every descriptor, for at most `limit`.
+/// Runs `work` in a process reparented to init, with /dev/null at every descriptor, for at most `limit`.
 ///
 /// For work that may be lost: the caller may have threads, so the copy can find a lock held for ever, and the alarm
-/// then ends it. Descriptors are replaced instead of closed, because code that still writes to an old number (a log)
-/// would write into whatever got that number next.
+/// then ends it. Descriptors are replaced instead of closed. Code that still writes to an old number (a log) would
+/// otherwise write into the next file with that number.
 ///
-/// `before` is done by the process between the two, for which this one waits: at most five seconds.
+/// The process between the two runs `before`, and this process waits for it: at most five seconds.
 pub fn spawn_detached(limit: std::time::Duration, before: impl FnOnce(), work: impl FnOnce()) -> Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
     // SAFETY: see above for what a copy of a process with threads may and may not do. The middle child only forks and
@@ -240,7 +240,7 @@ pub fn spawn_detached(limit: std::time::Duration, before: impl FnOnce(), work: i
                     libc::_exit(0);
                 }
                 libc::setsid();
-                // A child has no alarm of its parent's (alarm(2)).
+                // A child process does not inherit its parent's alarm (alarm(2)).
                 libc::alarm(seconds);
                 let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
                 let replace = |fd| libc::fcntl(fd, libc::F_GETFD) < 0 || libc::dup2(null, fd) == fd;
@@ -260,17 +260,17 @@ pub fn spawn_detached(limit: std::time::Duration, before: impl FnOnce(), work: i
     Ok(())
 }
 
-/// Closes everything but the standard streams and `kept`, in a child that is to hold nothing else. What else the child
-/// itself has opened must be forgotten, not dropped.
+/// Closes all descriptors but the standard streams and `kept`, in a child that is to hold no others. Other values that
+/// the child itself has opened must be forgotten, not dropped.
 pub fn close_others(_: &Forked, kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).filter(|fd| *fd > 2).collect();
     kept.sort_unstable();
     let mut first = 3;
     for last in kept.into_iter().map(|fd| fd - 1).chain([u32::MAX]) {
-        // Neighbours have nothing to close between them.
+        // Neighbours have no descriptors between them.
         if last >= first {
-            // SAFETY: the numbers are plain integers. What they name is owned by values of the parent, and dropped by nobody
-            // here: this process ends in _exit(2) behind its work, as `Forked` proves.
+            // SAFETY: the numbers are plain integers. Values of the parent own these descriptors. This process drops
+            // none of them: it ends in _exit(2) after its work, as `Forked` proves.
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
             super::check(result, || format!("close_range({first}, {last})"))?;
         }
@@ -279,7 +279,7 @@ pub fn close_others(_: &Forked, kept: &[BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Ends this process when the one that forked it does (PR_SET_PDEATHSIG(2const)), so that it cannot be left behind.
+/// Ends this process when its parent ends (PR_SET_PDEATHSIG(2const)), so that it cannot be left behind.
 pub fn die_with_parent() -> Result<()> {
     // SAFETY: this operation takes only integers.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
@@ -289,8 +289,8 @@ pub fn die_with_parent() -> Result<()> {
 
 /// Runs `work` in a task that can be cancelled meanwhile.
 ///
-/// Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so the thread goes by
-/// another name (PR_SET_NAME(2const)). And slurmstepd blocks the signals that end a job until a task is about to
+/// Slurm sends no signal to a process that is still called slurmstepd (proctrack/linuxproc), so the thread takes
+/// another name (PR_SET_NAME(2const)). slurmstepd blocks the signals that end a job until a task is about to
 /// execve: with only SIGKILL to end it, a cancelled job would last for KillWait (slurm.conf(5)).
 pub fn while_cancellable<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
     let mut ends = SigSet::empty();
@@ -316,7 +316,7 @@ pub fn while_cancellable<T>(name: &CStr, work: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// Gives every signal its default action and unblocks all: a parent's choice to ignore some survives execve(2).
+/// Restores the default action of every signal and unblocks all: ignored signals stay ignored across execve(2).
 pub fn reset_signals() -> Result<()> {
     for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default action runs no code of ours.
@@ -326,7 +326,7 @@ pub fn reset_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().map_err(|errno| Error::new("sigprocmask(SIG_SETMASK, {})", errno))
 }
 
-/// Unblocks SIGCHLD for this thread, and what it executes.
+/// Unblocks SIGCHLD for this thread, and for programs that it executes.
 ///
 /// Slurm 25.05 and 25.11.0 start tasks with it blocked (slurmstepd.c, `_main_thread_init`). A shell that does not unblock
 /// it itself (busybox) never returns from `wait`.
@@ -345,12 +345,12 @@ pub fn restore_default_sigpipe() -> Result<()> {
         .map_err(|errno| Error::new("signal(SIGPIPE, SIG_DFL)", errno))
 }
 
-/// The descriptor that a program started by [`spawn_reparented`] finds its channel at.
+/// Descriptor of the channel in a program started by [`spawn_reparented`].
 pub const CHANNEL: libc::c_int = 3;
 /// Enough for a handful of system calls.
 const STACK: usize = 64 * 1024;
 
-/// Data that the two children share with the caller, whose memory they run in.
+/// Data that the two child processes share with the caller, whose memory they run in.
 struct Start<'a> {
     program: &'a CStr,
     arguments: Vec<*const libc::c_char>,
@@ -360,12 +360,12 @@ struct Start<'a> {
     errno: libc::c_int,
 }
 
-/// Starts `program` as nobody's child, with an empty environment, /dev/null as its standard streams and
-/// `channel` at descriptor 3; nothing else of this process stays open in it.
+/// Starts `program`, reparented to init, with an empty environment, /dev/null as its standard streams and
+/// `channel` at descriptor 3. No other descriptor of this process stays open in it.
 ///
-/// slurmstepd waits for any child, and one that is no task costs its step 100 ms: the middle process ends at
-/// once, and the program belongs to init. vfork (CLONE_VM|CLONE_VFORK) instead of fork: slurmstepd may be
-/// large, and a copy of its page tables is what takes the time (docs/decisions.md, "reparented by two vforks").
+/// slurmstepd waits for any child, and one that is no task costs its step 100 ms. So the middle process ends at
+/// once, and the program is reparented to init. vfork (CLONE_VM|CLONE_VFORK) instead of fork: slurmstepd may be
+/// large, and a copy of its page tables takes most of the time (docs/decisions.md, "reparented by two vforks").
 /// All signals stay blocked across the execve; the program unblocks them (see [`reset_signals`]).
 pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd) -> Result<()> {
     let null = std::fs::File::open("/dev/null").map_err(|cause| Error::from_io("open(\"/dev/null\")", &cause))?;
@@ -377,7 +377,7 @@ pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd)
     let mut start =
         Start { program, arguments: argv, channel: channel.as_raw_fd(), null: null.as_raw_fd(), inner_stack, errno: 0 };
 
-    // A handler of slurmstepd that ran in a child would run on our small stack and in shared memory.
+    // A handler of slurmstepd that ran in a child would run on its small stack and in shared memory.
     let mut before = SigSet::empty();
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))
         .map_err(|errno| Error::new("sigprocmask(SIG_BLOCK)", errno))?;
@@ -398,7 +398,7 @@ pub fn spawn_reparented(program: &CStr, arguments: &[&CStr], channel: impl AsFd)
     Ok(())
 }
 
-/// A copy of `fd` that none of the dup2 calls in [`inner`] can hit.
+/// Returns a copy of `fd` that none of the dup2 calls in [`inner`] can overwrite.
 fn above_standard(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 1))
@@ -407,7 +407,7 @@ fn above_standard(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd> {
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(copy) })
 }
 
-/// The end of `stack`, aligned as every ABI wants it: stacks grow downwards on all that Slurm runs on.
+/// Returns the end of `stack`, aligned for every ABI: stacks grow downwards on every platform of Slurm.
 fn top(stack: &mut [u8]) -> *mut c_void {
     let end = stack.as_mut_ptr_range().end;
     end.wrapping_sub(end.addr() % 16).cast()
@@ -446,7 +446,7 @@ extern "C" fn inner(argument: *mut c_void) -> libc::c_int {
     }
 }
 
-/// The signals that say that the process itself has gone wrong, or that a child has ended.
+/// Signals of a fault in the process itself, or of the end of a child.
 const OWN_FAULTS: [Signal; 8] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -458,8 +458,8 @@ const OWN_FAULTS: [Signal; 8] = [
     Signal::SIGCHLD,
 ];
 
-/// Ignores every signal that somebody else would send, across execve(2): only SIGKILL ends this process, only SIGSTOP
-/// stops it.
+/// Ignores every signal that another process would send, across execve(2): only SIGKILL ends this process, only
+/// SIGSTOP stops it.
 pub fn ignore_signals() -> Result<()> {
     let fixed = |signal| matches!(signal, Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCONT);
     for signal in Signal::iterator().filter(|signal| !fixed(*signal) && !OWN_FAULTS.contains(signal)) {
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn sigchld_is_unblocked_and_no_other_signal() {
-        // The mask is a thread's own.
+        // The mask belongs to a thread.
         let masks = std::thread::spawn(|| {
             let mut blocked = SigSet::empty();
             blocked.add(Signal::SIGCHLD);

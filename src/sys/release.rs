@@ -1,6 +1,6 @@
-//! The release of Slurm that this process is part of. Functions that only some releases have, or only some of Slurm's
-//! programs, are found at run time: a reference to one that is missing would keep a whole plugin from loading, since
-//! Rust links with BIND_NOW.
+//! Looks up the release of Slurm that this process is part of. Functions that only some releases or programs of Slurm
+//! have are found at run time: a reference to a missing one would keep a whole plugin from loading, since Rust links
+//! with BIND_NOW.
 
 use std::ffi::{CStr, c_long, c_void};
 
@@ -8,8 +8,7 @@ use std::ffi::{CStr, c_long, c_void};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(pub u32, pub u32);
 
-/// The releases that the tests run on, each with the number in the upper half of its slurm_api_version(3) (META,
-/// API_CURRENT).
+/// The tested releases, each with the number in the upper half of its slurm_api_version(3) (META, API_CURRENT).
 const TESTED: &[(u32, Release)] = &[
     (36, Release(20, 11)),
     (38, Release(22, 5)),
@@ -22,7 +21,7 @@ const TESTED: &[(u32, Release)] = &[
     (45, Release(26, 5)),
 ];
 
-/// Returns the releases that the tests run on, in order.
+/// Returns the tested releases, in order.
 pub fn tested() -> impl Iterator<Item = Release> {
     TESTED.iter().map(|(_, release)| *release)
 }
@@ -52,7 +51,7 @@ impl Release {
     }
 }
 
-/// Returns the address of a function of the programs and libraries that are loaded.
+/// Returns the address of a function of the loaded programs and libraries.
 pub fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: `name` is NUL-terminated; RTLD_DEFAULT searches what is loaded and loads nothing.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
@@ -70,7 +69,7 @@ mod tests {
         assert_eq!(of_api(45).map(Release::plugin_version), Some(0x1a_0500));
         let between = [39, 40, 41, 43, 44].map(|api| of_api(api).unwrap().to_string());
         assert_eq!(between, ["23.02", "23.11", "24.05", "25.05", "25.11"]);
-        // 21.08 and a later one than any that is known.
+        // 21.08, and a release later than any known one.
         assert_eq!([37, 46].map(of_api), [None; 2]);
     }
 

@@ -1,4 +1,4 @@
-//! A page that slurmstepd and the tasks that it forks both see.
+//! Shares a page between slurmstepd and the tasks that it forks.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ pub struct SharedFlags {
 unsafe impl Send for SharedFlags {}
 
 impl SharedFlags {
-    /// One page, all flags clear. It lives until the process ends.
+    /// Makes one page, all flags clear. It lives until the process ends.
     pub fn new() -> Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory that is in use.
         let page = unsafe {
@@ -34,12 +34,12 @@ impl SharedFlags {
         }
     }
 
-    /// Sets `flag` and answers whether it was set before, by whichever process.
+    /// Sets `flag`. True if a process had set it before.
     pub fn raise(&self, flag: u32) -> bool {
         self.word().fetch_or(flag, Ordering::SeqCst) & flag != 0
     }
 
-    /// True when any process has raised `flag`.
+    /// True if any process has raised `flag`.
     pub fn is_raised(&self, flag: u32) -> bool {
         self.word().load(Ordering::SeqCst) & flag != 0
     }

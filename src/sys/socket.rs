@@ -1,4 +1,4 @@
-//! Message sockets that carry descriptors (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+//! Sends messages and descriptors over sockets (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -28,11 +28,11 @@ pub struct Channel {
 /// Contents of one message.
 #[derive(Debug)]
 pub struct Packet {
-    /// The bytes, never empty.
+    /// Its bytes, never empty.
     pub data: Vec<u8>,
-    /// The descriptors that came along, close-on-exec.
+    /// Its descriptors, close-on-exec.
     pub fds: Vec<OwnedFd>,
-    /// The process that has sent it, as this process' namespace numbers it; see [`Channel::name_senders`].
+    /// Process that sent the message, as this process' PID namespace numbers it; see [`Channel::name_senders`].
     pub sender: Option<u32>,
 }
 
@@ -46,17 +46,18 @@ pub enum Received {
 }
 
 impl Channel {
-    /// A connected pair, both close-on-exec.
+    /// Makes a connected pair, both close-on-exec.
     pub fn pair() -> Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| Error::new("socketpair(AF_UNIX, SOCK_SEQPACKET)", errno))?;
         Ok((Self { fd: one }, Self { fd: other }))
     }
 
-    /// Takes over the descriptor that the program's parent has left for it at [`super::CHANNEL`], where systemd leaves one, too
-    /// (sd_listen_fds(3)); it is made close-on-exec.
+    /// Takes over the descriptor that the parent process has left at [`super::CHANNEL`], and makes it close-on-exec.
+    /// systemd leaves one at the same number (sd_listen_fds(3)).
     ///
-    /// Only once (EBUSY), and before this process opens anything: what has that number later may be owned.
+    /// Only once (EBUSY), and before this process opens any file: a later descriptor with that number may have an
+    /// owner.
     pub fn of_parent() -> Result<Self> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         if TAKEN.swap(true, Ordering::Relaxed) {
@@ -66,7 +67,7 @@ impl Channel {
         unsafe { Self::inherit(super::CHANNEL) }
     }
 
-    /// Takes over a descriptor that was inherited; it is made close-on-exec.
+    /// Takes over an inherited descriptor, and makes it close-on-exec.
     ///
     /// # Safety
     ///
@@ -86,18 +87,18 @@ impl Channel {
 
     /// Lets the kernel name the sender of each message that arrives at this end from now on (SO_PASSCRED, unix(7)).
     ///
-    /// The option is the socket's: it holds for whoever inherits this end. A message that was sent before names nobody.
+    /// The option is the socket's: it holds for every process that inherits this end. An earlier message has no sender.
     pub fn name_senders(&self) -> Result<()> {
         setsockopt(&self.fd, sockopt::PassCred, &true).map_err(|errno| Error::new("setsockopt(SO_PASSCRED)", errno))
     }
 
-    /// Takes the socket that the parent process has left as standard input.
+    /// Takes the socket that the parent process has left at standard input.
     pub fn of_standard_input() -> Result<Self> {
         let fd = std::io::stdin().as_fd().try_clone_to_owned();
         fd.map(Self::from_fd).map_err(|cause| Error::from_io("fcntl(0, F_DUPFD_CLOEXEC)", &cause))
     }
 
-    /// The socket as a standard stream of a child process.
+    /// Converts the socket to a standard stream of a child process.
     pub fn into_stdio(self) -> std::process::Stdio {
         self.fd.into()
     }
@@ -110,7 +111,7 @@ impl Channel {
         self.fd
     }
 
-    /// Sends one message, waiting until `deadline` for room. EPIPE when the other side is gone; never a SIGPIPE.
+    /// Sends one message, waiting until `deadline` for space. EPIPE if the other side is gone; never a SIGPIPE.
     pub fn send(&self, data: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
         let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
@@ -129,9 +130,9 @@ impl Channel {
         }
     }
 
-    /// Waits until `deadline` for one message. ETIMEDOUT when none came.
+    /// Waits until `deadline` for one message. ETIMEDOUT if none came.
     ///
-    /// All tasks of a node share one end: poll(2) wakes them all for each message, and one of them gets it. So nobody
+    /// All tasks of a node share one end. poll(2) wakes them all for each message, and one of them gets it. So no task
     /// may wait in recvmsg itself.
     pub fn receive(&self, deadline: Instant) -> Result<Received> {
         let mut data = vec![0; PACKET];
@@ -149,7 +150,7 @@ impl Channel {
                                 // SAFETY: the kernel made these for this message, and nothing else owns them.
                                 fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                             }
-                            // 0 is a process of another namespace, and one of before the option was set.
+                            // 0 is a process of another namespace, or a message from before the option was set.
                             ControlMessageOwned::ScmCredentials(of) => {
                                 sender = u32::try_from(of.pid()).ok().filter(|pid| *pid > 0);
                             }
@@ -174,7 +175,7 @@ impl Channel {
         Ok(Received::Packet(Packet { data, fds, sender }))
     }
 
-    /// The same for as long as somebody holds the other end of `line`; ECANCELED when nobody does any more.
+    /// Like [`Self::receive`], while a process holds the other end of `line`; ECANCELED when none does.
     pub fn receive_for(&self, line: &Self, deadline: Instant) -> Result<Received> {
         let mut poll =
             [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), PollFd::new(line.fd.as_fd(), PollFlags::empty())];
@@ -238,7 +239,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         one.send(b"behind", &[file.as_fd(); DESCRIPTORS], soon()).unwrap();
         assert_eq!((sender(), sender()), (None, Some(std::process::id())));
-        // It has the sender, not whoever has made the pair.
+        // The message has its sender, not the process that made the pair.
         let mut child = std::process::Command::new("sh");
         child.args(["-c", "printf child >&0"]);
         let mut child = child.stdin(one.into_fd()).spawn().unwrap();

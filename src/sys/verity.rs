@@ -1,4 +1,4 @@
-//! fs-verity: files that the kernel checks at each read (Documentation/filesystems/fsverity.rst).
+//! Enables and reads fs-verity: the kernel checks such files at each read (Documentation/filesystems/fsverity.rst).
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,7 +11,7 @@ const FS_IOC_ENABLE_VERITY: libc::c_ulong = 0x4080_6685;
 const FS_IOC_MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
 const FS_VERITY_HASH_ALG_SHA256: u32 = 1;
 const FS_VERITY_HASH_ALG_SHA512: u16 = 2;
-/// The block of the hash tree: the only size that every kernel with 4 KiB pages takes.
+/// Block size of the hash tree: the only size that every kernel with 4 KiB pages supports.
 const BLOCK: u32 = 4096;
 /// The longest digest (FS_VERITY_MAX_DIGEST_SIZE).
 const MAX_DIGEST: u16 = 64;
@@ -30,7 +30,7 @@ struct EnableArg {
     reserved2: [u64; 11],
 }
 
-/// `struct fsverity_digest` of linux/fsverity.h, with room for the longest.
+/// `struct fsverity_digest` of linux/fsverity.h, with space for the longest digest.
 #[repr(C)]
 struct DigestArg {
     algorithm: u16,
@@ -53,15 +53,16 @@ impl fmt::Display for VerityDigest {
     }
 }
 
-/// True of what the kernel, the filesystem or this very filesystem's format answers when it has no fs-verity.
+/// True for the errors of a kernel, a file system type or a single file system without fs-verity.
 fn unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::ENOTTY | Errno::EOPNOTSUPP)
 }
 
-/// Makes a file read-only for good, with SHA-256, and answers its digest; nothing where there is no fs-verity.
+/// Makes a file read-only for good, with SHA-256, and returns its digest; `None` where there is no fs-verity.
 ///
-/// `file` must be open for reading only, and nobody may have it open for writing (ETXTBSY). It must belong to the
-/// caller, who must be allowed to write to it (EACCES). It reads all of the file. A file that has it already is measured.
+/// `file` must be open for reading only, and no process may have it open for writing (ETXTBSY). It must belong to the
+/// caller, who must be allowed to write to it (EACCES). The call reads the whole file. A file that has fs-verity
+/// already is measured.
 pub fn enable(file: impl AsFd) -> Result<Option<VerityDigest>> {
     let file = file.as_fd();
     let arg = EnableArg {
@@ -85,13 +86,13 @@ pub fn enable(file: impl AsFd) -> Result<Option<VerityDigest>> {
     }
 }
 
-/// The digest of a file, as the kernel will hold it to; nothing for a file without one. It takes no time: the file is
-/// not read.
+/// Returns the digest that the kernel enforces for a file; `None` for a file without one. The call is fast, because it
+/// does not read the file.
 pub fn measure(file: impl AsFd) -> Result<Option<VerityDigest>> {
     let file = file.as_fd();
     let mut arg = DigestArg { algorithm: 0, size: MAX_DIGEST, digest: [0; MAX_DIGEST as usize] };
     // SAFETY: FS_IOC_MEASURE_VERITY writes a fsverity_digest with at most `size` bytes behind its head, which `arg` has
-    // room for and which outlives the call.
+    // space for, and which outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_MEASURE_VERITY, &raw mut arg) };
     let call = || format!("ioctl({}, FS_IOC_MEASURE_VERITY)", show(file));
     match check(result.into(), call) {
@@ -128,7 +129,7 @@ mod tests {
         let file = super::super::memory_file(b"content").unwrap();
         assert_eq!(enable(&file), Ok(None));
         assert_eq!(measure(&file), Ok(None));
-        // A file without it, whatever the filesystem.
+        // A file without it, whatever the file system.
         assert_eq!(measure(std::fs::File::open("/proc/self/exe").unwrap()), Ok(None));
     }
 

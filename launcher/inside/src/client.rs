@@ -8,17 +8,17 @@ use std::process::Command;
 
 use crate::{Failure, describe};
 
-/// The commands of Slurm that people call, and that need nothing but the controller.
+/// Slurm commands for users that need no other host than the controller.
 pub const COMMANDS: &[&str] = &[
     "sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "scrontab", "sdiag", "sinfo",
     "sprio", "squeue", "sreport", "srun", "sshare", "sstat", "strigger",
 ];
 
-/// Says how to start them; the launcher writes it when it builds the container.
+/// File with the start of the commands; the launcher writes it when it builds the container.
 const LAUNCH: &str = "/run/coracle/slurm/launch";
 
-/// Variables that would put code of the image into the node's client, and the names under which they wait there. The
-/// plugin in srun, sbatch and salloc puts them back, because the tasks that these start are to have them.
+/// Variables that would load code of the image into the node's client, and the names under which they are saved. The
+/// plugin in srun, sbatch and salloc restores them, because the tasks of these commands are to have them.
 const ASIDE: [(&str, &str); 2] = [("LD_PRELOAD", "SLURM_CORACLE_LD_PRELOAD"), ("LD_AUDIT", "SLURM_CORACLE_LD_AUDIT")];
 
 /// Start of the node's commands.
@@ -26,9 +26,9 @@ const ASIDE: [(&str, &str); 2] = [("LD_PRELOAD", "SLURM_CORACLE_LD_PRELOAD"), ("
 struct Launch {
     /// The node's loader (ld.so(8)).
     loader: String,
-    /// Search path of its libraries, in its own notation.
+    /// Search path of its libraries, in the loader's own notation.
     library_path: String,
-    /// The folder of the commands.
+    /// Directory of the commands.
     bin: String,
     /// True if the loader knows `--argv0` (glibc 2.33).
     argv0: bool,
@@ -55,13 +55,13 @@ impl Launch {
         Ok(launch)
     }
 
-    /// The loader's command line for `name`.
+    /// Returns the loader's command line for `name`.
     fn command(&self, name: &OsStr, arguments: &[OsString]) -> Command {
         let mut program = OsString::from(&self.bin);
         program.push("/");
         program.push(name);
         let mut command = Command::new(&self.loader);
-        // The cache is the image's and speaks of other libraries.
+        // The cache is the image's and lists other libraries.
         command.arg("--inhibit-cache").arg("--library-path").arg(&self.library_path);
         if self.argv0 {
             command.arg("--argv0").arg(name);
@@ -71,7 +71,7 @@ impl Launch {
     }
 }
 
-/// Becomes the command of Slurm that is called `name`; comes back only with the reason why not.
+/// Becomes the Slurm command `name`; returns only with the reason of a failure.
 pub fn start(name: &OsStr, arguments: &[OsString]) -> Failure {
     let text = match fs::read_to_string(LAUNCH) {
         Ok(text) => text,

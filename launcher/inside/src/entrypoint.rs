@@ -1,7 +1,7 @@
-//! Starts what the image says should be started, with the task's command as its arguments.
+//! Starts the entry point of the image, with the task's command as its arguments.
 //!
 //! Slurm executes one program with the task's arguments, and a plugin may change the program but not their number
-//! (`spank_prepend_task_argv` is newer than what we support): so the words come in two variables.
+//! (`spank_prepend_task_argv` is newer than the oldest supported release). So two variables hold the words.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -14,11 +14,11 @@ use crate::Failure;
 
 /// The first word of the task's command.
 const COMMAND: &str = "SLURM_CORACLE_COMMAND";
-/// The image's words in front of it, separated by blanks; see [`decode`].
+/// Words of the image in front of it, separated by blanks; see [`decode`].
 const ENTRYPOINT: &str = "SLURM_CORACLE_ENTRYPOINT";
 
-/// The words of [`ENTRYPOINT`]. In each, `%` and two hexadecimal digits stand for a byte (RFC 3986, 2.1), so that a
-/// word may have blanks, and `%` alone is an empty word.
+/// Returns the words of [`ENTRYPOINT`]. In each, `%` and two hexadecimal digits stand for a byte (RFC 3986, 2.1), so
+/// that a word may have blanks, and `%` alone is an empty word.
 fn decode(text: &[u8]) -> Result<Vec<OsString>, String> {
     let words = text.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     words.map(|word| if word == b"%" { Ok(OsString::new()) } else { decode_word(word) }).collect()
@@ -41,10 +41,10 @@ fn decode_word(word: &[u8]) -> Result<OsString, String> {
     Ok(OsString::from_vec(bytes))
 }
 
-/// Becomes the image's entry point; comes back only with the reason why not.
+/// Becomes the image's entry point; returns only with the reason of a failure.
 ///
-/// Both variables are taken out of the environment, so that this program, should the image name it, has nothing more
-/// to start and ends.
+/// Both variables are removed from the environment. If the image names this program as its entry point, it then has
+/// nothing to start and ends.
 pub fn start(arguments: &[OsString]) -> Failure {
     let missing = |name| Failure::system(name, "is not set, so there is nothing to start");
     let Some(command) = env::var_os(COMMAND) else { return missing(COMMAND) };

@@ -1,13 +1,13 @@
-//! `coracle-inside`: what runs inside of an image, as the user, with nothing of the image's.
+//! `coracle-inside` runs inside of an image as the user, and uses no file of the image itself.
 //!
-//! It is linked statically, because the image may have another C library than the node, or none. By its name it is
+//! It is linked statically, because the image may have another C library than the node, or none. Its name selects:
 //!
 //! - a command of Slurm: starts the node's own client with the node's own loader ([`client`]);
-//! - `entrypoint`: starts what the image says should be started, with the task's command behind it ([`entrypoint`]);
-//! - `coracle-inside environment`: writes its environment, for whoever has sourced an image's scripts;
-//! - `coracle-inside entrypoint …`: the same as by that name.
+//! - `entrypoint`: starts the image's entry point, with the task's command behind it ([`entrypoint`]);
+//! - `coracle-inside environment`: writes its environment, for a caller that has sourced an image's scripts;
+//! - `coracle-inside entrypoint …`: the same as under that name.
 //!
-//! Whoever calls it could call anything else just as well: it has no rights and checks nothing for safety's sake.
+//! Its caller could call any other program as well: it is unprivileged, and its checks are not for security.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -21,14 +21,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The exit status of everything that Coracle refuses.
+/// Exit status of every refusal of Coracle.
 const REFUSED: u8 = 125;
-/// As shells have it (POSIX, Shell Command Language, 2.8.2): found, but it cannot be executed.
+/// Exit status of shells (POSIX, Shell Command Language, 2.8.2): found, but it cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// As shells have it: not found.
+/// Exit status of shells: not found.
 const NOT_FOUND: u8 = 127;
 
-/// Why something was not started.
+/// Reason why a program was not started.
 #[derive(Debug, PartialEq, Eq)]
 struct Failure {
     object: String,
@@ -43,7 +43,7 @@ impl Failure {
         Self { object: object.into(), cause: cause.into(), kind: "system", status: REFUSED, hint: None }
     }
 
-    /// execve(2) or the search along PATH failed for `name`.
+    /// Describes a failure of execve(2), or of the search along PATH, for `name`.
     fn exec(name: &OsStr, error: &io::Error) -> Self {
         let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         let name_bytes = name.as_bytes();
@@ -59,7 +59,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = format!("coracle: {}: {} [{}]", self.object, self.cause, self.kind);
-        // Names may come from an image: no control character of theirs reaches a terminal.
+        // Names may come from an image: none of their control characters reaches a terminal.
         line.chars().try_for_each(|character| {
             if character.is_control() {
                 write!(out, "{}", character.escape_default())
@@ -70,7 +70,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The kernel's words, in lower case and without the number that the standard library adds.
+/// Returns the kernel's text, in lower case and without the number that the standard library adds.
 fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     match run(&name, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // There is nobody to tell that standard error is closed.
+            // If standard error is closed, the message has no reader.
             let _ = writeln!(io::stderr(), "{failure}");
             if let Some(hint) = failure.hint {
                 let _ = writeln!(io::stderr(), "coracle: hint: {hint}");
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what `name` stands for. Comes back only from `environment` or when something is wrong.
+/// Runs the command that `name` stands for. Returns only from `environment` or with an error.
 fn run(name: &OsStr, arguments: &[OsString]) -> Result<(), Failure> {
     if client::COMMANDS.iter().any(|command| name == *command) {
         return Err(client::start(name, arguments));
@@ -120,7 +120,7 @@ fn run(name: &OsStr, arguments: &[OsString]) -> Result<(), Failure> {
     })
 }
 
-/// `NAME=VALUE` and a NUL for each variable, as in /proc/PID/environ (proc(5)).
+/// Writes `NAME=VALUE` and a NUL for each variable, as in /proc/PID/environ (proc(5)).
 fn environment(out: &mut impl Write, variables: impl Iterator<Item = (OsString, OsString)>) -> io::Result<()> {
     let mut all = Vec::new();
     for (name, value) in variables {

@@ -1,8 +1,8 @@
-//! The SPANK plugin `spank_coracle_facts.so`: in slurmd's prolog and epilog it has the launcher write down, and forget,
+//! The SPANK plugin `spank_coracle_facts.so`: in slurmd's prolog and epilog it lets the launcher record, and delete,
 //! the partition, account and QOS of a job.
 //!
-//! A file of its own, for sites whose rules need that: where any plugin has these two hooks, slurmd starts a program
-//! for each of them at every job, whatever the plugin's arguments say (prep/script, `_run_spank_job_script`).
+//! A separate file, for sites whose rules need these facts. If any plugin has these two hooks, slurmd starts a program
+//! for each of them at every job, whatever the plugin's arguments are (prep/script, `_run_spank_job_script`).
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::catch_unwind;
@@ -19,7 +19,7 @@ pub static plugin_type: [u8; 6] = *b"spank\0";
 /// The version of this plugin.
 #[unsafe(no_mangle)]
 pub static spank_plugin_version: c_uint = 1;
-/// Set when the plugin is loaded, to that of a Slurm that has been tested.
+/// Slurm's release, set when the plugin is loaded, if that release has been tested.
 #[unsafe(no_mangle)]
 pub static plugin_version: AtomicU32 = AtomicU32::new(0);
 
@@ -33,7 +33,7 @@ extern "C" fn announce() {
     }
 }
 
-/// As root, before the first step of a job on this node. slurmd's own environment says which job.
+/// Records the facts, as root, before the first step of a job on this node. slurmd's own environment names the job.
 ///
 /// # Safety
 /// Slurm passes `count` NUL-terminated strings.
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn slurm_spank_job_prolog(_: *mut c_void, count: c_int, wo
     unsafe { tell(c"write", count, words) }
 }
 
-/// As root, after the last.
+/// Deletes the facts, as root, after the last step.
 ///
 /// # Safety
 /// Slurm passes `count` NUL-terminated strings.
@@ -53,7 +53,8 @@ pub unsafe extern "C" fn slurm_spank_job_epilog(_: *mut c_void, count: c_int, wo
     unsafe { tell(c"forget", count, words) }
 }
 
-/// Always well: a hook that fails here drains the node, and rules that need facts refuse without them.
+/// Runs the launcher. Always succeeds: a hook that fails here drains the node, and rules that need facts refuse
+/// without them.
 ///
 /// # Safety
 /// `words` points to `count` NUL-terminated strings.
@@ -73,7 +74,7 @@ unsafe fn tell(verb: &CStr, count: c_int, words: *const *const c_char) -> c_int 
             config = value("config=").unwrap_or(config);
         }
         if wanted {
-            // Without a launcher there will be no containers either.
+            // A node without a launcher has no containers either.
             let _ = sys::output_of(launcher, &[c"coracle", c"facts", verb, c"--config", config], 4096);
         }
     });
