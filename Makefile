@@ -205,8 +205,8 @@ test-slurm-matrix: dist images ## behaviour on other releases of Slurm, and docs
 test-releases: stage ## on other releases of Slurm, the tests with the tag releases (root)
 	tests/timed test-releases tests/slurm/matrix --tagged $(STAGE) $(IMAGES) trixie sid
 
-verify-agreement: build ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
-	tests/timed verify-agreement tests/apptainer/run target/apptainer target/release/coracle
+verify-agreement: stage ## `coracle verify` beside `apptainer verify`, over signed images made for that (needs Debian's mirror)
+	tests/timed verify-agreement tests/apptainer/run target/apptainer $(STAGE)/usr/bin/coracle
 
 referee: stage ## images between `coracle` and `apptainer`, both ways (needs Debian's mirror; root)
 	tests/timed referee tests/apptainer/referee target/apptainer $(STAGE) $(IMAGES)
