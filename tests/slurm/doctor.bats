@@ -9,7 +9,7 @@ cleanup() {
 	[[ ! -e /usr/bin/squashfuse_ll.away ]] || mv /usr/bin/squashfuse_ll.away /usr/bin/squashfuse_ll
 	[[ ! -e /dev/fuse.away ]] || mv /dev/fuse.away /dev/fuse
 	[[ ! -e /dev/loop-control.away ]] || mv /dev/loop-control.away /dev/loop-control
-	[[ ! -e /usr/bin/coracle.away ]] || mv /usr/bin/coracle.away /usr/bin/coracle
+	[[ ! -e /usr/lib/coracle/coracle-verify.away ]] || mv /usr/lib/coracle/coracle-verify.away /usr/lib/coracle/coracle-verify
 	chmod 644 /usr/lib/coracle/spank_coracle.so
 	chmod 666 /dev/fuse
 	rm -rf /var/log/records
@@ -123,6 +123,12 @@ checks() { # TEXT
 @test "a launcher that is elsewhere" {
 	sed -i 's#^required.*#& launcher=/opt/none/coracle#' /etc/slurm/plugstack.conf.d/coracle.conf
 	finds 'launcher /opt/none/coracle: ' 'launcher=PATH behind the plugin says where it is'
+}
+
+@test "a verifier that is not there" {
+	mv /usr/lib/coracle/coracle-verify /usr/lib/coracle/coracle-verify.away
+	finds '/usr/lib/coracle/coracle-verify: ' 'it is installed with coracle'
+	mv /usr/lib/coracle/coracle-verify.away /usr/lib/coracle/coracle-verify
 }
 
 @test "an oci.conf" {

@@ -6,6 +6,7 @@ use std::path::Path;
 use coracle::report::Refusal;
 use coracle::sys::{self, Release};
 use coracle_launcher::config::{self, Config};
+use coracle_launcher::place;
 
 use super::ask::ask;
 use super::{Findings, Role};
@@ -137,6 +138,11 @@ fn arguments(findings: &mut Findings, settings: &Path, slurm: &Site) {
             let text = format!("launcher {}: {}: no container starts", refusal.object, refusal.cause);
             findings.error("plugin", text, "launcher=PATH behind the plugin says where it is");
         }
+    }
+    if let Err(error) = config::trust(&place::verifier()) {
+        let refusal = Refusal::from(error);
+        let text = format!("{}: {}: images that must be signed are refused", refusal.object, refusal.cause);
+        findings.error("plugin", text, "it is installed with coracle: make install, or the package");
     }
     let named = Path::new(slurm.argument("config").unwrap_or("/etc/coracle/coracle.yaml"));
     if named != settings {
