@@ -1,4 +1,4 @@
-//! What users write: options, and the request as it travels in an environment.
+//! Options as users write them, and the request as it travels in an environment.
 #![no_main]
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! What is looked at of a squashfs at each start.
+//! Superblock and tables of a squashfs, which are checked at each start.
 #![no_main]
 
 mod memory;

@@ -62,7 +62,7 @@ fn answer(question: &Question, files: &[File], limit: Duration) -> Result<Reply,
     let user = question.user.as_ref();
     let user = user.map(|(uid, gid, groups)| Identity { uid: *uid, gid: *gid, groups: groups.clone() });
     let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
-    let bytes = sandbox::compute(user.as_ref(), None, &fds, limit, |files| {
+    let bytes = sandbox::compute(user.as_ref(), &fds, limit, |files| {
         ask::to_bytes(files.split_first().ok_or_else(|| ask::garbled(object)).and_then(|(image, keys)| {
             match question.look {
                 Look::Format => format(object, image),

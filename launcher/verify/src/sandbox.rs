@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Cgroups, Child, Forked, Identity};
+use coracle::sys::{self, Child, Forked, Identity};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -52,7 +52,7 @@ mod status {
 
 /// Runs `work` on `files` in a sandboxed child process, for at most `limit`, and returns its answer.
 ///
-/// The child process enters those of `groups` that are a job's. Root's child process becomes `as_user`, or an
+/// The child process stays in the control groups of this process. Root's child process becomes `as_user`, or an
 /// unprivileged user; any other keeps its ids. `work` may read the files, at any position, and allocate [`MEMORY`]; it
 /// sees the memory of this process. It may not open a file, start a program, look up the time zone or a user's name, or
 /// write to a log.
@@ -61,7 +61,6 @@ mod status {
 /// child process can be made, `internal` if it died.
 pub fn compute(
     as_user: Option<&Identity>,
-    groups: Option<&Cgroups>,
     files: &[BorrowedFd<'_>],
     limit: Duration,
     work: impl FnOnce(&[File]) -> Vec<u8>,
@@ -73,8 +72,7 @@ pub fn compute(
     let child = sys::fork_alone(|forked| {
         // The parent's values are copies here, and the filter may forbid the call that would close some of them.
         let mut line = ManuallyDrop::new(File::from(line));
-        let placed = groups.map_or(Ok(()), Cgroups::enter_job);
-        match placed.and_then(|()| enter(forked, as_user, &line, files, limit)) {
+        match enter(forked, as_user, &line, files, limit) {
             Ok(files) => {
                 let answer = ManuallyDrop::new(work(&files));
                 if line.write_all(&answer).is_ok() { status::DONE } else { status::EXIT_NO_READER }

@@ -77,7 +77,7 @@ fn refusal(answer: Result<Vec<u8>, Refusal>, kind: Kind) -> String {
 
 /// Checks that the filter kills the child process for `act`, not that `act` ignores an error.
 fn killed(act: impl FnOnce()) {
-    let answer = compute(None, None, &[], LIMIT, |_| {
+    let answer = compute(None, &[], LIMIT, |_| {
         act();
         b"still there".to_vec()
     });
@@ -92,7 +92,7 @@ fn file(bytes: &[u8]) -> File {
 
 fn reads() {
     let (one, two) = (file(b"one"), file(&[b'2'; 100_000]));
-    let answer = compute(None, None, &[one.as_fd(), two.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[one.as_fd(), two.as_fd()], LIMIT, |files| {
         let (mut head, mut tail) = ([0; 3], Vec::new());
         files[0].read_exact_at(&mut head, 0).unwrap();
         (&files[1]).seek(SeekFrom::Start(0)).unwrap();
@@ -105,7 +105,7 @@ fn reads() {
 
 fn identifies() {
     let image = file(b"no image at all, but looked at inside");
-    let answer = compute(None, None, &[image.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[image.as_fd()], LIMIT, |files| {
         let digest = coracle_launcher::image::digest::compute(&files[0]).unwrap();
         let found = coracle_launcher::image::identify(&files[0], "x86_64").unwrap_err();
         format!("{found} {digest}").into_bytes()
@@ -117,7 +117,7 @@ fn identifies() {
 fn hangs() {
     let (end, _other) = nix::unistd::pipe().unwrap();
     let (limit, start) = (Duration::from_millis(300), Instant::now());
-    let answer = compute(None, None, &[end.as_fd()], limit, |files| {
+    let answer = compute(None, &[end.as_fd()], limit, |files| {
         let _ = (&files[0]).read(&mut [0]);
         Vec::new()
     });
@@ -126,7 +126,7 @@ fn hangs() {
 }
 
 fn spins() {
-    let answer = compute(None, None, &[], Duration::from_millis(300), |_| {
+    let answer = compute(None, &[], Duration::from_millis(300), |_| {
         loop {
             std::hint::spin_loop();
         }
@@ -135,7 +135,7 @@ fn spins() {
 }
 
 fn allocates() {
-    let answer = compute(None, None, &[], LIMIT, |_| {
+    let answer = compute(None, &[], LIMIT, |_| {
         let mut kept = Vec::new();
         while kept.len() < 4096 {
             kept.push(std::hint::black_box(vec![1u8; 1 << 20]));
@@ -148,7 +148,7 @@ fn allocates() {
 fn descriptors() {
     let (kept, other) = (file(b"kept"), file(b"other"));
     let high = nix::fcntl::fcntl(&other, nix::fcntl::FcntlArg::F_DUPFD(1500)).unwrap();
-    let answer = compute(None, None, &[kept.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[kept.as_fd()], LIMIT, |files| {
         let own = files[0].as_raw_fd();
         let open = (3..2048).filter(|number| *number != own && nix::unistd::close(*number).is_ok());
         // Only the pipe, which is closed by now: the panic reports it.
@@ -161,14 +161,14 @@ fn descriptors() {
 
 fn writes() {
     let target = file(b"before");
-    let answer = compute(None, None, &[target.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[target.as_fd()], LIMIT, |files| {
         format!("{:?}", (&files[0]).write(b"after").map_err(|cause| cause.raw_os_error())).into_bytes()
     });
     assert_eq!(answer.unwrap(), format!("Err(Some({}))", nix::libc::EBADF).into_bytes());
     let mut text = [0; 6];
     target.read_exact_at(&mut text, 0).unwrap();
     assert_eq!(&text, b"before");
-    let answer = compute(None, None, &[target.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[target.as_fd()], LIMIT, |files| {
         let _ = files[0].write_at(b"after", 0);
         Vec::new()
     });
@@ -176,7 +176,7 @@ fn writes() {
 }
 
 fn streams() {
-    let answer = compute(None, None, &[], LIMIT, |_| {
+    let answer = compute(None, &[], LIMIT, |_| {
         println!("must not be seen");
         let read = std::io::stdin().read(&mut [0]).ok();
         format!("{read:?}").into_bytes()
@@ -185,14 +185,14 @@ fn streams() {
 }
 
 fn chatters() {
-    let whole = compute(None, None, &[], LIMIT, |_| vec![b'x'; sandbox::ANSWER]);
+    let whole = compute(None, &[], LIMIT, |_| vec![b'x'; sandbox::ANSWER]);
     assert_eq!(whole.unwrap().len(), sandbox::ANSWER);
-    let more = compute(None, None, &[], LIMIT, |_| vec![b'x'; sandbox::ANSWER + 1]);
+    let more = compute(None, &[], LIMIT, |_| vec![b'x'; sandbox::ANSWER + 1]);
     assert_eq!(refusal(more, Kind::Internal), "answered more than 1048576 bytes");
 }
 
 fn panics() {
-    let answer = compute(None, None, &[], LIMIT, |_| panic!("{}", "x".repeat(10)));
+    let answer = compute(None, &[], LIMIT, |_| panic!("{}", "x".repeat(10)));
     assert_eq!(refusal(answer, Kind::Internal), "gave up: a fault of Coracle's own");
 }
 
@@ -202,7 +202,7 @@ fn ids() {
     let program = std::env::current_exe().unwrap();
     // Only the watcher has the other end of the pipe: the command drops its copy at the end of this statement.
     let mut watcher = Command::new(program).arg("--watch").stdin(go).stdout(Stdio::piped()).spawn().unwrap();
-    let answer = compute(None, None, &[wait.as_fd()], LIMIT, |files| {
+    let answer = compute(None, &[wait.as_fd()], LIMIT, |files| {
         // Until the watcher, which holds the other end, has ended.
         let _ = (&files[0]).read(&mut [0]);
         Vec::new()
@@ -246,6 +246,6 @@ fn value(text: &str, key: &str) -> String {
 
 fn standard() {
     let input = std::io::stdin();
-    let answer = compute(None, None, &[input.as_fd()], LIMIT, |_| b"read".to_vec());
+    let answer = compute(None, &[input.as_fd()], LIMIT, |_| b"read".to_vec());
     assert!(refusal(answer, Kind::System).starts_with("cannot be confined: descriptor 0"));
 }
