@@ -224,8 +224,8 @@ pub struct Build {
     /// The SIF to write
     #[serde(with = "bytes")]
     pub output: PathBuf,
-    /// Source: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
-    /// oci:FOLDER[:TAG], oci-archive:FILE or docker://IMAGE
+    /// Source: a directory, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
+    /// oci:DIRECTORY[:TAG], oci-archive:FILE or docker://IMAGE
     pub source: OsString,
     /// Replace the file if there is one
     #[arg(short = 'F', long)]

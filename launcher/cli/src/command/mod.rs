@@ -67,7 +67,7 @@ enum Verb {
     Doctor(Doctor),
     /// Fetch an image from a registry and make a SIF of it
     Pull(Pull),
-    /// Make a SIF from a folder, an archive, another image or a definition file
+    /// Make a SIF from a directory, an archive, another image or a definition file
     ///
     /// Commands of a definition file run as root of a user namespace: over what is yours, and nothing else.
     Build(Build),
