@@ -393,11 +393,11 @@ impl Server {
     ) -> (Result<Built, Refusal>, u32) {
         let mut entered = 0;
         self.each_task(|hello, task, sender| {
-            if let Some(confinement) = &run.confinement {
-                devices::adopt(confinement, sender)?;
-            }
             if let Some(task) = task {
                 self.fit(run, &mut outcome, task, hello.pmix)?;
+            }
+            if let Some(confinement) = &run.confinement {
+                devices::adopt(confinement, sender)?;
             }
             keep(run, trail, &mut outcome);
             match &outcome.built {
@@ -461,6 +461,10 @@ impl Server {
         // An operation that timed out once would time out again, after the tasks stop waiting.
         if outcome.built.as_ref().is_err_and(|refusal| refusal.kind == Kind::Timeout) {
             return Ok(());
+        }
+        // The build ahead may have failed before the step's devices were known.
+        if run.confinement.is_none() {
+            self.confine(run)?;
         }
         let own = MountNamespace::current().map_err(system)?;
         sys::enter_mount_namespace(&task).map_err(system)?;
