@@ -1,7 +1,7 @@
 //! States of the pipeline after the verdict: the image can be mounted, and is mounted for one container.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::plan::Owners;
@@ -23,16 +23,15 @@ pub struct AttachedImage {
 
 /// Detached mount of an image, for one container.
 pub struct MountedImage<'a> {
-    pub(super) attached: &'a AttachedImage,
-    pub(super) tree: OwnedFd,
-    /// Owners that the image's files show.
-    pub(super) owners: Owners,
+    attached: &'a AttachedImage,
+    tree: OwnedFd,
+    owners: Owners,
 }
 
 impl JudgedImage {
     /// Prepares the image for mounting.
     pub fn attach(self, resolved: &Resolved<'_>) -> Result<AttachedImage, Refusal> {
-        let Self { image, grant } = self;
+        let (image, grant) = self.into_parts();
         let (context, opener) = (resolved.context, resolved.opener);
         resolved.clock.lap("judge");
         let (identity, config) = (&context.identity, &context.config);
@@ -84,7 +83,26 @@ impl AttachedImage {
     }
 }
 
-impl MountedImage<'_> {
+impl<'a> MountedImage<'a> {
+    /// The image as a source of mounts.
+    pub(super) fn attached(&self) -> &'a AttachedImage {
+        self.attached
+    }
+
+    /// Top directory of the mount.
+    pub(super) fn tree(&self) -> BorrowedFd<'_> {
+        self.tree.as_fd()
+    }
+
+    pub(super) fn into_tree(self) -> OwnedFd {
+        self.tree
+    }
+
+    /// Owners that the image's files show.
+    pub(super) fn owners(&self) -> Owners {
+        self.owners
+    }
+
     /// Start of a file of the image, at most `limit` bytes; nothing if it cannot be read.
     pub fn read_file(&self, context: &Context, path: &Path, limit: u64) -> Option<Vec<u8>> {
         apply::file_of(self.tree.as_fd(), path, limit, self.rights(context))
@@ -95,7 +113,8 @@ impl MountedImage<'_> {
         Rights::of(&self.attached.opened().image, &context.identity)
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// The image as the user typed it.
+    pub(super) fn name(&self) -> &'a str {
         self.attached.image.name()
     }
 }

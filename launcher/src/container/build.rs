@@ -25,11 +25,11 @@ pub struct Container {
 impl PlannedContainer<'_> {
     /// Builds the container.
     pub fn build(self, resolved: &Resolved<'_>) -> Result<Container, Refusal> {
-        let Self { image, plan, sources } = self;
+        let (image, plan, sources) = self.into_parts();
         let Resolved { context, opener, .. } = *resolved;
-        let name = image.mounted.attached.image().name();
+        let name = image.name();
         let (account, identity) = (resolved.account(), &context.identity);
-        let (namespace, attached) = apply::build(name, &plan, image.mounted.tree, &sources, account, identity, opener)?;
+        let (namespace, attached) = apply::build(name, &plan, image.into_tree(), &sources, account, identity, opener)?;
         // A task that waits for a file system which does not answer could not be killed.
         if let Some(workdir) = &context.settings.workdir
             && let Some((above, below)) = attached.above(workdir)

@@ -170,3 +170,57 @@ pub fn node_files(slurmd: Option<&Slurmd>, environment: &[Pair]) -> Vec<PathBuf>
 fn cookie(environment: &[Pair]) -> Option<PathBuf> {
     environment.iter().find(|(name, _)| name == "XAUTHORITY").map(|(_, path)| PathBuf::from(path))
 }
+
+#[cfg(test)]
+impl Context {
+    /// Context of uid 7 with these settings and environment.
+    pub(super) fn for_test(authority: Authority, settings: Settings, environment: Vec<Pair>) -> Self {
+        let identity = Identity { uid: 7, gid: 7, groups: Vec::new() };
+        let requester = Requester { identity, authority, job: Job::none(), environment, daemon: None };
+        let options = Options { settings, used: Vec::new(), notes: Vec::new() };
+        Self::new(Config::default(), options, requester, Grants::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::Devices;
+
+    fn pair(name: &str, value: &str) -> Pair {
+        (name.into(), value.into())
+    }
+
+    #[test]
+    fn files_of_the_node_have_absolute_paths() {
+        let slurmd = Slurmd { task_scripts: vec!["/etc/prolog".into(), "prolog".into()], ..Slurmd::default() };
+        assert_eq!(node_files(Some(&slurmd), &[]), [Path::new("/etc/prolog")]);
+        let cookie = [pair("XAUTHORITY", "/run/x"), pair("XAUTHORITY", "/run/y")];
+        assert_eq!(node_files(Some(&slurmd), &cookie), [Path::new("/run/x"), Path::new("/etc/prolog")]);
+        assert_eq!(node_files(None, &[pair("XAUTHORITY", "x")]), [Path::new(""); 0]);
+    }
+
+    #[test]
+    fn only_the_first_cookie_counts() {
+        let environment = vec![pair("XAUTHORITY", "/run/x"), pair("XAUTHORITY", "/run/y")];
+        let context = Context::for_test(Authority::Root, Settings::default(), environment);
+        assert!(context.is_cookie(Path::new("/run/x")));
+        assert!(!context.is_cookie(Path::new("/run/y")));
+    }
+
+    #[test]
+    fn the_numbers_of_gpus_are_those_of_the_containers_dev() {
+        let mut provision = Provision::default();
+        provision.devices = Devices { numbers: vec![0, 1], ..Devices::default() };
+        let names = |authority, settings| {
+            let changes = Context::for_test(authority, settings, Vec::new()).gpu_changes(&provision);
+            changes.iter().map(|change| change.name().to_owned()).collect::<Vec<_>>()
+        };
+        let all = names(Authority::Root, Settings::default());
+        assert!(all.iter().any(|name| name == "CUDA_VISIBLE_DEVICES"), "{all:?}");
+        assert_eq!(names(Authority::Own, Settings::default()), [""; 0]);
+        let set = Variable::Set("CUDA_VISIBLE_DEVICES".into(), "1".into());
+        let own = names(Authority::Root, Settings { env: vec![set], ..Settings::default() });
+        assert_eq!(own, all.into_iter().filter(|name| name != "CUDA_VISIBLE_DEVICES").collect::<Vec<_>>());
+    }
+}

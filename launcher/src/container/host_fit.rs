@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::devices::too_old;
@@ -28,7 +27,7 @@ pub struct HostFit {
 
 /// Mounted image whose libraries are compared with the node's.
 pub struct ComparedImage<'a> {
-    pub(super) mounted: MountedImage<'a>,
+    mounted: MountedImage<'a>,
 }
 
 /// Location of a container, and the devices in it.
@@ -54,12 +53,12 @@ impl<'a> MountedImage<'a> {
         let Resolved { context, opener, clock, .. } = resolved;
         let wanted = context.settings.mpi.as_ref().filter(|wanted| wanted.word() != Mpi::NONE);
         if let (Some(wanted), None) = (wanted, fit.mpi.get()) {
-            let chosen = host_mpi::choose(opener, self.tree.as_fd(), wanted, &context.config.mpi, self.name())?;
+            let chosen = host_mpi::choose(opener, self.tree(), wanted, &context.config.mpi, self.name())?;
             fit.mpi.get_or_init(|| chosen);
             clock.lap("mpi");
         }
         if provision.glibc().is_some() && fit.glibc.get().is_none() {
-            let own = opener.glibc(self.tree.as_fd(), self.name())?;
+            let own = opener.glibc(self.tree(), self.name())?;
             fit.glibc.get_or_init(|| own);
             clock.lap("driver");
         }
@@ -106,5 +105,41 @@ impl<'a> ComparedImage<'a> {
     /// The mount.
     pub fn mounted(&self) -> &MountedImage<'a> {
         &self.mounted
+    }
+
+    pub(super) fn into_mounted(self) -> MountedImage<'a> {
+        self.mounted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::Driver;
+
+    fn provision(glibc: Option<&str>) -> Provision {
+        let mut provision = Provision::default();
+        provision.driver = Some(Driver { glibc: glibc.map(str::to_owned), ..Driver::default() });
+        provision
+    }
+
+    #[test]
+    fn the_note_names_both_versions_of_an_image_that_is_too_old() {
+        let fit = HostFit::default();
+        let needs = provision(Some("GLIBC_2.27"));
+        assert_eq!(fit.driver_note(&needs, "a.sif"), None, "the image has not been read");
+        fit.glibc.set(Some("GLIBC_2.17".into())).unwrap();
+        let note = fit.driver_note(&needs, "a.sif").unwrap();
+        assert!(note.contains("needs GLIBC_2.27, a.sif has GLIBC_2.17"), "{note}");
+        assert_eq!(fit.driver_note(&provision(Some("GLIBC_2.17")), "a.sif"), None);
+        assert_eq!(fit.driver_note(&provision(None), "a.sif"), None);
+        assert_eq!(fit.driver_note(&Provision::default(), "a.sif"), None);
+    }
+
+    #[test]
+    fn an_image_without_a_glibc_gets_no_note() {
+        let fit = HostFit::default();
+        fit.glibc.set(None).unwrap();
+        assert_eq!(fit.driver_note(&provision(Some("GLIBC_2.27")), "a.sif"), None);
     }
 }

@@ -19,8 +19,8 @@ use crate::container::resolve::{Admission, Resolved};
 
 /// Image that may run, with the reason.
 pub struct JudgedImage {
-    pub(super) image: OpenImage,
-    pub(super) grant: Grant,
+    image: OpenImage,
+    grant: Grant,
 }
 
 impl OpenImage {
@@ -111,16 +111,39 @@ impl JudgedImage {
         &self.grant
     }
 
+    pub(super) fn into_parts(self) -> (OpenImage, Grant) {
+        (self.image, self.grant)
+    }
+
     /// Opens the same image for another process of the user, which makes the container. It has to be judged again.
     pub fn open_again(self, resolved: &Resolved<'_>) -> Result<OpenImage, Refusal> {
         self.image.open_again(resolved)
     }
 }
 
+/// Form of an image, as far as rules depend on it.
 fn form(image: &Image) -> Form {
     match image {
         image if image.is_directory() => Form::Directory,
         image if image.has_ext3() => Form::FileWithExt3,
         _ => Form::File,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Container, Filesystem, Layer, squashfs::Compression};
+
+    #[test]
+    fn an_ext3_in_any_layer_decides_the_form() {
+        let of = |container, filesystems: &[Filesystem]| {
+            let layer = |filesystem: &Filesystem| Layer { filesystem: *filesystem, offset: 4096, size: 4096 };
+            form(&Image { container, layers: filesystems.iter().map(layer).collect() })
+        };
+        let squashfs = Filesystem::Squashfs(Compression::Zstd);
+        assert_eq!(of(Container::Directory, &[]), Form::Directory);
+        assert_eq!(of(Container::File, &[squashfs]), Form::File);
+        assert_eq!(of(Container::Sif, &[squashfs, Filesystem::Ext3]), Form::FileWithExt3);
     }
 }

@@ -22,24 +22,29 @@ use crate::container::targets::{self, Last};
 
 /// Container that can be built: its plan, and the open sources of the mounts.
 pub struct PlannedContainer<'a> {
-    pub(super) image: ComparedImage<'a>,
-    pub(super) plan: Plan,
-    pub(super) sources: Sources,
+    image: MountedImage<'a>,
+    plan: Plan,
+    sources: Sources,
 }
 
 impl<'a> ComparedImage<'a> {
     /// Plans a container in these surroundings, and opens its sources.
     pub fn plan(self, resolved: &Resolved<'_>, around: &Surroundings<'_>) -> Result<PlannedContainer<'a>, Refusal> {
-        let (plan, sources) = draft(resolved, &self.mounted, around)?;
+        let image = self.into_mounted();
+        let (plan, sources) = draft(resolved, &image, around)?;
         resolved.clock.lap("plan");
-        Ok(PlannedContainer { image: self, plan, sources })
+        Ok(PlannedContainer { image, plan, sources })
     }
 }
 
-impl PlannedContainer<'_> {
+impl<'a> PlannedContainer<'a> {
+    pub(super) fn into_parts(self) -> (MountedImage<'a>, Plan, Sources) {
+        (self.image, self.plan, self.sources)
+    }
+
     /// Plan of the same image in other surroundings, to show it.
     pub fn preview(&self, resolved: &Resolved<'_>, around: &Surroundings<'_>) -> Result<Plan, Refusal> {
-        draft(resolved, &self.image.mounted, around).map(|(plan, _)| plan)
+        draft(resolved, &self.image, around).map(|(plan, _)| plan)
     }
 }
 
@@ -73,8 +78,8 @@ fn draft(
     if let Some(Upper::Folder(path)) = &upper {
         sources.upper = Some(open_upper(opener, context.authority, bounds.as_ref(), path)?);
     }
-    let plan = Plan::build(mounted.attached.opened().image.clone(), upper, &mounts)?;
-    Ok((Plan { owners: mounted.owners, ..plan }, sources))
+    let plan = Plan::build(mounted.attached().opened().image.clone(), upper, &mounts)?;
+    Ok((Plan { owners: mounted.owners(), ..plan }, sources))
 }
 
 /// Resolves the mount point of a request in the image.
@@ -83,7 +88,7 @@ fn resolve_target(
     mounted: &MountedImage<'_>,
     request: &MountRequest,
 ) -> Result<Result<Target, Obstacle>, Refusal> {
-    let image = mounted.tree.as_fd();
+    let image = mounted.tree();
     match request.origin {
         // In Coracle's own /dev, and in the node's /proc, whatever the image contains there.
         Origin::Device => Ok(Ok(Target { place: request.target.clone(), found: None, link: None })),
@@ -169,4 +174,60 @@ fn is_allowed(
 /// A link in the image that names its time zone stays a link: the mount does not cover the zone that it leads to.
 fn last_of(request: &MountRequest) -> Last {
     if request.source == Source::TimeZone { Last::Itself } else { Last::Followed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle::request::Access;
+    use nix::unistd::getuid;
+
+    fn request(source: &Path, target: &Path) -> MountRequest {
+        MountRequest {
+            source: Source::Node(source.into()),
+            target: target.into(),
+            access: Access::ReadWrite,
+            presence: Presence::IfThere,
+            origin: Origin::Variable,
+        }
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        std::fs::File::open(path).unwrap().into()
+    }
+
+    #[test]
+    fn a_variables_directory_is_the_users_and_above_no_other_mount() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        let (own, below, elsewhere) = (top.join("own"), top.join("own/below"), top.join("elsewhere"));
+        [&below, &elsewhere].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        let (user, fd) = (Identity { uid: getuid().as_raw(), gid: 0, groups: Vec::new() }, open(&own));
+        let shows = |user: &Identity, shape, fd: Option<&OwnedFd>, other: Option<(&Path, &Path)>| {
+            let mounts = other.map(|(source, target)| ResolvedMount {
+                request: request(source, target),
+                shape: Shape::Folder,
+                target: Ok(Target { place: target.into(), found: None, link: None }),
+            });
+            let sources = Sources { mounts: other.iter().map(|(source, _)| Some(open(source))).collect(), upper: None };
+            let mounts: Vec<_> = mounts.into_iter().collect();
+            may_show(user, shape, fd, &request(&own, &own), (&mounts, &sources))
+        };
+        assert!(shows(&user, Shape::Folder, Some(&fd), None));
+        assert!(!shows(&user, Shape::File, Some(&fd), None));
+        assert!(!shows(&user, Shape::Folder, None, None));
+        let other = Identity { uid: user.uid + 1, ..user.clone() };
+        assert!(!shows(&other, Shape::Folder, Some(&fd), None));
+        // A mount below needs its mount point in this directory: only the directory's own tree has it for sure.
+        assert!(shows(&user, Shape::Folder, Some(&fd), Some((&below, &below))));
+        assert!(!shows(&user, Shape::Folder, Some(&fd), Some((&elsewhere, &below))));
+        assert!(shows(&user, Shape::Folder, Some(&fd), Some((&below, &elsewhere))));
+    }
+
+    #[test]
+    fn only_the_time_zone_is_mounted_over_a_link() {
+        let zone = MountRequest { source: Source::TimeZone, ..request(Path::new("/a"), Path::new("/a")) };
+        assert_eq!(last_of(&zone), Last::Itself);
+        assert_eq!(last_of(&request(Path::new("/a"), Path::new("/a"))), Last::Followed);
+    }
 }

@@ -108,3 +108,32 @@ impl<'a> Tasks<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::context::Authority;
+    use coracle::request::{Settings, Variable};
+
+    #[test]
+    fn tasks_that_join_a_step_know_its_image_by_name() {
+        let host = vec![("A".into(), "1".into())];
+        let own = Variable::Set("B".into(), "2".into());
+        let settings = Settings { env: vec![own.clone()], entrypoint: Some(true), ..Settings::default() };
+        let mut context = Context::for_test(Authority::Root, settings, host.clone());
+        let sites = Variable::Set("C".into(), "3".into());
+        context.config.options.0.env = vec![sites.clone()];
+        let (clock, image) = (Clock::start(), ImageRef { path: "/images/a.sif".into(), typed: "a.sif".into() });
+        let account = Account { passwd: "alice:x:7:7::/home/alice:/bin/sh".into(), ..Account::default() };
+        let known = Tasks::joining(&context, &clock, &image, Some(&account));
+        let Inputs { host: found, rules, shown, id, commands, entrypoint, sif, .. } = known.inputs();
+        assert_eq!((found, shown.as_str(), id.as_os_str()), (&*host, "a.sif", image.path.as_os_str()));
+        assert_eq!((rules.image.as_os_str(), rules.name.to_str()), (image.path.as_os_str(), Some("a")));
+        assert_eq!((rules.site, rules.user), (vec![sites], vec![own]));
+        assert!(entrypoint && !commands && !rules.clean && rules.digest.is_none() && sif.is_none());
+        let store = context.config.store.path().join("alice");
+        assert_eq!(rules.allowed_dir, Some(store.into_os_string()));
+        let unknown = Tasks::joining(&context, &clock, &image, None);
+        assert_eq!(unknown.inputs().rules.allowed_dir, None);
+    }
+}

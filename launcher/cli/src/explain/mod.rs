@@ -14,7 +14,7 @@ use coracle::wire::Here;
 use coracle_launcher::apply;
 use coracle_launcher::devices::Unit;
 use coracle_launcher::image::fstab;
-use coracle_launcher::mpi::Shown as ShownLibrary;
+use coracle_launcher::mpi::Shown;
 use coracle_launcher::plan::Plan;
 use coracle_launcher::policy::Reader;
 use coracle_launcher::view::{HELPER, Surroundings};
@@ -82,7 +82,7 @@ pub fn main(given: &Explain) -> Result<ExitCode, Refusal> {
     let here = Here { directory, pmix: None };
     let place = Place { here: &here, script_folder: None, provision: &provision };
     let fit = HostFit::default();
-    let Shown { container, plan, note } = build(&resolved, &loaded, place, &fit, reader)?;
+    let Explained { container, plan, note } = build(&resolved, &loaded, place, &fit, reader)?;
     page.line("owners", "owners", plan.owners.word(), plan.owners.sentence());
     let driver_note = fit.driver_note(&provision, loaded.image().name());
     page.lines("gpu", gpus(&context, &provision, driver_note));
@@ -130,7 +130,7 @@ fn with_slurm(given: &Explain, context: Context, told: Option<&Path>) -> Result<
 }
 
 /// A container, and what is shown of that of a step.
-struct Shown {
+struct Explained {
     container: Container,
     /// Plan of a step.
     plan: Plan,
@@ -145,7 +145,7 @@ fn build(
     place: Place<'_>,
     fit: &HostFit,
     reader: Reader,
-) -> Result<Shown, Refusal> {
+) -> Result<Explained, Refusal> {
     let context = resolved.context;
     image.mount(resolved, |mounted| {
         let compared = mounted.compare(resolved, place.provision, fit)?;
@@ -164,7 +164,7 @@ fn build(
             Authority::Root => plan.owners,
             Authority::Own => apply::step_owners(plan.owners, reader),
         };
-        Ok(Shown { container, plan: Plan { owners, ..plan }, note })
+        Ok(Explained { container, plan: Plan { owners, ..plan }, note })
     })
 }
 
@@ -268,7 +268,7 @@ fn host_mpi(context: &Context, found: Option<&Replacement>) -> Vec<String> {
         return lines;
     };
     say(&format!("{name}, which fits"));
-    for (file, ShownLibrary { soname, version, over, stays }) in profile.files().zip(&fit.shown) {
+    for (file, Shown { soname, version, over, stays }) in profile.files().zip(&fit.shown) {
         if *stays {
             say(&format!("{} ({version}) is not needed: the image's {soname} is newer", file.display()));
             continue;
