@@ -1,4 +1,5 @@
 //! Stands in for Slurm in unit tests.
+#![forbid(unsafe_code)]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

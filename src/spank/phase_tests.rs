@@ -1,4 +1,5 @@
 //! Tests of the phases of a step. A task is a fork of slurmstepd: it shares the flags and nothing else.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::sys::Received;

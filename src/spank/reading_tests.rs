@@ -1,4 +1,5 @@
 //! Tests of the request of a step, and of the plan for it.
+#![forbid(unsafe_code)]
 
 use super::super::fake::FakeJob;
 use super::*;

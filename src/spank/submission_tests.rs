@@ -1,4 +1,5 @@
 //! Tests of the request that srun, sbatch and salloc make.
+#![forbid(unsafe_code)]
 
 use super::super::fake::FakeCommand;
 use super::*;
