@@ -6,5 +6,4 @@ pub mod glibc;
 pub mod in_container;
 pub mod mpi_fit;
 pub mod opener;
-pub mod opener_slots;
 pub mod verify;
