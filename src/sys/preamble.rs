@@ -50,6 +50,8 @@ pub struct Preamble<'a> {
     pub ids: Ids<'a>,
     /// Resource limits; a lower limit stays.
     pub limits: &'a [(Resource, u64)],
+    /// True for a process that stays when its parent process ends.
+    pub outlives_parent: bool,
     /// System calls that remain; `None` leaves all. It stays across execve.
     pub filter: Option<&'a Filter>,
 }
@@ -70,7 +72,9 @@ impl Preamble<'_> {
             Ids::Of(identity) => become_user(identity)?,
         }
         set_undumpable()?;
-        die_with_parent()?;
+        if !self.outlives_parent {
+            die_with_parent()?;
+        }
         limit(self.limits)?;
         self.filter.map_or(Ok(()), Filter::install)
     }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+mod filter;
 pub mod glibc;
 pub mod in_container;
 pub mod mpi_fit;

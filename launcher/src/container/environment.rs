@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,12 @@ use coracle::report::{Kind, Refusal};
 use coracle::request::Settings;
 use coracle::request::escape::{escape, unescape};
 use coracle::sys::{self, Identity, MountNamespace};
-use coracle::wire::Answer;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag};
 use nix::unistd::AccessFlags;
+use serde::{Deserialize, Serialize};
 
+use crate::children::ask;
 use crate::children::in_container::{self, Step};
 
 /// Time limit for an image's scripts, the same as Apptainer's.
@@ -83,6 +84,13 @@ pub struct TaskEnvironment {
     pub entrypoint: bool,
     /// Each variable with its origin, one per line.
     pub listing: OwnedFd,
+}
+
+/// Answer of the child process, beside the files of a [`TaskEnvironment`].
+#[derive(Debug, Serialize, Deserialize)]
+struct Evaluated {
+    notes: Vec<String>,
+    entrypoint: bool,
 }
 
 impl TaskEnvironment {
@@ -158,27 +166,24 @@ pub fn evaluate(
         let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
         Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
+    let kept: Vec<BorrowedFd<'_>> = [&helper].into_iter().chain(inputs.sif).map(AsFd::as_fd).collect();
     // A script may leave processes behind: they end with the child process.
-    let packet =
-        in_container::ask(what, namespace, identity, inputs.step, deadline, late, |answer, placed| {
-            match placed.and_then(|()| evaluate_in_child(inputs, &helper)) {
-                Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
-                Ok(Some(found)) => {
-                    let enter =
-                        Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
-                    answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
-                }
-                Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
+    let question =
+        in_container::Question { what, namespace, identity, step: inputs.step, deadline, kept: &kept, executes: true };
+    let reply = question.ask(late, || {
+        Ok(match evaluate_in_child(inputs, &helper)? {
+            None => (None, Vec::new()),
+            Some(TaskEnvironment { changes, notes, entrypoint, listing }) => {
+                (Some(Evaluated { notes, entrypoint }), vec![changes, listing])
             }
-        })?;
-    match Answer::from_bytes(&packet.data)? {
-        Answer::Refused(refusal) => Err(refusal),
-        Answer::Enter { notes, entrypoint, .. } => {
-            let mut fds = packet.fds.into_iter();
-            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(in_container::died(what)) };
+        })
+    })?;
+    match (reply.found, <[OwnedFd; 2]>::try_from(reply.fds)) {
+        (Some(Evaluated { notes, entrypoint }), Ok([changes, listing])) => {
             Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
         }
-        Answer::Outside => Ok(None),
+        (None, Err(fds)) if fds.is_empty() => Ok(None),
+        _ => Err(ask::garbled(what)),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::image;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 
-use super::filter;
 use super::serve::{digest_of, image_of};
+use crate::children::filter;
 
 #[allow(dead_code)]
 #[path = "../../../../tests/images/squashfs_writer.rs"]

@@ -5,7 +5,6 @@
 //! abandoned. For the same reasons, the child process also reads the image's headers and looks up names (NSS).
 #![forbid(unsafe_code)]
 
-mod filter;
 mod question;
 mod serve;
 mod slots;
@@ -28,7 +27,7 @@ use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
 use crate::children::ask::{self, Failure, Reply};
-use crate::children::mpi_fit;
+use crate::children::{filter, mpi_fit};
 use question::{Answer, Question};
 use serve::Service;
 use slots::Slot;
@@ -280,6 +279,7 @@ fn become_opener(
             (Resource::RLIMIT_CPU, seconds),
         ],
         filter: Some(&filter::of_reader()?),
+        ..Preamble::default()
     };
     preamble.enter(forked)
 }

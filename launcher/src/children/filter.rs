@@ -132,6 +132,7 @@ const ANY: &[c_long] = &[
     libc::SYS_getresuid,
     libc::SYS_getresgid,
     libc::SYS_getgroups,
+    libc::SYS_capget,
     libc::SYS_getrlimit,
     libc::SYS_getrusage,
     libc::SYS_times,
@@ -192,11 +193,17 @@ const IOCTLS: [u64; 9] = [
     libc::SIOCGIFFLAGS as u64,
     libc::SIOCGIFINDEX as u64,
 ];
-/// Name of a thread, and names of its memory.
-const PRCTLS: [u64; 3] = [libc::PR_SET_NAME as u64, libc::PR_GET_NAME as u64, libc::PR_SET_VMA as u64];
+/// Name of a thread, names of its memory, and what the initialization of libcap reads.
+const PRCTLS: [u64; 5] = [
+    libc::PR_SET_NAME as u64,
+    libc::PR_GET_NAME as u64,
+    libc::PR_SET_VMA as u64,
+    libc::PR_CAPBSET_READ as u64,
+    libc::PR_GET_SECUREBITS as u64,
+];
 
 /// Filter for a process that only reads: the opener, and a look at the libraries of an image.
-pub(in crate::children) fn of_reader() -> sys::Result<Filter> {
+pub(super) fn of_reader() -> sys::Result<Filter> {
     let mut calls: Vec<Call<'_>> = Vec::with_capacity(ANY.len() + OLD.len() + 16);
     // poll(2) comes with every question.
     calls.extend(OLD.iter().take(1).chain(ANY).chain(OLD.iter().skip(1)).map(|call| Call::Any(*call)));
