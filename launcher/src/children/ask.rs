@@ -115,18 +115,23 @@ pub fn decode<Found: DeserializeOwned>(received: sys::Result<Received>) -> Resul
     }
 }
 
-/// Next question at the other end of `channel`, with its descriptors; nothing when no process can ask any more, and for
-/// bytes that are no question.
+/// Next question at the other end of `channel`, with its descriptors; nothing when no process can ask any more, after
+/// the deadline, and for bytes that are no question.
 pub fn next_question<Question: DeserializeOwned>(
     channel: &Channel,
     deadline: Instant,
 ) -> Option<(Question, Vec<OwnedFd>)> {
-    match channel.receive(deadline) {
-        Ok(Received::Packet(Packet { data, fds, .. })) if data.len() <= LIMIT => {
-            Some((serde_json::from_slice(&data).ok()?, fds))
-        }
-        _ => None,
-    }
+    receive_question(channel, deadline).ok().flatten()
+}
+
+/// Like [`next_question`]; an error (ETIMEDOUT) if none came before the deadline.
+pub fn receive_question<Question: DeserializeOwned>(
+    channel: &Channel,
+    deadline: Instant,
+) -> sys::Result<Option<(Question, Vec<OwnedFd>)>> {
+    let Received::Packet(Packet { data, fds, .. }) = channel.receive(deadline)? else { return Ok(None) };
+    let question = serde_json::from_slice(&data).ok().filter(|_| data.len() <= LIMIT);
+    Ok(question.map(|question| (question, fds)))
 }
 
 /// Answers a question. A result that cannot be encoded in [`LIMIT`] bytes becomes a refusal.

@@ -21,16 +21,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::children::ask;
 use crate::plan::Owners;
 use coracle::report::{Kind, Refusal};
 use coracle::request::step_name;
-use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Ids, Preamble, Received};
+use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Ids, Preamble};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::resource::Resource;
 use nix::sys::wait::WaitStatus;
 
-use guard::{Guard, Verdict};
+use guard::{BuildEnd, Guard, Verdict};
 use program::Executable;
 pub use program::Program;
 
@@ -192,13 +193,10 @@ impl Watch {
     /// Ends the watch. `result` is the result of the work on the mount of the image `name`. If the mount was broken
     /// meanwhile, that is the reason of any error, and nothing may run in it.
     pub fn finish<T>(self, name: &str, result: Result<T, Refusal>) -> Result<T, Refusal> {
-        let word = if result.is_ok() { guard::BUILT } else { guard::FAILED };
+        let end = if result.is_ok() { BuildEnd::Built } else { BuildEnd::Failed };
         // A guard that has already sent its verdict does not receive.
-        let _ = self.channel.send(&[word], &[], self.deadline + LAST_WORD);
-        let verdict = match self.channel.receive(self.deadline + LAST_WORD) {
-            Ok(Received::Packet(packet)) => packet.data.first().copied().and_then(Verdict::of),
-            Ok(Received::Closed) | Err(_) => None,
-        };
+        let _ = ask::send(&self.channel, &end, &[], self.deadline + LAST_WORD);
+        let verdict = ask::decode(self.channel.receive(self.deadline + LAST_WORD)).map(|reply| reply.found).ok();
         match (verdict, result) {
             (Some(Verdict::Fine), result) => result,
             (Some(Verdict::Late), _) => {
