@@ -10,7 +10,7 @@ mod scripts;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,8 +20,9 @@ use crate::view::{COMMANDS, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MPI_LI
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::escape;
 use coracle::sys::{self, Channel, Identity, MountNamespace};
-use coracle::wire::Answer;
+use serde::{Deserialize, Serialize};
 
+use crate::children;
 use crate::children::in_container::{self, Step};
 use entry_point::{ENTRYPOINT, entrypoint, oci_config};
 use job::{record, undo, unusable_directories};
@@ -117,6 +118,13 @@ impl TaskEnvironment {
     }
 }
 
+/// Answer of the child process, beside the files of a [`TaskEnvironment`].
+#[derive(Debug, Serialize, Deserialize)]
+struct Evaluated {
+    notes: Vec<String>,
+    entrypoint: bool,
+}
+
 fn garbled() -> Refusal {
     Refusal::new(Kind::Internal, "the container's environment", "cannot be read")
 }
@@ -165,26 +173,23 @@ fn ask(
         let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
         Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
+    let kept: Vec<BorrowedFd<'_>> = [&helper].into_iter().chain(inputs.sif).map(AsFd::as_fd).collect();
     // A script may leave processes behind: they end with the child process.
-    let packet = in_container::ask(what, namespace, identity, step, deadline, late, |answer, placed| {
-        match placed.and_then(|()| evaluate_in_child(inputs, programs, &helper)) {
-            Ok(None) => answer.send(&Answer::Outside.to_bytes(), &[], deadline),
-            Ok(Some(found)) => {
-                let enter =
-                    Answer::Enter { notes: found.notes, workdir: None, entrypoint: found.entrypoint, steps: None };
-                answer.send(&enter.to_bytes(), &[found.changes.as_fd(), found.listing.as_fd()], deadline)
+    let question = in_container::Question { what, namespace, identity, step, deadline, kept: &kept, executes: true };
+    let reply = question.ask(late, || {
+        Ok(match evaluate_in_child(inputs, programs, &helper)? {
+            None => (None, Vec::new()),
+            Some(TaskEnvironment { changes, notes, entrypoint, listing }) => {
+                (Some(Evaluated { notes, entrypoint }), vec![changes, listing])
             }
-            Err(refusal) => answer.send(&Answer::Refused(refusal).to_bytes(), &[], deadline),
-        }
+        })
     })?;
-    match Answer::from_bytes(&packet.data)? {
-        Answer::Refused(refusal) => Err(refusal),
-        Answer::Enter { notes, entrypoint, .. } => {
-            let mut fds = packet.fds.into_iter();
-            let (Some(changes), Some(listing)) = (fds.next(), fds.next()) else { return Err(in_container::died(what)) };
+    match (reply.found, <[OwnedFd; 2]>::try_from(reply.fds)) {
+        (Some(Evaluated { notes, entrypoint }), Ok([changes, listing])) => {
             Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
         }
-        Answer::Outside => Ok(None),
+        (None, Err(fds)) if fds.is_empty() => Ok(None),
+        _ => Err(children::ask::garbled(what)),
     }
 }
 
