@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use coracle::report::Refusal;
 
 fn refusal(text: &str) -> String {
     Refusal::from(Config::parse(Path::new("c.yaml"), text).unwrap_err()).line()
