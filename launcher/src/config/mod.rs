@@ -10,6 +10,7 @@ mod error;
 mod gpu;
 mod images;
 mod imported;
+pub mod keys;
 mod metrics;
 mod mpi;
 mod options;
