@@ -86,7 +86,7 @@ fn add_key(page: &mut Roff, key: &Key) {
     }
     page.control("RS", []);
     for (word, meaning) in words {
-        page.control("TP", []).text([bold(*word)]).text(inline(&sentence(meaning)));
+        page.control("TP", []).text([bold(*word)]).text(inline(meaning));
     }
     keys.iter().for_each(|key| add_key(page, key));
     page.control("RE", []);
