@@ -18,7 +18,7 @@ use coracle_launcher::view::HELPER;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::command::Explain;
+use crate::arguments::Explain;
 use crate::doctor;
 use crate::document;
 use coracle_launcher::children::opener::{Opened, Opener};
