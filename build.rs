@@ -32,7 +32,7 @@ fn spank() {
         Err(cause) => {
             println!(
                 "cargo::error=slurm/spank.h cannot be read: {cause}; install libslurm-dev (Slurm's headers) and \
-                 libclang-dev, or name the headers' folder in SLURM_INCLUDE_DIR"
+                 libclang-dev, or name the headers' directory in SLURM_INCLUDE_DIR"
             );
             std::process::exit(1);
         }

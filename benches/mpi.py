@@ -87,8 +87,8 @@ def bars(where):
 
 
 def micro(test, title, where, more_ranks_than_cores):
-    def once(where, folder):
-        lines = run(where, [folder + "micro", test], more_ranks_than_cores)[2]
+    def once(where, directory):
+        lines = run(where, [directory + "micro", test], more_ranks_than_cores)[2]
         return {f"{size} B": float(figure) for size, figure in lines}
     table(f"{test} {title}", "MB/s" if test == "bandwidth" else "µs", in_turns(ROUNDS, bars(where), once))
 
@@ -96,8 +96,8 @@ def micro(test, title, where, more_ranks_than_cores):
 def heat(title, where, more_ranks_than_cores):
     versions = {}
 
-    def once(where, folder):
-        ((_, seconds, _, *version),) = run(where, [folder + "heat3d"], more_ranks_than_cores)[2]
+    def once(where, directory):
+        ((_, seconds, _, *version),) = run(where, [directory + "heat3d"], more_ranks_than_cores)[2]
         versions[tuple(where)] = " ".join(version)
         return {"seconds": float(seconds)}
 
@@ -115,8 +115,8 @@ def heat(title, where, more_ranks_than_cores):
 
 
 def start():
-    def once(where, folder, environment):
-        began, took, ((ranks, initialised),) = run(where, [folder + "start"], True, environment)
+    def once(where, directory, environment):
+        began, took, ((ranks, initialised),) = run(where, [directory + "start"], True, environment)
         if ranks != "48":
             sys.exit(f"bench: {ranks} ranks instead of 48")
         return {"srun": took, "MPI_Init": float(initialised) - began}

@@ -40,10 +40,10 @@ def start(top):
 
 def read(top):
     buffer = bytearray(1 << 20)
-    for folder, folders, names in os.walk(top):
-        folders.sort()
+    for directory, directories, names in os.walk(top):
+        directories.sort()
         for name in sorted(names):
-            path = os.path.join(folder, name)
+            path = os.path.join(directory, name)
             if not os.path.islink(path):
                 with open(path, "rb", buffering=0) as file:
                     while file.readinto(buffer):
@@ -84,7 +84,7 @@ def main():
                 took = cold(name, offsets[name], work)
                 if turn > 0:
                     times[work][name].append(took)
-    size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(TREE) for name in names)
+    size = sum(os.lstat(os.path.join(top, name)).st_size for top, _, names in os.walk(TREE) for name in names)
     print(f"a tree of {size / 1e6:.0f} MB, {ROUNDS} rounds; cold, milliseconds; ratios to the default")
     columns = f"{'median':>9}{'p99':>7}{'ratio':>7}{'cpu':>7}{'ratio':>7}"
     print(f"{'':22}{'':>7}{'':>8}  {'import sympy':^37}  {'read all':^37}")

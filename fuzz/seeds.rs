@@ -18,7 +18,7 @@ fn main() {
     let corpus = PathBuf::from(std::env::args_os().nth(1).expect("usage: seeds CORPUS"));
     let tree = corpus.join("tree");
     for folder in ["a", "b/c", "empty"] {
-        fs::create_dir_all(tree.join(folder)).expect("a folder can be made");
+        fs::create_dir_all(tree.join(folder)).expect("a directory can be made");
     }
     for (name, text) in [("a/short", "short"), ("b/c/long", &"long ".repeat(900)), ("b/d", "d")] {
         fs::write(tree.join(name), text).expect("a file can be written");
@@ -68,7 +68,7 @@ fn main() {
 
 fn put(corpus: &Path, target: &str, name: &str, bytes: &[u8]) {
     let folder = corpus.join(target);
-    fs::create_dir_all(&folder).expect("a folder can be made");
+    fs::create_dir_all(&folder).expect("a directory can be made");
     fs::write(folder.join(name), bytes).expect("a seed can be written");
 }
 

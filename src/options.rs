@@ -116,7 +116,7 @@ use Argument::{Flag, Maybe, Value};
 pub const OPTIONS: &[Spec] = &[
     option!(Bind, "", "bind", {
         argument: Value(c"SRC[:DST[:ro|rw]][,...]"),
-        help: c"show a file or folder of the node inside, or an empty folder: tmpfs:DST[:SIZE]; may be repeated",
+        help: c"show a file or directory of the node inside, or an empty directory: tmpfs:DST[:SIZE]; may be repeated",
         variable: Some(c"CORACLE_CONTAINER_BIND"),
         default: None,
         site: false,
@@ -132,7 +132,7 @@ pub const OPTIONS: &[Spec] = &[
     }),
     option!(Workdir, "", "workdir", {
         argument: Value(c"DIR"),
-        help: c"start in this folder of the container (default: the job's working directory)",
+        help: c"start in this directory of the container (default: the job's working directory)",
         variable: Some(c"CORACLE_CONTAINER_WORKDIR"),
         default: None,
         site: true,
@@ -180,7 +180,7 @@ pub const OPTIONS: &[Spec] = &[
     }),
     option!(Overlay, "", "overlay", {
         argument: Value(c"DIR"),
-        help: c"let tasks write into the image, and keep what they write in this folder of yours",
+        help: c"let tasks write into the image, and keep what they write in this directory of yours",
         variable: Some(c"CORACLE_CONTAINER_OVERLAY"),
         default: None,
         site: false,

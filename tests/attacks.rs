@@ -17,14 +17,14 @@ fn inode(file: impl AsFd) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 
-fn directory(path: &Path) -> OwnedFd {
+fn open_directory(path: &Path) -> OwnedFd {
     sys::open_untrusted(path, OFlag::O_PATH | OFlag::O_DIRECTORY).unwrap()
 }
 
-/// Opens `name` in `folder` again and again while its part `one` is exchanged with `other`; says how often that was
+/// Opens `name` in `directory` again and again while its part `one` is exchanged with `other`; says how often that was
 /// right, refused and wrong, and how often they were exchanged.
-fn race(folder: &Path, name: &str, one: &str, other: &str, times: u64) -> (u64, u64, u64, u64) {
-    let (top, done, exchanged) = (directory(folder), AtomicBool::new(false), AtomicU64::new(0));
+fn race(directory: &Path, name: &str, one: &str, other: &str, times: u64) -> (u64, u64, u64, u64) {
+    let (top, done, exchanged) = (open_directory(directory), AtomicBool::new(false), AtomicU64::new(0));
     let right = inode(sys::open_beneath(&top, Path::new(name), OFlag::O_PATH).unwrap());
     let (mut good, mut refused, mut wrong) = (0, 0, 0);
     std::thread::scope(|scope| {
@@ -52,33 +52,33 @@ fn a_path_that_is_exchanged_while_it_is_opened_never_leads_out() {
     let times = std::env::var("CORACLE_TRIES").map_or(100_000, |tries| tries.parse().unwrap());
     let scratch = tempfile::tempdir().unwrap();
     let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
-    for folder in [&inside.join("sub"), &outside] {
-        fs::create_dir_all(folder).unwrap();
-        fs::write(folder.join("x.sif"), "image").unwrap();
+    for directory in [&inside.join("sub"), &outside] {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join("x.sif"), "image").unwrap();
     }
     fs::write(inside.join("x.sif"), "image").unwrap();
     std::os::unix::fs::symlink(outside.join("x.sif"), inside.join("link.sif")).unwrap();
     std::os::unix::fs::symlink("../outside", inside.join("sublink")).unwrap();
     for (what, name, one, other) in [
         ("the file and a link that leads out", "x.sif", "x.sif", "link.sif"),
-        ("its folder and a link that leads out", "sub/x.sif", "sub", "sublink"),
+        ("its directory and a link that leads out", "sub/x.sif", "sub", "sublink"),
     ] {
         let (good, refused, wrong, exchanged) = race(&inside, name, one, other, times);
         println!("{what}: {exchanged} exchanges, tries {times}: right {good}, refused {refused}, wrong {wrong}");
         assert_eq!(wrong, 0);
         // Both sides of the race were seen, or it proves nothing.
         assert!(good > 0 && refused > 0, "right {good}, refused {refused}");
-        let back = sys::open_beneath(directory(&inside), Path::new(name), OFlag::O_PATH).is_ok();
+        let back = sys::open_beneath(open_directory(&inside), Path::new(name), OFlag::O_PATH).is_ok();
         if !back {
-            let top = directory(&inside);
+            let top = open_directory(&inside);
             renameat2(&top, one, &top, other, RenameFlags::RENAME_EXCHANGE).unwrap();
         }
     }
 }
 
-/// All files below a folder, by following nothing.
-fn below(folder: &Path, found: &mut HashSet<Inode>) {
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+/// All files below a directory, by following nothing.
+fn below(directory: &Path, found: &mut HashSet<Inode>) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
             below(&entry.path(), found);
         } else if entry.file_type().unwrap().is_file() {
@@ -88,13 +88,13 @@ fn below(folder: &Path, found: &mut HashSet<Inode>) {
 }
 
 #[test]
-fn no_spelling_of_a_path_is_taken_for_one_below_the_folder() {
+fn no_spelling_of_a_path_is_taken_for_one_below_the_directory() {
     let tries = 100_000;
     let scratch = tempfile::tempdir().unwrap();
     let base = scratch.path().canonicalize().unwrap();
-    for folder in ["img", "img2", "imgx", "Img", "img/sub", "img/img", "img2/img", "img "] {
-        fs::create_dir_all(base.join(folder)).unwrap();
-        fs::write(base.join(folder).join("a.sif"), "image").unwrap();
+    for directory in ["img", "img2", "imgx", "Img", "img/sub", "img/img", "img2/img", "img "] {
+        fs::create_dir_all(base.join(directory)).unwrap();
+        fs::write(base.join(directory).join("a.sif"), "image").unwrap();
     }
     let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, base.join(name)).unwrap();
     link("../img2/a.sif", "img/out.sif");
@@ -102,7 +102,7 @@ fn no_spelling_of_a_path_is_taken_for_one_below_the_folder() {
     link("../img/a.sif", "img2/in.sif");
     link("img", "alias");
     link("..", "img/up");
-    let folder = directory(&base.join("img"));
+    let directory = open_directory(&base.join("img"));
     let mut inside = HashSet::new();
     below(&base.join("img"), &mut inside);
     let words = [
@@ -126,9 +126,9 @@ fn no_spelling_of_a_path_is_taken_for_one_below_the_folder() {
             continue;
         }
         opened += 1;
-        // As the launcher asks whether an image lies below a folder of image_paths.
-        let found = sys::hint_beneath(&folder, &file)
-            .and_then(|relative| sys::open_beneath(&folder, &relative, OFlag::O_PATH).ok());
+        // As the launcher asks whether an image lies below a directory of image_paths.
+        let found = sys::hint_beneath(&directory, &file)
+            .and_then(|relative| sys::open_beneath(&directory, &relative, OFlag::O_PATH).ok());
         let says = found.is_some_and(|found| inode(&found) == inode(&file));
         trusted += u32::from(says);
         if says != inside.contains(&inode(&file)) {
@@ -136,7 +136,7 @@ fn no_spelling_of_a_path_is_taken_for_one_below_the_folder() {
             println!("{}: {says}", path.display());
         }
     }
-    println!("paths: tries {tries}, files {opened}, below the folder {trusted}, disagreements {wrong}");
+    println!("paths: tries {tries}, files {opened}, below the directory {trusted}, disagreements {wrong}");
     assert_eq!(wrong, 0);
     assert!(opened > 5000 && trusted > 1000 && trusted < opened, "{opened} {trusted}");
 }

@@ -23,7 +23,7 @@ const LINE: &str = "----\n";
 struct Case {
     one: BTreeMap<String, String>,
     config: String,
-    /// Files of the node; everything else that is asked for is a folder there.
+    /// Files of the node; everything else that is asked for is a directory there.
     files: Vec<PathBuf>,
     lacking: Vec<PathBuf>,
     image: BTreeMap<PathBuf, String>,
@@ -49,7 +49,7 @@ impl Case {
                     let (name, place) = value.split_once(" -> ").unwrap();
                     case.over.push((name.into(), place.into()));
                 }
-                "image-folder" | "image-file" => {
+                "image-directory" | "image-file" => {
                     case.image.insert(value.into(), key["image-".len()..].into());
                 }
                 "image-link" => {
@@ -79,7 +79,7 @@ impl Case {
                     target.link = Some(above.into());
                     return Ok(target);
                 }
-                Some("file") if above != target => return Err(Obstacle::NotAFolder(above.into())),
+                Some("file") if above != target => return Err(Obstacle::NotADirectory(above.into())),
                 _ => {}
             }
         }
@@ -121,7 +121,7 @@ impl Case {
             root: false,
             directory: path("directory").unwrap(),
             home: path("home"),
-            script_folder: path("script-folder"),
+            script_folder: path("script-directory"),
             pmix: path("pmix"),
             files: &[],
             named: &[],
@@ -154,8 +154,8 @@ impl Case {
                 Origin::Device => Ok(Target { place: mount.target.clone(), found: None, link: None }),
                 _ if mount.source == Source::TimeZone && self.image.contains_key(&mount.target) => {
                     // Not a link's target.
-                    let folder = self.image[&mount.target] == "folder";
-                    let found = Some(if folder { Shape::Folder } else { Shape::File });
+                    let directory = self.image[&mount.target] == "directory";
+                    let found = Some(if directory { Shape::Folder } else { Shape::File });
                     Ok(Target { place: mount.target.clone(), found, link: None })
                 }
                 _ => self.target(&mount.target),
@@ -177,9 +177,9 @@ impl Case {
 
 #[test]
 fn every_case_gives_its_plan() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plans");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plans");
     let mut cases = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let file = entry.unwrap().path();
         let text = std::fs::read_to_string(&file).unwrap();
         let (case, wanted) = text.split_once(LINE).unwrap_or((&text, ""));

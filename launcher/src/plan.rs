@@ -27,7 +27,7 @@ pub enum Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Folder => "folder",
+            Self::Folder => "directory",
             Self::File => "file",
         })
     }
@@ -52,7 +52,7 @@ pub enum Obstacle {
     /// Too many symbolic links.
     TooManyLinks,
     /// File in place of a directory.
-    NotAFolder(PathBuf),
+    NotADirectory(PathBuf),
     /// Name of more than 255 bytes.
     NameTooLong,
 }
@@ -132,7 +132,7 @@ impl Upper {
     pub fn of(settings: &Settings, config: &Config) -> Option<Self> {
         let limit = config.writable_limit.0;
         match (&settings.overlay, settings.writable) {
-            (Some(folder), _) => Some(Self::Folder(folder.clone())),
+            (Some(directory), _) => Some(Self::Folder(directory.clone())),
             (None, Some(Writable::Memory(size))) => Some(Self::Memory(size.map_or(limit, |size| size.min(limit)).0)),
             (None, _) => None,
         }
@@ -193,7 +193,7 @@ impl From<Error> for Refusal {
             Error::Kernel(path) => Self::new(
                 Kind::ImageFormat,
                 path.display().to_string(),
-                "in the image this must be a plain folder, or missing",
+                "in the image this must be a plain directory, or missing",
             ),
             Error::SamePlace(path) => bind(&path, "two binds for the same place in the container".into()),
             Error::Shape { place, wanted, found } => {
@@ -210,7 +210,7 @@ impl From<Error> for Refusal {
                 bind(&target, "too many levels of symbolic links in the image".into())
             }
             Error::Obstacle(target, Obstacle::NameTooLong) => bind(&target, "a name of more than 255 bytes".into()),
-            Error::Obstacle(target, Obstacle::NotAFolder(place)) => {
+            Error::Obstacle(target, Obstacle::NotADirectory(place)) => {
                 bind(&target, format!("{} is a file in the image", place.display()))
             }
         }
@@ -300,14 +300,14 @@ impl Plan {
     }
 }
 
-/// True if `above`, mounted at `folder`, shows at `place` the same file or directory as `below` would. Files of Slurm's
-/// commands are named by their real path, and appear at the node's path.
-fn shows(above: &ResolvedMount, folder: &Path, below: &ResolvedMount, place: &Path) -> bool {
+/// True if `above`, mounted at `directory`, shows at `place` the same file or directory as `below` would. Files of
+/// Slurm's commands are named by their real path, and appear at the node's path.
+fn shows(above: &ResolvedMount, directory: &Path, below: &ResolvedMount, place: &Path) -> bool {
     match (&above.request.source, &below.request.source) {
         (Source::Node(top), Source::Node(path)) => {
             let same =
                 |there: &Path| there == path || below.request.origin == Origin::Slurm && there == below.request.target;
-            place.strip_prefix(folder).is_ok_and(|rest| same(&top.join(rest)))
+            place.strip_prefix(directory).is_ok_and(|rest| same(&top.join(rest)))
                 && (above.request.access == below.request.access || below.request.access == Access::ReadOnly)
         }
         _ => false,

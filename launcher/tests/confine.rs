@@ -134,11 +134,11 @@ impl Place {
         let name = "coracle_1_0";
         let daemon = Daemon::inside(&self.top.join(SERVICE));
         let confinement = Confinement::by(self.groups(&daemon), name.into()).unwrap();
-        Step { confinement, folders: Vec::new(), user: self.top.join(SERVICE).join(name), daemon }
+        Step { confinement, directories: Vec::new(), user: self.top.join(SERVICE).join(name), daemon }
     }
 
-    /// A step for which it has; the first GPU is denied by `rules` at the folder with this index: the job, the step, and
-    /// the tasks in version 2.
+    /// A step for which it has; the first GPU is denied by `rules` at the directory with this index: the job, the step,
+    /// and the tasks in version 2.
     fn slurm(&self, rules: Option<usize>) -> Step {
         let names: &[&str] = match self.version {
             CgroupVersion::One => &["job_7", "job_7/step_0", "job_7/step_0/task_0"],
@@ -146,28 +146,28 @@ impl Place {
                 &["job_7", "job_7/step_0", "job_7/step_0/user", "job_7/step_0/slurm", "job_7/step_0/user/task_0"]
             }
         };
-        let folders: Vec<PathBuf> = names.iter().map(|name| self.top.join(SCOPE).join(name)).collect();
-        for (index, folder) in folders.iter().enumerate() {
-            create_dir(folder).unwrap();
+        let directories: Vec<PathBuf> = names.iter().map(|name| self.top.join(SCOPE).join(name)).collect();
+        for (index, directory) in directories.iter().enumerate() {
+            create_dir(directory).unwrap();
             if index < 3 {
-                enable_controller(folder);
+                enable_controller(directory);
             }
         }
-        match (rules.map(|index| &folders[index]), self.version) {
+        match (rules.map(|index| &directories[index]), self.version) {
             (None, _) => {}
-            (Some(folder), CgroupVersion::One) => write(folder.join("devices.deny"), "c 42:0 rwm").unwrap(),
-            (Some(folder), CgroupVersion::Two) => {
-                let folder = std::fs::File::open(folder).unwrap();
-                sys::allow_devices(&folder, &[NULL, rule(MAJOR, Some(1))]).unwrap();
+            (Some(directory), CgroupVersion::One) => write(directory.join("devices.deny"), "c 42:0 rwm").unwrap(),
+            (Some(directory), CgroupVersion::Two) => {
+                let directory = std::fs::File::open(directory).unwrap();
+                sys::allow_devices(&directory, &[NULL, rule(MAJOR, Some(1))]).unwrap();
             }
         }
         let (own, user) = match self.version {
             CgroupVersion::One => (1, 2),
             CgroupVersion::Two => (3, 4),
         };
-        let daemon = Daemon::inside(&folders[own]);
+        let daemon = Daemon::inside(&directories[own]);
         let confinement = Confinement::by(self.groups(&daemon), "coracle_7_0".into()).unwrap();
-        Step { confinement, user: folders[user].clone(), folders, daemon }
+        Step { confinement, user: directories[user].clone(), directories, daemon }
     }
 
     /// Compares the devices that are said to be accessible with those that a task can open.
@@ -239,7 +239,7 @@ fn waiting() -> Child {
 
 struct Step {
     confinement: Confinement,
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     /// Group in which Slurm puts a task, or we do.
     user: PathBuf,
     daemon: Daemon,
@@ -258,7 +258,7 @@ impl Step {
             u8::from(theirs.send(&numbers, &[], far).is_err())
         })
         .unwrap();
-        if self.user.exists() && !self.folders.is_empty() {
+        if self.user.exists() && !self.directories.is_empty() {
             write(self.user.join("cgroup.procs"), task.id().to_string()).unwrap();
         }
         self.confinement.adopt(u32::try_from(task.id()).unwrap()).unwrap();
@@ -271,7 +271,7 @@ impl Step {
 
 impl Drop for Step {
     fn drop(&mut self) {
-        if self.folders.is_empty() {
+        if self.directories.is_empty() {
             let cgroups = sys::Cgroups::of(self.daemon.pid()).unwrap();
             let Some(name) = self.user.file_name() else { return };
             cgroups.remove_child(&name.to_string_lossy());
@@ -280,7 +280,7 @@ impl Drop for Step {
         self.daemon.0.take().unwrap().end(Duration::from_secs(10));
         self.daemon.0 = Some(waiting());
         // As Slurm does at the end of a step.
-        self.folders.iter().rev().for_each(|folder| remove_dir(folder).unwrap());
+        self.directories.iter().rev().for_each(|directory| remove_dir(directory).unwrap());
     }
 }
 
@@ -341,7 +341,7 @@ fn slurms(place: &Place) {
         let step = place.slurm(Some(index));
         assert!(step.confinement.is_slurms());
         place.expect(&step, [true, false, true]);
-        assert!(!step.folders[2].join("coracle_probe").exists());
+        assert!(!step.directories[2].join("coracle_probe").exists());
     }
 }
 
@@ -380,9 +380,9 @@ fn replaced(place: &Place) {
 
 fn nothing_left(place: &Place) {
     for part in PARTS {
-        let folders = read_dir(place.top.join(part)).unwrap().filter_map(Result::ok);
-        let folders = folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
-        assert_eq!(folders.collect::<Vec<_>>(), [""; 0]);
+        let directories = read_dir(place.top.join(part)).unwrap().filter_map(Result::ok);
+        let directories = directories.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+        assert_eq!(directories.collect::<Vec<_>>(), [""; 0]);
     }
 }
 

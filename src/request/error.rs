@@ -126,7 +126,7 @@ impl From<Error> for Refusal {
                 usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
             }
             Error::OurVariable(name) => usage(lossy(&name), "Slurm and Coracle set this variable, and nobody else"),
-            Error::Overlay(text) => usage(lossy(&text), "not a folder for --container-overlay"),
+            Error::Overlay(text) => usage(lossy(&text), "not a directory for --container-overlay"),
             Error::WritableTwice => usage(
                 "--container-overlay".into(),
                 "cannot be used together with --container-writable, which keeps nothing",

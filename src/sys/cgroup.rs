@@ -15,11 +15,11 @@ pub fn own_group(job: u32, step: u32) -> String {
 /// Directories of a process' control groups: one for each hierarchy of version 1, and that of version 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroups {
-    folders: Vec<Folder>,
+    directories: Vec<Directory>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Folder {
+pub(super) struct Directory {
     pub(super) mounted: PathBuf,
     pub(super) below: PathBuf,
 }
@@ -32,12 +32,12 @@ impl Cgroups {
 
     /// `groups` is /proc/PID/cgroup, `mounts` a mountinfo.
     fn parse(groups: &str, mounts: &str) -> Self {
-        let folders = groups.lines().filter_map(|line| {
+        let directories = groups.lines().filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (controllers, path) = (fields.next()?, fields.next()?);
-            mounts.lines().find_map(|mount| folder(controllers, Path::new(path), mount))
+            mounts.lines().find_map(|mount| directory(controllers, Path::new(path), mount))
         });
-        Self { folders: folders.collect() }
+        Self { directories: directories.collect() }
     }
 
     /// Moves the caller into those of these groups that are a job's. Returns the error of the first group that refuses;
@@ -49,22 +49,22 @@ impl Cgroups {
 
     /// Moves another process, with all its threads, into those of these groups that are a job's.
     pub fn put_into_job(&self, pid: u32) -> Result<()> {
-        let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
-        jobs.map(|folder| put(pid, &folder.mounted.join(&folder.below))).fold(Ok(()), Result::and)
+        let jobs = self.directories.iter().filter(|directory| directory.of_a_job());
+        jobs.map(|directory| put(pid, &directory.mounted.join(&directory.below))).fold(Ok(()), Result::and)
     }
 
     /// Like [`Self::enter_job`], for a process that has to end when its step does. Where slurmstepd itself is in the
     /// job's group, the caller enters the group of the step's tasks: proctrack/cgroup of version 1 kills that group.
     /// Version 2 kills slurmstepd's own group as well (cgroup_p_step_get_pids).
     pub fn enter_step(&self, step: &str) -> Result<()> {
-        let jobs = self.folders.iter().filter(|folder| folder.of_a_job());
-        let group = |folder: &Folder| {
-            let own = folder.mounted.join(&folder.below);
+        let jobs = self.directories.iter().filter(|directory| directory.of_a_job());
+        let group = |directory: &Directory| {
+            let own = directory.mounted.join(&directory.below);
             let tasks = own.join(format!("step_{step}"));
-            let of_job = job_group(&folder.below).is_some_and(|job| job + 1 == folder.below.iter().count());
+            let of_job = job_group(&directory.below).is_some_and(|job| job + 1 == directory.below.iter().count());
             if of_job && tasks.is_dir() { tasks } else { own }
         };
-        jobs.map(|folder| put(0, &group(folder))).fold(Ok(()), Result::and)
+        jobs.map(|directory| put(0, &group(directory))).fold(Ok(()), Result::and)
     }
 
     /// Moves the caller out of a step, in both versions. Slurm kills every process of the step's groups, and a process
@@ -74,25 +74,25 @@ impl Cgroups {
     /// puts its own daemon there as well. In a cgroup namespace the topmost group is a different one; Slurm has a group
     /// for waiting daemons there.
     pub fn leave_step(&self) -> Result<()> {
-        let leave = |folder: &Folder| {
-            let above = folder.below.iter().take(job_group(&folder.below).unwrap_or(0));
-            let waiting = above.fold(folder.mounted.clone(), |path, name| path.join(name)).join("system");
-            put(0, &folder.mounted).or_else(|error| put(0, &waiting).map_err(|_| error))
+        let leave = |directory: &Directory| {
+            let above = directory.below.iter().take(job_group(&directory.below).unwrap_or(0));
+            let waiting = above.fold(directory.mounted.clone(), |path, name| path.join(name)).join("system");
+            put(0, &directory.mounted).or_else(|error| put(0, &waiting).map_err(|_| error))
         };
-        self.folders.iter().filter(|folder| folder.of_a_job()).map(leave).fold(Ok(()), Result::and)
+        self.directories.iter().filter(|directory| directory.of_a_job()).map(leave).fold(Ok(()), Result::and)
     }
 
     /// Returns the names of the job's groups, one for each hierarchy in which it has one.
     pub fn jobs(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
-        self.folders.iter().filter_map(|folder| folder.below.iter().nth(job_group(&folder.below)?))
+        self.directories.iter().filter_map(|directory| directory.below.iter().nth(job_group(&directory.below)?))
     }
 
     /// Removes the group `name` that was made below these groups. A group with a process in it stays.
     pub fn remove_child(&self, name: &str) {
-        for folder in &self.folders {
+        for directory in &self.directories {
             let _ = nix::unistd::unlinkat(
                 nix::fcntl::AT_FDCWD,
-                &folder.mounted.join(&folder.below).join(name),
+                &directory.mounted.join(&directory.below).join(name),
                 nix::unistd::UnlinkatFlags::RemoveDir,
             );
         }
@@ -107,23 +107,24 @@ impl Cgroups {
     /// that it has just made.
     pub fn remove_left(&self) -> bool {
         let mut gone = true;
-        let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
-        for folder in self.folders.iter().filter(first) {
-            let Ok(top) = std::fs::File::open(&folder.mounted) else { continue };
+        let first =
+            |directory: &&Directory| directory.of_a_job() && !directory.mounted.join("cgroup.controllers").exists();
+        for directory in self.directories.iter().filter(first) {
+            let Ok(top) = std::fs::File::open(&directory.mounted) else { continue };
             let Ok(_lock) = nix::fcntl::Flock::lock(top, nix::fcntl::FlockArg::LockExclusive) else { continue };
             let slurms = |below: &&Path| {
                 let name = below.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
                 ["task_", "step_", "job_", "uid_"].iter().any(|level| name.starts_with(level))
             };
-            let groups = folder.below.ancestors().take_while(slurms);
+            let groups = directory.below.ancestors().take_while(slurms);
             // If a group is gone already, the groups above it are still removed.
             for group in groups {
-                match std::fs::remove_dir(folder.mounted.join(group)) {
+                match std::fs::remove_dir(directory.mounted.join(group)) {
                     Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => break,
                     _ => {}
                 }
             }
-            gone &= !folder.mounted.join(&folder.below).exists();
+            gone &= !directory.mounted.join(&directory.below).exists();
         }
         gone
     }
@@ -131,12 +132,13 @@ impl Cgroups {
     /// Moves the caller to the top of those hierarchies of version 1 in which these groups are a job's. Slurm removes
     /// the groups of a job when the job ends, and a group with a process in it cannot be removed.
     pub fn leave_job(&self) -> Result<()> {
-        let first = |folder: &&Folder| folder.of_a_job() && !folder.mounted.join("cgroup.controllers").exists();
-        self.folders.iter().filter(first).map(|folder| put(0, &folder.mounted)).fold(Ok(()), Result::and)
+        let first =
+            |directory: &&Directory| directory.of_a_job() && !directory.mounted.join("cgroup.controllers").exists();
+        self.directories.iter().filter(first).map(|directory| put(0, &directory.mounted)).fold(Ok(()), Result::and)
     }
 }
 
-impl Folder {
+impl Directory {
     /// True if the group is that of a job, or lies below one.
     fn of_a_job(&self) -> bool {
         job_group(&self.below).is_some()
@@ -164,8 +166,8 @@ pub(super) fn job_group(path: &Path) -> Option<usize> {
 ///
 /// A thread that moves itself waits for no other process, unlike a whole process (kernel/cgroup/cgroup.c,
 /// cgroup_procs_write_start, since Linux 5.6).
-pub fn enter_with_one_thread(folder: &Path) -> Result<()> {
-    let file = folder.join("tasks");
+pub fn enter_with_one_thread(directory: &Path) -> Result<()> {
+    let file = directory.join("tasks");
     std::fs::write(&file, "0").map_err(|cause| Error::from_io(format!("write({file:?}, 0)"), &cause))
 }
 
@@ -176,7 +178,7 @@ fn put(pid: u32, directory: &Path) -> Result<()> {
 
 /// Path of a group of the hierarchy `controllers` through one line of mountinfo (proc_pid_mountinfo(5)), if the mount
 /// shows it.
-pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Folder> {
+pub(super) fn directory(controllers: &str, path: &Path, mount: &str) -> Option<Directory> {
     let (before, after) = mount.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
     let (root, mounted) = (before.next()?, before.next()?);
@@ -191,7 +193,7 @@ pub(super) fn folder(controllers: &str, path: &Path, mount: &str) -> Option<Fold
     };
     // A mount of a container runtime: it shows only a part of the hierarchy.
     let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).ok()?;
-    same.then(|| Folder { mounted: mounted.into(), below: below.to_owned() })
+    same.then(|| Directory { mounted: mounted.into(), below: below.to_owned() })
 }
 
 #[cfg(test)]
@@ -206,8 +208,11 @@ mod tests {
     #[test]
     fn each_hierarchy_is_found_where_it_is_mounted() {
         let groups = "5:freezer:/slurm_n1/uid_1/job_2/step_0\n4:cpu,cpuacct:/\n3:pids:/x\n0::/system.slice\n";
-        let found: Vec<_> =
-            Cgroups::parse(groups, MOUNTS).folders.iter().map(|folder| folder.mounted.join(&folder.below)).collect();
+        let found: Vec<_> = Cgroups::parse(groups, MOUNTS)
+            .directories
+            .iter()
+            .map(|directory| directory.mounted.join(&directory.below))
+            .collect();
         let wanted = [
             "/sys/fs/cgroup/freezer/slurm_n1/uid_1/job_2/step_0",
             "/sys/fs/cgroup/cpu,cpuacct/",
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cgroup_file_says_nothing() {
-        assert!(Cgroups::parse("garbage\n:\n0:\n", MOUNTS).folders.is_empty());
-        assert!(Cgroups::parse("0::/a\n", "short line\n- -\n").folders.is_empty());
+        assert!(Cgroups::parse("garbage\n:\n0:\n", MOUNTS).directories.is_empty());
+        assert!(Cgroups::parse("0::/a\n", "short line\n- -\n").directories.is_empty());
     }
 }

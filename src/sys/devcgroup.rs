@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::cgroup::{folder, job_group, read_text};
+use super::cgroup::{directory, job_group, read_text};
 use super::{Error, Result};
 
 /// The versions of control groups (cgroups(7)).
@@ -100,8 +100,8 @@ fn find(groups: &str, mounts: &str, version: CgroupVersion) -> Option<Option<Dev
             CgroupVersion::One => controllers.split(',').any(|one| one == "devices"),
             CgroupVersion::Two => number == "0" && controllers.is_empty(),
         };
-        let place = || mounts.lines().find_map(|mount| folder(controllers, Path::new(path), mount));
-        this.then(|| place().map(|folder| DeviceGroups::new(version, &folder.mounted, &folder.below)))
+        let place = || mounts.lines().find_map(|mount| directory(controllers, Path::new(path), mount));
+        this.then(|| place().map(|directory| DeviceGroups::new(version, &directory.mounted, &directory.below)))
     })
 }
 

@@ -69,12 +69,12 @@ fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
         std::thread::sleep(PATIENCE);
         0
     })?;
-    let folder = format!("/proc/{}", child.id());
+    let directory = format!("/proc/{}", child.id());
     for (name, map) in [("uid_map", uids), ("gid_map", gids)] {
-        let path = format!("{folder}/{name}");
+        let path = format!("{directory}/{name}");
         std::fs::write(&path, map).map_err(|cause| Error::from_io(format!("write({path:?})"), &cause))?;
     }
-    let path = format!("{folder}/ns/user");
+    let path = format!("{directory}/ns/user");
     let namespace = File::open(&path).map_err(|cause| Error::from_io(format!("open({path:?})"), &cause))?;
     child.kill()?;
     Ok(namespace.into())

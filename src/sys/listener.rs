@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn who_calls_is_known_and_can_be_answered() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sock");
         let listener = Listener::bind(&path).unwrap();
         let past = Instant::now();
         assert_eq!(listener.accept(past).unwrap_err().errno(), Errno::ETIMEDOUT);
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn nobody_there_is_an_error_that_says_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Channel::connect(&folder.path().join("none")).unwrap_err();
+        let directory = tempfile::tempdir().unwrap();
+        let error = Channel::connect(&directory.path().join("none")).unwrap_err();
         assert_eq!(error.errno(), Errno::ENOENT);
     }
 }

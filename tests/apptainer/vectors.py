@@ -101,18 +101,18 @@ class Sif:
 
 
 class Maker:
-    """Makes keys and signatures in a folder of its own."""
+    """Makes keys and signatures in a directory of its own."""
 
-    def __init__(self, folder, apptainer):
-        self.folder, self.apptainer = folder, apptainer
-        self.home = os.path.join(folder, 'home')
-        os.makedirs(os.path.join(folder, 'gnupg'), mode=0o700)
+    def __init__(self, directory, apptainer):
+        self.directory, self.apptainer = directory, apptainer
+        self.home = os.path.join(directory, 'home')
+        os.makedirs(os.path.join(directory, 'gnupg'), mode=0o700)
         os.makedirs(os.path.join(self.home, '.apptainer', 'keys'), mode=0o700)
-        self.gpg = ['gpg', '--homedir', os.path.join(folder, 'gnupg'), '--batch', '--quiet', '--no-tty',
+        self.gpg = ['gpg', '--homedir', os.path.join(directory, 'gnupg'), '--batch', '--quiet', '--no-tty',
                     '--pinentry-mode', 'loopback', '--passphrase', '', '--trust-model', 'always', '--yes']
 
     def path(self, name, data=None):
-        path = os.path.join(self.folder, name)
+        path = os.path.join(self.directory, name)
         if data is not None:
             with open(path, 'wb') as file:
                 file.write(data)
@@ -175,7 +175,7 @@ class Maker:
         return self.fingerprints(name)[-1]
 
     def revoke(self, fingerprint):
-        with open(os.path.join(self.folder, 'gnupg', 'openpgp-revocs.d', f'{fingerprint}.rev'), 'rb') as file:
+        with open(os.path.join(self.directory, 'gnupg', 'openpgp-revocs.d', f'{fingerprint}.rev'), 'rb') as file:
             certificate = file.read().replace(b':-----BEGIN', b'-----BEGIN')
         run(*self.gpg, '--import', self.path('revocation.asc', certificate))
 

@@ -14,7 +14,7 @@ enter_root() {
 		*) mkdir -p "$root$dir" && overlay "$dir" "$root$dir" ;;
 		esac
 	done
-	mount_kernel_folders "$root"
+	mount_kernel_directories "$root"
 	forget_coracle "$root"
 	if [[ -n $install ]]; then
 		cp -a --no-preserve=ownership "$install/." "$root"
@@ -64,7 +64,7 @@ overlay() { # DIR TARGET
 	mount -t overlay -o "lowerdir=$1,upperdir=$layer/upper,workdir=$layer/work" overlay "$2"
 }
 
-mount_kernel_folders() { # ROOT
+mount_kernel_directories() { # ROOT
 	local i controllers base
 	mount -t proc -o nosuid,nodev,noexec proc "$1/proc"
 	mount -t sysfs -o nosuid,nodev,noexec sysfs "$1/sys"

@@ -1,6 +1,6 @@
-/* plant-nodes PID FOLDER NODE...: mounts a tmpfs at FOLDER in the mount namespace of process PID and makes there every
- * NODE of /dev anew, by its path below /dev, for all to read and write; then the file "planted". Run by root on a node:
- * so a task gets at devices that its /dev does not show. Static, as it needs nothing of the namespace that it enters. */
+/* plant-nodes PID DIRECTORY NODE...: mounts a tmpfs at DIRECTORY in the mount namespace of process PID and makes there
+ * every NODE of /dev anew, by its path below /dev, for all to read and write; then the file "planted". Run by root on a
+ * node: so a task gets at devices that its /dev does not show. Static, as it needs nothing of the namespace that it enters. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <error.h>
@@ -21,7 +21,7 @@ int main(int argc, char **argv)
 	int namespace;
 
 	if (argc < 4 || !nodes)
-		error(2, 0, "usage: plant-nodes PID FOLDER NODE...");
+		error(2, 0, "usage: plant-nodes PID DIRECTORY NODE...");
 	for (int i = 3; i < argc; i++)
 		if (strncmp(argv[i], "/dev/", 5) || stat(argv[i], &nodes[i]))
 			error(1, errno, "%s", argv[i]);

@@ -9,12 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 
 fn main() {
-    let folder = PathBuf::from(std::env::args_os().nth(1).expect("usage: crafted DIR"));
-    fs::create_dir_all(&folder).expect("the folder can be made");
-    fs::write(folder.join("sound.sqsh"), squashfs_writer::squashfs().bytes).expect("an image can be written");
+    let directory = PathBuf::from(std::env::args_os().nth(1).expect("usage: crafted DIR"));
+    fs::create_dir_all(&directory).expect("the directory can be made");
+    fs::write(directory.join("sound.sqsh"), squashfs_writer::squashfs().bytes).expect("an image can be written");
     for one in squashfs_writer::crafted() {
         let look = if one.quick { "quick" } else { "deep" };
         let name = format!("{look}-{}.sqsh", one.name);
-        fs::write(folder.join(name), one.bytes).expect("an image can be written");
+        fs::write(directory.join(name), one.bytes).expect("an image can be written");
     }
 }

@@ -105,7 +105,7 @@ impl Written {
     }
 }
 
-/// A folder, an empty one, a long one with an index, files with and without a fragment, a link, a device, a pipe.
+/// A directory, an empty one, a long one with an index, files with and without a fragment, a link, a device, a pipe.
 pub fn squashfs() -> Written {
     let mut out = Written { bytes: vec![0; 96], at: BTreeMap::new() };
     out.bytes.extend_from_slice(&[b'x'; BLOCK]);

@@ -3,7 +3,7 @@ bats_require_minimum_version 1.5.0
 load making
 load registry
 
-# The folder of small_tree, as the image "base", and a definition made of it.
+# The directory of small_tree, as the image "base", and a definition made of it.
 base_and() { # TEXT of the rest
 	[[ -d base ]] || small_tree base
 	printf 'Bootstrap: localimage\nFrom: base\n%s\n' "$1" >x.def
@@ -122,7 +122,7 @@ nothing_runs() { # WORD of a command line
 	nothing_runs 'sleep 4218'
 }
 
-@test "%files: patterns, folders, links, and names with blanks" {
+@test "%files: patterns, directories, links, and names with blanks" {
 	mkdir -p from/sub 'from/a b'
 	echo one >from/one.txt
 	echo two >from/two.txt
@@ -302,26 +302,26 @@ nothing_runs() { # WORD of a command line
 
 # An image of the tree with a run script, labels and variables, in every form that Bootstrap: takes.
 setup_file() {
-	local folder=$BATS_FILE_TMPDIR/forms
+	local directory=$BATS_FILE_TMPDIR/forms
 	chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR"
-	mkdir -p "$folder"
-	cp -a "$CORACLE_IMAGES/tree" "$folder/tree"
-	chmod 755 "$folder" "$folder/tree"
+	mkdir -p "$directory"
+	cp -a "$CORACLE_IMAGES/tree" "$directory/tree"
+	chmod 755 "$directory" "$directory/tree"
 	echo '{"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["/bin/busybox", "echo", "of the image"], "Labels": {"Old": "kept"}}' \
-		>"$folder/config"
-	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config "$folder/config" "$folder/layout" 1 "$here:$folder/tree"
-	skopeo --insecure-policy copy --quiet "oci:$folder/layout:1" "docker-archive:$folder/docker.tar:lab/box:1"
-	skopeo --insecure-policy copy --quiet "oci:$folder/layout:1" "oci-archive:$folder/oci.tar:1"
-	coracle build "$folder/box.sif" "oci:$folder/layout:1"
-	mksquashfs "$folder/tree" "$folder/box.sqsh" -all-root -quiet -no-progress >/dev/null
-	tar -C "$folder/tree" -czf "$folder/tree.tar.gz" .
-	chmod -R a+rX "$folder"
-	start_registry "$folder/registry"
-	echo "$registry_pid" >"$folder/pid"
-	export registry forms=$folder
+		>"$directory/config"
+	python3 "$BATS_TEST_DIRNAME/registry_layout.py" --config "$directory/config" "$directory/layout" 1 "$here:$directory/tree"
+	skopeo --insecure-policy copy --quiet "oci:$directory/layout:1" "docker-archive:$directory/docker.tar:lab/box:1"
+	skopeo --insecure-policy copy --quiet "oci:$directory/layout:1" "oci-archive:$directory/oci.tar:1"
+	coracle build "$directory/box.sif" "oci:$directory/layout:1"
+	mksquashfs "$directory/tree" "$directory/box.sqsh" -all-root -quiet -no-progress >/dev/null
+	tar -C "$directory/tree" -czf "$directory/tree.tar.gz" .
+	chmod -R a+rX "$directory"
+	start_registry "$directory/registry"
+	echo "$registry_pid" >"$directory/pid"
+	export registry forms=$directory
 	# A proxy, which Debian may need, has no business with it.
 	export no_proxy="127.0.0.1${no_proxy:+,$no_proxy}" NO_PROXY="127.0.0.1${NO_PROXY:+,$NO_PROXY}"
-	skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$folder/layout:1" "docker://$registry/lab/box:1"
+	skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$directory/layout:1" "docker://$registry/lab/box:1"
 }
 
 teardown_file() {
@@ -376,7 +376,7 @@ builds_upon() { # HEADER... [-- OPTION...]
 	[[ $status == 1 && $output == *'no image "2" is in it [image-missing]'* && ! -e none.sif ]]
 }
 
-@test "Bootstrap: localimage of a SIF, a squashfs, a folder and a tar file" {
+@test "Bootstrap: localimage of a SIF, a squashfs, a directory and a tar file" {
 	builds_upon 'Bootstrap: localimage' "From: $forms/box.sif"
 	builds_upon 'Bootstrap: localimage' "From: $forms/box.sqsh"
 	builds_upon 'Bootstrap: localimage' "From: $forms/tree"
@@ -386,7 +386,7 @@ builds_upon() { # HEADER... [-- OPTION...]
 	[[ $status == 1 && $output == *'none.def:2: base.def is a definition file: build it first [build]'* && ! -e none.sif ]]
 }
 
-# A user in another root folder, which is this one: where the kernel gives no user namespaces (unshare(2), EPERM).
+# A user in another root directory, which is this one: where the kernel gives no user namespaces (unshare(2), EPERM).
 as_enclosed_user() { # COMMAND...
 	unshare --mount --propagation private sh -c '
 		mount --rbind / /mnt

@@ -2,7 +2,7 @@ bats_require_minimum_version 1.5.0
 load making
 
 # A tree that says all that an image can say.
-talking_tree() { # FOLDER
+talking_tree() { # DIRECTORY
 	small_tree "$1"
 	mkdir -p "$1"/.singularity.d/env "$1"/scif/apps/solve
 	printf '#!/bin/sh\necho ran\n' >"$1/.singularity.d/runscript"
@@ -181,9 +181,9 @@ assert said["labels"] == {"a\x1b[31mb": "c\x1b[0m\nd\u202e"}, said'
 @test "what is no image is said" {
 	run -1 coracle inspect none.sif
 	[[ $output == 'coracle: none.sif: no such file [image-missing]'* ]]
-	mkdir folder && mkfifo fifo && echo hello >text && install -m 600 text mine
-	run -1 coracle inspect folder
-	[[ $output == *'a folder, where a file is wanted [image-type]'* ]]
+	mkdir directory && mkfifo fifo && echo hello >text && install -m 600 text mine
+	run -1 coracle inspect directory
+	[[ $output == *'a directory, where a file is wanted [image-type]'* ]]
 	run -1 coracle inspect fifo
 	[[ $output == *'no regular file [image-type]'* ]]
 	run -1 coracle inspect text

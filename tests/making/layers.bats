@@ -313,7 +313,7 @@ replaced tree/file/deeper/v
 	echo here >here/etc/arch
 	echo there >there/etc/arch
 	# An index in the index, as docker buildx writes it.
-	indexed() { # PLATFORM:FOLDERS...
+	indexed() { # PLATFORM:DIRECTORIES...
 		rm -rf layout a.sif
 		python3 "$BATS_TEST_DIRNAME/registry_layout.py" layout 1 "$@"
 	}
@@ -348,7 +348,7 @@ replaced tree/file/deeper/v
 	says 'no image "three" is in it [image-missing]'
 }
 
-# The list, of folders without their sizes and times.
+# The list, of directories without their sizes and times.
 unfolded() {
 	awk '/^d/ {print $1, $2, $NF; next} {print}' | sort
 }
@@ -362,7 +362,7 @@ unfolded() {
 	cmp plain.sif again.sif
 	for image in "$CORACLE_IMAGES"/busybox-{gzip,lz4,lzo,none,xz,zstd}.sqsh; do
 		coracle build --force a.sif "$image"
-		# What runtimes look for is added, which the sizes and times of folders show.
+		# What runtimes look for is added, which the sizes and times of directories show.
 		missing=$(comm -13 <(list a.sif | unfolded) <(TZ=UTC unsquashfs -lln "$image" | unfolded))
 		[[ -z $missing ]] || { echo "$image: not as it was: $missing"; return 1; }
 	done
@@ -387,9 +387,9 @@ unfolded() {
 
 @test "--build-arg is refused for what is no definition file" {
 	local from
-	mkdir folder
-	tar -cf a.tar folder
-	for from in folder a.tar oci:none docker://none "$CORACLE_IMAGES/busybox-zstd.sqsh"; do
+	mkdir directory
+	tar -cf a.tar directory
+	for from in directory a.tar oci:none docker://none "$CORACLE_IMAGES/busybox-zstd.sqsh"; do
 		run coracle build --build-arg NAME=1 a.sif "$from"
 		[[ $status == 2 && ! -e a.sif ]]
 		[[ $output == "coracle: --build-arg NAME=1: $from is no definition file, which alone has {{ NAME }} [usage]"* ]]

@@ -13,7 +13,7 @@ import tarfile
 TREE = os.environ.get("CORACLE_IMAGES", ".") + "/tree"
 # struct vfs_cap_data of linux/capability.h, version 2: CAP_NET_BIND_SERVICE, permitted and effective.
 BIND_PORTS = "\x01\0\0\x02\0\x04\0\0" + "\0" * 12
-FOLDER, LINK, SYMLINK = tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
+DIRECTORY, LINK, SYMLINK = tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
 
 
 def entry(name, kind=tarfile.REGTYPE, data=b"", link="", device=(0, 0), pax=None, **fields):
@@ -26,8 +26,8 @@ def entry(name, kind=tarfile.REGTYPE, data=b"", link="", device=(0, 0), pax=None
     return made, data
 
 
-def folder(name, mode=0o755, **fields):
-    return entry(name, FOLDER, mode=mode, **fields)
+def directory(name, mode=0o755, **fields):
+    return entry(name, DIRECTORY, mode=mode, **fields)
 
 
 def tar(entries):
@@ -43,7 +43,7 @@ def lower():
     with open(TREE + "/bin/busybox", "rb") as file:
         busybox = file.read()
     names = ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "usr", "usr/lib"]
-    return [folder(".", mode=0o555)] + [folder(name) for name in names] + [
+    return [directory(".", mode=0o555)] + [directory(name) for name in names] + [
         entry("bin/busybox", data=busybox, mode=0o755),
         entry("bin/sh", SYMLINK, link="busybox"),
         entry("bin/cat", LINK, link="bin/busybox"),
@@ -53,11 +53,11 @@ def lower():
         entry("lib/moved", data=b"by a link", uid=33, gid=33),
         entry("etc/shadow", data=b"s", mode=0, gid=42),
         entry("etc/image-only", data=b"from a layer\n"),
-        folder("var/setgid", mode=0o2775, gid=50),
+        directory("var/setgid", mode=0o2775, gid=50),
         entry("var/setgid/file", uid=1000, gid=50),
-        folder("closed", mode=0, uid=100),
+        directory("closed", mode=0, uid=100),
         entry("closed/file", data=b"1", mode=0o400, uid=100),
-        folder("read-only", mode=0o555),
+        directory("read-only", mode=0o555),
         entry("read-only/file", mode=0o444),
         entry("dev/null", tarfile.CHRTYPE, mode=0o666, device=(1, 3)),
         entry("dev/disk", tarfile.BLKTYPE, mode=0o660, gid=6, device=(8, 300)),
@@ -87,7 +87,7 @@ def upper():
         entry("opaque/.wh..wh..opq"),
         entry("etc/shadow-", LINK, link="etc/shadow"),
         entry("lib/moved-too", uid=34),
-        folder("far", mode=0o1777, uid=1),
+        directory("far", mode=0o1777, uid=1),
         entry("dev/.wh.disk"),
         entry("dev/full", tarfile.CHRTYPE, mode=0o666, device=(1, 7)),
         entry("read-only/more"),
@@ -95,7 +95,7 @@ def upper():
 
 
 def words(text):
-    """Entries by words: NAME/ is a directory, NAME>TARGET a symbolic link, NAME=TEXT a file, and NAME@ a copy of busybox."""
+    """Entries by words: NAME/ is a directory, NAME>TARGET a symbolic link, NAME=TEXT a file, NAME@ a copy of busybox."""
     made = []
     for word in text.split():
         name = re.split("[=>@]", word)[0]
@@ -103,7 +103,7 @@ def words(text):
             with open(TREE + "/bin/busybox", "rb") as file:
                 made.append(entry(name, data=file.read(), mode=0o755))
         elif word.endswith("/"):
-            made.append(folder(name))
+            made.append(directory(name))
         elif ">" in word:
             made.append(entry(name, SYMLINK, link=word.partition(">")[2]))
         else:
@@ -181,7 +181,7 @@ def endless(out, length):
 WHAT = {
     "layout": lambda out, how="gzip", tag="one": layout(out, [tar(lower()), tar(upper())], how, tag),
     "image": image,
-    "small": lambda out, text, tag: layout(out, [tar([folder("etc"), entry("etc/text", data=text.encode())])], "", tag),
+    "small": lambda out, text, tag: layout(out, [tar([directory("etc"), entry("etc/text", data=text.encode())])], "", tag),
     "wrong-layer": lambda out: layout(out, [tar(lower()), tar(upper())], ids=["sha256:" + digest(tar(lower())), "sha256:" + "1" * 64]),
     "capability": lambda out: layout(out, [tar([entry("bin", data=b"#", mode=0o755, pax={"SCHILY.xattr.security.capability": BIND_PORTS})])]),
     "tar": lambda out: write(out, tar(lower())),

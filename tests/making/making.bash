@@ -1,6 +1,6 @@
-# What the tests of this folder share.
+# What the tests of this directory share.
 
-# A folder for each test, which user and ranged may write to.
+# A directory for each test, which user and ranged may write to.
 setup() {
 	settle
 }
@@ -46,7 +46,7 @@ as_plain_user() { # COMMAND...
 }
 
 # A small tree: a static busybox, and what people look at.
-small_tree() { # FOLDER
+small_tree() { # DIRECTORY
 	mkdir -p "$1"
 	cp -a "$CORACLE_IMAGES/tree/." "$1"
 }

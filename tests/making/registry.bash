@@ -7,8 +7,8 @@ x86_64) here=amd64 there=arm64 ;;
 aarch64) here=arm64 there=amd64 ;;
 esac
 
-# Sets registry=HOST:PORT and registry_pid. Its files and its log are in FOLDER.
-start_registry() { # FOLDER [MORE-SETTINGS]
+# Sets registry=HOST:PORT and registry_pid. Its files and its log are in DIRECTORY.
+start_registry() { # DIRECTORY [MORE-SETTINGS]
 	mkdir -p "$1/data"
 	printf '%s\n' 'version: 0.1' 'log: {level: info, accesslog: {disabled: true}}' 'http: {addr: "127.0.0.1:0"}' \
 		"storage: {filesystem: {rootdirectory: $1/data}}" "${2-}" >"$1/config.yml"
@@ -21,8 +21,8 @@ start_registry() { # FOLDER [MORE-SETTINGS]
 	registry=${registry##* }
 }
 
-# Starts what stands between, with its files in FOLDER, and sets between=HOST:PORT. An UPSTREAM of - is none.
-start_between() { # FOLDER [UPSTREAM]
+# Starts what stands between, with its files in DIRECTORY, and sets between=HOST:PORT. An UPSTREAM of - is none.
+start_between() { # DIRECTORY [UPSTREAM]
 	mkdir -p "$1"
 	: >"$1/log"
 	python3 "$BATS_TEST_DIRNAME/registry_between.py" "$1" ${2:+"$2"} >"$1/errors" 2>&1 3>&- &
@@ -45,7 +45,7 @@ stop_started() {
 }
 
 # An authority and a certificate of 127.0.0.1 by it: ca.pem, cert.pem, key.pem.
-certificates() { # FOLDER
+certificates() { # DIRECTORY
 	mkdir -p "$1"
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=an authority' \
 		-keyout "$1/ca.key" -out "$1/ca.pem" 2>/dev/null
@@ -62,7 +62,7 @@ auth_file() { # FILE HOST USER:PASSWORD
 }
 
 # Which requests of a path were logged: Range and Authorization of each.
-asked() { # FOLDER REGEX
+asked() { # DIRECTORY REGEX
 	awk -v path="$2" '$2 ~ path {print $3, $4}' "$1/log"
 }
 

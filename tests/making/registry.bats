@@ -97,7 +97,7 @@ load registry_box
 }
 
 @test "an index may not say for which processor its images are: their configurations do" {
-	layout_of() { # NAME PLATFORM:FOLDER...
+	layout_of() { # NAME PLATFORM:DIRECTORY...
 		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "layout-$1" 1 "${@:2}"
 		skopeo --insecure-policy copy --quiet --all --dest-tls-verify=false "oci:layout-$1:1" "docker://$registry/silent/$1:1"
 	}

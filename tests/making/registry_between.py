@@ -1,8 +1,8 @@
-"""registry_between.py FOLDER [UPSTREAM]
+"""registry_between.py DIRECTORY [UPSTREAM]
 
 Stands between a registry on UPSTREAM (host:port) and those who ask it, and makes trouble. Without UPSTREAM it has
-nothing. In FOLDER it writes `port`, and a line for each request into `log`: method, path, Range and Authorization, each -
-if there is none. It reads there, anew for each request:
+nothing. In DIRECTORY it writes `port`, and a line for each request into `log`: method, path, Range and Authorization,
+each - if there is none. It reads there, anew for each request:
 
 rules       a list of JSON: {"path": REGEX, "times": N (else always), and what is to happen:
             "status", "headers", "body"      this answer instead
@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 
-FOLDER = sys.argv[1]
+DIRECTORY = sys.argv[1]
 UPSTREAM = sys.argv[2] if len(sys.argv) > 2 else None
 SECRET = "a-token-for-those-who-asked"
 lock = threading.Lock()
@@ -37,7 +37,7 @@ used = {}
 
 def read(name, otherwise):
     try:
-        with open(os.path.join(FOLDER, name)) as file:
+        with open(os.path.join(DIRECTORY, name)) as file:
             return json.load(file)
     except FileNotFoundError:
         return otherwise
@@ -94,7 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         line = [self.command, self.path, self.headers.get("Range", "-"), self.headers.get("Authorization", "-")]
-        with lock, open(os.path.join(FOLDER, "log"), "a") as log:
+        with lock, open(os.path.join(DIRECTORY, "log"), "a") as log:
             log.write(" ".join(word.replace(" ", "_") for word in line) + "\n")
         rule = self.rule()
         if "status" in rule:
@@ -163,12 +163,12 @@ class Server(http.server.ThreadingHTTPServer):
 
 server = Server(("127.0.0.1", 0), Handler)
 PORT = server.server_address[1]
-TLS = os.path.exists(os.path.join(FOLDER, "cert.pem"))
+TLS = os.path.exists(os.path.join(DIRECTORY, "cert.pem"))
 if TLS:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(os.path.join(FOLDER, "cert.pem"), os.path.join(FOLDER, "key.pem"))
+    context.load_cert_chain(os.path.join(DIRECTORY, "cert.pem"), os.path.join(DIRECTORY, "key.pem"))
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-with open(os.path.join(FOLDER, "port.new"), "w") as file:
+with open(os.path.join(DIRECTORY, "port.new"), "w") as file:
     file.write(str(PORT))
-os.rename(os.path.join(FOLDER, "port.new"), os.path.join(FOLDER, "port"))
+os.rename(os.path.join(DIRECTORY, "port.new"), os.path.join(DIRECTORY, "port"))
 server.serve_forever()

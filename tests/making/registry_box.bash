@@ -4,25 +4,25 @@
 # One registry for all tests of a file: box (three layers, one of them of 8 MiB that nothing makes smaller), multi (an
 # index), elsewhere (an index without this machine's processor) and foreign (an image of another one, no index).
 setup_file() {
-	local folder=$BATS_FILE_TMPDIR
+	local directory=$BATS_FILE_TMPDIR
 	chmod 755 "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR"
-	start_registry "$folder/registry"
+	start_registry "$directory/registry"
 	export registry registry_pid
-	mkdir -p "$folder"/{base,random,small,arch-here/etc,arch-there/etc}
-	cp -a "$CORACLE_IMAGES/tree/." "$folder/base"
-	head -c 8388608 /dev/urandom >"$folder/random/random"
-	echo small >"$folder/small/small"
-	echo "$here" >"$folder/arch-here/etc/arch"
-	echo "$there" >"$folder/arch-there/etc/arch"
-	layout() { # NAME PLATFORM:FOLDERS...
-		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "$folder/layout-$1" 1 "${@:2}"
+	mkdir -p "$directory"/{base,random,small,arch-here/etc,arch-there/etc}
+	cp -a "$CORACLE_IMAGES/tree/." "$directory/base"
+	head -c 8388608 /dev/urandom >"$directory/random/random"
+	echo small >"$directory/small/small"
+	echo "$here" >"$directory/arch-here/etc/arch"
+	echo "$there" >"$directory/arch-there/etc/arch"
+	layout() { # NAME PLATFORM:DIRECTORIES...
+		python3 "$BATS_TEST_DIRNAME/registry_layout.py" "$directory/layout-$1" 1 "${@:2}"
 		skopeo --insecure-policy copy --quiet --all --dest-tls-verify=false \
-			"oci:$folder/layout-$1:1" "docker://$registry/lab/$1:1"
+			"oci:$directory/layout-$1:1" "docker://$registry/lab/$1:1"
 	}
-	layout box "$here:$folder/base,$folder/random,$folder/small"
-	layout multi "s390x:$folder/arch-there" "$there:$folder/base,$folder/arch-there" "$here:$folder/base,$folder/arch-here"
-	layout elsewhere "s390x:$folder/arch-there" "arm/v5:$folder/arch-there"
-	layout foreign "s390x:$folder/arch-there"
+	layout box "$here:$directory/base,$directory/random,$directory/small"
+	layout multi "s390x:$directory/arch-there" "$there:$directory/base,$directory/arch-there" "$here:$directory/base,$directory/arch-here"
+	layout elsewhere "s390x:$directory/arch-there" "arm/v5:$directory/arch-there"
+	layout foreign "s390x:$directory/arch-there"
 }
 
 teardown_file() {
@@ -44,7 +44,7 @@ teardown() {
 	nothing_left
 }
 
-# A coracle.yaml with these registries: in a folder of which nobody but root can have changed anything.
+# A coracle.yaml with these registries: in a directory of which nobody but root can have changed anything.
 site() { # TEXT
 	[[ -n $site ]] || site=$(mktemp -d /run/coracle-registries.XXXXXX)
 	chmod 755 "$site"

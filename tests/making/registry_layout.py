@@ -1,6 +1,6 @@
-"""registry_layout.py [--config FILE] LAYOUT TAG PLATFORM:FOLDER[,FOLDER...]...
+"""registry_layout.py [--config FILE] LAYOUT TAG PLATFORM:DIRECTORY[,DIRECTORY...]...
 
-Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those folders, or with several
+Writes an OCI image layout (image-spec, image-layout.md): an image whose layers are those directories, or with several
 platforms an index of such images. A platform is an architecture, or an architecture/variant; with a ? in front, an index
 does not say it. What a container runs with is in the FILE, if there is one: {"Env": [...], "Cmd": [...], ...}."""
 
@@ -18,9 +18,9 @@ RUNNING = {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}
 
 def put(layout, data):
     digest = hashlib.sha256(data).hexdigest()
-    folder = os.path.join(layout, "blobs", "sha256")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, digest), "wb") as file:
+    directory = os.path.join(layout, "blobs", "sha256")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, digest), "wb") as file:
         file.write(data)
     return {"digest": "sha256:" + digest, "size": len(data)}
 
@@ -32,14 +32,14 @@ def root(entry):
     return entry
 
 
-def image(layout, platform, folders, running):
+def image(layout, platform, directories, running):
     architecture, _, variant = platform.lstrip("?").partition("/")
     layers, diff_ids = [], []
-    for folder in folders:
+    for directory in directories:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name in sorted(os.listdir(folder)):
-                tar.add(os.path.join(folder, name), name, filter=root)
+            for name in sorted(os.listdir(directory)):
+                tar.add(os.path.join(directory, name), name, filter=root)
         data = packed.getvalue()
         diff_ids.append("sha256:" + hashlib.sha256(data).hexdigest())
         layers.append({"mediaType": OCI + "layer.v1.tar+gzip", **put(layout, gzip.compress(data, 1, mtime=0))})
@@ -73,8 +73,8 @@ def main():
     layout, tag, images = words[0], words[1], words[2:]
     made = []
     for text in images:
-        platform, _, folders = text.partition(":")
-        made.append(image(layout, platform, folders.split(","), running))
+        platform, _, directories = text.partition(":")
+        made.append(image(layout, platform, directories.split(","), running))
     if len(made) == 1 and "platform" in made[0]:
         top = made[0]
     else:

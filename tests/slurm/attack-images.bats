@@ -66,7 +66,7 @@ figures() { # TEXT
 	ln "$dir/../roots-$BATS_SUITE_TEST_NUMBER.sif" mine.sif
 	rm "$dir/../roots-$BATS_SUITE_TEST_NUMBER.sif"
 	refused policy 'the site runs only images from its image_paths' srun -n1 --container="$dir/mine.sif" true
-	# One that she may not read, in a folder of her own.
+	# One that she may not read, in a directory of her own.
 	configure $'version: 1\nuser_images: kernel\nbinds:\n- source: /scratch'
 	chmod 600 mine.sif
 	at=node refused image-unreadable 'permission denied' srun -n1 --container="$dir/mine.sif" true

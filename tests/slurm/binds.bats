@@ -1,7 +1,7 @@
 # --container-bind
 load support
 
-@test "a folder and a file are bound, read-write and read-only" {
+@test "a directory and a file are bound, read-write and read-only" {
 	mkdir -m 777 data
 	echo words >data/file
 	good srun -n1 --container="$busybox" --container-bind="$dir/data:/mnt/in:ro" --container-bind="$dir/data/file:/mnt/one" \
@@ -33,7 +33,7 @@ touch: /mnt/in/no: Read-only file system"
 	has_line file
 }
 
-@test "a bind over a folder of the image hides what the image has there" {
+@test "a bind over a directory of the image hides what the image has there" {
 	mkdir -m 777 over
 	touch over/mine
 	good srun -n1 --container="$busybox" --container-bind="$dir/over:/root" ls /root /etc/image-only
@@ -174,7 +174,7 @@ touch: /mnt/in/no: Read-only file system"
 	has_line found
 }
 
-@test "a link in a bound folder is not followed out of the container" {
+@test "a link in a bound directory is not followed out of the container" {
 	mkdir -m 777 outer
 	ln -s /tmp/coracle-x outer/link
 	run alice srun -n1 --container="$busybox" --container-bind="$dir/outer:/mnt/o,/scratch:/mnt/o/link" true
@@ -183,11 +183,11 @@ touch: /mnt/in/no: Read-only file system"
 	on-node n1 test ! -e /tmp/coracle-x
 }
 
-@test "a folder over a file and a file over a folder are refused" {
+@test "a directory over a file and a file over a directory are refused" {
 	touch one
-	refused bind '/file: the image has a file there, a folder cannot be bound over it' \
+	refused bind '/file: the image has a file there, a directory cannot be bound over it' \
 		srun -n1 --container="$IMG/hostile.sqsh" --container-bind=/scratch:/file true
-	refused bind '/plain: the image has a folder there, a file cannot be bound over it' \
+	refused bind '/plain: the image has a directory there, a file cannot be bound over it' \
 		srun -n1 --container="$IMG/hostile.sqsh" --container-bind="$dir/one:/plain" true
 	refused bind '/file is a file in the image' \
 		srun -n1 --container="$IMG/hostile.sqsh" --container-bind=/scratch:/file/below true

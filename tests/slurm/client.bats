@@ -240,7 +240,7 @@ cleanup() {
 	[[ ! -e $SUITE/site.conf ]] || mv "$SUITE/site.conf" "$ETC_SLURM/site.conf"
 }
 
-@test "the node's folders are read-only inside, also for who may write them" {
+@test "the node's directories are read-only inside, also for who may write them" {
 	good srun -n1 --container="$bare" sh -c 'grep " /run/coracle/host/usr " /proc/self/mountinfo'
 	[[ $output == *' /run/coracle/host/usr ro,nosuid,nodev'* ]] || fail "$output"
 	run alice srun -n1 --container="$bare" sh -c 'touch /run/coracle/host/usr/mine /run/coracle/slurm/mine'
@@ -261,7 +261,7 @@ slurm_client: none'
 user_images: kernel
 slurm_client:
   bin: /opt/no/bin'
-	refused config 'slurm_client.bin: /opt/no/bin is not a folder with srun on this node' srun -n1 --container="$busybox" true
+	refused config 'slurm_client.bin: /opt/no/bin is not a directory with srun on this node' srun -n1 --container="$busybox" true
 }
 
 @test "an image of musl runs its own programs, and the node's Slurm commands" {

@@ -10,8 +10,8 @@ setup_file() {
 	install -m 755 /usr/local/bin/{try-open,cuda-probe,rocm-probe} "$IMG"
 	cat >"$IMG/look" <<-'LOOK'
 	#!/bin/sh
-	# look PROGRAM TOGETHER MARKS FOLDER NODE...: what came of opening each, after who asks and what Slurm says it has.
-	program=$1 together=$2 marks=$3 folder=$4
+	# look PROGRAM TOGETHER MARKS DIRECTORY NODE...: what came of opening each, after who asks and what Slurm says it has.
+	program=$1 together=$2 marks=$3 directory=$4
 	shift 4
 	who=$SLURMD_NODENAME/$SLURM_JOB_ID.${SLURM_STEP_ID:-batch}/$SLURM_PROCID
 	# Slurm sets one of the two, and leaves alone what a user exports as the other. An interactive step, 4294967290, has
@@ -28,10 +28,10 @@ setup_file() {
 		echo "$who: the others never came"
 	}
 	wait_for_all begun
-	if [ "$folder" != /dev ]; then
+	if [ "$directory" != /dev ]; then
 		echo $$ >"$marks/pid.$SLURM_PROCID"
-		for try in $(seq 400); do [ ! -e "$folder/planted" ] || break; sleep 0.05; done
-		for node; do shift; set -- "$@" "$folder/${node#/dev/}"; done
+		for try in $(seq 400); do [ ! -e "$directory/planted" ] || break; sleep 0.05; done
+		for node; do shift; set -- "$@" "$directory/${node#/dev/}"; done
 	fi
 	"$program" "$@" | sed "s|^|$who $granted |"
 	wait_for_all done
@@ -63,13 +63,13 @@ dealt_nodes() {
 }
 
 # The command of a step: "${command[@]}" is to be given to srun. together=N: N tasks, of whatever steps, open them at the
-# same time; folder=FOLDER: not those in /dev.
+# same time; directory=DIRECTORY: not those in /dev.
 look_command() {
 	local nodes
 	mapfile -t nodes < <(dealt_nodes)
 	install -d -o alice -g alice "$dir/marks"
 	rm -f "$dir"/marks/*
-	command=("$IMG/look" "$IMG/try-open" "${together:-0}" "$dir/marks" "${folder:-/dev}" "${nodes[@]}")
+	command=("$IMG/look" "$IMG/try-open" "${together:-0}" "$dir/marks" "${directory:-/dev}" "${nodes[@]}")
 }
 
 # A step, each task of which tries all nodes; a line of $output is "WHERE/JOB.STEP/TASK UNITS NODE RESULT".
@@ -79,10 +79,10 @@ look() { # SRUN-ARGUMENT...
 	good srun "$@" "${command[@]}"
 }
 
-# As look, but the tasks try nodes that root of the node has made in a folder of theirs, whatever is in their /dev. Only
-# for steps in a container: a bare task has the node's own mounts.
+# As look, but the tasks try nodes that root of the node has made in a directory of theirs, whatever is in their /dev.
+# Only for steps in a container: a bare task has the node's own mounts.
 look_planted() { # NODE TASKS SRUN-ARGUMENT...
-	local command folder=/var/tmp node=$1 tasks=$2 step i nodes pids=()
+	local command directory=/var/tmp node=$1 tasks=$2 step i nodes pids=()
 	shift 2
 	mapfile -t nodes < <(dealt_nodes)
 	look_command
@@ -95,10 +95,10 @@ look_planted() { # NODE TASKS SRUN-ARGUMENT...
 	# Tasks of a step may share a mount namespace; a line for each, with one of its processes.
 	for i in "${pids[@]}"; do echo "$(readlink "/proc/$i/ns/mnt") $i"; done | sort -u -k1,1 >namespaces
 	while read -r _ i; do
-		on-node "$node" plant-nodes "$i" "$folder" "${nodes[@]}" </dev/null || return
+		on-node "$node" plant-nodes "$i" "$directory" "${nodes[@]}" </dev/null || return
 	done <namespaces
 	wait "$step" || { fail "$(<planted.out)"; return; }
-	output=$(sed "s|$folder/|/dev/|" planted.out)
+	output=$(sed "s|$directory/|/dev/|" planted.out)
 }
 
 # All tasks that $output tells of, or those whose WHO matches, have opened each node of these units (their numbers with

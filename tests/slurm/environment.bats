@@ -216,12 +216,12 @@ two
 	refused image-format 'its /.singularity.d/env/90-long.sh cannot be read' srun -n1 --container="$IMG/env-long.sqsh" true
 }
 
-@test "a FIFO, a folder, a device and a dangling link that are called like scripts are none" {
+@test "a FIFO, a directory, a device and a dangling link that are called like scripts are none" {
 	good srun -n1 --container="$IMG/env-fifo.sqsh" sh -c 'echo $FOUND'
 	prints yes
 }
 
-@test "a scripts folder that is missing is nothing bad" {
+@test "a scripts directory that is missing is nothing bad" {
 	good srun -n1 --container="$IMG/env-missing.sqsh" sh -c 'cat /etc/image-only; echo $PATH'
 	has_line "$MARK"
 }

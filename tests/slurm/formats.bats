@@ -184,7 +184,7 @@ erofs_on_loop() { # IMAGE
 	good srun -n1 --container="$dir/mine" sh -c 'cat /out; grep -c "^alice:" /etc/passwd; ls -d /etc/slurm 2>/dev/null; true'
 	prints "the tree's own"$'\n'1 || has "the tree's own"
 	rm -rf mine/proc && ln -s /tmp mine/proc
-	at=node refused image-format '/proc: in the image this must be a plain folder' srun -n1 --container="$dir/mine" true
+	at=node refused image-format '/proc: in the image this must be a plain directory' srun -n1 --container="$dir/mine" true
 }
 
 @test "other file systems below a directory are not in the container" {
@@ -219,7 +219,7 @@ erofs_on_loop() { # IMAGE
 	at=node refused image-type "/proc/sys: a file of the kernel's own" srun -n1 --container=/proc/sys true
 }
 
-# One file, in an image that has nothing else: no /bin/sh, no /etc, no folder at all.
+# One file, in an image that has nothing else: no /bin/sh, no /etc, no directory at all.
 @test "a static binary alone, in every format" {
 	mkdir alone
 	cp "$(type -P busybox)" alone/true
@@ -257,8 +257,8 @@ etc_of() { # NAME COMMANDS
 	etc_of outside 'ln -sf ../../../../../etc/passwd-of-the-node etc/passwd'
 	at=node refused bind '/etc/passwd: the symbolic link /etc/passwd of the image leads out of it' \
 		srun -n1 --container="$dir/outside.sqsh" /bin/busybox true
-	etc_of folder 'rm etc/passwd; mkdir etc/passwd'
-	at=node refused bind '/etc/passwd: the image has a folder there' srun -n1 --container="$dir/folder.sqsh" true
+	etc_of directory 'rm etc/passwd; mkdir etc/passwd'
+	at=node refused bind '/etc/passwd: the image has a directory there' srun -n1 --container="$dir/directory.sqsh" true
 }
 
 @test "a squashfs of enroot's kind: lzo, data not compressed, /dev empty" {

@@ -235,7 +235,7 @@ touch $dir/running; until [ -e $dir/seen ]; do sleep 0.1; done"
 	has_not libnvidia-ml
 }
 
-@test "of two folders of specifications the one for what changes counts" {
+@test "of two directories of specifications the one for what changes counts" {
 	stand_in_cdi
 	small_cdi '  env: [NVIDIA_STANDIN=run]' | cdi /var/run/cdi/nvidia.yaml
 	good srun -N1 --gres=gpu:1 --container="$busybox" sh -c 'echo $NVIDIA_STANDIN; ls /run/coracle/gpu/lib'
@@ -415,7 +415,7 @@ without_cuda() { # WHAT
 
 # --- Hostile images
 
-@test "an image whose folders are links out gets nothing made on the node" {
+@test "an image whose directories are links out gets nothing made on the node" {
 	local what place target=$dir/out tries=0 refused=0
 	install -d -m 777 "$target"
 	stand_in_cdi
@@ -471,13 +471,13 @@ without_cuda() { # WHAT
 @test "an image whose loader's list or C library is no file, or huge, does not stop its steps" {
 	local what file
 	for file in etc/ld.so.cache usr/lib/x86_64-linux-gnu/libc.so.6; do
-		for what in fifo folder huge loop nonsense zero; do
+		for what in fifo directory huge loop nonsense zero; do
 			unsquashfs -quiet -no-progress -force -dest "$dir/tree" "$CORACLE_IMAGES/busybox-none.sqsh" >/dev/null
 			rm -rf "$dir/tree/$file"
 			mkdir -p "$dir/tree/${file%/*}"
 			case $what in
 			fifo) mkfifo "$dir/tree/$file" ;;
-			folder) mkdir "$dir/tree/$file" ;;
+			directory) mkdir "$dir/tree/$file" ;;
 			huge) truncate -s 300M "$dir/tree/$file" ;;
 			loop) ln -s "${file##*/}" "$dir/tree/$file" ;;
 			nonsense) head -c 70000 /dev/urandom >"$dir/tree/$file" ;;
@@ -491,7 +491,7 @@ without_cuda() { # WHAT
 	healthy
 }
 
-@test "an image that brings Coracle's own folder gains nothing" {
+@test "an image that brings Coracle's own directory gains nothing" {
 	image_tree
 	mkdir -p "$dir"/tree/run/coracle/gpu/{lib,bin}
 	echo 'NVIDIA_VISIBLE_DEVICES=0,1,2,3' >"$dir/tree/run/coracle/gpu/environment"

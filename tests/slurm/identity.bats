@@ -8,7 +8,7 @@ ALLOWED='you may not read it: permission denied'
 	refused image-unreadable "bobs.sif: $ALLOWED" srun -n1 --container=bobs.sif true
 }
 
-@test "an image in a folder that the user may not enter is refused" {
+@test "an image in a directory that the user may not enter is refused" {
 	install -d -o bob -m 700 bobs
 	cp "$busybox" bobs/x.sif
 	chmod 644 bobs/x.sif

@@ -13,7 +13,7 @@ start_servers() {
 	servers=()
 	mkdir -p /net
 	for node in n1 n2 n3; do
-		on-node "$node" /usr/bin/python3 "$BATS_TEST_DIRNAME/counted_folder.py" "$dir/served" /net "$dir/counts.$node" 3>&- 4>&- &
+		on-node "$node" /usr/bin/python3 "$BATS_TEST_DIRNAME/counted_directory.py" "$dir/served" /net "$dir/counts.$node" 3>&- 4>&- &
 		servers+=($!)
 	done
 	for node in n1 n2 n3; do eventually serves "$node"; done
@@ -31,11 +31,11 @@ end_servers() {
 }
 
 # How often servers that nobody has asked before are asked by a step in which each rank of EACH a node reads all files.
-asked() { # EACH FOLDER SRUN-ARGUMENT...
-	local each=$1 folder=$2
+asked() { # EACH DIRECTORY SRUN-ARGUMENT...
+	local each=$1 directory=$2
 	shift 2
 	start_servers
-	good srun -N3 -n$((3 * each)) "$@" sh -c "cat $folder/* | wc -c"
+	good srun -N3 -n$((3 * each)) "$@" sh -c "cat $directory/* | wc -c"
 	[[ $(sort <<<"$output" | uniq -c | tr -s ' ') == " $((3 * each)) 200000" ]] || fail "$output"
 	count=$(cat "$dir"/counts.n? | od -An -v -t u8 -w8 | awk '{ all += $1 } END { print all }')
 	end_servers

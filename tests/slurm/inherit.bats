@@ -63,13 +63,13 @@ steps_of() { # SCRIPT SBATCH-ARGUMENT...
 	batch --container="$busybox" "$@" job.sh
 }
 
-three_folders() {
+three_directories() {
 	mkdir -m 777 one two three
 	touch one/first two/second three/third
 }
 
 @test "the binds of an inner srun and those of its job add up" {
-	three_folders
+	three_directories
 	steps_of "ls /mnt/a
 srun -n1 --container-bind=$dir/two:/mnt/b ls /mnt/a /mnt/b
 srun -n1 --container-bind=$dir/two:/mnt/b sh -c 'srun -n1 --overlap --container-bind=$dir/three:/mnt/c ls /mnt/a /mnt/b /mnt/c'
@@ -98,7 +98,7 @@ first"
 }
 
 @test "of two binds for the same place the inner srun's counts, and none starts afresh" {
-	three_folders
+	three_directories
 	steps_of "srun -n1 --container-bind=$dir/two:/mnt/a ls /mnt/a
 srun -n1 --container-bind=none sh -c 'test ! -e /mnt/a && echo no bind'
 srun -n1 --container-bind=none,$dir/two:/mnt/b sh -c 'ls /mnt/b; test ! -e /mnt/a && echo no bind'
@@ -110,7 +110,7 @@ srun -n1 ls /mnt/a" --container-bind="$dir/one:/mnt/a"
 }
 
 @test "the binds of salloc and of a job whose steps alone are inside add up with a step's, too" {
-	three_folders
+	three_directories
 	good salloc -Q -n1 --container="$busybox" --container-bind="$dir/one:/mnt/a" \
 		srun -n1 --container-bind="$dir/two:/mnt/b" sh -c 'ls /mnt/a; ls /mnt/b'
 	prints $'first\nsecond'

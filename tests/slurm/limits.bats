@@ -149,7 +149,7 @@ with_settings() { # FILE KIND
 		file) echo mine >"$tree/$place" ;;
 		fifo) mkfifo "$tree/$place" ;;
 		device) mknod "$tree/$place" c 1 3 ;;
-		folder) mkdir -p "$tree/$place/kernel" && echo mine >"$tree/$place/kernel/core_pattern" ;;
+		directory) mkdir -p "$tree/$place/kernel" && echo mine >"$tree/$place/kernel/core_pattern" ;;
 		esac
 	done
 	mksquashfs "$tree" "$1" -noappend -quiet -no-progress -all-root >/dev/null
@@ -159,7 +159,7 @@ with_settings() { # FILE KIND
 @test "the kernel's settings are read-only in root's container, whatever an image has in their places" {
 	local kind start settings
 	settings=$(ls /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger /proc/sys/kernel/modprobe 2>/dev/null || true)
-	for kind in link out file fifo device folder; do
+	for kind in link out file fifo device directory; do
 		with_settings "$dir/$kind.sqsh" "$kind"
 		for start in "coracle exec $dir/$kind.sqsh" "srun -w n1 -n1 --container=$dir/$kind.sqsh"; do
 			# shellcheck disable=SC2086

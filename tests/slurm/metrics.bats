@@ -4,20 +4,20 @@
 load support
 
 # The nodes of a cluster share this directory, and so its counters.
-folder=/var/lib/metrics
+directory=/var/lib/metrics
 
 counting() {
 	# shellcheck disable=SC2174 # not of its parents
-	mkdir -p -m 755 $folder
-	configure $'version: 1\nuser_images: kernel\nlog: none\nmetrics: {file: '"$folder/coracle.prom}"
+	mkdir -p -m 755 $directory
+	configure $'version: 1\nuser_images: kernel\nlog: none\nmetrics: {file: '"$directory/coracle.prom}"
 }
 
 cleanup() {
-	rm -rf $folder
+	rm -rf $directory
 }
 
 counts() { # LINE
-	grep -qxF "$1" $folder/coracle.prom
+	grep -qxF "$1" $directory/coracle.prom
 }
 
 @test "starts, tasks, refusals and phases are counted, and every reader sees a whole file" {
@@ -31,9 +31,9 @@ counts() { # LINE
 	counts 'coracle_tasks_total 4'
 	counts 'coracle_phase_seconds_bucket{phase="mount",le="+Inf"} 2'
 	counts '# TYPE coracle_phase_seconds histogram'
-	[[ $(stat -c '%U %a' $folder/coracle.prom) == 'root 644' ]]
-	! grep -E 'alice|busybox|"[^"]*2001[^"]*"' $folder/coracle.prom || fail 'names a user or an image'
-	good cat $folder/coracle.prom
+	[[ $(stat -c '%U %a' $directory/coracle.prom) == 'root 644' ]]
+	! grep -E 'alice|busybox|"[^"]*2001[^"]*"' $directory/coracle.prom || fail 'names a user or an image'
+	good cat $directory/coracle.prom
 }
 
 @test "steps that end at the same moment are all counted" {
@@ -46,24 +46,24 @@ counts() { # LINE
 	# One for each node.
 	eventually counts 'coracle_steps_total{verdict="started"} 21'
 	counts 'coracle_tasks_total 42'
-	[[ ! -e $folder/coracle.prom.new ]]
+	[[ ! -e $directory/coracle.prom.new ]]
 }
 
 @test "a directory of others, or a link in place of the file, is not written to, and no start waits for it" {
 	counting
-	chmod 777 $folder
+	chmod 777 $directory
 	run coracle config check
 	((status == 0)) || fail "$output"
 	has 'warning: /etc/coracle/coracle.yaml'
-	has "metrics.file: $folder: writable by others than root (mode 0777): nothing is counted"
+	has "metrics.file: $directory: writable by others than root (mode 0777): nothing is counted"
 	good srun -n1 --container="$busybox" cat /etc/image-only
 	prints "$MARK"
-	[[ ! -e $folder/coracle.prom ]]
-	chmod 755 $folder
-	echo kept >$folder/other
-	ln -s other $folder/coracle.prom
+	[[ ! -e $directory/coracle.prom ]]
+	chmod 755 $directory
+	echo kept >$directory/other
+	ln -s other $directory/coracle.prom
 	good srun -n1 --container="$busybox" cat /etc/image-only
 	prints "$MARK"
 	healthy
-	[[ $(<$folder/other) == kept ]]
+	[[ $(<$directory/other) == kept ]]
 }

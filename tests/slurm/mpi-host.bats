@@ -6,7 +6,7 @@ cleanup() {
 	rm -f "$IMG/made.sqsh"
 }
 
-# A folder of the host's libraries, and what its Open MPI says of itself.
+# A directory of the host's libraries, and what its Open MPI says of itself.
 setup_file() {
 	local program=$CORACLE_IMAGES/ring
 	LIBS=$(dirname "$(realpath "$(ldd "$program" | awk '$1 == "libmpi.so.40" { print $3 }')")")
@@ -98,7 +98,7 @@ compile() { # OUT MPICC-ARGUMENT...
 	has 'Read-only file system'
 }
 
-@test "a program that names the folder of the image's own library (DT_RPATH) gets the host's" {
+@test "a program that names the directory of the image's own library (DT_RPATH) gets the host's" {
 	needs_pmix
 	needs readelf
 	image trixie
@@ -207,7 +207,7 @@ srun --mpi=pmix --container-mpi=none bash -c "echo LD=\$LD_LIBRARY_PATH; /usr/bi
 	good srun --mpi=pmix --container="$img" --container-mpi=openmpi ./version
 	# What single components need besides, this image lacks, and they say so.
 	has_line "Open MPI v$HOSTS"
-	# A folder above what Slurm's commands need shows it to them.
+	# A directory above what Slurm's commands need shows it to them.
 	PMIX=$LIBS/pmix2 profiles ''
 	good srun --mpi=pmix --container="$img" --container-mpi=openmpi ./version
 	has_line "Open MPI v$HOSTS"

@@ -68,7 +68,7 @@ by_site() { # WANTED COMMAND KEY: VALUE
 	prints /tmp
 }
 
-@test "workdir takes the job from a folder that the node of the container need not show" {
+@test "workdir takes the job from a directory that the node of the container need not show" {
 	run alice srun -n1 --chdir=/root --container="$env" --container-workdir=/etc pwd
 	has_line /etc
 }
@@ -259,7 +259,7 @@ CORACLE_CONTAINER_WORKDIR=/var srun -n1 pwd'
 	good env CORACLE_CONTAINER_HOME=maybe CORACLE_CONTAINER_SCOPE=x srun -n1 true
 }
 
-@test "to write into memory and into a folder at once is refused, and the command line wins over the variable" {
+@test "to write into memory and into a directory at once is refused, and the command line wins over the variable" {
 	at=submit refused usage 'cannot be used together with --container-writable' srun -n1 --container="$env" --container-writable --container-overlay="$dir" true
 	good env CORACLE_CONTAINER_OVERLAY=/no/such srun -n1 --container="$env" --container-writable sh -c 'echo x >/new-file && cat /new-file'
 	prints x

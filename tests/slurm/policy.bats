@@ -351,10 +351,10 @@ groups: {proj: {user_options: [env, home]}}'
 		good srun -Q -n1 --container="$busybox" --container-bind="$source:/mnt/x" ls -d /mnt/x || return
 	done
 	for source in /scratch/allow2 /scratch/allow/../allow2 /scratch/allow/out /scratch / /home/alice; do
-		denied "$source: in no folder that you may bind from (bind_allow)" --container-bind="$source:/mnt/x" || return
+		denied "$source: in no directory that you may bind from (bind_allow)" --container-bind="$source:/mnt/x" || return
 	done
 	has 'hint: allowed are /scratch/allow'
-	denied '/scratch/allow2: in no folder that you may bind from' --container-overlay=/scratch/allow2
+	denied '/scratch/allow2: in no directory that you may bind from' --container-overlay=/scratch/allow2
 }
 
 @test "bind_deny: in it, above it, by another name, the working directory, the home and a directory image" {

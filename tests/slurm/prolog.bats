@@ -2,13 +2,13 @@
 # bats file_tags=releases
 load support
 
-FOLDER=/etc/slurm/prolog.d
+DIRECTORY=/etc/slurm/prolog.d
 
 setup_file() {
-	mkdir -p "$FOLDER"
+	mkdir -p "$DIRECTORY"
 	script task-prolog 'echo print known'
 	script task-epilog :
-	slurm_conf TaskProlog="$FOLDER/task-prolog" TaskEpilog="$FOLDER/task-epilog"
+	slurm_conf TaskProlog="$DIRECTORY/task-prolog" TaskEpilog="$DIRECTORY/task-epilog"
 	# The nodes read their configuration a little later than the controller.
 	local node
 	for node in n1 n2 n3; do eventually known "$node"; done
@@ -20,13 +20,13 @@ known() { # NODE
 
 teardown_file() {
 	slurm_conf_as_before
-	rm -rf "$FOLDER"
+	rm -rf "$DIRECTORY"
 }
 
 # One of the site's scripts.
 script() { # NAME TEXT
-	printf '%s\n' '#!/bin/sh' "$2" >"$FOLDER/$1"
-	chmod 755 "$FOLDER/$1"
+	printf '%s\n' '#!/bin/sh' "$2" >"$DIRECTORY/$1"
+	chmod 755 "$DIRECTORY/$1"
 }
 
 cleanup() {
@@ -35,15 +35,15 @@ cleanup() {
 }
 
 # What docs/admin/configure.md tells sites to do.
-bind_folder() {
-	awk -v folder="$FOLDER" '{ print } /^binds:/ { print "- source: " folder; print "  mode: ro" }' "$SUITE/coracle.yaml" \
+bind_directory() {
+	awk -v directory="$DIRECTORY" '{ print } /^binds:/ { print "- source: " directory; print "  mode: ro" }' "$SUITE/coracle.yaml" \
 		>/etc/coracle/coracle.yaml
 }
 
 WHERE='if test -e /etc/image-only; then where=inside; else where=host; fi'
 
-@test "TaskProlog runs inside the container when its folder is bound, and export, unset and print count" {
-	bind_folder
+@test "TaskProlog runs inside the container when its directory is bound, and export, unset and print count" {
+	bind_directory
 	script task-prolog "$WHERE
 echo print prolog \$where \$SLURM_SCRIPT_CONTEXT \$SLURM_PROCID
 echo export WORD=two words
@@ -53,7 +53,7 @@ echo unset LANG"
 }
 
 @test "TaskProlog runs once for each task, and for a batch script" {
-	bind_folder
+	bind_directory
 	script task-prolog "$WHERE
 echo print \$where \$SLURM_PROCID"
 	good srun -N2 -n4 --container="$busybox" true
@@ -81,7 +81,7 @@ ended_by_prolog() { # STATUS TEXT
 }
 
 @test "a TaskProlog that fails ends its task, which does not start" {
-	bind_folder
+	bind_directory
 	script task-prolog 'exit 3'
 	run alice srun -n1 --container="$busybox" echo started
 	ended_by_prolog 3 'TaskProlog failed status=3'
@@ -98,15 +98,15 @@ ended_by_prolog() { # STATUS TEXT
 }
 
 @test "a TaskProlog whose interpreter the image lacks ends the task" {
-	bind_folder
-	printf '#!/bin/bash\necho print prolog\n' >"$FOLDER/task-prolog"
+	bind_directory
+	printf '#!/bin/bash\necho print prolog\n' >"$DIRECTORY/task-prolog"
 	run alice srun -n1 --container="$busybox" echo started
 	ended_by_prolog "$status" ''
 	! since 22.05 || ((status != 0)) || fail "$output"
 }
 
-@test "--task-prolog from the home folder runs inside, after TaskProlog" {
-	bind_folder
+@test "--task-prolog from the home directory runs inside, after TaskProlog" {
+	bind_directory
 	script task-prolog 'echo print site; echo export WORD=site'
 	printf '%s\n' '#!/bin/sh' "$WHERE" 'echo print user $where $WORD $HOME' 'echo export WORD=user' >/home/alice/task-prolog
 	chmod 755 /home/alice/task-prolog
@@ -116,14 +116,14 @@ ended_by_prolog() { # STATUS TEXT
 }
 
 @test "--task-prolog that fails ends its task" {
-	bind_folder
+	bind_directory
 	job_script prolog.sh 'exit 4'
 	run alice srun -n1 --task-prolog="$dir/prolog.sh" --container="$busybox" echo started
 	ended_by_prolog 4 '--task-prolog failed status=4'
 }
 
 @test "TaskEpilog and --task-epilog run on the node, as the user, with or without a container" {
-	bind_folder
+	bind_directory
 	local text="$WHERE
 echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
 	script task-epilog "{ $text; } >>$dir/site"
@@ -138,7 +138,7 @@ echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
 }
 
 @test "a TaskEpilog that fails does not change the exit status of the step" {
-	bind_folder
+	bind_directory
 	script task-epilog 'exit 5'
 	good srun -n1 --container="$busybox" cat /etc/image-only
 	has_line "$MARK"
@@ -147,7 +147,7 @@ echo \$where \$(id -u) \$SLURM_SCRIPT_CONTEXT \${CORACLE_NAME-no image}"
 }
 
 @test "TaskEpilog runs after a task that was refused or killed, too" {
-	bind_folder
+	bind_directory
 	script task-epilog "echo epilog >>$dir/site"
 	at=node refused image-missing '/no/such.sif: no such file on this node' srun -n1 --container=/no/such.sif true
 	[[ $(<site) == epilog ]]

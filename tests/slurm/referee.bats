@@ -51,7 +51,7 @@ agree() { # FUNCTION ARGUMENT...
 }
 
 # The case is a function, which uses "${image[@]}" for srun's and sbatch's --container, and writes what else it has to say
-# into files of the folder that it is started in.
+# into files of the directory that it is started in.
 agree_once() { # FUNCTION ARGUMENT...
 	local side status file image
 	[[ -n $listener ]] || listen
@@ -437,8 +437,8 @@ OUR_PATH='s#^PATH=/run/coracle/slurm/bin:#PATH=#; \#^PATH=/usr/local/sbin:#d'
 	plain() { echo text >plain; chmod 644 plain; step -n1 ./plain; }
 	agree plain
 	found 'Permission denied'
-	folder() { mkdir folder; step -n1 ./folder; rmdir folder; }
-	agree folder
+	directory() { mkdir directory; step -n1 ./directory; rmdir directory; }
+	agree directory
 	interpreter() { printf '#!/no/such/interpreter -x\n' >script; chmod 755 script; step -n1 ./script; }
 	agree interpreter
 	found 'bad interpreter'

@@ -87,14 +87,14 @@ cleanup() {
 	broken "$FILE: belongs to user 2001, and must belong to root"
 }
 
-@test "a folder above it that others may write" {
+@test "a directory above it that others may write" {
 	chmod 775 /etc/coracle
 	broken '/etc/coracle: writable by others than root (mode 0775)'
 	chmod 1777 /etc
 	broken '/etc: writable by others than root (mode 1777)'
 }
 
-@test "a folder above it of a user's" {
+@test "a directory above it of a user's" {
 	chown alice /etc/coracle
 	broken '/etc/coracle: belongs to user 2001, and must belong to root'
 }
@@ -105,7 +105,7 @@ cleanup() {
 	broken "$FILE: a symbolic link where a regular file is wanted"
 }
 
-@test "a folder and a FIFO in place of the file" {
+@test "a directory and a FIFO in place of the file" {
 	rm "$FILE"
 	mkdir "$FILE"
 	broken "$FILE: not a regular file"

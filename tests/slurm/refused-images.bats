@@ -39,7 +39,7 @@ on_node_of_three() {
 	prints "$MARK"
 }
 
-@test "a folder" {
+@test "a directory" {
 	on_node policy '/etc: a directory, and the site runs only image files (directories: deny)' /etc
 	on_node policy "$dir: a directory" "$dir"
 }
@@ -255,7 +255,7 @@ MINUS='\377\377\377\377\377\377\377\377'
 
 @test "a squashfs whose tables are nonsense is refused, and hurts nothing" {
 	local at
-	# Behind a right superblock: the tables of inodes, folders, fragments and ids are random.
+	# Behind a right superblock: the tables of inodes, directories, fragments and ids are random.
 	cp "$busybox" wrong.sif
 	at=$(($(stat -c %s wrong.sif) - 60000))
 	head -c 60000 /dev/urandom | dd of=wrong.sif bs=1 seek="$at" conv=notrunc status=none

@@ -137,7 +137,7 @@ registry_images: store"
 	healthy
 }
 
-@test "file: a folder of images that somebody else could have filled is not used" {
+@test "file: a directory of images that somebody else could have filled is not used" {
 	site 'registry_images: file'
 	install -d -o alice -g alice -m 755 "$dir/cache"
 	install -d -o alice -g alice -m 777 "$dir/cache/images"

@@ -41,8 +41,8 @@ serve() {
 post() { # CONTAINER ENVIRONMENT SCRIPT
 	alice python3 - "$dir/socket" "$dir" "$@" <<-'PYTHON'
 	import http.client, json, socket, sys
-	path, folder, container, environment, script = sys.argv[1:]
-	job = {'name': 'rest', 'current_working_directory': folder, 'standard_output': folder + '/batch.out'}
+	path, directory, container, environment, script = sys.argv[1:]
+	job = {'name': 'rest', 'current_working_directory': directory, 'standard_output': directory + '/batch.out'}
 	if container:
 	    job['container'] = container
 	if environment:

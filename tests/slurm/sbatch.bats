@@ -23,7 +23,7 @@ cat /etc/image-only"
 	prints "$MARK"
 }
 
-@test "a script that names its own path is the file in the spool folder" {
+@test "a script that names its own path is the file in the spool directory" {
 	job_script job.sh 'cat /etc/image-only; test -r "$0" && tail -n 1 "$0"; case $0 in */slurm_script) echo spool;; esac; # last'
 	batch --container="$busybox" job.sh
 	has_line "$MARK"
@@ -31,7 +31,7 @@ cat /etc/image-only"
 	has '# last'
 }
 
-@test "the spool folder of other jobs is not to be seen" {
+@test "the spool directory of other jobs is not to be seen" {
 	job_script job.sh 'ls /var/spool/slurmd.*'
 	batch --container="$busybox" job.sh
 	[[ $(wc -l <<<"$output") == 1 && $output == job* ]] || fail "$output"

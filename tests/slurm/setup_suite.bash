@@ -69,7 +69,7 @@ odd_environments() {
 	rm "$tree/.singularity.d/env/50-secret.sh"
 	echo 'export FOUND=yes' >"$tree/.singularity.d/env/90-found.sh"
 	mkfifo "$tree/.singularity.d/env/50-fifo.sh"
-	mkdir "$tree/.singularity.d/env/60-folder.sh"
+	mkdir "$tree/.singularity.d/env/60-directory.sh"
 	ln -s /no/such "$tree/.singularity.d/env/70-dangling.sh"
 	ln -s /dev/zero "$tree/.singularity.d/env/80-zero.sh"
 	mksquashfs "$tree" "$IMG/env-fifo.sqsh" -noappend -quiet -no-progress -all-root >/dev/null

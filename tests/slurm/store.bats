@@ -176,7 +176,7 @@ in_store() {
 	at=node refused image-arch 'made for aarch64' srun -n1 --container=store:arm.sif true
 }
 
-@test "a name is a name: of 10000 hostile ones none leads out of the user's folder" {
+@test "a name is a name: of 10000 hostile ones none leads out of the user's directory" {
 	stored "$busybox" box.sif
 	run alice python3 "$BATS_TEST_DIRNAME/store_names.py" /run/coracle/store.sock "$busybox" 10000
 	((status == 0)) || fail "$output"
@@ -391,23 +391,23 @@ signers: [$key]"
 }
 
 @test "on a file system that squashes root and knows no nameless files, everything works all the same" {
-	local folder=/var/lib/coracle/store
+	local directory=/var/lib/coracle/store
 	needs python3
 	install -d -o coracle -g coracle -m 755 "$SUITE/export"
 	chmod 711 "$SUITE"
-	python3 "$BATS_TEST_DIRNAME/squash_root.py" "$SUITE/export" "$folder" 3>&- 4>&- >"$SUITE/squash.log" 2>&1 &
+	python3 "$BATS_TEST_DIRNAME/squash_root.py" "$SUITE/export" "$directory" 3>&- 4>&- >"$SUITE/squash.log" 2>&1 &
 	local daemon=$!
-	eventually mountpoint -q "$folder" || { cat "$SUITE/squash.log" >&2; return 1; }
-	root_squashed "$folder"
+	eventually mountpoint -q "$directory" || { cat "$SUITE/squash.log" >&2; return 1; }
+	root_squashed "$directory"
 	local found=$?
 	# The kernel lets go of the last image a moment after its step.
-	eventually umount "$folder" 2>/dev/null || { kill -KILL "$daemon"; umount --lazy "$folder"; }
+	eventually umount "$directory" 2>/dev/null || { kill -KILL "$daemon"; umount --lazy "$directory"; }
 	wait "$daemon"
 	rm -rf "$SUITE/export"
 	return "$found"
 }
 
-root_squashed() { # FOLDER
+root_squashed() { # DIRECTORY
 	run setpriv --reuid=coracle --regid=coracle --clear-groups python3 -c \
 		"import os; os.open('$1', os.O_TMPFILE | os.O_RDWR)"
 	has 'Operation not supported' || return

@@ -12,7 +12,7 @@ setup() {
 in_own_directory() {
 	cd /scratch || return
 	busybox=$IMG/busybox-zstd.sif
-	# A folder of alice's for this test, on all nodes.
+	# A directory of alice's for this test, on all nodes.
 	dir=/scratch/t$BATS_SUITE_TEST_NUMBER
 	rm -rf "$dir"
 	install -d -o alice -g alice "$dir"
@@ -205,7 +205,7 @@ batch() { # SBATCH-ARGUMENT...
 	[[ $(job_field "$job" JobState) == COMPLETED ]] || fail "job is $(job_field "$job" JobState)" "$output"
 }
 
-# A script of alice's in the test's folder.
+# A script of alice's in the test's directory.
 job_script() { # NAME TEXT
 	printf '%s\n' '#!/bin/sh' "$2" >"$dir/$1"
 	chown alice:alice "$dir/$1"
@@ -334,7 +334,7 @@ healthy() {
 	fi
 }
 
-# A program of this folder's, compiled into the test's. The cluster has another "as" than gcc means.
+# A program of this directory's, compiled into the test's. The cluster has another "as" than gcc means.
 compiled() { # SOURCE PROGRAM COMPILER-ARGUMENT...
 	needs gcc || return
 	PATH=/usr/bin:/bin gcc -O2 -Wall -Werror -o "$dir/$2" "$BATS_TEST_DIRNAME/$1" "${@:3}"

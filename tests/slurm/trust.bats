@@ -80,7 +80,7 @@ cleanup() {
 
 DENIED='the site runs only images from its image_paths (user_images: deny)'
 
-@test "a root-owned image below an image path runs, also in a folder there and by a link from elsewhere" {
+@test "a root-owned image below an image path runs, also in a directory there and by a link from elsewhere" {
 	only_trusted
 	install -m 644 "$busybox" /opt/images/sub/deep.sif
 	ln -s /opt/images/good.sif link.sif
@@ -91,7 +91,7 @@ DENIED='the site runs only images from its image_paths (user_images: deny)'
 	done
 }
 
-@test "a folder whose name begins like an image path is none" {
+@test "a directory whose name begins like an image path is none" {
 	only_trusted
 	install -d /opt/images2
 	install -m 644 "$busybox" /opt/images2/x.sif
@@ -116,8 +116,8 @@ DENIED='the site runs only images from its image_paths (user_images: deny)'
 	refused policy "$DENIED" srun -n1 --container=/opt/images/link.sif true
 	install -d /opt/images2
 	install -m 644 "$busybox" /opt/images2/x.sif
-	ln -s /opt/images2 /opt/images/folder
-	refused policy "$DENIED" srun -n1 --container=/opt/images/folder/x.sif true
+	ln -s /opt/images2 /opt/images/directory
+	refused policy "$DENIED" srun -n1 --container=/opt/images/directory/x.sif true
 }
 
 @test "a trusted image that is bound to another place of the node is not found below the path" {

@@ -88,7 +88,7 @@ LATE='the file system, or the user database, did not answer in time'
 	unanswered root ,allow_other
 	refused_in_time bind "$place/d: on a file system that a process of user 2001 serves (fuse.unanswered), which cannot keep an overlay" \
 		--container="$busybox" --container-overlay="$place/d"
-	has 'hint: use a folder on a disk of the node'
+	has 'hint: use a directory on a disk of the node'
 	good srun -n1 -w n1 --container="$busybox" --container-bind="$place:/mnt,/etc:/mnt/d" cat /etc/image-only
 	prints "$MARK"
 	good srun -n1 -w n1 --container="$busybox" --container-bind="$place/f:/mnt" --container-workdir="$place/d" sh -c 'pwd; cat /etc/image-only'

@@ -9,7 +9,7 @@ elsewhere() { # PID
 	[[ $(readlink "/proc/$1/ns/user") != "$(readlink /proc/self/ns/user)" ]]
 }
 
-# An image with an entry point, a root-only file and a folder of everybody's.
+# An image with an entry point, a root-only file and a directory of everybody's.
 with_entrypoint() { # NAME
 	cp -a "$IMG/tree" "$dir/made"
 	mkdir "$dir/made/.singularity.d"
@@ -137,7 +137,7 @@ with_entrypoint() { # NAME
 @test "what is written goes to memory, and never to the image" {
 	local before
 	before=$(sha256sum <"$busybox")
-	good coracle exec --writable-tmpfs "$busybox" sh -c 'echo new >/new && cat /new && mkdir /folder && rmdir /folder'
+	good coracle exec --writable-tmpfs "$busybox" sh -c 'echo new >/new && cat /new && mkdir /directory && rmdir /directory'
 	prints new
 	run alice coracle exec "$busybox" sh -c 'echo new >/new'
 	((status != 0))

@@ -104,13 +104,13 @@ load support
 }
 
 @test "a working directory that the image lacks is made" {
-	local folder
-	for folder in /srv/coracle-new/a/b /coracle-top /usr/share/coracle-new /opt/coracle-new; do
-		install -d -m 777 "$folder"
-		echo data >"$folder/file"
-		good srun -n1 --chdir="$folder" --container="$busybox" sh -c 'pwd; cat file; cat /etc/image-only'
-		rm -r "$folder"
-		prints "$folder"$'\n'"data"$'\n'"$MARK"
+	local directory
+	for directory in /srv/coracle-new/a/b /coracle-top /usr/share/coracle-new /opt/coracle-new; do
+		install -d -m 777 "$directory"
+		echo data >"$directory/file"
+		good srun -n1 --chdir="$directory" --container="$busybox" sh -c 'pwd; cat file; cat /etc/image-only'
+		rm -r "$directory"
+		prints "$directory"$'\n'"data"$'\n'"$MARK"
 	done
 }
 
@@ -129,8 +129,8 @@ load support
 }
 
 @test "a working directory that is not on the node is never left for another one silently" {
-	run alice srun -n1 --chdir=/no/such/folder --container="$busybox" pwd
-	((status != 0)) || has "couldn't chdir to \`/no/such/folder'"
+	run alice srun -n1 --chdir=/no/such/directory --container="$busybox" pwd
+	((status != 0)) || has "couldn't chdir to \`/no/such/directory'"
 }
 
 @test "a working directory through a symbolic link of the node is reached" {
@@ -169,7 +169,7 @@ load support
 	fi
 }
 
-# The nodes are in India. An image zone.sqsh whose own time zone is a link to one of its files, and a directory of the same.
+# The nodes are in India. An image zone.sqsh whose own time zone is a link to one of its files, and a directory likewise.
 zones() {
 	[[ -e $SUITE/localtime || -L $SUITE/localtime ]] || cp -a /etc/localtime "$SUITE/localtime"
 	ln -sfn /usr/share/zoneinfo/Asia/Kolkata /etc/localtime
@@ -227,8 +227,8 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	good coracle exec --writable "$busybox" date +%z
 	prints +0530
 	rm zone/etc/localtime && mkdir zone/etc/localtime
-	mksquashfs zone folder.sqsh -noappend -quiet -no-progress -all-root >/dev/null
-	good srun -n1 --container="$dir/folder.sqsh" sh -c 'date +%z; ls -d /etc/localtime/.'
+	mksquashfs zone directory.sqsh -noappend -quiet -no-progress -all-root >/dev/null
+	good srun -n1 --container="$dir/directory.sqsh" sh -c 'date +%z; ls -d /etc/localtime/.'
 	prints $'+0000\n/etc/localtime/.'
 	rm /etc/localtime
 	good srun -n1 --container="$dir/zone.sqsh" sh -c 'readlink /etc/localtime'
@@ -271,7 +271,7 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	prints "$MARK"$'\n'socket
 }
 
-@test "the image's own folder of programs is what PATH finds" {
+@test "the image's own directory of programs is what PATH finds" {
 	# Slurm's commands are in /usr/bin of a step of one task.
 	good srun -n2 --container="$busybox" sh -c 'ls /usr/bin /usr/sbin 2>/dev/null; cat /etc/image-only'
 	prints "$MARK"$'\n'"$MARK"
@@ -316,10 +316,10 @@ SAYS_ZONE='date +%z; TZ=/usr/share/zoneinfo/Etc/UTC date +%z'
 	done
 }
 
-@test "an image whose /proc, /dev or /sys is no plain folder is refused" {
+@test "an image whose /proc, /dev or /sys is no plain directory is refused" {
 	local what
 	for what in proc dev sys; do
-		refused image-format "/$what: in the image this must be a plain folder, or missing" srun -n1 --container="$IMG/wrong-$what.sqsh" true
+		refused image-format "/$what: in the image this must be a plain directory, or missing" srun -n1 --container="$IMG/wrong-$what.sqsh" true
 	done
 	on-node n1 test ! -e /tmp/coracle-x
 }

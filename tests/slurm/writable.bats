@@ -78,7 +78,7 @@ load support
 	prints x
 }
 
-# A folder of alice's on a file system of its own kind, seen by all nodes.
+# A directory of alice's on a file system of its own kind, seen by all nodes.
 cleanup() {
 	local node
 	for node in n1 n2 n3; do
@@ -88,7 +88,7 @@ cleanup() {
 	rm -rf /var/tmp/overlays.*
 }
 
-# A disk of n1's, with a folder of alice's and one of bob's.
+# A disk of n1's, with a directory of alice's and one of bob's.
 a_disk() {
 	on-node n1 sh -c 'mkdir -p /var/tmp/coracle-overlay && mount -t tmpfs -o mode=755 disk /var/tmp/coracle-overlay &&
 		install -d -o alice -g alice /var/tmp/coracle-overlay/alice && install -d -o bob -g bob /var/tmp/coracle-overlay/bob &&
@@ -115,7 +115,7 @@ a_disk() {
 	[[ -z $(on-node n1 find "$kept" ! -user alice ! -path "$kept/work/*") ]] || fail "$(on-node n1 find "$kept" ! -user alice -ls)"
 }
 
-@test "overlay: what an image says of set-user-id, capabilities and devices does not come into the folder" {
+@test "overlay: what an image says of set-user-id, capabilities and devices does not come into the directory" {
 	a_disk
 	# What is root's in the image is alice's where the kernel can map owners, and what is hers root's: one of the two is
 	# root's own in any case. To move a file is to copy it up.
@@ -142,7 +142,7 @@ a_disk() {
 	same_mounts() { :; } # the disk is there
 	refused bind "/no/such: does not exist on this node" srun -n1 -w n1 --container="$busybox" --container-overlay=/no/such true
 	has 'coracle: hint: make it before: mkdir, on a disk of the node'
-	refused bind "$top/file: not a folder" srun -n1 -w n1 --container="$busybox" --container-overlay=$top/file true
+	refused bind "$top/file: not a directory" srun -n1 -w n1 --container="$busybox" --container-overlay=$top/file true
 	refused bind "$top/bob: cannot be used as an overlay: permission denied" srun -n1 -w n1 --container="$busybox" --container-overlay=$top/bob true
 	refused bind "/etc: cannot be used as an overlay: permission denied" srun -n1 -w n1 --container="$busybox" --container-overlay=/etc true
 	refused bind /proc/self srun -n1 -w n1 --container="$busybox" --container-overlay=/proc/self true
@@ -152,7 +152,7 @@ a_disk() {
 	refused_batch bind '/no/such: does not exist on this node' --container="$busybox" --container-overlay=/no/such job.sh
 }
 
-@test "overlay: upper and work that lead elsewhere, or are no folders, are refused" {
+@test "overlay: upper and work that lead elsewhere, or are no directories, are refused" {
 	a_disk
 	on-node n1 sh -c "install -d -o root -m 755 /var/tmp/coracle-overlay/roots; ln -s ../roots $kept/upper; mkdir $kept/work; chown -h alice $kept/upper $kept/work"
 	same_mounts() { :; } # the disk is there

@@ -26,7 +26,7 @@ pub fn main(given: &Exec) -> Result<ExitCode, Refusal> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let srun = std::env::split_paths(&path)
         .chain(PLACES.iter().map(PathBuf::from))
-        .map(|folder| folder.join("srun"))
+        .map(|directory| directory.join("srun"))
         .find(|file| file.is_absolute() && is_program(file))
         .ok_or_else(|| Refusal::new(Kind::System, "srun", "not found on this node").hint("is Slurm in PATH?"))?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

@@ -104,8 +104,8 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
                 continue;
             }
         };
-        for folder in profile.folders.iter().filter(|folder| !folder.source.0.is_dir()) {
-            fault(format!("{} is no folder on this node", folder.source));
+        for directory in profile.folders.iter().filter(|directory| !directory.source.0.is_dir()) {
+            fault(format!("{} is no directory on this node", directory.source));
         }
         let (mut glibc, mut others): (Vec<&str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
         for file in &files {
@@ -113,13 +113,13 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
             glibc.extend(file.library.wanted.iter().flat_map(|wanted| wanted.versions.iter().map(String::as_str)));
             others.extend(file.from_image(&files).filter(|needed| !elf::is_glibc(needed)));
         }
-        for folder in &profile.folders {
-            let wanted = wanted_below(&node, &folder.source.0, COMPONENTS);
+        for directory in &profile.folders {
+            let wanted = wanted_below(&node, &directory.source.0, COMPONENTS);
             let wanted = wanted.into_iter().filter(|needed| !elf::is_glibc(needed));
             let known = |needed: &str| others.contains(needed) || files.iter().any(|file| file.soname == needed);
             let more: Vec<String> = wanted.filter(|needed| !known(needed)).collect();
             if !more.is_empty() {
-                println!("mpi.{name}: components in {} need {}, too", folder.source, more.join(", "));
+                println!("mpi.{name}: components in {} need {}, too", directory.source, more.join(", "));
             }
         }
         let glibc = elf::newest(glibc.into_iter(), "GLIBC_").unwrap_or("any version");
@@ -133,15 +133,15 @@ fn show_profiles(config: &Config, text: &str, shown: &str) {
 const COMPONENTS: usize = 3;
 
 /// Libraries needed by those in a directory, down to `depth` levels.
-fn wanted_below(node: &Root, folder: &Path, depth: usize) -> BTreeSet<String> {
+fn wanted_below(node: &Root, directory: &Path, depth: usize) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
-    for name in node.names(folder).iter().filter(|name| name.ends_with(".so")) {
-        if let Ok(Some(file)) = node.open(&folder.join(name)) {
+    for name in node.names(directory).iter().filter(|name| name.ends_with(".so")) {
+        if let Ok(Some(file)) = node.open(&directory.join(name)) {
             wanted.extend(Library::read(&file).map(|library| library.needed).unwrap_or_default());
         }
     }
     if depth > 1 {
-        node.folders(folder).iter().for_each(|below| wanted.extend(wanted_below(node, below, depth - 1)));
+        node.directories(directory).iter().for_each(|below| wanted.extend(wanted_below(node, below, depth - 1)));
     }
     wanted
 }

@@ -108,24 +108,24 @@ fn import(image: &str, settings: &Path) -> Result<Option<PathBuf>, Refusal> {
 /// loses the image that it runs.
 fn as_file(image: &str, settings: &Path) -> Result<Option<PathBuf>, Refusal> {
     let Some(digest) = resolve(image, settings)? else { return Ok(None) };
-    let folder = folder()?;
+    let directory = directory()?;
     let refuse = |path: &Path, error: &std::io::Error| {
         Refusal::new(Kind::System, path.display().to_string(), error.to_string())
-            .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too")
+            .hint("CORACLE_CACHEDIR names another directory, which the nodes of the job must see, too")
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| refuse(&folder, &error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| refuse(&directory, &error))?;
     // Another user who can write there could choose what the job runs.
     let own = |found: &Metadata| found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    let found = folder.symlink_metadata().map_err(|error| refuse(&folder, &error))?;
+    let found = directory.symlink_metadata().map_err(|error| refuse(&directory, &error))?;
     if !found.is_dir() || !own(&found) {
         let cause = "it is a link, or belongs to somebody else, or others may write to it";
-        return Err(Refusal::new(Kind::System, folder.display().to_string(), cause)
-            .hint("CORACLE_CACHEDIR names another folder, which the nodes of the job must see, too"));
+        return Err(Refusal::new(Kind::System, directory.display().to_string(), cause)
+            .hint("CORACLE_CACHEDIR names another directory, which the nodes of the job must see, too"));
     }
-    let path = folder.join(format!("{}.sif", hex(&digest)));
+    let path = directory.join(format!("{}.sif", hex(&digest)));
     // A second process that wants the same image waits for the first, and finds the file. Some cluster file systems
     // have no locks: there both make it, and one of the two files is in place, complete.
-    let lock = folder.join(format!(".{}.lock", hex(&digest)));
+    let lock = directory.join(format!(".{}.lock", hex(&digest)));
     let nofollow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let opened = File::options().write(true).create(true).truncate(false).custom_flags(nofollow).open(&lock);
     let held = Flock::lock(opened.map_err(|error| refuse(&lock, &error))?, FlockArg::LockExclusive).ok();
@@ -139,7 +139,7 @@ fn as_file(image: &str, settings: &Path) -> Result<Option<PathBuf>, Refusal> {
 }
 
 /// Directory of jobs' images, in the home directory: the nodes of a cluster usually see that.
-fn folder() -> Result<PathBuf, Refusal> {
+fn directory() -> Result<PathBuf, Refusal> {
     coracle_orders::place::cache().map(|cache| cache.join("images")).ok_or_else(|| {
         Refusal::new(Kind::System, "HOME", "is not set, so there is no place for the image")
             .hint("set CORACLE_CACHEDIR")
@@ -163,12 +163,12 @@ fn into_store(
 
 /// File without a name that coracle-images inherits. It vanishes when the last process closes it.
 fn unnamed() -> Result<File, Refusal> {
-    let folder = coracle_orders::place::scratch();
+    let directory = coracle_orders::place::scratch();
     let refuse = |errno: nix::errno::Errno| {
-        Refusal::new(Kind::System, folder.display().to_string(), errno.desc())
-            .hint("CORACLE_TMPDIR names the folder in which images are made")
+        Refusal::new(Kind::System, directory.display().to_string(), errno.desc())
+            .hint("CORACLE_TMPDIR names the directory in which images are made")
     };
-    let (file, path) = nix::unistd::mkstemp(&folder.join("coracle-XXXXXX")).map_err(refuse)?;
+    let (file, path) = nix::unistd::mkstemp(&directory.join("coracle-XXXXXX")).map_err(refuse)?;
     nix::unistd::unlink(&path).map_err(refuse)?;
     nix::fcntl::fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(refuse)?;
     Ok(file.into())

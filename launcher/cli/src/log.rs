@@ -94,7 +94,7 @@ fn print(mut lines: Lines, given: &Log, out: &mut dyn Write) -> Result<ExitCode,
     if count.shown > 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    if from_journal && JOURNALS.iter().all(|folder| !Path::new(folder).is_dir()) {
+    if from_journal && JOURNALS.iter().all(|directory| !Path::new(directory).is_dir()) {
         return Err(failed(&lines.from, "there is none on this node")
             .hint("audit: {file: PATH} in coracle.yaml keeps records in a file"));
     }
@@ -149,7 +149,7 @@ fn of_journal(given: &Log) -> Result<Lines, Refusal> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = std::env::split_paths(&path)
         .chain(PLACES.map(PathBuf::from))
-        .map(|folder| folder.join("journalctl"))
+        .map(|directory| directory.join("journalctl"))
         .find(|file| file.is_absolute() && file.is_file())
         .ok_or_else(|| {
             failed("coracle.yaml", "names no file of records (audit.file), and there is no journalctl on this machine")

@@ -153,8 +153,8 @@ mod tests {
     const TWO: &str = "2222222222222222222222222222222222222222222222222222222222222222";
 
     fn wanted(text: &str) -> Result<String, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("SUMS");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("SUMS");
         std::fs::write(&path, text).unwrap();
         let found = wanted_digest(&path, Path::new("/images/a.sif"));
         found.map(|digest| digest.to_string()[7..8].to_owned()).map_err(|refusal| refusal.cause)

@@ -75,7 +75,7 @@ pub fn unwritable(typed: &str, error: &io::Error) -> Refusal {
         Some(Errno::ENOSPC) => refuse("no space is left there".into()),
         Some(Errno::EDQUOT) => refuse("your quota there is used up".into()),
         Some(Errno::EFBIG) => refuse("the largest size that files may have here is reached".into()),
-        Some(Errno::ENOENT | Errno::ENOTDIR) => refuse("there is no such folder".into()),
+        Some(Errno::ENOENT | Errno::ENOTDIR) => refuse("there is no such directory".into()),
         Some(Errno::EACCES | Errno::EPERM) => refuse("you may not write there".into()),
         Some(Errno::EROFS) => refuse("nobody can write there: the file system is read-only".into()),
         _ => refuse(error.to_string()),

@@ -72,7 +72,7 @@ pub struct Silence {
 pub enum Order {
     /// Fetch an image from a registry and make a SIF of it
     Pull(Pull),
-    /// Make a SIF from a folder, an archive, another image or a definition file
+    /// Make a SIF from a directory, an archive, another image or a definition file
     ///
     /// Commands of a definition file run as root of a user namespace: over what is yours, and nothing else.
     Build(Build),
@@ -234,8 +234,8 @@ pub fn file_name(image: &str) -> String {
 pub struct Build {
     /// The SIF to write
     pub output: PathBuf,
-    /// Source: a folder, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
-    /// oci:FOLDER[:TAG], oci-archive:FILE or docker://IMAGE
+    /// Source: a directory, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
+    /// oci:DIRECTORY[:TAG], oci-archive:FILE or docker://IMAGE
     pub source: OsString,
     /// Replace the file if there is one
     #[arg(short = 'F', long)]

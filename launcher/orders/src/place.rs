@@ -12,10 +12,10 @@ fn variable(name: &str) -> Option<PathBuf> {
 ///
 /// The password file is not asked: it knows another name for whoever is root in a user namespace.
 pub fn cache() -> Option<PathBuf> {
-    let folder = variable("CORACLE_CACHEDIR")
+    let directory = variable("CORACLE_CACHEDIR")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("coracle")))
         .or_else(|| Some(variable("HOME")?.join(".cache/coracle")))?;
-    Some(std::path::absolute(&folder).unwrap_or(folder))
+    Some(std::path::absolute(&directory).unwrap_or(directory))
 }
 
 /// Directory for what is gone at the end: CORACLE_TMPDIR, TMPDIR, or /tmp.

@@ -253,7 +253,7 @@ impl Source {
             Self::Loop(device, Filesystem::Erofs) => mount_filesystem(c"erofs", &device.source(), false),
             Self::Loop(device, Filesystem::Ext3) => mount_filesystem(c"ext4", &device.source(), true),
             Self::File(file) => mount_erofs_file(file.as_fd(), identity),
-            Self::Directory(folder) => sys::clone_tree(folder, false).and_then(|tree| {
+            Self::Directory(directory) => sys::clone_tree(directory, false).and_then(|tree| {
                 sys::set_attributes(&tree, ONLY_READ, MountPropagation::Private)?;
                 Ok(tree)
             }),
@@ -288,7 +288,7 @@ impl Source {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
                 sys::open_beneath(tree, Path::new("upper"), flags).map_err(|error| match error.errno() {
                     Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
-                        Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no folder upper: {error}"))
+                        Refusal::new(Kind::ImageFormat, name, format!("its ext3 has no directory upper: {error}"))
                     }
                     _ => damaged(name, &error),
                 })

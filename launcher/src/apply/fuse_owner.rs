@@ -22,7 +22,7 @@ pub fn refuse_image(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
 
 /// Refuses the directory `name`, open as `file`, for a kept overlay on such a file system, because root accesses it.
 pub fn refuse_overlay(name: &str, file: BorrowedFd<'_>) -> Result<(), Refusal> {
-    refuse(Kind::Bind, name, file, "which cannot keep an overlay", "use a folder on a disk of the node")
+    refuse(Kind::Bind, name, file, "which cannot keep an overlay", "use a directory on a disk of the node")
 }
 
 fn refuse(kind: Kind, name: &str, file: BorrowedFd<'_>, why: &str, hint: &str) -> Result<(), Refusal> {

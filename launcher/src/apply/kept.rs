@@ -22,7 +22,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use super::root::{READ_AND_WRITE, by_descriptor, make_folder, overlay_context, overlay_refused, write_into};
+use super::root::{READ_AND_WRITE, by_descriptor, make_directory, overlay_context, overlay_refused, write_into};
 
 /// Names in the user's directory.
 const UPPER: &str = "upper";
@@ -44,11 +44,11 @@ struct OverlayLock {
 
 impl OverlayLock {
     /// Takes the lock. EBUSY if another process keeps it; EPERM if the file is not the user's.
-    fn take(folder: &OwnedFd, identity: &Identity) -> sys::Result<Self> {
+    fn take(directory: &OwnedFd, identity: &Identity) -> sys::Result<Self> {
         let failed = |errno| sys::Error::new(format!("open({LOCK:?})"), errno);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o600);
-        let open = || nix::fcntl::openat(folder, LOCK, flags, mode).map_err(failed);
+        let open = || nix::fcntl::openat(directory, LOCK, flags, mode).map_err(failed);
         let mut file = File::from(sys::with_fs_identity(identity, open)??);
         let stat = stat(&file)?;
         let regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
@@ -67,29 +67,34 @@ impl OverlayLock {
     }
 }
 
-/// Mounts an overlay over `lower` that writes into the directory `folder`, which is open on `path`. The user must own
-/// it, `upper`, and the remains of `work`.
-pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: &Identity) -> Result<OwnedFd, Refusal> {
+/// Mounts an overlay over `lower` that writes into `directory`, which is open on `path`. The user must own it, `upper`,
+/// and the remains of `work`.
+pub fn mount(
+    lower: &[BorrowedFd<'_>],
+    path: &Path,
+    directory: &OwnedFd,
+    identity: &Identity,
+) -> Result<OwnedFd, Refusal> {
     let shown = path.display().to_string();
     let refusal = |error: &sys::Error| match error.errno() {
         Errno::ENODEV => overlay_refused("--container-overlay", error),
         Errno::EBUSY => Refusal::new(Kind::Bind, &shown, "is written to by another container on this node")
-            .hint("give each step that runs at the same time a folder of its own"),
+            .hint("give each step that runs at the same time a directory of its own"),
         Errno::EACCES | Errno::EPERM => {
             Refusal::new(Kind::Bind, &shown, "cannot be used as an overlay: permission denied").hint("it must be yours")
         }
         Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EREMOTE => {
             Refusal::new(Kind::Bind, &shown, format!("its file system cannot keep an overlay: {error}"))
-                .hint("use a folder on a disk of the node")
+                .hint("use a directory on a disk of the node")
         }
         _ => Refusal::new(Kind::Bind, &shown, error.to_string()),
     };
     let ready = (|| {
-        owned(folder, identity)?;
-        let upper = sys::with_fs_identity(identity, || own_folder(folder, UPPER))??;
+        owned(directory, identity)?;
+        let upper = sys::with_fs_identity(identity, || own_directory(directory, UPPER))??;
         owned(&upper, identity)?;
-        let lock = OverlayLock::take(folder, identity)?;
-        Ok((upper, lock, Fresh::make(folder)?))
+        let lock = OverlayLock::take(directory, identity)?;
+        Ok((upper, lock, Fresh::make(directory)?))
     })();
     let (upper, _lock, fresh) = ready.map_err(|error| refusal(&error))?;
     let mount = |index: bool| {
@@ -112,7 +117,7 @@ pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: 
         fresh.discard(identity);
         return Err(refusal(&error));
     }
-    let removed = sys::with_fs_identity(identity, || remove(folder.as_fd(), WORK.as_ref(), 0, &mut 0));
+    let removed = sys::with_fs_identity(identity, || remove(directory.as_fd(), WORK.as_ref(), 0, &mut 0));
     if let Err(error) = removed.and_then(|removed| removed) {
         fresh.discard(identity);
         return Err(match error.errno() {
@@ -125,7 +130,7 @@ pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: 
             _ => refusal(&error),
         });
     }
-    let mounted = fresh.move_to(folder, identity).and_then(|()| mount(false));
+    let mounted = fresh.move_to(directory, identity).and_then(|()| mount(false));
     let done = mounted.and_then(|root| fresh.give(identity).map(|()| root));
     done.map_err(|error| {
         fresh.discard(identity);
@@ -135,7 +140,7 @@ pub fn mount(lower: &[BorrowedFd<'_>], path: &Path, folder: &OwnedFd, identity: 
 
 /// A work directory that only root can have filled.
 struct Fresh<'a> {
-    folder: &'a OwnedFd,
+    directory: &'a OwnedFd,
     /// Parent directory of the work directory, by its name in the user's directory. The user may rename another one to
     /// it at any time.
     name: CString,
@@ -146,27 +151,27 @@ struct Fresh<'a> {
 impl<'a> Fresh<'a> {
     /// Creates it. The user may replace any name in their directory, so the opened directory is checked: in a directory
     /// of root with mode 0700, whichever it is, only root can have made `work`.
-    fn make(folder: &'a OwnedFd) -> sys::Result<Self> {
+    fn make(directory: &'a OwnedFd) -> sys::Result<Self> {
         let mut random = [0u8; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
         read.map_err(|cause| sys::Error::from_io("read(\"/dev/urandom\")", &cause))?;
         let name = format!(".coracle.{:032x}", u128::from_ne_bytes(random));
         let only_ours = Mode::from_bits_truncate(0o700);
-        make_folder(folder.as_fd(), Path::new(&name), only_ours)?;
-        let around = open_folder(folder, &name)?;
+        make_directory(directory.as_fd(), Path::new(&name), only_ours)?;
+        let around = open_directory(directory, &name)?;
         let found = stat(&around)?;
         if found.st_uid != nix::unistd::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
             return Err(sys::Error::new(format!("fstat({name:?})"), Errno::EPERM));
         }
-        make_folder(around.as_fd(), Path::new(WORK), only_ours)?;
-        let work = open_folder(&around, WORK)?;
+        make_directory(around.as_fd(), Path::new(WORK), only_ours)?;
+        let work = open_directory(&around, WORK)?;
         let name = CString::new(name).map_err(|_| sys::Error::new("mkdirat()".to_owned(), Errno::EINVAL))?;
-        Ok(Self { folder, name, around, work })
+        Ok(Self { directory, name, around, work })
     }
 
     /// Moves it to its name in the user's directory, and removes its parent directory.
-    fn move_to(&self, folder: &OwnedFd, identity: &Identity) -> sys::Result<()> {
-        nix::fcntl::renameat2(&self.around, WORK, folder, WORK, RenameFlags::RENAME_NOREPLACE)
+    fn move_to(&self, directory: &OwnedFd, identity: &Identity) -> sys::Result<()> {
+        nix::fcntl::renameat2(&self.around, WORK, directory, WORK, RenameFlags::RENAME_NOREPLACE)
             .map_err(|errno| sys::Error::new(format!("renameat2({WORK:?})"), errno))?;
         self.unname(identity);
         Ok(())
@@ -194,7 +199,7 @@ impl<'a> Fresh<'a> {
     /// Removes the parent directory with the user's credentials, because the user may have moved another one to its
     /// name.
     fn unname(&self, identity: &Identity) {
-        let remove = || nix::unistd::unlinkat(self.folder, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
+        let remove = || nix::unistd::unlinkat(self.directory, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
         let _ = sys::with_fs_identity(identity, remove);
     }
 }
@@ -209,15 +214,15 @@ fn owned(fd: &OwnedFd, identity: &Identity) -> sys::Result<()> {
     own.then_some(()).ok_or_else(|| sys::Error::new("fstat()", Errno::EPERM))
 }
 
-fn open_folder(at: impl AsFd, name: &str) -> sys::Result<OwnedFd> {
+fn open_directory(at: impl AsFd, name: &str) -> sys::Result<OwnedFd> {
     sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
 /// Opens a directory, which is made if it is missing.
-fn own_folder(folder: &OwnedFd, name: &str) -> sys::Result<OwnedFd> {
-    match make_folder(folder.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
+fn own_directory(directory: &OwnedFd, name: &str) -> sys::Result<OwnedFd> {
+    match make_directory(directory.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755)) {
         Err(error) if error.errno() != Errno::EEXIST => Err(error),
-        _ => open_folder(folder, name),
+        _ => open_directory(directory, name),
     }
 }
 
@@ -237,10 +242,10 @@ fn remove(at: BorrowedFd<'_>, name: &OsStr, depth: u32, names: &mut u32) -> sys:
     }
     // The kernel's own directory has no mode bits.
     let _ = nix::sys::stat::fchmodat(at, name, Mode::from_bits_truncate(0o700), FchmodatFlags::FollowSymlink);
-    let folder = sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let directory = sys::open_beneath(at, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     let list = |cause: &std::io::Error| sys::Error::from_io(format!("readdir({name:?})"), cause);
-    for entry in std::fs::read_dir(by_descriptor(&folder)).map_err(|cause| list(&cause))? {
-        remove(folder.as_fd(), &entry.map_err(|cause| list(&cause))?.file_name(), depth + 1, names)?;
+    for entry in std::fs::read_dir(by_descriptor(&directory)).map_err(|cause| list(&cause))? {
+        remove(directory.as_fd(), &entry.map_err(|cause| list(&cause))?.file_name(), depth + 1, names)?;
     }
     nix::unistd::unlinkat(at, name, UnlinkatFlags::RemoveDir).map_err(failed)
 }

@@ -113,7 +113,8 @@ pub fn build(
     let trees = plan.mounts.iter().map(|mount| copy(mount, &sources.mounts)).collect::<Result<Vec<_>, _>>()?;
 
     let copies = copies(plan, &sources.mounts, identity);
-    let upper = sources.upper.as_ref().map(|folder| sys::clone_tree(folder, false)).transpose().map_err(system)?;
+    let upper =
+        sources.upper.as_ref().map(|directory| sys::clone_tree(directory, false)).transpose().map_err(system)?;
 
     let home = MountNamespace::current().map_err(system)?;
     sys::unshare_mount_namespace().map_err(system)?;
@@ -132,7 +133,7 @@ pub fn build(
                     root::devices(entries, mount.attributes).map_err(system)?
                 }
                 (Source::Made(entries), None) => {
-                    stage.folder(name_of(&mount.place), entries, mount.attributes).map_err(system)?
+                    stage.directory(name_of(&mount.place), entries, mount.attributes).map_err(system)?
                 }
                 (Source::Memory(size), None) => {
                     root::memory(size.0, mount.attributes, Some(identity)).map_err(system)?
@@ -251,7 +252,7 @@ fn attach(
         Errno::ENOTDIR | Errno::EINVAL if mount.nested => Refusal::new(
             Kind::Bind,
             shown.clone(),
-            format!("a folder cannot be bound over a file, nor a file over a folder: {error}"),
+            format!("a directory cannot be bound over a file, nor a file over a directory: {error}"),
         ),
         _ => failed(error),
     })
@@ -267,9 +268,9 @@ fn nested(above: BorrowedFd<'_>, below: &Path, opener: &Opener, shown: &str) -> 
     }
     opener.open_beneath_as(above, below, shown)?.map_err(|errno| {
         let cause = match errno {
-            Errno::ENOENT => "does not exist in the folder of the node that is bound above it".to_owned(),
-            Errno::ELOOP => "leads through a symbolic link in a folder of the node".to_owned(),
-            errno => format!("cannot be opened in the folder of the node that is bound above it: {}", errno.desc()),
+            Errno::ENOENT => "does not exist in the directory of the node that is bound above it".to_owned(),
+            Errno::ELOOP => "leads through a symbolic link in a directory of the node".to_owned(),
+            errno => format!("cannot be opened in the directory of the node that is bound above it: {}", errno.desc()),
         };
         Refusal::new(Kind::Bind, shown, cause).hint("create it there first, or bind to another place")
     })

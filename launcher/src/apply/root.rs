@@ -44,21 +44,21 @@ impl Stage {
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
         sys::move_mount(&tmpfs, place()?)?;
-        for folder in ["image", "layer", "upper", "root"] {
-            make_folder(tmpfs.as_fd(), Path::new(folder), Mode::from_bits_truncate(0o755))?;
+        for directory in ["image", "layer", "upper", "root"] {
+            make_directory(tmpfs.as_fd(), Path::new(directory), Mode::from_bits_truncate(0o755))?;
         }
         Ok(Self { tmpfs })
     }
 
     /// Attaches the image, and the layers for the plan's mount points and writes, as the future root.
     ///
-    /// `folder` is open on the plan's upper directory, if it has one; `copies` are files by path, with their content.
+    /// `directory` is open on the plan's upper directory, if it has one; `copies` are files by path, with their content.
     pub fn root(
         &self,
         name: &str,
         plan: &Plan,
         image: OwnedFd,
-        folder: Option<&OwnedFd>,
+        directory: Option<&OwnedFd>,
         copies: &[(PathBuf, Vec<u8>)],
         identity: &Identity,
     ) -> Result<OwnedFd, Refusal> {
@@ -85,15 +85,15 @@ impl Stage {
         let empty = plan.layer.is_empty() && copies.is_empty();
         let lower: Vec<BorrowedFd<'_>> = [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(empty)).collect();
         // An overlay reads its layers with the credentials of its mounter.
-        let root = match (&plan.upper, folder) {
+        let root = match (&plan.upper, directory) {
             (None, _) => {
                 rights.during(|| overlay(&lower)).map_err(|error| overlay_refused("the container's root", &error))?
             }
             (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity, rights)?,
-            (Some(Upper::Folder(path)), Some(folder)) => {
+            (Some(Upper::Folder(path)), Some(directory)) => {
                 // An upper layer must be attached in this namespace.
-                sys::move_mount(folder, self.at("upper").map_err(system)?).map_err(system)?;
-                kept::mount(&lower, path, folder, identity)?
+                sys::move_mount(directory, self.at("upper").map_err(system)?).map_err(system)?;
+                kept::mount(&lower, path, directory, identity)?
             }
             (Some(Upper::Folder(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
@@ -115,7 +115,7 @@ impl Stage {
             let memory = memory(size, READ_AND_WRITE, None)?;
             sys::move_mount(&memory, self.at("upper")?)?;
             let [upper, work] = ["upper", "work"].map(|name| {
-                make_folder(memory.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
+                make_directory(memory.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
                 sys::open_beneath(&memory, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             });
             let (upper, work) = (upper?, work?);
@@ -131,8 +131,8 @@ impl Stage {
     }
 
     /// A detached mount of a directory with these entries.
-    pub fn folder(&self, name: &str, entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
-        make_folder(self.tmpfs.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
+    pub fn directory(&self, name: &str, entries: &[Entry], attributes: Attributes) -> sys::Result<OwnedFd> {
+        make_directory(self.tmpfs.as_fd(), Path::new(name), Mode::from_bits_truncate(0o755))?;
         let top = self.at(name)?;
         fill(top.as_fd(), entries)?;
         let tree = sys::clone_tree(&top, false)?;
@@ -168,7 +168,7 @@ fn fill(top: BorrowedFd<'_>, entries: &[Entry]) -> sys::Result<()> {
     for entry in entries {
         match entry {
             // A directory above two mount points is listed twice.
-            Entry::Folder(path) => match make_folder(top, path, Mode::from_bits_truncate(0o755)) {
+            Entry::Directory(path) => match make_directory(top, path, Mode::from_bits_truncate(0o755)) {
                 Err(error) if error.errno() != Errno::EEXIST => return Err(error),
                 _ => {}
             },
@@ -265,10 +265,10 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
     let relative = path.strip_prefix("/").unwrap_or(path);
     for name in relative.parent().unwrap_or(Path::new("")) {
         so_far.push(name);
-        folder_like_the_images(layer, image, &so_far, rights)?;
+        directory_like_the_images(layer, image, &so_far, rights)?;
     }
     match shape {
-        Shape::Folder => folder_like_the_images(layer, image, relative, rights),
+        Shape::Folder => directory_like_the_images(layer, image, relative, rights),
         Shape::File => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             nix::fcntl::openat(layer, relative, flags, Mode::from_bits_truncate(0o644))
@@ -296,7 +296,7 @@ fn fill_file(layer: BorrowedFd<'_>, path: &Path, content: &[u8]) -> sys::Result<
     }
 }
 
-fn folder_like_the_images(
+fn directory_like_the_images(
     layer: BorrowedFd<'_>,
     image: BorrowedFd<'_>,
     path: &Path,
@@ -304,7 +304,7 @@ fn folder_like_the_images(
 ) -> sys::Result<()> {
     let plain = Mode::from_bits_truncate(0o755);
     let wrong = |call: &str, errno| sys::Error::new(format!("{call}(layer, {path:?})"), errno);
-    match make_folder(layer, path, plain) {
+    match make_directory(layer, path, plain) {
         Err(error) if error.errno() == Errno::EEXIST => return Ok(()),
         made => made?,
     }
@@ -326,7 +326,7 @@ fn folder_like_the_images(
         .map_err(|errno| wrong("fchmod", errno))
 }
 
-pub(super) fn make_folder(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
+pub(super) fn make_directory(at: BorrowedFd<'_>, path: &Path, mode: Mode) -> sys::Result<()> {
     nix::sys::stat::mkdirat(at, path, mode).map_err(|errno| sys::Error::new(format!("mkdirat({path:?})"), errno))
 }
 

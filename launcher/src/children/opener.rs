@@ -534,7 +534,7 @@ fn opening(path: &Path, error: &sys::Error) -> Refusal {
     let path = path.display();
     match error.errno() {
         Errno::ENOENT | Errno::ENOTDIR => Refusal::new(Kind::ImageMissing, "", "no such file on this node")
-            .hint(format!("looked for {path}; is that folder mounted on the compute nodes?")),
+            .hint(format!("looked for {path}; is that directory mounted on the compute nodes?")),
         Errno::EACCES | Errno::EPERM => {
             Refusal::new(Kind::ImageUnreadable, "", "you may not read it: permission denied on this node")
         }

@@ -96,7 +96,7 @@ fn on_trusted_way(path: &Path) -> Result<(), Error> {
     folders.reverse();
     for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
         let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
-        trusted(folder, &found, found.is_dir(), "a folder")?;
+        trusted(folder, &found, found.is_dir(), "a directory")?;
     }
     Ok(())
 }

@@ -196,7 +196,7 @@ impl Confinement {
         }
         let ruled = match groups.version {
             CgroupVersion::One => write_rules(group, rules),
-            CgroupVersion::Two => open(group).and_then(|folder| sys::allow_devices(folder, rules)),
+            CgroupVersion::Two => open(group).and_then(|directory| sys::allow_devices(directory, rules)),
         };
         if ruled.is_err() {
             let _ = std::fs::remove_dir(group);
@@ -236,12 +236,12 @@ impl Confinement {
 struct Leaf(PathBuf);
 
 impl Leaf {
-    fn make(folder: PathBuf) -> sys::Result<Self> {
-        match std::fs::DirBuilder::new().mode(0o755).create(&folder) {
+    fn make(directory: PathBuf) -> sys::Result<Self> {
+        match std::fs::DirBuilder::new().mode(0o755).create(&directory) {
             Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(sys::Error::from_io(format!("mkdir({folder:?})"), &cause))
+                Err(sys::Error::from_io(format!("mkdir({directory:?})"), &cause))
             }
-            _ => Ok(Self(folder)),
+            _ => Ok(Self(directory)),
         }
     }
 }

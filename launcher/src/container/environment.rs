@@ -224,11 +224,11 @@ fn evaluate_in_child(inputs: &Inputs<'_>, helper: &File) -> Result<Option<TaskEn
         environment.prepend("PATH", COMMANDS);
     }
     // The content of the container decides, because a step may join one that was made with other options.
-    let folders = [("PATH", GPU_PROGRAMS), (LIBRARY_PATH, GPU_LIBRARIES), (LIBRARY_PATH, MPI_LIBRARIES)];
-    for (list, folder) in folders {
-        match Path::new(folder).is_dir() {
-            true => environment.prepend(list, folder),
-            false => environment.leave_out(list, folder),
+    let directories = [("PATH", GPU_PROGRAMS), (LIBRARY_PATH, GPU_LIBRARIES), (LIBRARY_PATH, MPI_LIBRARIES)];
+    for (list, directory) in directories {
+        match Path::new(directory).is_dir() {
+            true => environment.prepend(list, directory),
+            false => environment.leave_out(list, directory),
         }
     }
     if !rules.already_inside {

@@ -107,14 +107,14 @@ pub fn late() -> Refusal {
 fn answers(question: &Question<'_>) -> Answers {
     let mut found = Answers::default();
     let Some(libraries) = own_libraries() else { return found };
-    let folders = folders(question.environment);
+    let directories = directories(question.environment);
     if question.pmi == Some(Pmi::Pmix) {
-        found.changes = without(question.pmi, &mpi::pmix(&libraries, &folders).unwrap_or_default());
+        found.changes = without(question.pmi, &mpi::pmix(&libraries, &directories).unwrap_or_default());
     }
     let (Some(pmi), Some(tasks), Some(command)) = (question.pmi, question.tasks, question.command) else {
         return found;
     };
-    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &folders) {
+    if let Ok(Some(mpi)) = of_program(&libraries, question, command, &directories) {
         found.notes.extend(mpi::warning(&command.to_string_lossy(), &mpi, pmi, tasks));
     }
     found
@@ -137,19 +137,21 @@ fn of_program(
     libraries: &Libraries,
     question: &Question<'_>,
     command: &OsStr,
-    folders: &[PathBuf],
+    directories: &[PathBuf],
 ) -> Result<Option<Mpi>, Error> {
     let Some((path, program)) = program(libraries, question, command) else { return Ok(None) };
     let origin = path.parent().unwrap_or(Path::new("/"));
     let run_path = |list: &Option<String>| -> Vec<PathBuf> {
-        let folders = list.as_deref().unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
+        let directories = list.as_deref().unwrap_or_default().split(':').filter(|directory| !directory.is_empty());
         let origin = origin.to_string_lossy();
-        folders.map(|folder| folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
+        directories
+            .map(|directory| directory.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into())
+            .collect()
     };
     let old = if program.run_path.is_none() { run_path(&program.old_run_path) } else { Vec::new() };
-    let folders = [old, folders.to_vec(), run_path(&program.run_path)].concat();
+    let directories = [old, directories.to_vec(), run_path(&program.run_path)].concat();
     for soname in program.needed.iter().filter(|name| mpi::is_mpi(name)) {
-        let Some(found) = libraries.everywhere(soname, &folders)?.into_iter().next() else { continue };
+        let Some(found) = libraries.everywhere(soname, &directories)?.into_iter().next() else { continue };
         return Ok(Some(Mpi::of(libraries, &found)));
     }
     Ok(None)
@@ -161,7 +163,7 @@ fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> O
         vec![question.directory.join(command)]
     } else {
         let path = value(question.environment, "PATH")?;
-        std::env::split_paths(&path).map(|folder| question.directory.join(folder).join(command)).collect()
+        std::env::split_paths(&path).map(|directory| question.directory.join(directory).join(command)).collect()
     };
     let found = |path: PathBuf| libraries.root().open(&path).ok()?.map(|file| (path, file));
     let (path, file) = candidates.into_iter().find_map(found)?;
@@ -169,7 +171,8 @@ fn program(libraries: &Libraries, question: &Question<'_>, command: &OsStr) -> O
 }
 
 /// Directories of LD_LIBRARY_PATH.
-pub fn folders(environment: &[Pair]) -> Vec<PathBuf> {
+pub fn directories(environment: &[Pair]) -> Vec<PathBuf> {
     let list = value(environment, "LD_LIBRARY_PATH");
-    list.map(|list| std::env::split_paths(&list).filter(|folder| folder.is_absolute()).collect()).unwrap_or_default()
+    list.map(|list| std::env::split_paths(&list).filter(|directory| directory.is_absolute()).collect())
+        .unwrap_or_default()
 }

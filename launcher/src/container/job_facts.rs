@@ -25,7 +25,7 @@ use crate::children::opener::{Account, Opener};
 use crate::slurm;
 
 /// Directory of the facts: one file for each job that runs on the node.
-const FOLDER: &str = "/run/coracle/jobs";
+const DIRECTORY: &str = "/run/coracle/jobs";
 /// Limit on a file of facts, in bytes.
 const MAX_LEN: u64 = 4096;
 /// Limit on the output of squeue, in bytes: an array has a line for each of its jobs.
@@ -91,7 +91,7 @@ fn claims(environment: &[Pair]) -> Job {
 
 /// Reads the facts that the prolog recorded of a job of this user.
 pub fn read_job_facts(job: u32, uid: u32) -> Job {
-    read(&Path::new(FOLDER).join(job.to_string()), uid).unwrap_or_default()
+    read(&Path::new(DIRECTORY).join(job.to_string()), uid).unwrap_or_default()
 }
 
 fn read(path: &Path, uid: u32) -> Option<Job> {
@@ -124,15 +124,15 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("coracle: {FOLDER}: {cause} [system]");
+            eprintln!("coracle: {DIRECTORY}: {cause} [system]");
             ExitCode::FAILURE
         }
     }
 }
 
 fn places(job: u32) -> (PathBuf, PathBuf) {
-    let folder = Path::new(FOLDER);
-    (folder.join(job.to_string()), folder.join(format!("{job}.new")))
+    let directory = Path::new(DIRECTORY);
+    (directory.join(job.to_string()), directory.join(format!("{job}.new")))
 }
 
 fn forget(job: u32) -> io::Result<()> {
@@ -146,8 +146,8 @@ fn forget(job: u32) -> io::Result<()> {
 fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
     // First, remove the facts of another job that had this id.
     forget(job)?;
-    let folder = Path::new(FOLDER);
-    for (path, mode) in folder.parent().map(|above| (above, 0o755)).into_iter().chain([(folder, 0o700)]) {
+    let directory = Path::new(DIRECTORY);
+    for (path, mode) in directory.parent().map(|above| (above, 0o755)).into_iter().chain([(directory, 0o700)]) {
         match DirBuilder::new().mode(mode).create(path) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
             _ => {}
@@ -264,8 +264,8 @@ mod tests {
 
     #[test]
     fn nobody_elses_file_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("7");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("7");
         fs::write(&path, "uid=2001\npartition=gpu\n").unwrap();
         // Other users can write its parent directories.
         assert_eq!(read(&path, 2001), None);

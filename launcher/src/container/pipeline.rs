@@ -542,7 +542,7 @@ impl Run {
         match request.origin {
             Origin::User => bounds.allow(source, &shown).and_then(|()| bounds.deny(source, &shown)),
             Origin::Workdir => {
-                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another folder"))
+                bounds.deny(source, &shown).map_err(|refusal| refusal.hint("start the job in another directory"))
             }
             Origin::Home => {
                 bounds.deny(source, &shown).map_err(|refusal| refusal.hint("--no-container-home leaves it out"))

@@ -57,7 +57,7 @@ pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
 fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, Refusal> {
     let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
     match trusted.place(path) {
-        Ok((_, What::Folder, place)) => Ok(Some((Shape::Folder, Some(place)))),
+        Ok((_, What::Directory, place)) => Ok(Some((Shape::Folder, Some(place)))),
         Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
         Err(_) if request.presence.optional() => Ok(None),
         Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
@@ -68,7 +68,7 @@ fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, R
 /// user's access to it, not its visibility.
 fn open_device(path: &Path) -> Option<Opened> {
     // Some nodes have a link to the directory of their shared memory.
-    let usual = [PTS].iter().chain(STORES).any(|folder| path == Path::new(folder));
+    let usual = [PTS].iter().chain(STORES).any(|directory| path == Path::new(directory));
     let flags = if usual { OFlag::O_DIRECTORY } else { OFlag::O_NOFOLLOW };
     let found = sys::open_untrusted(path, OFlag::O_PATH | flags).ok()?;
     let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&found).ok()?.st_mode) & SFlag::S_IFMT;
@@ -85,7 +85,7 @@ pub fn open_upper(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
     match opener.open_source(path)? {
         Ok((fd, Shape::Folder)) => Ok(fd),
-        Ok((_, Shape::File)) => Err(refuse("not a folder, so nothing can be kept in it".into())),
+        Ok((_, Shape::File)) => Err(refuse("not a directory, so nothing can be kept in it".into())),
         Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
         Err(errno) => Err(refuse(unusable(errno))),
     }
@@ -104,7 +104,7 @@ fn missing(request: &MountRequest, path: &Path, errno: Errno) -> Refusal {
     let path = path.display().to_string();
     match request.origin {
         Origin::Workdir => {
-            Refusal::new(Kind::Workdir, path, cause).hint("start the job in another folder, or give --chdir")
+            Refusal::new(Kind::Workdir, path, cause).hint("start the job in another directory, or give --chdir")
         }
         Origin::Site(index) => Refusal::new(Kind::Bind, path, format!("{cause} (binds[{index}] of coracle.yaml)")),
         Origin::User => Refusal::new(Kind::Bind, path, cause),

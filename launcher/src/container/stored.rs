@@ -20,10 +20,12 @@ use crate::children::opener::{Opened, Opener};
 /// Its path is only a hint. The same inode must be found there, and it and its record must belong to the store's
 /// account, which alone may write them. An image of the store with a record of another file is refused.
 pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) -> Result<Option<Record>, Refusal> {
-    let Ok(folder) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
-    let Some(place) = sys::hint_beneath(&folder, &opened.file).and_then(|path| place(&path)) else { return Ok(None) };
+    let Ok(directory) = sys::open_untrusted(store.path(), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return Ok(None) };
+    let Some(place) = sys::hint_beneath(&directory, &opened.file).and_then(|path| place(&path)) else {
+        return Ok(None);
+    };
     let Ok(known) = CachedStat::of(&opened.file) else { return Ok(None) };
-    if !opener.is_beneath(folder.as_fd(), &place.image, &known)? {
+    if !opener.is_beneath(directory.as_fd(), &place.image, &known)? {
         return Ok(None);
     }
     // The file is in the store, so no process of the user serves its file system.
@@ -31,7 +33,7 @@ pub fn read_record(opener: &Opener, store: &Store, opened: &Opened, name: &str) 
     if !file.is_file() || opener.owner(&store.owner)? != Some(file.uid()) || file.mode() & 0o022 != 0 {
         return Ok(None);
     }
-    let record = match opener.read_beneath(folder.as_fd(), &place.record)? {
+    let record = match opener.read_beneath(directory.as_fd(), &place.record)? {
         Ok(record) => Record::read(&record, &file, file.uid()),
         Err(errno) => Err(Error::Record(errno.desc().to_owned())),
     };
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_in_a_users_folder_and_nowhere_else() {
+    fn an_image_is_in_a_users_directory_and_nowhere_else() {
         let found = place(Path::new("alice/a.sif")).unwrap();
         assert_eq!(found.record, Path::new("alice/.records/a.sif"));
         for path in ["a.sif", "alice/x/a.sif", "alice/.records/a.sif", "alice/.unfinished", "alice/..", ""] {

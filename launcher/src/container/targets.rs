@@ -33,13 +33,13 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
     // Directories from the root to `place`; a missing one has no descriptor.
-    let mut folders: Vec<OwnedFd> = Vec::new();
+    let mut directories: Vec<OwnedFd> = Vec::new();
     let (mut found, mut missing) = (Some(Shape::Folder), false);
     let (mut first_link, mut links) = (None, 0);
 
     while let Some(name) = todo.pop_front() {
         if found == Some(Shape::File) {
-            return Ok(Err(Obstacle::NotAFolder(place)));
+            return Ok(Err(Obstacle::NotADirectory(place)));
         }
         if name == ".." {
             if !place.pop() {
@@ -47,13 +47,13 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
             }
             // A `..` after a missing name cannot be resolved.
             if missing {
-                return Ok(Err(Obstacle::NotAFolder(place)));
+                return Ok(Err(Obstacle::NotADirectory(place)));
             }
-            folders.pop();
+            directories.pop();
             found = Some(Shape::Folder);
             continue;
         }
-        let here = folders.last().map_or(root, AsFd::as_fd);
+        let here = directories.last().map_or(root, AsFd::as_fd);
         place.push(&name);
         if missing {
             continue;
@@ -70,7 +70,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
         let mode = nix::sys::stat::fstat(&next).map_err(|errno| sys::Error::new("fstat()", errno))?;
         match SFlag::from_bits_truncate(mode.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => {
-                folders.push(next);
+                directories.push(next);
                 found = Some(Shape::Folder);
             }
             SFlag::S_IFLNK if todo.is_empty() && last == Last::Itself => found = Some(Shape::File),
@@ -84,7 +84,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
                 let to = PathBuf::from(sys::read_link_at(&next)?);
                 if to.is_absolute() {
                     place = PathBuf::from("/");
-                    folders.clear();
+                    directories.clear();
                 }
                 for name in names(&to).into_iter().rev() {
                     todo.push_front(name);
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(seen("/usr/dangling"), ok("/usr/dangling", Some(Shape::File), false));
         assert_eq!(seen("/abs/file"), ok("/usr/lib/file", None, true));
         assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
-        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotADirectory("/usr/file".into())));
     }
 
     #[test]
@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(seen("/abs/x/y"), ok("/usr/lib/x/y", None, true));
         assert_eq!(seen("/usr/dangling"), ok("/run/systemd/stub", None, true));
         assert_eq!(seen("/new/deep"), ok("/new/deep", None, false));
-        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotAFolder("/usr/file".into())));
-        assert_eq!(seen("/odd"), Err(Obstacle::NotAFolder("/usr/file".into())));
+        assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotADirectory("/usr/file".into())));
+        assert_eq!(seen("/odd"), Err(Obstacle::NotADirectory("/usr/file".into())));
         assert_eq!(seen(&format!("/{}", "a".repeat(300))), Err(Obstacle::NameTooLong));
         assert_eq!(seen("/loop"), Err(Obstacle::TooManyLinks));
         assert_eq!(seen("/usr/out"), Err(Obstacle::Escape("/usr/out".into())));

@@ -223,7 +223,7 @@ impl<'a> Making<'a> {
     }
 
     fn program_called(&mut self, name: &str, must: bool) {
-        let places = BIN.iter().map(|folder| Path::new(folder).join(name));
+        let places = BIN.iter().map(|directory| Path::new(directory).join(name));
         let found = places.clone().find(|path| !matches!(self.sources.find(path), Err(Unfit::Missing)));
         match found {
             Some(path) => self.program(&path),

@@ -114,14 +114,14 @@ pub fn channels(root: &Path) -> Option<(PathBuf, Option<u32>)> {
 
 /// Links below /dev/dri/by-path that lead to one of `shown`; Level Zero finds GPUs by them.
 pub fn links(root: &Path, shown: &dyn Fn(&Path) -> bool) -> Vec<(PathBuf, PathBuf)> {
-    let folder = Path::new(DRI).join("by-path");
-    let Ok(entries) = below(root, &folder).read_dir() else { return Vec::new() };
+    let directory = Path::new(DRI).join("by-path");
+    let Ok(entries) = below(root, &directory).read_dir() else { return Vec::new() };
     let mut found: Vec<_> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
-            let target = std::fs::read_link(below(root, &folder).join(&name)).ok()?;
+            let target = std::fs::read_link(below(root, &directory).join(&name)).ok()?;
             let leads_to = Path::new(DRI).join(target.strip_prefix("..").ok()?);
-            shown(&leads_to).then(|| (folder.join(name), target))
+            shown(&leads_to).then(|| (directory.join(name), target))
         })
         .collect();
     found.sort();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_a_folder_and_the_number_of_a_driver() {
+    fn channels_are_a_directory_and_the_number_of_a_driver() {
         let root = tempfile::tempdir().unwrap();
         create_dir_all(root.path().join("proc")).unwrap();
         write(root.path().join("proc/devices"), "Character devices:\n  1 mem\n506 nvidia-caps-imex-channels\n")
@@ -185,10 +185,10 @@ mod tests {
     #[test]
     fn only_links_to_what_is_shown_are_shown() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("dev/dri/by-path");
-        create_dir_all(&folder).unwrap();
+        let directory = root.path().join("dev/dri/by-path");
+        create_dir_all(&directory).unwrap();
         for (name, target) in [("pci-a-render", "../renderD128"), ("pci-b-render", "../renderD129"), ("x", "/etc")] {
-            symlink(target, folder.join(name)).unwrap();
+            symlink(target, directory.join(name)).unwrap();
         }
         let found = links(root.path(), &|path| path == Path::new("/dev/dri/renderD129"));
         assert_eq!(found, [("/dev/dri/by-path/pci-b-render".into(), "../renderD129".into())]);

@@ -152,8 +152,8 @@ pub fn detected<'a>(root: &Path, nodes: impl IntoIterator<Item = &'a Path>) -> V
 /// (MIG user guide, "/proc based capabilities").
 fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
     let mig = root.join(format!("proc/driver/nvidia/capabilities/gpu{number}/mig"));
-    let cap = |folder: &Path| {
-        let text = std::fs::read_to_string(folder.join("access")).ok()?;
+    let cap = |directory: &Path| {
+        let text = std::fs::read_to_string(directory.join("access")).ok()?;
         let minor = text.lines().find_map(|line| line.strip_prefix("DeviceFileMinor:"))?;
         Some(Path::new(PARTS).join(format!("nvidia-cap{}", minor.trim())))
     };
@@ -165,13 +165,13 @@ fn parts(root: &Path, number: u32) -> Vec<Vec<PathBuf>> {
     found
 }
 
-/// Directories in `folder` with names of `prefix` and a number, sorted by number.
-fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+/// Directories in `directory` with names of `prefix` and a number, sorted by number.
+fn numbered(directory: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = directory.read_dir() else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut numbers: Vec<u32> = names.filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
     numbers.sort_unstable();
-    numbers.into_iter().map(|number| folder.join(format!("{prefix}{number}"))).collect()
+    numbers.into_iter().map(|number| directory.join(format!("{prefix}{number}"))).collect()
 }
 
 #[cfg(test)]
@@ -231,10 +231,10 @@ mod tests {
     fn parts_of_a_detected_gpu_are_units() {
         let root = tempfile::tempdir().unwrap();
         let mig = root.path().join("proc/driver/nvidia/capabilities/gpu1/mig");
-        for (folder, minor) in [("gi10", 30), ("gi10/ci0", 31), ("gi2", 12), ("gi2/ci0", 13), ("gi2/ci1", 14)] {
-            std::fs::create_dir_all(mig.join(folder)).unwrap();
+        for (directory, minor) in [("gi10", 30), ("gi10/ci0", 31), ("gi2", 12), ("gi2/ci0", 13), ("gi2/ci1", 14)] {
+            std::fs::create_dir_all(mig.join(directory)).unwrap();
             let text = format!("DeviceFileMinor: {minor}\nDeviceFileMode: 292\n");
-            std::fs::write(mig.join(folder).join("access"), text).unwrap();
+            std::fs::write(mig.join(directory).join("access"), text).unwrap();
         }
         let found = detected(root.path(), ["/dev/nvidia0", "/dev/nvidia1"].map(Path::new));
         let part = |caps: [u32; 2]| {

@@ -60,19 +60,19 @@ impl Node {
     }
 }
 
-/// Device nodes in `folder` and below, sorted by path, without those of other file systems (pts, shm). Links are not
+/// Device nodes in `directory` and below, sorted by path, without those of other file systems (pts, shm). Links are not
 /// followed.
-pub fn all(folder: &Path) -> Vec<Node> {
+pub fn all(directory: &Path) -> Vec<Node> {
     let mut found = Vec::new();
-    if let Ok(top) = folder.symlink_metadata() {
-        add(folder, top.dev(), 1, &mut found);
+    if let Ok(top) = directory.symlink_metadata() {
+        add(directory, top.dev(), 1, &mut found);
     }
     found.sort();
     found
 }
 
-fn add(folder: &Path, device: u64, depth: usize, found: &mut Vec<Node>) {
-    let Ok(entries) = folder.read_dir() else { return };
+fn add(directory: &Path, device: u64, depth: usize, found: &mut Vec<Node>) {
+    let Ok(entries) = directory.read_dir() else { return };
     for entry in entries.filter_map(Result::ok) {
         let (Ok(kind), path) = (entry.file_type(), entry.path()) else { continue };
         if kind.is_dir() {

@@ -41,7 +41,7 @@ pub struct Devices {
     /// Device nodes, sorted by path.
     pub nodes: Vec<Node>,
     /// Directories of device nodes that are shown as they are, with the major number of their driver, if known.
-    pub folders: Vec<(PathBuf, Option<u32>)>,
+    pub directories: Vec<(PathBuf, Option<u32>)>,
     /// Symbolic links with their targets.
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Slurm's grants, one entry for each unit: its device nodes, and its vendor if it is a GPU.
@@ -106,8 +106,8 @@ impl Devices {
         let vendor = |unit: &Unit| unit.files.iter().find_map(|file| Vendor::of(root, file)).filter(|_| unit.is_gpu());
         let granted = granted.iter().map(|unit| (unit.files.clone(), vendor(unit)));
         let granted = granted.chain(open.into_iter().map(|(path, vendor)| (vec![path], Some(vendor)))).collect();
-        let folders = gpu::channels(root).filter(|_| vendors.contains(&Vendor::Nvidia)).into_iter().collect();
-        Self { nodes, folders, links, granted, numbers }
+        let directories = gpu::channels(root).filter(|_| vendors.contains(&Vendor::Nvidia)).into_iter().collect();
+        Self { nodes, directories, links, granted, numbers }
     }
 
     /// True if a device node is created in each container instead of bound: the kernel searches for the terminals of a
@@ -131,8 +131,8 @@ impl Devices {
         let nodes = self.nodes.iter().map(Node::rule);
         // The ptmx of devpts itself, regardless of the one in /dev.
         let terminals = TERMINALS.map(|major| rule(major, None)).chain([rule(5, Some(2))]);
-        let folders = self.folders.iter().filter_map(|(_, major)| Some(rule((*major)?, None)));
-        nodes.chain(terminals).chain(folders).collect()
+        let directories = self.directories.iter().filter_map(|(_, major)| Some(rule((*major)?, None)));
+        nodes.chain(terminals).chain(directories).collect()
     }
 
     /// Device nodes of the granted GPUs, and other ones of the same cards.

@@ -29,7 +29,7 @@ pub enum What {
     /// A regular file.
     File,
     /// A directory.
-    Folder,
+    Directory,
     /// A socket.
     Socket,
 }
@@ -61,8 +61,8 @@ impl fmt::Display for Unfit {
             Self::Missing => out.write_str("not on this node"),
             Self::Owner(uid) => write!(out, "belongs to user {uid}, and must belong to root"),
             Self::Writable(mode) => write!(out, "writable by others than root (mode {mode:04o})"),
-            Self::Place => out.write_str("a socket in a folder where others could put one"),
-            Self::Kind => out.write_str("neither a file nor a folder nor a socket"),
+            Self::Place => out.write_str("a socket in a directory where others could put one"),
+            Self::Kind => out.write_str("neither a file nor a directory nor a socket"),
             Self::Machine(machine) => write!(out, "for {machine}, this node is {}", Machine::own()),
             Self::Library(cause) => cause.fmt(out),
             Self::Failed(error) => error.fmt(out),
@@ -93,14 +93,14 @@ impl Sources {
         let found = metadata(&file)?;
         let what = match found.file_type() {
             kind if kind.is_file() => What::File,
-            kind if kind.is_dir() => What::Folder,
+            kind if kind.is_dir() => What::Directory,
             kind if kind.is_socket() => What::Socket,
             _ => return Err(Unfit::Kind),
         };
         let real = real_path(&file)?;
         match what {
             What::Socket => self.socket(path, &real, &found)?,
-            What::File | What::Folder => self.check(&found)?,
+            What::File | What::Directory => self.check(&found)?,
         }
         Ok((real, what, file.into()))
     }
@@ -145,13 +145,13 @@ impl Sources {
     /// Checks a socket. Users may write to sockets, and daemons have accounts of their own (nvidia-persistenced).
     /// Therefore the check is that no user can replace the socket.
     fn socket(&self, path: &Path, real: &Path, found: &Metadata) -> Result<(), Unfit> {
-        let folder = self.open(path.parent().unwrap_or(path), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        if Some(real_path(&folder)?.as_path()) != real.parent() {
+        let directory = self.open(path.parent().unwrap_or(path), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        if Some(real_path(&directory)?.as_path()) != real.parent() {
             return Err(Unfit::Place);
         }
-        let folder = metadata(&folder)?;
+        let directory = metadata(&directory)?;
         let trusted = |uid: u32| uid == self.owner || uid < FIRST_PERSON;
-        if folder.mode() & 0o022 != 0 || !trusted(folder.uid()) {
+        if directory.mode() & 0o022 != 0 || !trusted(directory.uid()) {
             return Err(Unfit::Place);
         }
         if trusted(found.uid()) { Ok(()) } else { Err(Unfit::Owner(found.uid())) }

@@ -10,7 +10,7 @@ use super::tree::{RELEASE, Tree};
 use super::*;
 use crate::config::{Config, Gpu};
 
-const FOLDER: &str = "/usr/lib64";
+const DIRECTORY: &str = "/usr/lib64";
 
 fn gpu(text: &str) -> Gpu {
     Config::parse(Path::new("c.yaml"), &format!("version: 1\ngpu: {text}\n")).unwrap().gpu
@@ -26,8 +26,8 @@ fn node() -> Tree {
     let tree = Tree::new();
     for (stem, glibc) in [("libcuda", "GLIBC_2.27"), ("libnvidia-ml", "GLIBC_2.3"), ("libother", "GLIBC_2.99")] {
         let file = format!("{stem}.so.{RELEASE}");
-        tree.library(&format!("{FOLDER}/{file}"), &format!("{stem}.so.1"), glibc);
-        symlink(&file, tree.at(&format!("{FOLDER}/{stem}.so.1"))).unwrap();
+        tree.library(&format!("{DIRECTORY}/{file}"), &format!("{stem}.so.1"), glibc);
+        symlink(&file, tree.at(&format!("{DIRECTORY}/{stem}.so.1"))).unwrap();
     }
     tree
 }
@@ -40,7 +40,7 @@ fn the_libraries_that_are_known_are_found_by_their_names() {
     let names: Vec<_> = found.libraries.iter().map(|library| library.name.as_str()).collect();
     assert_eq!(names, ["libcuda.so.1", "libnvidia-ml.so.1"]);
     let cuda = &found.libraries[0];
-    assert_eq!(cuda.source, tree.at(&format!("{FOLDER}/libcuda.so.{RELEASE}")));
+    assert_eq!(cuda.source, tree.at(&format!("{DIRECTORY}/libcuda.so.{RELEASE}")));
     assert_eq!(cuda.links, [format!("libcuda.so.{RELEASE}")]);
     assert_eq!(found.glibc.as_deref(), Some("GLIBC_2.27"));
     assert_eq!(found.programs, [tree.at("/usr/bin/nvidia-smi")]);
@@ -102,15 +102,15 @@ fn parts_of_glibc_and_second_libraries_are_left_out() {
 #[test]
 fn what_others_could_have_written_is_left_out() {
     let tree = node();
-    let cuda = tree.at(&format!("{FOLDER}/libcuda.so.{RELEASE}"));
+    let cuda = tree.at(&format!("{DIRECTORY}/libcuda.so.{RELEASE}"));
     for mode in [0o664, 0o646] {
         tree.mode(&cuda, mode);
         let found = driver(&tree, "{}", &[Vendor::Nvidia]);
         assert_eq!(found.libraries.len(), 1);
-        let note = |name: &str| format!("{FOLDER}/{name}: writable by others than root (mode {mode:04o})");
+        let note = |name: &str| format!("{DIRECTORY}/{name}: writable by others than root (mode {mode:04o})");
         assert_eq!(found.notes, [note("libcuda.so.1"), note(&format!("libcuda.so.{RELEASE}"))]);
     }
-    let root = std::fs::File::open(tree.folder.path()).unwrap();
+    let root = std::fs::File::open(tree.directory.path()).unwrap();
     let uid = nix::unistd::getuid().as_raw();
     let others = Sources::below(root.into(), uid + 1);
     let unfit = others.find(Path::new("/usr/lib64/libother.so.1")).unwrap_err().to_string();
@@ -118,7 +118,7 @@ fn what_others_could_have_written_is_left_out() {
 }
 
 #[test]
-fn a_socket_is_taken_from_a_folder_where_nobody_can_exchange_it() {
+fn a_socket_is_taken_from_a_directory_where_nobody_can_exchange_it() {
     let tree = Tree::new();
     tree.put("/run/x/file", b"");
     let _listener = UnixListener::bind(tree.at("/run/x/socket")).unwrap();

@@ -15,17 +15,17 @@ pub(super) const RELEASE: &str = "550.54.15";
 const INNER: [&str; 6] = ["-eglcore", "-glcore", "-glsi", "-tls", "-rtcore", "-gpucomp"];
 
 pub(super) struct Tree {
-    pub(super) folder: tempfile::TempDir,
+    pub(super) directory: tempfile::TempDir,
 }
 
 impl Tree {
     pub(super) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap() }
     }
 
     /// Path in the tree.
     pub(super) fn at(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path.trim_start_matches('/'))
+        self.directory.path().join(path.trim_start_matches('/'))
     }
 
     pub(super) fn put(&self, path: &str, bytes: &[u8]) {
@@ -70,12 +70,12 @@ impl Tree {
 
     /// Sources whose files belong to the user who runs the test.
     pub(super) fn sources(&self) -> Sources {
-        let root = File::open(self.folder.path()).unwrap();
+        let root = File::open(self.directory.path()).unwrap();
         Sources::below(root.into(), nix::unistd::getuid().as_raw())
     }
 
     pub(super) fn libraries(&self) -> Libraries {
-        let root = File::open(self.folder.path()).unwrap();
+        let root = File::open(self.directory.path()).unwrap();
         Libraries::new(Root::of_mount(root.into()), Machine::own()).unwrap()
     }
 }

@@ -18,7 +18,7 @@ use coracle::sys::{self, Lookup};
 pub const CACHE: &str = "/etc/ld.so.cache";
 /// Default directories of libraries, on systems with one directory for each kind of machine and on systems without; the
 /// last is musl's.
-const FOLDERS: &[&str] = &["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
+const DIRECTORIES: &[&str] = &["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
 
 /// Maximum number of paths of one library; an image with many modules has some dozens.
 const MAX_PLACES: usize = 256;
@@ -29,7 +29,7 @@ const MAX_NAMES: usize = 100_000;
 /// Root of a tree. Symbolic links are resolved inside it.
 #[derive(Debug)]
 pub struct Root {
-    folder: OwnedFd,
+    directory: OwnedFd,
     lookup: Lookup,
 }
 
@@ -55,20 +55,20 @@ pub struct Found {
 impl Root {
     /// Root of the node.
     pub fn node() -> sys::Result<Self> {
-        let folder = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        Ok(Self { folder, lookup: Lookup::Links })
+        let directory = sys::open_untrusted(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(Self { directory, lookup: Lookup::Links })
     }
 
-    /// Root at `folder`, without the file systems that are mounted below it.
-    pub fn of_mount(folder: OwnedFd) -> Self {
-        Self { folder, lookup: Lookup::LinksOnMount }
+    /// Root at `directory`, without the file systems that are mounted below it.
+    pub fn of_mount(directory: OwnedFd) -> Self {
+        Self { directory, lookup: Lookup::LinksOnMount }
     }
 
     /// Opens the regular file at `path`; `None` if there is none, or if the caller may not read it.
     pub fn open(&self, path: &Path) -> io::Result<Option<File>> {
         // O_NONBLOCK: opening a FIFO must not block.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        match sys::open_in_root(self.folder.as_fd(), path, flags, self.lookup) {
+        match sys::open_in_root(self.directory.as_fd(), path, flags, self.lookup) {
             Ok(file) => {
                 let file = File::from(file);
                 Ok(file.metadata()?.is_file().then_some(file))
@@ -87,26 +87,30 @@ impl Root {
     }
 
     /// Names in a directory, up to a limit; none if the caller may not read it.
-    pub fn names(&self, folder: &Path) -> Vec<String> {
-        self.entries(folder, |_| true)
+    pub fn names(&self, directory: &Path) -> Vec<String> {
+        self.entries(directory, |_| true)
     }
 
     /// True if there is a directory at `path`, or a link to one.
-    pub fn has_folder(&self, path: &Path) -> bool {
-        sys::open_in_root(self.folder.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, self.lookup).is_ok()
+    pub fn has_directory(&self, path: &Path) -> bool {
+        sys::open_in_root(self.directory.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, self.lookup).is_ok()
     }
 
     /// Directories in a directory, and links, which may lead to directories.
-    pub fn folders(&self, folder: &Path) -> Vec<PathBuf> {
-        let names = self.entries(folder, |kind| kind.is_dir() || kind.is_symlink());
-        names.into_iter().map(|name| folder.join(name)).collect()
+    pub fn directories(&self, directory: &Path) -> Vec<PathBuf> {
+        let names = self.entries(directory, |kind| kind.is_dir() || kind.is_symlink());
+        names.into_iter().map(|name| directory.join(name)).collect()
     }
 
-    fn entries(&self, folder: &Path, wanted: impl Fn(FileType) -> bool) -> Vec<String> {
+    fn entries(&self, directory: &Path, wanted: impl Fn(FileType) -> bool) -> Vec<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let Ok(folder) = sys::open_in_root(self.folder.as_fd(), folder, flags, self.lookup) else { return Vec::new() };
+        let Ok(directory) = sys::open_in_root(self.directory.as_fd(), directory, flags, self.lookup) else {
+            return Vec::new();
+        };
         // The only way in the standard library to read an open directory.
-        let Ok(entries) = std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd())) else {
+            return Vec::new();
+        };
         let entries = entries.take(MAX_NAMES).filter_map(Result::ok);
         let entries = entries.filter(|entry| entry.file_type().is_ok_and(&wanted));
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
@@ -144,12 +148,12 @@ impl Libraries {
         self.places(soname, &[]).find_map(|path| self.open(path).transpose()).transpose()
     }
 
-    /// Library at each path where the loader may find it, `folders` (of LD_LIBRARY_PATH) first. Because of links,
+    /// Library at each path where the loader may find it, `directories` (of LD_LIBRARY_PATH) first. Because of links,
     /// several paths may be one file.
-    pub fn everywhere(&self, soname: &str, folders: &[PathBuf]) -> Result<Vec<Found>, Error> {
+    pub fn everywhere(&self, soname: &str, directories: &[PathBuf]) -> Result<Vec<Found>, Error> {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
-        for path in self.places(soname, folders) {
+        for path in self.places(soname, directories) {
             if !seen.insert(path.clone()) {
                 continue;
             }
@@ -167,20 +171,20 @@ impl Libraries {
     }
 
     /// Names of the libraries in the loader's list, or without a list, in the default directories; also of those in
-    /// `folders`.
-    pub fn names(&self, folders: &[PathBuf]) -> BTreeSet<String> {
+    /// `directories`.
+    pub fn names(&self, directories: &[PathBuf]) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = self.cache.entries().map(|entry| entry.name.to_owned()).collect();
-        let unlisted = self.folders().filter(|_| self.cache.entries().next().is_none());
-        for folder in unlisted.chain(folders.iter().cloned()) {
-            names.extend(self.root.names(&folder).into_iter().filter(|name| name.contains(".so.")));
+        let unlisted = self.directories().filter(|_| self.cache.entries().next().is_none());
+        for directory in unlisted.chain(directories.iter().cloned()) {
+            names.extend(self.root.names(&directory).into_iter().filter(|name| name.contains(".so.")));
         }
         names
     }
 
-    fn folders(&self) -> impl Iterator<Item = PathBuf> {
+    fn directories(&self) -> impl Iterator<Item = PathBuf> {
         let tuple = self.machine.tuple();
         let own = ["/lib", "/usr/lib"].into_iter().filter_map(move |top| Some(Path::new(top).join(tuple?)));
-        own.chain(FOLDERS.iter().map(PathBuf::from))
+        own.chain(DIRECTORIES.iter().map(PathBuf::from))
     }
 
     fn places(&self, soname: &str, first: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
@@ -189,8 +193,10 @@ impl Libraries {
             let known = self.cache.entries().filter(move |entry| entry.name == soname && entry.is_special == special);
             known.map(|entry| entry.path.to_owned())
         };
-        let told = first.iter().map(move |folder| folder.join(soname));
-        told.chain(listed(false)).chain(listed(true)).chain(self.folders().map(move |folder| folder.join(soname)))
+        let told = first.iter().map(move |directory| directory.join(soname));
+        told.chain(listed(false))
+            .chain(listed(true))
+            .chain(self.directories().map(move |directory| directory.join(soname)))
     }
 
     /// Library at `path`; `None` if there is none for this machine.

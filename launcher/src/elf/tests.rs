@@ -239,7 +239,7 @@ fn a_library_is_found_where_the_loader_would_take_it() {
 }
 
 #[test]
-fn a_tree_without_a_list_has_its_usual_folders() {
+fn a_tree_without_a_list_has_its_usual_directories() {
     let mpi = library(&MPI);
     for list in [None, Some(b"nonsense".as_slice())] {
         let mut files = vec![("lib64/libmpi.so.40", mpi.as_slice())];

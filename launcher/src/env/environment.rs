@@ -205,8 +205,8 @@ impl Environment {
             }
         }
         // The variable is valid outside the container, too: a value from the login shell is kept.
-        if let Some(folder) = &rules.allowed_dir {
-            self.put("CORACLE_ALLOWED_DIR", folder.clone());
+        if let Some(directory) = &rules.allowed_dir {
+            self.put("CORACLE_ALLOWED_DIR", directory.clone());
         }
     }
 
@@ -216,10 +216,10 @@ impl Environment {
     }
 
     /// Puts a directory in front of a list such as `PATH`, unless it is there.
-    pub fn prepend(&mut self, list: &str, folder: &str) {
-        let mut value = OsString::from(folder);
+    pub fn prepend(&mut self, list: &str, directory: &str) {
+        let mut value = OsString::from(directory);
         if let Some(rest) = self.get(list).filter(|list| !list.value.is_empty()) {
-            if rest.value.as_bytes().split(|byte| *byte == b':').next() == Some(folder.as_bytes()) {
+            if rest.value.as_bytes().split(|byte| *byte == b':').next() == Some(directory.as_bytes()) {
                 return;
             }
             value.push(":");
@@ -229,10 +229,10 @@ impl Environment {
     }
 
     /// Removes a directory from a list.
-    pub fn leave_out(&mut self, list: &str, folder: &str) {
+    pub fn leave_out(&mut self, list: &str, directory: &str) {
         let Some(variable) = self.get(list) else { return };
         let parts = variable.value.as_bytes().split(|byte| *byte == b':');
-        let kept: Vec<&[u8]> = parts.filter(|part| *part != folder.as_bytes()).collect();
+        let kept: Vec<&[u8]> = parts.filter(|part| *part != directory.as_bytes()).collect();
         let value = OsString::from_vec(kept.join(&b':'));
         if value.is_empty() {
             self.variables.remove(OsStr::new(list));

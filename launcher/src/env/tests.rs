@@ -465,7 +465,7 @@ proptest! {
 }
 
 #[test]
-fn a_folder_of_ours_stands_in_front_once_and_goes_when_it_is_not_there() {
+fn a_directory_of_ours_stands_in_front_once_and_goes_when_it_is_not_there() {
     let list = "LD_LIBRARY_PATH";
     let value = |environment: &Environment| environment.get(list).map(|list| list.value.to_str().unwrap().to_owned());
     let mut environment = Environment::default();

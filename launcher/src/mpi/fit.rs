@@ -158,16 +158,16 @@ fn kind(version: &str) -> &str {
     version.rfind('_').map_or(version, |at| &version[..=at])
 }
 
-/// Fits the files of a profile to `image`, whose libraries may also lie in `folders`.
-pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf]) -> Result<Fit, Incompatibility> {
+/// Fits the files of a profile to `image`, whose libraries may also lie in `directories`.
+pub fn fit(profile: &Profile, node: &Root, image: &Libraries, directories: &[PathBuf]) -> Result<Fit, Incompatibility> {
     let files = needs(profile, node)?;
     has_glibc(image)?;
     let libraries = profile.libraries.0.len();
-    same_family(files.get(..libraries).unwrap_or(&files), &image.names(folders))?;
+    same_family(files.get(..libraries).unwrap_or(&files), &image.names(directories))?;
     let from_image = wanted_of_image(&files, image)?;
     let (mut shown, mut doubts) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
-        let found = image.everywhere(&file.soname, folders).map_err(|cause| unreadable(&file.soname, cause))?;
+        let found = image.everywhere(&file.soname, directories).map_err(|cause| unreadable(&file.soname, cause))?;
         let newer = found.iter().try_for_each(|found| no_older(file, found));
         if let Err(incompatibility) = newer {
             // Of two releases of a dependency, the newer one serves both, if it has all that the host's files require.
@@ -194,7 +194,7 @@ pub fn fit(profile: &Profile, node: &Root, image: &Libraries, folders: &[PathBuf
             stays: false,
         });
     }
-    doubts.extend(mixed(&files, image, folders));
+    doubts.extend(mixed(&files, image, directories));
     doubts.dedup();
     Ok(Fit { shown, from_image, doubts })
 }
@@ -217,11 +217,11 @@ fn newer_file(file: &Needs, found: &Found) -> Option<String> {
 }
 
 /// Libraries of the image beside the covered ones (libmpi_mpifh.so.40) that load parts of the image's MPI.
-fn mixed(files: &[Needs], image: &Libraries, folders: &[PathBuf]) -> Vec<String> {
+fn mixed(files: &[Needs], image: &Libraries, directories: &[PathBuf]) -> Vec<String> {
     let ours = |name: &str| files.iter().any(|file| file.soname == name);
-    let beside = image.names(folders).into_iter().filter(|name| name.starts_with("libmpi_") && !ours(name));
+    let beside = image.names(directories).into_iter().filter(|name| name.starts_with("libmpi_") && !ours(name));
     let brings = |name: &String| {
-        let library = image.everywhere(name, folders).ok()?.into_iter().next()?.library;
+        let library = image.everywhere(name, directories).ok()?.into_iter().next()?.library;
         let part = |needed: &&String| ["libopen-", "libopen_mpi."].iter().any(|start| needed.starts_with(start));
         let covered = library.needed.iter().any(|needed| ours(needed));
         let own = library.needed.iter().filter(part).find(|needed| !ours(needed))?;

@@ -148,8 +148,8 @@ impl Mpi {
 
 /// Interfaces of Open MPI's components; empty if the components are not in a usual directory.
 fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
-    let folder = library.parent().unwrap_or(Path::new("/"));
-    let names: Vec<String> = COMPONENTS.iter().flat_map(|name| libraries.root().names(&folder.join(name))).collect();
+    let directory = library.parent().unwrap_or(Path::new("/"));
+    let names: Vec<String> = COMPONENTS.iter().flat_map(|name| libraries.root().names(&directory.join(name))).collect();
     let mut speaks = Vec::new();
     for (start, pmi) in OPEN_MPI {
         if !speaks.contains(&pmi) && names.iter().any(|name| name.starts_with(start)) {
@@ -160,11 +160,11 @@ fn components(libraries: &Libraries, library: &Path) -> Vec<Pmi> {
 }
 
 /// MPI libraries that the loader of a tree finds, each once.
-pub fn all(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Mpi>, Error> {
+pub fn all(libraries: &Libraries, directories: &[PathBuf]) -> Result<Vec<Mpi>, Error> {
     let mut found: Vec<Mpi> = Vec::new();
-    let known = libraries.names(folders);
+    let known = libraries.names(directories);
     for soname in known.iter().filter(|name| is_mpi(name)) {
-        for library in libraries.everywhere(soname, folders)? {
+        for library in libraries.everywhere(soname, directories)? {
             if !found.iter().any(|mpi| mpi.path == real_path(&library)) {
                 found.push(Mpi::closely(libraries, &library)?);
             }
@@ -196,19 +196,19 @@ const PMIX_COMPONENTS: [&str; 3] = ["pmix", "pmix2/lib/pmix", "../../pmix2/lib/p
 const OPEN_MPI_4: &str = "libmpi.so.40";
 
 /// PMIx libraries that the loader of a tree finds, and those in Open MPI's components, each once.
-pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Error> {
+pub fn pmix(libraries: &Libraries, directories: &[PathBuf]) -> Result<Vec<Pmix>, Error> {
     let mut found = Vec::new();
-    for library in libraries.everywhere(PMIX, folders)? {
+    for library in libraries.everywhere(PMIX, directories)? {
         found.push(pmix_of(libraries, &library));
     }
-    for library in libraries.everywhere(OPEN_MPI_4, folders)? {
+    for library in libraries.everywhere(OPEN_MPI_4, directories)? {
         let path = real_path(&library);
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        for folder in COMPONENTS.iter().map(|name| folder.join(name)) {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        for directory in COMPONENTS.iter().map(|name| directory.join(name)) {
             // In Open MPI 2 to 4, the bundled PMIx is linked into the component; `ext` uses the system's.
             let own = |file: &String| file.starts_with("mca_pmix_pmix") && file.ends_with(".so");
-            for file in libraries.root().names(&folder).into_iter().filter(own) {
-                let component = libraries.open(folder.join(file))?;
+            for file in libraries.root().names(&directory).into_iter().filter(own) {
+                let component = libraries.open(directory.join(file))?;
                 found.extend(component.map(|component| Pmix { old: true, ..pmix_of(libraries, &component) }));
             }
         }
@@ -220,8 +220,8 @@ pub fn pmix(libraries: &Libraries, folders: &[PathBuf]) -> Result<Vec<Pmix>, Err
 
 fn pmix_of(libraries: &Libraries, library: &Found) -> Pmix {
     let path = real_path(library);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let part = || PMIX_COMPONENTS.iter().flat_map(|name| libraries.root().names(&folder.join(name)));
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let part = || PMIX_COMPONENTS.iter().flat_map(|name| libraries.root().names(&directory.join(name)));
     let munge = library.library.needed.iter().any(|name| name.starts_with("libmunge."))
         || part().any(|name| name.trim_start_matches("pmix_") == "mca_psec_munge.so");
     let old = revision(&path).is_some_and(|revision| revision < PMIX_5);

@@ -19,7 +19,7 @@ pub use pmi::{Pmi, TYPE, Verdict, judge, warning};
 pub use coracle::mpi::{MUNGE, SERVER_FOLDER};
 
 /// Directory of the PMIx server of a step on a node with this SlurmdSpoolDir (mpi/pmix, pmixp_info.c).
-pub fn server_folder(spool: &Path, job: u32, step: u32) -> PathBuf {
+pub fn server_directory(spool: &Path, job: u32, step: u32) -> PathBuf {
     spool.join(format!("pmix.{job}.{step}"))
 }
 

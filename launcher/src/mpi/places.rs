@@ -23,7 +23,7 @@ const PREFIXES: &[(&str, usize)] = &[
 ];
 const LIBRARIES: &[&str] = &["lib", "lib64"];
 /// Maximum number of directories in a level.
-const MAX_FOLDERS: usize = 2000;
+const MAX_DIRECTORIES: usize = 2000;
 /// Maximum number of directories that are read in a level.
 const MAX_LISTED: usize = 200;
 
@@ -34,19 +34,26 @@ pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
     for (top, depth) in PREFIXES {
         let mut level = vec![PathBuf::from(top)];
         for _ in 0..*depth {
-            level = level.iter().take(MAX_LISTED).flat_map(|folder| image.folders(folder)).take(MAX_FOLDERS).collect();
+            level = level
+                .iter()
+                .take(MAX_LISTED)
+                .flat_map(|directory| image.directories(directory))
+                .take(MAX_DIRECTORIES)
+                .collect();
             prefixes.extend(level.iter().cloned());
         }
     }
-    found.extend(prefixes.iter().take(MAX_FOLDERS).flat_map(|prefix| LIBRARIES.iter().map(|name| prefix.join(name))));
-    found.retain(|folder| image.has_folder(folder));
+    found.extend(
+        prefixes.iter().take(MAX_DIRECTORIES).flat_map(|prefix| LIBRARIES.iter().map(|name| prefix.join(name))),
+    );
+    found.retain(|directory| image.has_directory(directory));
     found
 }
 
 /// Directories that scripts add to LD_LIBRARY_PATH, if the script contains the path literally.
 fn script_library_paths(image: &Root) -> Vec<PathBuf> {
     let scripts =
-        image.names(Path::new(SCRIPTS)).into_iter().take(MAX_FOLDERS).map(|name| Path::new(SCRIPTS).join(name));
+        image.names(Path::new(SCRIPTS)).into_iter().take(MAX_DIRECTORIES).map(|name| Path::new(SCRIPTS).join(name));
     let mut found = Vec::new();
     for file in scripts.chain([ENVIRONMENT.into()]) {
         let Ok(Some(bytes)) = image.bytes(&file, MAX_SCRIPT) else { continue };
@@ -56,6 +63,6 @@ fn script_library_paths(image: &Root) -> Vec<PathBuf> {
             found.extend(paths.filter(|path| path.starts_with('/')).map(PathBuf::from));
         }
     }
-    found.truncate(MAX_FOLDERS);
+    found.truncate(MAX_DIRECTORIES);
     found
 }

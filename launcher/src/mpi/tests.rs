@@ -68,8 +68,8 @@ fn ours() -> Profile {
 fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Incompatibility> {
     let node = Tree::new(files);
     let root = image.root();
-    let folders = folders_of_libraries(&root);
-    fit(profile, &node.root(), &Libraries::new(root, Machine::own()).unwrap(), &folders)
+    let directories = folders_of_libraries(&root);
+    fit(profile, &node.root(), &Libraries::new(root, Machine::own()).unwrap(), &directories)
 }
 
 fn cause(files: &[(&str, Says<'_>)], image: &Tree) -> String {

@@ -54,33 +54,33 @@ pub fn add(file: &mut File, line: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn appending(folder: &Path) -> File {
-        File::options().read(true).append(true).create(true).open(folder.join("a")).unwrap()
+    fn appending(directory: &Path) -> File {
+        File::options().read(true).append(true).create(true).open(directory.join("a")).unwrap()
     }
 
     #[test]
     fn a_line_that_was_cut_off_stays_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut file = appending(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = appending(directory.path());
         add(&mut file, "one").unwrap();
         add(&mut file, "two").unwrap();
         file.write_all(b"thr").unwrap();
         add(&mut file, "four").unwrap();
-        assert_eq!(std::fs::read_to_string(folder.path().join("a")).unwrap(), "one\ntwo\nthr\nfour\n");
+        assert_eq!(std::fs::read_to_string(directory.path().join("a")).unwrap(), "one\ntwo\nthr\nfour\n");
     }
 
     #[test]
     fn many_at_once_tear_nothing() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for writer in 0..8 {
-                let mut file = appending(folder.path());
+                let mut file = appending(directory.path());
                 scope.spawn(move || {
                     (0..100).for_each(|_| add(&mut file, &writer.to_string().repeat(5000)).unwrap());
                 });
             }
         });
-        let text = std::fs::read_to_string(folder.path().join("a")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("a")).unwrap();
         let whole = |line: &str| line.len() == 5000 && line.bytes().all(|byte| byte == line.as_bytes()[0]);
         assert_eq!(text.lines().filter(|line| whole(line)).count(), 800);
         assert!(text.lines().all(|line| line.is_empty() || whole(line)));
@@ -92,31 +92,31 @@ mod tests {
             return;
         }
         // Not below /tmp, which all users may write.
-        let folder = tempfile::tempdir_in("/var/lib").unwrap();
-        let path = folder.path().join("audit.jsonl");
+        let directory = tempfile::tempdir_in("/var/lib").unwrap();
+        let path = directory.path().join("audit.jsonl");
         append(&path, "one").unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7137, 0, "no more than 0640");
         let refused = |wanted: &str| {
             let line = append(&path, "x").unwrap_err().line();
             assert!(line.contains(wanted), "{line}");
         };
-        std::os::unix::fs::symlink(&path, folder.path().join("link")).unwrap();
-        let line = append(&folder.path().join("link"), "x").unwrap_err().line();
+        std::os::unix::fs::symlink(&path, directory.path().join("link")).unwrap();
+        let line = append(&directory.path().join("link"), "x").unwrap_err().line();
         assert!(line.ends_with("/link: a symbolic link where a regular file is wanted [config]"), "{line}");
-        std::fs::hard_link(&path, folder.path().join("name")).unwrap();
+        std::fs::hard_link(&path, directory.path().join("name")).unwrap();
         refused("has 2 names, and must have one [config]");
-        std::fs::remove_file(folder.path().join("name")).unwrap();
+        std::fs::remove_file(directory.path().join("name")).unwrap();
         let chmod = |path: &Path, mode| {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         };
         chmod(&path, 0o620);
         refused("audit.jsonl: writable by others than root (mode 0620) [config]");
         chmod(&path, 0o640);
-        chmod(folder.path(), 0o770);
+        chmod(directory.path(), 0o770);
         refused(": writable by others than root (mode 0770) [config]");
-        chmod(folder.path(), 0o755);
+        chmod(directory.path(), 0o755);
         append(&path, "two").unwrap();
-        let nowhere = append(&folder.path().join("no/such"), "x").unwrap_err().line();
+        let nowhere = append(&directory.path().join("no/such"), "x").unwrap_err().line();
         assert!(nowhere.ends_with("/no/such: cannot be written to: No such file or directory (os error 2) [system]"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }

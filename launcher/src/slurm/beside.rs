@@ -21,7 +21,7 @@ pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
 fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmClient {
     let SlurmClient::Shown(paths) = settings else { return settings.clone() };
     // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; with another layout, the usual directories are searched.
-    let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_folder(&prefix.join("bin")));
+    let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_directory(&prefix.join("bin")));
     let Some(bin) = bin.filter(|_| paths.bin.is_none()) else { return settings.clone() };
     let is_there =
         |directory: &Path| command_at(node, directory).is_some_and(|(real, program)| real == bin && program.is_ok());

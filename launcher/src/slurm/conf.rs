@@ -36,21 +36,21 @@ pub struct Conf {
 }
 
 impl Conf {
-    /// Reads slurm.conf in the directory `folder`, and its includes. An unreadable file counts as empty.
-    pub fn read(node: &Node, folder: &Path) -> Self {
-        let mut conf = Self { plugstack: Some(folder.join("plugstack.conf")), ..Self::default() };
-        for line in lines(node, folder, "slurm.conf") {
+    /// Reads slurm.conf in the directory `directory`, and its includes. An unreadable file counts as empty.
+    pub fn read(node: &Node, directory: &Path) -> Self {
+        let mut conf = Self { plugstack: Some(directory.join("plugstack.conf")), ..Self::default() };
+        for line in lines(node, directory, "slurm.conf") {
             let Some((key, value)) = line.split_once('=') else { continue };
             let value = value.split_whitespace().next().unwrap_or_default().trim_matches('"');
             match key.trim().to_ascii_lowercase().as_str() {
                 "plugindir" => conf.plugins = value.split(':').map(PathBuf::from).collect(),
-                "plugstackconfig" => conf.plugstack = Some(folder.join(value)),
+                "plugstackconfig" => conf.plugstack = Some(directory.join(value)),
                 "grestypes" => conf.gres_types = value.split(',').map(str::to_owned).collect(),
                 "mpidefault" => conf.mpi_default = Some(value.to_owned()),
                 "unkillablesteptimeout" => conf.unkillable = value.parse().ok(),
                 "slurmctldparameters" => conf.configless = coracle::configless::is_enabled(value),
                 "slurmdspooldir" => conf.spool = Some(value.to_owned()),
-                "taskprolog" | "taskepilog" => conf.task_scripts.push(folder.join(value)),
+                "taskprolog" | "taskepilog" => conf.task_scripts.push(directory.join(value)),
                 "authtype" => conf.auth_slurm = value == "auth/slurm",
                 "authinfo" => {
                     let socket = value.split(',').find_map(|option| option.strip_prefix("socket="));
@@ -63,20 +63,20 @@ impl Conf {
     }
 }
 
-/// Lines of the file `name` in the directory `folder`, without comments and with includes expanded in place; none for
-/// an unreadable file.
-pub fn lines(node: &Node, folder: &Path, name: &str) -> Vec<String> {
+/// Lines of the file `name` in `directory`, without comments and with includes expanded in place; none for an unreadable
+/// file.
+pub fn lines(node: &Node, directory: &Path, name: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    add_lines(node, folder, &folder.join(name), 0, &mut lines);
+    add_lines(node, directory, &directory.join(name), 0, &mut lines);
     lines
 }
 
-fn add_lines(node: &Node, folder: &Path, file: &Path, depth: usize, lines: &mut Vec<String>) {
+fn add_lines(node: &Node, directory: &Path, file: &Path, depth: usize, lines: &mut Vec<String>) {
     let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         match after_word(line, "include") {
-            Some(included) => add_lines(node, folder, &folder.join(included), depth.saturating_add(1), lines),
+            Some(included) => add_lines(node, directory, &directory.join(included), depth.saturating_add(1), lines),
             None => lines.push(line.to_owned()),
         }
     }
@@ -100,7 +100,7 @@ impl SpankLine {
     pub fn found(&self, node: &Node, plugins: &[PathBuf]) -> Option<PathBuf> {
         match self.plugin.is_absolute() {
             true => Some(self.plugin.clone()),
-            false => plugins.iter().map(|folder| folder.join(&self.plugin)).find(|path| node.exists(path)),
+            false => plugins.iter().map(|directory| directory.join(&self.plugin)).find(|path| node.exists(path)),
         }
     }
 }
@@ -114,10 +114,10 @@ pub fn spank_lines(node: &Node, plugstack: &Path) -> Vec<SpankLine> {
 
 fn add_spank_lines(node: &Node, file: &Path, depth: usize, found: &mut Vec<SpankLine>) {
     let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let directory = file.parent().unwrap_or(Path::new("/"));
     for line in text.lines().map(str::trim) {
         if let Some(pattern) = after_word(line, "include") {
-            for included in node.glob(&folder.join(pattern)) {
+            for included in node.glob(&directory.join(pattern)) {
                 add_spank_lines(node, &included, depth.saturating_add(1), found);
             }
             continue;

@@ -42,7 +42,7 @@ pub enum Error {
         /// Key below `slurm_client`.
         key: &'static str,
         /// The directory.
-        folder: PathBuf,
+        directory: PathBuf,
         /// Expected content.
         what: &'static str,
     },
@@ -54,8 +54,8 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let refuse = |key, cause| Self::new(Kind::Config, format!("slurm_client.{key}"), cause);
         match error {
-            Error::Lacks { key, folder, what } => {
-                refuse(key, format!("{} is not a folder with {what} on this node", folder.display()))
+            Error::Lacks { key, directory, what } => {
+                refuse(key, format!("{} is not a directory with {what} on this node", directory.display()))
             }
             Error::Program(path, cause) => refuse("bin", format!("{}: {cause}", path.display())),
         }
@@ -117,14 +117,15 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         shown.at_its_place(if prefix.components().count() > 2 { prefix } else { &bin });
     }
 
-    let folder = find_conf(&node, settings, told, || prefix.to_owned())?;
-    let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
-    if let Some(folder) = &folder {
-        shown.at_its_place(folder);
+    let directory = find_conf(&node, settings, told, || prefix.to_owned())?;
+    let conf = directory.as_ref().map(|directory| Conf::read(&node, directory)).unwrap_or_default();
+    if let Some(directory) = &directory {
+        shown.at_its_place(directory);
         // The path that slurmd sets as SLURM_CONF, and the target of a link in that directory.
-        for real in
-            [node.real(folder), node.real(&folder.join("slurm.conf")).and_then(|real| Some(real.parent()?.into()))]
-        {
+        for real in [
+            node.real(directory),
+            node.real(&directory.join("slurm.conf")).and_then(|real| Some(real.parent()?.into())),
+        ] {
             if let Some(real) = real.filter(|real| !is_crowded(real)) {
                 shown.at_its_place(&real);
             }
@@ -133,37 +134,37 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
 
     let run_path = run_path(&program, &bin);
     let plugins = find_plugins(&node, settings, &conf, &run_path, prefix, &loader)?;
-    for folder in &plugins {
-        shown.at_its_place(folder);
+    for directory in &plugins {
+        shown.at_its_place(directory);
     }
     let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
     // plugstack.conf and its includes may be in other directories than slurm.conf, and the plugins in any directory.
     let stack = lines.iter().map(|line| line.file.clone());
     for file in stack.chain(lines.iter().filter_map(|line| line.found(&node, &plugins))) {
-        let folder = file.parent().unwrap_or(&file);
-        shown.at_its_place(if is_crowded(folder) || loader.parent() == Some(folder) { &file } else { folder });
+        let directory = file.parent().unwrap_or(&file);
+        shown.at_its_place(if is_crowded(directory) || loader.parent() == Some(directory) { &file } else { directory });
     }
     let munge = conf.auth_socket.as_deref().unwrap_or(Path::new("/run/munge/munge.socket.2"));
     let sockets = if conf.auth_slurm { SACK_SOCKETS.map(Path::new).to_vec() } else { vec![munge] };
     for directory in sockets.iter().filter_map(|socket| socket.parent()).filter(|directory| !is_crowded(directory)) {
         shown.at_its_place(directory);
     }
-    for folder in &plugins {
-        let generations = PMIX_PLUGINS.iter().filter(|name| shown.libpmix_of(&folder.join(name))).count();
+    for directory in &plugins {
+        let generations = PMIX_PLUGINS.iter().filter(|name| shown.libpmix_of(&directory.join(name))).count();
         if generations == 0 {
-            shown.libpmix_of(&folder.join(PMIX_PLUGIN));
+            shown.libpmix_of(&directory.join(PMIX_PLUGIN));
         }
     }
 
     let mut libraries: Vec<PathBuf> = Vec::new();
     let wanted = loader.parent().map(Path::to_owned).into_iter().chain(run_path).chain(plugins);
-    for folder in wanted.chain(settings.libraries.iter().map(|Absolute(folder)| folder.clone())) {
-        libraries.extend(shown.anywhere(&folder));
+    for directory in wanted.chain(settings.libraries.iter().map(|Absolute(directory)| directory.clone())) {
+        libraries.extend(shown.anywhere(&directory));
     }
     // Directories that the node's loader searches: only those that are visible anyway.
-    let mut known = [vec!["/usr/lib64".into(), "/lib64".into()], cached_folders(&node)].concat();
-    known.retain(|folder| loader.parent() != Some(folder));
-    libraries.extend(known.iter().filter_map(|folder| shown.if_visible(&node.real_folder(folder)?)));
+    let mut known = [vec!["/usr/lib64".into(), "/lib64".into()], cached_directories(&node)].concat();
+    known.retain(|directory| loader.parent() != Some(directory));
+    libraries.extend(known.iter().filter_map(|directory| shown.if_visible(&node.real_directory(directory)?)));
 
     let inside = (shown.anywhere(loader.parent().unwrap_or(&loader)), shown.anywhere(&bin));
     let (Some(loaders), Some(bin_inside)) = inside else { return Ok(None) };
@@ -204,17 +205,17 @@ pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
 
 /// Directory of srun as named and with links resolved, and the ELF data of that srun.
 fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf, PathBuf, Program)>, Error> {
-    if let Some(Absolute(folder)) = &settings.bin {
-        let lacks = Error::Lacks { key: "bin", folder: folder.clone(), what: "srun" };
-        let (bin, program) = command_at(node, folder).ok_or(lacks)?;
+    if let Some(Absolute(directory)) = &settings.bin {
+        let lacks = Error::Lacks { key: "bin", directory: directory.clone(), what: "srun" };
+        let (bin, program) = command_at(node, directory).ok_or(lacks)?;
         return match program {
-            Ok(program) => Ok(Some((folder.clone(), bin, program))),
-            Err(cause) => Err(Error::Program(folder.join("srun"), cause)),
+            Ok(program) => Ok(Some((directory.clone(), bin, program))),
+            Err(cause) => Err(Error::Program(directory.join("srun"), cause)),
         };
     }
-    Ok(BINS.iter().map(Path::new).find_map(|folder| {
-        let (bin, program) = command_at(node, folder)?;
-        Some((folder.to_owned(), bin, program.ok()?))
+    Ok(BINS.iter().map(Path::new).find_map(|directory| {
+        let (bin, program) = command_at(node, directory)?;
+        Some((directory.to_owned(), bin, program.ok()?))
     }))
 }
 
@@ -222,7 +223,7 @@ fn find_commands(node: &Node, settings: &ClientPaths) -> Result<Option<(PathBuf,
 fn command_at(node: &Node, directory: &Path) -> Option<(PathBuf, io::Result<Program>)> {
     let real = node.real(&directory.join("srun"))?;
     // A link with another name (a wrapper, alternatives) does not locate the other commands.
-    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_folder(directory)? };
+    let bin = if real.ends_with("srun") { real.parent()?.to_owned() } else { node.real_directory(directory)? };
     Some((bin, Program::read(&node.open(&real)?)))
 }
 
@@ -239,20 +240,20 @@ fn find_conf(
     told: Option<&Path>,
     prefix: impl FnOnce() -> PathBuf,
 ) -> Result<Option<PathBuf>, Error> {
-    let right = |folder: &Path| node.exists(&folder.join("slurm.conf"));
-    if let Some(Absolute(folder)) = &settings.conf {
-        let lacks = || Error::Lacks { key: "conf", folder: folder.clone(), what: "slurm.conf" };
-        return if right(folder) { Ok(Some(folder.clone())) } else { Err(lacks()) };
+    let right = |directory: &Path| node.exists(&directory.join("slurm.conf"));
+    if let Some(Absolute(directory)) = &settings.conf {
+        let lacks = || Error::Lacks { key: "conf", directory: directory.clone(), what: "slurm.conf" };
+        return if right(directory) { Ok(Some(directory.clone())) } else { Err(lacks()) };
     }
-    if let Some(folder) = told.and_then(Path::parent).filter(|folder| right(folder)) {
-        return Ok(Some(folder.to_owned()));
+    if let Some(directory) = told.and_then(Path::parent).filter(|directory| right(directory)) {
+        return Ok(Some(directory.to_owned()));
     }
     let prefix = prefix();
     // For an srun in a directory of its own, /etc/slurm may belong to another Slurm.
     let own = [prefix.join("etc"), prefix.join("etc/slurm")];
     // The last is slurmd's copy of the controller's configuration.
     let usual = ["/etc/slurm".into(), "/run/slurm/conf".into()];
-    Ok(own.into_iter().chain(usual).find(|folder| right(folder)))
+    Ok(own.into_iter().chain(usual).find(|directory| right(directory)))
 }
 
 /// PluginDir: as configured, else the first directory of RUNPATH or of the usual ones that has Slurm's plugins.
@@ -264,13 +265,13 @@ fn find_plugins(
     prefix: &Path,
     loader: &Path,
 ) -> Result<Vec<PathBuf>, Error> {
-    for Absolute(folder) in &settings.plugins {
-        if node.real_folder(folder).is_none() {
-            return Err(Error::Lacks { key: "plugins", folder: folder.clone(), what: "plugins of Slurm" });
+    for Absolute(directory) in &settings.plugins {
+        if node.real_directory(directory).is_none() {
+            return Err(Error::Lacks { key: "plugins", directory: directory.clone(), what: "plugins of Slurm" });
         }
     }
     if !settings.plugins.is_empty() {
-        return Ok(settings.plugins.iter().map(|Absolute(folder)| folder.clone()).collect());
+        return Ok(settings.plugins.iter().map(|Absolute(directory)| directory.clone()).collect());
     }
     if !conf.plugins.is_empty() {
         return Ok(conf.plugins.clone());
@@ -284,7 +285,7 @@ fn find_plugins(
         "/usr/lib64/slurm".into(),
     ];
     let right =
-        |folder: &PathBuf| ["auth_munge.so", "auth_slurm.so"].iter().any(|name| node.exists(&folder.join(name)));
+        |directory: &PathBuf| ["auth_munge.so", "auth_slurm.so"].iter().any(|name| node.exists(&directory.join(name)));
     Ok(run_path.iter().cloned().chain(usual).find(right).into_iter().collect())
 }
 
@@ -293,14 +294,14 @@ fn run_path(program: &Program, bin: &Path) -> Vec<PathBuf> {
     let list = program.run_path.as_deref().unwrap_or_default();
     let origin = bin.to_string_lossy();
     list.split(':')
-        .map(|folder| folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
-        .filter(|folder| folder.starts_with('/') && !folder.contains('$'))
+        .map(|directory| directory.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
+        .filter(|directory| directory.starts_with('/') && !directory.contains('$'))
         .map(PathBuf::from)
         .collect()
 }
 
 /// Directories of /etc/ld.so.conf and the files in /etc/ld.so.conf.d (ldconfig(8)).
-fn cached_folders(node: &Node) -> Vec<PathBuf> {
+fn cached_directories(node: &Node) -> Vec<PathBuf> {
     let files = [vec![PathBuf::from("/etc/ld.so.conf")], node.glob(Path::new("/etc/ld.so.conf.d/*.conf"))].concat();
     let texts: Vec<String> = files.iter().filter_map(|file| node.text(file)).collect();
     texts
@@ -317,9 +318,9 @@ fn launch(loaders: &Path, loader: &Path, libraries: &[PathBuf], bin: &Path) -> O
     let plain = |path: &Path| path.to_str().filter(|path| !path.contains([':', ';', '\n'])).map(str::to_owned);
     let name = loader.file_name()?.to_str()?;
     let mut list: Vec<String> = Vec::new();
-    for folder in libraries.iter().filter_map(|folder| plain(folder)) {
-        if !list.contains(&folder) {
-            list.push(folder);
+    for directory in libraries.iter().filter_map(|directory| plain(directory)) {
+        if !list.contains(&directory) {
+            list.push(directory);
         }
     }
     let mut text = String::new();
@@ -346,7 +347,7 @@ fn is_system(path: &Path) -> bool {
 
 /// True if a mount of the directory `path` at its own path would hide too much of an image.
 fn is_crowded(path: &Path) -> bool {
-    path.components().count() <= 2 || CROWDED.iter().any(|folder| path == Path::new(folder))
+    path.components().count() <= 2 || CROWDED.iter().any(|directory| path == Path::new(directory))
 }
 
 /// Mounts of the container so far.
@@ -377,10 +378,10 @@ impl<'a> Shown<'a> {
     }
 
     /// Path of a directory in the container: below [`HOST`], else at its own path.
-    fn anywhere(&mut self, folder: &Path) -> Option<PathBuf> {
-        let real = self.node.real_folder(folder)?;
+    fn anywhere(&mut self, directory: &Path) -> Option<PathBuf> {
+        let real = self.node.real_directory(directory)?;
         let top = Path::new("/").join(real.components().nth(1)?);
-        if is_system(&real) && self.node.is_plain_folder(&top) {
+        if is_system(&real) && self.node.is_plain_directory(&top) {
             let target = below_host(&top);
             if !self.binds.iter().any(|bind| bind.target == target) {
                 self.binds.push(Bind { source: top, target, unless_in_image: false });

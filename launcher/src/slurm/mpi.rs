@@ -29,17 +29,17 @@ fn look(node: &Node, paths: &ClientPaths, told: Option<&Path>) -> Option<Offer> 
     let (_, bin, program) = find_commands(node, paths).ok()??;
     let loader = node.real(Path::new(program.loader.as_deref()?))?;
     let prefix = bin.parent().unwrap_or(&bin).to_owned();
-    let folder = find_conf(node, paths, told, || prefix.clone()).ok()?;
-    let conf = folder.map(|folder| Conf::read(node, &folder)).unwrap_or_default();
+    let directory = find_conf(node, paths, told, || prefix.clone()).ok()?;
+    let conf = directory.map(|directory| Conf::read(node, &directory)).unwrap_or_default();
     let plugins = find_plugins(node, paths, &conf, &run_path(&program, &bin), &prefix, &loader).ok()?;
     let mut offer = Offer { default: conf.mpi_default, ..Offer::default() };
-    for folder in &plugins {
-        for file in node.names(folder) {
+    for directory in &plugins {
+        for file in node.names(directory) {
             let Some(word) = file.strip_prefix("mpi_").and_then(|rest| rest.strip_suffix(".so")) else { continue };
             offer.types.push(word.to_owned());
         }
         if offer.libpmix.is_none() {
-            offer.libpmix = libpmix(node, &folder.join(PMIX_PLUGIN));
+            offer.libpmix = libpmix(node, &directory.join(PMIX_PLUGIN));
         }
     }
     // Built in since 23.11 (src/interfaces/mpi.c), a plugin before.

@@ -33,7 +33,7 @@ impl<'a> Node<'a> {
     }
 
     /// Real path of the directory `path`.
-    pub fn real_folder(&self, path: &Path) -> Option<PathBuf> {
+    pub fn real_directory(&self, path: &Path) -> Option<PathBuf> {
         self.real(path).filter(|real| self.at(real).is_dir())
     }
 
@@ -43,7 +43,7 @@ impl<'a> Node<'a> {
     }
 
     /// True if `path` itself is a directory, not a link to one.
-    pub fn is_plain_folder(&self, path: &Path) -> bool {
+    pub fn is_plain_directory(&self, path: &Path) -> bool {
         fs::symlink_metadata(self.at(path)).is_ok_and(|found| found.is_dir())
     }
 
@@ -74,24 +74,25 @@ impl<'a> Node<'a> {
     }
 
     /// Names of the entries of a directory.
-    pub fn names(&self, folder: &Path) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.at(folder)) else { return Vec::new() };
+    pub fn names(&self, directory: &Path) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.at(directory)) else { return Vec::new() };
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }
 
     /// Files that match `pattern`, sorted; `*` only in the last name, as in plugstack.conf.
     pub fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
-        let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
+        let (Some(directory), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str()))
+        else {
             return Vec::new();
         };
         if !name.contains('*') {
             return vec![pattern.to_owned()];
         }
-        let mut names = self.names(folder);
+        let mut names = self.names(directory);
         // glob(7): a leading dot is not matched by `*`.
         names.retain(|found| (!found.starts_with('.') || name.starts_with('.')) && matches(name, found));
         names.sort();
-        names.iter().map(|name| folder.join(name)).collect()
+        names.iter().map(|name| directory.join(name)).collect()
     }
 }
 

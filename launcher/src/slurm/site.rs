@@ -20,7 +20,7 @@ pub struct Site {
     /// srun, if it exists.
     pub srun: Option<PathBuf>,
     /// Directory of slurm.conf, if it exists.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// Path of plugstack.conf, which may not exist.
     pub plugstack: Option<PathBuf>,
     /// Lines of plugstack.conf that load the plugin.
@@ -63,8 +63,8 @@ pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
     let paths = settings.paths();
     let commands = find_commands(&node, &paths).ok().flatten();
     let prefix = prefix_of(commands.as_ref()).to_owned();
-    let folder = find_conf(&node, &paths, told, || prefix.clone()).ok().flatten();
-    let conf = folder.as_ref().map(|folder| Conf::read(&node, folder)).unwrap_or_default();
+    let directory = find_conf(&node, &paths, told, || prefix.clone()).ok().flatten();
+    let conf = directory.as_ref().map(|directory| Conf::read(&node, directory)).unwrap_or_default();
     let plugins = commands.as_ref().map(|(_, bin, program)| plugins(&node, settings, &conf, bin, program, &prefix));
     let plugins = plugins.unwrap_or_default();
     let lines = conf.plugstack.as_ref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
@@ -75,7 +75,7 @@ pub fn site(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Site {
     Site {
         srun: commands.map(|(named, ..)| named.join("srun")),
         plugin: ours.first().and_then(|line| line.found(&node, &plugins)),
-        folder,
+        directory,
         plugstack: conf.plugstack,
         lines: ours,
         facts,
@@ -106,17 +106,17 @@ mod tests {
     fn our_lines_are_found_through_includes_with_their_arguments() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        let folder = root.join("etc/slurm");
-        std::fs::create_dir_all(folder.join("plugstack.conf.d")).unwrap();
+        let directory = root.join("etc/slurm");
+        std::fs::create_dir_all(directory.join("plugstack.conf.d")).unwrap();
         let look = || site(&root, &SlurmClient::default(), None);
-        assert!(look().folder.is_none() && look().lines.is_empty());
+        assert!(look().directory.is_none() && look().lines.is_empty());
         let conf = "UnkillableStepTimeout=90\nSlurmctldParameters=a,enable_configless\n";
-        std::fs::write(folder.join("slurm.conf"), conf).unwrap();
+        std::fs::write(directory.join("slurm.conf"), conf).unwrap();
         assert!(look().lines.is_empty() && look().configless && look().unkillable == Some(90));
-        std::fs::write(folder.join("plugstack.conf"), "include plugstack.conf.d/*.conf\n").unwrap();
+        std::fs::write(directory.join("plugstack.conf"), "include plugstack.conf.d/*.conf\n").unwrap();
         let line = "# required /x/spank_coracle.so\noptional /x/other.so\nREQUIRED /x/spank_coracle.so defaults=on config=/c\n\
                     optional /x/spank_coracle_facts.so job_facts=prolog\n";
-        std::fs::write(folder.join("plugstack.conf.d/coracle.conf"), line).unwrap();
+        std::fs::write(directory.join("plugstack.conf.d/coracle.conf"), line).unwrap();
         let site = look();
         assert_eq!(site.lines.len(), 1);
         assert!(site.lines[0].required && site.has_defaults() && site.has_facts());

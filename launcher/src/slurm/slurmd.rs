@@ -37,22 +37,22 @@ const SPOOL: &str = "/var/spool/slurmd";
 /// `told` is slurmd's value of `SLURM_CONF`.
 pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
     let node = Node::new(root);
-    let folder = folder(&node, settings, told)?;
-    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(&node, &folder);
-    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &folder, "gres.conf"), spool })
+    let directory = directory(&node, settings, told)?;
+    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(&node, &directory);
+    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &directory, "gres.conf"), spool })
 }
 
 /// True if cgroup.conf(5) lets steps open only the devices that they were given.
 pub fn constrains_devices(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> bool {
     let node = Node::new(root);
-    let lines = folder(&node, settings, told).map(|folder| conf::lines(&node, &folder, "cgroup.conf"));
+    let lines = directory(&node, settings, told).map(|directory| conf::lines(&node, &directory, "cgroup.conf"));
     let lines = lines.unwrap_or_default();
     let values = lines.iter().filter_map(|line| line.split_once('='));
     let mut about = values.filter(|(key, _)| key.trim().eq_ignore_ascii_case("ConstrainDevices"));
     about.next_back().is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("yes"))
 }
 
-fn folder(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
+fn directory(node: &Node, settings: &SlurmClient, told: Option<&Path>) -> Option<PathBuf> {
     let paths = settings.paths();
     let prefix = || prefix_of(find_commands(node, &paths).ok().flatten().as_ref()).to_owned();
     find_conf(node, &paths, told, prefix).ok().flatten()
@@ -66,21 +66,21 @@ mod tests {
     fn includes_are_read_where_they_stand() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        let folder = root.join("etc/slurm");
-        std::fs::create_dir_all(&folder).unwrap();
+        let directory = root.join("etc/slurm");
+        std::fs::create_dir_all(&directory).unwrap();
         assert_eq!(slurmd(&root, &SlurmClient::default(), None), None);
-        std::fs::write(folder.join("slurm.conf"), "ClusterName=x\ngrestypes=gpu,fpga # both\n").unwrap();
-        std::fs::write(folder.join("gres.conf"), "Name=a\nInclude more.conf\nName=c\n").unwrap();
-        std::fs::write(folder.join("more.conf"), "Name=b\ninclude gres.conf\n").unwrap();
+        std::fs::write(directory.join("slurm.conf"), "ClusterName=x\ngrestypes=gpu,fpga # both\n").unwrap();
+        std::fs::write(directory.join("gres.conf"), "Name=a\nInclude more.conf\nName=c\n").unwrap();
+        std::fs::write(directory.join("more.conf"), "Name=b\ninclude gres.conf\n").unwrap();
         let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
         assert_eq!(found.gres_types, ["gpu", "fpga"]);
         assert_eq!(found.gres[..3], ["Name=a", "Name=b", "Name=a"]);
         assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/spool/slurmd"));
-        std::fs::write(folder.join("slurm.conf"), "slurmdSpoolDir=/var/x/%h/%n\n").unwrap();
+        std::fs::write(directory.join("slurm.conf"), "slurmdSpoolDir=/var/x/%h/%n\n").unwrap();
         let found = slurmd(&root, &SlurmClient::default(), None).unwrap();
         assert_eq!(found.spool("a1", "a1-ib.example.org"), Path::new("/var/x/a1-ib/a1"));
         assert!(!constrains_devices(&root, &SlurmClient::default(), None));
-        std::fs::write(folder.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
+        std::fs::write(directory.join("cgroup.conf"), "# ConstrainDevices=no\nconstraindevices = Yes\n").unwrap();
         assert!(constrains_devices(&root, &SlurmClient::default(), None));
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 /// A node below a scratch directory. Its srun is a program of the test's host, which names the loader of that host; the
 /// loader is at the path of that name.
 pub(super) struct Tree {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     /// Name of the loader in srun.
     interpreter: PathBuf,
 }
@@ -19,7 +19,7 @@ impl Tree {
     fn new() -> Self {
         let program = fs::File::open(std::env::current_exe().unwrap()).unwrap();
         let interpreter = Program::read(&program).unwrap().loader.unwrap().into();
-        Self { folder: tempfile::tempdir_in(fs::canonicalize(std::env::temp_dir()).unwrap()).unwrap(), interpreter }
+        Self { directory: tempfile::tempdir_in(fs::canonicalize(std::env::temp_dir()).unwrap()).unwrap(), interpreter }
     }
 
     /// Layout of Debian: /lib and /lib64 are links, and the loader is beside libc.
@@ -27,7 +27,7 @@ impl Tree {
         let tree = Self::new();
         tree.file("/usr/lib/arch/ld-linux.so.2", "");
         for top in ["lib", "lib64", "bin"] {
-            tree.folder(&format!("/usr/{top}"));
+            tree.directory(&format!("/usr/{top}"));
             tree.link(&format!("/{top}"), &format!("usr/{top}"));
         }
         // Through the links, as from /lib64.
@@ -36,16 +36,16 @@ impl Tree {
     }
 
     pub(super) fn root(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        let place = self.folder.path().join(path.trim_start_matches('/'));
+        let place = self.directory.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         place
     }
 
-    fn folder(&self, path: &str) {
+    fn directory(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();
     }
 
@@ -57,13 +57,13 @@ impl Tree {
         symlink(target, self.at(path)).unwrap();
     }
 
-    pub(super) fn srun(&self, folder: &str) {
-        fs::copy(std::env::current_exe().unwrap(), self.at(&format!("{folder}/srun"))).unwrap();
+    pub(super) fn srun(&self, directory: &str) {
+        fs::copy(std::env::current_exe().unwrap(), self.at(&format!("{directory}/srun"))).unwrap();
     }
 
     fn find(&self, settings: &ClientPaths, told: Option<&str>) -> Result<Option<Client>, Error> {
         let settings = SlurmClient::Shown(settings.clone());
-        find(self.folder.path(), &settings, told.map(Path::new), Path::new(HELPER))
+        find(self.directory.path(), &settings, told.map(Path::new), Path::new(HELPER))
     }
 
     fn client(&self) -> Client {
@@ -92,9 +92,9 @@ fn a_packaged_slurm_on_a_node_with_merged_usr() {
     tree.file("/etc/slurm/plugstack.conf.d/a.conf", "required /usr/lib/coracle/spank_coracle.so config=/x\n");
     tree.file("/etc/slurm/plugstack.conf.d/b.conf", "optional /usr/lib/arch/one.so\noptional /no/such.so\n");
     tree.file("/etc/slurm/plugstack.conf.d/c.conf~", "required /etc/slurm/no.so\n");
-    tree.folder("/run/munge");
-    tree.folder("/usr/local/lib");
-    tree.folder("/opt/vendor/lib");
+    tree.directory("/run/munge");
+    tree.directory("/usr/local/lib");
+    tree.directory("/opt/vendor/lib");
     tree.file("/etc/ld.so.conf.d/local.conf", "/usr/local/lib\n/opt/vendor/lib\n");
 
     let client = tree.client();
@@ -132,21 +132,21 @@ fn a_packaged_slurm_on_a_node_with_merged_usr() {
 fn an_older_node_with_a_real_lib64_and_slurm_in_opt() {
     let tree = Tree::new();
     let loader = tree.interpreter.to_str().unwrap().to_owned();
-    let folder = tree.interpreter.parent().unwrap().to_str().unwrap().to_owned();
-    tree.file(&format!("{folder}/ld-2.31.so"), "");
+    let directory = tree.interpreter.parent().unwrap().to_str().unwrap().to_owned();
+    tree.file(&format!("{directory}/ld-2.31.so"), "");
     tree.link(&loader, "ld-2.31.so");
-    tree.folder("/usr/lib64");
+    tree.directory("/usr/lib64");
     tree.srun("/opt/slurm/22.05/bin");
     tree.link("/opt/slurm/current", "22.05");
     tree.file("/opt/slurm/22.05/lib/slurm/auth_munge.so", "");
     tree.file("/opt/slurm/22.05/etc/slurm.conf", "");
 
     let client = tree.client();
-    let lib = format!("/run/coracle/host{folder}");
+    let lib = format!("/run/coracle/host{directory}");
     assert_eq!(
         binds(&client),
         BTreeMap::from([
-            (lib.as_str(), folder.as_str()),
+            (lib.as_str(), directory.as_str()),
             ("/opt/slurm/22.05", "/opt/slurm/22.05"),
             ("/opt/slurm/current", "/opt/slurm/22.05"),
         ])
@@ -175,10 +175,10 @@ fn a_slurm_in_a_directory_of_its_own_has_its_configuration_there() {
     tree.file("/etc/slurm/plugstack.conf.d/a.conf", "required /usr/lib/coracle/spank_coracle.so\n");
     tree.file("/usr/lib/coracle/spank_coracle.so", "");
     let shown: Vec<_> = tree.client().binds.into_iter().map(|bind| bind.target).collect();
-    for folder in ["/opt/slurm", "/etc/slurm/plugstack.conf.d", "/usr/lib/coracle"] {
-        assert!(shown.contains(&folder.into()), "{folder} in {shown:?}");
+    for directory in ["/opt/slurm", "/etc/slurm/plugstack.conf.d", "/usr/lib/coracle"] {
+        assert!(shown.contains(&directory.into()), "{directory} in {shown:?}");
     }
-    assert_eq!(site(tree.root(), &SlurmClient::default(), None).folder, Some("/opt/slurm/etc".into()));
+    assert_eq!(site(tree.root(), &SlurmClient::default(), None).directory, Some("/opt/slurm/etc".into()));
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn slurm_conf_says_where_plugins_the_plugin_stack_and_the_socket_are() {
     tree.file("/site/b/spank.so", "");
     tree.file("/site/stack", "required spank.so\nrequired /site/spank/x.so\n");
     tree.file("/site/spank/x.so", "");
-    tree.folder("/site/a");
-    tree.folder("/run/other");
-    tree.folder("/run/munge");
+    tree.directory("/site/a");
+    tree.directory("/run/other");
+    tree.directory("/run/munge");
 
     let client = tree.client();
     let shown: Vec<_> = binds(&client).into_keys().collect();
@@ -258,7 +258,7 @@ fn a_node_without_slurm_commands_or_with_a_script_for_srun_has_no_client() {
     assert_eq!(tree.find(&ClientPaths::default(), None).unwrap(), None);
     tree.srun("/opt/slurm/bin");
     assert!(tree.client().launch.ends_with("bin=/opt/slurm/bin\nargv0=yes\n"));
-    assert_eq!(find(tree.folder.path(), &SlurmClient::None, None, Path::new(HELPER)).unwrap(), None);
+    assert_eq!(find(tree.directory.path(), &SlurmClient::None, None, Path::new(HELPER)).unwrap(), None);
 }
 
 #[test]
@@ -271,22 +271,22 @@ fn what_coracle_yaml_says_must_be_so() {
     for (settings, wanted) in [
         (
             ClientPaths { bin: Some(absolute("/opt/no")), ..none() },
-            "coracle: slurm_client.bin: /opt/no is not a folder with srun on this node [config]",
+            "coracle: slurm_client.bin: /opt/no is not a directory with srun on this node [config]",
         ),
         (ClientPaths { bin: Some(absolute("/opt/script")), ..none() }, "coracle: slurm_client.bin: /opt/script/srun: "),
         (
             ClientPaths { conf: Some(absolute("/usr")), ..none() },
-            "coracle: slurm_client.conf: /usr is not a folder with slurm.conf on this node [config]",
+            "coracle: slurm_client.conf: /usr is not a directory with slurm.conf on this node [config]",
         ),
         (
             ClientPaths { plugins: vec![absolute("/usr/bin/srun")], ..none() },
-            "coracle: slurm_client.plugins: /usr/bin/srun is not a folder with plugins of Slurm on this node [config]",
+            "coracle: slurm_client.plugins: /usr/bin/srun is not a directory with plugins of Slurm on this node [config]",
         ),
     ] {
         let line = Refusal::from(tree.find(&settings, None).unwrap_err()).line();
         assert!(line.starts_with(wanted) && line.ends_with("[config]"), "{line}");
     }
-    tree.folder("/data/lib");
+    tree.directory("/data/lib");
     let more = ClientPaths { libraries: vec![absolute("/data/lib"), absolute("/no/such")], ..none() };
     let client = tree.find(&more, None).unwrap().unwrap();
     assert!(client.launch.contains(":/data/lib:"), "{}", client.launch);

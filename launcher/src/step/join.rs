@@ -42,18 +42,18 @@ pub fn placeholder_image(step: StepRef) -> ImageRef {
 
 /// Process of a task, held open because another process may get its id.
 struct Process {
-    folder: OwnedFd,
+    directory: OwnedFd,
 }
 
 impl Process {
     fn open(pid: i32) -> Option<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let path = format!("/proc/{pid}");
-        nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(|folder| Self { folder })
+        nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(|directory| Self { directory })
     }
 
     fn read(&self, name: &str) -> Option<Vec<u8>> {
-        let fd = sys::open_beneath(&self.folder, Path::new(name), OFlag::O_RDONLY).ok()?;
+        let fd = sys::open_beneath(&self.directory, Path::new(name), OFlag::O_RDONLY).ok()?;
         let mut bytes = Vec::new();
         File::from(fd).take(1 << 20).read_to_end(&mut bytes).ok()?;
         Some(bytes)
@@ -71,12 +71,12 @@ impl Process {
     /// UTS namespace, which identifies the node of the step record. Where several nodes are one host (slurmd -N), each
     /// may have its own host name (uts_namespaces(7)), and a step has a slurmstepd on each.
     fn node(&self) -> Option<OsString> {
-        nix::fcntl::readlinkat(&self.folder, "ns/uts").ok()
+        nix::fcntl::readlinkat(&self.directory, "ns/uts").ok()
     }
 
     /// Device and inode of the running program.
     fn program(&self) -> Option<(u64, u64)> {
-        let fd = nix::fcntl::openat(&self.folder, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let fd = nix::fcntl::openat(&self.directory, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         File::from(fd).metadata().ok().map(|found| (found.dev(), found.ino()))
     }
 }
@@ -145,7 +145,7 @@ pub fn find(start: &Start, wanted: Option<u32>) -> Result<Found, Refusal> {
             if task.number("Uid") != Some(start.identity.uid) {
                 continue;
             }
-            let Ok(Some(namespace)) = MountNamespace::of_process(&task.folder) else { continue };
+            let Ok(Some(namespace)) = MountNamespace::of_process(&task.directory) else { continue };
             if !is_ours(&namespace).map_err(system)? {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::mpi::{Pmi, server_folder};
+use crate::mpi::{Pmi, server_directory};
 use crate::policy::{self, Bare, Job};
 use crate::view::HELPER;
 use coracle::options::Id;
@@ -177,7 +177,7 @@ impl Server {
         let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
         let node = self.start.node_name.as_deref().and_then(OsStr::to_str).unwrap_or(&host);
         let spool = slurmd.spool(node, &host);
-        self.has_pmix().then(|| server_folder(&spool, self.start.job, self.start.step))
+        self.has_pmix().then(|| server_directory(&spool, self.start.job, self.start.step))
     }
 
     /// True if the step probably has a PMIx server. Scripts have none, although their environment may name one.

@@ -29,7 +29,7 @@ const ALL: u16 = 7;
 /// A user's directory in the store.
 #[derive(Debug)]
 pub struct Shelf {
-    folder: OwnedFd,
+    directory: OwnedFd,
 }
 
 /// Image in the store.
@@ -72,7 +72,7 @@ pub struct Draft {
     named: bool,
 }
 
-fn is_folder_name(user: &str) -> bool {
+fn is_directory_name(user: &str) -> bool {
     !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0'])
 }
 
@@ -83,14 +83,14 @@ fn call(what: &str, name: &str, errno: Errno) -> Error {
 impl Shelf {
     /// Path of a user's directory.
     pub fn path(store: &Path, user: &str) -> Option<PathBuf> {
-        is_folder_name(user).then(|| store.join(user))
+        is_directory_name(user).then(|| store.join(user))
     }
 
     /// Opens the directory of `user`, if there is one.
     pub fn open(store: &Path, user: &str) -> Result<Option<Self>, Error> {
         let Some(path) = Self::path(store, user) else { return Ok(None) };
         match sys::open_untrusted(&path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) {
-            Ok(folder) => Ok(Some(Self { folder })),
+            Ok(directory) => Ok(Some(Self { directory })),
             Err(error) if error.errno() == Errno::ENOENT => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -99,27 +99,27 @@ impl Shelf {
     /// Opens the directory of `user` for changes by this process, and creates it if it is missing.
     pub fn open_or_make(store: &Path, user: &str, tenant: &Tenant) -> Result<Self, Error> {
         let path = Self::path(store, user)
-            .ok_or_else(|| Error::Storage(format!("no folder can have the name of the user {user:?}")))?;
+            .ok_or_else(|| Error::Storage(format!("no directory can have the name of the user {user:?}")))?;
         match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(call("mkdir", &path.to_string_lossy(), errno)),
         }
         let shelf = Self::open(store, user)?.ok_or(Error::Missing)?;
-        let owner = File::from(shelf.folder.try_clone()?).metadata()?.uid();
+        let owner = File::from(shelf.directory.try_clone()?).metadata()?.uid();
         if owner != nix::unistd::geteuid().as_raw() {
             return Err(Error::Storage(format!("{} belongs to user {owner}, not to the store", path.display())));
         }
-        tenant.share(&shelf.folder, ALL, READ_AND_ENTER)?;
+        tenant.share(&shelf.directory, ALL, READ_AND_ENTER)?;
         Ok(shelf)
     }
 
     /// Images in the order of their names.
     pub fn images(&self) -> Result<Vec<Kept>, Error> {
         let mut images = Vec::new();
-        for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.folder.as_raw_fd()))? {
+        for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))? {
             let entry = entry?;
             let Ok(name) = StoredName::parse(&entry.file_name()) else { continue };
-            match nix::sys::stat::fstatat(&self.folder, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            match nix::sys::stat::fstatat(&self.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(found) => images.push(Kept { name, size: found.st_size.unsigned_abs() }),
                 // Removed in the meantime.
                 Err(Errno::ENOENT) => {}
@@ -151,13 +151,13 @@ impl Shelf {
     }
 
     fn read(&self, path: &Path) -> sys::Result<File> {
-        sys::open_beneath(&self.folder, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from)
+        sys::open_beneath(&self.directory, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from)
     }
 
     /// Locks this shelf for changes; `None` while another process holds the lock.
     pub fn lock(&self, tenant: Tenant) -> Result<Option<Locked<'_>>, Error> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(&self.folder, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        let file = nix::fcntl::openat(&self.directory, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| call("openat", LOCK, errno))?;
         match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Locked { shelf: self, tenant, _lock: lock })),
@@ -192,7 +192,7 @@ impl Locked<'_> {
         self.unlink(Path::new(UNFINISHED))?;
         self.unlink(&Path::new(RECORDS).join(UNFINISHED))?;
         let images = self.shelf.images()?;
-        let Ok(records) = std::fs::read_dir(format!("/proc/self/fd/{}/{RECORDS}", self.shelf.folder.as_raw_fd()))
+        let Ok(records) = std::fs::read_dir(format!("/proc/self/fd/{}/{RECORDS}", self.shelf.directory.as_raw_fd()))
         else {
             return Ok(());
         };
@@ -223,9 +223,9 @@ impl Locked<'_> {
 
     /// Creates a file that no other process can see.
     pub fn draft(&self) -> Result<Draft, Error> {
-        let folder = &self.shelf.folder;
+        let directory = &self.shelf.directory;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        match nix::fcntl::openat(folder, ".", OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC, mode) {
+        match nix::fcntl::openat(directory, ".", OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC, mode) {
             Ok(file) => return Ok(Draft { file: file.into(), verity: None, named: false }),
             // Some file systems, such as NFS, need a name, and some kernels do not know nameless files (open(2)).
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => {}
@@ -237,7 +237,7 @@ impl Locked<'_> {
     fn fresh(&self, path: &Path) -> Result<File, Error> {
         self.unlink(path)?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(&self.shelf.folder, path, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = nix::fcntl::openat(&self.shelf.directory, path, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         Ok(file.map_err(|errno| call("openat", &path.to_string_lossy(), errno))?.into())
     }
 
@@ -259,13 +259,13 @@ impl Locked<'_> {
     pub fn publish(&self, draft: &Draft, name: &StoredName, record: &Record) -> Result<(), Error> {
         self.admits(name, record.file.size)?;
         self.write_record(name, record)?;
-        let folder = &self.shelf.folder;
+        let directory = &self.shelf.directory;
         let linked = if draft.named {
-            nix::unistd::linkat(folder, UNFINISHED, folder, name.as_str(), LinkatFlags::empty())
+            nix::unistd::linkat(directory, UNFINISHED, directory, name.as_str(), LinkatFlags::empty())
         } else {
             let path = format!("/proc/self/fd/{}", draft.file.as_raw_fd());
             let follow = LinkatFlags::AT_SYMLINK_FOLLOW;
-            nix::unistd::linkat(nix::fcntl::AT_FDCWD, path.as_str(), folder, name.as_str(), follow)
+            nix::unistd::linkat(nix::fcntl::AT_FDCWD, path.as_str(), directory, name.as_str(), follow)
         };
         if let Err(errno) = linked {
             self.unlink(&Shelf::record_path(name))?;
@@ -276,12 +276,12 @@ impl Locked<'_> {
     }
 
     fn write_record(&self, name: &StoredName, record: &Record) -> Result<(), Error> {
-        let folder = &self.shelf.folder;
-        match nix::sys::stat::mkdirat(folder, RECORDS, Mode::S_IRWXU) {
+        let directory = &self.shelf.directory;
+        match nix::sys::stat::mkdirat(directory, RECORDS, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(call("mkdirat", RECORDS, errno)),
         }
-        let records = sys::open_beneath(folder, Path::new(RECORDS), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let records = sys::open_beneath(directory, Path::new(RECORDS), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         self.tenant.share(&records, ALL, READ_AND_ENTER)?;
         let unfinished = Path::new(RECORDS).join(UNFINISHED);
         let mut file = self.fresh(&unfinished)?;
@@ -289,13 +289,13 @@ impl Locked<'_> {
         file.sync_all()?;
         self.tenant.share(&file, READ, READ)?;
         let target = Shelf::record_path(name);
-        nix::fcntl::renameat(folder, &unfinished, folder, &target)
+        nix::fcntl::renameat(directory, &unfinished, directory, &target)
             .map_err(|errno| call("renameat", &target.to_string_lossy(), errno))
     }
 
     /// Removes an image and its record. Processes that have it open or mounted are not affected.
     pub fn remove(&self, name: &StoredName) -> Result<(), Error> {
-        match nix::unistd::unlinkat(&self.shelf.folder, name.as_str(), UnlinkatFlags::NoRemoveDir) {
+        match nix::unistd::unlinkat(&self.shelf.directory, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {}
             Err(Errno::ENOENT) => return Err(Error::Missing),
             Err(errno) => return Err(call("unlinkat", name.as_str(), errno)),
@@ -305,14 +305,14 @@ impl Locked<'_> {
     }
 
     fn unlink(&self, path: &Path) -> Result<(), Error> {
-        match nix::unistd::unlinkat(&self.shelf.folder, path, UnlinkatFlags::NoRemoveDir) {
+        match nix::unistd::unlinkat(&self.shelf.directory, path, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(call("unlinkat", &path.to_string_lossy(), errno)),
         }
     }
 
     fn sync(&self) -> Result<(), Error> {
-        match File::from(self.shelf.folder.try_clone()?).sync_all() {
+        match File::from(self.shelf.directory.try_clone()?).sync_all() {
             // Not every file system supports this for directories.
             Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => Ok(()),
             done => Ok(done?),

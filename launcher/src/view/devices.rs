@@ -13,13 +13,13 @@ pub fn own_dev(devices: &Devices) -> Vec<MountRequest> {
     let top = Path::new("/dev");
     let mut entries = Entries::below(top);
     let mut requests = Vec::new();
-    for folder in [PTS].iter().chain(STORES) {
-        entries.add(folder.as_ref(), Entry::Folder);
-        requests.push(MountRequest::node(*folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+    for directory in [PTS].iter().chain(STORES) {
+        entries.add(directory.as_ref(), Entry::Directory);
+        requests.push(MountRequest::node(*directory, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
-    for (folder, _) in &devices.folders {
-        entries.add(folder, Entry::Folder);
-        requests.push(MountRequest::node(folder, Access::ReadWrite, Presence::IfThere, Origin::Device));
+    for (directory, _) in &devices.directories {
+        entries.add(directory, Entry::Directory);
+        requests.push(MountRequest::node(directory, Access::ReadWrite, Presence::IfThere, Origin::Device));
     }
     let (made, bound): (Vec<&Node>, _) = devices.nodes.iter().partition(|node| Devices::is_made(node));
     for node in made {

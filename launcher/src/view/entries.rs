@@ -28,7 +28,7 @@ impl<'a> Entries<'a> {
         let mut so_far = PathBuf::new();
         for name in inside.parent().into_iter().flatten() {
             so_far.push(name);
-            self.push(Entry::Folder(so_far.clone()));
+            self.push(Entry::Directory(so_far.clone()));
         }
         self.push(entry(inside.to_owned()));
     }

@@ -54,7 +54,7 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A directory.
-    Folder(PathBuf),
+    Directory(PathBuf),
     /// A file with this content; with empty content, the mount point of another mount.
     File(PathBuf, String),
     /// A symbolic link with its target.
@@ -240,7 +240,7 @@ impl MountRequest {
         let device = self.origin == Origin::Device;
         // Shared memory needs exec: just-in-time compilers put code there.
         let dev = self.origin == Origin::Kernel && self.target == Path::new("/dev");
-        let stores = device && STORES.iter().any(|folder| self.target == Path::new(folder));
+        let stores = device && STORES.iter().any(|directory| self.target == Path::new(directory));
         Attributes {
             read_only: self.access == Access::ReadOnly,
             no_suid: true,
@@ -333,8 +333,8 @@ pub fn mount_requests(settings: &Settings, config: &Config, around: &Surrounding
     let mut add =
         |path: &Path, access, presence, origin| add_request(MountRequest::node(path, access, presence, origin));
     add(Path::new(mpi::MUNGE), ReadWrite, IfThere, Origin::Slurm);
-    if let Some(folder) = around.script_folder {
-        add(folder, ReadOnly, Required, Origin::Slurm);
+    if let Some(directory) = around.script_folder {
+        add(directory, ReadOnly, Required, Origin::Slurm);
     }
     let images_own = is_image_directory(around.directory);
     let presence = match settings.workdir {
@@ -377,12 +377,12 @@ fn mpi_requests<'a>(profile: &'a Profile, fit: &'a Fit) -> impl Iterator<Item = 
     let covered: BTreeSet<&Path> = fit.shown.iter().flat_map(places).filter_map(Path::parent).collect();
     let over = profile.files().zip(&fit.shown).filter(|(_, shown)| !shown.stays).flat_map(move |(file, shown)| {
         // A program that finds the library there without LD_LIBRARY_PATH searches there for its dependencies.
-        let beside = covered.iter().map(|folder| folder.join(&shown.soname)).filter(|_| shown.over.is_empty());
+        let beside = covered.iter().map(|directory| directory.join(&shown.soname)).filter(|_| shown.over.is_empty());
         let targets: Vec<PathBuf> = places(shown).map(Path::to_owned).chain(beside).collect();
         targets.into_iter().map(move |target| request(file, &target, Presence::IfThere))
     });
-    let folders = profile.folders.iter();
-    over.chain(folders.map(move |folder| request(&folder.source.0, folder.target(), Presence::Required)))
+    let directories = profile.folders.iter();
+    over.chain(directories.map(move |directory| request(&directory.source.0, directory.target(), Presence::Required)))
 }
 
 /// Mounts of Coracle's own directory in the container, and of the files below it and for it.
@@ -423,7 +423,7 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
             }
         }
         for bind in &client.binds {
-            entries.add(&bind.target, Entry::Folder);
+            entries.add(&bind.target, Entry::Directory);
             let presence = match (bind.target.starts_with(PRIVATE), bind.unless_in_image) {
                 (true, _) => Presence::Required,
                 (false, true) => Presence::IfMissing,

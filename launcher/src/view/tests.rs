@@ -6,8 +6,13 @@ use crate::devices::{Node, Type};
 use coracle::request::Request;
 use std::ffi::OsStr;
 
-const NONE: &Devices =
-    &Devices { nodes: Vec::new(), links: Vec::new(), folders: Vec::new(), granted: Vec::new(), numbers: Vec::new() };
+const NONE: &Devices = &Devices {
+    nodes: Vec::new(),
+    links: Vec::new(),
+    directories: Vec::new(),
+    granted: Vec::new(),
+    numbers: Vec::new(),
+};
 
 fn settings(fields: &str) -> Settings {
     Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
@@ -57,7 +62,7 @@ fn the_users_bind_stands_for_a_working_directory_below_it() {
 }
 
 #[test]
-fn the_working_directory_in_a_system_folder_may_be_the_images() {
+fn the_working_directory_in_a_system_directory_may_be_the_images() {
     for (directory, presence) in [
         ("/usr/share/doc", Presence::UnlessInImage),
         ("/opt", Presence::UnlessInImage),
@@ -83,13 +88,13 @@ fn device_nodes_work_only_where_they_were_put() {
         assert_eq!(flags.no_dev, !works, "{request:?}");
         assert_eq!(flags.read_only, request.access == Access::ReadOnly);
         if request.target == Path::new("/dev") {
-            let folder = |path: &str| Entry::Folder(path.into());
+            let directory = |path: &str| Entry::Directory(path.into());
             let file = |path: &str| Entry::File(path.into(), String::new());
-            let folders = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(folder);
+            let directories = ["pts", "shm", "mqueue", "hugepages", "infiniband"].map(directory);
             let null = Entry::Device("null".into(), 1, 3);
             let others = [file("infiniband/uverbs0"), Entry::Link("fd".into(), "/proc/self/fd".into())];
             let wanted: Vec<Entry> =
-                folders[..4].iter().cloned().chain([null, folders[4].clone()]).chain(others).collect();
+                directories[..4].iter().cloned().chain([null, directories[4].clone()]).chain(others).collect();
             assert_eq!(request.source, Source::Made(wanted));
         }
     }
@@ -134,7 +139,7 @@ fn a_directory_that_a_variable_names_is_shown_where_nothing_else_is_meant() {
 }
 
 #[test]
-fn our_folder_is_there_only_when_something_in_it_is_needed() {
+fn our_directory_is_there_only_when_something_in_it_is_needed() {
     let client = Client {
         binds: [("/usr", "/run/coracle/host/usr"), ("/etc/slurm", "/etc/slurm")]
             .map(|(source, target)| ClientBind { source: source.into(), target: target.into(), unless_in_image: false })

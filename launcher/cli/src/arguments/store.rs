@@ -41,7 +41,7 @@ pub struct List {
     /// All that is known, as JSON
     #[arg(long, conflicts_with = "long")]
     pub json: bool,
-    /// Only the folder in which they are, as CORACLE_ALLOWED_DIR has it
+    /// Only the directory in which they are, as CORACLE_ALLOWED_DIR has it
     #[arg(long, conflicts_with_all = ["long", "json"])]
     pub folder: bool,
     /// Owner of the images, as far as you may look (default: you)

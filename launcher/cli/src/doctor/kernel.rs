@@ -138,8 +138,8 @@ fn fuse_device(findings: &mut Findings) {
 /// Checks the programs that `coracle build` and `coracle pull` need.
 fn making(findings: &mut Findings) {
     for (program, package, loss) in MAKERS {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        match std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file()) {
+        let directories = std::env::var_os("PATH").unwrap_or_default();
+        match std::env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file()) {
             Some(path) => findings.ok("images", path.display()),
             None => findings.warning("images", format!("{program}: not in PATH: {loss} (package {package})")),
         }

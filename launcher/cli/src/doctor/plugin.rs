@@ -23,11 +23,11 @@ const LINE: &str = "required /usr/lib/coracle/spank_coracle.so";
 
 /// Checks release, plugstack.conf, the plugin and its arguments, oci.conf and MPI.
 pub fn look(findings: &mut Findings, config: &Config, settings: &Path, slurm: &Site) {
-    let Some(folder) = &slurm.folder else {
+    let Some(directory) = &slurm.directory else {
         let hint = "slurm_client: {conf: DIRECTORY} in coracle.yaml, or SLURM_CONF, says where it is";
         return findings.error("slurm", "no slurm.conf is found on this host", hint);
     };
-    findings.ok("slurm", folder.join("slurm.conf").display());
+    findings.ok("slurm", directory.join("slurm.conf").display());
     let release = slurm.srun.as_deref().and_then(release);
     tested(findings, release);
     let loaded = line(findings, slurm);
@@ -35,8 +35,8 @@ pub fn look(findings: &mut Findings, config: &Config, settings: &Path, slurm: &S
         arguments(findings, settings, slurm);
         loads(findings, slurm);
     }
-    if folder.join("oci.conf").exists() {
-        let text = format!("{}: Slurm takes --container for an OCI bundle", folder.join("oci.conf").display());
+    if directory.join("oci.conf").exists() {
+        let text = format!("{}: Slurm takes --container for an OCI bundle", directory.join("oci.conf").display());
         match release {
             Some((release, _)) if release >= OCI_IGNORED => findings.warning("slurm", format!("{text} in batch jobs")),
             _ => findings.error("slurm", text, "remove it: with it no plugin is asked"),

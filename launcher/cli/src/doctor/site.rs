@@ -128,8 +128,8 @@ fn audit(config: &Config, faults: &mut Vec<Fault>) {
 }
 
 fn metrics(config: &Config, faults: &mut Vec<Fault>) {
-    let folder = config.metrics.file.as_ref().and_then(|file| file.0.parent());
-    if let Some(Err(error)) = folder.map(config::trust_folder) {
+    let directory = config.metrics.file.as_ref().and_then(|file| file.0.parent());
+    if let Some(Err(error)) = directory.map(config::trust_folder) {
         faults.push(unwritable(Level::Warning, "metrics", &error.into(), "nothing is counted"));
     }
 }
@@ -177,7 +177,7 @@ fn without_effect(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
 }
 
 fn timeout(config: &Config, slurm: &Site, faults: &mut Vec<Fault>) {
-    if slurm.folder.is_none() {
+    if slurm.directory.is_none() {
         return;
     }
     let (ours, slurms) = (config.start_timeout.0.as_secs(), slurm.unkillable.unwrap_or(UNKILLABLE));
@@ -219,12 +219,14 @@ fn store(findings: &mut Findings, path: &Path, config: &Config) {
     if !said {
         return;
     }
-    let folder = config.store.path();
-    match folder.is_dir() {
-        true => findings.ok("store", folder.display()),
-        false => {
-            findings.error("store", format!("{}: no directory on this host", folder.display()), "is it mounted here?")
-        }
+    let directory = config.store.path();
+    match directory.is_dir() {
+        true => findings.ok("store", directory.display()),
+        false => findings.error(
+            "store",
+            format!("{}: no directory on this host", directory.display()),
+            "is it mounted here?",
+        ),
     }
     if let Owner::Name(name) = &config.store.owner
         && !matches!(User::from_name(name), Ok(Some(_)))

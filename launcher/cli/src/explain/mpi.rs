@@ -16,7 +16,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use coracle_launcher::children::in_container;
-use coracle_launcher::container::image_mpi::{MAX_LEN, WHAT, folders, late, own_libraries};
+use coracle_launcher::container::image_mpi::{MAX_LEN, WHAT, directories, late, own_libraries};
 use coracle_launcher::slurm::Offer;
 
 /// Devices of the interconnect, by the start of their names in /dev, and their purpose.
@@ -184,12 +184,12 @@ fn release(path: &Path) -> Option<String> {
 fn image(offer: &Offer, environment: &[Pair]) -> Image {
     let failed = |error: String| Image { error: Some(error), ..Image::default() };
     let Some(libraries) = own_libraries() else { return failed("its libraries cannot be read".into()) };
-    let folders = [folders(environment), mpi::folders_of_libraries(libraries.root())].concat();
-    let mut image = match mpi::all(&libraries, &folders) {
+    let directories = [directories(environment), mpi::folders_of_libraries(libraries.root())].concat();
+    let mut image = match mpi::all(&libraries, &directories) {
         Ok(found) => Image { libraries: found.iter().map(|mpi| judged(offer, mpi)).collect(), ..Image::default() },
         Err(error) => failed(format!("an MPI library {error}")),
     };
-    image.pmix = mpi::pmix(&libraries, &folders)
+    image.pmix = mpi::pmix(&libraries, &directories)
         .unwrap_or_default()
         .iter()
         .map(|found| FoundPmix { release: release(&found.path), path: name(&found.path), munge: found.munge })

@@ -32,7 +32,7 @@ fn entries(spec: &Spec) -> Vec<(String, String)> {
 fn kind(id: Id, value: &str) -> String {
     match id {
         Id::Bind => "binds".to_owned(),
-        Id::Overlay => "folder".to_owned(),
+        Id::Overlay => "directory".to_owned(),
         Id::Env => "variables".to_owned(),
         Id::Scope | Id::Gpu => format!("words {}", value.replace('|', " ")),
         Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint | Id::Mpi => {

@@ -32,10 +32,9 @@ const SLURMS: &str = "bash_completion.d/slurm_coracle";
 /// Writes all files below the directory that is named.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let written = match (arguments.next().map(PathBuf::from), arguments.next()) {
-        (Some(folder), None) => {
-            write(&folder).map_err(|cause| Refusal::new(Kind::System, folder.display().to_string(), cause.to_string()))
-        }
-        _ => Err(Refusal::new(Kind::Usage, "manual", "takes one folder")),
+        (Some(directory), None) => write(&directory)
+            .map_err(|cause| Refusal::new(Kind::System, directory.display().to_string(), cause.to_string())),
+        _ => Err(Refusal::new(Kind::Usage, "manual", "takes one directory")),
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,19 +45,19 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn write(folder: &Path) -> io::Result<()> {
+fn write(directory: &Path) -> io::Result<()> {
     for path in [MAN1, BASH, ZSH] {
-        fs::create_dir_all(folder.join(path))?;
+        fs::create_dir_all(directory.join(path))?;
     }
     let mut tree = arguments::tree().disable_help_subcommand(true);
     tree.build();
-    write_commands(tree, &folder.join(MAN1))?;
-    generate_to(Shell::Zsh, &mut arguments::tree(), "coracle", folder.join(ZSH))?;
+    write_commands(tree, &directory.join(MAN1))?;
+    generate_to(Shell::Zsh, &mut arguments::tree(), "coracle", directory.join(ZSH))?;
     // bash-completion looks for a file with the name of the command.
-    let made = generate_to(Shell::Bash, &mut arguments::tree(), "coracle", folder.join(BASH))?;
-    fs::rename(made, folder.join(BASH).join("coracle"))?;
+    let made = generate_to(Shell::Bash, &mut arguments::tree(), "coracle", directory.join(BASH))?;
+    fs::rename(made, directory.join(BASH).join("coracle"))?;
     for (path, text) in [(MAN5, page::settings()), (MAN7, page::container()), (SLURMS, completion::slurms())] {
-        let path = folder.join(path);
+        let path = directory.join(path);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(path, text)?;
     }
@@ -69,13 +68,13 @@ fn write(folder: &Path) -> io::Result<()> {
 ///
 /// Not [`clap_mangen::generate_to`]: it sets neither source nor manual, so the header and footer of a page would lack
 /// both, and the footer would have the name of a subcommand in place of Coracle's version.
-fn write_commands(command: Command, folder: &Path) -> io::Result<()> {
+fn write_commands(command: Command, directory: &Path) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        write_commands(verb.clone(), folder)?;
+        write_commands(verb.clone(), directory)?;
     }
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let mut text = Vec::new();
     Man::new(command).source(page::SOURCE).manual(page::MANUAL).render(&mut text)?;
     text.extend(page::command(&name).into_bytes());
-    fs::write(folder.join(format!("{name}.1")), text)
+    fs::write(directory.join(format!("{name}.1")), text)
 }

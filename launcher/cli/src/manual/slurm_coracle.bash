@@ -53,7 +53,7 @@ _coracle_value() {
 		mapfile -t candidates < <(compgen -W 'none step' -- "$value"; compgen -f -- "$value")
 		compopt -o filenames
 		;;
-	folder)
+	directory)
 		mapfile -t candidates < <(compgen -d -- "$value")
 		compopt -o filenames
 		;;
@@ -76,7 +76,7 @@ _coracle_value() {
 	for candidate in "${candidates[@]}"; do
 		reply=${whole%"$last"}$candidate
 		reply=${reply:${#whole} - ${#seen}}
-		# Where it is only the end of a word, readline does not see that it is a folder.
+		# Where it is only the end of a word, readline does not see that it is a directory.
 		[[ $kind != binds || $reply == "$candidate" || ! -d $candidate ]] || reply+=/
 		COMPREPLY+=("$reply")
 	done

@@ -12,9 +12,9 @@ use super::page::{more, sentence};
 use super::*;
 
 fn made() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    write(folder.path()).unwrap();
-    folder
+    let directory = TempDir::new().unwrap();
+    write(directory.path()).unwrap();
+    directory
 }
 
 /// Handles a missing program: skips the test on a developer's host, and fails where no test may be skipped.
@@ -34,8 +34,8 @@ fn words(text: &str) -> String {
 
 #[test]
 fn the_page_has_every_option_with_its_texts() {
-    let folder = made();
-    let Some(page) = rendered(&folder.path().join(MAN7)) else { return };
+    let directory = made();
+    let Some(page) = rendered(&directory.path().join(MAN7)) else { return };
     let page = words(&String::from_utf8(page.stdout).unwrap().replace(['‐', '−'], "-").replace('’', "'"));
     assert!(page.contains(coracle_launcher::config::PATH), "{page}");
     for spec in OPTIONS {
@@ -49,11 +49,12 @@ fn the_page_has_every_option_with_its_texts() {
 
 #[test]
 fn groff_has_nothing_to_say_about_any_page() {
-    let folder = made();
-    let mut pages: Vec<_> = fs::read_dir(folder.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
+    let directory = made();
+    let mut pages: Vec<_> =
+        fs::read_dir(directory.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
     assert!(pages.iter().any(|page| page.ends_with("coracle-exec.1")), "{pages:?}");
     assert!(pages.iter().any(|page| page.ends_with("coracle-config-check.1")), "{pages:?}");
-    pages.extend([MAN5, MAN7].map(|page| folder.path().join(page)));
+    pages.extend([MAN5, MAN7].map(|page| directory.path().join(page)));
     for page in pages {
         let Some(done) = rendered(&page) else { return };
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -62,7 +63,7 @@ fn groff_has_nothing_to_say_about_any_page() {
 }
 
 /// Completions of bash with the cursor behind the last of these words, split as readline splits them.
-fn offered(before: &str, words: &[&str], folder: &TempDir) -> BTreeSet<String> {
+fn offered(before: &str, words: &[&str], directory: &TempDir) -> BTreeSet<String> {
     let line = words.join(" ").replace(" = ", "=").replace(" : ", ":");
     let script = format!(
         "{before}\nsource \"$0\"\nCOMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) COMP_LINE={line:?} COMP_POINT={point}\n\
@@ -72,9 +73,9 @@ fn offered(before: &str, words: &[&str], folder: &TempDir) -> BTreeSet<String> {
     );
     let done = Command::new("bash")
         .args(["--noprofile", "--norc", "-c", &script])
-        .arg(folder.path().join(SLURMS))
+        .arg(directory.path().join(SLURMS))
         .args(words)
-        .current_dir(folder.path())
+        .current_dir(directory.path())
         .output()
         .unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
@@ -90,25 +91,29 @@ fn set(words: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn bash_offers_every_option() {
-    let folder = made();
+    let directory = made();
     for command in ["srun", "sbatch", "salloc", "/usr/bin/srun"] {
         let command_line = [command, "-"];
         let before = if command.starts_with('/') { "complete -F _coracle_slurm /usr/bin/srun" } else { "" };
-        let found = offered(before, &command_line, &folder);
+        let found = offered(before, &command_line, &directory);
         for spec in OPTIONS {
             let flag = spec.flag(Naming::Container);
             assert!(found.contains(&flag) || found.contains(&format!("{flag}=")), "{command} {flag}: {found:?}");
         }
     }
-    assert_eq!(offered("", &["srun", "--container-sc"], &folder), set(&["--container-scope="]));
-    assert_eq!(offered("", &["srun", "--container-w"], &folder).len(), 3, "a folder, and with and without a size");
+    assert_eq!(offered("", &["srun", "--container-sc"], &directory), set(&["--container-scope="]));
+    assert_eq!(
+        offered("", &["srun", "--container-w"], &directory).len(),
+        3,
+        "a directory, and with and without a size"
+    );
 }
 
 #[test]
 fn bash_offers_values() {
-    let folder = made();
+    let directory = made();
     for path in ["a.sif", "data/in", "data/out"] {
-        let path = folder.path().join(path);
+        let path = directory.path().join(path);
         if path.extension().is_some() { fs::write(path, "") } else { fs::create_dir_all(path) }.unwrap();
     }
     let cases: &[(&[&str], &[&str])] = &[
@@ -129,22 +134,22 @@ fn bash_offers_values() {
         (&["srun", "--container-bind", "=", "/a", "./app", "d"], &[]),
     ];
     for (line, wanted) in cases {
-        assert_eq!(offered("", line, &folder), set(wanted), "{line:?}");
+        assert_eq!(offered("", line, &directory), set(wanted), "{line:?}");
     }
 }
 
 #[test]
 fn the_completion_that_was_there_is_asked_first() {
-    let folder = made();
+    let directory = made();
     let theirs = "_srun() { COMPREPLY=($(compgen -W '--container=<path> --chdir=' -- \"$2\")); return 1; }\n\
                   complete -o filenames -F _srun srun";
-    let found = offered(theirs, &["srun", "--c"], &folder);
+    let found = offered(theirs, &["srun", "--c"], &directory);
     assert!(found.is_superset(&set(&["--chdir=", "--container=<path>", "--container-bind="])), "{found:?}");
     assert!(!found.contains("--container="), "{found:?}");
-    assert_eq!(offered(theirs, &["srun", "--ch"], &folder), set(&["--chdir="]));
+    assert_eq!(offered(theirs, &["srun", "--ch"], &directory), set(&["--chdir="]));
     let kept =
         format!("{theirs}\nsource \"$0\"\n[[ $(complete -p srun) == *'-o filenames -F _coracle_slurm srun' ]] || exit");
-    assert_eq!(offered(&kept, &["srun", "--ch"], &folder), set(&["--chdir="]), "read twice, or its flags lost");
+    assert_eq!(offered(&kept, &["srun", "--ch"], &directory), set(&["--chdir="]), "read twice, or its flags lost");
 }
 
 #[test]
@@ -154,22 +159,22 @@ fn slurms_own_completion_still_works() {
     if ![loader, slurms].iter().all(|file| Path::new(file).exists()) {
         return skip("bash-completion, or Slurm's file for it");
     }
-    let folder = made();
+    let directory = made();
     // Loaded for the first of Slurm's commands that is completed, or at start before coracle's own completion.
     let first = format!("BASH_COMPLETION_COMPAT_DIR=/nowhere; source {loader}");
     let other = format!("{first}; source \"$0\"; _coracle_first squeue");
     let eager = format!("{first}; source {slurms}");
     for before in [first, other, eager] {
-        let found = offered(&before, &["srun", "--co"], &folder);
+        let found = offered(&before, &["srun", "--co"], &directory);
         assert!(found.is_superset(&set(&["--container-bind=", "--compress"])), "{before}: {found:?}");
-        assert_eq!(offered(&before, &["srun", "--open-mode", "=", "a"], &folder), set(&["append"]), "{before}");
+        assert_eq!(offered(&before, &["srun", "--open-mode", "=", "a"], &directory), set(&["append"]), "{before}");
     }
 }
 
 #[test]
 fn every_page_of_a_command_has_an_example_and_every_page_that_is_named_exists() {
-    let folder = made();
-    let pages: Vec<_> = fs::read_dir(folder.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
+    let directory = made();
+    let pages: Vec<_> = fs::read_dir(directory.path().join(MAN1)).unwrap().map(|page| page.unwrap().path()).collect();
     for page in &pages {
         let text = fs::read_to_string(page).unwrap();
         // Commands that only have subcommands, and those that systemd starts.
@@ -182,15 +187,19 @@ fn every_page_of_a_command_has_an_example_and_every_page_that_is_named_exists() 
                 text[..at].chars().rev().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
             let name: String = name.chars().rev().collect();
             let ours = name.starts_with("coracle");
-            assert!(!ours || folder.path().join(MAN1).join(format!("{name}.1")).exists(), "{}: {name}", page.display());
+            assert!(
+                !ours || directory.path().join(MAN1).join(format!("{name}.1")).exists(),
+                "{}: {name}",
+                page.display()
+            );
         }
     }
 }
 
 #[test]
 fn the_page_of_the_settings_has_every_line_of_the_example() {
-    let folder = made();
-    let Some(page) = rendered(&folder.path().join(MAN5)) else { return };
+    let directory = made();
+    let Some(page) = rendered(&directory.path().join(MAN5)) else { return };
     let page = words(&String::from_utf8(page.stdout).unwrap().replace(['‐', '−'], "-").replace(['’', '‘'], "'"));
     let example = include_str!("../../../../slurm-conf-examples/coracle.yaml").replace('…', "...");
     let keys =

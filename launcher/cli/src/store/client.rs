@@ -116,13 +116,13 @@ pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
         None => me()?,
     };
     let store = config.store.path();
-    let folder = Shelf::path(store, &user)
+    let directory = Shelf::path(store, &user)
         .ok_or_else(|| Refusal::new(Kind::Usage, &user, "no user who can have images in the store"))?;
     if given.folder {
-        println!("{}", folder.display());
+        println!("{}", directory.display());
         return Ok(ExitCode::SUCCESS);
     }
-    let refuse = |error: coracle_launcher::store::Error| error.refuse(&folder.display().to_string());
+    let refuse = |error: coracle_launcher::store::Error| error.refuse(&directory.display().to_string());
     let Some(shelf) = Shelf::open(store, &user).map_err(refuse)? else {
         if given.json {
             document::print(json!({ "images": [] }))?;
@@ -135,7 +135,7 @@ pub fn ls(given: &List) -> Result<ExitCode, Refusal> {
         let all = images.iter().map(|kept| match known(kept) {
             Ok(record) => {
                 let mut image = as_json(&kept.name, &record);
-                image["path"] = folder.join(kept.name.as_str()).to_string_lossy().into();
+                image["path"] = directory.join(kept.name.as_str()).to_string_lossy().into();
                 image
             }
             Err(error) => json!({ "name": kept.name.as_str(), "error": error.to_string() }),

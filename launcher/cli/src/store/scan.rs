@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn one_that_does_not_end_is_ended_with_all_that_it_started() {
-        let folder = tempfile::tempdir().unwrap();
-        let mark = folder.path().join("mark");
+        let directory = tempfile::tempdir().unwrap();
+        let mark = directory.path().join("mark");
         let script = format!("(sleep 1; touch {}) & echo waits; exec sleep 1000", mark.display());
         let refusal = scanned(&script, Duration::from_millis(200)).unwrap_err();
         assert_eq!(refusal.kind, Kind::Timeout);

@@ -175,7 +175,7 @@ fn refuse_enclosing(path: &Path, workshop: &Workshop) -> Result<(), Refusal> {
         Ok(whole) if workshop.directory.starts_with(&whole) => {
             let cause = format!("{} is in it, where images are made", workshop.directory.display());
             Err(Refusal::new(Kind::Usage, path.display().to_string(), cause)
-                .hint("CORACLE_TMPDIR names another folder for that"))
+                .hint("CORACLE_TMPDIR names another directory for that"))
         }
         _ => Ok(()),
     }

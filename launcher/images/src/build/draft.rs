@@ -61,7 +61,7 @@ impl Draft {
         let directory = output.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let directory = File::open(directory).map_err(|error| unwritable(&directory.display().to_string(), &error))?;
         match output.symlink_metadata() {
-            Ok(found) if found.is_dir() => return Err(refuse("a folder of that name is there")),
+            Ok(found) if found.is_dir() => return Err(refuse("a directory of that name is there")),
             // A device, FIFO or socket belongs to another program, and is no image.
             Ok(found) if !found.is_file() && !found.is_symlink() => {
                 return Err(refuse("something that is no file has that name"));
@@ -330,8 +330,8 @@ mod tests {
     fn what_is_no_place_for_a_file_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let refused = |path: &Path| Draft::of(path, true).unwrap_err().line();
-        assert!(refused(&directory.path().join("none/a.sif")).contains("no such folder"));
-        assert!(refused(directory.path()).contains("a folder of that name"));
+        assert!(refused(&directory.path().join("none/a.sif")).contains("no such directory"));
+        assert!(refused(directory.path()).contains("a directory of that name"));
         assert!(refused(Path::new("..")).contains("not the name of a file"));
     }
 }

@@ -58,7 +58,7 @@ impl Subject {
                 refuse(Kind::ImageUnreadable, "you may not write it")
             }
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
-            Errno::EISDIR => refuse(Kind::ImageType, "a folder, where a file is wanted"),
+            Errno::EISDIR => refuse(Kind::ImageType, "a directory, where a file is wanted"),
             Errno::EROFS => refuse(Kind::System, "nobody can write there: the file system is read-only"),
             _ => refuse(Kind::of_reading(&error), &error.to_string()),
         })?;
@@ -66,7 +66,7 @@ impl Subject {
         let unreadable = |error: std::io::Error| refuse(Kind::of_reading(&error), &error.to_string());
         let found = file.metadata().map_err(unreadable)?;
         if found.is_dir() {
-            return Err(refuse(Kind::ImageType, "a folder, where a file is wanted"));
+            return Err(refuse(Kind::ImageType, "a directory, where a file is wanted"));
         }
         if !found.is_file() {
             return Err(refuse(Kind::ImageType, "no regular file"));

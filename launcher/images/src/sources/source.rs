@@ -69,10 +69,10 @@ impl Source {
         let refuse = |kind, cause: &str| Refusal::new(kind, path.display().to_string(), cause);
         let file = sys::open_untrusted(path, OFlag::O_RDONLY).map(File::from).map_err(|error| match error.errno() {
             Errno::ENOENT | Errno::ENOTDIR => {
-                let refusal = refuse(Kind::ImageMissing, "no such file or folder");
+                let refusal = refuse(Kind::ImageMissing, "no such file or directory");
                 match path.to_str().and_then(|typed| typed.split_once(':')) {
                     Some((scheme, _)) if !scheme.contains('/') => refusal.hint(
-                        "known beside files and folders: docker://IMAGE, docker-archive:FILE, oci:FOLDER, oci-archive:FILE",
+                        "known beside files and directories: docker://IMAGE, docker-archive:FILE, oci:DIRECTORY, oci-archive:FILE",
                     ),
                     _ => refusal,
                 }
@@ -94,7 +94,7 @@ impl Source {
             };
         }
         if !kind.is_file() {
-            return Err(refuse(Kind::ImageType, "neither a file nor a folder"));
+            return Err(refuse(Kind::ImageType, "neither a file nor a directory"));
         }
         let mut start = Vec::new();
         file.take(START as u64)

@@ -200,7 +200,7 @@ impl Watch {
             }
             (Some(Verdict::Gone), _) => {
                 Err(Refusal::new(Kind::ImageFormat, name, format!("{NAME}, which reads it as you, has ended"))
-                    .hint("is it damaged, or compressed in a way that this squashfuse_ll does not know? try: squashfuse_ll -f IMAGE FOLDER"))
+                    .hint("is it damaged, or compressed in a way that this squashfuse_ll does not know? try: squashfuse_ll -f IMAGE DIRECTORY"))
             }
             (None, _) => Err(Refusal::new(Kind::Internal, name, format!("the process that guards {NAME} has died"))),
         }

@@ -40,8 +40,8 @@ pub struct Bounds<'a> {
 struct Found {
     mounts: Mounts,
     root: OwnedFd,
-    allow: Option<(Vec<Folder>, String)>,
-    deny: Option<(Vec<Folder>, String)>,
+    allow: Option<(Vec<Directory>, String)>,
+    deny: Option<(Vec<Directory>, String)>,
 }
 
 /// Reason why a case is undecidable.
@@ -53,7 +53,7 @@ type Decided<T> = Result<T, Unknown>;
 type Key = (u64, u64);
 
 /// A directory that a rule names.
-struct Folder {
+struct Directory {
     /// Path in the rule.
     named: PathBuf,
     fd: OwnedFd,
@@ -85,7 +85,7 @@ impl Area {
 impl<'a> Bounds<'a> {
     /// Creates the bounds; directories are looked up on first use.
     pub fn new(opener: &'a Opener, rules: &'a Rules) -> Self {
-        Self::with(Box::new(|folder, path| opener.open_beneath(folder, path)), rules)
+        Self::with(Box::new(|directory, path| opener.open_beneath(directory, path)), rules)
     }
 
     fn with(open: Box<Open<'a>>, rules: &'a Rules) -> Self {
@@ -98,13 +98,13 @@ impl<'a> Bounds<'a> {
             return Ok(());
         }
         let found = self.found(shown)?;
-        let Some((folders, rule)) = &found.allow else { return Ok(()) };
-        let inside = self.is_inside(found, source, folders).map_err(|unknown| undecided(shown, rule, unknown))?;
+        let Some((directories, rule)) = &found.allow else { return Ok(()) };
+        let inside = self.is_inside(found, source, directories).map_err(|unknown| undecided(shown, rule, unknown))?;
         if inside {
             return Ok(());
         }
-        let names: Vec<String> = folders.iter().map(|folder| folder.named.display().to_string()).collect();
-        let refusal = Refusal::new(Kind::Policy, shown, format!("in no folder that you may bind from ({rule})"));
+        let names: Vec<String> = directories.iter().map(|directory| directory.named.display().to_string()).collect();
+        let refusal = Refusal::new(Kind::Policy, shown, format!("in no directory that you may bind from ({rule})"));
         Err(if names.is_empty() { refusal } else { refusal.hint(format!("allowed are {}", names.join(", "))) })
     }
 
@@ -114,11 +114,11 @@ impl<'a> Bounds<'a> {
             return Ok(());
         }
         let found = self.found(shown)?;
-        let Some((folders, rule)) = &found.deny else { return Ok(()) };
-        match self.shows(found, source, folders).map_err(|unknown| undecided(shown, rule, unknown))? {
+        let Some((directories, rule)) = &found.deny else { return Ok(()) };
+        match self.shows(found, source, directories).map_err(|unknown| undecided(shown, rule, unknown))? {
             None => Ok(()),
-            Some(folder) => {
-                let named = folder.named.display();
+            Some(directory) => {
+                let named = directory.named.display();
                 let cause = format!("containers do not show {named}, and this is in it or has it inside ({rule})");
                 Err(Refusal::new(Kind::Policy, shown, cause))
             }
@@ -138,35 +138,37 @@ impl<'a> Bounds<'a> {
             .map_err(|error| Refusal::system("/", &error))?;
         let allow = match self.rules.bind_allow.said().map_err(|missing| missing.refuse(shown))? {
             Some(Value { value: Allowed::Only(list), rule }) => {
-                Some((folders(list, &mounts).map_err(undecided(rule))?, rule.clone()))
+                Some((directories(list, &mounts).map_err(undecided(rule))?, rule.clone()))
             }
             Some(Value { value: Allowed::Any, .. }) | None => None,
         };
         let deny = match self.rules.bind_deny.said().map_err(|missing| missing.refuse(shown))? {
-            Some(Value { value, rule }) => Some((folders(&value.0, &mounts).map_err(undecided(rule))?, rule.clone())),
+            Some(Value { value, rule }) => {
+                Some((directories(&value.0, &mounts).map_err(undecided(rule))?, rule.clone()))
+            }
             None => None,
         };
         Ok(self.found.get_or_init(|| Found { mounts, root, allow, deny }))
     }
 
-    /// True if the same inode is found beneath one of `folders`.
-    fn is_inside(&self, found: &Found, source: BorrowedFd<'_>, folders: &[Folder]) -> Decided<bool> {
+    /// True if the same inode is found beneath one of `directories`.
+    fn is_inside(&self, found: &Found, source: BorrowedFd<'_>, directories: &[Directory]) -> Decided<bool> {
         let key = key_of(source)?;
         let area = found.mounts.area(source)?;
-        for folder in folders {
-            let by_path = area.path.strip_prefix(&folder.path).ok().map(Path::to_owned);
-            let by_place = folder.areas.iter().filter(|shown| shown.device == area.device).filter_map(|shown| {
-                let above = shown.path.strip_prefix(&folder.path).ok()?;
+        for directory in directories {
+            let by_path = area.path.strip_prefix(&directory.path).ok().map(Path::to_owned);
+            let by_place = directory.areas.iter().filter(|shown| shown.device == area.device).filter_map(|shown| {
+                let above = shown.path.strip_prefix(&directory.path).ok()?;
                 Some(above.join(area.place.strip_prefix(&shown.place).ok()?))
             });
             for hint in by_path.into_iter().chain(by_place) {
                 if hint.as_os_str().is_empty() {
-                    if key == folder.key {
+                    if key == directory.key {
                         return Ok(true);
                     }
                     continue;
                 }
-                let there = (self.open)(folder.fd.as_fd(), &hint);
+                let there = (self.open)(directory.fd.as_fd(), &hint);
                 if let Ok(there) = there.map_err(|refusal| Unknown(refusal.cause))?
                     && key_of(there.as_fd())? == key
                 {
@@ -177,9 +179,14 @@ impl<'a> Bounds<'a> {
         Ok(false)
     }
 
-    /// First of `folders` that would be visible, even in part.
-    fn shows<'f>(&self, found: &Found, source: BorrowedFd<'_>, folders: &'f [Folder]) -> Decided<Option<&'f Folder>> {
-        if folders.is_empty() {
+    /// First of `directories` that would be visible, even in part.
+    fn shows<'f>(
+        &self,
+        found: &Found,
+        source: BorrowedFd<'_>,
+        directories: &'f [Directory],
+    ) -> Decided<Option<&'f Directory>> {
+        if directories.is_empty() {
             return Ok(None);
         }
         let key = key_of(source)?;
@@ -189,10 +196,10 @@ impl<'a> Bounds<'a> {
             there.map_err(|refusal| Unknown(refusal.cause))?.map_err(|errno| Unknown(errno.desc().to_owned()))
         };
         let chain = chain(&areas, key, open)?;
-        Ok(folders.iter().find(|folder| {
-            chain.contains(&folder.key)
-                || folder.chain.contains(&key)
-                || areas.iter().any(|area| folder.areas.iter().any(|denied| area.overlaps(denied)))
+        Ok(directories.iter().find(|directory| {
+            chain.contains(&directory.key)
+                || directory.chain.contains(&key)
+                || areas.iter().any(|area| directory.areas.iter().any(|denied| area.overlaps(denied)))
         }))
     }
 }
@@ -202,7 +209,7 @@ fn undecided(shown: &str, rule: &str, unknown: Unknown) -> Refusal {
 }
 
 /// Opens the directories of a rule; one that the node lacks cannot be bound.
-fn folders(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Folder>> {
+fn directories(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Directory>> {
     let mut found = Vec::new();
     for Absolute(named) in list {
         let failed = |error: sys::Error| Unknown(format!("{}: {}", named.display(), error.errno().desc()));
@@ -215,7 +222,7 @@ fn folders(list: &[Absolute], mounts: &Mounts) -> Decided<Vec<Folder>> {
         let open = |path: &Path| sys::open_untrusted(&Path::new("/").join(path), OFlag::O_PATH).map_err(failed);
         let chain = chain(&areas, key, open)?;
         let path = areas.first().map(|area| area.path.clone()).unwrap_or_default();
-        found.push(Folder { named: named.clone(), fd, key, path, chain, areas });
+        found.push(Directory { named: named.clone(), fd, key, path, chain, areas });
     }
     Ok(found)
 }
@@ -225,7 +232,7 @@ fn chain(areas: &[Area], key: Key, open: impl Fn(&Path) -> Decided<OwnedFd>) -> 
     let path = areas.first().map(|area| area.path.as_path()).unwrap_or(Path::new("/"));
     let mut above: Vec<&Path> = path.ancestors().filter_map(|above| above.strip_prefix("/").ok()).collect();
     if above.len() > MAX_DEPTH {
-        return Err(Unknown(format!("more than {MAX_DEPTH} folders deep")));
+        return Err(Unknown(format!("more than {MAX_DEPTH} directories deep")));
     }
     above.reverse();
     let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };

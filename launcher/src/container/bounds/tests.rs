@@ -33,7 +33,7 @@ impl Dice {
 }
 
 /// Directories with siblings whose names begin alike, and directories of the same names elsewhere.
-const FOLDERS: &[&str] = &[
+const DIRECTORIES: &[&str] = &[
     "a/x/deep",
     "a/secret",
     "a2/x",
@@ -76,10 +76,10 @@ fn lay_out(base: &Path) -> nix::Result<()> {
     let none = None::<&str>;
     let make = |path: &Path| fs::create_dir_all(path).unwrap();
     nix::mount::mount(Some("tmpfs"), base, Some("tmpfs"), MsFlags::empty(), none)?;
-    FOLDERS.iter().for_each(|folder| make(&base.join(folder)));
-    for (place, folders) in MEMORY {
+    DIRECTORIES.iter().for_each(|directory| make(&base.join(directory)));
+    for (place, directories) in MEMORY {
         nix::mount::mount(Some("tmpfs"), &base.join(place), Some("tmpfs"), MsFlags::empty(), none)?;
-        folders.iter().for_each(|folder| make(&base.join(place).join(folder)));
+        directories.iter().for_each(|directory| make(&base.join(place).join(directory)));
     }
     FILES.iter().for_each(|file| fs::write(base.join(file), "").unwrap());
     LINKS.iter().for_each(|(link, target)| symlink(target, base.join(link)).unwrap());
@@ -113,7 +113,7 @@ fn seen(path: &Path, known: &mut HashMap<PathBuf, BTreeSet<(u64, u64)>>) -> BTre
 fn generate(dice: &mut Dice, base: &Path, names: &[String]) -> PathBuf {
     let mut path = match dice.below(3) {
         0 => base.to_owned(),
-        _ => base.join(dice.of(FOLDERS)),
+        _ => base.join(dice.of(DIRECTORIES)),
     };
     for _ in 0..dice.below(5) {
         match dice.below(8) {
@@ -129,9 +129,12 @@ fn generate(dice: &mut Dice, base: &Path, names: &[String]) -> PathBuf {
 /// Creates the whole tree below `base`, and compares.
 fn compare(base: &Path) -> Result<(usize, [usize; 4]), String> {
     lay_out(base).map_err(|errno| errno.to_string())?;
-    let parts = FOLDERS.iter().flat_map(|folder| folder.split('/')).chain(["link", "file", "p", "q", "r", "s", "loop"]);
+    let parts = DIRECTORIES
+        .iter()
+        .flat_map(|directory| directory.split('/'))
+        .chain(["link", "file", "p", "q", "r", "s", "loop"]);
     let names: Vec<String> = parts.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect();
-    let places: Vec<&str> = FOLDERS
+    let places: Vec<&str> = DIRECTORIES
         .iter()
         .copied()
         .chain([
@@ -150,8 +153,8 @@ fn compare(base: &Path) -> Result<(usize, [usize; 4]), String> {
         ])
         .collect();
     let (mut dice, mut known, mut decided, mut counts) = (Dice(0x5eed), HashMap::new(), 0, [0; 4]);
-    let open = |folder: BorrowedFd<'_>, path: &Path| {
-        Ok(sys::open_beneath(folder, path, OFlag::O_PATH).map_err(|error| error.errno()))
+    let open = |directory: BorrowedFd<'_>, path: &Path| {
+        Ok(sys::open_beneath(directory, path, OFlag::O_PATH).map_err(|error| error.errno()))
     };
     for _ in 0..CHOICES {
         let mut list =
@@ -205,14 +208,14 @@ fn a_hundred_thousand_paths_are_decided_as_by_somebody_who_looks_at_everything()
         println!("{decided} paths compared: {counts:?}");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let own: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let done = Command::new("unshare")
         .args(own)
         .args(["--mount", "--propagation=private", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
-        .env(INSIDE, folder.path().canonicalize().unwrap())
+        .env(INSIDE, directory.path().canonicalize().unwrap())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout);

@@ -285,21 +285,21 @@ impl Chosen {
         let named: Vec<_> = self.mounts.iter().filter(|(_, target)| is_name(last(target))).collect();
         let missing = named.iter().filter(|(host, _)| matches!(sources.find(host), Err(Unfit::Missing))).count();
         let stale = missing * 2 > named.len();
-        let mut folders = BTreeSet::new();
+        let mut directories = BTreeSet::new();
         for (host, target) in self.mounts {
             let Some(target) = making.proper(&host, &target) else { continue };
             let is_file = matches!(sources.find(&host), Ok((_, What::File)));
-            let below = |folder: &str| target.iter().any(|name| name == folder);
+            let below = |directory: &str| target.iter().any(|name| name == directory);
             if is_file && is_name(last(&target)) && !below("xorg") {
-                folders.insert(target.parent().unwrap_or(&target).to_owned());
+                directories.insert(target.parent().unwrap_or(&target).to_owned());
                 making.library(&host, Some(last(&target)));
-            } else if is_file && target.parent().is_some_and(|folder| matches!(last(folder), "bin" | "sbin")) {
+            } else if is_file && target.parent().is_some_and(|directory| matches!(last(directory), "bin" | "sbin")) {
                 making.program(&host);
             } else {
                 making.file(&host, target);
             }
         }
-        link(&mut making, &folders, self.links);
+        link(&mut making, &directories, self.links);
         if stale { Err(Box::new(making.done())) } else { Ok(making) }
     }
 
@@ -309,13 +309,13 @@ impl Chosen {
     }
 }
 
-/// Adds names for libraries from `links` in their `folders`. Links that lead elsewhere are left out.
-fn link(making: &mut Making<'_>, folders: &BTreeSet<PathBuf>, mut links: BTreeSet<Link>) {
+/// Adds names for libraries from `links` in their `directories`. Links that lead elsewhere are left out.
+fn link(making: &mut Making<'_>, directories: &BTreeSet<PathBuf>, mut links: BTreeSet<Link>) {
     loop {
         let before = links.len();
         // A link may lead to another link.
         links.retain(|link| {
-            let beside = link.path.parent().is_some_and(|folder| folders.contains(folder));
+            let beside = link.path.parent().is_some_and(|directory| directories.contains(directory));
             let place = making.called(last(&link.target)).filter(|_| beside && is_name(last(&link.path)));
             place.map(|place| making.link(place, last(&link.path))).is_none()
         });

@@ -217,17 +217,17 @@ fn is_deep(text: &str) -> bool {
     })
 }
 
-/// Reads the specifications in `folders`, in ascending order of precedence. A missing directory has none. A file that
-/// users other than root can write, or that is invalid, is an error.
-pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Error> {
+/// Reads the specifications in `directories`, in ascending order of precedence. A missing directory has none. A file
+/// that users other than root can write, or that is invalid, is an error.
+pub fn read<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Error> {
     let mut specs = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
-    for (priority, folder) in folders.enumerate() {
-        let folder = resolved(folder);
-        if seen.contains(&folder) {
+    for (priority, directory) in directories.enumerate() {
+        let directory = resolved(directory);
+        if seen.contains(&directory) {
             continue;
         }
-        for path in files(&folder)? {
+        for path in files(&directory)? {
             if specs.len() >= MAX_FILES {
                 let why = format!("more than {MAX_FILES} specifications");
                 return Err(Error::File(config::Error::Untrusted { path, why }));
@@ -240,7 +240,7 @@ pub fn read<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Vec<Spec>, Er
                 Err(error) => return Err(error),
             }
         }
-        seen.push(folder);
+        seen.push(directory);
     }
     Ok(specs)
 }
@@ -255,9 +255,9 @@ pub(super) fn is_of_no_gpu(text: &str) -> bool {
     })
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |cause| Error::File(config::Error::Read(folder.to_owned(), cause));
-    let entries = match folder.read_dir() {
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |cause| Error::File(config::Error::Read(directory.to_owned(), cause));
+    let entries = match directory.read_dir() {
         Ok(entries) => entries,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(cause) => return Err(failed(cause)),
@@ -273,11 +273,11 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// `folder` with /var/run, the one link that every system has, resolved; opening a file refuses any other link.
-fn resolved(folder: &Path) -> PathBuf {
+/// `directory` with /var/run, the one link that every system has, resolved; opening a file refuses any other link.
+fn resolved(directory: &Path) -> PathBuf {
     let link = Path::new("/var/run");
-    let Ok(rest) = folder.strip_prefix(link) else { return folder.to_owned() };
+    let Ok(rest) = directory.strip_prefix(link) else { return directory.to_owned() };
     let roots = link.symlink_metadata().is_ok_and(|found| found.is_symlink() && found.uid() == 0);
     let leads = link.read_link().is_ok_and(|target| target == Path::new("/run") || target == Path::new("../run"));
-    if roots && leads { Path::new("/run").join(rest) } else { folder.to_owned() }
+    if roots && leads { Path::new("/run").join(rest) } else { directory.to_owned() }
 }

@@ -10,7 +10,7 @@ use coracle::report::Refusal;
 
 const YAML: &str = include_str!("../../../../tests/gpus/nvidia.yaml");
 const JSON: &str = include_str!("../../../../tests/gpus/nvidia.json");
-const FOLDER: &str = "/usr/lib/x86_64-linux-gnu";
+const DIRECTORY: &str = "/usr/lib/x86_64-linux-gnu";
 
 fn spec(text: &str) -> Spec {
     let name = if text.starts_with('{') { "/etc/cdi/x.json" } else { "/etc/cdi/x.yaml" };
@@ -140,7 +140,7 @@ fn the_whole_specification_becomes_a_driver() {
     let driver = chosen(&[spec(YAML)], &["nvidia2"]).unwrap().driver(&tree.sources());
     assert_eq!(driver.libraries.len(), 30, "{:#?}", driver.libraries);
     let library = |name: &str| driver.libraries.iter().find(|library| library.name == name).unwrap();
-    let file = |stem: &str| tree.at(&format!("{FOLDER}/{stem}.so.{RELEASE}"));
+    let file = |stem: &str| tree.at(&format!("{DIRECTORY}/{stem}.so.{RELEASE}"));
     let links = |links: &[&str]| links.iter().map(|link| (*link).to_owned()).collect::<Vec<_>>();
     let cuda = Library {
         source: file("libcuda"),
@@ -164,7 +164,7 @@ fn the_whole_specification_becomes_a_driver() {
     assert_eq!(driver.found_in, ["/etc/cdi/x.yaml"]);
     let notes = [
         "/etc/cdi/x.yaml: nvidia-cdi-hook enable-cuda-compat is not run: programs use this node's libcuda".to_owned(),
-        format!("{FOLDER}/gbm/nvidia-drm_gbm.so: no link to ../libnvidia-allocator.so.1 is made"),
+        format!("{DIRECTORY}/gbm/nvidia-drm_gbm.so: no link to ../libnvidia-allocator.so.1 is made"),
         format!(
             "/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so: no link to libglxserver_nvidia.so.{RELEASE} is made"
         ),
@@ -207,7 +207,7 @@ fn json_is_read_as_well() {
 }
 
 #[test]
-fn later_folders_count_and_one_folder_has_a_device_once() {
+fn later_directories_count_and_one_directory_has_a_device_once() {
     let first = spec(JSON);
     let text = JSON.replace("NVIDIA_SECOND=1", "NVIDIA_SECOND=2");
     let second = Spec { path: "/run/cdi/x.json".into(), priority: 1, ..spec(&text) };
@@ -371,12 +371,12 @@ fn what_a_step_belongs_to_is_not_changed() {
 #[test]
 fn specifications_that_others_could_write_are_refused() {
     let tree = Tree::new();
-    assert!(read([Path::new("/no/such/folder"), tree.folder.path()].into_iter()).unwrap().is_empty());
+    assert!(read([Path::new("/no/such/directory"), tree.directory.path()].into_iter()).unwrap().is_empty());
     tree.put("notes.txt", b"cdi");
-    assert!(read([tree.folder.path()].into_iter()).unwrap().is_empty());
+    assert!(read([tree.directory.path()].into_iter()).unwrap().is_empty());
     tree.put("nvidia.json", JSON.as_bytes());
     // All users can write to the directory of temporary files.
-    let line = Refusal::from(read([tree.folder.path()].into_iter()).unwrap_err()).line();
+    let line = Refusal::from(read([tree.directory.path()].into_iter()).unwrap_err()).line();
     assert!(line.contains("writable by others than root") || line.contains("must belong to root"), "{line}");
 }
 

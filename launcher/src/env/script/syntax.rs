@@ -1,7 +1,7 @@
 //! Parses the part of the shell's grammar (POSIX.1-2017, Shell Command Language, 2.2 to 2.10) that needs no shell:
 //! words, simple commands, `&&`, `||`, `!` and `if`.
 //!
-//! Where shells disagree, the shell decides: a byte makes the script not plain, unless it is known to mean the same in
+//! If shells disagree, the shell decides: a byte makes the script not plain, unless it is known to mean the same in
 //! dash, bash and busybox.
 #![forbid(unsafe_code)]
 

@@ -57,8 +57,8 @@ fn refused(text: &str) -> NotPlain {
 
 /// Variables that `shell` exports after sourcing `text`, without those that it sets itself.
 fn of_shell(shell: &[&str], text: &str) -> Vec<Pair> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("script.sh");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("script.sh");
     std::fs::write(&file, text).unwrap();
     let output = Command::new(shell[0])
         .args(&shell[1..])

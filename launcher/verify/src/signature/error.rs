@@ -112,9 +112,8 @@ impl Error {
         match self {
             Self::Unsigned(_) => refusal.hint("coracle sign signs an image"),
             Self::Legacy(_) => refusal.hint("sign it again with Apptainer, or Singularity 3.6 or later"),
-            Self::Signature(_, SignatureFault::UnknownKey(_)) => {
-                refusal.hint("name the signer's public key with --key, or have it put into the site's folder of keys")
-            }
+            Self::Signature(_, SignatureFault::UnknownKey(_)) => refusal
+                .hint("name the signer's public key with --key, or have it put into the site's directory of keys"),
             _ => refusal,
         }
     }

@@ -24,7 +24,7 @@ const FRAGMENT: u32 = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// A directory, with its first 4,096 names.
-    Folder(Vec<Vec<u8>>),
+    Directory(Vec<Vec<u8>>),
     /// A regular file with its contents.
     File(Vec<u8>),
     /// A regular file that is longer than the limit; its length in bytes.
@@ -56,7 +56,7 @@ struct Contents {
 }
 
 enum Inode {
-    Folder(Listing),
+    Directory(Listing),
     File(Contents),
     Long(u64),
     Link,
@@ -84,7 +84,7 @@ impl<'a> Files<'a> {
         let root = self.superblock.root;
         let mut at = (u32::try_from(root >> 16).map_err(|_| Fault::Root(root))?, low(root), 0);
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            let Inode::Folder(listing) = self.inode(at, 0)? else { return Ok(None) };
+            let Inode::Directory(listing) = self.inode(at, 0)? else { return Ok(None) };
             let mut found = None;
             directory::read(&mut self.source, &mut self.directories, at.2, listing, |entry| {
                 if entry.name == name.as_bytes() {
@@ -98,7 +98,7 @@ impl<'a> Files<'a> {
             }
         }
         Ok(Some(match self.inode(at, limit)? {
-            Inode::Folder(listing) => {
+            Inode::Directory(listing) => {
                 let mut names = Vec::new();
                 directory::read(&mut self.source, &mut self.directories, at.2, listing, |entry| {
                     if names.len() < MAX_NAMES {
@@ -106,7 +106,7 @@ impl<'a> Files<'a> {
                     }
                     Ok(())
                 })?;
-                Node::Folder(names)
+                Node::Directory(names)
             }
             Inode::File(contents) => Node::File(self.read(at.2, &contents)?),
             Inode::Long(size) => Node::Long(size),
@@ -129,14 +129,14 @@ impl<'a> Files<'a> {
                 let (block, parent) = (u32::from_le_bytes(field(&body, 0)), u32::from_le_bytes(field(&body, 12)));
                 let size = u32::from(u16::from_le_bytes(field(&body, 8))).saturating_sub(EMPTY_DIRECTORY);
                 let offset = u16::from_le_bytes(field(&body, 10));
-                return Ok(Inode::Folder(Listing { block, offset, size, parent }));
+                return Ok(Inode::Directory(Listing { block, offset, size, parent }));
             }
             (DIRECTORY, true) => {
                 let body: [u8; 24] = cursor.array(source)?.ok_or_else(cut)?;
                 let word = |at| u32::from_le_bytes(field(&body, at));
                 let size = word(4).saturating_sub(EMPTY_DIRECTORY);
                 let offset = u16::from_le_bytes(field(&body, 18));
-                return Ok(Inode::Folder(Listing { block: word(8), offset, size, parent: word(12) }));
+                return Ok(Inode::Directory(Listing { block: word(8), offset, size, parent: word(12) }));
             }
             (FILE, false) => {
                 let body: [u8; 16] = cursor.array(source)?.ok_or_else(cut)?;

@@ -125,11 +125,12 @@ fn made(from: &std::path::Path, options: &[&str]) -> Option<Vec<u8>> {
 
 fn tree() -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
-    for folder in 0..12 {
-        let folder = tree.path().join(format!("folder-{folder}"));
-        std::fs::create_dir(&folder).unwrap();
+    for directory in 0..12 {
+        let directory = tree.path().join(format!("directory-{directory}"));
+        std::fs::create_dir(&directory).unwrap();
         for name in 0..60 {
-            std::fs::write(folder.join(format!("a file of some name {name}")), format!("{name}").repeat(50)).unwrap();
+            std::fs::write(directory.join(format!("a file of some name {name}")), format!("{name}").repeat(50))
+                .unwrap();
         }
     }
     std::os::unix::fs::symlink("x".repeat(4095), tree.path().join("link")).unwrap();
@@ -206,7 +207,7 @@ fn a_bomb_costs_no_more_than_the_budget() {
 }
 
 #[test]
-fn deep_folders_are_followed_so_far_and_no_further() {
+fn deep_directories_are_followed_so_far_and_no_further() {
     let tree = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(tree.path().join("d/".repeat(100))).unwrap();
     let Some(image) = made(tree.path(), &[]) else { return };
@@ -240,16 +241,16 @@ fn single_files_are_read_with_each_compressor_and_no_link_is_followed() {
         let opened = file(&image);
         let mut files = Files::open(&opened, 0, image.len() as u64).unwrap();
         let mut look = |name: &str| files.look(name, 4 << 20).unwrap_or_else(|error| panic!("{options:?}: {error}"));
-        assert_eq!(look("/folder-7/a file of some name 31"), Some(Node::File("31".repeat(50).into_bytes())));
+        assert_eq!(look("/directory-7/a file of some name 31"), Some(Node::File("31".repeat(50).into_bytes())));
         assert_eq!(look("long"), Some(Node::File(long.clone())), "{options:?}");
         assert_eq!(look("holes"), Some(Node::File([&[0; 1_000_000][..], b"end"].concat())), "{options:?}");
         assert_eq!(look("empty"), Some(Node::File(Vec::new())));
         assert_eq!(look("link"), Some(Node::Link));
-        for none in ["link/x", "none", "long/x", "folder-1/none", "../folder-1", "."] {
+        for none in ["link/x", "none", "long/x", "directory-1/none", "../directory-1", "."] {
             assert_eq!(look(none), None, "{none}");
         }
-        assert!(matches!(look("folder-1"), Some(Node::Folder(names)) if names.len() == 60));
-        assert!(matches!(look("/"), Some(Node::Folder(names)) if names.len() == 16));
+        assert!(matches!(look("directory-1"), Some(Node::Directory(names)) if names.len() == 60));
+        assert!(matches!(look("/"), Some(Node::Directory(names)) if names.len() == 16));
         assert_eq!(files.look("long", 4096).unwrap(), Some(Node::Long(2_800_000)));
     }
 }
@@ -271,7 +272,7 @@ fn files_of_crafted_images_make_nothing_panic() {
             }
             let opened = file(&bytes);
             let Ok(mut files) = Files::open(&opened, 0, bytes.len() as u64) else { continue };
-            for name in ["/", "/folder-3/a file of some name 5", "/file", "/a"] {
+            for name in ["/", "/directory-3/a file of some name 5", "/file", "/a"] {
                 let _ = files.look(name, 1 << 20);
             }
         }

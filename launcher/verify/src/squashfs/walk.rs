@@ -220,7 +220,7 @@ impl Known {
 }
 
 /// A directory, and the one that names it.
-struct Folder {
+struct Directory {
     number: u32,
     listing: Listing,
     /// Index of the parent in the list; its own for the root, [`NOBODY`] if no directory has named it yet.
@@ -233,7 +233,7 @@ struct Tree {
     /// By inode number, from 1 on.
     inodes: Vec<Known>,
     /// Sorted by inode number.
-    directories: Vec<Folder>,
+    directories: Vec<Directory>,
 }
 
 impl Tree {
@@ -260,33 +260,33 @@ impl Tree {
                 if tree.directories.len() >= budget.directories as usize {
                     return Err(Fault::Budget("directories", budget.directories.into()).into());
                 }
-                tree.directories.push(Folder { number: inode.number, listing, parent: NOBODY });
+                tree.directories.push(Directory { number: inode.number, listing, parent: NOBODY });
             }
         }
         if seen != count {
             return Err(Fault::Count("inodes, not as many as its table", count.into()).into());
         }
-        tree.directories.sort_unstable_by_key(|folder| folder.number);
-        let root = root.and_then(|root| tree.folder(root)).ok_or(Fault::Root(limits.superblock.root))?;
+        tree.directories.sort_unstable_by_key(|directory| directory.number);
+        let root = root.and_then(|root| tree.directory(root)).ok_or(Fault::Root(limits.superblock.root))?;
         tree.directories[root].parent = u32::try_from(root).unwrap_or(NOBODY);
         // NFS handles use it without a check before Linux 5.11 (squashfs_get_parent).
         let real = 1..=limits.superblock.inodes;
-        let mut folders = tree.directories.iter().enumerate();
-        let lost = folders.find(|(at, one)| *at != root && !real.contains(&one.listing.parent));
+        let mut directories = tree.directories.iter().enumerate();
+        let lost = directories.find(|(at, one)| *at != root && !real.contains(&one.listing.parent));
         match lost {
-            Some((_, folder)) => Err(Fault::Inode(folder.number, "is in a directory that there is not").into()),
+            Some((_, directory)) => Err(Fault::Inode(directory.number, "is in a directory that there is not").into()),
             None => Ok(tree),
         }
     }
 
-    fn folder(&self, number: u32) -> Option<usize> {
-        self.directories.binary_search_by_key(&number, |folder| folder.number).ok()
+    fn directory(&self, number: u32) -> Option<usize> {
+        self.directories.binary_search_by_key(&number, |directory| directory.number).ok()
     }
 
     /// Reads all directories, and compares their entries with the inodes.
     fn walk(&mut self, source: &mut Source<'_>, chain: &mut Chain, entries: &mut Entries) -> Result<(), Error> {
         for index in 0..self.directories.len() {
-            let Folder { number, listing, .. } = self.directories[index];
+            let Directory { number, listing, .. } = self.directories[index];
             let wrong = |text| Error::from(Fault::Directory(number, text));
             directory::read(source, chain, number, listing, |entry| {
                 entries.count()?;
@@ -301,7 +301,7 @@ impl Tree {
                 }
                 known.0 |= Known::NAMED;
                 if entry.kind == DIRECTORY {
-                    let child = self.directories.binary_search_by_key(&entry.number, |folder| folder.number);
+                    let child = self.directories.binary_search_by_key(&entry.number, |directory| directory.number);
                     let child = child.map_err(|_| wrong("has an entry that leads to another inode than it says"))?;
                     self.directories[child].parent = u32::try_from(index).unwrap_or(NOBODY);
                 }
@@ -338,9 +338,9 @@ impl Tree {
                 }
             }
             let mut depth = depths[at];
-            while let Some(folder) = path.pop() {
+            while let Some(directory) = path.pop() {
                 depth += 1;
-                depths[folder] = depth;
+                depths[directory] = depth;
             }
             if depth > most {
                 return Err(self.too_deep(start, most));

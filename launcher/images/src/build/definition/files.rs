@@ -120,7 +120,7 @@ impl Copy<'_> {
 
     fn tree(&mut self, from: &Path, to: &Path, depth: usize) -> Result<(), Refusal> {
         if depth > DEPTH {
-            return Err(self.refuse(format!("{}: folders more than {DEPTH} deep", from.display())));
+            return Err(self.refuse(format!("{}: directories more than {DEPTH} deep", from.display())));
         }
         // A link that was named itself is followed to any place.
         if self.origin.stage
@@ -148,7 +148,7 @@ impl Copy<'_> {
             return Ok(());
         }
         if !metadata.is_file() {
-            return Err(self.refuse(format!("{}: neither a file nor a folder", from.display())));
+            return Err(self.refuse(format!("{}: neither a file nor a directory", from.display())));
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let mut source = open(flags).map_err(|error| self.unreadable(from, &error))?;
@@ -169,7 +169,7 @@ impl Copy<'_> {
     fn make_way(&mut self, to: &Path) -> Result<(), Refusal> {
         let kind = self.target.status(to)?.map(|found| found.st_mode & nix::libc::S_IFMT);
         if kind == Some(nix::libc::S_IFDIR) {
-            return Err(self.refuse(format!("{}: a folder of the image", to.display())));
+            return Err(self.refuse(format!("{}: a directory of the image", to.display())));
         }
         self.target.remove(to)?;
         self.target.ledger.forget(relative(to));

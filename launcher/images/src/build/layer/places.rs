@@ -44,7 +44,7 @@ fn check(path: &Path) -> Result<(), String> {
         return Err(format!("a path of {} bytes", path.as_os_str().len()));
     }
     if path.components().count() > DEPTH {
-        return Err(format!("more than {DEPTH} folders in each other"));
+        return Err(format!("more than {DEPTH} directories in each other"));
     }
     Ok(())
 }

@@ -191,10 +191,10 @@ fn inside(path: &Path, error: &sys::Error) -> Refusal {
     let shown = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     if matches!(error.errno(), Errno::ENOSPC | Errno::EDQUOT) {
         return unwritable(&shown, &std::io::Error::from_raw_os_error(error.errno() as i32))
-            .hint("CORACLE_TMPDIR names the folder in which images are made");
+            .hint("CORACLE_TMPDIR names the directory in which images are made");
     }
     if matches!(error.errno(), Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::ENXIO) {
-        let cause = "a folder is where a file should be in the image, or the reverse, or a link that leads nowhere";
+        let cause = "a directory is where a file should be in the image, or the reverse, or a link that leads nowhere";
         return Refusal::new(Kind::ImageFormat, shown, cause);
     }
     Refusal::new(Kind::System, shown, format!("of the image: {error}"))

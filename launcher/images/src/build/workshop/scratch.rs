@@ -53,7 +53,7 @@ impl Scratch {
         let base = coracle_orders::place::scratch();
         let refuse = |error: &std::io::Error| {
             unwritable(&base.display().to_string(), error)
-                .hint("CORACLE_TMPDIR names the folder in which images are made")
+                .hint("CORACLE_TMPDIR names the directory in which images are made")
         };
         let base = base.canonicalize().map_err(|error| refuse(&error))?;
         let template = base.join(format!("{}XXXXXX", prefix()));

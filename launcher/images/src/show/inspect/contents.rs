@@ -104,14 +104,14 @@ fn text(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Op
         Some(Node::File(bytes)) => return Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Some(Node::Long(size)) => notes.push(format!("{path} has {size} bytes, which are not shown")),
         Some(Node::Link) => notes.push(format!("{path} is a symbolic link, which is not followed")),
-        Some(Node::Folder(_) | Node::Special) => notes.push(format!("{path} is no regular file")),
+        Some(Node::Directory(_) | Node::Special) => notes.push(format!("{path} is no regular file")),
     }
     Ok(None)
 }
 
 /// Names in a directory that are text. Empty if it does not exist.
 fn names(files: &mut Files<'_>, path: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
-    let Some(Node::Folder(names)) = files.look(path, 0)? else { return Ok(Vec::new()) };
+    let Some(Node::Directory(names)) = files.look(path, 0)? else { return Ok(Vec::new()) };
     if names.len() > MOST {
         notes.push(format!("of the names in {path}, {MOST} are shown"));
     }

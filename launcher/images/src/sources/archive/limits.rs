@@ -107,7 +107,7 @@ impl Budget {
         let reserve = (all / 64).min(1 << 30);
         if wanted.saturating_add(reserve) > free {
             let full = io::Error::from_raw_os_error(Errno::ENOSPC as i32);
-            let hint = "CORACLE_TMPDIR names the folder in which images are made";
+            let hint = "CORACLE_TMPDIR names the directory in which images are made";
             return Err(unwritable("workshop", &full).hint(hint));
         }
         // The free space of a nearly full disk is checked more often.

@@ -136,7 +136,7 @@ fn open(path: &Path, what: &str) -> Result<File, Refusal> {
     let refuse = |kind, cause: &str| Refusal::new(kind, what, cause);
     let file: File = sys::open_untrusted(path, OFlag::O_RDONLY)
         .map_err(|error| match error.errno() {
-            Errno::ENOENT | Errno::ENOTDIR => refuse(Kind::ImageMissing, "no such file or folder"),
+            Errno::ENOENT | Errno::ENOTDIR => refuse(Kind::ImageMissing, "no such file or directory"),
             Errno::EACCES | Errno::EPERM => refuse(Kind::ImageUnreadable, "you may not read it"),
             _ => refuse(Kind::of_reading(&error), &error.to_string()),
         })?
@@ -177,7 +177,7 @@ fn unpack(path: &Path, file: &mut File, scratch: &Path) -> Result<PathBuf, Refus
         .map_err(|errno| unwritable(&scratch.display().to_string(), &errno.into()))?;
     let plain = directory.join("tar");
     let full = |error: io::Error| {
-        unwritable("workshop", &error).hint("CORACLE_TMPDIR names the folder in which images are made")
+        unwritable("workshop", &error).hint("CORACLE_TMPDIR names the directory in which images are made")
     };
     let mut out = File::create_new(&plain).map_err(full)?;
     let disk = File::open(&directory).map_err(full)?;

@@ -21,7 +21,7 @@ use crate::sources::digest::{Digest, Sum};
 
 /// Time for which an unused blob is kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const HINT: &str = "CORACLE_CACHEDIR names the folder in which downloads are kept";
+const HINT: &str = "CORACLE_CACHEDIR names the directory in which downloads are kept";
 
 /// Blobs of the user.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Cache {
         let found = cache.directory.symlink_metadata().map_err(|error| cache.refuse(&error))?;
         let refuse = |cause: &str| Err(Refusal::new(Kind::System, cache.typed(), cause).hint(HINT));
         if !found.is_dir() {
-            return refuse("no folder");
+            return refuse("no directory");
         }
         if found.uid() != nix::unistd::geteuid().as_raw() {
             return refuse("belongs to somebody else, who could change what is downloaded");

@@ -122,7 +122,7 @@ impl<'a> Applier<'a> {
         self.newest = self.newest.max(clamp(entry.time));
         let Some(name) = path.file_name() else {
             if entry.kind != Kind::Directory {
-                return Err(self.bad(&entry.path, "is the root, and no folder"));
+                return Err(self.bad(&entry.path, "is the root, and no directory"));
             }
             let directory = self.directory(&path, entry)?;
             let place = Place { directory, name: ".".into(), path: PathBuf::new() };
@@ -165,7 +165,7 @@ impl<'a> Applier<'a> {
             Found::Wrong(cause) => Err(self.bad(&entry.path, &cause)),
             Found::Failed(error) => Err(self.failed(path, &error.to_string(), error.errno())),
             Found::Blocked if self.meaning == Meaning::Tree => {
-                Err(self.bad(&entry.path, "is in something that is no folder"))
+                Err(self.bad(&entry.path, "is in something that is no directory"))
             }
             Found::Nothing | Found::Blocked => self.provide(path, entry),
         }
@@ -175,7 +175,7 @@ impl<'a> Applier<'a> {
     /// that is in the way.
     fn provide(&mut self, path: &Path, entry: &Entry) -> Result<Directory, Refusal> {
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-            return Err(self.bad(&entry.path, "has no folder to be in"));
+            return Err(self.bad(&entry.path, "has no directory to be in"));
         };
         let directory = self.directory(parent, entry)?;
         let place = Place { path: directory.join(name), name: name.to_owned(), directory };
@@ -202,7 +202,7 @@ impl<'a> Applier<'a> {
         }
         match self.directories.find(self.root, path) {
             Found::Directory(directory) => Ok(directory),
-            found => Err(self.bad(&entry.path, &format!("has a folder that is not there: {found:?}"))),
+            found => Err(self.bad(&entry.path, &format!("has a directory that is not there: {found:?}"))),
         }
     }
 
@@ -469,7 +469,7 @@ impl<'a> Applier<'a> {
     fn failed(&self, path: &Path, call: &str, errno: Errno) -> Refusal {
         if matches!(errno, Errno::ENOSPC | Errno::EDQUOT) {
             let refusal = unwritable("workshop", &io::Error::from_raw_os_error(errno as i32));
-            return refusal.hint("CORACLE_TMPDIR names the folder in which images are made");
+            return refusal.hint("CORACLE_TMPDIR names the directory in which images are made");
         }
         let path = shown(path.as_os_str().as_bytes());
         self.named.refusal(Fault::System, &format!("{path}: {}", sys::Error::new(call, errno)))

@@ -80,19 +80,19 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut root = Root::create(&top.path().join("root")).unwrap();
         let other = Owner { uid: 5, gid: 6 };
-        for name in ["kept", "replaced", "removed", "opened", "folder/device"] {
+        for name in ["kept", "replaced", "removed", "opened", "directory/device"] {
             root.write(Path::new(name), 0o640, b"x").unwrap();
             root.ledger.own(Path::new(name), other, 0o640);
         }
         let null = Device { block: false, major: 1, minor: 3 };
-        root.remove(Path::new("folder/device")).unwrap();
-        root.ledger.device(Path::new("folder/device"), other, 0o666, null);
+        root.remove(Path::new("directory/device")).unwrap();
+        root.ledger.device(Path::new("directory/device"), other, 0o666, null);
         root.ledger.device(Path::new("null"), other, 0o666, null);
         let before = root.before();
         root.write(Path::new("new"), 0o640, b"x").unwrap();
         root.rename(Path::new("new"), Path::new("replaced")).unwrap();
         root.remove(Path::new("removed")).unwrap();
-        std::fs::remove_dir(root.path().join("folder")).unwrap();
+        std::fs::remove_dir(root.path().join("directory")).unwrap();
         std::fs::set_permissions(root.path().join("opened"), PermissionsExt::from_mode(0o644)).unwrap();
         root.after(before);
         let left: Vec<&str> = root.ledger.entries.keys().map(|path| path.to_str().unwrap()).collect();

@@ -1,7 +1,7 @@
 bats_require_minimum_version 1.5.0
 load making
 
-@test "a folder becomes a SIF whose files are root's, the same for root, a user, and a user with a range of ids" {
+@test "a directory becomes a SIF whose files are root's, the same for root, a user, and a user with a range of ids" {
 	small_tree tree
 	export SOURCE_DATE_EPOCH=1700000000
 	coracle build root.sif tree
@@ -66,7 +66,7 @@ print(struct.unpack_from("<I", start, 12)[0], struct.unpack_from("<H", start, 20
 	run ! pgrep -f "$BATS_TEST_TMPDIR/tree"
 }
 
-@test "what is no file is not replaced, and a folder with the workshop in it is refused" {
+@test "what is no file is not replaced, and a directory with the workshop in it is refused" {
 	small_tree tree
 	mkfifo fifo
 	mknod null c 1 3
@@ -258,10 +258,10 @@ on_terminal() { # NAME COMMAND
 		run coracle build $force a.sif a.sif
 		[[ $status == 2 && $output == *'a.sif: it is the source, too [usage]'* ]]
 		run coracle build $force tree a.sif
-		[[ $status == 2 && $output == *'tree: a folder of that name is there [usage]'* ]]
+		[[ $status == 2 && $output == *'tree: a directory of that name is there [usage]'* ]]
 	done
 	run coracle build recipe missing.sif
-	[[ $status == 1 && $output == *'missing.sif: no such file or folder [image-missing]'*'the image to make comes first'* ]]
+	[[ $status == 1 && $output == *'missing.sif: no such file or directory [image-missing]'*'the image to make comes first'* ]]
 	cmp my.def kept
 	cmp recipe kept
 	[[ -L link && $(cat notes.txt) == text ]]
@@ -319,9 +319,9 @@ on_terminal() { # NAME COMMAND
 
 # How many directories of builds are locked.
 locked() {
-	local folder count=0
-	for folder in /tmp/coracle-*; do
-		flock --nonblock "$folder" true || count=$((count + 1))
+	local directory count=0
+	for directory in /tmp/coracle-*; do
+		flock --nonblock "$directory" true || count=$((count + 1))
 	done
 	echo "$count"
 }

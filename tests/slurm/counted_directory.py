@@ -1,7 +1,8 @@
-"""counted_folder.py SOURCE TARGET COUNTS [ATTR ENTRY]: shows SOURCE at TARGET, to read, as a file server would, and counts
-what the node asks of it in the file COUNTS: five 64-bit numbers, as KINDS has them. The node asks as a client of NFS does
-with lookupcache=all: names it has seen, also those that are not there, hold for ENTRY seconds (acdirmin, 30), and
-attributes for ATTR (acregmin, 3); at each open it asks whether the file has changed, and keeps what it has read if not."""
+"""counted_directory.py SOURCE TARGET COUNTS [ATTR ENTRY]: shows SOURCE at TARGET, to read, as a file server would, and
+counts what the node asks of it in the file COUNTS: five 64-bit numbers, as KINDS has them. The node asks as a client of
+NFS does with lookupcache=all: names it has seen, also those that are not there, hold for ENTRY seconds (acdirmin, 30),
+and attributes for ATTR (acregmin, 3); at each open it asks whether the file has changed, and keeps what it has read if
+not."""
 import ctypes
 import errno
 import mmap
