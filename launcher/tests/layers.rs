@@ -31,6 +31,25 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("launcher/verify/src", &["sandbox", "signature", "squashfs", "structure"]),
+    ("launcher/orders/src", &["place"]),
+    (
+        "launcher/cli/src",
+        &[
+            "document",
+            "arguments",
+            "store",
+            "images",
+            "exec",
+            "attach",
+            "doctor",
+            "explain",
+            "config_check",
+            "log",
+            "verify",
+            "dispatch",
+            "manual",
+        ],
+    ),
     ("launcher/images/src", &["signals", "output", "sources", "build", "show", "sign"]),
 ];
 /// Files that are not a module of the order: roots of crates, and programs, which use all of it.

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use coracle::options::{Argument, Naming, OPTIONS, RawOptions};
 use coracle::report::{Kind, Refusal};
 
-use crate::command::Exec;
+use crate::arguments::Exec;
 
 /// Paths of srun if it is not in PATH.
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin"];

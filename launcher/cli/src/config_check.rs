@@ -16,7 +16,7 @@ use coracle_launcher::policy::{Bare, Job, bare};
 use nix::unistd::{Group, User};
 use serde_json::json;
 
-use crate::command::Check;
+use crate::arguments::Check;
 use crate::doctor::{self, Fault, Level};
 use crate::document;
 use coracle_launcher::children::opener::Opener;

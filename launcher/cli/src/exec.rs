@@ -18,7 +18,7 @@ use coracle_launcher::env::Pair;
 
 use nix::sys::stat::Mode;
 
-use crate::command::{Common, Exec, Run, Shell};
+use crate::arguments::{Common, Exec, Run, Shell};
 use crate::images;
 use coracle_launcher::children::opener::Opener;
 use coracle_launcher::container::clock::Clock;

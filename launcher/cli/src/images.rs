@@ -1,11 +1,11 @@
-//! Hands commands that make and show images to `coracle-images`.
+//! Executes `coracle-images` for commands that make and show images, with the words of the user.
 //!
 //! An image may be meant for the store, or for a job that names an image of a registry. `registry_images` of
 //! coracle.yaml says which. The submit host fetches it as the user, without root: once, for any number of nodes.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, Metadata};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -20,7 +20,7 @@ use coracle::request::{Digest, StoredName};
 use coracle::wire::Answer;
 use coracle_launcher::config::RegistryImages;
 use coracle_launcher::store::Record;
-use coracle_orders::{Order, Pull, file_name};
+use coracle_orders::{Order, Pull, SOCKET, file_name};
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg};
 
 use crate::store;
@@ -32,29 +32,40 @@ const SCHEME: &str = "docker://";
 /// Number of hexadecimal digits of a digest that distinguish a user's images.
 const SHORT: usize = 16;
 
-/// Becomes the program that carries out `order`. Returns only if that fails.
-pub fn hand_over(order: &Order) -> Result<ExitCode, Refusal> {
-    let error = command(order)?.exec();
-    Err(missing(&error))
+/// Carries out a command of `coracle-images`. Prints no name of an image in the store if `silent`.
+pub fn main(order: &Order, silent: bool) -> Result<ExitCode, Refusal> {
+    match order {
+        Order::Pull(given) if given.for_job => Ok(fetch_for_job(given)),
+        Order::Pull(given) if given.store.is_some() => pull_into_store(given, silent),
+        _ => {
+            let error = Command::new(place::images()).args(words_of_user()).exec();
+            Err(missing(&error))
+        }
+    }
 }
 
-/// Fetches an image from a registry.
-pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
-    if given.for_job {
-        // The plugin reads this output, and reports errors itself.
-        let said = fetched(OsStr::new(&given.image), &given.access.config)
-            .map_or_else(|refusal| Answer::Refused(refusal).to_bytes(), |image| image.as_bytes().to_vec());
-        let written = std::io::stdout().write_all(&said);
-        return Ok(written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
-    }
-    let Some(name) = &given.store else { return hand_over(&Order::Pull(given.clone())) };
-    let name = if name.is_empty() {
-        StoredName::parse(OsStr::new(&file_name(&given.image)))?
-    } else {
-        StoredName::parse(name)?
+/// Words behind the name of this program. `coracle-images` reads them, too.
+fn words_of_user() -> Vec<OsString> {
+    std::env::args_os().skip(1).collect()
+}
+
+/// Fetches an image for the plugin, which reads the output and reports errors itself.
+fn fetch_for_job(given: &Pull) -> ExitCode {
+    let said = fetched(OsStr::new(&given.image), &given.access.config)
+        .map_or_else(|refusal| Answer::Refused(refusal).to_bytes(), |image| image.as_bytes().to_vec());
+    std::io::stdout().write_all(&said).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+/// Carries out `coracle pull --store`.
+fn pull_into_store(given: &Pull, silent: bool) -> Result<ExitCode, Refusal> {
+    let name = match &given.store {
+        Some(name) if !name.is_empty() => StoredName::parse(name)?,
+        _ => StoredName::parse(OsStr::new(&file_name(&given.image)))?,
     };
-    let Some(record) = into_store(given, &name)? else { return Ok(ExitCode::FAILURE) };
-    if given.json || !given.packing.silent {
+    let Some(record) = into_store(&given.image, words_of_user(), &name, &given.socket)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    if given.json || !silent {
         store::show_stored(&name, &record, given.json)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -63,29 +74,31 @@ pub fn pull(given: &Pull) -> Result<ExitCode, Refusal> {
 /// Image as the user typed it; for an image of a registry, the file that was made of it.
 pub fn fetched<'a>(typed: &'a OsStr, config: &Path) -> Result<Cow<'a, OsStr>, Refusal> {
     let Some(image) = typed.to_str().filter(|typed| typed.starts_with(SCHEME)) else { return Ok(typed.into()) };
-    let found = import(&Pull::of(image, config))?;
+    let found = import(image, config)?;
     let refusal = || Refusal::new(Kind::Registry, image, "was not fetched; what is wrong has just been said");
     found.map(|path| path.into_os_string().into()).ok_or_else(refusal)
 }
 
 /// Value of `--container` for an image of a registry: the path of a file, or `store:NAME`. `None` if coracle-images has
 /// reported why there is none.
-fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
-    let config = local::load_settings(&given.access.config)?;
+fn import(image: &str, settings: &Path) -> Result<Option<PathBuf>, Refusal> {
+    let config = local::load_settings(settings)?;
     let said = |why: &str| {
-        let by_hand = format!("coracle pull {} {}", given.image, file_name(&given.image));
-        Refusal::new(Kind::Policy, &given.image, why).hint(format!("make a file of it first: {by_hand}"))
+        let by_hand = format!("coracle pull {image} {}", file_name(image));
+        Refusal::new(Kind::Policy, image, why).hint(format!("make a file of it first: {by_hand}"))
     };
     match config.registry_images {
         None => Err(said("nothing is fetched for jobs: registry_images is not set in coracle.yaml")),
         Some(RegistryImages::Deny) => Err(said("the site fetches nothing for jobs (registry_images: deny)")),
-        Some(RegistryImages::File) => as_file(given),
+        Some(RegistryImages::File) => as_file(image, settings),
         Some(RegistryImages::Store) => {
-            let Some(digest) = resolve(given)? else { return Ok(None) };
-            let stem = file_name(&given.image);
+            let Some(digest) = resolve(image, settings)? else { return Ok(None) };
+            let stem = file_name(image);
             let name = format!("{}-{}.sif", stem.trim_end_matches(".sif"), &hex(&digest)[..SHORT]);
             let name = StoredName::parse(OsStr::new(&name))?;
-            let there = store::has(&config, &name)? || into_store(&pinned(given, &digest), &name)?.is_some();
+            let pinned = pinned(image, &digest);
+            let words = pull_words(&pinned, settings);
+            let there = store::has(&config, &name)? || into_store(&pinned, words, &name, Path::new(SOCKET))?.is_some();
             Ok(there.then(|| format!("store:{name}").into()))
         }
     }
@@ -93,8 +106,8 @@ fn import(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
 
 /// The user's file of the image, named by the digest of the manifest. A tag that has moved is another file, so no job
 /// loses the image that it runs.
-fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
-    let Some(digest) = resolve(given)? else { return Ok(None) };
+fn as_file(image: &str, settings: &Path) -> Result<Option<PathBuf>, Refusal> {
+    let Some(digest) = resolve(image, settings)? else { return Ok(None) };
     let directory = directory()?;
     let refuse = |path: &Path, error: &std::io::Error| {
         Refusal::new(Kind::System, path.display().to_string(), error.to_string())
@@ -116,10 +129,11 @@ fn as_file(given: &Pull) -> Result<Option<PathBuf>, Refusal> {
     let nofollow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let opened = File::options().write(true).create(true).truncate(false).custom_flags(nofollow).open(&lock);
     let held = Flock::lock(opened.map_err(|error| refuse(&lock, &error))?, FlockArg::LockExclusive).ok();
-    let order = Pull { output: Some(path.clone()), for_job: false, ..pinned(given, &digest) };
+    let mut words = pull_words(&pinned(image, &digest), settings);
+    words.push(path.clone().into());
     let there = || path.symlink_metadata().is_ok_and(|found| found.is_file() && own(&found));
     // Without a lock, another process may have made it first.
-    let there = there() || carried_out(order)? || held.is_none() && there();
+    let there = there() || carry_out(words)? || held.is_none() && there();
     drop(held);
     Ok(there.then_some(path))
 }
@@ -132,14 +146,19 @@ fn directory() -> Result<PathBuf, Refusal> {
     })
 }
 
-/// Makes the image in a file without a name, and puts that file into the store.
-fn into_store(given: &Pull, name: &StoredName) -> Result<Option<Record>, Refusal> {
+/// Makes an image in a file without a name, by the command line `words`, and puts that file into the store.
+fn into_store(
+    image: &str,
+    mut words: Vec<OsString>,
+    name: &StoredName,
+    socket: &Path,
+) -> Result<Option<Record>, Refusal> {
     let file = unnamed()?;
-    let order = Pull { descriptor: Some(file.as_raw_fd()), store: None, for_job: false, ..given.clone() };
-    if !carried_out(order)? {
+    words.insert(0, format!("--descriptor={}", file.as_raw_fd()).into());
+    if !carry_out(words)? {
         return Ok(None);
     }
-    store::put(&file, &given.image, name, &given.socket).map(Some)
+    store::put(&file, image, name, socket).map(Some)
 }
 
 /// File without a name that coracle-images inherits. It vanishes when the last process closes it.
@@ -156,37 +175,38 @@ fn unnamed() -> Result<File, Refusal> {
 }
 
 /// Digest of the image that the tag names now.
-fn resolve(given: &Pull) -> Result<Option<Digest>, Refusal> {
-    let mut command = command(&Order::Resolve(given.clone()))?;
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|error| missing(&error))?;
+fn resolve(image: &str, settings: &Path) -> Result<Option<Digest>, Refusal> {
+    let mut command = Command::new(place::images());
+    command.arg("--resolve").args(pull_words(image, settings)).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| missing(&error))?;
     if !output.status.success() {
         return Ok(None);
     }
     let text = output.stdout.trim_ascii();
-    Digest::parse(OsStr::from_bytes(text)).map(Some).map_err(|_| {
-        Refusal::new(Kind::Internal, &given.image, "its digest was asked for, and something else was said")
-    })
+    Digest::parse(OsStr::from_bytes(text))
+        .map(Some)
+        .map_err(|_| Refusal::new(Kind::Internal, image, "its digest was asked for, and something else was said"))
 }
 
-/// Same order, for the image with this digest only.
-fn pinned(given: &Pull, digest: &Digest) -> Pull {
-    let name = given.image.split_once('@').map_or(given.image.as_str(), |(name, _)| name);
-    Pull { image: format!("{name}@{digest}"), ..given.clone() }
+/// Name of the image with this digest only.
+fn pinned(image: &str, digest: &Digest) -> String {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    format!("{name}@{digest}")
+}
+
+/// Command line that pulls an image for a job. The output, if there is one, is the next word.
+fn pull_words(image: &str, settings: &Path) -> Vec<OsString> {
+    let mut config = OsString::from("--config=");
+    config.push(settings);
+    vec!["pull".into(), config, "--".into(), image.into()]
 }
 
 /// Lets coracle-images pull an image. Returns false if that failed; it has then reported the reason itself. Its output
 /// is for users who want a file.
-fn carried_out(order: Pull) -> Result<bool, Refusal> {
-    let mut command = command(&Order::Pull(order))?;
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(|error| missing(&error))?;
-    Ok(status.success())
-}
-
-fn command(order: &Order) -> Result<Command, Refusal> {
-    let text = order.to_json().map_err(|error| Refusal::new(Kind::Internal, "images", error.to_string()))?;
+fn carry_out(words: Vec<OsString>) -> Result<bool, Refusal> {
     let mut command = Command::new(place::images());
-    command.arg(text);
-    Ok(command)
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(command.status().map_err(|error| missing(&error))?.success())
 }
 
 fn missing(error: &std::io::Error) -> Refusal {
@@ -196,4 +216,25 @@ fn missing(error: &std::io::Error) -> Refusal {
 
 fn hex(digest: &Digest) -> String {
     digest.to_string().trim_start_matches("sha256:").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_orders::CommandLine;
+
+    #[test]
+    fn an_image_for_a_job_is_pulled_with_the_settings_of_the_job() {
+        let digest = Digest::parse(OsStr::new(&format!("sha256:{}", "1".repeat(64)))).unwrap();
+        let pinned = pinned("docker://-x/a:1", &digest);
+        let mut words = pull_words(&pinned, Path::new("-c.yaml"));
+        words.extend(["-out.sif".into()]);
+        words.splice(0..0, ["coracle-images".into(), "--resolve".into(), "--descriptor=7".into()]);
+        let CommandLine { order: Order::Pull(pull), resolve: true, .. } = CommandLine::read(&words).unwrap() else {
+            panic!()
+        };
+        assert_eq!(pull.image, format!("docker://-x/a:1@{digest}"));
+        assert_eq!((pull.access.config, pull.output), ("-c.yaml".into(), Some("-out.sif".into())));
+        assert_eq!((pull.descriptor, pull.packing.silent), (Some(7), false));
+    }
 }

@@ -8,14 +8,12 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use coracle::report::{Kind, Refusal, clean};
-use coracle::request::{step_id, step_name};
 use coracle_launcher::config::{self, Audit, Config};
 
-use crate::command::Log;
+use crate::arguments::Log;
 use coracle_launcher::records::journal::{IDENTIFIER, RECORD};
 use coracle_launcher::records::own;
 use coracle_launcher::records::record::{MAX_LEN, Record};
@@ -31,39 +29,6 @@ const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
 const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
 const READERS: &str = "each node has its own records; its journal is for root and the groups systemd-journal and adm";
-
-/// A job, or a step of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    job: u32,
-    step: Option<String>,
-}
-
-impl FromStr for Asked {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (job, step) = text.split_once('.').map_or((text, None), |(job, step)| (job, Some(step)));
-        let digits = !job.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit());
-        let job = job.parse().ok().filter(|_| digits);
-        let step = step.map(|step| step_id(step).map(step_name).filter(|_| !step.starts_with('+')));
-        match (job, step) {
-            (Some(job), None) => Ok(Self { job, step: None }),
-            (Some(job), Some(Some(step))) => Ok(Self { job, step: Some(step) }),
-            _ => Err("not a job: JOB or JOB.STEP is wanted".into()),
-        }
-    }
-}
-
-/// Parses a time: a date, a date and a time, both in UTC, or a duration before now.
-pub fn since(text: &str) -> Result<SystemTime, String> {
-    let wrong = || "not a time: 2026-11-22, 2026-11-22T10:00:00 or 2h is wanted".to_owned();
-    if let Ok(ago) = humantime::parse_duration(text) {
-        return SystemTime::now().checked_sub(ago).ok_or_else(wrong);
-    }
-    let midnight = format!("{text}T00:00:00");
-    let time = humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339_weak(&midnight));
-    time.map_err(|_| wrong())
-}
 
 /// Prints the requested records.
 pub fn main(given: &Log) -> Result<ExitCode, Refusal> {
@@ -330,7 +295,6 @@ fn human(record: &Record) -> String {
 mod tests {
     use super::*;
     use coracle_launcher::records::Verdict;
-    use std::time::Duration;
 
     fn record(job: u32, user: &str, time: &str) -> Record {
         Record {
@@ -360,28 +324,6 @@ mod tests {
     }
 
     #[test]
-    fn a_job_and_a_time_are_read_or_refused() {
-        let asked = |text: &str| text.parse::<Asked>().map(|asked| (asked.job, asked.step));
-        assert_eq!(asked("7"), Ok((7, None)));
-        assert_eq!(asked("7.0"), Ok((7, Some("0".into()))));
-        assert_eq!(asked("7.batch"), Ok((7, Some("batch".into()))));
-        for wrong in ["", "x", "7.", "7.x", "+7", "7.+1", "7_1", "-7", "4294967296"] {
-            assert!(asked(wrong).is_err(), "{wrong}");
-        }
-        let seconds = |text: &str| since(text).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        assert_eq!(seconds("2026-11-22"), 1_795_305_600);
-        for text in ["2026-11-22T10:00:00", "2026-11-22 10:00:00", "2026-11-22T10:00:00Z"] {
-            assert_eq!(seconds(text), 1_795_305_600 + 36_000, "{text}");
-        }
-        let then = since("2h").unwrap();
-        let ago = SystemTime::now().duration_since(then).unwrap();
-        assert!(ago >= Duration::from_secs(7200) && ago < Duration::from_secs(7300));
-        for wrong in ["", "yesterday", "2026-13-01", "9999999999999999y"] {
-            assert!(since(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn other_lines_are_left_out_and_counted() {
         let good = record(7, "alice", "2026-11-22T10:00:00.000001Z").to_line();
         let mut text = Vec::new();
@@ -407,7 +349,7 @@ mod tests {
         assert_eq!(shown(&Log { job: "7.1".parse().ok(), ..given() }), 0);
         assert_eq!(shown(&Log { user: Some("bob".into()), ..given() }), 1);
         assert_eq!(shown(&Log { user: Some("2001".into()), ..given() }), 2);
-        assert_eq!(shown(&Log { since: since("2026-11-22T10:30:00").ok(), ..given() }), 1);
+        assert_eq!(shown(&Log { since: humantime::parse_rfc3339_weak("2026-11-22T10:30:00").ok(), ..given() }), 1);
     }
 
     #[test]

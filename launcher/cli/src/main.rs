@@ -1,9 +1,10 @@
 //! Starts `coracle`: the command for users and workflow tools.
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod attach;
-mod command;
 mod config_check;
+mod dispatch;
 mod doctor;
 mod document;
 mod exec;
@@ -32,6 +33,6 @@ fn main() -> ExitCode {
         }
         #[cfg(feature = "manual")]
         Some(first) if first == "manual" => manual::main(arguments),
-        _ => command::main(),
+        _ => dispatch::main(),
     }
 }

@@ -15,7 +15,7 @@ use coracle_launcher::children::verify::{Found, KEYS, KeyFile, Need, Signer, loo
 use nix::libc;
 use serde_json::json;
 
-use crate::command::{Verify, WRONG};
+use crate::arguments::Verify;
 use crate::document;
 
 /// Exit status for an image that fails the check.
@@ -24,33 +24,27 @@ const BAD: u8 = 1;
 const MAX_SUMS: u64 = 16 << 20;
 
 /// Verifies the image as the command line says.
-pub fn main(verify: &Verify) -> ExitCode {
-    let found = check(verify);
-    let object = verify.image.display().to_string();
-    match &found {
-        Err(refusal) if refusal.kind == Kind::Usage => {
-            eprintln!("{refusal}");
-            return ExitCode::from(WRONG);
-        }
-        Err(refusal) => eprintln!("{refusal}"),
-        Ok(_) => {}
+pub fn main(verify: &Verify) -> Result<ExitCode, Refusal> {
+    let found = match check(verify) {
+        Err(refusal) if refusal.kind == Kind::Usage => return Err(refusal),
+        found => found,
+    };
+    if let Err(refusal) = &found {
+        eprintln!("{refusal}");
     }
+    let object = verify.image.display().to_string();
     if verify.json {
         let signers = |found: &Found| {
             let signer = |signer: &Signer| json!({ "key": signer.key, "name": signer.name });
             found.signers.iter().map(signer).collect::<Vec<_>>()
         };
-        let printed = document::print(json!({
+        document::print(json!({
             "image": object,
             "digest": found.as_ref().ok().and_then(|found| found.digest).map(|digest| digest.to_string()),
             "verdict": if found.is_ok() { "good" } else { "bad" },
             "signers": found.as_ref().map(signers).unwrap_or_default(),
             "error": found.as_ref().err().map(Refusal::line),
-        }));
-        if let Err(refusal) = printed {
-            eprintln!("{refusal}");
-            return ExitCode::from(BAD);
-        }
+        }))?;
     } else if let Ok(found) = &found {
         if found.signers.is_empty() && verify.sums.is_none() {
             println!("{}", clean(&format!("{object}: signed in parts, all of it by nobody alone")));
@@ -63,7 +57,7 @@ pub fn main(verify: &Verify) -> ExitCode {
             println!("{}", clean(&format!("{object}: {digest}, as {} has it", sums.display())));
         }
     }
-    ExitCode::from(if found.is_ok() { 0 } else { BAD })
+    Ok(ExitCode::from(if found.is_ok() { 0 } else { BAD }))
 }
 
 fn check(verify: &Verify) -> Result<Found, Refusal> {

@@ -1,6 +1,6 @@
 //! Runs `coracle-images`: makes, shows and signs images, with the privileges of the user who calls it.
 //!
-//! `coracle` starts it with an [`Order`] as its only argument. All code that reads networks, archives and compressed
+//! `coracle` executes it with the words of the user ([`CommandLine`]). All code that reads networks, archives and compressed
 //! streams is here, and not in the program that root starts for jobs.
 //!
 //! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
@@ -18,32 +18,34 @@ mod sources;
 use std::process::ExitCode;
 
 use coracle::report::{Kind, Refusal};
-use coracle_orders::Order;
+use coracle_orders::{CommandLine, Order};
 
 fn main() -> ExitCode {
-    order().and_then(|order| carry_out(&order)).unwrap_or_else(|refusal| {
+    read().and_then(|given| carry_out(&given)).unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
         ExitCode::from(output::exit_status(&refusal))
     })
 }
 
-fn order() -> Result<Order, Refusal> {
-    let refuse =
-        |cause: String| Refusal::new(Kind::Usage, "coracle-images", cause).hint("coracle help lists what there is");
-    let mut arguments = std::env::args().skip(1);
-    let (Some(text), None) = (arguments.next(), arguments.next()) else {
-        return Err(refuse("coracle starts this program; people start coracle".into()));
-    };
-    Order::from_json(&text).map_err(|error| refuse(format!("not an order: {error}")))
+fn read() -> Result<CommandLine, Refusal> {
+    let words: Vec<_> = std::env::args_os().collect();
+    CommandLine::read(&words).map_err(|error| {
+        let said = error.to_string();
+        let cause = match words.len() {
+            0 | 1 => "coracle starts this program; people start coracle".into(),
+            _ => format!("not an order: {}", said.lines().next().unwrap_or_default().trim_start_matches("error: ")),
+        };
+        Refusal::new(Kind::Usage, "coracle-images", cause).hint("coracle help lists what there is")
+    })
 }
 
-fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
-    match order {
-        Order::Build(given) => build::command::main(given),
-        Order::Pull(given) => build::pull::main(given),
-        Order::Resolve(given) => build::pull::resolve(given),
-        Order::Inspect(given) => show::inspect::main(given),
-        Order::Sif(given) => show::parts::main(given),
-        Order::Sign(given) => sign::main(given),
+fn carry_out(given: &CommandLine) -> Result<ExitCode, Refusal> {
+    match &given.order {
+        Order::Build(build) => build::command::main(build),
+        Order::Pull(pull) if given.resolve => build::pull::resolve(pull),
+        Order::Pull(pull) => build::pull::main(pull),
+        Order::Inspect(inspect) => show::inspect::main(inspect),
+        Order::Sif(sif) => show::parts::main(sif),
+        Order::Sign(sign) => sign::main(sign),
     }
 }

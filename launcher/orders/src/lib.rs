@@ -1,61 +1,103 @@
-//! Command-line arguments for making images.
+//! Command line of `coracle-images`, and the words of users that it has in common with `coracle`.
 //!
-//! `coracle` parses it, and hands it over to `coracle-images`, which has what takes networks and archives: nothing of
-//! that is in the program that root starts for jobs.
+//! `coracle` reads its own command line first: help and errors are its part. Then it executes `coracle-images`, which
+//! has what reads networks and archives, with the same words.
 #![forbid(unsafe_code)]
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments of arguments are what --help prints, brackets included")]
 
 pub mod place;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use coracle_launcher::config::PATH as CONFIG;
 
-/// The site's settings, as everywhere.
-const CONFIG: &str = match option_env!("CORACLE_CONFIG") {
-    Some(path) => path,
-    None => "/etc/coracle/coracle.yaml",
-};
-/// Socket of the store's service.
-const SOCKET: &str = "/run/coracle/store.sock";
+/// Default socket of the store's service.
+pub const SOCKET: &str = "/run/coracle/store.sock";
 /// For how many seconds a registry may send nothing.
 const STALL: u32 = 60;
 
-/// Orders for the other program.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Command line of `coracle-images`: words of a user, and in front of them options that only `coracle` gives.
+#[derive(Debug, Parser)]
+#[command(name = "coracle-images", disable_help_flag = true, disable_help_subcommand = true)]
+pub struct CommandLine {
+    /// Pull into the file that is open as this descriptor, which has no name
+    #[arg(long, value_name = "NUMBER")]
+    pub descriptor: Option<i32>,
+    /// Print the digest of the manifest that a pull would take, and pull nothing
+    #[arg(long)]
+    pub resolve: bool,
+    /// Flag of every command.
+    #[command(flatten)]
+    pub silence: Silence,
+    /// Command of the user.
+    #[command(subcommand)]
+    pub order: Order,
+}
+
+impl CommandLine {
+    /// Reads a whole command line, and copies what stands outside of the command's own arguments to them.
+    pub fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let mut read = Self::try_parse_from(words)?;
+        let silent = read.silence.silent > 0;
+        match &mut read.order {
+            Order::Pull(pull) => {
+                pull.packing.silent = silent;
+                pull.descriptor = read.descriptor;
+            }
+            Order::Build(build) => {
+                build.packing.silent = silent;
+                build.sandbox |= is_given_behind(words, "build", 's');
+            }
+            Order::Inspect(inspect) => inspect.startscript = is_given_behind(words, "inspect", 's'),
+            Order::Sif(_) | Order::Sign(_) => {}
+        }
+        Ok(read)
+    }
+}
+
+/// Flag of every command.
+#[derive(Debug, Args)]
+pub struct Silence {
+    /// Say nothing but what is wrong, as always: Apptainer's flag, for those who give it
+    #[arg(short, long, visible_short_alias = 'q', alias = "quiet", global = true, hide = true, action = ArgAction::Count)]
+    pub silent: u8,
+}
+
+/// Commands that `coracle-images` carries out.
+#[derive(Debug, Subcommand)]
 pub enum Order {
-    /// `coracle pull`
+    /// Fetch an image from a registry and make a SIF of it
     Pull(Pull),
-    /// Say the digest of the manifest that a pull would take.
-    Resolve(Pull),
-    /// `coracle build`
+    /// Make a SIF from a directory, an archive, another image or a definition file
+    ///
+    /// Commands of a definition file run as root of a user namespace: over what is yours, and nothing else.
     Build(Build),
-    /// `coracle inspect`
+    /// Show what an image says of itself: labels, scripts, environment, parts, signatures
     Inspect(Inspect),
-    /// `coracle sif`
+    /// Look at the parts of a SIF
     Sif(Sif),
-    /// `coracle sign`
+    /// Sign a SIF with an OpenPGP key
     Sign(Sign),
 }
 
-impl Order {
-    /// The form in which one program gives it to the other, as an argument.
-    pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
-    }
-
-    /// Reads [`Order::to_json`].
-    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
-    }
+/// True if the flag `letter` stands behind the command `verb`: there, Apptainer gives the letter another meaning than in
+/// front of it.
+fn is_given_behind(words: &[OsString], verb: &str, letter: char) -> bool {
+    let behind = words.iter().skip(1).skip_while(|word| *word != verb).skip(1).take_while(|word| *word != "--");
+    let has_letter = |word: &OsStr| {
+        let word = word.to_string_lossy();
+        let letters = word.strip_prefix('-').unwrap_or_default();
+        letters.contains(letter) && letters.chars().all(|other| other.is_ascii_alphabetic())
+    };
+    behind.map(OsString::as_os_str).any(has_letter)
 }
 
 /// Packing of the root file system.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Packing {
     /// Compressor of the files
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Compression::Zstd)]
@@ -74,15 +116,8 @@ pub struct Packing {
     pub silent: bool,
 }
 
-impl Default for Packing {
-    fn default() -> Self {
-        let block_size = BlockSize(128 << 10);
-        Self { compression: Compression::Zstd, level: None, block_size, processors: None, silent: false }
-    }
-}
-
 /// The compressors of squashfs that every kernel in use has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
     /// Fast to read and small
     Zstd,
@@ -109,7 +144,7 @@ impl fmt::Display for Compression {
 }
 
 /// The size of a block of squashfs, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockSize(pub u32);
 
 impl FromStr for BlockSize {
@@ -130,14 +165,13 @@ impl FromStr for BlockSize {
 }
 
 /// Access to registries.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Access {
     /// Speak HTTP without TLS to the registry that is named: whoever is on the way can read and change what is said
     #[arg(long)]
     pub plain_http: bool,
     /// User names and passwords, as docker login and podman login write them (default: their own places)
     #[arg(long, value_name = "FILE")]
-    #[serde(with = "maybe_bytes")]
     pub authfile: Option<PathBuf>,
     /// Of images for several processors, the one for this: amd64, arm64, ppc64le or another (default: this machine's)
     #[arg(long, value_name = "NAME")]
@@ -147,24 +181,21 @@ pub struct Access {
     pub timeout: u32,
     /// The site's settings
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
-    #[serde(with = "bytes")]
     pub config: PathBuf,
 }
 
 /// Arguments of `coracle pull`.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Pull {
     /// The image: docker://[REGISTRY/]REPOSITORY[:TAG|@DIGEST]
     pub image: String,
     /// The file to write (default: the repository's last part, _ and the tag, with .sif)
-    #[serde(with = "maybe_bytes")]
     pub output: Option<PathBuf>,
     /// Put it into the site's store, under this name (default: as the file would be called), and keep no file
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["output", "force"])]
     pub store: Option<OsString>,
     /// Socket of the store's service
     #[arg(long, value_name = "PATH", default_value = SOCKET, hide = true)]
-    #[serde(with = "bytes")]
     pub socket: PathBuf,
     /// Print what --container has for this image, which becomes a file or an image in the store if it is none yet
     #[arg(long, hide = true, conflicts_with_all = ["output", "force", "store"])]
@@ -186,26 +217,6 @@ pub struct Pull {
     pub packing: Packing,
 }
 
-impl Pull {
-    /// Nothing but an image and the site's settings.
-    pub fn of(image: &str, config: &Path) -> Self {
-        let access =
-            Access { plain_http: false, authfile: None, arch: None, timeout: STALL, config: config.to_owned() };
-        Self {
-            image: image.to_owned(),
-            output: None,
-            store: None,
-            socket: SOCKET.into(),
-            for_job: false,
-            descriptor: None,
-            force: false,
-            json: false,
-            access,
-            packing: Packing::default(),
-        }
-    }
-}
-
 /// Name of an image's file if nobody gives one: the image's last name, and the tag, or the beginning of its digest.
 pub fn file_name(image: &str) -> String {
     let name = image.strip_prefix("docker://").unwrap_or(image);
@@ -219,10 +230,9 @@ pub fn file_name(image: &str) -> String {
 }
 
 /// Arguments of `coracle build`.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Build {
     /// The SIF to write
-    #[serde(with = "bytes")]
     pub output: PathBuf,
     /// Source: a directory, a tar file, a definition file, a SIF or squashfs, docker-archive:FILE,
     /// oci:DIRECTORY[:TAG], oci-archive:FILE or docker://IMAGE
@@ -251,10 +261,9 @@ pub struct Build {
 }
 
 /// Arguments of `coracle inspect`.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Inspect {
     /// The image: a SIF or squashfs
-    #[serde(with = "bytes")]
     pub image: PathBuf,
     /// Print it as JSON
     #[arg(long)]
@@ -277,10 +286,13 @@ pub struct Inspect {
     /// Print the test script only
     #[arg(short, long)]
     pub test: bool,
+    /// True for Apptainer's -s, which is refused.
+    #[arg(skip)]
+    pub startscript: bool,
 }
 
 /// Arguments of `coracle sif`.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Sif {
     /// Action on the parts.
     #[command(subcommand)]
@@ -288,12 +300,11 @@ pub struct Sif {
 }
 
 /// Actions on the parts of a SIF.
-#[derive(Debug, Clone, Serialize, Deserialize, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum SifVerb {
     /// List the data objects of a SIF
     List {
         /// The file
-        #[serde(with = "bytes")]
         image: PathBuf,
         /// Print it as JSON
         #[arg(long)]
@@ -304,20 +315,17 @@ pub enum SifVerb {
         /// The object's number, as list has it
         id: u32,
         /// The file
-        #[serde(with = "bytes")]
         image: PathBuf,
     },
 }
 
 /// Arguments of `coracle sign`.
-#[derive(Debug, Clone, Serialize, Deserialize, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Sign {
     /// The SIF, which gets the signature
-    #[serde(with = "bytes")]
     pub image: PathBuf,
     /// Sign with the secret OpenPGP key in this file (default: gpg does it, with your own keyring and agent)
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
-    #[serde(with = "maybe_bytes")]
     pub key: Option<PathBuf>,
     /// Read the passphrase of --key from the first line of this file, such as /dev/fd/3 (default: from the terminal)
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -325,34 +333,6 @@ pub struct Sign {
     /// With this key of your keyring: a fingerprint, key number or address (default: gpg's default key)
     #[arg(short = 'u', long, value_name = "KEY")]
     pub user: Option<String>,
-}
-
-/// Paths as bytes: those of serde must be UTF-8.
-mod bytes {
-    use super::*;
-    use serde::{Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-        path.as_os_str().serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-        OsString::deserialize(deserializer).map(PathBuf::from)
-    }
-}
-
-/// The same where there may be none.
-mod maybe_bytes {
-    use super::*;
-    use serde::{Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
-        path.as_ref().map(|path| path.as_os_str()).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-        Ok(Option::<OsString>::deserialize(deserializer)?.map(PathBuf::from))
-    }
 }
 
 #[cfg(test)]
@@ -386,12 +366,53 @@ mod tests {
         }
     }
 
+    fn read(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::read(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
     #[test]
-    fn an_order_comes_back_as_it_was() {
+    fn the_command_line_is_without_contradictions() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_coracle_stand_in_front_of_the_users_words() {
+        let given = read("coracle-images --descriptor=5 -s pull --store=a.sif docker://a --arch arm64").unwrap();
+        let Order::Pull(pull) = given.order else { panic!() };
+        assert_eq!((pull.descriptor, pull.packing.silent, given.resolve), (Some(5), true, false));
+        assert!(read("coracle-images --resolve pull docker://a").unwrap().resolve);
+        for users in ["pull --descriptor=5 docker://a", "pull --resolve docker://a", "--help", "help", ""] {
+            assert!(read(&format!("coracle-images {users}")).is_err(), "{users}");
+        }
+    }
+
+    #[test]
+    fn paths_need_not_be_text() {
         use std::os::unix::ffi::OsStringExt;
         let name = OsString::from_vec(b"a\xff b".to_vec());
-        let order = Order::Sign(Sign { image: PathBuf::from(&name), key: None, passphrase_file: None, user: None });
-        let Order::Sign(sign) = Order::from_json(&order.to_json().unwrap()).unwrap() else { panic!() };
+        let given = CommandLine::read(&["coracle-images".into(), "sign".into(), name.clone()]).unwrap();
+        let Order::Sign(sign) = given.order else { panic!() };
         assert_eq!(sign.image.into_os_string(), name);
+    }
+
+    #[test]
+    fn a_flag_in_front_of_the_command_is_another_one() {
+        let sandbox = |line: &str| match read(&format!("coracle-images {line}")).unwrap().order {
+            Order::Build(build) => (build.sandbox, build.packing.silent),
+            other => panic!("{other:?}"),
+        };
+        for line in ["build -s box x.sif", "build -Fs box x.sif", "-q build x.sif -s box", "build --force -s a b"] {
+            assert_eq!(sandbox(line), (true, true), "{line}");
+        }
+        assert_eq!(sandbox("build --sandbox a b"), (true, false));
+        assert_eq!(sandbox("-s build box x.sif"), (false, true));
+        for line in ["build box.sif sources", "build --notest a b", "build -- -s a"] {
+            assert_eq!(sandbox(line), (false, false), "{line}");
+        }
+        for (line, given) in [("inspect -s a.sif", true), ("-s inspect a.sif", false), ("inspect -dlr a.sif", false)] {
+            let Order::Inspect(inspect) = read(&format!("coracle-images {line}")).unwrap().order else { panic!() };
+            assert_eq!(inspect.startscript, given, "{line}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use coracle_launcher::config::{Config, UserImages};
 use coracle_launcher::policy::Reader;
 
-use super::{Findings, Role};
+use super::Findings;
+use crate::arguments::Role;
 use coracle_launcher::apply::fuse;
 use coracle_launcher::apply::kernel;
 use coracle_launcher::container::userns;

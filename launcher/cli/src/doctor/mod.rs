@@ -15,7 +15,7 @@ use coracle::report::{Refusal, clean};
 use coracle_launcher::config::{self, Config};
 use serde_json::{Value, json};
 
-use crate::command::Doctor;
+use crate::arguments::{Doctor, Role};
 use crate::document;
 use coracle_launcher::place;
 use coracle_launcher::slurm;
@@ -25,19 +25,6 @@ pub use site::{Fault, faults};
 
 /// Exit status if there is an error.
 const BAD: u8 = 1;
-
-/// The part that a host plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// People make images and try them there
-    Login,
-    /// Jobs are submitted from it
-    Submit,
-    /// slurmd starts steps on it
-    Compute,
-    /// slurmctld runs on it
-    Controller,
-}
 
 impl Role {
     /// Roles of this host, by the programs of Slurm that it runs or has.

@@ -8,8 +8,9 @@ use coracle::sys::{self, Release};
 use coracle_launcher::config::{self, Config};
 use coracle_launcher::place;
 
+use super::Findings;
 use super::ask::ask;
-use super::{Findings, Role};
+use crate::arguments::Role;
 use coracle_launcher::slurm::{self, Site};
 
 /// Last micro releases of 24.11 and 25.05 whose TaskProlog fails in containers without Coracle's workaround.

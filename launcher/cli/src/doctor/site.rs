@@ -10,7 +10,8 @@ use coracle_launcher::policy::Reader;
 use nix::unistd::User;
 
 use super::kernel::users_images_by_fuse;
-use super::{Findings, Level, Role};
+use super::{Findings, Level};
+use crate::arguments::Role;
 use coracle_launcher::apply::fuse;
 use coracle_launcher::slurm::Site;
 

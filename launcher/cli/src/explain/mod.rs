@@ -21,7 +21,7 @@ use coracle_launcher::view::{HELPER, Surroundings};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::command::Explain;
+use crate::arguments::Explain;
 use crate::doctor;
 use crate::document;
 use coracle_launcher::children::opener::Opener;

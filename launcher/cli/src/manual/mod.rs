@@ -1,4 +1,4 @@
-//! Writes man pages and completions (`coracle manual DIR`), from the command line ([`crate::command`]) and the table of
+//! Writes man pages and completions (`coracle manual DIR`), from the command line ([`crate::arguments`]) and the table of
 //! options ([`coracle::options`]). Only built with the feature `manual`, for `make manual`.
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 use coracle::report::{Kind, Refusal};
 
-use crate::command;
+use crate::arguments;
 
 /// Directory of pages below the output directory, as below $(PREFIX)/share.
 const MAN1: &str = "man/man1";
@@ -49,12 +49,12 @@ fn write(directory: &Path) -> io::Result<()> {
     for path in [MAN1, BASH, ZSH] {
         fs::create_dir_all(directory.join(path))?;
     }
-    let mut tree = command::tree().disable_help_subcommand(true);
+    let mut tree = arguments::tree().disable_help_subcommand(true);
     tree.build();
     write_commands(tree, &directory.join(MAN1))?;
-    generate_to(Shell::Zsh, &mut command::tree(), "coracle", directory.join(ZSH))?;
+    generate_to(Shell::Zsh, &mut arguments::tree(), "coracle", directory.join(ZSH))?;
     // bash-completion looks for a file with the name of the command.
-    let made = generate_to(Shell::Bash, &mut command::tree(), "coracle", directory.join(BASH))?;
+    let made = generate_to(Shell::Bash, &mut arguments::tree(), "coracle", directory.join(BASH))?;
     fs::rename(made, directory.join(BASH).join("coracle"))?;
     for (path, text) in [(MAN5, page::settings()), (MAN7, page::container()), (SLURMS, completion::slurms())] {
         let path = directory.join(path);
@@ -65,6 +65,9 @@ fn write(directory: &Path) -> io::Result<()> {
 }
 
 /// Writes the pages of a command and its subcommands: clap's parts, and those that clap does not know.
+///
+/// Not [`clap_mangen::generate_to`]: it sets neither source nor manual, so the header and footer of a page would lack
+/// both, and the footer would have the name of a subcommand in place of Coracle's version.
 fn write_commands(command: Command, directory: &Path) -> io::Result<()> {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         write_commands(verb.clone(), directory)?;

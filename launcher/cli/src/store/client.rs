@@ -1,10 +1,9 @@
 //! Runs `coracle cp`, `ls` and `rm` on a user's images in the store.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -19,8 +18,9 @@ use nix::fcntl::OFlag;
 use nix::unistd::User;
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use super::progress::Progress;
-use super::{PATIENCE, SOCKET};
+use crate::arguments::{Copy, List, Remove};
 use crate::document;
 use coracle_launcher::container::local;
 
@@ -28,52 +28,6 @@ use coracle_launcher::container::local;
 const LAST: u64 = 253_402_300_799;
 /// Time limit between messages of the service: a scanner may take a day.
 const SILENCE: Duration = Duration::from_secs(2 * 86_400);
-
-/// Arguments of `coracle cp`.
-#[derive(Debug, clap::Args)]
-pub struct Copy {
-    /// The image file
-    pub image: PathBuf,
-    /// Name in the store (default: the file's name)
-    pub name: Option<OsString>,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Socket of the store's service
-    #[arg(long, value_name = "PATH", default_value = SOCKET)]
-    pub socket: PathBuf,
-}
-
-/// Arguments of `coracle rm`.
-#[derive(Debug, clap::Args)]
-pub struct Remove {
-    /// Names in the store
-    #[arg(required = true)]
-    pub name: Vec<OsString>,
-    /// Socket of the store's service
-    #[arg(long, value_name = "PATH", default_value = SOCKET)]
-    pub socket: PathBuf,
-}
-
-/// Arguments of `coracle ls`.
-#[derive(Debug, clap::Args)]
-pub struct List {
-    /// With size, date, digest, signers and the scanner's word
-    #[arg(short, long)]
-    pub long: bool,
-    /// All that is known, as JSON
-    #[arg(long, conflicts_with = "long")]
-    pub json: bool,
-    /// Only the directory in which they are, as CORACLE_ALLOWED_DIR has it
-    #[arg(long, conflicts_with_all = ["long", "json"])]
-    pub folder: bool,
-    /// Owner of the images, as far as you may look (default: you)
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
-    /// The site's settings
-    #[arg(long, value_name = "FILE", default_value = coracle_launcher::config::PATH)]
-    pub config: PathBuf,
-}
 
 /// Puts an image into the store.
 pub fn cp(given: &Copy) -> Result<ExitCode, Refusal> {

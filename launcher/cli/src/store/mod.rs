@@ -15,11 +15,9 @@ use coracle::report::{Kind, Refusal};
 use coracle::sys::Channel;
 use coracle_launcher::store::Reply;
 
-pub use client::{Copy, List, Remove, cp, has, ls, put, rm, show_stored};
-pub use service::{Service, main as serve};
+pub use client::{cp, has, ls, put, rm, show_stored};
+pub use service::main as serve;
 
-/// Default socket of the service.
-const SOCKET: &str = "/run/coracle/store.sock";
 /// Time limit for the receiver to read a message.
 const PATIENCE: Duration = Duration::from_secs(60);
 

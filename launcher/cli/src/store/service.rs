@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use nix::unistd::User;
 
 use super::admit;
 use super::say;
+use crate::arguments::Service;
 
 /// Highest number of callers at a time: of one user, and of all.
 const CALLERS_OF_ONE: usize = 128;
@@ -28,17 +29,6 @@ const CALLERS: usize = 1024;
 const LOOK: Duration = Duration::from_millis(500);
 /// Idle time after which a service that systemd started ends; systemd starts it again for the next caller.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// Arguments of `coracle store-service`.
-#[derive(Debug, clap::Args)]
-pub struct Service {
-    /// Listen here, instead of at the socket that systemd passes on
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-    /// The site's settings
-    #[arg(long, value_name = "FILE", default_value = coracle_launcher::config::PATH)]
-    pub config: PathBuf,
-}
 
 /// Serves until a signal ends it. If systemd started it, it also ends when it is idle.
 pub fn main(given: &Service) -> Result<ExitCode, Refusal> {

@@ -50,11 +50,6 @@ impl Processor {
         Ok(Self { architecture: architecture.into(), variant: variant.map(str::to_owned) })
     }
 
-    /// The processor.
-    pub fn architecture(&self) -> &str {
-        &self.architecture
-    }
-
     /// True if an image with `architecture` in its configuration fits.
     pub fn is(&self, architecture: &str) -> bool {
         architecture == self.architecture
@@ -65,7 +60,7 @@ impl Processor {
         let fitting = |variant: Option<&str>| {
             offered.iter().position(|platform| {
                 platform.as_ref().is_some_and(|platform| {
-                    matches!(platform.os.as_str(), "linux" | "")
+                    platform.is_linux()
                         && platform.architecture == self.architecture
                         && platform.variant.as_deref().filter(|variant| !variant.is_empty()) == variant
                 })
@@ -84,6 +79,18 @@ impl Processor {
     }
 }
 
+impl Platform {
+    /// True if Linux may be the operating system.
+    fn is_linux(&self) -> bool {
+        matches!(self.os.as_str(), "linux" | "")
+    }
+
+    /// True if it names no processor.
+    pub fn is_silent(&self) -> bool {
+        self.architecture.is_empty() && self.is_linux()
+    }
+}
+
 impl fmt::Display for Processor {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.architecture)?;
@@ -93,7 +100,7 @@ impl fmt::Display for Processor {
 
 impl fmt::Display for Platform {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !matches!(self.os.as_str(), "linux" | "") {
+        if !self.is_linux() {
             write!(out, "{}/", self.os)?;
         }
         out.write_str(&self.architecture)?;

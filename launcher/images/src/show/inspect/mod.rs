@@ -10,7 +10,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use coracle::report::Refusal;
+use coracle::report::{Kind, Refusal};
 use coracle_launcher::image::sif::{
     DATA_DEFINITION, DATA_JSON, DATA_SIGNATURE, Descriptor, Header, Link, METADATA, OCI_CONFIG,
 };
@@ -77,6 +77,10 @@ struct Signature {
 
 /// Shows the requested metadata.
 pub fn main(given: &Inspect) -> Result<ExitCode, Refusal> {
+    if given.startscript {
+        return Err(Refusal::new(Kind::Usage, "inspect -s", "a start script is not shown by itself")
+            .hint("coracle inspect without -s shows what there is"));
+    }
     let subject = Subject::open(&given.image, OFlag::O_RDONLY)?;
     let about = About::of(&subject)?;
     let text = if given.json { output::json(&about)? } else { text::of(&about, given) };

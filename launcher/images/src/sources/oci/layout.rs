@@ -1,20 +1,17 @@
 //! Reads OCI image layouts (image-spec, image-layout.md): a directory, or a tar file of one.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
+use super::manifest::{Choice, Descriptor, Index, Manifest};
 use super::place::Place;
 use super::{Image, MAX_JSON, check_bytes, check_digest, json};
 use crate::sources::archive::Layer;
-use crate::sources::json::{null_is_default, without_nulls};
 use crate::sources::platform::Processor;
 
-/// Key of an image's name.
-const NAME: &str = "org.opencontainers.image.ref.name";
 /// Limit of nested indices.
 const DEPTH: u32 = 4;
 
@@ -22,58 +19,6 @@ const DEPTH: u32 = 4;
 #[serde(rename_all = "camelCase")]
 struct Head {
     image_layout_version: String,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default, deserialize_with = "null_is_default")]
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    #[serde(default, deserialize_with = "null_is_default")]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize, Clone)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default, deserialize_with = "null_is_default")]
-    media_type: String,
-    digest: String,
-    size: u64,
-    #[serde(default, deserialize_with = "without_nulls")]
-    annotations: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize, Clone)]
-struct Platform {
-    #[serde(default, deserialize_with = "null_is_default")]
-    architecture: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    os: String,
-}
-
-impl Descriptor {
-    fn name(&self) -> Option<&str> {
-        self.annotations.as_ref().and_then(|all| all.get(NAME)).map(String::as_str)
-    }
-
-    fn is_index(&self) -> bool {
-        self.media_type.contains("image.index") || self.media_type.contains("manifest.list")
-    }
-
-    fn is_for(&self, processor: &str) -> bool {
-        let fits = |platform: &Platform| {
-            matches!(&*platform.architecture, arch if arch == processor || arch.is_empty())
-                && matches!(&*platform.os, "linux" | "")
-        };
-        self.platform.as_ref().is_none_or(fits)
-    }
 }
 
 /// Image `tag` of the layout in the directory `path`, for the processor `wanted`.
@@ -114,69 +59,59 @@ fn read(place: &Place, what: &str, tag: Option<&str>, wanted: &Processor) -> Res
         let cause = format!("a layout of the version {:?}, and 1.0.0 is known", head.image_layout_version);
         return Err(Refusal::new(Kind::ImageFormat, what, cause));
     }
-    let index: Index = json(what, "index.json", &place.read(what, Path::new("index.json"), MAX_JSON)?)?;
-    let mut named = index.manifests;
+    let bytes = place.read(what, Path::new("index.json"), MAX_JSON)?;
+    let Manifest::Index(mut index) = Manifest::parse(what, &bytes)? else {
+        return Err(Refusal::new(Kind::ImageFormat, what, "its index.json is no index"));
+    };
     if let Some(tag) = tag {
-        let known: Vec<String> = named.iter().filter_map(Descriptor::name).take(20).map(str::to_owned).collect();
-        named.retain(|manifest| manifest.name() == Some(tag) || manifest.digest == tag);
-        if named.is_empty() {
-            let hint = format!("it has {}", if known.is_empty() { "no names".into() } else { known.join(", ") });
+        let known = names(&index);
+        index.manifests.retain(|manifest| manifest.name() == Some(tag) || manifest.digest == tag);
+        if index.manifests.is_empty() {
+            let hint = format!("it has {}", if known.is_empty() { "no names" } else { &known });
             return Err(Refusal::new(Kind::ImageMissing, what, format!("no image {tag:?} is in it")).hint(hint));
         }
     }
-    let manifest = choose(place, what, &named, wanted.architecture(), DEPTH)?;
-    let bytes = blob(place, what, &manifest)?;
-    let digest = Some(manifest.digest);
-    let manifest: Manifest = json(what, "the manifest", &bytes)?;
-    let config = blob(place, what, &manifest.config)?;
-    let layers = manifest.layers.iter().map(|layer| find(place, what, layer)).collect::<Result<_, _>>()?;
-    Image::of(what, config, digest, layers)
+    for _ in 0..=DEPTH {
+        let chosen = choose(what, &index, wanted)?;
+        match Manifest::parse(what, &blob(place, what, chosen)?)? {
+            Manifest::Index(nested) => index = nested,
+            Manifest::Image { config, layers } => {
+                let config = blob(place, what, &config)?;
+                let layers = layers.iter().map(|layer| find(place, what, layer)).collect::<Result<_, _>>()?;
+                return Image::of(what, config, Some(chosen.digest.clone()), layers);
+            }
+        }
+    }
+    Err(Refusal::new(Kind::ImageFormat, what, "too many indices in each other"))
 }
 
-/// Manifest for `processor`.
-fn choose(
-    place: &Place,
-    what: &str,
-    manifests: &[Descriptor],
-    processor: &str,
-    depth: u32,
-) -> Result<Descriptor, Refusal> {
-    let refuse = |kind, cause: String| Refusal::new(kind, what, cause);
-    if manifests.is_empty() {
-        return Err(refuse(Kind::ImageFormat, "no image is in it".into()));
-    }
-    // A manifest with a platform precedes one without.
-    let says = |manifest: &&Descriptor| manifest.platform.as_ref().is_some_and(|said| !said.architecture.is_empty());
-    let (saying, silent): (Vec<_>, Vec<_>) =
-        manifests.iter().filter(|manifest| manifest.is_for(processor)).partition(|manifest| says(manifest));
-    let mut fitting = if saying.is_empty() { silent } else { saying }.into_iter();
-    let Some(found) = fitting.next() else {
-        let known = manifests.iter().filter_map(|manifest| manifest.platform.as_ref());
-        let known: Vec<&str> = known.map(|platform| platform.architecture.as_str()).take(20).collect();
-        let refusal = refuse(Kind::ImageArch, format!("no image for {processor} is in it"));
-        return Err(refusal.hint(format!("it has those for {}; --arch says which", known.join(", "))));
+/// Image of an index for a processor, or the only one without a platform.
+fn choose<'a>(what: &str, index: &'a Index, wanted: &Processor) -> Result<&'a Descriptor, Refusal> {
+    let silent = match index.choose(wanted) {
+        Choice::Fitting(found) => return Ok(found),
+        Choice::Silent(found) => found,
     };
-    // Of manifests with a platform, further ones are variants of the processor, and the first is meant.
-    let others: Vec<&Descriptor> = fitting.filter(|other| other.digest != found.digest).collect();
-    if !others.is_empty() && (found.platform.is_none() || others.iter().any(|other| other.platform.is_none())) {
-        let known: Vec<&str> = manifests.iter().filter_map(Descriptor::name).take(20).collect();
-        let refusal = refuse(Kind::ImageMissing, "several images are in it: say which, behind a colon".into());
-        return Err(refusal.hint(format!("it has {}", known.join(", "))));
+    let refuse = |kind, cause: String| Refusal::new(kind, what, cause);
+    match silent.split_first() {
+        Some((first, others)) if others.iter().all(|other| other.digest == first.digest) => Ok(first),
+        Some(_) => Err(refuse(Kind::ImageMissing, "several images are in it: say which, behind a colon".into())
+            .hint(format!("it has {}", names(index)))),
+        None if index.manifests.is_empty() => Err(refuse(Kind::ImageFormat, "no image is in it".into())),
+        None => {
+            let known: Vec<&str> = index.platforms().map(|platform| platform.architecture.as_str()).take(20).collect();
+            Err(refuse(Kind::ImageArch, format!("no image for {wanted} is in it"))
+                .hint(format!("it has those for {}; --arch says which", known.join(", "))))
+        }
     }
-    if !found.is_index() {
-        return Ok(found.clone());
-    }
-    let depth =
-        depth.checked_sub(1).ok_or_else(|| refuse(Kind::ImageFormat, "too many indices in each other".into()))?;
-    let index: Index = json(what, "an index", &blob(place, what, found)?)?;
-    choose(place, what, &index.manifests, processor, depth)
+}
+
+/// Names of the first images.
+fn names(index: &Index) -> String {
+    index.manifests.iter().filter_map(Descriptor::name).take(20).collect::<Vec<_>>().join(", ")
 }
 
 fn find(place: &Place, what: &str, wanted: &Descriptor) -> Result<Layer, Refusal> {
     let hex = check_digest(what, &wanted.digest)?;
-    if wanted.media_type.ends_with("+encrypted") {
-        return Err(Refusal::new(Kind::ImageEncrypted, what, "its layers are encrypted"));
-    }
     let found = place.find(what, &Path::new("blobs/sha256").join(hex))?;
     if found.size == wanted.size {
         return Ok(found);
@@ -192,4 +127,88 @@ fn blob(place: &Place, what: &str, wanted: &Descriptor) -> Result<Vec<u8>, Refus
     let bytes = place.read(what, &Path::new("blobs/sha256").join(hex), MAX_JSON)?;
     check_bytes(what, &wanted.digest, &bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::digest::Digest;
+
+    /// Writes a blob and returns its descriptor, with further fields.
+    fn put(directory: &Path, text: &str, fields: &str) -> String {
+        let digest = Digest::sha256(text.as_bytes());
+        let blobs = directory.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join(digest.digits()), text).unwrap();
+        format!(r#"{{"digest":"{digest}","size":{}{fields}}}"#, text.len())
+    }
+
+    /// Writes an image without layers for a processor.
+    fn image(directory: &Path, architecture: &str, fields: &str) -> String {
+        let config = put(directory, &format!(r#"{{"architecture":"{architecture}"}}"#), "");
+        put(directory, &format!(r#"{{"schemaVersion":2,"config":{config},"layers":null}}"#), fields)
+    }
+
+    fn index(manifests: &[String]) -> String {
+        format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, manifests.join(","))
+    }
+
+    /// Processor of the image `tag` of a layout, or the cause of the refusal.
+    fn taken(directory: &Path, top: &str, tag: Option<&str>) -> Result<String, String> {
+        std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        std::fs::write(directory.join("index.json"), top).unwrap();
+        let image = from_layout(directory, tag, &Processor::of(Some("arm64")).unwrap());
+        image.map(|image| image.config().unwrap().architecture).map_err(|refusal| refusal.cause)
+    }
+
+    #[test]
+    fn the_image_for_the_processor_is_taken_from_nested_indexes() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let (silent, other) = (image(at, "amd64", ""), image(at, "s390x", ""));
+        let fitting = image(at, "arm64", r#","platform":{"os":"linux","architecture":"arm64","variant":"v8"}"#);
+        let wrong = image(at, "ppc64le", r#","platform":{"os":"linux","architecture":"ppc64le"}"#);
+        let take =
+            |manifests: &[&String]| taken(at, &index(&manifests.iter().copied().cloned().collect::<Vec<_>>()), None);
+        assert_eq!(take(&[&silent, &other, &wrong, &fitting]), Ok("arm64".into()));
+        assert_eq!(take(&[&wrong, &silent, &silent]), Ok("amd64".into()));
+        let several = "several images are in it: say which, behind a colon";
+        assert_eq!(take(&[&silent, &other]), Err(several.into()));
+        assert_eq!(take(&[&wrong]), Err("no image for arm64 is in it".into()));
+        assert_eq!(take(&[]), Err("no image is in it".into()));
+        let mut nested = fitting;
+        for _ in 0..DEPTH {
+            nested = put(at, &index(&[nested]), "");
+        }
+        assert_eq!(take(&[&nested]), Ok("arm64".into()));
+        let deeper = put(at, &index(&[nested]), "");
+        assert_eq!(take(&[&deeper]), Err("too many indices in each other".into()));
+    }
+
+    #[test]
+    fn a_name_or_a_digest_selects_an_image() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let name = |name: &str| format!(r#","annotations":{{"org.opencontainers.image.ref.name":"{name}"}}"#);
+        let top = index(&[image(at, "amd64", &name("one")), image(at, "s390x", &name("two"))]);
+        assert_eq!(taken(at, &top, Some("two")), Ok("s390x".into()));
+        let digest = &top[top.find("sha256:").unwrap()..][..71];
+        assert_eq!(taken(at, &top, Some(digest)), Ok("amd64".into()));
+        assert_eq!(taken(at, &top, Some("three")), Err("no image \"three\" is in it".into()));
+    }
+
+    #[test]
+    fn a_blob_that_is_not_what_its_descriptor_says_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let good = image(at, "arm64", "");
+        for (top, cause) in [
+            (good.replace("\"size\":", "\"size\":1"), " bytes, and "),
+            (good.replace("sha256:", "sha256:../"), "is no digest of SHA-256"),
+            (put(at, "{}", ""), "neither that of an image nor an index"),
+        ] {
+            let said = taken(at, &index(&[top]), None).unwrap_err();
+            assert!(said.contains(cause), "{said}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod docker;
 mod layout;
+pub mod manifest;
 mod place;
 mod recognize;
 
@@ -19,8 +20,9 @@ pub use docker::from_docker_archive;
 pub use layout::{from_layout, from_layout_archive};
 pub use recognize::{Form, of_archive, of_directory};
 
-/// Limit of a manifest, index or configuration: registries take none of more than 4 MiB.
-const MAX_JSON: u64 = 4 << 20;
+/// Limit of a manifest or index, and of a configuration on this host, in bytes: registries need not take longer
+/// manifests (distribution-spec, "Pushing Manifests").
+pub const MAX_JSON: u64 = 4 << 20;
 /// Limit of the layers of an image: more than any program makes.
 const MAX_LAYERS: usize = 1024;
 /// Processors with Go's and Rust's names.

@@ -108,6 +108,13 @@ impl Fault {
     }
 }
 
+/// A permanent fault of a document that the place has sent.
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self { hint: refusal.hint, ..Self::new(refusal.kind, refusal.cause) }
+    }
+}
+
 /// First cause of an error.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;

@@ -24,17 +24,20 @@ use coracle_orders::Access;
 use crate::sources::archive::Layer;
 use crate::sources::digest::Digest;
 use crate::sources::oci;
-use crate::sources::platform::Processor;
+use crate::sources::oci::manifest::{Choice, Index, Manifest};
+use crate::sources::platform::{Platform, Processor};
 use cache::Cache;
 use connection::{Clients, Connection};
 use download::Download;
 use fault::{Fault, patiently};
-use manifest::{Index, Manifest, Part};
+use manifest::Part;
 pub use name::Name;
 use progress::Progress;
 
 /// Limit of nested indexes.
 const DEPTH: u32 = 3;
+/// Limit of the images without a platform that are examined in an index.
+const MOST_SILENT: usize = 16;
 /// Header with the digest of the manifest.
 const DIGEST: &str = "docker-content-digest";
 
@@ -187,11 +190,13 @@ fn resolve(place: &Connection<'_>, name: &Name, wanted: &Processor) -> Result<Fo
     let mut word = name.wanted();
     for _ in 0..DEPTH {
         let (bytes, digest) = ask(place, &word, expected.as_ref())?;
-        match Manifest::parse(&bytes)? {
-            Manifest::Image { config, layers } => return Ok(Found { digest, config, layers }),
+        match Manifest::parse(name.typed(), &bytes)? {
+            Manifest::Image { config, layers } => {
+                let (config, layers) = manifest::parts(&config, &layers)?;
+                return Ok(Found { digest, config, layers });
+            }
             Manifest::Index(index) => {
-                let mut parts = Index::choose(&index, wanted)?;
-                let part = if parts.len() == 1 { parts.remove(0) } else { choose_by_config(place, parts, wanted)? };
+                let part = choose(place, name, &index, wanted)?;
                 word = part.digest.to_string();
                 expected = Some(part.digest);
             }
@@ -200,11 +205,36 @@ fn resolve(place: &Connection<'_>, name: &Name, wanted: &Processor) -> Result<Fo
     Err(Fault::new(Kind::ImageFormat, "its index leads to indexes only"))
 }
 
+/// Image of an index for a processor: by its platform, or else by its configuration.
+fn choose(place: &Connection<'_>, name: &Name, index: &Index, wanted: &Processor) -> Result<Part, Fault> {
+    let silent = match index.choose(wanted) {
+        Choice::Fitting(found) => return Part::of(found),
+        Choice::Silent(found) => found,
+    };
+    let parts = silent.into_iter().take(MOST_SILENT).map(Part::of).collect::<Result<Vec<_>, _>>()?;
+    match <[Part; 1]>::try_from(parts) {
+        Ok([part]) => Ok(part),
+        Err(parts) if parts.is_empty() => Err(nothing_for(wanted, index)),
+        Err(parts) => choose_by_config(place, name, parts, wanted),
+    }
+}
+
+fn nothing_for(wanted: &Processor, index: &Index) -> Fault {
+    // Builders put their attestations under this architecture.
+    let known = index.platforms().filter(|platform| platform.architecture != "unknown");
+    let mut offered: Vec<String> = known.map(Platform::to_string).collect();
+    offered.dedup();
+    let offered = if offered.is_empty() { "none that says so".into() } else { offered.join(", ") };
+    Fault::new(Kind::ImageArch, format!("none of its images is for {wanted}; there are: {offered}"))
+        .hint("--arch takes another one")
+}
+
 /// First of several images whose configuration names the processor: their index has no platforms.
-fn choose_by_config(place: &Connection<'_>, parts: Vec<Part>, wanted: &Processor) -> Result<Part, Fault> {
+fn choose_by_config(place: &Connection<'_>, name: &Name, parts: Vec<Part>, wanted: &Processor) -> Result<Part, Fault> {
     for part in parts {
         let (bytes, _) = ask(place, &part.digest.to_string(), Some(&part.digest))?;
-        let Manifest::Image { config, .. } = Manifest::parse(&bytes)? else { continue };
+        let Manifest::Image { config, layers } = Manifest::parse(name.typed(), &bytes)? else { continue };
+        let (config, _) = manifest::parts(&config, &layers)?;
         let bytes = patiently(|| {
             let response = place.get(&format!("blobs/{}", config.digest), "*/*", 0)?;
             place.read(response, manifest::LONGEST_CONFIG)
@@ -225,7 +255,7 @@ fn ask(place: &Connection<'_>, word: &str, expected: Option<&Digest>) -> Result<
         let response = place.get(&format!("manifests/{word}"), manifest::ACCEPT, 0)?;
         // For a tag, the header is the only digest to compare with. Unknown algorithms are ignored.
         let said = response.headers().get(DIGEST).and_then(|value| Digest::parse(value.to_str().ok()?).ok());
-        let bytes = place.read(response, manifest::LONGEST)?;
+        let bytes = place.read(response, oci::MAX_JSON)?;
         if let Some(expected) = expected.or(said.as_ref()) {
             let digest = expected.of_same_kind(&bytes);
             if digest != *expected {
@@ -252,4 +282,27 @@ fn describe(bytes: &[u8], found: &Found, wanted: &Processor) -> Result<oci::Conf
         return Err(bad(format!("it knows {known} layers, and the manifest {layers}")));
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_without_the_processor_says_which_it_has() {
+        let offered = |platforms: &[&str]| {
+            let entry = |platform: &&str| format!(r#"{{"digest":"x","size":7,"platform":{platform}}}"#);
+            let entries = platforms.iter().map(entry).collect::<Vec<_>>().join(",");
+            let text = format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#);
+            let Ok(Manifest::Index(index)) = Manifest::parse("x", text.as_bytes()) else { panic!() };
+            nothing_for(&Processor::of(Some("amd64")).unwrap(), &index).refusal("x").cause
+        };
+        let said = offered(&[
+            r#"{"os":"linux","architecture":"arm64","variant":"v8"}"#,
+            r#"{"os":"unknown","architecture":"unknown"}"#,
+            r#"{"os":"windows","architecture":"amd64"}"#,
+        ]);
+        assert_eq!(said, "none of its images is for amd64; there are: arm64/v8, windows/amd64");
+        assert_eq!(offered(&[]), "none of its images is for amd64; there are: none that says so");
+    }
 }

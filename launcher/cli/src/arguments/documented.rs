@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
-use super::Command;
+use super::CommandLine;
 
 /// Commands that only slurmstepd, slurmd's prolog and epilog, or systemd start.
 const INTERNAL: [&str; 5] = ["prepare", "facts", "epilog", "store-service", "help"];
@@ -57,7 +57,7 @@ fn commands_in_blocks_are_read_as_they_stand() {
                 continue;
             }
             count += 1;
-            if let Err(error) = Command::read(words) {
+            if let Err(error) = CommandLine::read(words) {
                 panic!("{}: {line}\n{error}", path.display());
             }
         }
@@ -67,7 +67,7 @@ fn commands_in_blocks_are_read_as_they_stand() {
 
 #[test]
 fn commands_and_options_in_text_exist() {
-    let command = Command::command();
+    let command = CommandLine::command();
     let mut count = 0;
     for (path, text) in pages() {
         for inline in text.split('`').skip(1).step_by(2).filter_map(|inline| inline.strip_prefix("coracle ")) {

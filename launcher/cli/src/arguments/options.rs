@@ -77,21 +77,6 @@ fn augment(command: Command, names: impl Iterator<Item = (&'static Spec, String)
     })
 }
 
-/// True if the flag `letter` was given behind the command `verb`: there, Apptainer gives the letter another meaning
-/// than in front of it.
-pub fn is_given_behind(verb: &str, letter: char) -> bool {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    has_flag(words, verb, letter)
-}
-
-fn has_flag(words: impl Iterator<Item = String>, verb: &str, letter: char) -> bool {
-    let mut behind = words.skip_while(|word| word != verb).skip(1).take_while(|word| word != "--");
-    behind.any(|word| {
-        let letters = word.strip_prefix('-').unwrap_or_default();
-        letters.contains(letter) && letters.chars().all(|other| other.is_ascii_alphabetic())
-    })
-}
-
 /// Options in the order in which they were given: of two with the same meaning, the later one counts.
 fn given(matches: &ArgMatches, names: impl Iterator<Item = (&'static Spec, String)>) -> RawOptions {
     let mut found: Vec<(usize, &Spec, OsString)> = Vec::new();
@@ -213,18 +198,6 @@ mod tests {
         assert_eq!(parsed.options.0.values(Id::Bind).collect::<Vec<_>>(), ["/a", "/b:/c:ro", "/d"]);
         let wrong = OfShort::try_parse_from(["coracle", "--mount=type=bind,src=/b", "i.sif"]).unwrap_err().to_string();
         assert!(wrong.contains("destination is missing"), "{wrong}");
-    }
-
-    #[test]
-    fn a_flag_in_front_of_the_command_is_another_one() {
-        let given = |text: &str| has_flag(text.split(' ').map(str::to_owned), "build", 's');
-        for text in ["build -s box x.sif", "build -Fs box x.sif", "-q build x.sif -s box", "build --force -s a b"] {
-            assert!(given(text), "{text}");
-        }
-        for text in ["-s build box x.sif", "build box.sif sources", "build --notest a b", "build -- -s a", "exec -s x"]
-        {
-            assert!(!given(text), "{text}");
-        }
     }
 
     #[test]
