@@ -1,29 +1,18 @@
 //! Runs `coracle-images`: makes, shows and signs images, with the privileges of the user who calls it.
 //!
-//! `coracle` starts it with an [`Order`] as its only argument. All code that reads networks, archives and compressed
-//! streams is here, and not in the program that root starts for jobs.
-//!
-//! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
-//! of the [`sources`] becomes a root file system, which mksquashfs packs into a draft of a SIF ([`build`]). The file
-//! gets its name only when it is complete.
+//! `coracle` starts it with an [`Order`] as its only argument.
 #![forbid(unsafe_code)]
-
-mod build;
-mod output;
-mod show;
-mod sign;
-mod signals;
-mod sources;
 
 use std::process::ExitCode;
 
 use coracle::report::{Kind, Refusal};
+use coracle_images::{carry_out, exit_status};
 use coracle_orders::Order;
 
 fn main() -> ExitCode {
     order().and_then(|order| carry_out(&order)).unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
-        ExitCode::from(output::exit_status(&refusal))
+        ExitCode::from(exit_status(&refusal))
     })
 }
 
@@ -35,15 +24,4 @@ fn order() -> Result<Order, Refusal> {
         return Err(refuse("coracle starts this program; people start coracle".into()));
     };
     Order::from_json(&text).map_err(|error| refuse(format!("not an order: {error}")))
-}
-
-fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
-    match order {
-        Order::Build(given) => build::command::main(given),
-        Order::Pull(given) => build::pull::main(given),
-        Order::Resolve(given) => build::pull::resolve(given),
-        Order::Inspect(given) => show::inspect::main(given),
-        Order::Sif(given) => show::parts::main(given),
-        Order::Sign(given) => sign::main(given),
-    }
 }

@@ -1,0 +1,35 @@
+//! Makes, shows and signs images, with the privileges of the user who asks for it.
+//!
+//! All code that reads networks, archives and compressed streams is here, and not in the program that root starts for
+//! jobs.
+//!
+//! An image is made in a workshop: a child process that is root in a user namespace, if the kernel allows it. There one
+//! of the `sources` becomes a root file system, which mksquashfs packs into a draft of a SIF (`build`). The file gets
+//! its name only when it is complete.
+#![forbid(unsafe_code)]
+
+mod build;
+mod output;
+mod show;
+mod sign;
+mod signals;
+mod sources;
+
+use std::process::ExitCode;
+
+use coracle::report::Refusal;
+use coracle_orders::Order;
+
+pub use output::exit_status;
+
+/// Carries out an order of `coracle`.
+pub fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
+    match order {
+        Order::Build(given) => build::command::main(given),
+        Order::Pull(given) => build::pull::main(given),
+        Order::Resolve(given) => build::pull::resolve(given),
+        Order::Inspect(given) => show::inspect::main(given),
+        Order::Sif(given) => show::parts::main(given),
+        Order::Sign(given) => sign::main(given),
+    }
+}
