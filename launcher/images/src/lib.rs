@@ -22,6 +22,17 @@ use coracle_orders::Order;
 
 pub use output::exit_status;
 
+/// Readers of hostile bytes, for the fuzz targets.
+pub mod readers {
+    pub use crate::build::conventions::oci_environment;
+    pub use crate::build::definition::{Definition, parse};
+    pub use crate::build::layer::parts;
+    pub use crate::sources::archive::{Entry, Kind, Reader, reader};
+    pub use crate::sources::oci::{Image, from_docker_archive, from_layout_archive};
+    pub use crate::sources::platform::Processor;
+    pub use crate::sources::registry::{Index, Manifest, Name, Part};
+}
+
 /// Carries out an order of `coracle`.
 pub fn carry_out(order: &Order) -> Result<ExitCode, Refusal> {
     match order {

@@ -29,7 +29,7 @@ use cache::Cache;
 use connection::{Clients, Connection};
 use download::Download;
 use fault::{Fault, patiently};
-use manifest::{Index, Manifest, Part};
+pub use manifest::{Index, Manifest, Part};
 pub use name::Name;
 use progress::Progress;
 
