@@ -167,11 +167,6 @@ pub(super) fn overlay(typed: &Typed<'_>) -> Result<PathBuf, Error> {
     if path.is_absolute() { Ok(path) } else { Err(Error::Overlay(typed.text.to_owned())) }
 }
 
-/// Returns the path as it is typed.
-pub(super) fn path_word(path: &PathBuf) -> OsString {
-    path.clone().into()
-}
-
 impl Settings {
     /// Checks typed options. Relative paths are taken from `directory`, an absolute path.
     pub fn parse(raw: &RawOptions, directory: &Path) -> Result<Self, Error> {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::Argument::{Flag, Maybe, Value};
-use super::settings::{gpu, gpu_word, overlay, path_word, yes_or_no, yes_word};
+use super::settings::{gpu, gpu_word, overlay, yes_or_no, yes_word};
 use super::spec::{Field, Spec, c_string, one};
 use super::{Digest, Mpi, Scope, Variable, Writable, bind::plain_absolute};
 
@@ -93,7 +93,7 @@ options! {
         site: true,
         repeats: false,
         fixed: false,
-        field: one!(workdir, |typed| plain_absolute(Path::new(typed.text)), path_word),
+        field: one!(workdir, |typed| plain_absolute(Path::new(typed.text)), |path| path.clone().into()),
     }
 
     /// Visibility of the home directory.
@@ -158,7 +158,7 @@ options! {
         site: false,
         repeats: false,
         fixed: true,
-        field: one!(overlay, overlay, path_word),
+        field: one!(overlay, overlay, |path| path.clone().into()),
     }
 
     /// Entry point of the image, which runs the command.
