@@ -258,6 +258,3 @@ impl Settings {
         Spec::of_fields().filter_map(|spec| Some((spec.key, of(spec)?))).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

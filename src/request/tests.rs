@@ -1,5 +1,7 @@
 #![forbid(unsafe_code)]
 
+mod words;
+
 use super::*;
 use crate::options::{self, Id, Naming, Spec};
 use crate::report::Refusal;

@@ -1,11 +1,11 @@
 #![forbid(unsafe_code)]
 
-use super::super::OPTIONS;
-use super::*;
-use crate::options::inside;
+use crate::options::{Binds, Error, Id, Naming, OPTIONS, RawOptions, Settings, Spec, inside};
 use crate::request::{ImageRef, Request, What};
 use proptest::prelude::*;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 const HERE: &str = "/home/alice";
 
@@ -224,7 +224,7 @@ fn a_writable_layer_of_the_user_replaces_one_of_the_other_kind() {
 #[test]
 fn a_value_that_is_missing_is_named_by_its_option() {
     for spec in OPTIONS {
-        let flag = Spec::of(spec.id).unwrap().flag(crate::options::Naming::Container);
+        let flag = Spec::of(spec.id).unwrap().flag(Naming::Container);
         assert_eq!(parsed(&[(spec.id, "".into())]), Err(Error::Empty(flag)));
     }
 }
