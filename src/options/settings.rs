@@ -190,11 +190,7 @@ impl Settings {
 
     /// Returns the options that have a value.
     pub fn given(&self) -> Vec<Id> {
-        Spec::of_fields().filter(|spec| self.has(spec)).map(|spec| spec.id).collect()
-    }
-
-    fn has(&self, spec: &Spec) -> bool {
-        !(spec.field.words)(self).is_empty()
+        Spec::of_fields().filter(|spec| !(spec.field.words)(self).is_empty()).map(|spec| spec.id).collect()
     }
 
     /// Completes these settings with the others, those of the job. Binds and variables of both count, with these last.
