@@ -35,7 +35,7 @@ pub struct Spec {
     pub variable: Option<&'static CStr>,
     /// Value if neither the user nor the site sets one; `None` where the option is then left out.
     pub default: Option<&'static str>,
-    /// The key in `options` of coracle.yaml.
+    /// The key in `options` of coracle.yaml, and in the request as it is in the environment.
     pub key: &'static str,
     /// True if coracle.yaml may have the key. The site sets the other options elsewhere, or not at all: an image's
     /// digest is the user's own claim.
