@@ -110,6 +110,7 @@ fn wrong_binds_are_named() {
     }
     let many: Vec<String> = (0..=128).map(|index| format!("/a{index}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(request("/i", &many[1..]).settings.binds.list.len(), 128);
     assert!(refusal("/i", &many, None).contains("129 binds, at most 128"));
     let long = format!("/{}", "a".repeat(MAX_LEN));
     assert!(refusal(&long, &[], None).contains("at most 32768 are possible"));
@@ -137,7 +138,7 @@ fn each_option_says_what_it_wants() {
         let flag = Spec::of(id).unwrap().flag(Naming::Container);
         assert!(wrong(id, "").contains(&format!("{flag}: its value is missing")), "{flag}");
     }
-    for item in ["A-B=1", "1A", "A,=", "=x", "A B"] {
+    for item in ["A-B=1", "1A", "A,=", "=x", "=x*", "A B"] {
         assert!(wrong(Id::Env, item).contains("not a variable: NAME, NAME* or NAME=VALUE"), "{item}");
     }
     for item in ["CORACLE_IMAGE=/x", "SLURM_CORACLE_REQUEST=", "PMIX_RANK=1", "SLURMD_X=1"] {
@@ -213,7 +214,7 @@ fn scripts_have_names_for_ids() {
 
 #[test]
 fn a_choice_passes_through_the_environment() {
-    for image in ["none", "/i.sif", "step:7"] {
+    for image in ["none", "/i.sif", "step", "step:7", "step:batch"] {
         let choice = with(image, &[]).unwrap();
         assert_eq!(Choice::from_env(OsStr::new(&choice.to_env())), Ok(choice), "{image}");
     }

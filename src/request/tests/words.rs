@@ -236,3 +236,39 @@ fn a_list_of_binds_is_written_with_the_none_that_began_it() {
     assert_eq!(words(&settings), wanted);
     check_inverse(&settings).unwrap();
 }
+
+#[test]
+fn no_path_in_the_environment_is_taken_from_a_directory() {
+    let read = |field: &str| Request::from_env(OsStr::new(&format!("2:image=/i;{field}"))).map(|_| ());
+    for (field, wrong) in [
+        ("bind=x:/y", Error::BindSyntax("x".into())),
+        ("bind=x", Error::BindSyntax("x".into())),
+        ("overlay=x", Error::Overlay("x".into())),
+        ("workdir=x", Error::BindTarget("x".into())),
+    ] {
+        assert_eq!(read(field), Err(wrong.into()), "{field}");
+    }
+    assert_eq!(read("bind=/x;overlay=/x;workdir=/x"), Ok(()));
+}
+
+#[test]
+fn the_environment_has_the_checks_of_the_command_line() {
+    for (field, id, value) in [
+        ("bind=/b:/c:xx", Id::Bind, "/b:/c:xx"),
+        ("bind=tmpfs", Id::Bind, "tmpfs"),
+        ("digest=sha256:0", Id::Digest, "sha256:0"),
+        ("workdir=", Id::Workdir, ""),
+        ("home=maybe", Id::Home, "maybe"),
+        ("env=SLURM_X=1", Id::Env, "SLURM_X=1"),
+        ("clean-env=2", Id::CleanEnv, "2"),
+        ("writable=2", Id::Writable, "2"),
+        ("overlay=", Id::Overlay, ""),
+        ("entrypoint=maybe", Id::Entrypoint, "maybe"),
+        ("scope=job", Id::Scope, "job"),
+        ("mpi=a/b", Id::Mpi, "a/b"),
+        ("gpu=yes", Id::Gpu, "yes"),
+    ] {
+        let wrong = parsed(&[(id, value.into())]).unwrap_err();
+        assert_eq!(Request::from_env(OsStr::new(&format!("2:image=/i;{field}"))), Err(wrong.into()), "{field}");
+    }
+}
