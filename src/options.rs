@@ -157,8 +157,17 @@ mod tests {
     fn of_two_answers_to_one_question_the_command_lines_counts() {
         let mut raw = RawOptions::default();
         raw.take(spec(c"container-writable"), "yes".into());
-        raw.fill_from(|name| (name == c"CORACLE_CONTAINER_OVERLAY").then(|| "/o".into()));
+        let variables = |name: &CStr| {
+            let known = [(c"CORACLE_CONTAINER_OVERLAY", "/o"), (c"CORACLE_CONTAINER_HOME", "no")];
+            known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        };
+        raw.fill_from(variables);
         assert_eq!((raw.value(Id::Writable), raw.value(Id::Overlay)), (Some(OsStr::new("yes")), None));
+        assert_eq!(raw.value(Id::Home), Some(OsStr::new("no")));
+        // Without an answer on the command line, that of the variable counts.
+        let mut raw = RawOptions::default();
+        raw.fill_from(variables);
+        assert_eq!((raw.value(Id::Writable), raw.value(Id::Overlay)), (None, Some(OsStr::new("/o"))));
     }
 
     #[test]
