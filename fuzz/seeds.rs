@@ -69,7 +69,7 @@ fn main() {
     put(&corpus, "config", "example", include_bytes!("../slurm-conf-examples/coracle.yaml"));
     put(&corpus, "cdi", "yaml", include_bytes!("../tests/gpus/nvidia.yaml"));
     put(&corpus, "cdi", "json", include_bytes!("../tests/gpus/nvidia.json"));
-    put(&corpus, "request", "request", b"1:image=/a/b.sif;as=b.sif;bind=/x:/y:ro");
+    put(&corpus, "request", "request", b"2:image=/a/b.sif;as=b.sif;bind=/x:/y:ro");
     put(&corpus, "request", "bind", b"/data:/srv:ro");
     put(&corpus, "wire", "here", b"directory=/home\0pmix=/run\0");
     for (name, bytes) in &squashfs {
