@@ -6,8 +6,8 @@ use nix::sys::resource::Resource;
 
 use super::seccomp::Filter;
 use super::{
-    Forked, Identity, Result, become_user, close_others, die_with_parent, drop_capabilities, give_up_capabilities, limit,
-    set_no_new_privileges, set_undumpable,
+    Forked, Identity, Result, become_user, close_others, die_with_parent, drop_capabilities, give_up_capabilities,
+    limit, set_no_new_privileges, set_undumpable,
 };
 
 /// Ids of a child process.

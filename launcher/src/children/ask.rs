@@ -253,7 +253,9 @@ mod tests {
     #[test]
     fn messages_have_a_limit() {
         let long = "x".repeat(LIMIT);
-        assert!(matches!(found(&to_bytes(Ok(&long))), Err(Failure::Refused(refusal)) if refusal.kind == Kind::Internal));
+        assert!(
+            matches!(found(&to_bytes(Ok(&long))), Err(Failure::Refused(refusal)) if refusal.kind == Kind::Internal)
+        );
         let whole = serde_json::to_vec(&Answer::Found(&long)).unwrap();
         assert!(matches!(found(&whole), Err(Failure::Garbled)));
         let (ours, _theirs) = Channel::pair().unwrap();

@@ -178,8 +178,7 @@ const CONDITIONS: &[(c_long, u8, &[u64])] = &[
 ];
 /// Sockets of daemons (nscd, sssd, nslcd, systemd-userdbd), of directory servers, and of the resolver of host names,
 /// which asks the kernel for its addresses.
-const FAMILIES: [u64; 4] =
-    [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64, libc::AF_NETLINK as u64];
+const FAMILIES: [u64; 4] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64, libc::AF_NETLINK as u64];
 /// Attaching an image; questions of isatty(3) and of network libraries about their own descriptors and the node's
 /// interfaces.
 const IOCTLS: [u64; 9] = [

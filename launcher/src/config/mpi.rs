@@ -4,9 +4,9 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::values::{Absolute, Target};
 use coracle::report::Refusal;

@@ -56,8 +56,7 @@ pub fn choose(
     image: &str,
 ) -> Result<Replacement, Refusal> {
     let ask = |name: &str, profile: &Profile| -> Result<Chosen, Refusal> {
-        let question =
-            mpi_fit::Question { image: image.to_owned(), name: name.to_owned(), profile: profile.clone() };
+        let question = mpi_fit::Question { image: image.to_owned(), name: name.to_owned(), profile: profile.clone() };
         let fit = Some(opener.fit_mpi(root, question, image)?).filter(|fit| fit.is_about(profile));
         let garbled = || Refusal::new(Kind::Internal, image, "what was found of its libraries makes no sense");
         Ok(Chosen { name: name.to_owned(), profile: profile.clone(), fit: fit.ok_or_else(garbled)? })

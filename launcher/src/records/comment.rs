@@ -89,8 +89,7 @@ impl Comment {
         // A PID namespace: the processes that scontrol starts must not outlive the limit.
         let child = sys::fork_in_pid_namespace(move |forked| {
             let program = self.program();
-            let kept: Vec<BorrowedFd<'_>> =
-                program.copy.iter().map(AsFd::as_fd).chain([theirs.as_fd()]).collect();
+            let kept: Vec<BorrowedFd<'_>> = program.copy.iter().map(AsFd::as_fd).chain([theirs.as_fd()]).collect();
             if self.enter_job(forked, &kept, &jobs).is_ok() {
                 self.work(&program);
             }
@@ -147,8 +146,7 @@ impl Comment {
         groups.enter_job()?;
         let identity = out_of_reach(&self.identity)?;
         // scontrol loads plugins of Slurm and of the site: it has no limits and no filter.
-        let preamble =
-            Preamble { kept: Some(kept), executes: true, ids: Ids::Of(&identity), ..Preamble::default() };
+        let preamble = Preamble { kept: Some(kept), executes: true, ids: Ids::Of(&identity), ..Preamble::default() };
         preamble.enter(forked)
     }
 

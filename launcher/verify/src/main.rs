@@ -60,15 +60,14 @@ fn answer(question: &Question, files: &[File], limit: Duration) -> Result<Reply,
     let user = user.map(|(uid, gid, groups)| Identity { uid: *uid, gid: *gid, groups: groups.clone() });
     let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
     let bytes = sandbox::compute(user.as_ref(), &fds, limit, |files| {
-        let reply = files.split_first().ok_or_else(|| ask::garbled(object)).and_then(|(image, keys)| {
-            match question.look {
+        let reply =
+            files.split_first().ok_or_else(|| ask::garbled(object)).and_then(|(image, keys)| match question.look {
                 Look::Format => format(object, image),
                 Look::Structure => {
                     structure::inspect(object, image).map(|text| Reply { structure: Some(text), ..Reply::default() })
                 }
                 Look::Signatures { need, digest } => signatures(question, (image, keys), need, digest, now),
-            }
-        });
+            });
         ask::to_bytes(reply.as_ref())
     });
     let bytes = bytes.map_err(|refusal| Refusal { object: object.to_owned(), ..refusal })?;

@@ -98,15 +98,8 @@ pub fn explain(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Report, Refusal> {
-    let child = in_container::Question {
-        what: WHAT,
-        namespace,
-        identity,
-        step: None,
-        deadline,
-        kept: &[],
-        executes: false,
-    };
+    let child =
+        in_container::Question { what: WHAT, namespace, identity, step: None, deadline, kept: &[], executes: false };
     let reply = child.ask(late, || Ok((image(offer, environment), Vec::new())))?;
     Ok(Report { node: node(offer), image: reply.found })
 }

@@ -63,9 +63,7 @@ pub fn copy(
             Failure::Refused(refusal) => Refusal { object: name.to_owned(), ..refusal },
             Failure::Late => Refusal::new(Kind::Timeout, name, "nothing could be read from it for a minute"),
             Failure::Ended => Refusal::new(Kind::Internal, name, "the copying process has died"),
-            Failure::Garbled => {
-                Refusal::new(Kind::Internal, name, "the copying process said nothing that makes sense")
-            }
+            Failure::Garbled => Refusal::new(Kind::Internal, name, "the copying process said nothing that makes sense"),
             Failure::System(error) => failed(error),
         })?;
         match progress.found {
