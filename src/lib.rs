@@ -13,6 +13,7 @@
 //! | [`mod@env`] | a task's environment | changes of it, and the way back |
 //! | [`configless`] | Slurm's configuration on the submit host | true if nodes would not load the plugin |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |
+//! | [`spank`] | answers of Slurm to the plugin | the request of a step, and its state on a node |
 //!
 //! No parser of YAML, images or digests is here: none belongs in slurmstepd.
 
@@ -23,5 +24,6 @@ pub mod mpi;
 pub mod options;
 pub mod report;
 pub mod request;
+pub mod spank;
 pub mod sys;
 pub mod wire;

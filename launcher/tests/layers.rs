@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Sources of a crate, below the top of the repository, and its modules in their order.
 const CRATES: &[(&str, &[&str])] = &[
-    ("src", &["sys", "report", "image", "options", "request", "env", "mpi", "configless", "wire"]),
+    ("src", &["sys", "report", "image", "options", "request", "env", "mpi", "configless", "wire", "spank"]),
+    ("plugin/src", &["slurm", "notes", "submit", "stepd", "hooks"]),
     (
         "launcher/src",
         &[

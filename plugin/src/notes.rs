@@ -4,16 +4,13 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use coracle::configless;
-use coracle::env::INSIDE;
-use coracle::options::note_of_variable;
 use coracle::request::ImageRef;
+use coracle::spank::{configless_note, image_note, variable_notes};
 use coracle::sys;
 
-use crate::face;
 use crate::slurm;
 
 /// Maximum number of bytes that are read of one of Slurm's configuration files.
@@ -24,26 +21,17 @@ const NOTED: &CStr = c"SLURM_CORACLE_NOTED";
 
 /// Prints a note on each variable that is meant for an option and is none, once for a job and all commands in it.
 pub fn of_variables() {
-    let mut noted = sys::get_env(NOTED).unwrap_or_default();
-    let before = noted.len();
-    for (name, _) in std::env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| !INSIDE.contains(name)) else { continue };
-        let Some(text) = note_of_variable(name) else { continue };
-        if !noted.as_bytes().split(|byte| *byte == b',').any(|known| known == name.as_bytes()) {
-            face::note(&text);
-            noted.push(",");
-            noted.push(name);
-        }
-    }
-    if noted.len() > before {
+    let (notes, noted) =
+        variable_notes(std::env::vars_os().map(|(name, _)| name), sys::get_env(NOTED).unwrap_or_default());
+    notes.iter().for_each(|note| slurm::note(note));
+    if !notes.is_empty() {
         sys::set_env(NOTED, &noted);
     }
 }
 
 /// Prints a note on an image that the submitting command cannot open.
 pub fn of_image(image: &ImageRef, error: &sys::Error) {
-    let cause = error.errno().desc().to_ascii_lowercase();
-    face::note(&format!("{image}: {cause}, as seen from here; the job fails unless its nodes have it"));
+    slurm::note(&image_note(image, error.errno().desc()));
 }
 
 /// Prints a note outside of jobs that nodes without a configuration of their own will not load the plugin.
@@ -57,11 +45,7 @@ pub fn of_configless() {
         .zip(text(&plugstack))
         .is_some_and(|(slurm_conf, plugstack)| configless::lacks_line(&slurm_conf, &plugstack));
     if lacks {
-        face::note(&format!(
-            "{}: loads this plugin by an include, and a configless controller hands nodes that file only: the job may run \
-             outside of its image; the site's admin has to put the line into the file itself",
-            plugstack.display()
-        ));
+        slurm::note(&configless_note(&plugstack));
     }
 }
 

@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use super::{Error, Result, check, show};
 
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
-const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+/// Operation of ioctl(2) that attaches a file to a loop device (loop(4)).
+pub const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 

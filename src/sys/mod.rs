@@ -18,9 +18,11 @@ mod mount;
 mod ns;
 mod output;
 mod path;
+mod preamble;
 mod privilege;
 mod process;
 mod release;
+mod seccomp;
 mod shared;
 mod socket;
 pub mod verity;
@@ -39,7 +41,7 @@ pub use environ::{get_env, is_of_start, set_env, unset_env};
 pub use fuse::{CachedStat, FuseControl, FuseDevice};
 pub use idmap::OwnerMap;
 pub use listener::Listener;
-pub use loopdev::{LoopDevice, LoopError, configure_loop};
+pub use loopdev::{LOOP_CONFIGURE, LoopDevice, LoopError, configure_loop};
 pub use memory::{memory_file, read_whole};
 pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
@@ -52,6 +54,7 @@ pub use output::output_of;
 pub use path::{
     Lookup, fd_path, hint_beneath, may_open, open_again, open_beneath, open_in_root, open_untrusted, read_link_at,
 };
+pub use preamble::{Ids, Preamble};
 pub use privilege::{
     Identity, become_user, drop_capabilities, give_up_capabilities, keep_capabilities, limit, set_no_new_privileges,
     set_undumpable, with_fs_identity, with_overlay_rights,
@@ -62,6 +65,7 @@ pub use process::{
     unblock_sigchld, while_cancellable,
 };
 pub use release::{Release, release, symbol, tested};
+pub use seccomp::{Argument, Call, Filter};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
 

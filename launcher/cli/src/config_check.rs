@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,9 +20,12 @@ use crate::arguments::Check;
 use crate::doctor::{self, Fault, Level};
 use crate::document;
 use coracle_launcher::children::opener::Opener;
+use coracle_launcher::container::clock::Clock;
 use coracle_launcher::container::job_facts;
-use coracle_launcher::container::local::{LocalRequest, resolve_identity};
-use coracle_launcher::container::pipeline;
+use coracle_launcher::container::judge::JudgedImage;
+use coracle_launcher::container::local::{LocalRequest, LocalRun, resolve_identity};
+use coracle_launcher::container::open::OpenImage;
+use coracle_launcher::container::resolve::{Resolved, admit_at_once};
 use coracle_launcher::slurm;
 
 /// Exit status for a fault of the file, or of the image; it is reported on standard error.
@@ -188,15 +192,10 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
     }
     let Some(image) = &given.image else { return Ok(true) };
     drop(known);
-    let request =
-        LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-    let mut run = request.prepare_with(config.clone())?.0;
-    run.job = job;
-    let verdict = run
-        .open(&opener, &mut pipeline::admit_at_once)
-        .and_then(|mut opened| run.judge(&opener, &mut opened, &mut pipeline::admit_at_once));
-    match verdict {
-        Ok(grant) => {
+    let run = prepare(given, image, config, job)?;
+    match judge(&run, &opener) {
+        Ok(judged) => {
+            let grant = judged.grant();
             let rules: Vec<String> =
                 grant.rule.split(',').map(|rule| line(rule.split('=').next().unwrap_or(rule))).collect();
             println!("{}: allowed by {} ({})", run.image, grant.rule, rules.join(", "));
@@ -208,6 +207,21 @@ fn show(given: &Check, config: &Config, text: &str) -> Result<bool, Refusal> {
             Ok(false)
         }
     }
+}
+
+/// Prepares a container of the image, for a user and job of the options.
+fn prepare(given: &Check, image: &OsStr, config: &Config, job: Job) -> Result<LocalRun, Refusal> {
+    let request =
+        LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
+    request.prepare_for(config.clone(), job)
+}
+
+/// Decision of the site's policy about the image.
+fn judge(run: &LocalRun, opener: &Opener) -> Result<JudgedImage, Refusal> {
+    let clock = Clock::start();
+    let policy = run.context.resolve_policy(opener)?;
+    let resolved = Resolved::new(&run.context, &policy, opener, &clock)?;
+    OpenImage::open(&resolved, &run.image, &mut admit_at_once)?.judge_as_step(&resolved, &mut admit_at_once)
 }
 
 /// Prints the same rules as one document.
@@ -244,18 +258,13 @@ fn show_json(given: &Check, config: &Config, text: &str) -> Result<ExitCode, Ref
         };
         drop(known);
         if let Some(image) = &given.image {
-            let request =
-                LocalRequest { raw: RawOptions::default(), image, config: Path::new(""), user: given.user.as_deref() };
-            let mut run = request.prepare_with(config.clone())?.0;
-            run.job = job;
-            let admit = &mut pipeline::admit_at_once;
-            let opened = run.open(&opener, admit);
-            let verdict = opened.and_then(|mut opened| run.judge(&opener, &mut opened, admit));
+            let run = prepare(given, image, config, job)?;
+            let verdict = judge(&run, &opener);
             status = if verdict.is_ok() { status } else { BAD };
             said["image"] = json!({
                 "name": run.image.to_string(),
                 "verdict": if verdict.is_ok() { "allowed" } else { "refused" },
-                "rule": verdict.as_ref().ok().map(|grant| grant.rule.clone()),
+                "rule": verdict.as_ref().ok().map(|judged| judged.grant().rule.clone()),
                 "error": verdict.as_ref().err().map(Refusal::line),
             });
         }

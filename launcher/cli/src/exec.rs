@@ -21,9 +21,13 @@ use nix::sys::stat::Mode;
 use crate::arguments::{Common, Exec, Run, Shell};
 use crate::images;
 use coracle_launcher::children::opener::Opener;
+use coracle_launcher::container::clock::Clock;
 use coracle_launcher::container::environment;
-use coracle_launcher::container::local::{self, LocalRequest};
+use coracle_launcher::container::host_fit::{HostFit, Place};
+use coracle_launcher::container::local::{self, LocalRequest, LocalRun};
 use coracle_launcher::container::pipeline;
+use coracle_launcher::container::resolve::{Resolved, admit_at_once};
+use coracle_launcher::container::tasks::Tasks;
 
 /// Status of a command that was found but cannot be executed, as in shells.
 const NOT_EXECUTABLE: u8 = 126;
@@ -97,36 +101,42 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let raw = options(common, errand, &directory);
     let image = &*images::fetched(image, &common.config)?;
     let request = LocalRequest { raw, image, config: &common.config, user: common.user.as_deref() };
-    let (mut run, directory) = request.prepare()?;
-    local::enter_user_namespace(&run)?;
-    let opener = Opener::start(&run.identity, Instant::now() + run.config.start_timeout.0)?;
-    let loaded = run.load(&opener, &mut pipeline::admit_at_once)?;
-    local::set_home(&mut run, loaded.account.home.as_deref(), common.user.is_some());
+    let LocalRun { context, image, provision, directory } = request.prepare()?;
+    local::enter_user_namespace(context.authority)?;
+    let (settings, identity) = (&context.settings, &context.identity);
+    let opener = Opener::start(identity, Instant::now() + context.config.start_timeout.0)?;
+    let (clock, fit) = (Clock::start(), HostFit::default());
+    let policy = context.resolve_policy(&opener)?;
+    let resolved = Resolved::new(&context, &policy, &opener, &clock)?;
+    let loaded = pipeline::load(&resolved, &image, &mut admit_at_once)?;
+    let host = local::with_home(&context.environment, policy.account.home.as_deref(), common.user.is_some());
     let here = Here { directory, pmix: None };
+    let place = Place { here: &here, script_folder: None, provision: &provision };
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let container = run.build(&opener, &loaded, &here, None)?;
+    let container = pipeline::build(&resolved, &loaded, place, &fit)?;
     nix::sys::stat::umask(umask);
     if let Errand::Plan = errand {
         print!("{}", container.plan);
         return Ok(None);
     }
-    let found = run.evaluate_environment(Some(&loaded.opened), &container.namespace, None)?;
-    let mut environment = environment::apply_changes(&found.applied_to(&run.environment)?, run.gpu_changes());
-    run.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
-    found.notes.iter().chain(&run.driver_note).for_each(|note| eprintln!("coracle: {note}"));
+    let found = Tasks::of_image(&resolved, &loaded, &fit, &host).evaluate(&container.namespace, None)?;
+    let mut environment = environment::apply_changes(&found.applied_to(&host)?, context.gpu_changes(&provision));
+    context.notes.iter().for_each(|note| eprintln!("coracle: note: {note}"));
+    let driver_note = fit.driver_note(&provision, loaded.image().name());
+    found.notes.iter().chain(&driver_note).for_each(|note| eprintln!("coracle: {note}"));
     opener.end();
     let system = |error: sys::Error| Refusal::system("entering the container", &error);
     sys::enter_mount_namespace(&container.namespace).map_err(system)?;
-    let start = run.settings.workdir.as_ref().unwrap_or(&here.directory);
+    let start = settings.workdir.as_ref().unwrap_or(&here.directory);
     nix::unistd::chdir(start)
         .map_err(|errno| Refusal::new(Kind::Workdir, start.display().to_string(), errno.desc()))?;
-    if run.settings.workdir.is_some() {
+    if settings.workdir.is_some() {
         environment.retain(|(name, _)| name != "PWD");
         environment.push(("PWD".into(), start.into()));
     }
     sys::set_no_new_privileges().map_err(system)?;
     sys::drop_capabilities().map_err(system)?;
-    sys::become_user(&run.identity).map_err(system)?;
+    sys::become_user(identity).map_err(system)?;
     let mut words = if found.entrypoint { environment::take_entrypoint(&mut environment)? } else { Vec::new() };
     match errand {
         Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
@@ -138,7 +148,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
         Errand::Plan => {}
     }
     if words.is_empty() {
-        return Err(Refusal::new(Kind::Usage, run.image.to_string(), "the image has no entry point")
+        return Err(Refusal::new(Kind::Usage, image.to_string(), "the image has no entry point")
             .hint("coracle exec IMAGE COMMAND… runs a command, coracle shell IMAGE opens a shell"));
     }
     Ok(Some(Inside { words, environment }))

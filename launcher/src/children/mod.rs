@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+mod filter;
 pub mod glibc;
 pub mod in_container;
 pub mod mpi_fit;
 pub mod opener;
-pub mod opener_slots;
 pub mod verify;

@@ -3,22 +3,30 @@
 
 use std::os::fd::OwnedFd;
 
-use coracle::report::{Kind, Refusal};
+use coracle::report::Refusal;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Profile;
 use crate::elf::{Libraries, Machine, Root};
-use crate::mpi::{self, Incompatibility};
+use crate::mpi::{self, Fit, Incompatibility};
 
-/// Fit of a profile to the image that is mounted as `root`. `question` is JSON: the names of image and profile, and the
-/// profile.
-pub fn answer(root: OwnedFd, question: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let garbled = || Refusal::new(Kind::Internal, "the MPI profile", "cannot be read");
-    let (image, name, profile): (String, String, Profile) = serde_json::from_slice(question).map_err(|_| garbled())?;
-    let failed = |error: std::io::Error| Incompatibility::Image("libraries".into(), error.into()).refuse(&image, &name);
+/// A profile and an image, with the names that messages have for them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// User's name of the image.
+    pub image: String,
+    /// Name of the profile.
+    pub name: String,
+    /// Files of the profile.
+    pub profile: Profile,
+}
+
+/// Fit of the profile to the image that is mounted as `root`.
+pub fn answer(root: OwnedFd, question: &Question) -> Result<Fit, Refusal> {
+    let refuse = |incompatibility: Incompatibility| incompatibility.refuse(&question.image, &question.name);
+    let failed = |error: std::io::Error| refuse(Incompatibility::Image("libraries".into(), error.into()));
     let node = Root::node().map_err(|error| Refusal::system("/", &error))?;
     let libraries = Libraries::new(Root::of_mount(root), Machine::own()).map_err(failed)?;
     let folders = mpi::folders_of_libraries(libraries.root());
-    let fit = mpi::fit(&profile, &node, &libraries, &folders)
-        .map_err(|incompatibility| incompatibility.refuse(&image, &name))?;
-    serde_json::to_vec(&fit).map_err(|_| garbled())
+    mpi::fit(&question.profile, &node, &libraries, &folders).map_err(refuse)
 }

@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal, clean};
 use coracle::request::Digest;
-use coracle::sys::{self, Cgroups, Channel, Identity, Received};
-use nix::errno::Errno;
+use coracle::sys::{self, Cgroups, Channel, Identity};
 use serde::{Deserialize, Serialize};
 
-use super::ask;
+use super::ask::{self, Failure};
 use crate::config;
 use crate::place;
 
@@ -172,7 +171,7 @@ pub fn look(
         keys: keys.iter().map(|key| key.path.display().to_string()).collect(),
         look: Look::Signatures { need, digest },
     };
-    let reply = ask(&question, groups, image, keys, limit)?;
+    let reply = ask_verifier(&question, groups, image, keys, limit)?;
     let digest = reply.digest.map(|text| Digest::parse(OsStr::new(&text))).transpose();
     Ok(Found { signers: reply.signers, digest: digest.map_err(|_| ask::garbled(object))? })
 }
@@ -190,7 +189,7 @@ pub fn look_at_structure(object: &str, image: &File, limit: Duration) -> Result<
 fn look_at(look: Look, object: &str, image: &File, limit: Duration) -> Result<Reply, Refusal> {
     let (object, milliseconds) = (object.to_owned(), milliseconds(limit));
     let question = Question { object, length: 0, user: None, milliseconds, keys: Vec::new(), look };
-    ask(&question, None, image, &[], limit)
+    ask_verifier(&question, None, image, &[], limit)
 }
 
 fn milliseconds(limit: Duration) -> u64 {
@@ -207,7 +206,7 @@ impl Drop for Verifier {
     }
 }
 
-fn ask(
+fn ask_verifier(
     question: &Question,
     groups: Option<&Cgroups>,
     image: &File,
@@ -227,20 +226,19 @@ fn ask(
     })?);
     // The child process of `coracle-verify`, which does the work, inherits the groups.
     groups.map_or(Ok(()), |groups| groups.put_into_job(child.0.id())).map_err(system)?;
-    let text = serde_json::to_vec(question).map_err(|_| ask::garbled(object))?;
-    let died = |_| Refusal::new(Kind::Internal, object, "the process that looks at it has died");
-    channel.send(&text, &[image.as_fd()], deadline).map_err(died)?;
+    let died = || Refusal::new(Kind::Internal, object, "the process that looks at it has died");
+    let failed = |failure| match failure {
+        Failure::Refused(refusal) => refusal,
+        Failure::Late => Refusal::new(Kind::Timeout, object, format!("took longer than {} s", limit.as_secs_f64())),
+        Failure::Ended => died(),
+        Failure::Garbled => ask::garbled(object),
+        Failure::System(error) => system(error),
+    };
+    ask::send(&channel, question, &[image.as_fd()], deadline).map_err(failed)?;
     for key in keys {
-        channel.send(b"key", &[key.file.as_fd()], deadline).map_err(died)?;
+        channel.send(b"key", &[key.file.as_fd()], deadline).map_err(|_| died())?;
     }
-    match channel.receive(deadline) {
-        Ok(Received::Packet(packet)) => ask::from_bytes(&packet.data, object),
-        Ok(Received::Closed) => Err(died(sys::Error::new("recvmsg()", Errno::EPIPE))),
-        Err(error) if error.errno() == Errno::ETIMEDOUT => {
-            Err(Refusal::new(Kind::Timeout, object, format!("took longer than {} s", limit.as_secs_f64())))
-        }
-        Err(error) => Err(system(error)),
-    }
+    ask::decode(channel.receive(deadline)).map(|reply| reply.found).map_err(failed)
 }
 
 /// The site's keys; none if the directory `folder` does not exist. Only root may be able to write the directory and its

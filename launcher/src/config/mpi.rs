@@ -4,9 +4,9 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::values::{Absolute, Target};
 use coracle::report::Refusal;
@@ -16,8 +16,8 @@ use coracle::request::{self, Mpi};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profiles(pub Vec<(Mpi, Profile)>);
 
-/// One MPI of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// One MPI of the host. Only its files are serialized, for the process that compares them with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Libraries that programs are linked with.
@@ -26,10 +26,10 @@ pub struct Profile {
     #[serde(default)]
     pub dependencies: Vec<Absolute>,
     /// Directories that the libraries open by path: components and configuration.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub folders: Vec<Folder>,
     /// Variables that are set with the profile.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     env: Vec<Assignment>,
 }
 
@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for Profiles {
 }
 
 /// List of at least one library.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Absolute>")]
 pub struct Libraries(pub Vec<Absolute>);
 

@@ -47,6 +47,25 @@ fn is_key(line: &str, key: &str) -> bool {
     rest.or_else(|| line.strip_prefix(key)).is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
 
+/// Place of the key at the start of a message, such as `image_paths[1].owner: …`, or of the key below it that the
+/// message names in backquotes.
+pub(super) fn place_of_cause(text: &str, cause: &str) -> Option<(usize, usize)> {
+    let path = cause.split(": ").next().filter(|path| *path != cause && !path.contains([' ', '`']))?;
+    let path = path.replace('[', ".[");
+    let mut keys: Vec<&str> = path.split('.').collect();
+    keys.extend(cause.split('`').nth(1));
+    place_of(text, &keys)
+}
+
+/// Place of the key that a message names in backquotes: some of the parser's errors have no place.
+pub(super) fn find_key(text: &str, cause: &str) -> Option<(usize, usize)> {
+    let key = cause.split('`').nth(1)?;
+    text.lines().enumerate().find_map(|(index, line)| {
+        let start = line.len() - line.trim_start_matches([' ', '-']).len();
+        line[start..].strip_prefix(key)?.trim_start().starts_with(':').then_some((index + 1, start + 1))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

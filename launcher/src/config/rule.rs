@@ -15,49 +15,50 @@ use coracle::options::{Id, OPTIONS, RawOptions, Spec};
 use coracle::report::Refusal;
 use coracle::request::{self, Choice, Request, Size};
 
-/// Rule of one scope; a wider scope decides the keys that it does not set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// Image of steps that ask for none.
-    pub default_image: Option<DefaultImage>,
-    /// True if steps must run in a container.
-    pub required: Option<YesNo>,
-    /// Reader of images that no rule of `image_paths` covers.
-    pub user_images: Option<UserImages>,
-    /// Policy on directories as images.
-    pub directories: Option<Directories>,
-    /// Digests that an image may have.
-    pub digests: Option<Allowed<Digest>>,
-    /// Signers of which one must have signed the image.
-    pub signers: Option<Allowed<Fingerprint>>,
-    /// Maximum size of an image file.
-    pub max_image_size: Option<MaxSize>,
-    /// Directories from which users may bind.
-    pub bind_allow: Option<Allowed<Absolute>>,
-    /// Directories that containers do not show.
-    pub bind_deny: Option<Folders>,
-    /// Options that users may use.
-    pub user_options: Option<Allowed<OptionKey>>,
+/// Passes the keys of a rule, each with the type of its value, to the macro that is named. It is the only list of these
+/// keys: [`Rule`], the top level of [`Config`] and the effective policy are made from it.
+macro_rules! rule_keys {
+    ($define:ident) => {
+        $define! {
+            /// Image of steps that ask for none.
+            default_image: DefaultImage,
+            /// True if steps must run in a container.
+            required: YesNo,
+            /// Reader of images that no rule of `image_paths` covers. Without it they are refused.
+            user_images: UserImages,
+            /// Policy on directories of the node as images; unset means that they are not images.
+            directories: Directories,
+            /// Digests that an image may have.
+            digests: Allowed<Digest>,
+            /// Signers of which one must have signed the image.
+            signers: Allowed<Fingerprint>,
+            /// Maximum size of an image file.
+            max_image_size: MaxSize,
+            /// Directories from which users may bind.
+            bind_allow: Allowed<Absolute>,
+            /// Directories that containers do not show.
+            bind_deny: Folders,
+            /// Options that users may use.
+            user_options: Allowed<OptionKey>,
+        }
+    };
+}
+pub(crate) use rule_keys;
+
+macro_rules! define_rule {
+    ($($(#[$doc:meta])* $key:ident: $value:ty,)*) => {
+        /// Rule of one scope; a wider scope decides the keys that it does not set.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Rule {
+            $($(#[$doc])* pub $key: Option<$value>,)*
+        }
+    };
 }
 
-impl Config {
-    /// Rule of the top level, for everybody.
-    pub fn top(&self) -> Rule {
-        Rule {
-            default_image: self.default_image.clone(),
-            required: self.required,
-            user_images: self.user_images,
-            directories: self.directories,
-            digests: self.digests.clone(),
-            signers: self.signers.clone(),
-            max_image_size: self.max_image_size,
-            bind_allow: self.bind_allow.clone(),
-            bind_deny: self.bind_deny.clone(),
-            user_options: self.user_options.clone(),
-        }
-    }
+rule_keys!(define_rule);
 
+impl Config {
     /// True if `has` holds for the rule of any scope.
     pub fn any_rule(&self, has: impl Fn(&Rule) -> bool) -> bool {
         let scopes = [&self.partitions, &self.accounts, &self.qos, &self.users, &self.groups];

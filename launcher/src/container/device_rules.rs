@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::devices::Node;
-use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule, Received};
+use coracle::sys::{self, CgroupVersion, Channel, Child, DeviceGroups, DeviceRule};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+
+use crate::children::ask::{self, Failure};
 
 /// Time limit for the check of the device rules. It asks no driver.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,17 +81,18 @@ impl Confinement {
     pub fn accessible(&self, nodes: &[Node]) -> sys::Result<Vec<bool>> {
         let (ours, theirs) = Channel::pair()?;
         let deadline = Instant::now() + PATIENCE;
-        let ask = |entered: sys::Result<()>| {
+        // The child process stays root without a preamble: it asks for the device rules alone, not for the modes of the
+        // nodes, and reads nothing that a user wrote.
+        let work = |entered: sys::Result<()>| {
             let tell = |entered: sys::Result<()>| {
                 entered?;
-                let answers = nodes.iter().map(|node| u8::from(opens(node)));
-                // An empty message cannot be sent.
-                theirs.send(&answers.chain([0]).collect::<Vec<u8>>(), &[], deadline)
+                let answers: Vec<bool> = nodes.iter().map(opens).collect();
+                ask::answer(&theirs, Ok(&answers), &[], deadline)
             };
             u8::from(tell(entered).is_err())
         };
         // The group is removed when the child process has ended.
-        let (child, _leaf) = self.inside(&ask)?;
+        let (child, _leaf) = self.inside(&work)?;
         drop(theirs);
         let received = ours.receive(deadline);
         match &received {
@@ -97,10 +100,10 @@ impl Confinement {
             Ok(_) => _ = child.wait()?,
             Err(_) => child.end(PARTING),
         }
-        match received? {
-            Received::Packet(packet) if packet.data.len() == nodes.len() + 1 => {
-                Ok(packet.data[..nodes.len()].iter().map(|answer| *answer == 1).collect())
-            }
+        match ask::decode::<Vec<bool>>(received) {
+            Ok(reply) if reply.found.len() == nodes.len() => Ok(reply.found),
+            Err(Failure::Late) => Err(sys::Error::new("device rules: the child that asks", Errno::ETIMEDOUT)),
+            Err(Failure::System(error)) => Err(error),
             _ => Err(sys::Error::new("device rules: the child that asks has died", Errno::EIO)),
         }
     }

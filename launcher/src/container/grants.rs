@@ -114,7 +114,7 @@ impl Grants {
         config: &Config,
         gpus: bool,
         rules: Option<&DeviceAccess<'_>>,
-        before: Provision,
+        before: &Provision,
     ) -> Result<Provision, Refusal> {
         let constrained = rules.is_some_and(|rules| rules.slurms);
         let (nodes, units) = (self.nodes.as_slice(), self.units.as_slice());
@@ -124,7 +124,7 @@ impl Grants {
         let mut devices = Devices::select(&choice, granted);
         let of_gpus = devices.of_gpus();
         let driver = match before.of_gpus == of_gpus {
-            true => before.driver,
+            true => before.driver.clone(),
             false => driver(config, &devices, &of_gpus)?,
         };
         devices.add(&choice, driver.as_ref().map(|driver| driver.nodes.as_slice()).unwrap_or_default());

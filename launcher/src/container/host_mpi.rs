@@ -10,8 +10,8 @@ use crate::config::{Profile, Profiles};
 use crate::mpi::Fit;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{Mpi, Variable};
-use serde_json::json;
 
+use crate::children::mpi_fit;
 use crate::children::opener::Opener;
 
 /// Profile that was chosen for a container.
@@ -56,11 +56,8 @@ pub fn choose(
     image: &str,
 ) -> Result<Replacement, Refusal> {
     let ask = |name: &str, profile: &Profile| -> Result<Chosen, Refusal> {
-        let files: Vec<_> = profile.files().collect();
-        let (libraries, dependencies) = files.split_at(profile.libraries.0.len());
-        let question = json!([image, name, { "libraries": libraries, "dependencies": dependencies }]);
-        let answer = opener.fit_mpi(root, question.to_string().as_bytes(), image)?;
-        let fit = serde_json::from_slice(&answer).ok().filter(|fit: &Fit| fit.is_about(profile));
+        let question = mpi_fit::Question { image: image.to_owned(), name: name.to_owned(), profile: profile.clone() };
+        let fit = Some(opener.fit_mpi(root, question, image)?).filter(|fit| fit.is_about(profile));
         let garbled = || Refusal::new(Kind::Internal, image, "what was found of its libraries makes no sense");
         Ok(Chosen { name: name.to_owned(), profile: profile.clone(), fit: fit.ok_or_else(garbled)? })
     };

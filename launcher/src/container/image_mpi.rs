@@ -1,9 +1,8 @@
 //! Determines the changes that an image's MPI needs, in a child process with the user's ids in the container.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,10 @@ use crate::elf::{Error, Libraries, Library, Machine, Root};
 use crate::env::{Change, Pair};
 use crate::mpi::{self, Mpi, Pmi, Pmix};
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Identity, MountNamespace};
-use coracle::wire::Answer;
+use coracle::sys::{Identity, MountNamespace};
+use serde::{Deserialize, Serialize};
 
+use crate::children::ask::{self, OsText};
 use crate::children::in_container::{self, Step};
 use crate::container::environment::value;
 
@@ -21,8 +21,6 @@ use crate::container::environment::value;
 pub const WHAT: &str = "the image's MPI";
 /// Time limit for a question: the child process reads a few headers.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Limit on an answer, in bytes.
-pub const MAX_LEN: usize = 1 << 20;
 
 /// A step that may use MPI.
 pub struct Question<'a> {
@@ -61,6 +59,14 @@ pub fn pmi(server: Option<&Path>, environment: &[Pair]) -> Option<Pmi> {
     }
 }
 
+/// Answer of the child process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    /// Bytes of [`Change`]s.
+    changes: OsText,
+    notes: Vec<String>,
+}
+
 /// Answers `question` in `namespace`, as far as the image permits: a start does not depend on it.
 pub fn look(question: &Question<'_>, namespace: &MountNamespace, identity: &Identity, step: Step<'_>) -> Answers {
     try_look(question, namespace, identity, step, Instant::now() + PATIENCE).unwrap_or_else(|_| Answers {
@@ -77,25 +83,23 @@ fn try_look(
     step: Step<'_>,
     deadline: Instant,
 ) -> Result<Answers, Refusal> {
-    let packet = in_container::ask(WHAT, namespace, identity, Some(step), deadline, late, |answer, placed| {
-        let found = placed.map(|()| answers(question));
-        let reply = match &found {
-            Ok(found) => Answer::Enter { notes: found.notes.clone(), workdir: None, entrypoint: false, steps: None },
-            Err(refusal) => Answer::Refused(refusal.clone()),
-        };
-        let changes = sys::memory_file(&Change::to_bytes(&found.map(|found| found.changes).unwrap_or_default()))?;
-        answer.send(&reply.to_bytes(), &[changes.as_fd()], deadline)
+    let child = in_container::Question {
+        what: WHAT,
+        namespace,
+        identity,
+        step: Some(step),
+        deadline,
+        kept: &[],
+        executes: false,
+    };
+    let reply = child.ask(late, || {
+        let Answers { changes, notes, .. } = answers(question);
+        let changes = OsText(OsString::from_vec(Change::to_bytes(&changes)));
+        Ok((Found { changes, notes }, Vec::new()))
     })?;
-    match Answer::from_bytes(&packet.data)? {
-        Answer::Enter { notes, .. } => {
-            let changes = packet.fds.first().ok_or_else(|| in_container::died(WHAT))?;
-            let changes = sys::read_whole(changes, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
-            let pmi = question.pmi;
-            Ok(Answers { pmi, changes: Change::from_bytes(&changes).ok_or_else(|| in_container::died(WHAT))?, notes })
-        }
-        Answer::Refused(refusal) => Err(refusal),
-        Answer::Outside => Err(in_container::died(WHAT)),
-    }
+    let changes = Change::from_bytes(reply.found.changes.0.as_bytes()).filter(|_| reply.fds.is_empty());
+    let changes = changes.ok_or_else(|| ask::garbled(WHAT))?;
+    Ok(Answers { pmi: question.pmi, changes, notes: reply.found.notes })
 }
 
 /// Refusal of a question that took too long.

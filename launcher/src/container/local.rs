@@ -6,20 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
-use crate::env::INSIDE;
+use crate::env::{INSIDE, Pair};
 use crate::policy::Job;
 use coracle::options::{Id, RawOptions, Spec, note_of_variable};
 use coracle::report::{Kind, Refusal, clean};
-use coracle::request::{Bind, Binds, Choice, Request, What};
+use coracle::request::{Bind, Binds, Choice, ImageRef, Request, What};
 use coracle::sys::Identity;
 use nix::unistd::AccessFlags;
 
-use crate::container::clock::Clock;
-use crate::container::environment;
+use crate::container::context::{Authority, Context, Options, Requester};
 use crate::container::grants::{DeviceAccess, GrantSource, Grants, Provision};
-use crate::container::pipeline::{Authority, Run};
 use crate::container::userns;
-use crate::place;
 use crate::slurm;
 
 /// Container request of `coracle exec`, outside of Slurm.
@@ -144,15 +141,28 @@ pub fn add_apptainer_binds(raw: &mut RawOptions, directory: &Path, variable: imp
     }
 }
 
+/// Container request of `coracle exec` whose options are resolved.
+pub struct LocalRun {
+    /// Inputs of the container.
+    pub context: Context,
+    /// The image.
+    pub image: ImageRef,
+    /// Devices of the container.
+    pub provision: Provision,
+    /// Working directory.
+    pub directory: PathBuf,
+}
+
 impl LocalRequest<'_> {
-    /// Prepares the run, and its working directory.
-    pub fn prepare(self) -> Result<(Run, PathBuf), Refusal> {
+    /// Resolves the options and the user. The job is unknown here, if there is one, and rules about jobs only concern
+    /// steps.
+    pub fn prepare(self) -> Result<LocalRun, Refusal> {
         let config = load(self.config, resolve_identity(self.user)?.1)?;
-        self.prepare_with(config)
+        self.prepare_for(config, Job::none())
     }
 
-    /// Like [`Self::prepare`], with settings that are loaded already.
-    pub fn prepare_with(self, config: Config) -> Result<(Run, PathBuf), Refusal> {
+    /// Like [`Self::prepare`], with settings that are loaded already, and for this job.
+    pub fn prepare_for(self, config: Config, job: Job) -> Result<LocalRun, Refusal> {
         let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
         let Choice::Container(mut request) = Request::parse(&self.raw, self.image, &directory)? else {
             return Err(Refusal::new(Kind::Usage, "none", "there is no container to enter"));
@@ -163,49 +173,24 @@ impl LocalRequest<'_> {
         let (identity, authority) = resolve_identity(self.user)?;
         let used = request.settings.given();
         let notes = request.settings.limit(config.writable_limit.0);
-        let settings = request.settings.or_site(&config.options.0);
+        let options = Options { settings: request.settings.or_site(&config.options.0), used, notes };
         let environment: Vec<_> = std::env::vars_os().collect();
         let slurmd = slurm::slurmd(Path::new("/"), &config.slurm_client, slurm::conf_from_environment().as_deref());
         let grants = Grants::find(slurmd.as_ref(), &environment, &GrantSource::Unprivileged);
+        let requester = Requester { identity, authority, job, environment, daemon: None };
+        let context = Context::new(config, options, requester, grants);
         // Some device nodes of GPUs are only read.
         let open = |path: &Path| nix::unistd::access(path, AccessFlags::R_OK).is_ok();
         let rules = DeviceAccess { open: &open, slurms: false };
-        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), Some(&rules), Provision::default())?;
-        let run = Run {
-            image,
-            named: environment::named_directories(&environment, &settings),
-            settings,
-            client: None,
-            helper: place::helper(),
-            files: Vec::new(),
-            environment,
-            config,
-            identity,
-            authority,
-            used,
-            // The job is unknown here, if there is one, and rules about jobs only concern steps.
-            job: Job::none(),
-            policy: None,
-            stored: None,
-            daemon: None,
-            mpi: None,
-            grants,
-            provision,
-            driver_note: None,
-            notes,
-            server: None,
-            confinement: None,
-            explains: None,
-            clock: Clock::start(),
-        };
-        Ok((run, directory))
+        let provision = context.provide_devices(Some(&rules), &Provision::default())?;
+        Ok(LocalRun { context, image, provision, directory })
     }
 }
 
 /// Enters the user's own user namespace, unless root makes the container: it gives the capabilities for mounting. Files
 /// of others show no owner there, and descriptors that were opened before belong to another mount namespace.
-pub fn enter_user_namespace(run: &Run) -> Result<(), Refusal> {
-    match run.authority {
+pub fn enter_user_namespace(authority: Authority) -> Result<(), Refusal> {
+    match authority {
         Authority::Root => Ok(()),
         Authority::Own => userns::enter(),
     }
@@ -251,15 +236,17 @@ pub fn resolve_identity(user: Option<&str>) -> Result<(Identity, Authority), Ref
     Ok((Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }, authority))
 }
 
-/// Sets HOME in the environment, `always` for a user that root becomes, otherwise only if it is missing.
-pub fn set_home(run: &mut Run, home: Option<&Path>, always: bool) {
-    let Some(home) = home else { return };
+/// The environment with HOME set, `always` for a user that root becomes, otherwise only if it is missing.
+pub fn with_home(environment: &[Pair], home: Option<&Path>, always: bool) -> Vec<Pair> {
+    let mut environment = environment.to_vec();
+    let Some(home) = home else { return environment };
     if always {
-        run.environment.retain(|(name, _)| name != "HOME");
+        environment.retain(|(name, _)| name != "HOME");
     }
-    if !run.environment.iter().any(|(name, _)| name == "HOME") {
-        run.environment.push(("HOME".into(), home.into()));
+    if !environment.iter().any(|(name, _)| name == "HOME") {
+        environment.push(("HOME".into(), home.into()));
     }
+    environment
 }
 
 #[cfg(test)]
@@ -282,6 +269,17 @@ mod tests {
     #[test]
     fn apptainers_variables_add_binds_once() {
         assert_eq!(binds("/a,/b:/c"), ["/a,/b:/c", r"/d\,x:/d", "/e:/f:ro"]);
+    }
+
+    #[test]
+    fn a_home_is_set_for_another_user_or_if_it_is_missing() {
+        let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+        let own = [pair("HOME", "/root"), pair("A", "1")];
+        let home = Some(Path::new("/home/alice"));
+        assert_eq!(with_home(&own, home, false), own);
+        assert_eq!(with_home(&own, None, true), own);
+        assert_eq!(with_home(&own, home, true), [pair("A", "1"), pair("HOME", "/home/alice")]);
+        assert_eq!(with_home(&own[1..], home, false), [pair("A", "1"), pair("HOME", "/home/alice")]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::children::opener::Opener;
-use crate::container::pipeline::Authority;
+use crate::container::context::Authority;
 
 /// Shape of a source, and its open descriptor; no descriptor for a source that is made.
 pub type Opened = (Shape, Option<OwnedFd>);

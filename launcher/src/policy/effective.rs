@@ -19,7 +19,7 @@ use std::fmt;
 
 use crate::config::{
     Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, ImagePath, MaxSize, OptionKey,
-    Rule, Scope, UserImages, YesNo,
+    Rule, Scope, UserImages, YesNo, rule_keys,
 };
 use coracle::report::{Kind, Refusal};
 
@@ -127,6 +127,15 @@ impl<T> Ruling<T> {
         }
     }
 
+    /// Line of coracle.yaml that sets the key, or may set it.
+    fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Silent => None,
+            Self::Said(said) => Some(&said.rule),
+            Self::Undecided(missing) => Some(&missing.rule),
+        }
+    }
+
     /// True if no rule sets the key.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent)
@@ -147,59 +156,37 @@ impl<T: fmt::Display> fmt::Display for Ruling<T> {
     }
 }
 
-/// Effective policy of one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    /// [`Rule::default_image`]
-    pub default_image: Ruling<DefaultImage>,
-    /// [`Rule::required`]
-    pub required: Ruling<YesNo>,
-    /// [`Rule::user_images`]
-    pub user_images: Ruling<UserImages>,
-    /// [`Rule::directories`]
-    pub directories: Ruling<Directories>,
-    /// [`Rule::digests`]
-    pub digests: Ruling<Allowed<Digest>>,
-    /// [`Rule::signers`]
-    pub signers: Ruling<Allowed<Fingerprint>>,
-    /// [`Rule::max_image_size`]
-    pub max_image_size: Ruling<MaxSize>,
-    /// [`Rule::bind_allow`]
-    pub bind_allow: Ruling<Allowed<Absolute>>,
-    /// [`Rule::bind_deny`]
-    pub bind_deny: Ruling<Folders>,
-    /// [`Rule::user_options`]
-    pub user_options: Ruling<Allowed<OptionKey>>,
-    /// For each rule of `image_paths`, its `signers` and the name of that line.
-    paths: Vec<Option<(Vec<Fingerprint>, String)>>,
+macro_rules! define_rules {
+    ($($(#[$doc:meta])* $key:ident: $value:ty,)*) => {
+        /// Effective policy of one job.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Rules {
+            $($(#[$doc])* pub $key: Ruling<$value>,)*
+            /// For each rule of `image_paths`, its `signers` and the name of that line.
+            paths: Vec<Option<(Vec<Fingerprint>, String)>>,
+        }
+
+        impl Rules {
+            /// Each key with its value and the line that sets it.
+            pub fn lines(&self) -> Vec<(&'static str, String, Option<&str>)> {
+                vec![$((stringify!($key), self.$key.to_string(), self.$key.rule()),)*]
+            }
+        }
+
+        /// Resolves the effective policy of a job.
+        pub fn effective(config: &Config, facts: &Facts) -> Rules {
+            let look = Resolver { config, facts, top: &config.top(), claimed: &facts.with_claims() };
+            Rules {
+                $($key: look.decide(stringify!($key), |rule| rule.$key.as_ref()),)*
+                paths: config.image_paths.iter().enumerate().map(signers_of_path).collect(),
+            }
+        }
+    };
 }
 
-impl Rules {
-    /// Each key with its value and the line that sets it.
-    pub fn lines(&self) -> [(&'static str, String, Option<&str>); 10] {
-        type Line<'a> = (&'static str, String, Option<&'a str>);
-        fn line<'a, T: fmt::Display>(key: &'static str, ruling: &'a Ruling<T>) -> Line<'a> {
-            let rule = match ruling {
-                Ruling::Silent => None,
-                Ruling::Said(said) => Some(said.rule.as_str()),
-                Ruling::Undecided(missing) => Some(missing.rule.as_str()),
-            };
-            (key, ruling.to_string(), rule)
-        }
-        [
-            line("default_image", &self.default_image),
-            line("required", &self.required),
-            line("user_images", &self.user_images),
-            line("directories", &self.directories),
-            line("digests", &self.digests),
-            line("signers", &self.signers),
-            line("max_image_size", &self.max_image_size),
-            line("bind_allow", &self.bind_allow),
-            line("bind_deny", &self.bind_deny),
-            line("user_options", &self.user_options),
-        ]
-    }
+rule_keys!(define_rules);
 
+impl Rules {
     /// True if a rule limits digests: then the image's digest must be computed.
     pub fn want_digest(&self) -> bool {
         !matches!(&self.digests, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
@@ -215,26 +202,6 @@ impl Rules {
     pub fn want_signers(&self, index: Option<usize>) -> bool {
         self.signers_of(index).is_some()
             || !matches!(&self.signers, Ruling::Silent | Ruling::Said(Value { value: Allowed::Any, .. }))
-    }
-}
-
-/// Resolves the effective policy of a job.
-pub fn effective(config: &Config, facts: &Facts) -> Rules {
-    let top = config.top();
-    let look = Resolver { config, facts, top: &top };
-    let sure = &facts.job;
-    Rules {
-        default_image: look.decide("default_image", &facts.with_claims(), |rule| rule.default_image.as_ref()),
-        required: look.decide("required", sure, |rule| rule.required.as_ref()),
-        user_images: look.decide("user_images", sure, |rule| rule.user_images.as_ref()),
-        directories: look.decide("directories", sure, |rule| rule.directories.as_ref()),
-        digests: look.decide("digests", sure, |rule| rule.digests.as_ref()),
-        signers: look.decide("signers", sure, |rule| rule.signers.as_ref()),
-        max_image_size: look.decide("max_image_size", sure, |rule| rule.max_image_size.as_ref()),
-        bind_allow: look.decide("bind_allow", sure, |rule| rule.bind_allow.as_ref()),
-        bind_deny: look.decide("bind_deny", sure, |rule| rule.bind_deny.as_ref()),
-        user_options: look.decide("user_options", sure, |rule| rule.user_options.as_ref()),
-        paths: config.image_paths.iter().enumerate().map(signers_of_path).collect(),
     }
 }
 
@@ -270,10 +237,14 @@ struct Resolver<'a> {
     config: &'a Config,
     facts: &'a Facts,
     top: &'a Rule,
+    /// Attributes of the job; those that are not known as the job claims them.
+    claimed: &'a Job,
 }
 
 impl Resolver<'_> {
-    fn decide<T: Clone>(&self, key: &str, job: &Job, pick: impl Fn(&Rule) -> Option<&T>) -> Ruling<T> {
+    fn decide<T: Clone>(&self, key: &str, pick: impl Fn(&Rule) -> Option<&T>) -> Ruling<T> {
+        // A default allows nothing, so a false claim gains nothing.
+        let job = if key == "default_image" { self.claimed } else { &self.facts.job };
         let Config { users, groups, accounts, qos, partitions, .. } = self.config;
         let scopes: [Candidate<'_>; 5] = [
             ("users", users, &|name| self.user(name)),

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use coracle::report::clean;
 use coracle::request::{Digest, is_script};
-use coracle::sys::{self, Channel, Identity};
+use coracle::sys::{self, Channel, Forked, Identity, Ids, Preamble};
 use coracle::wire::Start;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
+use crate::children::ask;
 use crate::slurm;
 
 /// Prefix of Coracle's comments.
@@ -86,10 +87,14 @@ impl Comment {
         sys::Cgroups::of(std::process::id())?.leave_job()?;
         let jobs = groups.clone();
         // A PID namespace: the processes that scontrol starts must not outlive the limit.
-        let child = sys::fork_in_pid_namespace(move |_| {
+        let child = sys::fork_in_pid_namespace(move |forked| {
             let program = self.program();
-            let done = self.enter_job(&jobs).is_ok() && self.work(&program).is_some();
-            let _ = theirs.send(&[u8::from(done)], &[], deadline);
+            let kept: Vec<BorrowedFd<'_>> = program.copy.iter().map(AsFd::as_fd).chain([theirs.as_fd()]).collect();
+            if self.enter_job(forked, &kept, &jobs).is_ok() {
+                self.work(&program);
+            }
+            // The end of the work; nothing depends on its result.
+            let _ = ask::answer(&theirs, Ok(&()), &[], deadline);
             0
         })?;
         let mut pause = Instant::now();
@@ -118,7 +123,7 @@ impl Comment {
     /// belong to root. A script cannot be executed this way, nor any copy where memory files are not executable
     /// (vm.memfd_noexec).
     fn program(&self) -> Program {
-        let named = Program { path: self.scontrol.clone(), _copy: None };
+        let named = Program { path: self.scontrol.clone(), copy: None };
         let copy = || {
             let mut bytes = Vec::new();
             let file = File::open(&self.scontrol).ok()?;
@@ -126,7 +131,7 @@ impl Comment {
             let fits = bytes.starts_with(ELF) && bytes.len() as u64 <= MAX_PROGRAM;
             let copy = fits.then(|| sys::memory_file(&bytes).ok()).flatten()?;
             nix::sys::stat::fchmod(&copy, Mode::from_bits_truncate(0o711)).ok()?;
-            Some(Program { path: format!("/proc/self/fd/{}", copy.as_raw_fd()).into(), _copy: Some(copy) })
+            Some(Program { path: format!("/proc/self/fd/{}", copy.as_raw_fd()).into(), copy: Some(copy) })
         };
         copy().unwrap_or(named)
     }
@@ -137,14 +142,12 @@ impl Comment {
     /// caller's ids equal all of the target's, groups included. No process of the user has the group of this process.
     /// Its child processes have it, too, while undumpable (PR_SET_DUMPABLE(2const)) would last for one execve(2) only.
     /// The user's own groups stay supplementary groups.
-    fn enter_job(&self, groups: &sys::Cgroups) -> sys::Result<()> {
+    fn enter_job(&self, forked: &Forked, kept: &[BorrowedFd<'_>], groups: &sys::Cgroups) -> sys::Result<()> {
         groups.enter_job()?;
-        sys::drop_capabilities()?;
-        sys::set_no_new_privileges()?;
-        sys::become_user(&out_of_reach(&self.identity)?)?;
-        sys::set_undumpable()?;
-        // After the change of ids, which resets it.
-        sys::die_with_parent()
+        let identity = out_of_reach(&self.identity)?;
+        // scontrol loads plugins of Slurm and of the site: it has no limits and no filter.
+        let preamble = Preamble { kept: Some(kept), executes: true, ids: Ids::Of(&identity), ..Preamble::default() };
+        preamble.enter(forked)
     }
 
     fn work(&self, program: &Program) -> Option<()> {
@@ -204,7 +207,7 @@ fn text(path: &Path, digest: Option<Digest>) -> String {
 /// A command, and the descriptor of its file.
 struct Program {
     path: PathBuf,
-    _copy: Option<OwnedFd>,
+    copy: Option<OwnedFd>,
 }
 
 /// A job as shown by scontrol.

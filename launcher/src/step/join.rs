@@ -13,16 +13,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use crate::policy;
 use coracle::report::{Kind, Refusal};
-use coracle::request::{ImageRef, StepRef, is_script, step_id, step_name};
+use coracle::request::{ImageRef, is_script, step_id, step_name};
 use coracle::sys::{self, MountNamespace};
 use coracle::wire::Start;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use super::session::{Built, Origin, Outcome, Session};
 use crate::apply;
 use crate::container::environment;
+use crate::container::image_mpi;
+use crate::container::tasks::Tasks;
 
 /// A step's container.
 pub struct Found {
@@ -34,10 +39,29 @@ pub struct Found {
     pub step: u32,
 }
 
-/// Image of a step to join, until its real image is known.
-pub fn placeholder_image(step: StepRef) -> ImageRef {
-    let typed = OsString::from(step.to_string());
-    ImageRef { path: PathBuf::from(&typed), typed }
+impl Session<'_> {
+    /// Joins the container of a running step.
+    pub(super) fn join(&self, step: Option<u32>) -> Result<Outcome, Refusal> {
+        let base = MountNamespace::current().map_err(|error| Refusal::system("the step's namespace", &error))?;
+        let built = find(&self.server.start, step).and_then(|found| self.enter(found));
+        Ok(Outcome { built, base, here: None, kept: false })
+    }
+
+    fn enter(&self, found: Found) -> Result<Built, Refusal> {
+        let Self { server, context, clock, .. } = self;
+        clock.lap("find");
+        if context.config.any_rule(|rule| rule.user_options.is_some()) {
+            policy::options(&server.resolve_policy(&context.config)?.rules, &context.used)?;
+        }
+        server.receive_location(Instant::now() + context.config.start_timeout.0)?;
+        self.confine()?;
+        let account = self.policy.get().map(|policy| &policy.account);
+        let tasks = Tasks::joining(context, clock, &found.image, account);
+        let variables = tasks.evaluate(&found.namespace, Some(server.started()))?;
+        let changes = variables.followed_by(&context.joined_changes(self.provision()))?;
+        let (mpi, origin) = (image_mpi::Answers::default(), Origin::Step(found.step));
+        Ok(Built { namespace: found.namespace, variables, mpi, changes, origin })
+    }
 }
 
 /// Process of a task, held open because another process may get its id.

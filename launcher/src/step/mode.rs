@@ -11,32 +11,49 @@ use crate::policy::{self, Bare, Job};
 use crate::view::HELPER;
 use coracle::options::Id;
 use coracle::report::Refusal;
-use coracle::request::{Choice, Request, Scope, What, is_script};
+use coracle::request::{Choice, ImageRef, Request, Scope, What, is_script};
 
 use super::Server;
+use super::epilog;
 use crate::apply::fuse::Slurmstepd;
 use crate::children::opener::Opener;
-use crate::container::clock::Clock;
-use crate::container::environment;
+use crate::container::context::{Authority, Context, Options, Requester, node_files};
 use crate::container::grants::{GrantSource, Grants, Provision};
 use crate::container::image_mpi;
 use crate::container::job_facts::{self, EffectivePolicy};
-use crate::container::pipeline::{self, Authority, Run};
-use crate::place;
 use crate::slurm::{self, Slurmd};
-use crate::step::epilog;
-use crate::step::join;
 
 /// Mode in which the tasks of a step run.
 pub(super) enum StepMode {
-    /// Container of an image, and the request that the steps of this step inherit, if there is one.
-    Image(Box<Run>, Option<OsString>),
-    /// Container of a running step.
-    JoinStep(Box<Run>, Option<u32>),
+    /// A container from this source.
+    Container(Box<StepRequest>, Source),
     /// No container: the scope of the request leaves the step on the node.
     HostByScope,
     /// No container: the step requests none, or has no request and there is no default image.
     NoContainer,
+}
+
+/// Source of a step's container.
+pub(super) enum Source {
+    /// An image.
+    Image {
+        image: ImageRef,
+        /// Directory that Slurm's PMIx server probably uses for the step, if the step has one.
+        pmix: Option<PathBuf>,
+        /// Request that the steps of this step inherit, if there is one.
+        steps: Option<OsString>,
+    },
+    /// A running step of the job: the one with this id, or the job script, or else the lowest one.
+    Step(Option<u32>),
+}
+
+/// Inputs of a step's container.
+pub(super) struct StepRequest {
+    pub(super) context: Context,
+    /// Devices that the container probably has.
+    pub(super) provision: Provision,
+    /// Effective policy, if it had to be resolved.
+    pub(super) policy: Option<EffectivePolicy>,
 }
 
 /// Request of a step with the site's default applied.
@@ -114,10 +131,6 @@ impl Server {
             Some(Scope::Script) if !script && request.inherited => return self.leave_on_host(&config, &used),
             _ => {}
         }
-        let (image, step) = match request.what {
-            What::Image(image) => (image, None),
-            What::Step(step) => (join::placeholder_image(step), Some(step.id)),
-        };
         let told = self.start.slurm_conf.as_deref();
         let slurm = slurm::beside(&config.slurm_client, self.start.daemon);
         // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
@@ -138,38 +151,25 @@ impl Server {
         let slurmd = slurm::slurmd(Path::new("/"), &slurm, told);
         let source = GrantSource::Slurmstepd { script, node: self.start.node_name.clone() };
         let grants = Grants::find(slurmd.as_ref(), &self.environment, &source);
-        let provision = grants.provide(&config, settings.gpu.unwrap_or(true), None, Provision::default())?;
-        let server = slurmd.as_ref().and_then(|slurmd| self.guess_pmix_directory(slurmd));
-        let run = Box::new(Run {
-            image,
-            named: environment::named_directories(&self.environment, &settings),
-            settings,
-            client,
-            helper: place::helper(),
-            files: pipeline::node_files(slurmd.as_ref(), &self.environment),
-            environment: self.environment.clone(),
-            config,
+        let requester = Requester {
             identity: self.start.identity.clone(),
             authority: Authority::Root,
-            used,
             job,
-            policy,
-            stored: None,
+            environment: self.environment.clone(),
             daemon: Some(Slurmstepd { pid: self.start.daemon, step: self.start.step }),
-            mpi: None,
-            grants,
-            provision,
-            driver_note: None,
-            notes,
-            server,
-            confinement: None,
-            explains: None,
-            clock: Clock::start(),
-        });
-        Ok(match step {
-            None => StepMode::Image(run, steps),
-            Some(step) => StepMode::JoinStep(run, step),
-        })
+        };
+        let files = node_files(slurmd.as_ref(), &self.environment);
+        let context = Context::new(config, Options { settings, used, notes }, requester, grants);
+        let context = context.with_slurm(client, files);
+        let provision = context.provide_devices(None, &Provision::default())?;
+        let source = match request.what {
+            What::Image(image) => {
+                let pmix = slurmd.as_ref().and_then(|slurmd| self.guess_pmix_directory(slurmd));
+                Source::Image { image, pmix, steps }
+            }
+            What::Step(step) => Source::Step(step.id),
+        };
+        Ok(StepMode::Container(Box::new(StepRequest { context, provision, policy }), source))
     }
 
     /// Directory that Slurm's PMIx server probably uses for this step. slurmstepd names it after init_post_opt.

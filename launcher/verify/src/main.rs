@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Channel, Identity, Received};
-use coracle_launcher::children::ask;
+use coracle_launcher::children::ask::{self, Failure};
 use coracle_launcher::children::verify::{Look, Need, Question, Reply};
 use coracle_launcher::image::{self, digest};
 use coracle_verify::signature::{self, Keyring};
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     };
     let Some((question, files)) = question(&channel) else { return wrong("no question on standard input") };
     let limit = Duration::from_millis(question.milliseconds);
-    let sent = channel.send(&ask::to_bytes(answer(&question, &files, limit)), &[], Instant::now() + PATIENCE);
+    let reply = answer(&question, &files, limit);
+    let sent = ask::answer(&channel, reply.as_ref(), &[], Instant::now() + PATIENCE);
     if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -43,15 +44,11 @@ fn wrong(why: &str) -> ExitCode {
 /// Reads a question, the image and the key files.
 fn question(channel: &Channel) -> Option<(Question, Vec<File>)> {
     let deadline = Instant::now() + PATIENCE;
-    let next = || match channel.receive(deadline) {
-        Ok(Received::Packet(packet)) => Some(packet),
-        _ => None,
-    };
-    let first = next()?;
-    let question: Question = serde_json::from_slice(&first.data).ok()?;
-    let mut files: Vec<File> = first.fds.into_iter().map(File::from).collect();
+    let (question, fds) = ask::next_question::<Question>(channel, deadline)?;
+    let mut files: Vec<File> = fds.into_iter().map(File::from).collect();
     while files.len() < 1 + question.keys.len() {
-        files.push(File::from(next()?.fds.into_iter().next()?));
+        let Ok(Received::Packet(packet)) = channel.receive(deadline) else { return None };
+        files.push(File::from(packet.fds.into_iter().next()?));
     }
     Some((question, files))
 }
@@ -63,18 +60,21 @@ fn answer(question: &Question, files: &[File], limit: Duration) -> Result<Reply,
     let user = user.map(|(uid, gid, groups)| Identity { uid: *uid, gid: *gid, groups: groups.clone() });
     let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
     let bytes = sandbox::compute(user.as_ref(), &fds, limit, |files| {
-        ask::to_bytes(files.split_first().ok_or_else(|| ask::garbled(object)).and_then(|(image, keys)| {
-            match question.look {
+        let reply =
+            files.split_first().ok_or_else(|| ask::garbled(object)).and_then(|(image, keys)| match question.look {
                 Look::Format => format(object, image),
                 Look::Structure => {
                     structure::inspect(object, image).map(|text| Reply { structure: Some(text), ..Reply::default() })
                 }
                 Look::Signatures { need, digest } => signatures(question, (image, keys), need, digest, now),
-            }
-        }))
+            });
+        ask::to_bytes(reply.as_ref())
     });
     let bytes = bytes.map_err(|refusal| Refusal { object: object.to_owned(), ..refusal })?;
-    let reply: Reply = ask::from_bytes(&bytes, object)?;
+    let reply: Reply = ask::from_bytes(&bytes).map_err(|failure| match failure {
+        Failure::Refused(refusal) => refusal,
+        _ => ask::garbled(object),
+    })?;
     reply.checked().ok_or_else(|| ask::garbled(object))
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
-use coracle::sys::{self, Child, Forked, Identity};
+use coracle::sys::{self, Child, Forked, Identity, Ids, Preamble};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -177,27 +177,29 @@ fn enter(
     let copies: sys::Result<Vec<File>> = files.iter().map(copy).collect();
     let copies = ManuallyDrop::new(copies?);
     let kept: Vec<BorrowedFd<'_>> = copies.iter().map(File::as_fd).chain([line.as_fd()]).collect();
-    sys::close_others(forked, &kept)?;
 
-    match as_user {
-        Some(identity) => sys::become_user(identity)?,
+    let nobody = Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() };
+    let ids = match as_user {
+        Some(identity) => Ids::Of(identity),
         // Root of a user namespace is an ordinary user, and has no other ids to change to (user_namespaces(7)).
-        None if Uid::effective().is_root() && sys::in_first_user_namespace()? => {
-            sys::become_user(&Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() })?;
-        }
-        None => sys::give_up_capabilities()?,
-    }
-    sys::set_no_new_privileges()?;
-    sys::set_undumpable()?;
-    sys::die_with_parent()?;
+        None if Uid::effective().is_root() && sys::in_first_user_namespace()? => Ids::Of(&nobody),
+        None => Ids::Powerless,
+    };
     let seconds = limit.as_secs().saturating_add(1);
-    sys::limit(&[
-        (Resource::RLIMIT_AS, MEMORY),
-        (Resource::RLIMIT_FSIZE, 0),
-        (Resource::RLIMIT_NPROC, 0),
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_CPU, seconds),
-    ])?;
+    let preamble = Preamble {
+        kept: Some(&kept),
+        ids,
+        limits: &[
+            (Resource::RLIMIT_AS, MEMORY),
+            (Resource::RLIMIT_FSIZE, 0),
+            (Resource::RLIMIT_NPROC, 0),
+            (Resource::RLIMIT_CORE, 0),
+            (Resource::RLIMIT_CPU, seconds),
+        ],
+        ..Preamble::default()
+    };
+    preamble.enter(forked)?;
+    // The last step of the preamble, with filters that kill.
     for filter in filters(line).map_err(|_| sys::Error::new("seccomp filter", Errno::EINVAL))? {
         seccompiler::apply_filter(&filter)
             .map_err(|_| sys::Error::new("seccomp(SECCOMP_SET_MODE_FILTER)", Errno::last()))?;

@@ -3,20 +3,18 @@
 
 use std::fmt::{self, Write};
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
-use coracle::report::{Kind, Refusal, clean};
-use coracle::sys::{self, Identity, MountNamespace};
-use coracle::wire::Answer;
+use coracle::report::{Refusal, clean};
+use coracle::sys::{Identity, MountNamespace};
 use coracle_launcher::env::Pair;
 use coracle_launcher::mpi::{self, Mpi, Pmi, Verdict};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use coracle_launcher::children::in_container;
-use coracle_launcher::container::image_mpi::{MAX_LEN, WHAT, directories, late, own_libraries};
+use coracle_launcher::container::image_mpi::{WHAT, directories, late, own_libraries};
 use coracle_launcher::slurm::Offer;
 
 /// Devices of the interconnect, by the start of their names in /dev, and their purpose.
@@ -100,24 +98,10 @@ pub fn explain(
     identity: &Identity,
     deadline: Instant,
 ) -> Result<Report, Refusal> {
-    let packet = in_container::ask(WHAT, namespace, identity, None, deadline, late, |answer, placed| {
-        let found = placed.map(|()| image(offer, environment));
-        let (reply, found) = match found {
-            Ok(found) => {
-                (Answer::Enter { notes: Vec::new(), workdir: None, entrypoint: false, steps: None }, Some(found))
-            }
-            Err(refusal) => (Answer::Refused(refusal), None),
-        };
-        let found = sys::memory_file(&serde_json::to_vec(&found).unwrap_or_default())?;
-        answer.send(&reply.to_bytes(), &[found.as_fd()], deadline)
-    })?;
-    if let Answer::Refused(refusal) = Answer::from_bytes(&packet.data)? {
-        return Err(refusal);
-    }
-    let found = packet.fds.first().ok_or_else(|| in_container::died(WHAT))?;
-    let found = sys::read_whole(found, MAX_LEN).map_err(|error| Refusal::system(WHAT, &error))?;
-    let unreadable = |error: serde_json::Error| Refusal::new(Kind::Internal, WHAT, error.to_string());
-    Ok(Report { node: node(offer), image: serde_json::from_slice(&found).map_err(unreadable)? })
+    let child =
+        in_container::Question { what: WHAT, namespace, identity, step: None, deadline, kept: &[], executes: false };
+    let reply = child.ask(late, || Ok((image(offer, environment), Vec::new())))?;
+    Ok(Report { node: node(offer), image: reply.found })
 }
 
 impl fmt::Display for Report {

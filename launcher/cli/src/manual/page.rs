@@ -2,8 +2,9 @@
 //! files and statuses of commands.
 #![forbid(unsafe_code)]
 
-use clap_mangen::roff::{Roff, bold, italic, roman};
+use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
+use coracle_launcher::config::keys::{ABOUT, Key, SECTIONS, description};
 
 /// Foot and head of every page.
 pub const SOURCE: &str = concat!("coracle ", env!("CARGO_PKG_VERSION"));
@@ -18,17 +19,15 @@ const BEHIND: &str = include_str!("behind.txt");
 const COMMANDS: &str = include_str!("commands.txt");
 /// Details of options, each option behind a line that starts with `##`.
 const OPTION_DETAILS: &str = include_str!("options.txt");
-/// Example settings of a site, with every key.
-const SETTINGS: &str = include_str!("../../../../slurm-conf-examples/coracle.yaml");
+/// Parts of coracle.yaml(5) before the keys, in the same form.
 const SETTINGS_BEFORE: &str = "# NAME
-coracle.yaml - what a site's containers may be and what they show
+coracle.yaml - site policy, and contents of containers
 # DESCRIPTION
-The launcher reads this file anew for every step. It must belong to root and be writable by nobody else, and so must every
-directory above it; otherwise, or when anything in it is wrong, no container starts. coracle config check says what is wrong,
-and which line decides for a user and job. A key that is not known is an error.
+";
+const SETTINGS_CHECK: &str = "
+coracle config check reports errors, and shows which line decides for a user and job. A key that is not known is an error.
 
-Keys that stand behind a # below are left out or have their default unless a site says them.
-# KEYS
+In the examples of the keys, a key behind a # is not set.
 ";
 const SETTINGS_BEHIND: &str = "# FILES
 : /etc/coracle/coracle.yaml
@@ -55,34 +54,49 @@ pub fn more(spec: &Spec) -> Option<String> {
     Some(text.trim_end().replace('\n', " "))
 }
 
-/// Text of coracle.yaml(5), in roff(7): the comments of the example.
+/// Text of coracle.yaml(5), in roff(7): every key with its example.
 pub fn settings() -> String {
     let mut page = begun("coracle.yaml", "5", SETTINGS_BEFORE);
-    // The first paragraphs describe the file itself.
-    let example = SETTINGS.replace('…', "...");
-    let blocks = example.split("\n\n").skip_while(|block| !block.contains("\nuser_images:"));
-    for block in blocks {
-        page.control("PP", []);
-        let mut keys = false;
-        for line in block.lines() {
-            // Below a key in comments, its subkeys are in comments, too.
-            let is_key = !line.starts_with("# ") || keys && line.starts_with("#  ");
-            if is_key != keys {
-                page.control(if is_key { "EX" } else { "EE" }, []);
-            }
-            keys = is_key;
-            let text = line.trim_start_matches("# ");
-            if !is_key && text.starts_with(' ') {
-                page.control("br", []);
-            }
-            page.text([roman(if is_key { format!("    {line}") } else { text.trim_start().to_owned() })]);
+    page.text(inline(ABOUT));
+    add(&mut page, SETTINGS_CHECK);
+    for section in SECTIONS {
+        page.control("SH", [section.title.to_uppercase().as_str()]);
+        if !section.text.is_empty() {
+            page.text(inline(section.text));
         }
-        if keys {
+        for key in section.keys {
+            add_key(&mut page, key);
+            page.control("IP", []).control("EX", []);
+            for line in key.example.lines() {
+                page.text([roman(line)]);
+            }
             page.control("EE", []);
         }
     }
     add(&mut page, SETTINGS_BEHIND);
     page.render()
+}
+
+/// Adds a key with its words and the keys below it.
+fn add_key(page: &mut Roff, key: &Key) {
+    page.control("TP", []).text([bold(key.name)]).text(inline(&description(key)));
+    let (words, keys) = (key.words(), key.keys());
+    if words.is_empty() && keys.is_empty() {
+        return;
+    }
+    page.control("RS", []);
+    for (word, meaning) in words {
+        page.control("TP", []).text([bold(*word)]).text(inline(meaning));
+    }
+    keys.iter().for_each(|key| add_key(page, key));
+    page.control("RE", []);
+}
+
+/// Text with names in backquotes, which are bold.
+fn inline(text: &str) -> Vec<Inline> {
+    let text = text.replace('…', "...");
+    let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
+    parts.map(|(index, part)| if index % 2 == 1 { bold(part) } else { roman(part) }).collect()
 }
 
 /// Text of coracle-container(7), in roff(7).

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use coracle::options::{Naming, OPTIONS};
+use coracle_launcher::config::keys::{Key, SECTIONS, description};
 use tempfile::TempDir;
 
 use super::page::{more, sentence};
@@ -197,14 +198,26 @@ fn every_page_of_a_command_has_an_example_and_every_page_that_is_named_exists() 
 }
 
 #[test]
-fn the_page_of_the_settings_has_every_line_of_the_example() {
+fn the_page_of_the_settings_has_every_key_and_every_line_of_the_example() {
     let directory = made();
     let Some(page) = rendered(&directory.path().join(MAN5)) else { return };
     let page = words(&String::from_utf8(page.stdout).unwrap().replace(['‐', '−'], "-").replace(['’', '‘'], "'"));
+    let plain = |text: &str| words(&text.replace('…', "...").replace('`', ""));
+    fn has(page: &str, key: &Key, plain: &impl Fn(&str) -> String) {
+        let text = format!("{} {}", key.name, plain(&description(key)));
+        assert!(page.contains(&text), "{text:?} is not in {page}");
+        for (word, meaning) in key.words() {
+            let text = format!("{word} {}", plain(meaning));
+            assert!(page.contains(&text), "{}: {text:?} is not in {page}", key.name);
+        }
+        key.keys().iter().for_each(|key| has(page, key, plain));
+    }
+    for section in SECTIONS {
+        assert!(page.contains(&plain(section.text)), "{:?} is not in {page}", section.text);
+        section.keys.iter().for_each(|key| has(&page, key, &plain));
+    }
     let example = include_str!("../../../../slurm-conf-examples/coracle.yaml").replace('…', "...");
-    let keys =
-        example.lines().filter(|line| !line.is_empty() && !line.starts_with("# ") && !line.starts_with("version"));
-    for line in keys {
-        assert!(page.contains(&words(&line.replace('`', "'"))), "{line:?} is not in {page}");
+    for line in example.lines().filter(|line| !line.is_empty() && !line.starts_with("# ") && *line != "#") {
+        assert!(page.contains(&words(line)), "{line:?} is not in {page}");
     }
 }

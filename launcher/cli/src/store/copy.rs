@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
-use coracle::sys::{self, Channel, Received};
+use coracle::sys::{self, Channel, Preamble};
+use coracle_launcher::children::ask::{self, Failure};
 use coracle_launcher::image::digest::Hasher;
-use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Number of bytes that are read and written at once, and number of such buffers between reading and hashing.
 const BUFFER: usize = 1 << 20;
@@ -40,11 +41,14 @@ pub fn copy(
     let failed = |error: sys::Error| Refusal::system(name, &error);
     let (ours, theirs) = Channel::pair().map_err(failed)?;
     let child = sys::fork_alone(|forked| {
-        let kept = sys::close_others(forked, &[from.as_fd(), to.as_fd(), theirs.as_fd()])
-            .and_then(|()| sys::die_with_parent());
-        let done = kept.map_err(|error| error.to_string()).and_then(|()| work(from, size, to, &theirs));
-        let last = done.map_or_else(|cause| format!("!{cause}"), |digest| format!("={digest}"));
-        let _ = theirs.send(last.as_bytes(), &[], Instant::now() + STALL);
+        // It has the ids of the service, and a thread.
+        let kept = [from.as_fd(), to.as_fd(), theirs.as_fd()];
+        let preamble = Preamble { kept: Some(&kept), ..Preamble::default() }.enter(forked);
+        let done = preamble.map_err(|error| error.to_string()).and_then(|()| work(from, size, to, &theirs));
+        let last = done
+            .map(|digest| Progress::Done { digest: digest.to_string() })
+            .map_err(|cause| Refusal::new(Kind::Store, "", cause));
+        let _ = ask::answer(&theirs, last.as_ref(), &[], Instant::now() + STALL);
         0
     })
     .map_err(failed)?;
@@ -54,27 +58,35 @@ pub fn copy(
         if Instant::now() > end {
             return Err(Refusal::new(Kind::Timeout, name, "copying it takes too long"));
         }
-        let word = match ours.receive_for(line, Instant::now() + STALL) {
-            Ok(Received::Packet(packet)) => String::from_utf8_lossy(&packet.data).into_owned(),
-            Ok(Received::Closed) => return Err(Refusal::new(Kind::Internal, name, "the copying process has died")),
-            Err(error) if error.errno() == Errno::ETIMEDOUT => {
-                return Err(Refusal::new(Kind::Timeout, name, "nothing could be read from it for a minute"));
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        match word.split_at_checked(1) {
-            Some(("+", bytes)) => tell(bytes.parse().unwrap_or(0))?,
-            Some(("=", digest)) => {
+        let received = ours.receive_for(line, Instant::now() + STALL);
+        let progress = ask::decode(received).map_err(|failure| match failure {
+            Failure::Refused(refusal) => Refusal { object: name.to_owned(), ..refusal },
+            Failure::Late => Refusal::new(Kind::Timeout, name, "nothing could be read from it for a minute"),
+            Failure::Ended => Refusal::new(Kind::Internal, name, "the copying process has died"),
+            Failure::Garbled => Refusal::new(Kind::Internal, name, "the copying process said nothing that makes sense"),
+            Failure::System(error) => failed(error),
+        })?;
+        match progress.found {
+            Progress::Copied { bytes } => tell(bytes)?,
+            Progress::Done { digest } => {
                 // The child has the copy open for writing until it ends. fs-verity refuses files that are open for
                 // writing.
                 child.wait_until(Instant::now() + STALL).map_err(failed)?;
                 return Digest::parse(digest.as_ref())
                     .map_err(|_| Refusal::new(Kind::Internal, name, "the copying process made no digest"));
             }
-            Some(("!", cause)) => return Err(Refusal::new(Kind::Store, name, cause)),
-            _ => return Err(Refusal::new(Kind::Internal, name, "the copying process said nothing that makes sense")),
         }
     }
+}
+
+/// Message of the child process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Progress {
+    /// Number of bytes that are copied.
+    Copied { bytes: u64 },
+    /// The copy is complete.
+    Done { digest: String },
 }
 
 /// Copies and hashes in the child process. Errors of both files are texts.
@@ -110,7 +122,7 @@ fn work(from: &File, size: u64, to: &File, line: &Channel) -> Result<Digest, Str
             if told.elapsed() >= NEWS || at == size {
                 told = Instant::now();
                 // The last message shows if the parent still reads.
-                let _ = line.send(format!("+{at}").as_bytes(), &[], Instant::now() + STALL);
+                let _ = ask::answer(line, Ok(&Progress::Copied { bytes: at }), &[], Instant::now() + STALL);
             }
         }
         if read(from, &mut [0], at).map_err(|cause| format!("cannot be read: {cause}"))? != 0 {

@@ -21,32 +21,32 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use coracle::sys::{self, Channel, Child, FuseControl, Received};
+use coracle::sys::{self, Channel, Child, FuseControl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+
+use crate::children::ask;
 
 use super::Slurmstepd;
 
-/// Message: the container is built.
-pub(super) const BUILT: u8 = b'.';
-/// Message: the container could not be built.
-pub(super) const FAILED: u8 = b'?';
-
-/// State of the mount at the end of the build of its container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The guard knows of no error.
-    Fine = 0,
-    /// The deadline has passed, and the connection is broken.
-    Late = 1,
-    /// squashfuse_ll has ended.
-    Gone = 2,
+/// End of the build of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum BuildEnd {
+    /// The container is built.
+    Built,
+    /// The container could not be built.
+    Failed,
 }
 
-impl Verdict {
-    /// Verdict in a message.
-    pub(super) fn of(byte: u8) -> Option<Self> {
-        [Self::Fine, Self::Late, Self::Gone].into_iter().find(|verdict| *verdict as u8 == byte)
-    }
+/// State of the mount at the end of the build of its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Verdict {
+    /// The guard knows of no error.
+    Fine,
+    /// The deadline has passed, and the connection is broken.
+    Late,
+    /// squashfuse_ll has ended.
+    Gone,
 }
 
 /// Time between two checks of the connection, in milliseconds.
@@ -97,7 +97,7 @@ impl<'a> Guard<'a> {
             let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
         }
         let verdict = self.watch(channel, deadline);
-        let _ = channel.send(&[verdict as u8], &[], deadline + super::LAST_WORD);
+        let _ = ask::answer(channel, Ok(&verdict), &[], deadline + super::LAST_WORD);
         if verdict == Verdict::Late {
             // The launcher sends before it receives. Its message must be read: otherwise the end of this process would
             // discard the verdict (unix(7), ECONNRESET).
@@ -113,8 +113,8 @@ impl<'a> Guard<'a> {
 
     /// Waits until the container is built or the launcher has ended; breaks the mount at the deadline.
     fn watch(&mut self, channel: &Channel, deadline: Instant) -> Verdict {
-        match channel.receive(deadline) {
-            Ok(Received::Packet(packet)) if packet.data.first() == Some(&FAILED) => {
+        match ask::receive_question(channel, deadline) {
+            Ok(Some((BuildEnd::Failed, _))) => {
                 // The end of squashfuse_ll is an answer, too.
                 if self.has_ended(LAST_BREATH) { Verdict::Gone } else { Verdict::Fine }
             }
@@ -294,13 +294,5 @@ mod tests {
         assert!(!may_wait_for_fuse(
             "[<0>] rpc_wait_bit_killable+0x1/0x2 [sunrpc]\n[<0>] nfs4_do_close+0x1/0x2 [nfsv4]\n"
         ));
-    }
-
-    #[test]
-    fn a_verdict_is_one_byte() {
-        for verdict in [Verdict::Fine, Verdict::Late, Verdict::Gone] {
-            assert_eq!(Verdict::of(verdict as u8), Some(verdict));
-        }
-        assert_eq!(Verdict::of(3), None);
     }
 }

@@ -21,16 +21,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::children::ask;
 use crate::plan::Owners;
 use coracle::report::{Kind, Refusal};
 use coracle::request::step_name;
-use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Received};
+use coracle::sys::{self, Channel, Child, Forked, FuseControl, FuseDevice, Identity, Ids, Preamble};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::resource::Resource;
 use nix::sys::wait::WaitStatus;
 
-use guard::{Guard, Verdict};
+use guard::{BuildEnd, Guard, Verdict};
 use program::Executable;
 pub use program::Program;
 
@@ -125,20 +126,26 @@ impl Program {
     ) -> sys::Result<std::convert::Infallible> {
         let failed = |call: &str, errno| sys::Error::new(call.to_owned(), errno);
         let its: Vec<BorrowedFd<'_>> = [device.as_fd(), image.as_fd()].into_iter().chain(executable.fd()).collect();
-        sys::close_others(forked, &its)?;
         detach()?;
         // Signals to the step are meant for its tasks, which may still read the image while they end. libfuse does not
         // change the disposition of an ignored signal.
         sys::ignore_signals()?;
-        sys::limit(&[(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0)])?;
         // Before it becomes a process of the user: the step is charged for it, and it ends with the step, even if it is
         // stopped.
         if let Some(daemon) = self.daemon {
             sys::Cgroups::of(daemon.pid)?.enter_step(&step_name(daemon.step))?;
         }
-        sys::drop_capabilities()?;
-        sys::become_user(identity)?;
-        sys::set_no_new_privileges()?;
+        let preamble = Preamble {
+            kept: Some(&its),
+            executes: true,
+            ids: Ids::Of(identity),
+            limits: &[(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0)],
+            // The guard ends before it in the user's own user namespace; tasks still read the image then.
+            outlives_parent: true,
+            // A program of the site, whose system calls are not known.
+            filter: None,
+        };
+        preamble.enter(forked)?;
         for fd in [device.as_fd(), image.as_fd()] {
             nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))
                 .map_err(|errno| failed("fcntl(F_SETFD)", errno))?;
@@ -186,13 +193,10 @@ impl Watch {
     /// Ends the watch. `result` is the result of the work on the mount of the image `name`. If the mount was broken
     /// meanwhile, that is the reason of any error, and nothing may run in it.
     pub fn finish<T>(self, name: &str, result: Result<T, Refusal>) -> Result<T, Refusal> {
-        let word = if result.is_ok() { guard::BUILT } else { guard::FAILED };
+        let end = if result.is_ok() { BuildEnd::Built } else { BuildEnd::Failed };
         // A guard that has already sent its verdict does not receive.
-        let _ = self.channel.send(&[word], &[], self.deadline + LAST_WORD);
-        let verdict = match self.channel.receive(self.deadline + LAST_WORD) {
-            Ok(Received::Packet(packet)) => packet.data.first().copied().and_then(Verdict::of),
-            Ok(Received::Closed) | Err(_) => None,
-        };
+        let _ = ask::send(&self.channel, &end, &[], self.deadline + LAST_WORD);
+        let verdict = ask::decode(self.channel.receive(self.deadline + LAST_WORD)).map(|reply| reply.found).ok();
         match (verdict, result) {
             (Some(Verdict::Fine), result) => result,
             (Some(Verdict::Late), _) => {
