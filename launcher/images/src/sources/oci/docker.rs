@@ -10,7 +10,8 @@ use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::place::Place;
-use super::{Image, MAX_JSON, check_bytes, is_hex, json};
+use super::{Image, MAX_JSON, check_bytes, json};
+use crate::sources::digest::Digest;
 use crate::sources::json::null_is_default;
 
 /// Image in manifest.json.
@@ -43,9 +44,8 @@ pub fn from_docker_archive(typed: &Path, scratch: &Path) -> Result<Image, Refusa
     let config = place.read(&what, &manifest.config, MAX_JSON)?;
     // Its name is its digest, in every version of the format.
     let stem = manifest.config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let hex = stem.strip_suffix(".json").unwrap_or(&stem);
-    if is_hex(hex) {
-        check_bytes(&what, &format!("sha256:{hex}"), &config)?;
+    if let Ok(digest) = Digest::parse(&format!("sha256:{}", stem.strip_suffix(".json").unwrap_or(&stem))) {
+        check_bytes(&what, &digest, &config)?;
     }
     let layers = manifest.layers.iter().map(|name| place.find(&what, name)).collect::<Result<_, _>>()?;
     Image::of(&what, config, None, layers)

@@ -1,15 +1,16 @@
 //! Reads OCI image layouts (image-spec, image-layout.md): a directory, or a tar file of one.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle::report::{Kind, Refusal};
 use serde::Deserialize;
 
 use super::manifest::{Choice, Descriptor, Index, Manifest};
 use super::place::Place;
-use super::{Image, MAX_JSON, check_bytes, check_digest, json};
+use super::{Image, MAX_JSON, check_bytes, json, parse_digest};
 use crate::sources::archive::Layer;
+use crate::sources::digest::Digest;
 use crate::sources::platform::Processor;
 
 /// Limit of nested indices.
@@ -111,8 +112,7 @@ fn names(index: &Index) -> String {
 }
 
 fn find(place: &Place, what: &str, wanted: &Descriptor) -> Result<Layer, Refusal> {
-    let hex = check_digest(what, &wanted.digest)?;
-    let found = place.find(what, &Path::new("blobs/sha256").join(hex))?;
+    let found = place.find(what, &path(&parse_digest(what, &wanted.digest)?))?;
     if found.size == wanted.size {
         return Ok(found);
     }
@@ -123,16 +123,20 @@ fn find(place: &Place, what: &str, wanted: &Descriptor) -> Result<Layer, Refusal
 /// Bytes of a blob, checked by its digest. Layers are checked by the digest in the configuration.
 fn blob(place: &Place, what: &str, wanted: &Descriptor) -> Result<Vec<u8>, Refusal> {
     find(place, what, wanted)?;
-    let hex = check_digest(what, &wanted.digest)?;
-    let bytes = place.read(what, &Path::new("blobs/sha256").join(hex), MAX_JSON)?;
-    check_bytes(what, &wanted.digest, &bytes)?;
+    let digest = parse_digest(what, &wanted.digest)?;
+    let bytes = place.read(what, &path(&digest), MAX_JSON)?;
+    check_bytes(what, &digest, &bytes)?;
     Ok(bytes)
+}
+
+/// Path of a blob in a layout (image-spec, image-layout.md).
+fn path(digest: &Digest) -> PathBuf {
+    Path::new("blobs").join(digest.algorithm()).join(digest.digits())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::digest::Digest;
 
     /// Writes a blob and returns its descriptor, with further fields.
     fn put(directory: &Path, text: &str, fields: &str) -> String {

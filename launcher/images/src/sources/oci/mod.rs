@@ -62,7 +62,7 @@ impl Image {
             return Err(refuse(format!("{} layers, and its configuration says {}", layers.len(), wanted.len())));
         }
         for id in &wanted {
-            check_digest(what, id)?;
+            parse_digest(what, id)?;
         }
         let with_id = |(layer, id)| Layer { diff_id: Some(id), ..layer };
         Ok(Self { config, digest, layers: layers.into_iter().zip(wanted).map(with_id).collect() })
@@ -90,22 +90,17 @@ fn json<'a, T: Deserialize<'a>>(what: &str, which: &str, bytes: &'a [u8]) -> Res
         .map_err(|error| Refusal::new(Kind::ImageFormat, what, format!("{which} cannot be read: {error}")))
 }
 
-/// Hexadecimal digits of a SHA-256 digest: they become part of a path.
-fn check_digest<'a>(what: &str, digest: &'a str) -> Result<&'a str, Refusal> {
-    let hex = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex));
-    let cause = || format!("{:?} is no digest of SHA-256", digest.chars().take(100).collect::<String>());
-    hex.ok_or_else(|| Refusal::new(Kind::ImageFormat, what, cause()))
-}
-
-fn is_hex(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// Parses a SHA-256 digest: its digits become part of a path.
+fn parse_digest(what: &str, text: &str) -> Result<Digest, Refusal> {
+    let cause = || format!("{:?} is no digest of SHA-256", text.chars().take(100).collect::<String>());
+    let digest = Digest::parse(text).ok().filter(|digest| digest.algorithm() == "sha256");
+    digest.ok_or_else(|| Refusal::new(Kind::ImageFormat, what, cause()))
 }
 
 /// Compares bytes with their digest.
-fn check_bytes(what: &str, digest: &str, bytes: &[u8]) -> Result<(), Refusal> {
-    let wanted = check_digest(what, digest)?;
-    let found = Digest::sha256(bytes);
-    if found.digits() == wanted {
+fn check_bytes(what: &str, digest: &Digest, bytes: &[u8]) -> Result<(), Refusal> {
+    let found = digest.of_same_kind(bytes);
+    if found == *digest {
         return Ok(());
     }
     Err(Refusal::new(Kind::Digest, what, format!("{found} is called {digest}")))
