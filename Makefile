@@ -222,13 +222,15 @@ bench-mpi: stage ## MPI in a container beside native, and what a file server is 
 	benches/mpi $(STAGE) $(IMAGES)
 	benches/import-storm $(STAGE) $(IMAGES)
 
-# T= one of fuzz/targets, or all. RUSTC_BOOTSTRAP: cargo-fuzz wants options of the compiler that only it lets a stable
-# one have.
-T       ?= sif_header squashfs_tables squashfs_deep erofs request config cdi wire
+# All files of fuzz/targets; fuzz/README.md lists what each of them reads. RUSTC_BOOTSTRAP: cargo-fuzz wants options of
+# the compiler that only it lets a stable one have.
+T       ?= $(sort $(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 SECONDS ?= 60
+FUZZ     = fuzz/target/$(shell $(RUSTC) -vV | sed -n 's/^host: //p')/release
 fuzz: export RUSTC_BOOTSTRAP := 1
 fuzz: ## feed the parsers nonsense: T=sif_header SECONDS=60 (needs `cargo install cargo-fuzz`)
-	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/corpus
+	for target in seeds $(T); do $(CARGO) fuzz build --fuzz-dir fuzz "$$target" || exit 1; done
+	$(FUZZ)/seeds fuzz/corpus
 	for target in $(T); do \
 		$(CARGO) fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(SECONDS) -rss_limit_mb=512 -timeout=10 \
 			-max_len=65536 -print_final_stats=1 || exit 1; done
