@@ -51,17 +51,27 @@ pub fn init_post_opt(step: &mut Step, arguments: &Arguments, spank: &Spank<'_>) 
         step.asks_for_defaults();
     }
     let plan = plan_step(id.unwrap_or_default(), arguments.defaults, read_request(spank));
-    pass_on(spank, &plan);
-    match plan {
-        Plan::OnNode { .. } => step.stay_on_node(),
-        Plan::PassOn(_) => step.pass_on(),
-        Plan::Launch { request, fault, .. } => {
+    let facts = match &plan {
+        Plan::OnNode { .. } => {
+            step.stay_on_node();
+            None
+        }
+        Plan::PassOn(_) => {
+            step.pass_on();
+            None
+        }
+        Plan::Launch { fault, .. } => {
             let facts = facts_of(spank);
-            step.build(facts.clone(), fault);
-            match start(&facts, arguments, spank, request) {
-                Ok(channel) => step.connect(channel),
-                Err(refusal) => step.refuse(refusal),
-            }
+            step.build(facts.clone(), fault.clone());
+            Some(facts)
+        }
+    };
+    // Only now: task_init would not find a request that is removed here.
+    pass_on(spank, &plan);
+    if let (Some(facts), Plan::Launch { request, .. }) = (facts, plan) {
+        match start(&facts, arguments, spank, request) {
+            Ok(channel) => step.connect(channel),
+            Err(refusal) => step.refuse(refusal),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the request of a step on its node, and plans what becomes of the step.
+//! Reads the request of a step on its node, and plans the step.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsString};
@@ -68,7 +68,7 @@ fn own_group(job: &impl Job) -> Option<u32> {
     u32::try_from(index).ok()
 }
 
-/// What becomes of a step.
+/// Decision about a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// The step needs no container.
