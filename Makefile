@@ -35,7 +35,7 @@ ARGUMENTS := $(if $(filter-out /usr/lib,$(LIBDIR)),launcher=$(LIBDIR)/coracle/co
 .PHONY: help deps build manual install place place-manual dist deb rpm images demo-images stage demo cluster \
 	check fmt clippy rustdoc deny scripts unit elsewhere variant panic making slurm \
 	test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
-	fuzz bench bench-packing bench-mpi clean
+	fuzz mutants bench bench-packing bench-mpi clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -222,16 +222,25 @@ bench-mpi: stage ## MPI in a container beside native, and what a file server is 
 	benches/mpi $(STAGE) $(IMAGES)
 	benches/import-storm $(STAGE) $(IMAGES)
 
-# T= one of fuzz/targets, or all. RUSTC_BOOTSTRAP: cargo-fuzz wants options of the compiler that only it lets a stable
-# one have.
-T       ?= sif_header squashfs_tables squashfs_deep erofs request config cdi wire
+# All files of fuzz/targets; fuzz/README.md lists what each of them reads. RUSTC_BOOTSTRAP: cargo-fuzz wants options of
+# the compiler that only it lets a stable one have.
+T       ?= $(sort $(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 SECONDS ?= 60
+FUZZ     = fuzz/target/$(shell $(RUSTC) -vV | sed -n 's/^host: //p')/release
 fuzz: export RUSTC_BOOTSTRAP := 1
 fuzz: ## feed the parsers nonsense: T=sif_header SECONDS=60 (needs `cargo install cargo-fuzz`)
-	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/corpus
+	for target in seeds $(T); do $(CARGO) fuzz build --fuzz-dir fuzz "$$target" || exit 1; done
+	$(FUZZ)/seeds fuzz/corpus
 	for target in $(T); do \
 		$(CARGO) fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(SECONDS) -rss_limit_mb=512 -timeout=10 \
 			-max_len=65536 -print_final_stats=1 || exit 1; done
+
+# Only the tests of the library run: they decide what the parsers of options, requests and messages accept. Debug
+# information takes a third of the time.
+mutants: export CARGO_PROFILE_DEV_DEBUG := none
+mutants: ## change the parsers of options and requests in one place at a time: a test must fail (needs `cargo install cargo-mutants`; an hour)
+	$(CARGO) mutants --package coracle --file 'src/request/**' --file 'src/options*' --file 'src/options/**' \
+		--file src/wire.rs --timeout 60 --output target -- --lib
 
 clean: ## remove what was built
 	$(CARGO) clean

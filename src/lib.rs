@@ -8,8 +8,8 @@
 //! | [`sys`] | system calls | safe functions; the only module with `unsafe` |
 //! | [`report`] | a cause | the one form in which anything is refused |
 //! | [`image`] | the first bytes of a file | its container format |
-//! | [`options`] | the words of srun, sbatch and salloc | [`options::RawOptions`] |
-//! | [`request`] | raw options | a checked [`request::Request`], and its form in the job's environment |
+//! | [`options`] | the words of srun, sbatch and salloc | [`options::RawOptions`], and checked [`options::Settings`] |
+//! | [`request`] | an image and its options | a checked [`request::Request`], and its form in the job's environment |
 //! | [`mod@env`] | a task's environment | changes of it, and the way back |
 //! | [`configless`] | Slurm's configuration on the submit host | true if nodes would not load the plugin |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |

@@ -5,256 +5,36 @@
 //! name is dropped with an error on every command.
 #![forbid(unsafe_code)]
 
+mod bind;
+mod digest;
+mod error;
+mod list;
 mod mistyped;
+mod mpi;
 mod own;
+mod settings;
+mod spec;
+mod stored;
+mod table;
+mod variable;
 
 use std::ffi::{CStr, OsStr, OsString};
 
+use Argument::Flag;
+pub use bind::{Access, Bind, BindSource, Binds, PRIVATE, inside};
+pub use digest::Digest;
+pub(crate) use digest::{hex_byte, split as split_digest};
+pub use error::Error;
 pub use mistyped::note_of_variable;
+pub use mpi::Mpi;
 pub use own::{Images, OfComponent, Place};
-
-/// Subject of an option. `--container-home` and `--no-container-home` have the same one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Id {
-    /// Files and directories of the node that are visible.
-    Bind,
-    /// Digest that the image must have.
-    Digest,
-    /// Directory in which tasks start.
-    Workdir,
-    /// Visibility of the home directory.
-    Home,
-    /// Variables that pass or are set.
-    Env,
-    /// Leaves the host's variables outside.
-    CleanEnv,
-    /// Lets tasks write into the image for as long as the step runs.
-    Writable,
-    /// Directory in which changes to the image are kept.
-    Overlay,
-    /// Entry point of the image, which runs the command.
-    Entrypoint,
-    /// Parts of a job that run inside.
-    Scope,
-    /// MPI library that programs get.
-    Mpi,
-    /// Visibility of the job's GPUs.
-    Gpu,
-}
-
-/// Argument of an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Argument {
-    /// A value, shown so in help.
-    Value(&'static CStr),
-    /// A value that may be left out, and the value that is then meant.
-    Maybe(&'static CStr, &'static str),
-    /// No value: the option stands for this one.
-    Flag(&'static str),
-}
-
-/// One option.
-#[derive(Debug, Clone, Copy)]
-pub struct Spec {
-    /// Subject of the option.
-    pub id: Id,
-    /// Its name without the dashes.
-    pub name: &'static CStr,
-    /// Its name where another plugin has the first one (plugin argument `options=long`).
-    pub long: &'static CStr,
-    /// Its argument.
-    pub argument: Argument,
-    /// Effect of the option, in one line for `srun --help`.
-    pub help: &'static CStr,
-    /// Variable that gives the value in the user's environment if the command line does not.
-    pub variable: Option<&'static CStr>,
-    /// Value if neither the user nor the site sets one; `None` where the option is then left out.
-    pub default: Option<&'static str>,
-    /// The key in `options` of coracle.yaml.
-    pub key: &'static str,
-    /// True if coracle.yaml may have the key. The site sets the other options elsewhere, or not at all: an image's
-    /// digest is the user's own claim.
-    pub site: bool,
-    /// True if the option may be given more than once; the values add up.
-    pub repeats: bool,
-}
-
-/// Choice of an option's two names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Naming {
-    /// `--container-bind`
-    #[default]
-    Container,
-    /// `--coracle-bind`
-    Coracle,
-}
-
-const fn c_string(text: &'static str) -> &'static CStr {
-    match CStr::from_bytes_with_nul(text.as_bytes()) {
-        Ok(text) => text,
-        Err(_) => panic!("a NUL inside"),
-    }
-}
-
-macro_rules! option {
-    ($id:ident, $no:literal, $word:literal, { $($field:ident: $value:expr,)* }) => {
-        Spec {
-            id: Id::$id,
-            name: c_string(concat!($no, "container-", $word, "\0")),
-            long: c_string(concat!($no, "coracle-", $word, "\0")),
-            key: $word,
-            $($field: $value,)*
-        }
-    };
-}
-
-use Argument::{Flag, Maybe, Value};
-
-/// All options, in the order of the help text.
-///
-/// Slurm breaks `help` into lines of 50 characters. Two such lines are easy to read.
-pub const OPTIONS: &[Spec] = &[
-    option!(Bind, "", "bind", {
-        argument: Value(c"SRC[:DST[:ro|rw]][,...]"),
-        help: c"show a file or directory of the node inside, or an empty directory: tmpfs:DST[:SIZE]; may be repeated",
-        variable: Some(c"CORACLE_CONTAINER_BIND"),
-        default: None,
-        site: false,
-        repeats: true,
-    }),
-    option!(Digest, "", "digest", {
-        argument: Value(c"sha256:HEX"),
-        help: c"run only if the image file has this SHA-256",
-        variable: Some(c"CORACLE_CONTAINER_DIGEST"),
-        default: None,
-        site: false,
-        repeats: false,
-    }),
-    option!(Workdir, "", "workdir", {
-        argument: Value(c"DIR"),
-        help: c"start in this directory of the container (default: the job's working directory)",
-        variable: Some(c"CORACLE_CONTAINER_WORKDIR"),
-        default: None,
-        site: true,
-        repeats: false,
-    }),
-    option!(Home, "", "home", {
-        argument: Flag("yes"),
-        help: c"show your home (default, unless the site says otherwise)",
-        variable: Some(c"CORACLE_CONTAINER_HOME"),
-        default: Some("yes"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Home, "no-", "home", {
-        argument: Flag("no"),
-        help: c"do not show your home, except for a working directory in it",
-        variable: None,
-        default: Some("yes"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Env, "", "env", {
-        argument: Value(c"NAME|NAME=VALUE[,...]"),
-        help: c"pass variables of the node, whatever the image sets, or set them; may be repeated",
-        variable: Some(c"CORACLE_CONTAINER_ENV"),
-        default: None,
-        site: true,
-        repeats: true,
-    }),
-    option!(CleanEnv, "", "clean-env", {
-        argument: Flag("yes"),
-        help: c"pass only the variables of Slurm, MPI, locale and terminal",
-        variable: Some(c"CORACLE_CONTAINER_CLEAN_ENV"),
-        default: Some("no"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Writable, "", "writable", {
-        argument: Maybe(c"SIZE", "yes"),
-        help: c"let tasks write into the image: in memory, at most SIZE on each node, gone with the step",
-        variable: Some(c"CORACLE_CONTAINER_WRITABLE"),
-        default: Some("no"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Overlay, "", "overlay", {
-        argument: Value(c"DIR"),
-        help: c"let tasks write into the image, and keep what they write in this directory of yours",
-        variable: Some(c"CORACLE_CONTAINER_OVERLAY"),
-        default: None,
-        site: false,
-        repeats: false,
-    }),
-    option!(Entrypoint, "", "entrypoint", {
-        argument: Flag("yes"),
-        help: c"run the command through the image's entry point (SIF runscript, OCI ENTRYPOINT, enroot's /etc/rc)",
-        variable: Some(c"CORACLE_CONTAINER_ENTRYPOINT"),
-        default: Some("no"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Entrypoint, "no-", "entrypoint", {
-        argument: Flag("no"),
-        help: c"run the command itself (default, unless the site says otherwise)",
-        variable: None,
-        default: Some("no"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Scope, "", "scope", {
-        argument: Value(c"script|steps|all"),
-        help: c"what of a job runs in the container: its script, its steps, or all of it (default)",
-        variable: Some(c"CORACLE_CONTAINER_SCOPE"),
-        default: Some("all"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Mpi, "", "mpi", {
-        argument: Value(c"PROFILE|auto|none"),
-        help: c"run with an MPI library of the node in place of the image's, if it fits (default: none)",
-        variable: Some(c"CORACLE_CONTAINER_MPI"),
-        default: Some("none"),
-        site: true,
-        repeats: false,
-    }),
-    option!(Gpu, "", "gpu", {
-        argument: Value(c"auto|none"),
-        help: c"show the GPUs that Slurm gave, with their driver (default: auto), or none",
-        variable: Some(c"CORACLE_CONTAINER_GPU"),
-        default: Some("auto"),
-        site: true,
-        repeats: false,
-    }),
-];
-
-impl Spec {
-    /// Returns its name without dashes.
-    pub fn name_in(&self, naming: Naming) -> &'static CStr {
-        match naming {
-            Naming::Container => self.name,
-            Naming::Coracle => self.long,
-        }
-    }
-
-    /// `--container-bind`
-    pub fn flag(&self, naming: Naming) -> String {
-        format!("--{}", self.name_in(naming).to_string_lossy())
-    }
-
-    /// Returns the value that stands for the option if it was given without one.
-    pub fn implied(&self) -> Option<&'static str> {
-        match self.argument {
-            Value(_) => None,
-            Maybe(_, implied) | Flag(implied) => Some(implied),
-        }
-    }
-
-    /// Returns the first option about `id`.
-    pub fn of(id: Id) -> Option<&'static Self> {
-        OPTIONS.iter().find(|spec| spec.id == id)
-    }
-}
+use settings::WRITES;
+pub use settings::{Scope, Settings, Size, Writable};
+pub use spec::{Argument, Naming, Spec};
+pub(crate) use stored::PREFIX as STORE_PREFIX;
+pub use stored::StoredName;
+pub use table::{Id, OPTIONS};
+pub use variable::{FACTS, Variable};
 
 /// Returns `text` with the option names of `naming`, so that a message can be written without the site's choice of
 /// names.
@@ -289,10 +69,8 @@ impl RawOptions {
 
     /// Sets options that the command line does not have from the `CORACLE_CONTAINER_…` variables.
     pub fn fill_from(&mut self, variable: impl Fn(&CStr) -> Option<OsString>) {
-        // Both set the permission of tasks to write into the image.
-        let writes = [Id::Writable, Id::Overlay];
-        let answered = writes.iter().any(|id| self.value(*id).is_some());
-        for spec in OPTIONS.iter().filter(|spec| !answered || !writes.contains(&spec.id)) {
+        let writes = WRITES.iter().any(|id| self.value(*id).is_some());
+        for spec in OPTIONS.iter().filter(|spec| !writes || !WRITES.contains(&spec.id)) {
             if let Some(name) = spec.variable
                 && self.values(spec.id).next().is_none()
                 && let Some(value) = variable(name).filter(|value| !value.is_empty())
@@ -337,6 +115,7 @@ impl RawOptions {
 
 #[cfg(test)]
 mod tests {
+    use super::Argument::{Maybe, Value};
     use super::*;
 
     fn spec(name: &CStr) -> &'static Spec {
@@ -378,8 +157,17 @@ mod tests {
     fn of_two_answers_to_one_question_the_command_lines_counts() {
         let mut raw = RawOptions::default();
         raw.take(spec(c"container-writable"), "yes".into());
-        raw.fill_from(|name| (name == c"CORACLE_CONTAINER_OVERLAY").then(|| "/o".into()));
+        let variables = |name: &CStr| {
+            let known = [(c"CORACLE_CONTAINER_OVERLAY", "/o"), (c"CORACLE_CONTAINER_HOME", "no")];
+            known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        };
+        raw.fill_from(variables);
         assert_eq!((raw.value(Id::Writable), raw.value(Id::Overlay)), (Some(OsStr::new("yes")), None));
+        assert_eq!(raw.value(Id::Home), Some(OsStr::new("no")));
+        // Without an answer on the command line, that of the variable counts.
+        let mut raw = RawOptions::default();
+        raw.fill_from(variables);
+        assert_eq!((raw.value(Id::Writable), raw.value(Id::Overlay)), (None, Some(OsStr::new("/o"))));
     }
 
     #[test]

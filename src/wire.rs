@@ -308,7 +308,7 @@ mod tests {
             all_tasks: 48,
             command: Some("./app=1".into()),
             identity: Identity { uid: 2001, gid: 2001, groups: vec![2001, 3001] },
-            request: "1:image=/a=b".into(),
+            request: "2:image=/a=b".into(),
             script_folder: Some("/var/spool/slurmd/job00007".into()),
             directory: Some("/home/alice".into()),
             slurm_conf: Some("/etc/slurm/slurm.conf".into()),
@@ -326,7 +326,7 @@ mod tests {
                 entrypoint: true,
                 steps: None,
             },
-            Answer::Enter { notes: vec![], workdir: None, entrypoint: false, steps: Some("1:image=/a".into()) },
+            Answer::Enter { notes: vec![], workdir: None, entrypoint: false, steps: Some("2:image=/a".into()) },
             Answer::Outside,
             Answer::Refused(Refusal::new(Kind::Policy, "o", "c").hint("h")),
         ] {

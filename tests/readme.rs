@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
 use coracle_launcher::config::Config;
 
-const BEGIN: &str = "<!-- made from src/options.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
+const BEGIN: &str = "<!-- made from src/options/table.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn row(spec: &Spec) -> String {

@@ -1,6 +1,7 @@
 //! Shared objects, and the loader's list of them.
 #![no_main]
 
+#[path = "../memory.rs"]
 mod memory;
 
 use coracle_launcher::elf::{Cache, Library, Machine};

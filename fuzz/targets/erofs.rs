@@ -1,6 +1,7 @@
 //! The superblock of an erofs.
 #![no_main]
 
+#[path = "../memory.rs"]
 mod memory;
 
 use coracle_launcher::image::{self, erofs};

@@ -1,6 +1,7 @@
 //! Header, descriptors and partitions of a SIF, on any machine.
 #![no_main]
 
+#[path = "../memory.rs"]
 mod memory;
 
 use coracle_launcher::image::{self, sif};

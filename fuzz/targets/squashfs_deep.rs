@@ -1,6 +1,7 @@
 //! All metadata of a squashfs, through all five decompressors.
 #![no_main]
 
+#[path = "../memory.rs"]
 mod memory;
 
 use coracle_launcher::image::squashfs::{MAGIC, layer};

@@ -1,6 +1,7 @@
 //! Superblock and tables of a squashfs, which are checked at each start.
 #![no_main]
 
+#[path = "../memory.rs"]
 mod memory;
 
 use coracle_launcher::image::{self, squashfs};

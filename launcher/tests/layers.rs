@@ -107,6 +107,22 @@ fn a_module_uses_only_those_before_it() {
     }
 }
 
+/// `make fuzz` runs each file of fuzz/targets, and cargo knows only those of the manifest.
+#[test]
+fn every_fuzz_target_is_in_the_manifest_and_in_the_list() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let mut targets = Vec::new();
+    sources(&fuzz.join("targets"), &mut targets);
+    let mut targets: Vec<_> = targets.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
+    targets.sort_unstable();
+    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    let known = manifest.lines().filter_map(|line| line.strip_prefix("path = \"targets/")?.strip_suffix(".rs\""));
+    assert_eq!(known.collect::<Vec<_>>(), targets);
+    let list = std::fs::read_to_string(fuzz.join("README.md")).unwrap();
+    let missing: Vec<_> = targets.iter().filter(|target| !list.contains(&format!("`{target}`"))).collect();
+    assert!(missing.is_empty(), "fuzz/README.md: {missing:?} are not in it");
+}
+
 #[test]
 fn an_import_against_the_order_is_found() {
     let order = ["one", "two", "three"];

@@ -1,60 +1,27 @@
-//! Lists the errors in typed options.
+//! Lists the errors in a request.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
-use super::{FORM, MAX_BINDS, MAX_LEN, PRIVATE};
+use super::{FORM, MAX_LEN};
+use crate::options;
 use crate::report::{Kind, Refusal};
 
-/// Error in typed options.
+/// Error in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
+    /// Error in the value of an option.
+    Option(options::Error),
     /// `--container=` without a value.
     NoImage,
-    /// An option with `=` and no value.
-    Empty(String),
     /// A scheme such as `docker://` where no image is fetched.
     Scheme(OsString),
-    /// A name that no image in a store can have.
-    StoredName(OsString),
     /// `step:` without a step.
     Step(OsString),
     /// An option that needs an image, without an image.
     WithoutImage(String),
-    /// Not `sha256:` and 64 hexadecimal digits.
-    Digest(OsString),
     /// `IMAGE@sha256:…` and `--container-digest` name different digests.
     TwoDigests(OsString),
-    /// Not `SRC[:DST[:ro|rw]]`.
-    BindSyntax(OsString),
-    /// A path inside the container that is not absolute, or has `.` or `..` in it.
-    BindTarget(PathBuf),
-    /// A path inside the container that belongs to the system.
-    ReservedTarget(PathBuf),
-    /// Two different binds of one command for the same path inside.
-    SameTarget(PathBuf),
-    /// More than [`MAX_BINDS`].
-    TooManyBinds(usize),
-    /// Not a number of bytes.
-    Size(OsString),
-    /// An option that takes yes or no, with another value.
-    YesOrNo(String, OsString),
-    /// Not script, steps or all.
-    Scope(OsString),
-    /// Not a variable of the environment.
-    Variable(OsString),
-    /// A name that no profile of MPI can have.
-    Mpi(OsString),
-    /// Neither auto nor none.
-    Gpu(OsString),
-    /// A variable that only Slurm or Coracle sets.
-    OurVariable(OsString),
-    /// Not a directory for an overlay.
-    Overlay(OsString),
-    /// A writable container in memory and in a directory.
-    WritableTwice,
     /// An option that cannot be changed in a running container.
     MadeAlready,
     /// Longer than [`MAX_LEN`].
@@ -70,17 +37,12 @@ impl From<Error> for Refusal {
         let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
         let usage = |object: String, cause: &str| Self::new(Kind::Usage, object, cause);
         match error {
+            Error::Option(error) => error.into(),
             Error::NoImage => usage("--container".into(), "the name of an image is missing"),
             Error::Scheme(text) => {
                 usage(lossy(&text), "no kind of image that is fetched: docker://… is, by who asks for it")
                     .hint("make a file of it first: coracle pull docker://…")
             }
-            Error::StoredName(text) => usage(
-                lossy(&text),
-                "not a name of a stored image: letters, digits and . _ - are wanted, beginning with a letter or digit, \
-                 at most 128",
-            ),
-            Error::Empty(flag) => usage(flag, "its value is missing"),
             Error::Step(text) => {
                 usage(lossy(&text), "not a step: step:NUMBER, step:batch or step:interactive is wanted")
                     .hint("an image of that name is ./NAME")
@@ -88,49 +50,9 @@ impl From<Error> for Refusal {
             Error::WithoutImage(flag) => {
                 usage(flag, "no image was asked for").hint("add --container=IMAGE, or leave this option out")
             }
-            Error::Digest(text) => usage(lossy(&text), "not a digest: sha256: and 64 hexadecimal digits are wanted"),
             Error::TwoDigests(text) => {
                 usage(lossy(&text), "the digest behind @ and the one of --container-digest differ")
             }
-            Error::BindSyntax(text) => {
-                let colons = text.as_bytes().iter().filter(|byte| **byte == b':').count();
-                let refusal = usage(
-                    lossy(&text),
-                    "not a bind: SRC[:DST[:ro|rw]] is wanted, or tmpfs:DST[:SIZE], several with commas between",
-                );
-                if colons < 3 { refusal } else { refusal.hint("a colon or a comma in a name has a backslash in front") }
-            }
-            Error::BindTarget(path) => usage(
-                path.display().to_string(),
-                "a path inside the container must be absolute and have no . or .. in it",
-            ),
-            Error::ReservedTarget(path) => Self::new(
-                Kind::Bind,
-                path.display().to_string(),
-                format!("nothing may be bound over /, /proc, /sys, /dev and {PRIVATE}"),
-            ),
-            Error::SameTarget(path) => {
-                Self::new(Kind::Bind, path.display().to_string(), "two binds for the same place in the container")
-            }
-            Error::TooManyBinds(count) => {
-                usage("--container-bind".into(), &format!("{count} binds, at most {MAX_BINDS} are possible"))
-            }
-            Error::Size(text) => {
-                usage(lossy(&text), "not a size: a number with k, m, g or t behind it, from 4k to 1023t")
-            }
-            Error::YesOrNo(flag, text) => usage(flag, &format!("yes or no is wanted, not {:?}", lossy(&text))),
-            Error::Scope(text) => usage(lossy(&text), "not a scope: script, steps or all is wanted"),
-            Error::Mpi(text) => usage(lossy(&text), "not a profile of MPI: its name, auto or none is wanted"),
-            Error::Gpu(text) => usage(lossy(&text), "auto or none is wanted for --container-gpu"),
-            Error::Variable(text) => {
-                usage(lossy(&text), "not a variable: NAME, NAME* or NAME=VALUE is wanted, several with commas between")
-            }
-            Error::OurVariable(name) => usage(lossy(&name), "Slurm and Coracle set this variable, and nobody else"),
-            Error::Overlay(text) => usage(lossy(&text), "not a directory for --container-overlay"),
-            Error::WritableTwice => usage(
-                "--container-overlay".into(),
-                "cannot be used together with --container-writable, which keeps nothing",
-            ),
             Error::MadeAlready => usage(
                 "--container=step".into(),
                 "binds, digest, home, MPI, GPUs, and what can be written were decided when that step started",
@@ -146,5 +68,11 @@ impl From<Error> for Refusal {
             Error::Garbled(what) => usage("SLURM_CORACLE_REQUEST".into(), &format!("cannot be read: {what}"))
                 .hint("this variable is made by srun, sbatch and salloc; do not set it"),
         }
+    }
+}
+
+impl From<options::Error> for Error {
+    fn from(error: options::Error) -> Self {
+        Self::Option(error)
     }
 }

@@ -5,13 +5,26 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::Error;
+use crate::options::hex_byte;
+
+/// Separators that a value of a field may have: only `;` ends it.
+const IN_VALUE: &[u8] = b":=";
 
 /// Encodes all but letters, digits and `/._@+~-`, so that `:;=` can separate.
 pub fn escape(text: &OsStr) -> String {
+    escape_except(text, &[])
+}
+
+/// Encodes all but letters, digits and `/._@+~-:=`, so that `;` can separate.
+pub fn escape_value(text: &OsStr) -> String {
+    escape_except(text, IN_VALUE)
+}
+
+fn escape_except(text: &OsStr, also: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.as_bytes() {
         match byte {
-            byte if plain(*byte) => out.push(char::from(*byte)),
+            byte if plain(*byte) || also.contains(byte) => out.push(char::from(*byte)),
             _ => out.push_str(&format!("%{byte:02x}")),
         }
     }
@@ -24,13 +37,22 @@ fn plain(byte: u8) -> bool {
 
 /// Reads the output of [`escape`]. A NUL is refused: no encoded value can hold one.
 pub fn unescape(text: &str) -> Result<OsString, Error> {
+    unescape_except(text, &[])
+}
+
+/// Reads the output of [`escape_value`] as [`unescape`] does.
+pub fn unescape_value(text: &str) -> Result<OsString, Error> {
+    unescape_except(text, IN_VALUE)
+}
+
+fn unescape_except(text: &str, also: &[u8]) -> Result<OsString, Error> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         rest = tail;
         match *first {
             b'%' => {}
-            byte if plain(byte) => {
+            byte if plain(byte) || also.contains(&byte) => {
                 bytes.push(byte);
                 continue;
             }
@@ -44,12 +66,4 @@ pub fn unescape(text: &str) -> Result<OsString, Error> {
         rest = tail;
     }
     Ok(OsString::from_vec(bytes))
-}
-
-pub(super) fn hex_byte(pair: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    match pair {
-        [high, low] => Some(digit(*high)? * 16 + digit(*low)?),
-        _ => None,
-    }
 }

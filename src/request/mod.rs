@@ -5,42 +5,31 @@
 //! skipped a check.
 #![forbid(unsafe_code)]
 
-mod bind;
-mod digest;
 mod error;
 pub mod escape;
-mod list;
-mod mpi;
-mod settings;
-mod stored;
-mod variable;
 
-pub use bind::{Access, Bind, BindSource, Binds, PRIVATE, inside};
-pub use digest::Digest;
+pub use crate::options::{
+    Access, Bind, BindSource, Binds, Digest, Mpi, PRIVATE, Scope, Settings, Size, StoredName, Variable, Writable,
+    inside,
+};
 pub use error::Error;
-pub use mpi::Mpi;
-pub use settings::{Scope, Settings, Size, Writable};
-pub use stored::StoredName;
-pub use variable::Variable;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::options::RawOptions;
-use escape::{escape, unescape};
+use crate::options::{self, RawOptions, STORE_PREFIX, Spec, split_digest};
+use escape::{escape_value, unescape_value};
 
 /// Maximum length of a request in the environment, in bytes. Slurm limits the environment as a whole; this leaves
 /// space.
 pub const MAX_LEN: usize = 32 * 1024;
-/// Maximum number of binds of one request.
-pub const MAX_BINDS: usize = 128;
 /// Word for the node itself in place of an image.
 pub const NODE: &str = "none";
 /// Number of the form that requests have in the environment, in front of a colon. It grows when an older node would
 /// misread a request. An older node refuses an unknown field in any case.
-const FORM: &str = if cfg!(feature = "variant") { "99" } else { "1" };
+const FORM: &str = if cfg!(feature = "variant") { "99" } else { "2" };
 
 /// Request for a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +107,7 @@ impl Request {
         if let Some(step) = StepRef::parse(image)? {
             return Self::fresh(What::Step(step), settings).checked().map(Box::new).map(Choice::Container);
         }
-        let (name, pinned) = digest::split(image)?;
+        let (name, pinned) = split_digest(image)?;
         match (pinned, settings.digest) {
             (Some(pinned), Some(asked)) if pinned != asked => return Err(Error::TwoDigests(image.to_owned())),
             (pinned, asked) => settings.digest = pinned.or(asked),
@@ -133,7 +122,7 @@ impl Request {
 
     /// Adds options that were typed beside an inherited image.
     pub fn amend(self, raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
-        Self { settings: Settings::parse(raw, directory)?.or(self.settings), ..self }.checked()
+        Self { settings: Settings::parse(raw, directory)?.or(&self.settings), ..self }.checked()
     }
 
     /// Returns the image, unless a step is to be joined.
@@ -146,18 +135,11 @@ impl Request {
 
     /// Checks each request at its end, however it was made.
     fn checked(mut self) -> Result<Self, Error> {
-        self.settings = self.settings.checked()?;
+        // There is nothing that comes before a request.
+        self.settings.binds.afresh = false;
         if let What::Step(_) = self.what {
-            let settings = &self.settings;
-            // Properties that were fixed when the container was made.
-            let made = !settings.binds.list.is_empty()
-                || settings.digest.is_some()
-                || settings.home.is_some()
-                || settings.writable.is_some()
-                || settings.overlay.is_some()
-                || settings.mpi.is_some()
-                || settings.gpu.is_some();
-            if made {
+            let given = self.settings.given();
+            if Spec::of_fields().any(|spec| spec.fixed && given.contains(&spec.id)) {
                 return Err(Error::MadeAlready);
             }
         }
@@ -168,17 +150,19 @@ impl Request {
         Ok(self)
     }
 
-    /// Returns the form in `SLURM_CORACLE_REQUEST`: `1:image=…;as=…;bind=SRC:DST:rw;digest=…`, printable ASCII.
+    /// Returns the form in `SLURM_CORACLE_REQUEST`: `2:image=…;as=…;bind=SRC:DST:rw;digest=…`, printable ASCII. Behind
+    /// the image are the options, by key, with their values as typed and escaped.
     pub fn to_env(&self) -> String {
-        let what = match &self.what {
-            What::Image(image) => {
-                format!("image={};as={}", escape(image.path.as_os_str()), escape(&image.typed))
-            }
-            What::Step(step) => format!("step={}", step.word()),
+        let mut fields = match &self.what {
+            What::Image(image) => vec![("image", image.path.clone().into()), ("as", image.typed.clone())],
+            What::Step(step) => vec![("step", step.word().into())],
         };
-        let commands = if self.commands { ";commands=yes" } else { "" };
-        let inherited = if self.inherited { ";inherited=yes" } else { "" };
-        format!("{FORM}:{what}{commands}{inherited}{}", self.settings.fields())
+        let marks = [("commands", self.commands), ("inherited", self.inherited)];
+        fields.extend(marks.into_iter().filter(|(_, marked)| *marked).map(|(key, _)| (key, "yes".into())));
+        fields.extend(self.settings.words());
+        let fields: Vec<String> =
+            fields.iter().map(|(key, value)| [key, "=", escape_value(value).as_str()].concat()).collect();
+        [FORM, ":", &fields.join(";")].concat()
     }
 
     /// Reads the form of [`Request::to_env`] with all the checks of [`Request::parse`].
@@ -193,19 +177,24 @@ impl Request {
             return Err(if is_number { Error::OtherForm(form.to_owned()) } else { Error::Garbled("no form") });
         }
         let (mut image, mut typed, mut step, mut commands, mut inherited) = (None, None, None, false, false);
-        let mut settings = Settings::default();
+        let mut raw = RawOptions::default();
         for field in fields.split(';') {
             let (key, value) = field.split_once('=').ok_or(Error::Garbled("a field without a value"))?;
-            match key {
-                "image" if image.is_none() => image = Some(unescape(value)?),
-                "as" if typed.is_none() => typed = Some(unescape(value)?),
-                "step" if step.is_none() => step = Some(StepRef::from_word(value).ok_or(Error::Garbled("a step"))?),
-                "commands" if value == "yes" => commands = true,
-                "inherited" if value == "yes" => inherited = true,
-                _ if settings.take(key, value)? => {}
+            let value = unescape_value(value)?;
+            match (key, Spec::of_key(key)) {
+                ("image", _) if image.is_none() => image = Some(value),
+                ("as", _) if typed.is_none() => typed = Some(value),
+                ("step", _) if step.is_none() => {
+                    step = Some(value.to_str().and_then(StepRef::from_word).ok_or(Error::Garbled("a step"))?);
+                }
+                ("commands", _) if value == "yes" => commands = true,
+                ("inherited", _) if value == "yes" => inherited = true,
+                (_, Some(spec)) if spec.repeats || raw.value(spec.id).is_none() => raw.take(spec, value),
                 _ => return Err(Error::Garbled("an unknown or repeated field")),
             }
         }
+        // An empty directory leaves a relative path relative, and so refused.
+        let settings = Settings::parse(&raw, Path::new(""))?;
         let what = match (image.map(PathBuf::from), step) {
             (Some(_), Some(_)) => return Err(Error::Garbled("an image and a step")),
             (None, Some(step)) => What::Step(step),
@@ -241,8 +230,8 @@ impl ImageRef {
         if scheme.is_some_and(|at| !bytes[..at].contains(&b'/')) {
             return Err(Error::Scheme(name.to_owned()));
         }
-        if let Some(stored) = bytes.strip_prefix(stored::PREFIX.as_bytes()) {
-            StoredName::parse(OsStr::from_bytes(stored)).map_err(|_| Error::StoredName(name.to_owned()))?;
+        if let Some(stored) = bytes.strip_prefix(STORE_PREFIX.as_bytes()) {
+            StoredName::parse(OsStr::from_bytes(stored)).map_err(|_| options::Error::StoredName(name.to_owned()))?;
         }
         // Removes `.`; `..` stays, since its meaning depends on links.
         Ok(Self { path: directory.join(name).components().collect(), typed: name.to_owned() })
@@ -250,7 +239,7 @@ impl ImageRef {
 
     /// Returns the path, unless only the store is meant (`store:NAME`).
     pub fn file(&self) -> Option<&Path> {
-        (!self.typed.as_bytes().starts_with(stored::PREFIX.as_bytes())).then_some(&self.path)
+        (!self.typed.as_bytes().starts_with(STORE_PREFIX.as_bytes())).then_some(&self.path)
     }
 
     /// Returns the image of a registry that a name such as `ubuntu:22.04` may stand for in other programs.
@@ -266,7 +255,7 @@ impl ImageRef {
     /// Returns the image in the site's store that is meant if there is no such [file](Self::file).
     pub fn stored(&self) -> Option<StoredName> {
         let bytes = self.typed.as_bytes();
-        let name = bytes.strip_prefix(stored::PREFIX.as_bytes()).unwrap_or(bytes);
+        let name = bytes.strip_prefix(STORE_PREFIX.as_bytes()).unwrap_or(bytes);
         StoredName::parse(OsStr::from_bytes(name)).ok()
     }
 }

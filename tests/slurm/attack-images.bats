@@ -53,7 +53,7 @@ figures() { # TEXT
 	at=node refused image-format 'long.sqsh: damaged squashfs' srun -n1 --container="$dir/long.sqsh" true || return
 	tries=2
 	for kind in /proc/self/root/etc/passwd /proc/self/fd/0 /proc/self/fd/2 /proc/thread-self/exe; do
-		at=node refused image-type '/proc' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$kind" true || return
+		at=node refused image-type '/proc' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=2:image=$kind" true || return
 		tries=$((tries + 1))
 	done
 	figures "no image files: tries $tries, opened 0"

@@ -140,7 +140,7 @@ $job batch started None"
 n2 refused 0 image-missing /no/such.sif: no such file on this node /no/such.sif /no/such.sif alice None"
 	rm "$file"
 	recorded ', required: yes'
-	run alice srun -n1 -w n1 --export='ALL,SLURM_CORACLE_REQUEST=1:image=relative' true
+	run alice srun -n1 -w n1 --export='ALL,SLURM_CORACLE_REQUEST=2:image=relative' true
 	((status != 0))
 	run records 'for r in records: print(r["verdict"], r["kind"], r["image"], r["user"])'
 	prints 'refused usage None alice'

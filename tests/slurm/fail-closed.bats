@@ -65,10 +65,10 @@ cleanup() {
 
 @test "with a request that nobody made: SLURM_CORACLE_REQUEST forged in many ways" {
 	local form
-	for form in garbage 1: 2:image=/x 1:image 1:image= 1:image=relative '1:image=/a;image=/b' '1:image=/a;bind=/x' '1:bind=/a:/b:rw' \
-		'1:image=/a;bind=/etc:/proc:rw' '1:image=/a;bind=/etc:/mnt/../x:rw' '1:image=/a;bind=/etc:/mnt:rwx' '1:image=/a;digest=sha256:0' \
-		'1:image=/a;as=%00' '1:image=/a%' '1:image=/a%0' '1:image=%zz' '%s%s%n' '1:image=%s%s%n' '1:nonsense=1;image=/a' $'1:image=/a\nb' \
-		$'\e[2J' $'1:image=\e]0;x\a' 'ü' $'\xff\xfe'; do
+	for form in garbage 2: 3:image=/x 2:image 2:image= 2:image=relative '2:image=/a;image=/b' '2:image=/a;bind=x' '2:bind=/a:/b:rw' \
+		'2:image=/a;bind=/etc:/proc:rw' '2:image=/a;bind=/etc:/mnt/../x:rw' '2:image=/a;bind=/etc:/mnt:rwx' '2:image=/a;digest=sha256:0' \
+		'2:image=/a;as=%00' '2:image=/a%' '2:image=/a%0' '2:image=%zz' '%s%s%n' '2:image=%s%s%n' '2:nonsense=1;image=/a' $'2:image=/a\nb' \
+		$'\e[2J' $'2:image=\e]0;x\a' 'ü' $'\xff\xfe'; do
 		run alice env FORM="$form" sh -c "SLURM_CORACLE_REQUEST=\$FORM srun -n1 --export=ALL,SLURM_CORACLE_REQUEST=\"\$(printf %s \"\$FORM\" | tr ',' ' ')\" sh -c '$HOST'"
 		[[ $output != *'ran on the host'* ]] || fail "ran with $(printf %q "$form")" "$output" || return
 		((status == 125)) || fail "status $status with $(printf %q "$form")" "$output" || return
@@ -79,9 +79,9 @@ cleanup() {
 }
 
 @test "with a request of a job that another version of Coracle has submitted" {
-	run alice srun -n1 --export=ALL,SLURM_CORACLE_REQUEST=2:image=/x sh -c "$HOST"
+	run alice srun -n1 --export=ALL,SLURM_CORACLE_REQUEST=1:image=/x sh -c "$HOST"
 	((status == 125)) || fail "$status $output"
-	said usage 'SLURM_CORACLE_REQUEST: of form 2, and this node reads form 1'
+	said usage 'SLURM_CORACLE_REQUEST: of form 1, and this node reads form 2'
 	has 'hint: the host on which the job was submitted has another version of Coracle'
 }
 
@@ -89,7 +89,7 @@ cleanup() {
 	local big
 	# One string of the environment is at most 128 KiB (execve(2)).
 	big=$(head -c 100000 /dev/zero | tr '\0' x)
-	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=/$big" sh -c "$HOST"
+	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=2:image=/$big" sh -c "$HOST"
 	((status == 125)) || fail "$status ${output:0:2000}"
 	said usage 'longer than 32768 bytes'
 	run alice srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=" sh -c "$HOST"
@@ -99,11 +99,11 @@ cleanup() {
 
 @test "a forged request that is well made is one like any other: opened as the user, judged by the site" {
 	install -o bob -m 600 "$busybox" bobs.sif
-	refused image-unreadable 'bobs.sif: you may not read it' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$dir/bobs.sif" true
-	good srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$busybox" cat /etc/image-only
+	refused image-unreadable 'bobs.sif: you may not read it' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=2:image=$dir/bobs.sif" true
+	good srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=2:image=$busybox" cat /etc/image-only
 	prints "$MARK"
 	configure $'version: 1\nuser_images: deny'
-	refused policy '(user_images: deny)' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$busybox" true
+	refused policy '(user_images: deny)' srun -n1 --export="ALL,SLURM_CORACLE_REQUEST=2:image=$busybox" true
 }
 
 @test "SLURM_CONTAINER that reaches a node by --export is honoured, not ignored" {
@@ -187,7 +187,7 @@ does_not_lead_to_the_node() { # HOOK-THAT-IS-SKIPPED
 @test "an srun without the plugin, inside a job with a container, runs its step in it all the same" {
 	sed "s#^include #&$ETC_SLURM/#" "$ETC_SLURM/slurm.conf" >bare.conf
 	echo 'PlugStackConfig=/dev/null' >>bare.conf
-	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=1:image=$busybox" srun -n1 cat /etc/image-only
+	good env SLURM_CONF="$dir/bare.conf" "SLURM_CORACLE_STEPS=2:image=$busybox" srun -n1 cat /etc/image-only
 	has_line "$MARK"
 }
 

@@ -12,7 +12,7 @@ environment_of_a_task() {
 
 @test "a contained step's environment names what inner steps inherit" {
 	environment_of_a_task
-	prints "1:image=$busybox;as=$busybox"
+	prints "2:image=$busybox;as=$busybox"
 }
 
 @test "an inner srun without --container runs in the image of its job" {
@@ -121,7 +121,7 @@ srun -n1 --container-bind=$dir/two:/mnt/b sh -c 'ls /mnt/a; ls /mnt/b'" --contai
 
 @test "a new batch job inherits nothing" {
 	environment_of_a_task
-	job=$(alice env SLURM_CORACLE_STEPS="$steps" SLURM_CONTAINER="$busybox" SLURM_CORACLE_REQUEST="1:image=$busybox" \
+	job=$(alice env SLURM_CORACLE_STEPS="$steps" SLURM_CONTAINER="$busybox" SLURM_CORACLE_REQUEST="2:image=$busybox" \
 		sbatch --parsable -o "$dir/batch.out" --wrap 'test ! -e /etc/image-only && echo host')
 	eventually ended "$job"
 	[[ $(<batch.out) == host ]] || fail "$(<batch.out)"

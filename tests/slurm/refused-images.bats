@@ -9,7 +9,7 @@ everywhere() { # KIND TEXT IMAGE
 
 # The submit side is skipped: as if the file had become wrong after the job was submitted.
 refused_on_node() { # KIND TEXT IMAGE
-	refused "$1" "$2" srun -n2 --export="ALL,SLURM_CORACLE_REQUEST=1:image=$3" true
+	refused "$1" "$2" srun -n2 --export="ALL,SLURM_CORACLE_REQUEST=2:image=$3" true
 }
 
 on_node() { # KIND TEXT IMAGE

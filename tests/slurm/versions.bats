@@ -8,7 +8,7 @@ HOST='echo ran on the host'
 OTHER=/usr/lib/variant
 # An srun, sbatch or salloc with the other plugin.
 CLIENT=(env SLURM_CONF=/etc/slurm/variant.conf)
-NOT_READ='SLURM_CORACLE_REQUEST: of form 1, and this node reads form 99'
+NOT_READ='SLURM_CORACLE_REQUEST: of form 2, and this node reads form 99'
 
 setup_file() {
 	# Nodes have a /tmp and a /var/tmp of their own, and this may be a clone below one of them.
@@ -80,7 +80,7 @@ never_outside() {
 }
 
 @test "of a host that submits with another version every node refuses the request by name" {
-	local wanted='SLURM_CORACLE_REQUEST: of form 99, and this node reads form 1'
+	local wanted='SLURM_CORACLE_REQUEST: of form 99, and this node reads form 2'
 	nodes=2 refused usage "$wanted" "${CLIENT[@]}" srun -N2 -n2 --container="$busybox" sh -c "$HOST"
 	job_script job.sh "$HOST"
 	job=$(alice "${CLIENT[@]}" sbatch --parsable -w n1 -o "$dir/out" --container="$busybox" job.sh)
@@ -115,7 +115,7 @@ srun -n1 sh -c '$HOST'; echo \$?"
 	output=$(<out)
 	never_outside
 	[[ $(grep -cx "$MARK" <<<"$output") == 2 ]] || fail "$output"
-	has 'SLURM_CORACLE_STEPS: of form 1, and this node reads form 99 [usage]'
+	has 'SLURM_CORACLE_STEPS: of form 2, and this node reads form 99 [usage]'
 	has_line 1
 }
 

@@ -183,14 +183,14 @@ const FAMILIES: [u64; 4] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF
 /// interfaces.
 const IOCTLS: [u64; 9] = [
     sys::LOOP_CONFIGURE,
-    libc::TCGETS as u64,
-    libc::FIONREAD as u64,
-    libc::FIONBIO as u64,
-    libc::FIOCLEX as u64,
-    libc::SIOCGIFCONF as u64,
-    libc::SIOCGIFADDR as u64,
-    libc::SIOCGIFFLAGS as u64,
-    libc::SIOCGIFINDEX as u64,
+    libc::TCGETS,
+    libc::FIONREAD,
+    libc::FIONBIO,
+    libc::FIOCLEX,
+    libc::SIOCGIFCONF,
+    libc::SIOCGIFADDR,
+    libc::SIOCGIFFLAGS,
+    libc::SIOCGIFINDEX,
 ];
 /// Name of a thread, names of its memory, and what the initialization of libcap reads.
 const PRCTLS: [u64; 5] = [

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(node_files(Some(&slurmd), &[]), [Path::new("/etc/prolog")]);
         let cookie = [pair("XAUTHORITY", "/run/x"), pair("XAUTHORITY", "/run/y")];
         assert_eq!(node_files(Some(&slurmd), &cookie), [Path::new("/run/x"), Path::new("/etc/prolog")]);
-        assert_eq!(node_files(None, &[pair("XAUTHORITY", "x")]), [Path::new(""); 0]);
+        assert!(node_files(None, &[pair("XAUTHORITY", "x")]).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | state | known by then |
 //! |---|---|
 //! | [`Resolved`] | the effective policy, and that it allows the options |
-//! | [`OpenImage`](super::open::OpenImage) | the image's file, its content and its requested digest |
+//! | [`OpenImage`] | the image's file, its content and its requested digest |
 //! | [`JudgedImage`](super::judge::JudgedImage) | the rule that allows the image |
 //! | [`AttachedImage`] | the image as a source of mounts; kept for all containers that are built from it |
 //! | [`MountedImage`](super::attach::MountedImage) | a mount of the image, for one container |

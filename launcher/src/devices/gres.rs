@@ -14,6 +14,8 @@ pub const GPU: &str = "gpu";
 const SHARES: &[&str] = &["mps", "shard"];
 /// Maximum number of units; no node has that many.
 const MAX_UNITS: usize = 4096;
+/// Maximum length of a name with brackets, in bytes; a longer one is taken as it is.
+const MAX_NAME: usize = 1024;
 
 /// Device nodes that Slurm grants as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +63,7 @@ fn value<'a>(record: &'a str, wanted: &str) -> Option<&'a str> {
 
 /// Units in `lines` of gres.conf for the node `host`. Records without files (AutoDetect) define none.
 pub fn units<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> Vec<Unit> {
-    let mut units: Vec<Unit> = records(lines, host).iter().flat_map(|record| of_record(record)).collect();
-    units.truncate(MAX_UNITS);
-    units
+    records(lines, host).iter().flat_map(|record| of_record(record)).take(MAX_UNITS).collect()
 }
 
 fn of_record(record: &str) -> Vec<Unit> {
@@ -85,36 +85,34 @@ pub fn detects<'a>(lines: impl IntoIterator<Item = &'a str>, host: &str) -> bool
 
 /// Expands a list of Slurm: `n[1-3,07],x` is `n1`, `n2`, `n3`, `n07` and `x`.
 fn expand(list: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let (mut depth, mut start) = (0_usize, 0);
-    let bytes = list.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'[' => depth += 1,
-            b']' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                found.extend(list.get(start..at).map(one).unwrap_or_default());
-                start = at + 1;
-            }
+    let mut depth = 0_usize;
+    let names = list.split(|letter| {
+        match letter {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-    }
-    found.extend(list.get(start..).map(one).unwrap_or_default());
-    found.retain(|name| !name.is_empty());
-    found.truncate(MAX_UNITS);
-    found
+        letter == ',' && depth == 0
+    });
+    names.flat_map(one).filter(|name| !name.is_empty()).take(MAX_UNITS).collect()
 }
 
 /// Expands one name with brackets.
 fn one(name: &str) -> Vec<String> {
-    let Some((front, (inner, rest))) =
-        name.split_once('[').and_then(|(front, rest)| Some((front, rest.split_once(']')?)))
-    else {
+    if name.len() > MAX_NAME {
         return vec![name.to_owned()];
-    };
-    let rests = one(rest);
-    let middles = inner.split(',').flat_map(range);
-    middles.flat_map(|middle| rests.iter().map(move |rest| format!("{front}{middle}{rest}"))).take(MAX_UNITS).collect()
+    }
+    let (mut names, mut rest) = (vec![String::new()], name);
+    while let Some((front, (inner, behind))) =
+        rest.split_once('[').and_then(|(front, rest)| Some((front, rest.split_once(']')?)))
+    {
+        let middles: Vec<String> = inner.split(',').flat_map(range).take(MAX_UNITS).collect();
+        let longer = names.iter().flat_map(|name| middles.iter().map(move |middle| format!("{name}{front}{middle}")));
+        names = longer.take(MAX_UNITS).collect();
+        rest = behind;
+    }
+    names.iter_mut().for_each(|name| name.push_str(rest));
+    names
 }
 
 /// Expands a range: `07-10` is `07`, `08`, `09` and `10`.
@@ -212,6 +210,11 @@ mod tests {
     fn what_is_no_device_file_and_what_makes_no_sense_is_nothing() {
         assert!(files("Name=gpu File=/etc/passwd\nFile=/dev/nvidia0\nName=gpu\nName=gpu File=[\n", "n").is_empty());
         assert_eq!(files("Name=gpu File=/dev/nvidia[0-99999999]", "n").len(), MAX_UNITS);
+        // No width of a number, and no number of brackets or names, takes all memory.
+        assert_eq!(expand(&format!("n[{}1-2]", "0".repeat(70_000))).len(), 1);
+        assert_eq!(expand(&"[1]".repeat(100_000)).len(), 1);
+        assert_eq!(expand(&"[0-9]".repeat(200)).len(), MAX_UNITS);
+        assert_eq!(expand(&"n[0-9999],".repeat(10_000)).len(), MAX_UNITS);
     }
 
     #[test]

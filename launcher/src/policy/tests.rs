@@ -158,7 +158,7 @@ fn where_a_container_is_required_nothing_runs_outside_of_one() {
 #[test]
 fn only_the_options_of_the_list_may_be_used() {
     let settings = |text: &str| {
-        let request = coracle::request::Request::from_env(format!("1:image=/a;{text}").as_ref()).unwrap();
+        let request = coracle::request::Request::from_env(format!("2:image=/a;{text}").as_ref()).unwrap();
         request.settings
     };
     let refused =
@@ -173,12 +173,12 @@ fn only_the_options_of_the_list_may_be_used() {
     assert_eq!(refused("user_options: []\n", &Settings::default()), Ok(()));
     // Each option is checked.
     for (key, field) in [
-        ("bind", "tmpfs=/a:"),
+        ("bind", "bind=tmpfs:/a"),
         ("digest", &format!("digest={}", escape(A.as_ref()))),
         ("workdir", "workdir=/a"),
         ("home", "home=yes"),
         ("env", "env=A"),
-        ("clean-env", "clean=no"),
+        ("clean-env", "clean-env=no"),
         ("writable", "writable=yes"),
         ("overlay", "overlay=/a"),
         ("entrypoint", "entrypoint=no"),

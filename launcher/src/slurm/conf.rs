@@ -9,6 +9,8 @@ use super::node::Node;
 
 /// Limit on nested includes, deeper than any real configuration.
 const MAX_DEPTH: usize = 4;
+/// Limit on the files that are read: a file that includes itself is read again and again.
+const MAX_FILES: usize = 1000;
 
 /// Settings of slurm.conf(5).
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,23 +65,31 @@ impl Conf {
     }
 }
 
-/// Lines of the file `name` in `directory`, without comments and with includes expanded in place; none for an unreadable
-/// file.
+/// Lines of the file `name` in `directory`, without comments and with includes expanded in place; none for
+/// an unreadable file.
 pub fn lines(node: &Node, directory: &Path, name: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    add_lines(node, directory, &directory.join(name), 0, &mut lines);
+    let (mut lines, mut left) = (Vec::new(), MAX_FILES);
+    add_lines(node, directory, &directory.join(name), (0, &mut left), &mut lines);
     lines
 }
 
-fn add_lines(node: &Node, directory: &Path, file: &Path, depth: usize, lines: &mut Vec<String>) {
-    let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
+fn add_lines(node: &Node, directory: &Path, file: &Path, (depth, left): (usize, &mut usize), lines: &mut Vec<String>) {
+    let Some(text) = text(node, file, depth, left) else { return };
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         match after_word(line, "include") {
-            Some(included) => add_lines(node, directory, &directory.join(included), depth.saturating_add(1), lines),
+            Some(included) => {
+                add_lines(node, directory, &directory.join(included), (depth.saturating_add(1), left), lines)
+            }
             None => lines.push(line.to_owned()),
         }
     }
+}
+
+/// Text of a file that is read at the depth `depth`, as one of the `left` files.
+fn text(node: &Node, file: &Path, depth: usize, left: &mut usize) -> Option<String> {
+    *left = left.checked_sub(1).filter(|_| depth < MAX_DEPTH)?;
+    node.text(file)
 }
 
 /// A line of plugstack.conf (spank(7)).
@@ -107,18 +117,18 @@ impl SpankLine {
 
 /// Lines of plugstack.conf, with those of its includes.
 pub fn spank_lines(node: &Node, plugstack: &Path) -> Vec<SpankLine> {
-    let mut found = Vec::new();
-    add_spank_lines(node, plugstack, 0, &mut found);
+    let (mut found, mut left) = (Vec::new(), MAX_FILES);
+    add_spank_lines(node, plugstack, (0, &mut left), &mut found);
     found
 }
 
-fn add_spank_lines(node: &Node, file: &Path, depth: usize, found: &mut Vec<SpankLine>) {
-    let Some(text) = node.text(file).filter(|_| depth < MAX_DEPTH) else { return };
+fn add_spank_lines(node: &Node, file: &Path, (depth, left): (usize, &mut usize), found: &mut Vec<SpankLine>) {
+    let Some(text) = text(node, file, depth, left) else { return };
     let directory = file.parent().unwrap_or(Path::new("/"));
     for line in text.lines().map(str::trim) {
         if let Some(pattern) = after_word(line, "include") {
             for included in node.glob(&directory.join(pattern)) {
-                add_spank_lines(node, &included, depth.saturating_add(1), found);
+                add_spank_lines(node, &included, (depth.saturating_add(1), left), found);
             }
             continue;
         }

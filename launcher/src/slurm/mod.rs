@@ -9,9 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod beside;
-mod conf;
+pub mod conf;
 mod mpi;
-mod node;
+pub mod node;
 mod program;
 mod site;
 mod slurmd;

@@ -208,6 +208,17 @@ fn slurm_conf_says_where_plugins_the_plugin_stack_and_the_socket_are() {
 }
 
 #[test]
+fn files_that_include_themselves_are_read_a_limited_number_of_times() {
+    let tree = Tree::merged();
+    let node = node::Node::new(tree.root());
+    tree.file("/etc/slurm/slurm.conf", &format!("A=1\n{}", "include slurm.conf\n".repeat(50)));
+    tree.file("/etc/slurm/x.conf", &format!("required x.so\n{}", "include *.conf\n".repeat(50)));
+    let lines = conf::lines(&node, Path::new("/etc/slurm"), "slurm.conf").len();
+    let spank = conf::spank_lines(&node, Path::new("/etc/slurm/x.conf")).len();
+    assert!((2..=1000).contains(&lines) && (2..=1000).contains(&spank), "{lines} {spank}");
+}
+
+#[test]
 fn slurmd_may_be_told_another_slurm_conf_and_links_are_followed() {
     let tree = Tree::merged();
     tree.srun("/usr/bin");

@@ -15,7 +15,7 @@ const NONE: &Devices = &Devices {
 };
 
 fn settings(fields: &str) -> Settings {
-    Request::from_env(OsStr::new(&format!("1:image=/i.sif{fields}"))).unwrap().settings
+    Request::from_env(OsStr::new(&format!("2:image=/i.sif{fields}"))).unwrap().settings
 }
 
 fn shown(binds: &[&str], around: &Surroundings<'_>) -> Vec<(String, Presence)> {

@@ -3,11 +3,11 @@
 
 mod assembly;
 pub mod command;
-mod conventions;
-mod definition;
+pub mod conventions;
+pub mod definition;
 pub mod draft;
 mod image;
-mod layer;
+pub mod layer;
 pub mod pull;
 mod root;
 mod sif;

@@ -5,7 +5,7 @@ pub mod archive;
 pub mod digest;
 mod json;
 pub mod oci;
-mod platform;
+pub mod platform;
 pub mod registry;
 mod source;
 

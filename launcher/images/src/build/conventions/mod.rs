@@ -20,6 +20,7 @@ use crate::build::sif::Object;
 use crate::sources::oci;
 
 pub use labels::from_lines as labels_from_lines;
+pub use scripts::environment as oci_environment;
 
 /// Path of the definition file in an image.
 const DEFINITION: &str = "/.singularity.d/Singularity";

@@ -9,7 +9,7 @@ mod arguments;
 mod debootstrap;
 mod files;
 mod inside;
-mod parse;
+pub mod parse;
 mod pretence;
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,8 @@ impl Definition {
         Self::parse(&file, &text, words)
     }
 
-    fn parse(file: &str, text: &str, words: &[String]) -> Result<Self, Refusal> {
+    /// Parses the text of a definition file.
+    pub fn parse(file: &str, text: &str, words: &[String]) -> Result<Self, Refusal> {
         let mut arguments = Arguments::of(words)?;
         let (mut stages, mut filled) = (Vec::new(), String::new());
         for (line, text) in parse::stages(text) {

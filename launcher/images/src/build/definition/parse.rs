@@ -126,17 +126,12 @@ fn refuse(file: &str, line: usize, cause: impl Into<String>) -> Refusal {
 /// `Bootstrap:` starts a stage.
 pub fn stages(text: &str) -> Vec<(usize, &str)> {
     let mut begins = Vec::new();
-    let (mut offset, mut sections) = (0, true);
+    let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if line.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("bootstrap:")) {
-            // Other keys may precede the first one.
-            if !begins.is_empty() || !sections {
-                begins.push((number + 1, offset));
-            } else {
-                begins.push((1, 0));
-            }
+            // Other keys may precede the first one. A section that does is not left out: its stage has no header.
+            begins.push(if begins.is_empty() { (1, 0) } else { (number + 1, offset) });
         }
-        sections &= !line.trim_start().starts_with('%');
         offset += line.len();
     }
     if begins.is_empty() {

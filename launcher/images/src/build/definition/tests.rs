@@ -56,6 +56,7 @@ fn what_is_wrong_is_said_with_its_line() {
     for (text, wanted) in [
         ("From: x\n".into(), "x.def:1: the header has no line such as Bootstrap: docker [build]"),
         (String::new(), "x.def:1: the header has no line such as Bootstrap: docker [build]"),
+        (format!("%post\ntrue\n{head}"), "x.def:1: the header has no line such as Bootstrap: docker [build]"),
         ("Bootstrap: yum\n".into(), "x.def:1: Bootstrap: yum is not done here: debootstrap, docker, "),
         ("Bootstrap: library\nFrom: x\n".into(), "x.def:1: Bootstrap: library is not done here"),
         ("Bootstrap: docker\n".into(), "x.def:1: Bootstrap: docker needs a line From: [build]"),

@@ -11,6 +11,7 @@ use coracle::report::{Kind, Refusal};
 use crate::sources::archive::{Layer, Named, Reader, with_tar};
 
 pub use applier::{Applier, Meaning};
+pub use places::parts;
 
 /// Applies one layer.
 pub fn apply(layer: &Layer, what: &str, meaning: Meaning, applier: &mut Applier<'_>) -> Result<(), Refusal> {

@@ -30,7 +30,7 @@ use cache::Cache;
 use connection::{Clients, Connection};
 use download::Download;
 use fault::{Fault, patiently};
-use manifest::Part;
+pub use manifest::{LONGEST_CONFIG, Part, parts as registry_parts};
 pub use name::Name;
 use progress::Progress;
 

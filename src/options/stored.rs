@@ -7,7 +7,7 @@ use std::fmt;
 use super::Error;
 
 /// Prefix of a name that is looked up in the store only.
-pub(super) const PREFIX: &str = "store:";
+pub(crate) const PREFIX: &str = "store:";
 /// Maximum length of a name, in bytes.
 const MAX_LEN: usize = 128;
 

@@ -6,7 +6,6 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Error;
-use super::escape::hex_byte;
 
 /// A SHA-256 (FIPS 180-4) of an image file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,10 +41,19 @@ impl fmt::Debug for Digest {
 }
 
 /// Splits `IMAGE@sha256:HEX` into its two parts.
-pub(super) fn split(image: &OsStr) -> Result<(&OsStr, Option<Digest>), Error> {
+pub(crate) fn split(image: &OsStr) -> Result<(&OsStr, Option<Digest>), Error> {
     let bytes = image.as_bytes();
     match bytes.windows(8).rposition(|window| window == b"@sha256:") {
         Some(at) => Ok((OsStr::from_bytes(&bytes[..at]), Some(Digest::parse(OsStr::from_bytes(&bytes[at + 1..]))?))),
         None => Ok((image, None)),
+    }
+}
+
+/// Returns the byte that two hexadecimal digits stand for.
+pub(crate) fn hex_byte(pair: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match pair {
+        [high, low] => Some(digit(*high)? * 16 + digit(*low)?),
+        _ => None,
     }
 }

@@ -33,3 +33,15 @@ pub(super) fn unescaped(item: &OsStr, special: &[u8]) -> OsString {
     }
     OsString::from_vec(out)
 }
+
+/// Returns the item with a backslash in front of each `special` byte and each backslash: the inverse of [`unescaped`].
+pub(super) fn escaped(item: &OsStr, special: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(item.len());
+    for byte in item.as_bytes() {
+        if *byte == b'\\' || special.contains(byte) {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    OsString::from_vec(out)
+}

@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::escape::{escape, unescape};
 use super::{Error, Size, list};
 
 /// One directory or file that is to be visible inside.
@@ -58,6 +57,9 @@ const TMPFS: &str = "tmpfs";
 /// `./none`.
 const NONE: &str = "none";
 
+/// Bytes of a name that have a backslash in front.
+const SPECIAL: &[u8] = b":,";
+
 /// The binds of one command, or of a job and a step of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binds {
@@ -71,14 +73,26 @@ impl Binds {
     /// Reads lists such as `/a:/b:ro,none,tmpfs:/c`. Skips empty items.
     pub fn parse<'a>(lists: impl IntoIterator<Item = &'a OsStr>, directory: &Path) -> Result<Self, Error> {
         let mut binds = Self::default();
-        for item in lists.into_iter().flat_map(Self::items) {
+        lists.into_iter().try_for_each(|list| binds.read(list, directory))?;
+        Ok(binds)
+    }
+
+    /// Reads one more list.
+    pub(super) fn read(&mut self, list: &OsStr, directory: &Path) -> Result<(), Error> {
+        for item in Self::items(list) {
             if item == NONE {
-                binds = Self { afresh: true, list: Vec::new() };
+                *self = Self { afresh: true, list: Vec::new() };
             } else {
-                binds.add(Bind::parse(&item, directory)?)?;
+                self.add(Bind::parse(&item, directory)?)?;
             }
         }
-        Ok(binds)
+        Ok(())
+    }
+
+    /// Returns lists with one item each, as [`Binds::parse`] reads them.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let none = self.afresh.then(|| NONE.into());
+        none.into_iter().chain(self.list.iter().map(Bind::word)).collect()
     }
 
     /// Returns the items of a list, as [`Bind::parse`] reads them.
@@ -87,7 +101,7 @@ impl Binds {
     }
 
     /// Adds a bind. A repeated bind counts once; another bind with the same target is an error.
-    pub(super) fn add(&mut self, bind: Bind) -> Result<(), Error> {
+    fn add(&mut self, bind: Bind) -> Result<(), Error> {
         match self.list.iter().find(|known| known.target == bind.target) {
             Some(known) if *known == bind => {}
             Some(_) => return Err(Error::SameTarget(bind.target)),
@@ -111,7 +125,7 @@ impl Bind {
     /// colon or a comma part of a name.
     pub fn parse(text: &OsStr, directory: &Path) -> Result<Self, Error> {
         let wrong = || Error::BindSyntax(text.to_owned());
-        let parts: Vec<OsString> = list::split(text, b':').iter().map(|part| list::unescaped(part, b":,")).collect();
+        let parts: Vec<OsString> = list::split(text, b':').iter().map(|part| list::unescaped(part, SPECIAL)).collect();
         if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
             return Err(wrong());
         }
@@ -138,33 +152,17 @@ impl Bind {
         }
     }
 
-    /// Returns `bind=SRC:DST:rw` or `tmpfs=DST:SIZE`, for the request's form.
-    pub(super) fn field(&self) -> String {
-        let target = escape(self.target.as_os_str());
-        match &self.source {
-            BindSource::Node(source) => format!("bind={}:{target}:{}", escape(source.as_os_str()), self.access.word()),
-            BindSource::Memory(size) => {
-                format!("tmpfs={target}:{}", size.map(|size| size.0.to_string()).unwrap_or_default())
-            }
-        }
-    }
-
-    /// Reads a `bind` field's value with all the checks of [`Bind::parse`].
-    pub(super) fn from_field(value: &str) -> Result<Self, Error> {
-        let mut parts = value.split(':');
-        let (Some(source), Some(target), Some(access), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Error::Garbled("a bind without three parts"));
+    /// Returns `SRC:DST:ro`, `SRC:DST:rw`, `tmpfs:DST` or `tmpfs:DST:SIZE`, as [`Bind::parse`] reads it.
+    fn word(&self) -> OsString {
+        let (source, last) = match &self.source {
+            BindSource::Node(source) => (source.as_os_str(), Some(self.access.word().to_owned())),
+            BindSource::Memory(size) => (OsStr::new(TMPFS), size.map(|size| size.0.to_string())),
         };
-        let access = Access::from_word(OsStr::new(access)).ok_or(Error::Garbled("a bind's access"))?;
-        Self::checked(BindSource::Node(unescape(source)?.into()), unescape(target)?.into(), access)
-    }
-
-    /// Reads a `tmpfs` field's value.
-    pub(super) fn from_tmpfs_field(value: &str) -> Result<Self, Error> {
-        let (target, size) = value.split_once(':').ok_or(Error::Garbled("a tmpfs without two parts"))?;
-        let size = Some(size).filter(|size| !size.is_empty()).map(|size| Size::parse(OsStr::new(size))).transpose()?;
-        Self::checked(BindSource::Memory(size), unescape(target)?.into(), Access::ReadWrite)
+        let mut word = list::escaped(source, SPECIAL);
+        word.push(":");
+        word.push(list::escaped(self.target.as_os_str(), SPECIAL));
+        last.iter().for_each(|last| word.push([":", last].concat()));
+        word
     }
 }
 

@@ -18,12 +18,15 @@ pub enum Variable {
 /// Prefixes of variables of Slurm, of its PMI or of Coracle itself.
 pub const FACTS: [&str; 4] = ["SLURM_", "SLURMD_", "PMI", "CORACLE_"];
 
+/// Bytes of a value that have a backslash in front.
+const SPECIAL: &[u8] = b",";
+
 impl Variable {
     /// Reads a list such as `HOME_OF,OMP_*,MODE=fast`; a backslash before a comma makes it part of the value.
     /// Skips empty items.
     pub fn parse_list(text: &OsStr) -> Result<Vec<Self>, Error> {
         let items = list::split(text, b',').into_iter().filter(|item| !item.is_empty());
-        items.map(|item| Self::parse(&list::unescaped(&item, b","))).collect()
+        items.map(|item| Self::parse(&list::unescaped(&item, SPECIAL))).collect()
     }
 
     /// Reads one item: `NAME`, `NAME*` or `NAME=VALUE`.
@@ -46,6 +49,11 @@ impl Variable {
             Some(value) => Self::Set(OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()),
             None => Self::Keep(item.to_owned()),
         })
+    }
+
+    /// Returns a list with this item only, as [`Variable::parse_list`] reads it.
+    pub(super) fn word(&self) -> OsString {
+        list::escaped(&self.to_text(), SPECIAL)
     }
 
     /// Returns the name, with a `=` behind it if it is set.
