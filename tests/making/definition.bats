@@ -300,6 +300,18 @@ nothing_runs() { # WORD of a command line
 	[[ $status == 1 && $output == *'coracle: x.def:5: /no/such/file: there is no such file [build]'* ]]
 }
 
+@test "values of --build-arg may be longer together than one argument may be" {
+	# One string of a command line is at most 128 KiB (execve(2)).
+	local long
+	long=$(printf 'x%.0s' {1..100000})
+	base_and '
+%labels
+    One {{ ONE }}
+    Two {{ TWO }}'
+	as_user coracle build --build-arg "ONE=$long" --build-arg "TWO=$long" x.sif x.def
+	[[ $(inside x.sif .singularity.d/labels.json) == *"\"One\":\"$long\""*"\"Two\":\"$long\""* ]]
+}
+
 # An image of the tree with a run script, labels and variables, in every form that Bootstrap: takes.
 setup_file() {
 	local directory=$BATS_FILE_TMPDIR/forms
