@@ -35,7 +35,7 @@ ARGUMENTS := $(if $(filter-out /usr/lib,$(LIBDIR)),launcher=$(LIBDIR)/coracle/co
 .PHONY: help deps build manual install place place-manual dist deb rpm images demo-images stage demo cluster \
 	check fmt clippy rustdoc deny scripts unit elsewhere variant panic making slurm \
 	test test-all test-kernel test-releases test-slurm-matrix verify-agreement referee \
-	fuzz mutants bench bench-packing bench-mpi clean
+	fuzz fuzz-check mutants bench bench-packing bench-mpi clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -138,6 +138,13 @@ fmt:
 
 clippy:
 	tests/timed clippy $(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	tests/timed fuzz-check $(MAKE) --no-print-directory fuzz-check
+
+# The targets of a workspace of its own, so that they do not rot. libFuzzer, which is C++, is named and not compiled.
+fuzz-check: export CUSTOM_LIBFUZZER_PATH := /usr/lib/libFuzzer.a
+fuzz-check: export CARGO_TARGET_DIR := $(CURDIR)/target
+fuzz-check:
+	$(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --bins
 
 rustdoc: export RUSTDOCFLAGS := -D warnings
 rustdoc:

@@ -165,12 +165,14 @@ fn archives(corpus: &Path) {
     fs::create_dir_all(&tree).expect("a folder can be made");
     let file = fs::File::create(tree.join("hole")).expect("a file can be made");
     std::os::unix::fs::FileExt::write_all_at(&file, b"end", 1 << 20).expect("a file can be written");
-    for format in ["gnu", "posix", "v7"] {
+    let formats = ["--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"];
+    for (number, format) in formats.iter().enumerate() {
         let out = corpus.join("tar.out");
         let mut command = Command::new("tar");
-        command.args(["--sparse", &format!("--format={format}"), "-cf"]).arg(&out).arg("-C").arg(&tree).arg("hole");
+        command.args(["--sparse", format]).args((number > 0).then_some("--format=posix"));
+        command.arg("-cf").arg(&out).arg("-C").arg(&tree).arg("hole");
         finish("tar", &mut command);
-        put(corpus, "tar", format, &fs::read(&out).expect("tar has made it"));
+        put(corpus, "tar", &number.to_string(), &fs::read(&out).expect("tar has made it"));
         fs::remove_file(&out).expect("what was made can be removed");
     }
     fs::remove_dir_all(&tree).expect("what was made can be removed");

@@ -215,7 +215,7 @@ fn files_that_include_themselves_are_read_a_limited_number_of_times() {
     tree.file("/etc/slurm/x.conf", &format!("required x.so\n{}", "include *.conf\n".repeat(50)));
     let lines = conf::lines(&node, Path::new("/etc/slurm"), "slurm.conf").len();
     let spank = conf::spank_lines(&node, Path::new("/etc/slurm/x.conf")).len();
-    assert!((2..=1000).contains(&lines) && (2..=1000).contains(&spank), "{lines} {spank}");
+    assert!((2..=1000).contains(&lines) && (1..=1000).contains(&spank), "{lines} {spank}");
 }
 
 #[test]
