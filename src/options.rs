@@ -29,7 +29,7 @@ pub use mistyped::note_of_variable;
 pub use mpi::Mpi;
 pub use own::{Images, OfComponent, Place};
 use settings::WRITES;
-pub use settings::{Scope, Settings, Size, Writable};
+pub use settings::{MAX_BINDS, Scope, Settings, Size, Writable};
 pub use spec::{Argument, Naming, Spec};
 pub(crate) use stored::PREFIX as STORE_PREFIX;
 pub use stored::StoredName;

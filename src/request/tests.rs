@@ -108,7 +108,7 @@ fn wrong_binds_are_named() {
     {
         assert!(refusal("/i", &[wrong], None).contains("nothing may be bound over"), "{wrong:?}");
     }
-    let many: Vec<String> = (0..=128).map(|index| format!("/a{index}")).collect();
+    let many: Vec<String> = (0..=options::MAX_BINDS).map(|index| format!("/a{index}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(request("/i", &many[1..]).settings.binds.list.len(), 128);
     assert!(refusal("/i", &many, None).contains("129 binds, at most 128"));
