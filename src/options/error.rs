@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::{MAX_BINDS, PRIVATE};
-
 use crate::report::{Kind, Refusal};
 
 /// Error in the value of an option.
