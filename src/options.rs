@@ -173,7 +173,10 @@ mod tests {
     #[test]
     fn an_option_is_called_as_it_was_typed_and_as_the_site_has_it() {
         let mut raw = RawOptions::named(Naming::Coracle);
+        assert!(raw.is_empty());
         raw.take(spec(c"no-container-home"), "no".into());
+        assert!(!raw.is_empty());
+        assert_eq!(raw.naming(), Naming::Coracle);
         assert_eq!(raw.lone_flag().unwrap(), "--no-coracle-home");
         assert_eq!(
             called("--container-bind: with --container=x", Naming::Coracle),
