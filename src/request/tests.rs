@@ -199,6 +199,14 @@ fn a_step_can_be_joined_and_nothing_of_it_changed() {
 }
 
 #[test]
+fn a_request_is_shown_as_it_was_typed() {
+    for typed in ["a/../b.sif", "store:a.sif", "step", "step:7", "step:batch"] {
+        let Ok(Choice::Container(request)) = with(typed, &[]) else { panic!("{typed}") };
+        assert_eq!(request.what.to_string(), typed);
+    }
+}
+
+#[test]
 fn scripts_have_names_for_ids() {
     for (name, id) in [("batch", 0xffff_fffb), ("interactive", 0xffff_fffa)] {
         assert!(is_script(id), "{name}");
