@@ -247,7 +247,7 @@ fuzz: ## feed the parsers nonsense: T=sif_header SECONDS=60 (needs `cargo instal
 mutants: export CARGO_PROFILE_DEV_DEBUG := none
 mutants: ## change the parsers of options and requests in one place at a time: a test must fail (needs `cargo install cargo-mutants`; an hour)
 	$(CARGO) mutants --package coracle --file 'src/request/**' --file 'src/options*' --file 'src/options/**' \
-		--file src/wire.rs --timeout 60 --output target -- --lib
+		--file src/wire.rs --timeout 60 --cargo-arg=--lib --output target
 
 clean: ## remove what was built
 	$(CARGO) clean

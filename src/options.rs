@@ -29,7 +29,7 @@ pub use mistyped::note_of_variable;
 pub use mpi::Mpi;
 pub use own::{Images, OfComponent, Place};
 use settings::WRITES;
-pub use settings::{Scope, Settings, Size, Writable};
+pub use settings::{MAX_BINDS, Scope, Settings, Size, Writable};
 pub use spec::{Argument, Naming, Spec};
 pub(crate) use stored::PREFIX as STORE_PREFIX;
 pub use stored::StoredName;
@@ -173,7 +173,10 @@ mod tests {
     #[test]
     fn an_option_is_called_as_it_was_typed_and_as_the_site_has_it() {
         let mut raw = RawOptions::named(Naming::Coracle);
+        assert!(raw.is_empty());
         raw.take(spec(c"no-container-home"), "no".into());
+        assert!(!raw.is_empty());
+        assert_eq!(raw.naming(), Naming::Coracle);
         assert_eq!(raw.lone_flag().unwrap(), "--no-coracle-home");
         assert_eq!(
             called("--container-bind: with --container=x", Naming::Coracle),

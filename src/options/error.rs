@@ -5,8 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::PRIVATE;
-use super::settings::MAX_BINDS;
+use super::{MAX_BINDS, PRIVATE};
 use crate::report::{Kind, Refusal};
 
 /// Error in the value of an option.

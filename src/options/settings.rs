@@ -9,7 +9,7 @@ use super::spec::Typed;
 use super::{BindSource, Binds, Digest, Error, Id, Mpi, OPTIONS, RawOptions, Spec, Variable};
 
 /// Maximum number of binds of one request.
-pub(super) const MAX_BINDS: usize = 128;
+pub const MAX_BINDS: usize = 128;
 /// Options that set the permission of tasks to write into the image. They exclude each other.
 pub(super) const WRITES: [Id; 2] = [Id::Writable, Id::Overlay];
 

@@ -1,5 +1,5 @@
-//! Defines every option in one entry: name, argument, help, and its field of [`Settings`] with reading and writing. A new
-//! option is an entry here and a field there.
+//! Defines every option in one entry: name, argument, help, and its field of [`super::Settings`] with the functions that
+//! read and write it. A new option is an entry here and a field there.
 #![forbid(unsafe_code)]
 
 use std::path::Path;

@@ -108,7 +108,7 @@ fn wrong_binds_are_named() {
     {
         assert!(refusal("/i", &[wrong], None).contains("nothing may be bound over"), "{wrong:?}");
     }
-    let many: Vec<String> = (0..=128).map(|index| format!("/a{index}")).collect();
+    let many: Vec<String> = (0..=options::MAX_BINDS).map(|index| format!("/a{index}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(request("/i", &many[1..]).settings.binds.list.len(), 128);
     assert!(refusal("/i", &many, None).contains("129 binds, at most 128"));
@@ -196,6 +196,14 @@ fn a_step_can_be_joined_and_nothing_of_it_changed() {
     }
     assert!(refusal("step:0", &["/a"], None).contains("were decided when that step started"));
     assert!(with("step", &[(Id::Env, "A=1"), (Id::Workdir, "/tmp")]).is_ok());
+}
+
+#[test]
+fn a_request_is_shown_as_it_was_typed() {
+    for typed in ["a/../b.sif", "store:a.sif", "step", "step:7", "step:batch"] {
+        let Ok(Choice::Container(request)) = with(typed, &[]) else { panic!("{typed}") };
+        assert_eq!(request.what.to_string(), typed);
+    }
 }
 
 #[test]

@@ -35,8 +35,6 @@ fn kind(id: Id, value: &str) -> String {
         Id::Overlay => "directory".to_owned(),
         Id::Env => "variables".to_owned(),
         Id::Scope | Id::Gpu => format!("words {}", value.replace('|', " ")),
-        Id::Digest | Id::Workdir | Id::Home | Id::CleanEnv | Id::Writable | Id::Entrypoint | Id::Mpi => {
-            "any".to_owned()
-        }
+        _ => "any".to_owned(),
     }
 }
