@@ -16,7 +16,7 @@
 use coracle::sys::{self, Argument, Call, Filter};
 use nix::libc::{self, c_long};
 
-/// Calls with any arguments, the frequent ones first: older kernels compare in this order.
+/// Calls with any arguments.
 const ANY: &[c_long] = &[
     libc::SYS_ppoll,
     libc::SYS_recvmsg,
@@ -204,8 +204,7 @@ const PRCTLS: [u64; 5] = [
 /// Filter for a process that only reads: the opener, and a look at the libraries of an image.
 pub(super) fn of_reader() -> sys::Result<Filter> {
     let mut calls: Vec<Call<'_>> = Vec::with_capacity(ANY.len() + OLD.len() + 16);
-    // poll(2) comes with every question.
-    calls.extend(OLD.iter().take(1).chain(ANY).chain(OLD.iter().skip(1)).map(|call| Call::Any(*call)));
+    calls.extend(ANY.iter().chain(OLD).map(|call| Call::Any(*call)));
     let low = u64::from(u32::MAX);
     let conditions: Vec<(c_long, Vec<Argument>)> = CONDITIONS
         .iter()
