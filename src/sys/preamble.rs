@@ -37,7 +37,8 @@ pub enum Ids<'a> {
 ///    process that has ended before sends none; its channel is closed then, and that ends the child process.
 /// 7. *Limits.* After the ids: RLIMIT_NPROC counts the processes of the new user (getrlimit(2)), and a change of ids
 ///    beyond it is noted for the next execve. No capability is left that could raise a limit again.
-/// 8. *Filter of system calls.* Last: it refuses the calls of the other steps.
+/// 8. *Filter of system calls.* Last: it refuses the calls of the other steps. The opener and the process that parses
+///    signatures install theirs themselves, behind this.
 #[derive(Debug, Default)]
 pub struct Preamble<'a> {
     /// Descriptors that stay open beside the standard streams; `None` keeps all, for a process whose own program needs

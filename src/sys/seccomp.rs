@@ -1,7 +1,7 @@
 //! Compiles and installs filters of system calls (seccomp(2), SECCOMP_SET_MODE_FILTER).
 //!
-//! A filter is a list of the calls that are allowed. The kernel runs it for every call, so it is a plain sequence of
-//! comparisons, in the order of the list.
+//! A filter is a list of the calls that are allowed. It is compiled to a binary search for the number of a call: the
+//! kernel tries every number when a filter is installed, for which a sequence of comparisons takes 0.3 ms.
 
 use nix::errno::Errno;
 
@@ -55,6 +55,8 @@ const AND: u16 = 0x54;
 const EQUAL: u16 = 0x15;
 /// if (A >= k) pc += jt else pc += jf
 const AT_LEAST: u16 = 0x35;
+/// pc += k
+const JUMP: u16 = 0x05;
 /// return k
 const RETURN: u16 = 0x06;
 
@@ -79,24 +81,42 @@ impl Filter {
     /// ENOTSUP on a processor whose calls have no list; EINVAL for a number or argument that no call has.
     pub fn new(calls: &[Call<'_>]) -> Result<Self> {
         let architecture = ARCHITECTURE.ok_or_else(|| Error::new("seccomp filter: processor", Errno::ENOTSUP))?;
+        let mut blocks = Vec::new();
+        let mut verdicts = [Verdict::Refuse; FIRST_UNKNOWN as usize];
+        for call in calls {
+            let (number, verdict) = match call {
+                Call::Any(number) => (number, Verdict::Allow),
+                Call::Absent(number) => (number, Verdict::Absent),
+                Call::With(number, one_of) => {
+                    blocks.push(conditions(one_of).ok_or_else(invalid)?);
+                    (number, Verdict::Block(blocks.len() - 1))
+                }
+            };
+            let place = usize::try_from(*number).ok().and_then(|number| verdicts.get_mut(number));
+            *place.ok_or_else(invalid)? = verdict;
+        }
+        let mut ranges: Vec<(u32, Verdict)> = Vec::new();
+        for (number, verdict) in (0..).zip(verdicts).chain([(FIRST_UNKNOWN, Verdict::Absent)]) {
+            if ranges.last().is_none_or(|(_, last)| *last != verdict) {
+                ranges.push((number, verdict));
+            }
+        }
         let mut program = vec![
             instruction(LOAD, 0, 0, ARCH),
             instruction(EQUAL, 1, 0, architecture),
             KILL,
             instruction(LOAD, 0, 0, NUMBER),
         ];
-        for call in calls {
-            let (number, block) = match call {
-                Call::Any(number) => (number, vec![ALLOW]),
-                Call::Absent(number) => (number, vec![ABSENT]),
-                Call::With(number, one_of) => (number, conditions(one_of).ok_or_else(invalid)?),
-            };
-            let number = u32::try_from(*number).map_err(|_| invalid())?;
-            let length = u8::try_from(block.len()).map_err(|_| invalid())?;
-            program.push(instruction(EQUAL, 0, length, number));
-            program.extend(block);
+        search(&ranges, 0, ranges.len() - 1, &mut program).ok_or_else(invalid)?;
+        program.extend([ALLOW, REFUSE, ABSENT]);
+        // Blocks may be further away than the search can jump.
+        let mut over = blocks.len();
+        for block in &blocks {
+            over -= 1;
+            program.push(instruction(JUMP, 0, 0, u32::try_from(over).map_err(|_| invalid())?));
+            over += block.len();
         }
-        program.extend([instruction(AT_LEAST, 0, 1, FIRST_UNKNOWN), ABSENT, REFUSE]);
+        program.extend(blocks.into_iter().flatten());
         Ok(Self(program))
     }
 
@@ -115,6 +135,47 @@ impl Filter {
         check(result, call)?;
         Ok(())
     }
+}
+
+/// Outcome for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    Refuse,
+    Absent,
+    /// Depends on arguments, by these conditions.
+    Block(usize),
+}
+
+impl Verdict {
+    /// Place in the instructions behind the search.
+    fn place(self) -> usize {
+        match self {
+            Self::Allow => 0,
+            Self::Refuse => 1,
+            Self::Absent => 2,
+            Self::Block(block) => 3 + block,
+        }
+    }
+}
+
+/// Appends the search for a number in `ranges`, of which each begins at its number. Its first instruction is the one
+/// with this number of all `count`, behind which are the verdicts. `None` if a jump would be too long.
+fn search(ranges: &[(u32, Verdict)], at: usize, count: usize, program: &mut Vec<libc::sock_filter>) -> Option<()> {
+    let (lower, upper) = ranges.split_at_checked(ranges.len() / 2).filter(|(lower, _)| !lower.is_empty())?;
+    // The search in the lower half follows this instruction, and that in the upper half follows it.
+    let jump = |half: &[(u32, Verdict)], follows: usize| {
+        let target = if let [(_, verdict)] = half { count + verdict.place() } else { follows };
+        u8::try_from(target - at - 1).ok()
+    };
+    let upper_at = at + lower.len();
+    program.push(instruction(AT_LEAST, jump(upper, upper_at)?, jump(lower, at + 1)?, upper.first()?.0));
+    for (half, at) in [(lower, at + 1), (upper, upper_at)] {
+        if half.len() > 1 {
+            search(half, at, count, program)?;
+        }
+    }
+    Some(())
 }
 
 fn invalid() -> Error {
@@ -173,6 +234,7 @@ mod tests {
                 LOAD => value = u32::from_le_bytes(data[k as usize..][..4].try_into().unwrap()),
                 AND => value &= k,
                 EQUAL => at += jump(value == k),
+                JUMP => at += k as usize,
                 AT_LEAST => at += jump(value >= k),
                 RETURN => return k,
                 code => panic!("{code}"),
@@ -208,6 +270,36 @@ mod tests {
         assert_eq!((call(7, [0, 0, 0, 0, 0, 5]), call(7, [0, 0, 0, 0, 0, 1 << 40])), (refuse, refuse));
         assert_eq!((call(7, [0, 3 << 32, 0, 0, 0, 0]), call(7, [0, 3, 0, 0, 0, 0])), (allow, refuse));
         assert_eq!(verdict(&filter, own ^ 1, 3, [0; 6]), KILL.k);
+    }
+
+    #[test]
+    fn each_number_has_its_verdict() {
+        // Every other number, so that the search is as long as one of real lists.
+        let two = [Argument { index: 0, mask: 0xff, value: 2 }];
+        let calls: Vec<Call<'_>> = (0..460)
+            .filter_map(|number| match number % 6 {
+                0 if number < 440 => Some(Call::Any(number)),
+                3 if number > 400 => Some(Call::With(number, &two)),
+                4 if number > 440 => Some(Call::Absent(number)),
+                _ => None,
+            })
+            .collect();
+        let filter = Filter::new(&calls).unwrap();
+        for number in 0..500 {
+            let call = |arguments| verdict(&filter, ARCHITECTURE.unwrap(), number, arguments);
+            let (without, with) = (call([0; 6]), call([2; 6]));
+            let listed = calls.iter().find(|call| {
+                matches!(call, Call::Any(other) | Call::With(other, _) | Call::Absent(other) if *other == i64::from(number))
+            });
+            let wanted = match listed {
+                Some(Call::Any(_)) => (ALLOW.k, ALLOW.k),
+                Some(Call::With(..)) => (REFUSE.k, ALLOW.k),
+                Some(Call::Absent(_)) => (ABSENT.k, ABSENT.k),
+                None if number >= FIRST_UNKNOWN => (ABSENT.k, ABSENT.k),
+                None => (REFUSE.k, REFUSE.k),
+            };
+            assert_eq!((without, with), wanted, "{number}");
+        }
     }
 
     #[test]

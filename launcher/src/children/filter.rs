@@ -3,11 +3,12 @@
 //! The list is wide, because name services (NSS) load libraries of the site into the process: they read files, map
 //! caches of other processes, talk to daemons over sockets and to directory servers over the network, and may start a
 //! thread. The process executes nothing, starts no other process, sends no signal to one and inspects none; it makes no
-//! namespace and no mount; it changes no name, owner or mode of a file, no ids and no capabilities. Nor does it reach
-//! the large parts of the kernel that it has no use for: bpf, io_uring, perf events, keys, userfaultfd, modules.
+//! namespace and no mount; it removes and renames no file, and changes no modes, owners, ids or capabilities. Nor does it
+//! reach the large parts of the kernel that it has no use for: bpf, io_uring, perf events, keys, userfaultfd, modules.
 //!
-//! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. Writing to a file fails for
-//! another reason: RLIMIT_FSIZE is 0. Whatever the process still can do, a task of the same user can do as well.
+//! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. So the process can make an empty
+//! file, and empty one; a write of data to a file fails because RLIMIT_FSIZE is 0. A task of the same user can do the
+//! same.
 //!
 //! A refused call fails and does not kill. NSS libraries try calls that they can do without (a second protocol, a
 //! cache), and a site's library must not turn each start of a step into a crash.
@@ -16,7 +17,7 @@
 use coracle::sys::{self, Argument, Call, Filter};
 use nix::libc::{self, c_long};
 
-/// Calls with any arguments, the frequent ones first: older kernels compare in this order.
+/// Calls with any arguments.
 const ANY: &[c_long] = &[
     libc::SYS_ppoll,
     libc::SYS_recvmsg,
@@ -201,11 +202,10 @@ const PRCTLS: [u64; 5] = [
     libc::PR_GET_SECUREBITS as u64,
 ];
 
-/// Filter for a process that only reads: the opener, and a look at the libraries of an image.
+/// Filter for a process that only reads: the opener, and the process that reads the libraries of an image.
 pub(super) fn of_reader() -> sys::Result<Filter> {
     let mut calls: Vec<Call<'_>> = Vec::with_capacity(ANY.len() + OLD.len() + 16);
-    // poll(2) comes with every question.
-    calls.extend(OLD.iter().take(1).chain(ANY).chain(OLD.iter().skip(1)).map(|call| Call::Any(*call)));
+    calls.extend(ANY.iter().chain(OLD).map(|call| Call::Any(*call)));
     let low = u64::from(u32::MAX);
     let conditions: Vec<(c_long, Vec<Argument>)> = CONDITIONS
         .iter()

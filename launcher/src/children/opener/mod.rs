@@ -22,7 +22,7 @@ use crate::plan::Shape;
 use crate::store::Record;
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
-use coracle::sys::{self, CachedStat, Channel, Child, Forked, Identity, Ids, Preamble};
+use coracle::sys::{self, CachedStat, Channel, Child, Filter, Forked, Identity, Ids, Preamble};
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
@@ -106,8 +106,8 @@ impl Opener {
         let child = sys::fork_alone(|forked| {
             let service = Service::new(&theirs, uid);
             match become_opener(forked, &theirs, slot.as_ref(), identity, seconds) {
-                Ok(()) => service.run(),
-                Err(error) => service.refuse(&error),
+                Ok(filter) => service.run(&filter),
+                Err(error) => service.refuse(&error, false),
             }
             0
         })
@@ -259,14 +259,15 @@ fn garbled() -> Refusal {
     Refusal::new(Kind::Internal, "the process that opens files as the user", "gave an answer that makes no sense")
 }
 
-/// Gives up the rights of the child process and sets its limits. `seconds` limits its CPU time.
+/// Gives up the rights of the child process and sets its limits. `seconds` limits its CPU time. Returns the filter, the
+/// last step of the preamble.
 fn become_opener(
     forked: &Forked,
     channel: &Channel,
     slot: Option<&Slot>,
     identity: &Identity,
     seconds: u64,
-) -> sys::Result<()> {
+) -> sys::Result<Filter> {
     let kept: Vec<BorrowedFd<'_>> = slot.iter().map(|slot| slot.file().as_fd()).chain([channel.as_fd()]).collect();
     let preamble = Preamble {
         kept: Some(&kept),
@@ -278,10 +279,10 @@ fn become_opener(
             (Resource::RLIMIT_CORE, 0),
             (Resource::RLIMIT_CPU, seconds),
         ],
-        filter: Some(&filter::of_reader()?),
         ..Preamble::default()
     };
-    preamble.enter(forked)
+    preamble.enter(forked)?;
+    filter::of_reader()
 }
 
 #[cfg(test)]

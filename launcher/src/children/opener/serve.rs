@@ -19,7 +19,7 @@ use crate::children::{glibc, mpi_fit};
 use crate::image::{self, Image, digest};
 use coracle::report::{Kind, Refusal};
 use coracle::request::Digest;
-use coracle::sys::{self, Channel};
+use coracle::sys::{self, Channel, Filter};
 
 use super::GROUPS;
 use super::question::{Answer, Question};
@@ -47,20 +47,35 @@ impl<'a> Service<'a> {
     }
 
     /// Answers until no process can ask any more, or for a question that makes no sense.
-    pub(super) fn run(mut self) {
+    ///
+    /// The filter is installed before the first byte of a file of the user is read. A look-up of the account, the first
+    /// question of a step, is answered before: it reads what the site wrote, and the launcher then works on the answer
+    /// during the tenth of a millisecond that the kernel needs for the filter.
+    pub(super) fn run(mut self, filter: &Filter) {
         let far = Instant::now() + PATIENCE;
-        while let Some((question, fds)) = ask::next_question(self.channel, far) {
-            if self.answer(question, fds).is_none() {
+        let mut question = ask::next_question(self.channel, far);
+        if let Some((first @ Question::Account(_), fds)) = question {
+            if self.answer(first, fds).is_none() {
+                return;
+            }
+            question = None;
+        }
+        if let Err(error) = filter.install() {
+            return self.refuse(&error, question.is_some());
+        }
+        while let Some((asked, fds)) = question.take().or_else(|| ask::next_question(self.channel, far)) {
+            if self.answer(asked, fds).is_none() {
                 return;
             }
         }
     }
 
-    /// Answers the first question with a refusal, for a process that could not give up its rights.
-    pub(super) fn refuse(&self, error: &sys::Error) {
+    /// Answers a question with a refusal, for a process that could not give up its rights. True in `asked`: the question
+    /// has come already.
+    pub(super) fn refuse(&self, error: &sys::Error, asked: bool) {
         let cause = format!("the process that opens files as the user cannot be confined: {error}");
         let far = Instant::now() + PATIENCE;
-        if ask::next_question::<Question>(self.channel, far).is_some() {
+        if asked || ask::next_question::<Question>(self.channel, far).is_some() {
             self.tell(Err(&Refusal::new(Kind::System, "", cause)), None);
         }
     }
