@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let Ok(mut files) = Files::open(file, 0, bytes.len() as u64) else { return };
         for path in PATHS {
             match files.look(path, LIMIT) {
-                Ok(Some(Node::Folder(names))) => assert!(names.len() <= MAX_NAMES),
+                Ok(Some(Node::Directory(names))) => assert!(names.len() <= MAX_NAMES),
                 Ok(Some(Node::File(contents))) => assert!(contents.len() as u64 <= LIMIT),
                 Ok(Some(Node::Long(length))) => assert!(length > LIMIT),
                 _ => {}
