@@ -186,6 +186,13 @@ mod tests {
     }
 
     #[test]
+    fn an_option_without_a_value_has_the_implied_one() {
+        let implied = |name| spec(name).implied();
+        assert_eq!((implied(c"container-home"), implied(c"no-container-home")), (Some("yes"), Some("no")));
+        assert_eq!((implied(c"container-writable"), implied(c"container-bind")), (Some("yes"), None));
+    }
+
+    #[test]
     fn no_name_is_one_that_slurm_has_or_will_have() {
         for spec in OPTIONS {
             for name in [spec.name, spec.long] {

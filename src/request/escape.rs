@@ -67,3 +67,24 @@ fn unescape_except(text: &str, also: &[u8]) -> Result<OsString, Error> {
     }
     Ok(OsString::from_vec(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_read_back_and_separators_are_free() {
+        let all = OsString::from_vec((1..=255).collect());
+        for (escaped, separators) in [(escape(&all), ":;="), (escape_value(&all), ";")] {
+            assert!(escaped.bytes().all(|byte| byte.is_ascii_graphic()), "{escaped}");
+            assert!(!escaped.contains(|letter| separators.contains(letter)), "{escaped}");
+            assert_eq!(unescape_value(&escaped), Ok(all.clone()));
+        }
+        assert_eq!(unescape(&escape(&all)), Ok(all));
+        assert_eq!(
+            (escape(OsStr::new("a=b c")), escape_value(OsStr::new("a=b c"))),
+            ("a%3db%20c".into(), "a=b%20c".into())
+        );
+        assert!(unescape("a=b").is_err());
+    }
+}
