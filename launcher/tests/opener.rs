@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use coracle::report::Kind;
-use coracle::sys::{CachedStat, Identity};
-use coracle_launcher::children::mpi_fit;
+use coracle::report::{Kind, Refusal};
+use coracle::sys::{CachedStat, Identity, MountNamespace};
 use coracle_launcher::children::opener::Opener;
+use coracle_launcher::children::{in_container, mpi_fit};
 use coracle_launcher::config::{Owner, Profile};
 use coracle_launcher::plan::Shape;
 use nix::errno::Errno;
@@ -43,6 +43,7 @@ const CASES: &[Case] = &[
     ("a_loop_device_is_configured", loop_device),
     ("the_process_has_no_rights_and_a_filter", rights),
     ("it_ends_with_its_owner", ends),
+    ("a_child_process_in_a_container_answers", in_a_container),
 ];
 
 struct Place {
@@ -231,6 +232,51 @@ fn ends(place: &Place) {
     assert!(path.exists());
     opener.end();
     assert!(!path.exists());
+}
+
+/// Only root makes the PID namespace of such a process.
+fn in_a_container(place: &Place) {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let namespace = MountNamespace::current().unwrap();
+    let (what, identity) = ("it", &place.identity);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let kept = place.directory();
+    let child = |executes| in_container::Question {
+        what,
+        namespace: &namespace,
+        identity,
+        step: None,
+        deadline,
+        kept: &[],
+        executes,
+    };
+    let late = || Refusal::new(Kind::Timeout, "it", "late");
+    let seen = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let others = open.filter(|entry| entry.file_name().to_str().unwrap().parse::<u32>().unwrap() > 2).count();
+        let program = std::process::Command::new("/bin/true").status().is_ok_and(|status| status.success());
+        let uid = Uid::current().as_raw();
+        // The channel, the directory that is read, and what comes with the answer.
+        Ok(((uid, others, program), vec![File::open("/etc/passwd").unwrap().into()]))
+    };
+    for executes in [false, true] {
+        let reply = child(executes).ask::<(u32, usize, bool)>(late, seen).unwrap();
+        assert_eq!((reply.found, reply.fds.len()), ((identity.uid, 2, executes), 1));
+    }
+    let refused = child(false).ask::<()>(late, || Err(Refusal::new(Kind::Policy, "a", "no").hint("h")));
+    assert_eq!(refused.unwrap_err(), Refusal::new(Kind::Policy, "a", "no").hint("h"));
+    let died = child(true).ask::<()>(late, || std::process::abort());
+    assert!(died.unwrap_err().line().contains("has died"));
+    let brief = in_container::Question { deadline: Instant::now() + Duration::from_millis(50), ..child(false) };
+    let hangs = brief.ask::<()>(late, || {
+        std::thread::sleep(Duration::from_secs(60));
+        Ok(((), Vec::new()))
+    });
+    assert_eq!(hangs.unwrap_err(), late());
+    // This process keeps what the child process has closed.
+    assert!(kept.metadata().is_ok());
 }
 
 fn measure(identity: &Identity) {

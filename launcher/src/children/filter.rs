@@ -3,12 +3,13 @@
 //! The list is wide, because name services (NSS) load libraries of the site into the process: they read files, map
 //! caches of other processes, talk to daemons over sockets and to directory servers over the network, and may start a
 //! thread. The process executes nothing, starts no other process, sends no signal to one and inspects none; it makes no
-//! namespace and no mount; it removes and renames no file, and changes no modes, owners, ids or capabilities. Nor does it
-//! reach the large parts of the kernel that it has no use for: bpf, io_uring, perf events, keys, userfaultfd, modules.
+//! namespace and no mount; it removes and renames no file, and changes no modes, owners, ids or capabilities. Nor does
+//! it reach the large parts of the kernel that it has no use for: bpf, io_uring, perf events, keys, userfaultfd,
+//! modules.
 //!
-//! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. So the process can make an empty
-//! file, and empty one; a write of data to a file fails because RLIMIT_FSIZE is 0. A task of the same user can do the
-//! same.
+//! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. So the process can make an
+//! empty file, and empty one; a write of data to a file fails because RLIMIT_FSIZE is 0. A task of the same user can do
+//! the same.
 //!
 //! A refused call fails and does not kill. NSS libraries try calls that they can do without (a second protocol, a
 //! cache), and a site's library must not turn each start of a step into a crash.

@@ -73,6 +73,8 @@ impl Question<'_> {
             u8::from(ask::answer(&theirs, found, &fds, self.deadline).is_err())
         })
         .map_err(system)?;
+        // The end of the child process closes the channel only if this process does not hold that end.
+        drop(theirs);
         let received = match self.step {
             Some(step) => ours.receive_for(step.line, self.deadline),
             None => ours.receive(self.deadline),

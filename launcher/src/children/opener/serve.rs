@@ -70,8 +70,8 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Answers a question with a refusal, for a process that could not give up its rights. True in `asked`: the question
-    /// has come already.
+    /// Answers a question with a refusal, for a process that could not give up its rights. `asked` is true if the
+    /// question has been received.
     pub(super) fn refuse(&self, error: &sys::Error, asked: bool) {
         let cause = format!("the process that opens files as the user cannot be confined: {error}");
         let far = Instant::now() + PATIENCE;
@@ -156,7 +156,8 @@ fn enter(folder: &OwnedFd, path: &Path) {
     }
 }
 
-/// Opens and identifies an image, and returns the length of its file. The caller fills in the refusal's object, the name that the user typed.
+/// Opens and identifies an image, and returns the length of its file. The caller fills in the refusal's object, the name
+/// that the user typed.
 pub(super) fn image_of(path: &Path) -> Result<(File, Image, u64), Refusal> {
     let refuse = |kind, cause: String| Refusal::new(kind, "", cause);
     // O_PATH finds the file type without opening a FIFO, a device or a file of /proc.
