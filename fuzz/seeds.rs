@@ -162,7 +162,7 @@ fn archives(corpus: &Path) {
     put(corpus, "tar", "written", &archive::with_sums(&plain));
     // A file with a hole, as GNU tar stores it in each of its formats.
     let tree = corpus.join("holes");
-    fs::create_dir_all(&tree).expect("a folder can be made");
+    fs::create_dir_all(&tree).expect("a directory can be made");
     let file = fs::File::create(tree.join("hole")).expect("a file can be made");
     std::os::unix::fs::FileExt::write_all_at(&file, b"end", 1 << 20).expect("a file can be written");
     let formats = ["--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"];

@@ -10,8 +10,8 @@ const STAND_INS: [&str; 5] = ["What", "Whether", "Where", "Whose", "How"];
 const UNUSED: &str = "folder";
 /// Stable interfaces that have it: an option of `coracle ls` and of nvidia-ctk, a key of coracle.yaml, a field of the
 /// plugin's message, a word of the opener's protocol. A variable in a message does not show its name.
-const INTERFACES: [&str; 6] =
-    ["--folder", "folders:", "dependencies, folders and env", "script_folder", "\"folder\"", "{folder"];
+const INTERFACES: [&str; 7] =
+    ["--folder", "folders:", "\"folders\"", "dependencies, folders and env", "script_folder", "\"folder\"", "{folder"];
 
 /// Files below `directory` with this extension.
 fn add_files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {

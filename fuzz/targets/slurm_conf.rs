@@ -19,15 +19,15 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         None => (bytes, bytes),
     };
     memory::with_directory(|root| {
-        let folder = root.join(&DIRECTORY[1..]);
-        fs::create_dir_all(&folder).expect("a directory can be made");
-        fs::write(folder.join("slurm.conf"), conf).expect("a file can be written");
-        fs::write(folder.join("plugstack.conf"), plugstack).expect("a file can be written");
-        let (node, folder) = (Node::new(root), Path::new(DIRECTORY));
-        let conf = Conf::read(&node, folder);
+        let directory = root.join(&DIRECTORY[1..]);
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        fs::write(directory.join("slurm.conf"), conf).expect("a file can be written");
+        fs::write(directory.join("plugstack.conf"), plugstack).expect("a file can be written");
+        let (node, directory) = (Node::new(root), Path::new(DIRECTORY));
+        let conf = Conf::read(&node, directory);
         assert!(conf.task_scripts.iter().chain(&conf.plugstack).all(|path| path.is_absolute()));
-        assert!(lines(&node, folder, "slurm.conf").iter().all(|line| !line.contains(['\n', '#'])));
-        for line in spank_lines(&node, &folder.join("plugstack.conf")) {
+        assert!(lines(&node, directory, "slurm.conf").iter().all(|line| !line.contains(['\n', '#'])));
+        for line in spank_lines(&node, &directory.join("plugstack.conf")) {
             assert!(line.arguments.iter().all(|word| !word.is_empty() && !word.contains(char::is_whitespace)));
             let _ = line.found(&node, &conf.plugins);
         }

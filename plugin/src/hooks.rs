@@ -194,6 +194,10 @@ fn init(state: &mut State, words: &Words) -> c_int {
     if program().is_some() {
         state.command.begin(state.arguments.naming);
     }
+    // Slurm skips init_post_opt after a plugin before this one that failed there.
+    if context() == Context::Stepd && state.arguments.defaults {
+        state.step.asks_for_defaults();
+    }
     0
 }
 

@@ -45,10 +45,7 @@ const COMMAND: &CStr = c"SLURM_CORACLE_COMMAND";
 pub fn init_post_opt(step: &mut Step, arguments: &Arguments, spank: &Spank<'_>) {
     let id = spank.step();
     if is_extern(id) {
-        return;
-    }
-    if arguments.defaults {
-        step.asks_for_defaults();
+        return step.stay_on_node();
     }
     let plan = plan_step(id.unwrap_or_default(), arguments.defaults, read_request(spank));
     let facts = match &plan {

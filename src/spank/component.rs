@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_script_must_know_the_images_of_other_components_before_21_08() {
-        let (image, script) = ("1:image=/a;as=a", "1:image=/a;as=a;scope=script");
+        let (image, script) = ("2:image=/a;as=a", "2:image=/a;as=a;scope=script");
         for (forms, fails) in [
             (&[None, Some(image)][..], true),
             (&[Some("none"), None, Some(image)], true),

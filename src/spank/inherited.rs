@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::sys::Release;
 
-    const FIRST: &str = "1:image=/img/a.sif;as=a.sif;home=no";
+    const FIRST: &str = "2:image=/img/a.sif;as=a.sif;home=no";
 
     fn image(choice: Option<Choice>) -> Option<(String, bool)> {
         match choice? {
@@ -166,7 +166,7 @@ mod tests {
         let command = second()
             .with("SLURM_CORACLE_STEPS", FIRST)
             .with("SLURM_CORACLE_STEPS_HET_GROUP_0", "nothing")
-            .with("SLURM_CORACLE_STEPS_HET_GROUP_1", "1:image=/img/b.sif;as=b.sif");
+            .with("SLURM_CORACLE_STEPS_HET_GROUP_1", "2:image=/img/b.sif;as=b.sif");
         let inherited = Inherited::take(&command);
         let of = |group| image(inherited.choice(&command, group).unwrap());
         assert_eq!((of(0), of(1)), (None, Some(("b.sif".into(), false))));

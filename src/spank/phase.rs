@@ -143,7 +143,7 @@ impl Step {
         std::mem::replace(&mut self.phase, Phase::Unread { defaults: true, fault: None })
     }
 
-    /// Notes, in init_post_opt, that the launcher is also asked about steps without a request.
+    /// Notes, in init, that the launcher is also asked about steps without a request.
     pub fn asks_for_defaults(&mut self) {
         if let Phase::Unread { defaults, .. } = &mut self.phase {
             *defaults = true;

@@ -134,7 +134,7 @@ mod tests {
             notes: vec!["n".into()],
             workdir: Some("/w".into()),
             entrypoint: true,
-            steps: Some("1:image=/a".into()),
+            steps: Some("2:image=/a".into()),
         };
         let wanted = Place {
             changes: vec![],
@@ -142,7 +142,7 @@ mod tests {
             workdir: Some("/w".into()),
             entrypoint: true,
             inside: true,
-            steps: Some("1:image=/a".into()),
+            steps: Some("2:image=/a".into()),
         };
         assert_eq!(answered(&answer), Ok(wanted));
     }

@@ -4,8 +4,8 @@
 use super::super::fake::FakeJob;
 use super::*;
 
-const IMAGE: &str = "1:image=/img/a.sif;as=a.sif";
-const OTHER: &str = "1:image=/img/b.sif;as=b.sif";
+const IMAGE: &str = "2:image=/img/a.sif;as=a.sif";
+const OTHER: &str = "2:image=/img/b.sif;as=b.sif";
 /// Step of an ordinary srun.
 const SRUN: u32 = 0;
 /// Shell of salloc.

@@ -6,7 +6,7 @@ use super::*;
 use crate::options::{Place, Spec};
 use crate::sys::Release;
 
-const INHERITED: &str = "1:image=/img/a.sif;as=a.sif";
+const INHERITED: &str = "2:image=/img/a.sif;as=a.sif";
 const OLD: Release = Release(20, 11);
 
 fn take(submission: &mut Submission, name: &CStr, value: &str) {
