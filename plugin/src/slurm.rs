@@ -358,16 +358,14 @@ pub fn conf_path(name: &CStr) -> Option<PathBuf> {
     Some(OsString::from_vec(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()).into())
 }
 
-/// Lets this slurmstepd execute TaskProlog itself, on the releases that execute a program of the node first.
+/// Lets this slurmstepd execute TaskProlog itself, on the releases that execute slurmstepd's own file for each script.
 ///
-/// 24.11.0 to 24.11.6 execute slurmstepd's own file for each script, inside the task's root, where its loader and
-/// libraries are missing (fixed in 24.11.7 by `direct_exec`). A launcher that does not exist makes run_command() start
-/// scripts directly. slurmd's log then has one line about it.
+/// A launcher that does not exist makes run_command() start scripts directly. slurmd's log then has one line about it.
 pub fn execute_scripts_directly(micro: Option<u32>) {
     let affected = executes_itself_for_scripts(sys::release(), micro);
     let Some(init) = symbol(c"run_command_init").filter(|_| affected) else { return };
     type Init = extern "C" fn(c_int, *mut *mut c_char, *const c_char) -> c_int;
-    // SAFETY: the prototype of 24.11, see the table above. It copies the path, and takes no arguments for count 0.
+    // SAFETY: the prototype from 24.11 on, see the table above. It copies the path, and takes no arguments for count 0.
     let init = unsafe { std::mem::transmute::<*mut c_void, Init>(init) };
     init(0, std::ptr::null_mut(), c"/dev/null/none".as_ptr());
 }

@@ -25,10 +25,16 @@ pub fn resets_container(program: Program, release: Option<Release>) -> bool {
     program == Program::Srun && release >= Some(FIRST_WITH_PMIX_IN_BUNDLE)
 }
 
-/// True for 24.11.0 to 24.11.6, which execute slurmstepd's own file for each script; `micro` is the third number of the
-/// version.
+/// True if slurmstepd executes its own file for each script of a task, inside the task's root, where its loader and
+/// libraries are missing; `micro` is the third number of the version. 24.11.7 and 25.05.2 have `direct_exec` for these
+/// scripts (run_command.c).
 pub fn executes_itself_for_scripts(release: Option<Release>, micro: Option<u32>) -> bool {
-    release == Some(Release(24, 11)) && micro.is_some_and(|micro| micro < 7)
+    let first_without = match release {
+        Some(Release(24, 11)) => 7,
+        Some(Release(25, 5)) => 2,
+        _ => 0,
+    };
+    micro.is_some_and(|micro| micro < first_without)
 }
 
 /// Names the node in a refusal where slurmstepd does not.
@@ -100,10 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn scripts_run_through_slurmstepd_from_24_11_0_to_24_11_6() {
-        assert_eq!(releases(|release| executes_itself_for_scripts(Some(release), Some(0))), ["24.11"]);
-        let micro = |micro| executes_itself_for_scripts(Some(Release(24, 11)), micro);
-        assert_eq!([Some(0), Some(6), Some(7), None].map(micro), [true, true, false, false]);
+    fn scripts_run_through_slurmstepd_in_the_first_versions_of_two_releases() {
+        assert_eq!(releases(|release| executes_itself_for_scripts(Some(release), Some(0))), ["24.11", "25.05"]);
+        let micro = |release| move |micro| executes_itself_for_scripts(Some(release), micro);
+        assert_eq!([Some(6), Some(7), None].map(micro(Release(24, 11))), [true, false, false]);
+        assert_eq!([Some(1), Some(2), None].map(micro(Release(25, 5))), [true, false, false]);
     }
 
     #[test]

@@ -180,6 +180,22 @@ does_not_lead_to_the_node() { # HOOK-THAT-IS-SKIPPED
 	does_not_lead_to_the_node init_post_opt
 }
 
+# Which image the site has for such a step nobody has asked by then.
+@test "another plugin that keeps ours from its init_post_opt does not lead to the node with defaults=on either" {
+	since 22.05 || skip "not there: Slurm $(slurm_release) skips no plugin"
+	rude_plugin slurm_spank_init_post_opt
+	sed -i '/spank_coracle/s/$/ defaults=on/' /etc/slurm/plugstack.conf.d/coracle.conf
+	run alice srun -n2 sh -c "$HOST"
+	if since 23.11; then
+		((status != 0)) || fail "$status $output"
+	else
+		((status == 125)) || fail "$status $output"
+		has 'coracle: plugin: Slurm has not called its init_post_opt [internal]'
+	fi
+	has_not 'ran on the host'
+	healthy
+}
+
 @test "another plugin that keeps ours from its task_init_privileged does not lead to the node" {
 	does_not_lead_to_the_node task_init_privileged
 }

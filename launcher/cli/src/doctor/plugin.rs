@@ -11,10 +11,9 @@ use coracle_launcher::place;
 use super::Findings;
 use super::ask::ask;
 use crate::arguments::Role;
+use coracle::spank::executes_itself_for_scripts;
 use coracle_launcher::slurm::{self, Site};
 
-/// Last micro releases of 24.11 and 25.05 whose TaskProlog fails in containers without Coracle's workaround.
-const SCRIPTS: [((u32, u32), u32); 2] = [((24, 11), 6), ((25, 5), 1)];
 /// First release in which an oci.conf does not disable the plugin.
 const OCI_IGNORED: (u32, u32) = (23, 2);
 /// Options that the plugin adds to the help of srun, with both prefixes.
@@ -57,7 +56,7 @@ fn release(srun: &Path) -> Option<((u32, u32), u32)> {
 }
 
 fn tested(findings: &mut Findings, release: Option<((u32, u32), u32)>) {
-    let Some((found @ (year, month), micro)) = release else {
+    let Some(((year, month), micro)) = release else {
         return findings.warning("slurm", "srun does not say its release");
     };
     let word = Release(year, month);
@@ -72,7 +71,7 @@ fn tested(findings: &mut Findings, release: Option<((u32, u32), u32)>) {
             "every srun fails with this plugin line",
         ),
     }
-    if SCRIPTS.iter().any(|(bad, last)| *bad == found && micro <= *last) {
+    if executes_itself_for_scripts(Some(word), Some(micro)) {
         findings.warning(
             "slurm",
             format!("release {word}.{micro} starts TaskProlog through slurmstepd; Coracle has it start them directly"),
