@@ -1,4 +1,5 @@
 //! Reads the entry point of an image, and the configuration that an OCI image has brought into its SIF.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fs::File;

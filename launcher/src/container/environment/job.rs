@@ -1,4 +1,5 @@
 //! Reads and changes the environment of a job on the node.
+#![forbid(unsafe_code)]
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

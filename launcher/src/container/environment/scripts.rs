@@ -1,4 +1,5 @@
 //! Sources the environment scripts of an image: plain ones here, others in the image's shell.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fs::File;
