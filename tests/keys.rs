@@ -1,5 +1,5 @@
 //! Documentation of coracle.yaml, made from the table of its keys ([`coracle_launcher::config::keys`]): the example file,
-//! the installed file, and the tables of docs/admin. `CORACLE_BLESS=1 cargo test --test keys` renews them.
+//! the installed file, and the tables of docs/admin. `CORACLE_BLESS=1 cargo test -p coracle-launcher --test keys` renews them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use coracle_launcher::config::keys::{ABOUT, Key, SECTIONS, Unset, Value, description, form, top};
 
 /// Start of a part of a page that is made from the table: the name of the part stands behind it.
-const BEGIN: &str = "<!-- keys of coracle.yaml, made by CORACLE_BLESS=1 cargo test --test keys: ";
+const BEGIN: &str = "<!-- keys of coracle.yaml, made by CORACLE_BLESS=1 cargo test -p coracle-launcher --test keys: ";
 const END: &str = "<!-- end -->\n";
 /// Part of a page with [`ABOUT`].
 const FILE: &str = "file";
@@ -17,8 +17,8 @@ const FILE: &str = "file";
 /// Width of the example's lines.
 const WIDTH: usize = 120;
 
-const INSTALLED: &str = "As installed it makes no choice: only images below `image_paths` would run, and there are none. A site \
-    sets at least `user_images`.";
+const INSTALLED: &str = "As installed it makes no choice: only images of the store run. A site sets `image_paths` \
+    (directories whose images are trusted), or `user_images` and `directories` for all other images.";
 const INSTALLED_END: &str = "coracle.yaml in PREFIX/share/doc/coracle/slurm-conf-examples has every key; `coracle config \
     check` reports errors.";
 
@@ -34,7 +34,10 @@ fn compare(path: &Path, wanted: &str) {
         let found = std::fs::read_to_string(path).unwrap();
         let stale = found.lines().zip(wanted.lines()).find(|(found, wanted)| found != wanted);
         let path = path.display();
-        assert!(found == wanted, "{path} is stale; CORACLE_BLESS=1 cargo test --test keys renews it: {stale:?}");
+        assert!(
+            found == wanted,
+            "{path} is stale; CORACLE_BLESS=1 cargo test -p coracle-launcher --test keys renews it: {stale:?}"
+        );
     }
 }
 

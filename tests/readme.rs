@@ -1,5 +1,5 @@
 //! Documentation, checked against the program. The user guide's table of options is made from [`OPTIONS`]:
-//! `CORACLE_BLESS=1 cargo test --test readme` renews it.
+//! `CORACLE_BLESS=1 cargo test -p coracle-launcher --test readme` renews it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use coracle::options::{Argument, Naming, OPTIONS, Spec};
 use coracle_launcher::config::Config;
 
-const BEGIN: &str = "<!-- made from src/options/table.rs: CORACLE_BLESS=1 cargo test --test readme -->\n";
+const BEGIN: &str =
+    "<!-- made from src/options/table.rs: CORACLE_BLESS=1 cargo test -p coracle-launcher --test readme -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn row(spec: &Spec) -> String {
@@ -36,7 +37,10 @@ fn the_user_guide_has_every_option_as_the_table_has_it() {
     if std::env::var_os("CORACLE_BLESS").is_some() {
         std::fs::write(&file, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, wanted, "docs/user.md is stale; CORACLE_BLESS=1 cargo test --test readme renews it");
+        assert_eq!(
+            found, wanted,
+            "docs/user.md is stale; CORACLE_BLESS=1 cargo test -p coracle-launcher --test readme renews it"
+        );
     }
 }
 

@@ -9,9 +9,9 @@ const STAND_INS: [&str; 5] = ["What", "Whether", "Where", "Whose", "How"];
 /// Word that no comment and no message has.
 const UNUSED: &str = "folder";
 /// Stable interfaces that have it: an option of `coracle ls` and of nvidia-ctk, a key of coracle.yaml, a field of the
-/// plugin's message, a word of the opener's protocol. A variable in a message does not show its name.
-const INTERFACES: [&str; 7] =
-    ["--folder", "folders:", "\"folders\"", "dependencies, folders and env", "script_folder", "\"folder\"", "{folder"];
+/// plugin's message. A variable in a message does not show its name.
+const INTERFACES: [&str; 6] =
+    ["--folder", "folders:", "\"folders\"", "dependencies, folders and env", "script_folder", "{folder"];
 
 /// Files below `directory` with this extension.
 fn add_files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
@@ -111,7 +111,7 @@ fn comments_begin_with_a_noun_or_a_verb() {
 #[test]
 fn a_directory_has_one_name() {
     assert_eq!(
-        faults("let folder = '\"'; // no \"fold\"\nlet a = r#\"a \"folder\"s\"#; /// A\n// `folder` Folders\n"),
+        faults("let folder = '\"'; // no \"fold\"\nlet a = r#\"a \"folders\"s\"#; /// A\n// `folder` Folders\n"),
         [(2, "// `folder` Folders")]
     );
     let mut found = Vec::new();

@@ -119,7 +119,8 @@ fn every_fuzz_target_is_in_the_manifest_and_in_the_list() {
     let known = manifest.lines().filter_map(|line| line.strip_prefix("path = \"targets/")?.strip_suffix(".rs\""));
     assert_eq!(known.collect::<Vec<_>>(), targets);
     let list = std::fs::read_to_string(fuzz.join("README.md")).unwrap();
-    let missing: Vec<_> = targets.iter().filter(|target| !list.contains(&format!("`{target}`"))).collect();
+    let missing: Vec<_> =
+        targets.iter().filter(|target| !list.lines().any(|row| row.ends_with(&format!("`{target}` |")))).collect();
     assert!(missing.is_empty(), "fuzz/README.md: {missing:?} are not in it");
 }
 

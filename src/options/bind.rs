@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::settings::MAX_BINDS;
 use super::{Error, Size, list};
 
 /// One directory or file that is to be visible inside.
@@ -105,6 +106,8 @@ impl Binds {
         match self.list.iter().find(|known| known.target == bind.target) {
             Some(known) if *known == bind => {}
             Some(_) => return Err(Error::SameTarget(bind.target)),
+            // Each bind is compared with all before it: a list of thousands would keep slurmstepd busy.
+            None if self.list.len() >= MAX_BINDS => return Err(Error::TooManyBinds(self.list.len() + 1)),
             None => self.list.push(bind),
         }
         Ok(())

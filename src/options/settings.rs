@@ -230,7 +230,8 @@ impl Settings {
         notes
     }
 
-    fn checked(self) -> Result<Self, Error> {
+    /// Checks what is known only of all options together.
+    pub(crate) fn checked(self) -> Result<Self, Error> {
         if self.binds.list.len() > MAX_BINDS {
             return Err(Error::TooManyBinds(self.binds.list.len()));
         }

@@ -122,7 +122,7 @@ impl Request {
 
     /// Adds options that were typed beside an inherited image.
     pub fn amend(self, raw: &RawOptions, directory: &Path) -> Result<Self, Error> {
-        Self { settings: Settings::parse(raw, directory)?.or(&self.settings), ..self }.checked()
+        Self { settings: Settings::parse(raw, directory)?.or(&self.settings).checked()?, ..self }.checked()
     }
 
     /// Returns the image, unless a step is to be joined.

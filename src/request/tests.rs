@@ -352,6 +352,16 @@ fn an_inherited_image_takes_binds_in_addition() {
 }
 
 #[test]
+fn binds_of_job_and_step_together_have_the_same_limit() {
+    let binds = |count: usize, name: &str| (0..count).map(|n| format!("/{name}{n}")).collect::<Vec<_>>().join(",");
+    let job = || request("/i", &[&binds(100, "a")]);
+    let amended = |count| job().amend(&raw(&[(Id::Bind, &binds(count, "b"))]), Path::new("/"));
+    assert_eq!(amended(28).unwrap().settings.binds.list.len(), 128);
+    let refusal = Refusal::from(amended(29).unwrap_err());
+    assert!(refusal.to_string().contains("129 binds, at most 128"), "{refusal}");
+}
+
+#[test]
 fn the_environment_form_is_stable() {
     let text = request("/i m.sif", &["/a:/b:ro"]).to_env();
     assert_eq!(text, "2:image=/i%20m.sif;as=/i%20m.sif;bind=/a:/b:ro");

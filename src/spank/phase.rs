@@ -218,9 +218,9 @@ impl Step {
         };
     }
 
-    /// True if the step needs a container, or a hook has failed before that was known.
+    /// True if the step needs a container or may need one, or a hook has failed before that was known.
     fn is_wanted(&self) -> bool {
-        !matches!(self.phase, Phase::Unread { fault: None, .. } | Phase::OnNode)
+        !matches!(self.phase, Phase::Unread { defaults: false, fault: None } | Phase::OnNode)
     }
 
     /// True while the launcher builds the container.
@@ -274,7 +274,7 @@ impl Step {
             // A plugin before this one failed in init_post_opt with a positive number: Slurm then skips this plugin,
             // and continues.
             Phase::Unread { defaults, .. } => {
-                if !is_requested() && !defaults {
+                if !defaults && !is_requested() {
                     return TaskStart::OnNode;
                 }
                 self.refuse(skipped("init_post_opt"));

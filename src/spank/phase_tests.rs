@@ -261,7 +261,9 @@ fn a_panic_in_task_init_ends_tasks_of_containers_only() {
     assert!(!Step::default().refuse_after_panic(cause("panicked")));
     let mut faulty = Step::default();
     faulty.refuse(cause("first"));
-    for mut step in [entered(), building().0, refused("first"), faulty] {
+    let mut with_defaults = Step::default();
+    with_defaults.asks_for_defaults();
+    for mut step in [entered(), building().0, refused("first"), faulty, with_defaults] {
         assert!(step.refuse_after_panic(cause("panicked")));
         assert_eq!(said(&step), Some("panicked"));
     }

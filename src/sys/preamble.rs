@@ -31,12 +31,12 @@ pub enum Ids<'a> {
 /// 2. *no_new_privs.* Before the ids, so that no process of the user exists without it. A filter needs it.
 /// 3. *Bounding, ambient and inheritable capabilities*, for a process that executes a program. Before the ids, because
 ///    it needs CAP_SETPCAP.
-/// 4. *Ids and groups.* The permitted and effective capabilities go with them.
+/// 4. *Ids and groups.* The permitted and effective capabilities go with them, except for root as the user.
 /// 5. *Dumpable.* After the ids: the kernel resets it to fs.suid_dumpable when they change (PR_SET_DUMPABLE(2const)).
 /// 6. *Parent-death signal.* After the ids: the kernel clears it when they change (PR_SET_PDEATHSIG(2const)). A parent
 ///    process that has ended before sends none; its channel is closed then, and that ends the child process.
 /// 7. *Limits.* After the ids: RLIMIT_NPROC counts the processes of the new user (getrlimit(2)), and a change of ids
-///    beyond it is noted for the next execve. No capability is left that could raise a limit again.
+///    beyond it is noted for the next execve. No capability is left to users that could raise a limit again.
 /// 8. *Filter of system calls.* Last: it refuses the calls of the other steps. The opener and the process that parses
 ///    signatures install theirs themselves, behind this.
 #[derive(Debug, Default)]

@@ -125,14 +125,27 @@ impl Filter {
     /// The process executes no code of others, so the kernel need not protect parts of it from each other: without
     /// SECCOMP_FILTER_FLAG_SPEC_ALLOW, kernels before 5.16 slow it down (spec_store_bypass_disable=seccomp).
     pub fn install(&self) -> Result<()> {
+        self.set(0)
+    }
+
+    /// Like [`Self::install`], for all threads of the process; an error (ESRCH) if one of them cannot have it.
+    pub fn install_in_all_threads(&self) -> Result<()> {
+        self.set(libc::SECCOMP_FILTER_FLAG_TSYNC)
+    }
+
+    fn set(&self, flags: libc::c_ulong) -> Result<()> {
         let call = || format!("seccomp(SECCOMP_SET_MODE_FILTER, {} instructions)", self.0.len());
         let len = u16::try_from(self.0.len()).map_err(|_| Error::new(call(), Errno::EINVAL))?;
-        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
         // SAFETY: the kernel reads the structure and `len` instructions, which `self` owns, and writes none.
         let result =
             unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
         check(result, call)?;
+        // With TSYNC, the id of a thread that has another filter (seccomp(2)).
+        if result > 0 {
+            return Err(Error::new(call(), Errno::ESRCH));
+        }
         Ok(())
     }
 }

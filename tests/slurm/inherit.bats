@@ -7,7 +7,7 @@ load support
 environment_of_a_task() {
 	good srun -n1 --container="$busybox" "$@" sh -c 'echo "$SLURM_CORACLE_STEPS"'
 	steps=$output
-	[[ $steps == 1:* ]] || fail "$output"
+	[[ $steps == 2:* ]] || fail "$output"
 }
 
 @test "a contained step's environment names what inner steps inherit" {

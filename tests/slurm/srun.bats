@@ -95,7 +95,7 @@ real_image_runs() { # NAME
 	has '> SLURM_CORACLE_OUTER=1:'
 	has_line "> CORACLE_IMAGE=$busybox"
 	has_line "> CORACLE_NAME=busybox-zstd"
-	has "> SLURM_CORACLE_STEPS=1:"
+	has "> SLURM_CORACLE_STEPS=2:"
 }
 
 @test "the exit status of the command is srun's" {

@@ -144,8 +144,8 @@ take_places() { # COUNT
 	count, flag = int(sys.argv[1]), sys.argv[2]
 	held, index = [], 0
 	while len(held) < count:
-	    file = os.open("/run/coracle/openers", os.O_RDWR)
-	    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 2001 * 256 + index, 1, 0)
+	    file = os.open("/run/coracle/opener-slots/2001", os.O_RDWR)
+	    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, index, 1, 0)
 	    index += 1
 	    try:
 	        fcntl.fcntl(file, 37, lock)  # F_OFD_SETLK

@@ -37,7 +37,7 @@ const NOT_FOUND: u8 = 127;
 const SHELLS: [&[&str]; 2] = [&["/bin/bash", "--norc"], &["/bin/sh"]];
 
 /// Action inside.
-enum Errand<'a> {
+enum Action<'a> {
     Command(&'a [OsString]),
     /// The image's entry point, with these arguments.
     EntryPoint(&'a [OsString]),
@@ -60,25 +60,25 @@ pub fn exec(given: &Exec) -> Result<ExitCode, Refusal> {
     };
     let image = given.image.as_ref().ok_or_else(|| missing("image"))?;
     match given.command.as_slice() {
-        _ if given.plan => become_it(&given.common, image, Errand::Plan),
+        _ if given.plan => run_in_container(&given.common, image, Action::Plan),
         [] => Err(missing("command")),
-        words => become_it(&given.common, image, Errand::Command(words)),
+        words => run_in_container(&given.common, image, Action::Command(words)),
     }
 }
 
 /// Runs the image's entry point.
 pub fn run(given: &Run) -> Result<ExitCode, Refusal> {
-    become_it(&given.common, &given.image, Errand::EntryPoint(&given.arguments))
+    run_in_container(&given.common, &given.image, Action::EntryPoint(&given.arguments))
 }
 
 /// Opens a shell.
 pub fn shell(given: &Shell) -> Result<ExitCode, Refusal> {
-    become_it(&given.common, &given.image, Errand::Shell(&given.arguments))
+    run_in_container(&given.common, &given.image, Action::Shell(&given.arguments))
 }
 
 /// Becomes the command inside the image: signals, status and terminal are those of the command.
-fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<ExitCode, Refusal> {
-    let Some(Inside { words, environment }) = enter(common, image, &errand)? else { return Ok(ExitCode::SUCCESS) };
+fn run_in_container(common: &Common, image: &OsString, action: Action<'_>) -> Result<ExitCode, Refusal> {
+    let Some(Inside { words, environment }) = enter(common, image, &action)? else { return Ok(ExitCode::SUCCESS) };
     let Some((program, arguments)) = words.split_first() else { return Ok(ExitCode::SUCCESS) };
     let cause = Command::new(program).args(arguments).env_clear().envs(environment).exec();
     let missing = cause.kind() == std::io::ErrorKind::NotFound;
@@ -96,9 +96,9 @@ fn become_it(common: &Common, image: &OsString, errand: Errand<'_>) -> Result<Ex
 }
 
 /// Enters the container. Returns the command to become, or `None` if only the plan was requested.
-fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Option<Inside>, Refusal> {
+fn enter(common: &Common, image: &OsString, action: &Action<'_>) -> Result<Option<Inside>, Refusal> {
     let directory = std::env::current_dir().map_err(|cause| Refusal::new(Kind::Workdir, ".", cause.to_string()))?;
-    let raw = options(common, errand, &directory);
+    let raw = options(common, action, &directory);
     let image = &*images::fetched(image, &common.config)?;
     let request = LocalRequest { raw, image, config: &common.config, user: common.user.as_deref() };
     let LocalRun { context, image, provision, directory } = request.prepare()?;
@@ -115,7 +115,7 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let container = pipeline::build(&resolved, &loaded, place, &fit)?;
     nix::sys::stat::umask(umask);
-    if let Errand::Plan = errand {
+    if let Action::Plan = action {
         print!("{}", container.plan);
         return Ok(None);
     }
@@ -138,14 +138,14 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
     sys::drop_capabilities().map_err(system)?;
     sys::become_user(identity).map_err(system)?;
     let mut words = if found.entrypoint { environment::take_entrypoint(&mut environment)? } else { Vec::new() };
-    match errand {
-        Errand::Command(given) | Errand::EntryPoint(given) => words.extend_from_slice(given),
+    match action {
+        Action::Command(given) | Action::EntryPoint(given) => words.extend_from_slice(given),
         // The shell's own command: the entry point of the image is not used.
-        Errand::Shell(given) => {
+        Action::Shell(given) => {
             words = shell_of_the_image();
             words.extend_from_slice(given);
         }
-        Errand::Plan => {}
+        Action::Plan => {}
     }
     if words.is_empty() {
         return Err(Refusal::new(Kind::Usage, image.to_string(), "the image has no entry point")
@@ -155,12 +155,12 @@ fn enter(common: &Common, image: &OsString, errand: &Errand<'_>) -> Result<Optio
 }
 
 /// Options from all their sources.
-fn options(common: &Common, errand: &Errand<'_>, directory: &Path) -> RawOptions {
+fn options(common: &Common, action: &Action<'_>, directory: &Path) -> RawOptions {
     let mut raw = common.raw();
     local::fill_from_variables(&mut raw);
     local::print_apptainer_note();
     local::add_apptainer_binds(&mut raw, directory, |name| std::env::var_os(name));
-    if let (Errand::EntryPoint(_), Some(spec)) = (errand, Spec::of(Id::Entrypoint)) {
+    if let (Action::EntryPoint(_), Some(spec)) = (action, Spec::of(Id::Entrypoint)) {
         raw.take(spec, "yes".into());
     }
     raw

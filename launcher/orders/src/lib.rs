@@ -17,7 +17,7 @@ use coracle_launcher::config::PATH as CONFIG;
 
 /// Default socket of the store's service.
 pub const SOCKET: &str = "/run/coracle/store.sock";
-/// For how many seconds a registry may send nothing.
+/// Default time limit for a silent registry, in seconds.
 const STALL: u32 = 60;
 
 /// Command line of `coracle-images`: words of a user, and in front of them options that only `coracle` gives.

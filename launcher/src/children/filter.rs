@@ -40,7 +40,6 @@ const ANY: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_lseek,
-    libc::SYS_fcntl,
     libc::SYS_futex,
     libc::SYS_clock_gettime,
     // Files.
@@ -177,6 +176,24 @@ const CONDITIONS: &[(c_long, u8, &[u64])] = &[
     (libc::SYS_socketpair, 0, &[libc::AF_UNIX as u64]),
     (libc::SYS_ioctl, 1, &IOCTLS),
     (libc::SYS_prctl, 0, &PRCTLS),
+    (libc::SYS_fcntl, 1, &FCNTLS),
+];
+/// Copies of descriptors, their flags, and locks. F_SETOWN and F_SETSIG would have the kernel send a signal to another
+/// process.
+const FCNTLS: [u64; 13] = [
+    libc::F_DUPFD as u64,
+    libc::F_DUPFD_CLOEXEC as u64,
+    libc::F_GETFD as u64,
+    libc::F_SETFD as u64,
+    libc::F_GETFL as u64,
+    libc::F_SETFL as u64,
+    libc::F_GETLK as u64,
+    libc::F_SETLK as u64,
+    libc::F_SETLKW as u64,
+    libc::F_OFD_GETLK as u64,
+    libc::F_OFD_SETLK as u64,
+    libc::F_OFD_SETLKW as u64,
+    libc::F_GET_SEALS as u64,
 ];
 /// Sockets of daemons (nscd, sssd, nslcd, systemd-userdbd), of directory servers, and of the resolver of host names,
 /// which asks the kernel for its addresses.
@@ -299,5 +316,13 @@ mod tests {
         let wrong: Vec<_> = NEVER.iter().filter(|call| listed(call)).collect();
         assert!(wrong.is_empty(), "{wrong:?}");
         assert!(listed(&libc::SYS_openat2));
+    }
+
+    #[test]
+    fn no_descriptor_sends_a_signal_to_another_process() {
+        let fcntl = CONDITIONS.iter().find(|(call, ..)| *call == libc::SYS_fcntl).unwrap();
+        // F_SETOWN, F_SETSIG and F_SETOWN_EX (fcntl(2)).
+        assert_eq!((fcntl.1, [8, 10, 15].iter().any(|command| fcntl.2.contains(command))), (1, false));
+        assert!(!ANY.contains(&libc::SYS_fcntl) && !IOCTLS.contains(&0x8901), "FIOSETOWN is an ioctl");
     }
 }

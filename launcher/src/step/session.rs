@@ -109,10 +109,17 @@ impl<'a> Session<'a> {
         };
         let mut entered = 0;
         self.server.each_task(|hello, task, sender| {
+            // At once if possible: the task may end while the container is built again, and its process id be another's.
+            let known = self.devices.get().is_some();
+            if known {
+                self.adopt(sender)?;
+            }
             if let (Some(image), Some(task)) = (image, task) {
                 image.fit(&mut outcome, task, hello.pmix)?;
             }
-            self.adopt(sender)?;
+            if !known {
+                self.adopt(sender)?;
+            }
             self.keep(trail, &mut outcome);
             match &outcome.built {
                 Ok(built) => {

@@ -20,10 +20,10 @@ pub struct Common {
     /// Open the image and run the command as this user, with the user's groups: only root can be another user (default: you)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// GPUs, as Apptainer's users ask for NVIDIA's: the same as --gpu=auto
+    /// GPUs, with the name of Apptainer's option for NVIDIA: the same as --gpu=auto
     #[arg(long, hide = true)]
     pub nv: bool,
-    /// And for AMD's
+    /// GPUs, with the name of Apptainer's option for AMD: the same as --gpu=auto
     #[arg(long, hide = true)]
     pub rocm: bool,
 }
@@ -52,7 +52,7 @@ pub struct Exec {
     /// or interactive (default: the job script's, or else the lowest)
     #[arg(long, value_name = "JOB[.STEP]", conflicts_with_all = ["plan", "user", "config"])]
     pub job: Option<String>,
-    /// On which node of the job (default: srun takes one)
+    /// Node of the job (default: srun takes one)
     #[arg(short = 'w', long, value_name = "NODE", requires = "job")]
     pub node: Option<String>,
     /// The image: a SIF, squashfs or directory; none with --job
@@ -100,10 +100,10 @@ pub struct Explain {
     /// Explain the job script of sbatch, instead of a step
     #[arg(long)]
     pub script: bool,
-    /// Of how many tasks the step is, as srun has it: Slurm's commands are shown to a single one
+    /// Number of tasks of the step; Slurm's commands are visible in a step with one task
     #[arg(short, long, value_name = "N", default_value_t = 1, conflicts_with = "script")]
     pub ntasks: u32,
-    /// Say which MPI the image has, what this node offers it, and what comes of both, instead of plan and environment
+    /// Print the image's MPI, the node's MPI and the result, instead of plan and environment
     #[arg(long)]
     pub mpi: bool,
     /// Print one line of JSON

@@ -17,16 +17,16 @@ pub struct Check {
     /// Show the rules that hold for this user (others than you: root only)
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// And for a job in this partition
+    /// Partition of the job
     #[arg(long, value_name = "NAME")]
     pub partition: Option<String>,
-    /// And of this account
+    /// Account of the job
     #[arg(long, value_name = "NAME")]
     pub account: Option<String>,
-    /// And with this quality of service
+    /// Quality of service of the job
     #[arg(long, value_name = "NAME")]
     pub qos: Option<String>,
-    /// And what they say of this image
+    /// Image to judge by these rules
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<OsString>,
     /// Print one line of JSON
@@ -67,7 +67,7 @@ pub struct Doctor {
 /// The part that a host plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// People make images and try them there
+    /// Users build and try images on it
     Login,
     /// Jobs are submitted from it
     Submit,
@@ -99,13 +99,13 @@ pub struct Verify {
 /// Arguments of `coracle log`.
 #[derive(Debug, clap::Args)]
 pub struct Log {
-    /// Of this job only, or of one step of it: a number, batch or interactive
+    /// Only records of this job, or of one step of it: a number, batch or interactive
     #[arg(long, value_name = "JOB[.STEP]")]
     pub job: Option<Asked>,
-    /// Of this user only
+    /// Only records of this user
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// Not before this time: 2026-11-22, 2026-11-22T10:00:00 (both UTC), or 2h, 3days for so long ago
+    /// Only records since this time: 2026-11-22, 2026-11-22T10:00:00 (both UTC), or 2h, 3days for so long ago
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<SystemTime>,
     /// Print each record as it is: JSON, a line each

@@ -29,7 +29,7 @@ pub struct CommandLine {
     /// Flag of every command.
     #[command(flatten)]
     pub silence: Silence,
-    /// CommandLine.
+    /// Command of the user.
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -37,7 +37,7 @@ pub struct CommandLine {
 /// Commands of `coracle`.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run a command inside an image, outside of a job or in one; as yourself, or as root for somebody
+    /// Run a command inside an image, outside of a job or in one; root can run it as another user
     Exec(Exec),
     /// Run an image's entry point, with these arguments
     Run(Run),
@@ -45,14 +45,14 @@ pub enum Verb {
     Shell(Shell),
     /// Print what srun --container=IMAGE would do on this node, and run nothing
     Explain(Explain),
-    /// Say what this node has for containers and GPUs, and what it lacks
+    /// Report what this node has and lacks for containers and GPUs
     ///
     /// A line each: good, note or bad. The exit status is 1 if there is a bad one.
     Doctor(Doctor),
     /// Make, show and sign images.
     #[command(flatten)]
     Image(Order),
-    /// Put an image into the site's store, where nobody changes it any more
+    /// Copy an image into the site's store, where it cannot be changed
     Cp(Copy),
     /// List your images in the store
     Ls(List),
@@ -68,7 +68,7 @@ pub enum Verb {
     /// Where these do not let you, you see the records of your own steps. Each node has its own: srun -w NODE coracle log.
     /// The exit status is 1 if nothing was found.
     Log(Log),
-    /// Look after the site's settings
+    /// Check the site's settings
     #[command(subcommand)]
     Config(Settings),
 }

@@ -25,7 +25,7 @@ coracle.yaml - site policy, and contents of containers
 # DESCRIPTION
 ";
 const SETTINGS_CHECK: &str = "
-coracle config check reports errors, and shows which line decides for a user and job. A key that is not known is an error.
+coracle config check reports errors, and shows which line decides for a user and job.
 
 In the examples of the keys, a key behind a # is not set.
 ";

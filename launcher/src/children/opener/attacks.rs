@@ -28,7 +28,7 @@ fn what_is_no_image_file_is_refused_and_not_waited_for() {
     let at = |name: &str| scratch.path().join(name);
     nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-    fs::create_dir(at("folder")).unwrap();
+    fs::create_dir(at("directory")).unwrap();
     let memory = coracle::sys::memory_file(b"hsqs").unwrap();
     // The longest possible file, all of it a hole; then the same with a squashfs superblock.
     let (empty, full) = (at("empty"), at("full"));
@@ -65,9 +65,9 @@ fn what_is_no_image_file_is_refused_and_not_waited_for() {
         assert!(line.contains(says), "{}: {line}", path.display());
     }
     // A directory is opened with O_PATH only; the site's policy decides if it may run.
-    let (folder, image, _) = image_of(&at("folder")).unwrap();
+    let (directory, image, _) = image_of(&at("directory")).unwrap();
     assert_eq!(image, image::Image::directory());
-    assert!(digest_of(&folder).unwrap_err().line().contains("a directory, which has no digest"));
+    assert!(digest_of(&directory).unwrap_err().line().contains("a directory, which has no digest"));
     println!("no image files: tries {} opened 0", cases.len());
 }
 

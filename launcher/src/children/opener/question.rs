@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -152,6 +153,7 @@ impl Reply<Answer> {
             && groups.iter().map(String::len).sum::<usize>() <= 2 * GROUPS
             && groups.iter().all(group);
         let home = Some(PathBuf::from(home.0)).filter(|home| home.is_absolute());
+        let sound = sound && home.as_ref().is_none_or(|home| !home.as_os_str().as_bytes().contains(&0));
         sound.then_some(Account { passwd, home, groups })
     }
 
@@ -257,6 +259,7 @@ mod tests {
         for wrong in ["root:x:0:0::/root:/bin/sh", "alice", "a:x:2001:1:\nroot:x:0:0", "a\0:x:2001:", "a:y:2001:"] {
             assert_eq!(account(wrong, "/", &[]), None, "{wrong:?}");
         }
+        assert_eq!(account(line, "/home/al\0ice", &[]), None);
         for wrong in [&["wheel:x:10:"][..], &["a:x:7"], &["a"], &["a\nb:x:7:"], &["a:x:7:"; 3], &["a:x:7:root:"]] {
             assert_eq!(account(line, "/", wrong), None, "{wrong:?}");
         }

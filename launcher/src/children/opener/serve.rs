@@ -50,7 +50,8 @@ impl<'a> Service<'a> {
     ///
     /// The filter is installed before the first byte of a file of the user is read. A look-up of the account, the first
     /// question of a step, is answered before: it reads what the site wrote, and the launcher then works on the answer
-    /// during the tenth of a millisecond that the kernel needs for the filter.
+    /// during the tenth of a millisecond that the kernel needs for the filter. Threads that a name service has started by then
+    /// get the filter, too.
     pub(super) fn run(mut self, filter: &Filter) {
         let far = Instant::now() + PATIENCE;
         let mut question = ask::next_question(self.channel, far);
@@ -60,7 +61,7 @@ impl<'a> Service<'a> {
             }
             question = None;
         }
-        if let Err(error) = filter.install() {
+        if let Err(error) = filter.install_in_all_threads() {
             return self.refuse(&error, question.is_some());
         }
         while let Some((asked, fds)) = question.take().or_else(|| ask::next_question(self.channel, far)) {

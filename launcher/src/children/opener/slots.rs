@@ -2,7 +2,8 @@
 //!
 //! A user's file system that does not answer keeps the process that opens a file on it in uninterruptible sleep, long
 //! after its step was refused. Each of these processes holds a lock (fcntl(2), F_OFD_SETLK) on one byte of a file of
-//! root. The kernel releases the lock when the process has ended.
+//! root. The kernel releases the lock when the process has ended. Each user has their own file: a process that an image
+//! has taken over could lock all of the file that it holds.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -15,10 +16,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-/// Directory of root on each node.
-const DIRECTORY: &str = "/run/coracle";
-/// The lock file, which stays empty: a lock may lie beyond the end of the file.
-const FILE: &str = "openers";
+/// Directory of root on each node, with a lock file for each user, named by the user id. The files stay empty: a lock
+/// may lie beyond the end of the file.
+const DIRECTORY: &str = "/run/coracle/opener-slots";
 /// Limit on the openers of one user at a time. A node starts fewer steps of a user at once.
 pub const LIMIT: u32 = 256;
 
@@ -33,10 +33,10 @@ impl Slot {
     }
 
     fn take_in(directory: &Path, uid: u32) -> Result<Self, Refusal> {
-        let path: PathBuf = directory.join(FILE);
+        let path: PathBuf = directory.join(uid.to_string());
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let opened = open().or_else(|_| {
-            std::fs::DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
+            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)?;
             open()
         });
         let failed = |call: &str, errno: Errno| {
@@ -46,8 +46,7 @@ impl Slot {
             failed("open(O_RDWR|O_CREAT)", Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
         })?;
         for index in 0..LIMIT {
-            let place = i64::from(uid) * i64::from(LIMIT) + i64::from(index);
-            let lock = libc::flock { l_type: WRITE, l_whence: START, l_start: place, l_len: 1, l_pid: 0 };
+            let lock = libc::flock { l_type: WRITE, l_whence: START, l_start: index.into(), l_len: 1, l_pid: 0 };
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)) {
                 Ok(_) => return Ok(Self(file)),
                 Err(Errno::EAGAIN | Errno::EACCES) => {}

@@ -14,7 +14,7 @@ use std::fmt;
 /// Requirements of the file itself.
 pub const ABOUT: &str = "The file and every directory above it must belong to root and be writable by no other user. It is \
     read for each step, without a restart. With an unknown key, a wrong type or a broken line no container starts; the error that \
-    users see has file, line and key.";
+    users see names the file.";
 
 /// Part of the documentation with the keys of one subject.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,11 @@
 
 use super::{Key, Unset, Value};
 
-pub(super) const TEXT: &str = "A rule decides who may run what. Its keys are those from `default_image` to `user_options`, and \
-    `user_images` and `directories`. Each may be at the top level for everybody, or below a name of a scope. For each key, the most specific scope that sets it wins: `users`, \
-    `groups` (the first in the file), `accounts`, `qos`, `partitions`, everybody. An empty list allows nothing, `any` removes the \
-    restriction of a wider scope. `coracle config check` shows the line that decides.";
+pub(super) const TEXT: &str = "A rule decides who may run what. Its keys are those from `default_image` to \
+    `user_options`, and `user_images` and `directories`. Each may be at the top level for everybody, or below a name \
+    of a scope. For each key, the most specific scope that sets it wins: `users`, `groups` (the first in the file), \
+    `accounts`, `qos`, `partitions`, everybody. An empty list allows nothing (an empty `bind_deny` hides nothing), \
+    `any` removes the restriction of a wider scope. `coracle config check` shows the line that decides.";
 
 pub(super) const KEYS: &[Key] = &[
     Key::rule(

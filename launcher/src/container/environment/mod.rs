@@ -185,7 +185,11 @@ fn ask(
         })
     })?;
     match (reply.found, <[OwnedFd; 2]>::try_from(reply.fds)) {
-        (Some(Evaluated { notes, entrypoint }), Ok([changes, listing])) => {
+        // The image's scripts may have taken over the child process: a file of its user's FUSE file system would keep root
+        // waiting.
+        (Some(Evaluated { notes, entrypoint }), Ok([changes, listing]))
+            if [&changes, &listing].into_iter().all(sys::is_sealed_memory) =>
+        {
             Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
         }
         (None, Err(fds)) if fds.is_empty() => Ok(None),
