@@ -11,6 +11,7 @@
 //! | [`options`] | the words of srun, sbatch and salloc | [`options::RawOptions`], and checked [`options::Settings`] |
 //! | [`request`] | an image and its options | a checked [`request::Request`], and its form in the job's environment |
 //! | [`mod@env`] | a task's environment | changes of it, and the way back |
+//! | [`mpi`] | sources of Slurm and PMIx | names of MPI that plugin and launcher share |
 //! | [`configless`] | Slurm's configuration on the submit host | true if nodes would not load the plugin |
 //! | [`wire`] | a request and Slurm's facts about the step | messages between plugin and launcher |
 //! | [`spank`] | answers of Slurm to the plugin | the request of a step, and its state on a node |

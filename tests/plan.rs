@@ -83,7 +83,7 @@ impl Case {
                 _ => {}
             }
         }
-        let found = self.image.get(target).map(|shape| if shape == "file" { Shape::File } else { Shape::Folder });
+        let found = self.image.get(target).map(|shape| if shape == "file" { Shape::File } else { Shape::Directory });
         Ok(Target { place: target.into(), found, link: None })
     }
 
@@ -148,14 +148,14 @@ impl Case {
                 Source::Node(path) if self.devices.nodes.iter().any(|node| node.path == *path) => Shape::File,
                 Source::TimeZone if self.lacking.iter().any(|path| path == Path::new(TIME_ZONE)) => continue,
                 Source::TimeZone | Source::Passwd | Source::Group => Shape::File,
-                _ => Shape::Folder,
+                _ => Shape::Directory,
             };
             let target = match mount.origin {
                 Origin::Device => Ok(Target { place: mount.target.clone(), found: None, link: None }),
                 _ if mount.source == Source::TimeZone && self.image.contains_key(&mount.target) => {
                     // Not a link's target.
                     let directory = self.image[&mount.target] == "directory";
-                    let found = Some(if directory { Shape::Folder } else { Shape::File });
+                    let found = Some(if directory { Shape::Directory } else { Shape::File });
                     Ok(Target { place: mount.target.clone(), found, link: None })
                 }
                 _ => self.target(&mount.target),

@@ -5,6 +5,7 @@
 //!
 //! | layer | from | to |
 //! |---|---|---|
+//! | [`place`] | this program's own path | the paths of the other parts of the installation |
 //! | [`config`] | coracle.yaml | [`config::Config`] |
 //! | [`policy`] | config, and the origin of an image | the effective policy, and a verdict |
 //! | [`image`] | an open file | [`image::Image`]: the part that the kernel may mount |

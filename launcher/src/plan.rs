@@ -19,7 +19,7 @@ use coracle::sys::Attributes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A directory.
-    Folder,
+    Directory,
     /// Any other file.
     File,
 }
@@ -27,7 +27,7 @@ pub enum Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Folder => "directory",
+            Self::Directory => "directory",
             Self::File => "file",
         })
     }
@@ -124,7 +124,7 @@ pub enum Upper {
     /// Memory, up to this number of bytes.
     Memory(u64),
     /// Directory of the node.
-    Folder(PathBuf),
+    Directory(PathBuf),
 }
 
 impl Upper {
@@ -132,7 +132,7 @@ impl Upper {
     pub fn of(settings: &Settings, config: &Config) -> Option<Self> {
         let limit = config.writable_limit.0;
         match (&settings.overlay, settings.writable) {
-            (Some(directory), _) => Some(Self::Folder(directory.clone())),
+            (Some(directory), _) => Some(Self::Directory(directory.clone())),
             (None, Some(Writable::Memory(size))) => Some(Self::Memory(size.map_or(limit, |size| size.min(limit)).0)),
             (None, _) => None,
         }
@@ -341,7 +341,7 @@ fn usable(candidate: &ResolvedMount) -> Result<Option<Target>, Error> {
         };
     }
     let images_own = match request.presence {
-        Presence::UnlessInImage => target.found == Some(Shape::Folder),
+        Presence::UnlessInImage => target.found == Some(Shape::Directory),
         Presence::IfMissing => target.found.is_some(),
         Presence::Required | Presence::IfThere => false,
     };
@@ -356,7 +356,7 @@ impl fmt::Display for Plan {
         match &self.upper {
             None => {}
             Some(Upper::Memory(size)) => writeln!(out, "upper  (memory) size={size}")?,
-            Some(Upper::Folder(path)) => writeln!(out, "upper  {}", shown(path))?,
+            Some(Upper::Directory(path)) => writeln!(out, "upper  {}", shown(path))?,
         }
         for (path, shape) in &self.layer {
             writeln!(out, "layer  {shape:<6} {}", shown(path))?;

@@ -120,7 +120,10 @@ fn bytes(place: &Place) {
         fs::write(place.at(name).join("file"), "text").unwrap();
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         let (directory, shape) = place.opener.open_source(&place.at(name)).unwrap().unwrap();
-        assert_eq!((shape, File::from(directory).metadata().unwrap().ino()), (Shape::Folder, inode(&place.at(name))));
+        assert_eq!(
+            (shape, File::from(directory).metadata().unwrap().ino()),
+            (Shape::Directory, inode(&place.at(name)))
+        );
         let file = name.join("file");
         let (_, shape) = place.opener.open_source(&place.at(&file)).unwrap().unwrap();
         assert_eq!(shape, Shape::File);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coracle::env::Change;
-use coracle::mpi::SERVER_FOLDER;
+use coracle::mpi::SERVER_DIRECTORY;
 use coracle::options::Naming;
 use coracle::report::{Kind, Refusal};
 use coracle::request::{BATCH_STEP, Choice, MAX_LEN};
@@ -131,7 +131,7 @@ pub fn user_init(step: &mut Step) {
     let Some(channel) = step.channel() else { return };
     match std::env::current_dir() {
         Ok(directory) => {
-            let here = Here { directory: directory.clone(), pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
+            let here = Here { directory: directory.clone(), pmix: sys::get_env(SERVER_DIRECTORY).map(PathBuf::from) };
             // If the launcher has ended, the tasks see it when they ask.
             let _ = channel.send(&here.to_bytes(), &[], Instant::now() + PATIENCE);
             step.work_in(directory);
@@ -153,7 +153,7 @@ fn enter(channel: &Channel) -> Result<Place, Refused> {
     let system = |error: sys::Error| (Refusal::system("entering the container", &error), Reach::Task);
     let deadline = Instant::now() + PATIENCE;
     let own = MountNamespace::current().map_err(system)?;
-    let hello = Hello { pmix: sys::get_env(SERVER_FOLDER).map(PathBuf::from) };
+    let hello = Hello { pmix: sys::get_env(SERVER_DIRECTORY).map(PathBuf::from) };
     channel.send(&hello.to_bytes(), &[own.as_fd()], deadline).map_err(|_| silent())?;
     let (mut place, fds) = read_answer(channel.receive(deadline))?;
     let mut fds = fds.iter();

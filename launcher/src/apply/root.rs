@@ -90,12 +90,12 @@ impl Stage {
                 rights.during(|| overlay(&lower)).map_err(|error| overlay_refused("the container's root", &error))?
             }
             (Some(Upper::Memory(size)), _) => self.writable(&lower, *size, identity, rights)?,
-            (Some(Upper::Folder(path)), Some(directory)) => {
+            (Some(Upper::Directory(path)), Some(directory)) => {
                 // An upper layer must be attached in this namespace.
                 sys::move_mount(directory, self.at("upper").map_err(system)?).map_err(system)?;
                 kept::mount(&lower, path, directory, identity)?
             }
-            (Some(Upper::Folder(path)), None) => {
+            (Some(Upper::Directory(path)), None) => {
                 return Err(Refusal::new(Kind::Internal, path.display().to_string(), "planned but not opened"));
             }
         };
@@ -268,7 +268,7 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
         directory_like_the_images(layer, image, &so_far, rights)?;
     }
     match shape {
-        Shape::Folder => directory_like_the_images(layer, image, relative, rights),
+        Shape::Directory => directory_like_the_images(layer, image, relative, rights),
         Shape::File => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             nix::fcntl::openat(layer, relative, flags, Mode::from_bits_truncate(0o644))

@@ -27,6 +27,6 @@ pub fn answer(root: OwnedFd, question: &Question) -> Result<Fit, Refusal> {
     let failed = |error: std::io::Error| refuse(Incompatibility::Image("libraries".into(), error.into()));
     let node = Root::node().map_err(|error| Refusal::system("/", &error))?;
     let libraries = Libraries::new(Root::of_mount(root), Machine::own()).map_err(failed)?;
-    let folders = mpi::folders_of_libraries(libraries.root());
+    let folders = mpi::directories_of_libraries(libraries.root());
     mpi::fit(&question.profile, &node, &libraries, &folders).map_err(refuse)
 }

@@ -37,15 +37,15 @@ pub use gpu::{DriverFrom, Gpu, LibraryName, ProgramName};
 pub use images::{Directories, ImagePath, Owner, UserImages};
 pub use imported::RegistryImages;
 pub use metrics::Metrics;
-pub use mpi::{Folder, Profile, Profiles};
+pub use mpi::{Profile, ProfileDirectory, Profiles};
 pub use options::SiteOptions;
 pub use place::place_of;
 use place::{find_key, place_of_cause};
 pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_repository};
 pub(crate) use rule::rule_keys;
-pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, Folders, MaxSize, OptionKey, Rule, Scope, YesNo};
+pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, HiddenPaths, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
-pub use trusted::{append_trusted, open_trusted, read_trusted, trust, trust_folder};
+pub use trusted::{append_trusted, open_trusted, read_trusted, trust, trust_directory};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 
 /// Path of the file, unless plugstack.conf sets `config=PATH`. `make install` sets `CORACLE_CONFIG` for a SYSCONFDIR

@@ -27,7 +27,7 @@ pub struct Profile {
     pub dependencies: Vec<Absolute>,
     /// Directories that the libraries open by path: components and configuration.
     #[serde(default, skip_serializing)]
-    pub folders: Vec<Folder>,
+    pub folders: Vec<ProfileDirectory>,
     /// Variables that are set with the profile.
     #[serde(default, skip_serializing)]
     env: Vec<Assignment>,
@@ -103,13 +103,13 @@ impl TryFrom<Vec<Absolute>> for Libraries {
 
 /// Directory of the host, and its path in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
+pub struct ProfileDirectory {
     /// Path on the host.
     pub source: Absolute,
     target: Option<Target>,
 }
 
-impl Folder {
+impl ProfileDirectory {
     /// Path inside; `source` if unset.
     pub fn target(&self) -> &Path {
         self.target.as_ref().map_or(&self.source.0, |target| &target.0)
@@ -123,27 +123,27 @@ struct Elsewhere {
     target: Option<Target>,
 }
 
-impl<'de> Deserialize<'de> for Folder {
+impl<'de> Deserialize<'de> for ProfileDirectory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // A derived untagged enum does not report which key is wrong.
         struct PathOrKeys;
 
         impl<'de> Visitor<'de> for PathOrKeys {
-            type Value = Folder;
+            type Value = ProfileDirectory;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("an absolute path, or the keys source and target")
             }
 
-            fn visit_str<E: de::Error>(self, path: &str) -> Result<Folder, E> {
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<ProfileDirectory, E> {
                 // The source is the target, too: the same rules apply as for a target.
                 let target = Target::try_from(Path::new(path).to_owned()).map_err(E::custom)?;
-                Ok(Folder { source: Absolute(target.0), target: None })
+                Ok(ProfileDirectory { source: Absolute(target.0), target: None })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Folder, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProfileDirectory, A::Error> {
                 let Elsewhere { source, target } = Elsewhere::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Folder { source, target })
+                Ok(ProfileDirectory { source, target })
             }
         }
 

@@ -37,7 +37,7 @@ macro_rules! rule_keys {
             /// Directories from which users may bind.
             bind_allow: Allowed<Absolute>,
             /// Directories that containers do not show.
-            bind_deny: Folders,
+            bind_deny: HiddenPaths,
             /// Options that users may use.
             user_options: Allowed<OptionKey>,
         }
@@ -157,9 +157,9 @@ fn write_list<T: fmt::Display>(out: &mut fmt::Formatter<'_>, list: &[T]) -> fmt:
 
 /// Directories of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Folders(pub Vec<Absolute>);
+pub struct HiddenPaths(pub Vec<Absolute>);
 
-impl fmt::Display for Folders {
+impl fmt::Display for HiddenPaths {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_list(out, &self.0)
     }

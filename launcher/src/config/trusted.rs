@@ -29,7 +29,7 @@ pub fn trust(path: &Path) -> Result<(), Error> {
 }
 
 /// Refuses a directory if users other than root can write it or a directory above it.
-pub fn trust_folder(path: &Path) -> Result<(), Error> {
+pub fn trust_directory(path: &Path) -> Result<(), Error> {
     on_trusted_way(path)?;
     let found = path.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
     trusted(path, &found, found.is_dir(), "a directory")

@@ -65,7 +65,7 @@ fn draft(
             continue;
         }
         let images_own = request.presence == Presence::UnlessInImage
-            && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Folder));
+            && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Directory));
         if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
             && !is_allowed(context, bounds, &request, source)?
         {
@@ -75,7 +75,7 @@ fn draft(
         sources.mounts.push(source);
     }
     let upper = Upper::of(&context.settings, &context.config);
-    if let Some(Upper::Folder(path)) = &upper {
+    if let Some(Upper::Directory(path)) = &upper {
         sources.upper = Some(open_upper(opener, context.authority, bounds.as_ref(), path)?);
     }
     let plan = Plan::build(mounted.attached().opened().image.clone(), upper, &mounts)?;
@@ -132,7 +132,7 @@ fn may_show(
     request: &MountRequest,
     (mounts, sources): (&[ResolvedMount], &Sources),
 ) -> bool {
-    let Some(source) = source.filter(|_| shape == Shape::Folder) else { return false };
+    let Some(source) = source.filter(|_| shape == Shape::Directory) else { return false };
     let own = CachedStat::of(source).is_ok_and(|stat| stat.uid == identity.uid);
     let plain = sys::fd_path(source).is_ok_and(|path| inside(&path).is_ok());
     let mut below = mounts.iter().zip(&sources.mounts).filter(|(other, _)| {
@@ -206,22 +206,22 @@ mod tests {
         let shows = |user: &Identity, shape, fd: Option<&OwnedFd>, other: Option<(&Path, &Path)>| {
             let mounts = other.map(|(source, target)| ResolvedMount {
                 request: request(source, target),
-                shape: Shape::Folder,
+                shape: Shape::Directory,
                 target: Ok(Target { place: target.into(), found: None, link: None }),
             });
             let sources = Sources { mounts: other.iter().map(|(source, _)| Some(open(source))).collect(), upper: None };
             let mounts: Vec<_> = mounts.into_iter().collect();
             may_show(user, shape, fd, &request(&own, &own), (&mounts, &sources))
         };
-        assert!(shows(&user, Shape::Folder, Some(&fd), None));
+        assert!(shows(&user, Shape::Directory, Some(&fd), None));
         assert!(!shows(&user, Shape::File, Some(&fd), None));
-        assert!(!shows(&user, Shape::Folder, None, None));
+        assert!(!shows(&user, Shape::Directory, None, None));
         let other = Identity { uid: user.uid + 1, ..user.clone() };
-        assert!(!shows(&other, Shape::Folder, Some(&fd), None));
+        assert!(!shows(&other, Shape::Directory, Some(&fd), None));
         // A mount below needs its mount point in this directory: only the directory's own tree has it for sure.
-        assert!(shows(&user, Shape::Folder, Some(&fd), Some((&below, &below))));
-        assert!(!shows(&user, Shape::Folder, Some(&fd), Some((&elsewhere, &below))));
-        assert!(shows(&user, Shape::Folder, Some(&fd), Some((&below, &elsewhere))));
+        assert!(shows(&user, Shape::Directory, Some(&fd), Some((&below, &below))));
+        assert!(!shows(&user, Shape::Directory, Some(&fd), Some((&elsewhere, &below))));
+        assert!(shows(&user, Shape::Directory, Some(&fd), Some((&below, &elsewhere))));
     }
 
     #[test]

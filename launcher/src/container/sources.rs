@@ -30,11 +30,11 @@ pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Re
         Source::Node(path) => path,
         Source::TimeZone => Path::new(TIME_ZONE),
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
-        Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Folder, None))),
+        Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Directory, None))),
     };
     match opener.open_source(path)? {
         // A directory is no time zone.
-        Ok((_, Shape::Folder)) if request.source == Source::TimeZone => Ok(None),
+        Ok((_, Shape::Directory)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
         // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may run without it.
         Err(_) if request.presence.optional() => Ok(None),
@@ -46,7 +46,7 @@ pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Re
 pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::System, path.display().to_string(), cause);
     match opener.open_source(path)? {
-        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((fd, Shape::Directory)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a directory".into())),
         Err(errno) => Err(refuse(unusable(errno))),
     }
@@ -57,7 +57,7 @@ pub fn open_late(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
 fn open_trusted(path: &Path, request: &MountRequest) -> Result<Option<Opened>, Refusal> {
     let trusted = Trusted::node().map_err(|error| Refusal::system("/", &error))?;
     match trusted.place(path) {
-        Ok((_, What::Directory, place)) => Ok(Some((Shape::Folder, Some(place)))),
+        Ok((_, What::Directory, place)) => Ok(Some((Shape::Directory, Some(place)))),
         Ok((_, _, place)) => Ok(Some((Shape::File, Some(place)))),
         Err(_) if request.presence.optional() => Ok(None),
         Err(unfit) => Err(Refusal::new(Kind::System, path.display().to_string(), unfit.to_string())),
@@ -73,7 +73,7 @@ fn open_device(path: &Path) -> Option<Opened> {
     let found = sys::open_untrusted(path, OFlag::O_PATH | flags).ok()?;
     let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&found).ok()?.st_mode) & SFlag::S_IFMT;
     let shape = match kind {
-        SFlag::S_IFDIR => Shape::Folder,
+        SFlag::S_IFDIR => Shape::Directory,
         SFlag::S_IFCHR | SFlag::S_IFBLK => Shape::File,
         _ => return None,
     };
@@ -84,7 +84,7 @@ fn open_device(path: &Path) -> Option<Opened> {
 pub fn open_upper(opener: &Opener, path: &Path) -> Result<OwnedFd, Refusal> {
     let refuse = |cause: String| Refusal::new(Kind::Bind, path.display().to_string(), cause);
     match opener.open_source(path)? {
-        Ok((fd, Shape::Folder)) => Ok(fd),
+        Ok((fd, Shape::Directory)) => Ok(fd),
         Ok((_, Shape::File)) => Err(refuse("not a directory, so nothing can be kept in it".into())),
         Err(errno @ Errno::ENOENT) => Err(refuse(unusable(errno)).hint("make it before: mkdir, on a disk of the node")),
         Err(errno) => Err(refuse(unusable(errno))),

@@ -34,7 +34,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
     let mut place = PathBuf::from("/");
     // Directories from the root to `place`; a missing one has no descriptor.
     let mut directories: Vec<OwnedFd> = Vec::new();
-    let (mut found, mut missing) = (Some(Shape::Folder), false);
+    let (mut found, mut missing) = (Some(Shape::Directory), false);
     let (mut first_link, mut links) = (None, 0);
 
     while let Some(name) = todo.pop_front() {
@@ -50,7 +50,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
                 return Ok(Err(Obstacle::NotADirectory(place)));
             }
             directories.pop();
-            found = Some(Shape::Folder);
+            found = Some(Shape::Directory);
             continue;
         }
         let here = directories.last().map_or(root, AsFd::as_fd);
@@ -71,7 +71,7 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
         match SFlag::from_bits_truncate(mode.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => {
                 directories.push(next);
-                found = Some(Shape::Folder);
+                found = Some(Shape::Directory);
             }
             SFlag::S_IFLNK if todo.is_empty() && last == Last::Itself => found = Some(Shape::File),
             SFlag::S_IFLNK => {
@@ -151,16 +151,16 @@ mod tests {
         assert_eq!(seen("/usr/out"), ok("/usr/out", Some(Shape::File), false));
         assert_eq!(seen("/usr/dangling"), ok("/usr/dangling", Some(Shape::File), false));
         assert_eq!(seen("/abs/file"), ok("/usr/lib/file", None, true));
-        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
+        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Directory), false));
         assert_eq!(seen("/usr/file/x"), Err(Obstacle::NotADirectory("/usr/file".into())));
     }
 
     #[test]
     fn links_are_followed_inside_the_tree_only() {
         let ok = |place: &str, found, link| Ok((place.to_owned(), found, link));
-        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Folder), false));
+        assert_eq!(seen("/usr/lib"), ok("/usr/lib", Some(Shape::Directory), false));
         assert_eq!(seen("/usr/file"), ok("/usr/file", Some(Shape::File), false));
-        assert_eq!(seen("/lib"), ok("/usr/lib", Some(Shape::Folder), true));
+        assert_eq!(seen("/lib"), ok("/usr/lib", Some(Shape::Directory), true));
         assert_eq!(seen("/abs/x/y"), ok("/usr/lib/x/y", None, true));
         assert_eq!(seen("/usr/dangling"), ok("/run/systemd/stub", None, true));
         assert_eq!(seen("/new/deep"), ok("/new/deep", None, false));

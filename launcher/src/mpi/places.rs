@@ -28,7 +28,7 @@ const MAX_DIRECTORIES: usize = 2000;
 const MAX_LISTED: usize = 200;
 
 /// Directories in which an image may have MPI libraries, in no particular order.
-pub fn folders_of_libraries(image: &Root) -> Vec<PathBuf> {
+pub fn directories_of_libraries(image: &Root) -> Vec<PathBuf> {
     let mut found = script_library_paths(image);
     let mut prefixes: Vec<PathBuf> = Vec::new();
     for (top, depth) in PREFIXES {

@@ -68,7 +68,7 @@ fn ours() -> Profile {
 fn try_fit(profile: &Profile, files: &[(&str, Says<'_>)], image: &Tree) -> Result<Fit, Incompatibility> {
     let node = Tree::new(files);
     let root = image.root();
-    let directories = folders_of_libraries(&root);
+    let directories = directories_of_libraries(&root);
     fit(profile, &node.root(), &Libraries::new(root, Machine::own()).unwrap(), &directories)
 }
 

@@ -18,8 +18,8 @@
 use std::fmt;
 
 use crate::config::{
-    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, Folders, ImagePath, MaxSize, OptionKey,
-    Rule, Scope, UserImages, YesNo, rule_keys,
+    Absolute, Allowed, Config, DefaultImage, Digest, Directories, Fingerprint, HiddenPaths, ImagePath, MaxSize,
+    OptionKey, Rule, Scope, UserImages, YesNo, rule_keys,
 };
 use coracle::report::{Kind, Refusal};
 

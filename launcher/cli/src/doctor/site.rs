@@ -104,13 +104,13 @@ fn binds(config: &Config, faults: &mut Vec<Fault>) {
 
 /// Checks the files of records. A missing audit.file is no fault: the first record creates it.
 fn audit(config: &Config, faults: &mut Vec<Fault>) {
-    if let Some(Err(error)) = config.audit.users.directory().map(config::trust_folder) {
+    if let Some(Err(error)) = config.audit.users.directory().map(config::trust_directory) {
         let cause = Refusal::from(error);
         let text = format!("audit.users: {}: {}: users see no records of theirs", cause.object, cause.cause);
         faults.push(Fault::new(Level::Warning, &["audit", "users"], text, "a directory of root's, mode 0711"));
     }
     let Some(file) = &config.audit.file else { return };
-    let cause = match file.0.parent().map(config::trust_folder) {
+    let cause = match file.0.parent().map(config::trust_directory) {
         None | Some(Ok(())) => match file.0.symlink_metadata() {
             Ok(_) => match config::trust(&file.0) {
                 Ok(()) => return,
@@ -129,7 +129,7 @@ fn audit(config: &Config, faults: &mut Vec<Fault>) {
 
 fn metrics(config: &Config, faults: &mut Vec<Fault>) {
     let directory = config.metrics.file.as_ref().and_then(|file| file.0.parent());
-    if let Some(Err(error)) = directory.map(config::trust_folder) {
+    if let Some(Err(error)) = directory.map(config::trust_directory) {
         faults.push(unwritable(Level::Warning, "metrics", &error.into(), "nothing is counted"));
     }
 }

@@ -168,7 +168,7 @@ fn release(path: &Path) -> Option<String> {
 fn image(offer: &Offer, environment: &[Pair]) -> Image {
     let failed = |error: String| Image { error: Some(error), ..Image::default() };
     let Some(libraries) = own_libraries() else { return failed("its libraries cannot be read".into()) };
-    let directories = [directories(environment), mpi::folders_of_libraries(libraries.root())].concat();
+    let directories = [directories(environment), mpi::directories_of_libraries(libraries.root())].concat();
     let mut image = match mpi::all(&libraries, &directories) {
         Ok(found) => Image { libraries: found.iter().map(|mpi| judged(offer, mpi)).collect(), ..Image::default() },
         Err(error) => failed(format!("an MPI library {error}")),

@@ -110,7 +110,7 @@ impl Reply<Answer> {
         match (self.found, self.fds.is_empty()) {
             (Answer::Failed(number), true) => Some(Err(Errno::from_raw(number))),
             (Answer::Opened { directory }, false) => {
-                Some(Ok((only(self.fds)?, if directory { Shape::Folder } else { Shape::File })))
+                Some(Ok((only(self.fds)?, if directory { Shape::Directory } else { Shape::File })))
             }
             _ => None,
         }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_reply_has_the_form_and_the_descriptors_of_its_question() {
         assert_eq!(reply(image(), 1).into_image().unwrap().1, 4096);
-        assert_eq!(reply(opened(), 1).into_opened().unwrap().unwrap().1, Shape::Folder);
+        assert_eq!(reply(opened(), 1).into_opened().unwrap().unwrap().1, Shape::Directory);
         assert_eq!(reply(Answer::Failed(2), 0).into_opened().unwrap().unwrap_err(), Errno::ENOENT);
         assert_eq!(reply(Answer::Done, 0).into_done(), Some(Ok(())));
         assert_eq!(reply(Answer::Failed(16), 0).into_done(), Some(Err(Errno::EBUSY)));
