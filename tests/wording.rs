@@ -111,8 +111,8 @@ fn comments_begin_with_a_noun_or_a_verb() {
 #[test]
 fn a_directory_has_one_name() {
     assert_eq!(
-        faults("let folder = '\"'; // no \"fold\"\nlet a = r#\"a \"folders\"s\"#; /// A\n// `folder` HiddenPaths\n"),
-        [(2, "// `folder` HiddenPaths")]
+        faults("let folder = '\"'; // no \"fold\"\nlet a = r#\"a \"folders\"s\"#; /// A\n// `folder` Folders\n"),
+        [(2, "// `folder` Folders")]
     );
     let mut found = Vec::new();
     for path in sources().into_iter().filter(|path| !path.ends_with(file!())) {
