@@ -36,7 +36,7 @@ impl Slot {
         let path: PathBuf = directory.join(uid.to_string());
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let opened = open().or_else(|_| {
-            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)?;
+            std::fs::DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
             open()
         });
         let failed = |call: &str, errno: Errno| {
@@ -71,6 +71,20 @@ const START: libc::c_short = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_can_pass_the_directories_that_the_first_opener_makes() {
+        use std::os::unix::fs::PermissionsExt;
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("coracle/opener-slots");
+        let slot = Slot::take_in(&directory, 7).unwrap();
+        // The socket of the store is in the upper one.
+        for (path, wanted) in [(directory.parent().unwrap(), 0o755), (&directory, 0o755), (&directory.join("7"), 0o600)]
+        {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, wanted, "{}", path.display());
+        }
+        drop(slot);
+    }
 
     #[test]
     fn a_user_has_no_more_slots_than_the_limit_and_others_have_theirs() {
