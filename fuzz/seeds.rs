@@ -25,8 +25,8 @@ use sif_writer::{Part, native, sif};
 fn main() {
     let corpus = PathBuf::from(std::env::args_os().nth(1).expect("usage: seeds CORPUS"));
     let tree = corpus.join("tree");
-    for folder in ["a", "b/c", "empty"] {
-        fs::create_dir_all(tree.join(folder)).expect("a directory can be made");
+    for directory in ["a", "b/c", "empty"] {
+        fs::create_dir_all(tree.join(directory)).expect("a directory can be made");
     }
     for (name, text) in [("a/short", "short"), ("b/c/long", &"long ".repeat(900)), ("b/d", "d")] {
         fs::write(tree.join(name), text).expect("a file can be written");
@@ -242,9 +242,9 @@ fn signatures(corpus: &Path) {
 }
 
 fn put(corpus: &Path, target: &str, name: &str, bytes: &[u8]) {
-    let folder = corpus.join(target);
-    fs::create_dir_all(&folder).expect("a directory can be made");
-    fs::write(folder.join(name), bytes).expect("a seed can be written");
+    let directory = corpus.join(target);
+    fs::create_dir_all(&directory).expect("a directory can be made");
+    fs::write(directory.join(name), bytes).expect("a seed can be written");
 }
 
 fn run(program: &str, paths: &[&PathBuf], options: &[&str]) {

@@ -20,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = keys.add(keyfile);
     let now = UNIX_EPOCH + Duration::from_secs(signed::NOW);
     let mut image = signed::image();
-    signed::append(&mut image, 3, fingerprint, signature);
+    signed::sif_writer::append_signature(&mut image, 3, fingerprint, signature);
     let verify = |image: &[u8], keys: &Keyring| {
         let mut found = Vec::new();
         memory::with_file(image, |file| found = verify(file, image.len() as u64, keys, now).unwrap_or_default());

@@ -17,6 +17,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+mod measure;
+
 /// Devices that no machine has (Documentation/admin-guide/devices.txt, "Demo/sample use").
 const GPUS: [&str; 2] = ["gpu0", "gpu1"];
 const MAJOR: u32 = 42;
@@ -388,17 +390,7 @@ fn nothing_left(place: &Place) {
 
 fn measure(place: &Place) {
     const TIMES: usize = 200;
-    let median = |work: &mut dyn FnMut()| {
-        let mut times: Vec<Duration> = (0..TIMES)
-            .map(|_| {
-                let begun = Instant::now();
-                work();
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        (times[TIMES / 2], times[TIMES * 9 / 10])
-    };
+    let median = |work: &mut dyn FnMut()| measure::median(TIMES, work);
     let nodes = place.nodes();
     let say = |what: &str, (median, most): (Duration, Duration)| {
         println!("version {:?}: {what}: median {median:?}, 9 of 10 below {most:?}", place.version);

@@ -24,6 +24,8 @@ use coracle_launcher::plan::Shape;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
+mod measure;
+
 #[allow(dead_code)]
 #[path = "../../tests/images/squashfs_writer.rs"]
 mod squashfs_writer;
@@ -285,15 +287,8 @@ fn in_a_container(place: &Place) {
 fn measure(identity: &Identity) {
     const TIMES: usize = 2000;
     let median = |what: &str, work: &mut dyn FnMut()| {
-        let mut times: Vec<Duration> = (0..TIMES)
-            .map(|_| {
-                let begun = Instant::now();
-                work();
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        println!("{what}: median {:?}, 9 of 10 below {:?}", times[TIMES / 2], times[TIMES * 9 / 10]);
+        let (median, most) = measure::median(TIMES, work);
+        println!("{what}: median {median:?}, 9 of 10 below {most:?}");
     };
     let place = Place::new(identity);
     let directory = place.directory();

@@ -1,10 +1,9 @@
 //! Exports the symbols that Slurm looks up in the plugin: its hooks and the callbacks of its options. Keeps the state
 //! between hooks, and lets no panic reach C.
 
-use std::ffi::{CStr, OsString, c_char, c_int, c_uint};
+use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle::options::{OPTIONS, Place, Spec};
@@ -16,30 +15,7 @@ use crate::slurm::{self, Spank, context};
 use crate::stepd;
 use crate::submit;
 
-/// Slurm's name for the plugin, and its kind (plugin.h).
-#[unsafe(no_mangle)]
-pub static plugin_name: [u8; 8] = *b"coracle\0";
-#[unsafe(no_mangle)]
-pub static plugin_type: [u8; 6] = *b"spank\0";
-#[unsafe(no_mangle)]
-pub static spank_plugin_version: c_uint = 1;
-/// Release number of the plugin: Slurm refuses a plugin of another release (plugin.c, _verify_syms). It reads the
-/// number after dlopen(3), so [`ANNOUNCE`] has run by then; with 0 the plugin stays refused.
-#[unsafe(no_mangle)]
-pub static plugin_version: AtomicU32 = AtomicU32::new(0);
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static ANNOUNCE: extern "C" fn() = announce;
-
-extern "C" fn announce() {
-    // After a panic the plugin stays refused.
-    let _ = catch_unwind(|| {
-        if let Some(release) = sys::release() {
-            plugin_version.store(release.plugin_version(), Ordering::Relaxed);
-        }
-    });
-}
+coracle::spank_plugin!(b"coracle\0");
 
 /// State of the plugin between hooks.
 #[derive(Default)]

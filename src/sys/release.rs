@@ -51,6 +51,40 @@ impl Release {
     }
 }
 
+/// Exports the symbols by which Slurm knows a SPANK plugin (plugin.h): its name, a NUL-terminated byte string, its kind,
+/// its version, and the release of Slurm.
+#[macro_export]
+macro_rules! spank_plugin {
+    ($name:literal) => {
+        /// Slurm's name for the plugin.
+        #[unsafe(no_mangle)]
+        pub static plugin_name: [u8; $name.len()] = *$name;
+        /// Kind of the plugin.
+        #[unsafe(no_mangle)]
+        pub static plugin_type: [u8; 6] = *b"spank\0";
+        /// The version of the plugin.
+        #[unsafe(no_mangle)]
+        pub static spank_plugin_version: std::ffi::c_uint = 1;
+        /// Release number of the plugin: Slurm refuses a plugin of another release (plugin.c, _verify_syms). It reads
+        /// the number after dlopen(3), so [`ANNOUNCE`] has run by then; with 0 the plugin stays refused.
+        #[unsafe(no_mangle)]
+        pub static plugin_version: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+        #[used]
+        #[unsafe(link_section = ".init_array")]
+        static ANNOUNCE: extern "C" fn() = announce;
+
+        extern "C" fn announce() {
+            // After a panic the plugin stays refused.
+            let _ = std::panic::catch_unwind(|| {
+                if let Some(release) = $crate::sys::release() {
+                    plugin_version.store(release.plugin_version(), std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+    };
+}
+
 /// Returns the address of a function of the loaded programs and libraries.
 pub fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: `name` is NUL-terminated; RTLD_DEFAULT searches what is loaded and loads nothing.

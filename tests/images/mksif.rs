@@ -3,6 +3,7 @@
 //! filesystem, 1 for squashfs or 2 for ext3.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[allow(dead_code)]
 mod sif_writer;
 
 use sif_writer::{Part, native, sif};

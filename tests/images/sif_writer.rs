@@ -66,3 +66,18 @@ pub fn sif(parts: &[Part<'_>]) -> Vec<u8> {
 pub fn put(out: &mut [u8], at: usize, value: u64) {
     out[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
+
+/// Appends a signature object for group 1, as descriptor `id` from 1 on.
+pub fn append_signature(image: &mut Vec<u8>, id: u32, fingerprint: &[u8], data: &[u8]) {
+    let (at, offset) = (TABLE + (id as usize - 1) * DESCRIPTOR, image.len());
+    image.extend_from_slice(data);
+    image[at..at + 4].copy_from_slice(&0x4005i32.to_le_bytes());
+    image[at + 4] = 1;
+    image[at + 5..at + 9].copy_from_slice(&id.to_le_bytes());
+    image[at + 9..at + 13].copy_from_slice(&0xf000_0000u32.to_le_bytes());
+    image[at + 13..at + 17].copy_from_slice(&0xf000_0001u32.to_le_bytes());
+    put(image, at + 17, offset as u64);
+    put(image, at + 25, data.len() as u64);
+    image[at + 201] = 1;
+    image[at + 205..at + 205 + fingerprint.len()].copy_from_slice(fingerprint);
+}

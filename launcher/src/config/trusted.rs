@@ -92,11 +92,11 @@ pub fn append_trusted(path: &Path) -> Result<File, Error> {
 
 /// Checks each directory above `path`.
 fn on_trusted_way(path: &Path) -> Result<(), Error> {
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()) {
-        let found = folder.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
-        trusted(folder, &found, found.is_dir(), "a directory")?;
+    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
+    directories.reverse();
+    for directory in directories.into_iter().filter(|directory| !directory.as_os_str().is_empty()) {
+        let found = directory.symlink_metadata().map_err(|cause| Error::Read(path.to_owned(), cause))?;
+        trusted(directory, &found, found.is_dir(), "a directory")?;
     }
     Ok(())
 }

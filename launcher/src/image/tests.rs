@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 #[path = "../../../tests/images/sif_writer.rs"]
+#[allow(dead_code)]
 mod sif_writer;
 use sif_writer::{DATA, DESCRIPTOR, Part, TABLE, put, sif};
 

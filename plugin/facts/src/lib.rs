@@ -4,34 +4,12 @@
 //! A separate file, for sites whose rules need these facts. If any plugin has these two hooks, slurmd starts a program
 //! for each of them at every job, whatever the plugin's arguments are (prep/script, `_run_spank_job_script`).
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use coracle::sys;
 
-/// Slurm's name for the plugin (plugin.h).
-#[unsafe(no_mangle)]
-pub static plugin_name: [u8; 14] = *b"coracle_facts\0";
-/// Kind of the plugin.
-#[unsafe(no_mangle)]
-pub static plugin_type: [u8; 6] = *b"spank\0";
-/// The version of this plugin.
-#[unsafe(no_mangle)]
-pub static spank_plugin_version: c_uint = 1;
-/// Slurm's release, set when the plugin is loaded, if that release has been tested.
-#[unsafe(no_mangle)]
-pub static plugin_version: AtomicU32 = AtomicU32::new(0);
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static ANNOUNCE: extern "C" fn() = announce;
-
-extern "C" fn announce() {
-    if let Some(release) = sys::release() {
-        plugin_version.store(release.plugin_version(), Ordering::Relaxed);
-    }
-}
+coracle::spank_plugin!(b"coracle_facts\0");
 
 /// Records the facts, as root, before the first step of a job on this node. slurmd's own environment names the job.
 ///

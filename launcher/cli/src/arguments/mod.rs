@@ -65,7 +65,7 @@ pub enum Verb {
     /// Print what ran in containers, by the records of this node
     ///
     /// They are read from audit.file of coracle.yaml if the site has one, else from the journal, with your own rights.
-    /// Where these do not let you, you see the records of your own steps. Each node has its own: srun -w NODE coracle log.
+    /// Without the right to read them, you see the records of your own steps. Each node has its own: srun -w NODE coracle log.
     /// The exit status is 1 if nothing was found.
     Log(Log),
     /// Check the site's settings

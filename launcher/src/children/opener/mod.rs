@@ -159,32 +159,32 @@ impl Opener {
         reply.into_opened().ok_or_else(garbled)
     }
 
-    /// Opens `path` below the directory `folder` as the user; no link leads out of it.
-    pub fn open_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
-        self.open_beneath_as(folder, path, &path.display().to_string())
+    /// Opens `path` below `directory` as the user; no link leads out of it.
+    pub fn open_beneath(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Result<OwnedFd, Errno>, Refusal> {
+        self.open_beneath_as(directory, path, &path.display().to_string())
     }
 
     /// Like [`Self::open_beneath`], with `what` as the object of messages.
     pub fn open_beneath_as(
         &self,
-        folder: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
         path: &Path,
         what: &str,
     ) -> Result<Result<OwnedFd, Errno>, Refusal> {
-        let reply = self.ask(&Question::OpenBeneath(path.into()), &[folder], what)?;
+        let reply = self.ask(&Question::OpenBeneath(path.into()), &[directory], what)?;
         Ok(reply.into_opened().ok_or_else(garbled)?.map(|(fd, _)| fd))
     }
 
-    /// Enters `path` below the directory `folder` as the user, and leaves it. If that file system does not answer, this
+    /// Enters `path` below `directory` as the user, and leaves it. If that file system does not answer, this
     /// child process hangs, not a task. The task itself reports any other error of the directory.
-    pub fn try_directory(&self, folder: BorrowedFd<'_>, path: &Path, what: &str) -> Result<(), Refusal> {
-        let reply = self.ask(&Question::Enter(path.into()), &[folder], what)?;
+    pub fn try_directory(&self, directory: BorrowedFd<'_>, path: &Path, what: &str) -> Result<(), Refusal> {
+        let reply = self.ask(&Question::Enter(path.into()), &[directory], what)?;
         reply.into_done().ok_or_else(garbled).map(drop)
     }
 
-    /// Opens `path` below the directory `folder` like [`Self::open_beneath`], for reading.
-    pub fn read_beneath(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Result<File, Errno>, Refusal> {
-        let reply = self.ask(&Question::ReadBeneath(path.into()), &[folder], &path.display().to_string())?;
+    /// Opens `path` below `directory` like [`Self::open_beneath`], for reading.
+    pub fn read_beneath(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Result<File, Errno>, Refusal> {
+        let reply = self.ask(&Question::ReadBeneath(path.into()), &[directory], &path.display().to_string())?;
         Ok(reply.into_opened().ok_or_else(garbled)?.map(|(fd, _)| File::from(fd)))
     }
 
@@ -206,9 +206,9 @@ impl Opener {
         }
     }
 
-    /// True if `path` below the directory `folder` is this same file. A path is only a hint.
-    pub fn is_beneath(&self, folder: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
-        let Ok(found) = self.open_beneath(folder, path)? else { return Ok(false) };
+    /// True if `path` below `directory` is this same file. A path is only a hint.
+    pub fn is_beneath(&self, directory: BorrowedFd<'_>, path: &Path, file: &CachedStat) -> Result<bool, Refusal> {
+        let Ok(found) = self.open_beneath(directory, path)? else { return Ok(false) };
         let found = CachedStat::of(&found);
         Ok(found.is_ok_and(|found| (found.device, found.inode) == (file.device, file.inode)))
     }

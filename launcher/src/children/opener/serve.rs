@@ -148,9 +148,9 @@ fn failed(error: &sys::Error) -> Answer {
     Answer::Failed(error.errno() as i32)
 }
 
-/// Enters a directory below `folder`. Some FUSE file systems receive no other request for it (fuse(4), FUSE_ACCESS).
-fn enter(folder: &OwnedFd, path: &Path) {
-    let entered = sys::open_beneath(folder, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+/// Enters a directory below `directory`. Some FUSE file systems receive no other request for it (fuse(4), FUSE_ACCESS).
+fn enter(directory: &OwnedFd, path: &Path) {
+    let entered = sys::open_beneath(directory, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .is_ok_and(|directory| nix::unistd::fchdir(&directory).is_ok());
     if entered {
         let _ = nix::unistd::chdir("/");

@@ -28,6 +28,7 @@ pub fn take_entrypoint(environment: &mut Vec<Pair>) -> Result<Vec<OsString>, Ref
     let text = text.into_string().map_err(|_| garbled())?;
     text.split(' ').map(|word| unescape(word).map_err(Refusal::from)).collect()
 }
+
 /// Configuration of an OCI image (image-spec, config.md).
 #[derive(Debug, Default)]
 pub(super) struct OciConfig {

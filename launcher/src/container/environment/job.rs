@@ -36,6 +36,7 @@ pub fn host_changes(host: &[Pair]) -> Result<OwnedFd, Refusal> {
 pub fn no_changes() -> Result<OwnedFd, Refusal> {
     sys::memory_file(&Change::to_bytes(&[])).map_err(system)
 }
+
 /// Value of the first `name`, like getenv(3).
 pub fn value(host: &[Pair], name: impl AsRef<OsStr>) -> Option<OsString> {
     host.iter().find(|(known, _)| known == name.as_ref()).map(|(_, value)| value.clone())

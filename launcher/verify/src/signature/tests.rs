@@ -25,7 +25,7 @@ use sha2::Digest as _;
 #[path = "../../../../tests/images/sif_writer.rs"]
 #[allow(dead_code, clippy::duplicate_mod)]
 mod sif_writer;
-use sif_writer::{DESCRIPTOR, Part, TABLE, put, sif};
+use sif_writer::{DESCRIPTOR, Part, TABLE, append_signature, put, sif};
 
 const BIRTH: u64 = 1_700_000_000;
 
@@ -96,21 +96,6 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     sha2::Sha256::digest(bytes).to_vec()
 }
 
-/// Appends a signature object for group 1.
-fn append(image: &mut Vec<u8>, id: u32, fingerprint: &[u8], data: &[u8]) {
-    let (at, offset) = (slot(id as usize), image.len());
-    image.extend_from_slice(data);
-    image[at..at + 4].copy_from_slice(&0x4005i32.to_le_bytes());
-    image[at + 4] = 1;
-    image[at + 5..at + 9].copy_from_slice(&id.to_le_bytes());
-    image[at + 9..at + 13].copy_from_slice(&0xf000_0000u32.to_le_bytes());
-    image[at + 13..at + 17].copy_from_slice(&0xf000_0001u32.to_le_bytes());
-    put(image, at + 17, offset as u64);
-    put(image, at + 25, data.len() as u64);
-    image[at + 201] = 1;
-    image[at + 205..at + 205 + fingerprint.len()].copy_from_slice(fingerprint);
-}
-
 struct OpenPgp(SignedSecretKey);
 
 impl OpenPgp {
@@ -151,7 +136,7 @@ impl OpenPgp {
     fn signed(&self, text: impl FnOnce(&[u8]) -> String) -> Vec<u8> {
         let mut image = plain();
         let message = self.message(&text(&image), HashAlgorithm::Sha256, Vec::new());
-        append(&mut image, 3, &self.fingerprint(), &message);
+        append_signature(&mut image, 3, &self.fingerprint(), &message);
         image
     }
 }
@@ -181,7 +166,7 @@ fn envelope(text: &str) -> Vec<u8> {
 fn sealed(text: impl FnOnce(&[u8]) -> String) -> Vec<u8> {
     let mut image = plain();
     let data = envelope(&text(&image));
-    append(&mut image, 3, &[], &data);
+    append_signature(&mut image, 3, &[], &data);
     image
 }
 
@@ -213,7 +198,7 @@ fn who_has_signed_a_part_has_not_signed_the_whole() {
         for (id, key) in [(1, first), (2, second)] {
             let text = document_of(&image, id..=id, "sha256", sha256);
             let message = key.message(&text, HashAlgorithm::Sha256, Vec::new());
-            append(&mut image, id + 2, &key.fingerprint(), &message);
+            append_signature(&mut image, id + 2, &key.fingerprint(), &message);
             let at = slot(id as usize + 2) + 13;
             image[at..at + 4].copy_from_slice(&(0xf000_0000 | id).to_le_bytes());
         }
@@ -249,7 +234,7 @@ fn weak_hashes_times_and_subpackets_are_named() {
     let with = |hash, more| {
         let mut image = plain();
         let message = site.message(&whole(&image), hash, more);
-        append(&mut image, 3, &site.fingerprint(), &message);
+        append_signature(&mut image, 3, &site.fingerprint(), &message);
         image
     };
     let error = |image: &[u8], now| judge(image, &site.keyring(), now).unwrap_err();
@@ -284,7 +269,7 @@ fn what_is_not_signed_is_named() {
     assert_eq!(error(b""), "not a SIF, so it has no signatures");
     let added = |group: u32| {
         move |image: &mut Vec<u8>| {
-            append(image, 4, &[], b"more");
+            append_signature(image, 4, &[], b"more");
             image[slot(4)..slot(4) + 4].copy_from_slice(&0x4007i32.to_le_bytes());
             image[slot(4) + 9..slot(4) + 13].copy_from_slice(&(group | 0xf000_0000).to_le_bytes());
         }
@@ -313,7 +298,7 @@ fn what_is_not_signed_is_named() {
 #[test]
 fn sizes_and_numbers_are_bounded() {
     let mut long = plain();
-    append(&mut long, 3, &[], &vec![b' '; (1 << 20) + 1]);
+    append_signature(&mut long, 3, &[], &vec![b' '; (1 << 20) + 1]);
     assert_eq!(
         judge(&long, &pem(), now()).unwrap_err(),
         "signature 3: not a signature: 1048577 bytes, 1048576 are possible".replace("not a signature: ", "")
@@ -467,7 +452,7 @@ proptest! {
     fn no_signature_object_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600), start in 0..4usize) {
         let starts = ["", "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n", "{\"payloadType\":\"", "-----BEGIN PGP"];
         let mut image = plain();
-        append(&mut image, 3, &[], &[starts[start].as_bytes(), &bytes].concat());
+        append_signature(&mut image, 3, &[], &[starts[start].as_bytes(), &bytes].concat());
         prop_assert!(judge(&image, &pem(), now()).is_err());
     }
 
