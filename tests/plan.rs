@@ -15,7 +15,9 @@ use coracle_launcher::devices::{Devices, Node, Type};
 use coracle_launcher::image::{Container, Filesystem, Image, Layer, squashfs::Compression};
 use coracle_launcher::mpi::{Fit, Over, Shown};
 use coracle_launcher::plan::{Obstacle, Owners, Plan, ResolvedMount, Shape, Target, Upper};
-use coracle_launcher::view::{Client, ClientBind, Origin, Presence, Source, Surroundings, TIME_ZONE, mount_requests};
+use coracle_launcher::view::{
+    Client, ClientBind, ClientLink, Origin, Presence, Source, Surroundings, TIME_ZONE, mount_requests,
+};
 
 const LINE: &str = "----\n";
 
@@ -107,7 +109,12 @@ impl Case {
                     unless_in_image: false,
                 })
                 .into(),
-            links: Vec::new(),
+            links: ["srun", "squeue"]
+                .map(|name| ClientLink {
+                    place: format!("/run/coracle/slurm/bin/{name}").into(),
+                    target: "/run/coracle/inside".into(),
+                })
+                .into(),
             launch: String::new(),
             epilog: String::new(),
         };
@@ -132,7 +139,7 @@ impl Case {
             driver: None,
         };
         let mut mounts = Vec::new();
-        for mount in mount_requests(&request.settings, &config, &around) {
+        for mut mount in mount_requests(&request.settings, &config, &around) {
             let file = |path: &PathBuf| {
                 path.starts_with("/etc/hosts")
                     || path.starts_with("/etc/resolv.conf")
@@ -160,6 +167,9 @@ impl Case {
                 }
                 _ => self.target(&mount.target),
             };
+            if let (Source::Links(links), Ok(target)) = (&mut mount.source, &target) {
+                links.retain(|name, _| !self.image.contains_key(&target.place.join(name)));
+            }
             mounts.push(ResolvedMount { request: mount, shape, target });
         }
         let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };

@@ -80,6 +80,8 @@ pub struct Plan {
     /// Files that the root has as copies, each with the index of its [`ResolvedMount`]: a user who writes into the
     /// image could not replace a mount.
     pub copies: BTreeMap<PathBuf, usize>,
+    /// Symbolic links that the root has in addition, each with its target.
+    pub links: BTreeMap<PathBuf, PathBuf>,
     /// Target of writes into the image; without one the root is read-only.
     pub upper: Option<Upper>,
     /// Mounts in the container, parents before children.
@@ -221,7 +223,11 @@ impl Plan {
     /// Orders the mounts, or reports a conflict.
     pub fn build(image: Image, upper: Option<Upper>, candidates: &[ResolvedMount]) -> Result<Self, Error> {
         let mut chosen: BTreeMap<PathBuf, (usize, &ResolvedMount, Target)> = BTreeMap::new();
-        for (index, candidate) in candidates.iter().enumerate() {
+        let (additions, candidates): (Vec<_>, Vec<_>) = candidates
+            .iter()
+            .enumerate()
+            .partition(|(_, candidate)| matches!(candidate.request.source, Source::Links(_)));
+        for (index, candidate) in candidates {
             let Some(target) = usable(candidate)? else { continue };
             match chosen.get(&target.place).map(|(_, other, _)| other.request.origin) {
                 Some(Origin::User) if candidate.request.origin == Origin::User => {
@@ -295,8 +301,19 @@ impl Plan {
                 nested,
             });
         }
+        let mut links = BTreeMap::new();
+        for (_, addition) in additions {
+            let Some(Target { place, found, .. }) = usable(addition)? else { continue };
+            let Source::Links(names) = &addition.request.source else { continue };
+            // A tree of the node has its own files.
+            if found == Some(Shape::File) || place.ancestors().any(|above| chosen.contains_key(above)) {
+                continue;
+            }
+            let places = names.iter().map(|(name, to)| (place.join(name), to.clone()));
+            links.extend(places.filter(|(place, _)| !chosen.contains_key(place)));
+        }
         // A map of paths has every directory before its content.
-        Ok(Self { image, owners: Owners::default(), layer, copies, upper, mounts })
+        Ok(Self { image, owners: Owners::default(), layer, copies, links, upper, mounts })
     }
 }
 
@@ -364,6 +381,9 @@ impl fmt::Display for Plan {
         for path in self.copies.keys() {
             writeln!(out, "copy   {TIME_ZONE} -> {}", shown(path))?;
         }
+        for (place, target) in &self.links {
+            writeln!(out, "link   {} -> {}", shown(place), shown(target))?;
+        }
         for mount in &self.mounts {
             let source = match &mount.source {
                 Source::Node(path) | Source::Late(path) => shown(path),
@@ -373,6 +393,7 @@ impl fmt::Display for Plan {
                 Source::Memory(size) => format!("(memory size={})", size.0),
                 Source::Made(_) if mount.origin == Origin::Kernel => "(devices)".to_owned(),
                 Source::Made(_) => "(coracle)".to_owned(),
+                Source::Links(_) => "(links)".to_owned(),
             };
             let flags = mount.attributes;
             let mut words = vec![if flags.read_only { "ro" } else { "rw" }];

@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("an_image_is_opened_and_hashed", image),
     ("paths_of_any_bytes_are_opened", bytes),
     ("errors_of_the_kernel_come_back", errors),
+    ("several_paths_are_opened_in_their_order", several),
     ("files_of_root_stay_closed", closed),
     ("names_are_looked_up", names),
     ("libraries_of_an_image_are_read", libraries),
@@ -154,6 +155,32 @@ fn errors(place: &Place) {
     assert_eq!(place.opener.open_source(long.as_ref()).unwrap().unwrap_err(), Errno::ENAMETOOLONG);
 }
 
+fn several(place: &Place) {
+    let long = "x".repeat(5000);
+    let names: Vec<String> = (0..100).map(|number| format!("several-{number}")).collect();
+    let mut paths: Vec<PathBuf> = names.iter().map(|name| place.at(name)).collect();
+    for (number, path) in paths.iter().enumerate().filter(|(number, _)| number % 3 != 0) {
+        fs::write(path, number.to_string()).unwrap();
+    }
+    paths.extend((0..20).map(|_| PathBuf::from(&long)));
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let opened = place.opener.open_sources(&paths).unwrap();
+    assert_eq!(opened.len(), paths.len());
+    for (number, (path, opened)) in paths.iter().zip(opened).enumerate() {
+        match opened {
+            Ok((file, shape)) => {
+                assert_eq!(shape, Shape::File);
+                assert_eq!(File::from(file).metadata().unwrap().ino(), fs::metadata(path).unwrap().ino());
+            }
+            Err(Errno::ENOENT) => assert!(number < 100 && number % 3 == 0, "{number}"),
+            Err(errno) => assert_eq!((errno, number >= 100), (Errno::ENAMETOOLONG, true)),
+        }
+    }
+    // The next question has its own answer.
+    assert!(place.opener.open_sources(&[]).unwrap().is_empty());
+    place.opener.open_source(place.scratch.path()).unwrap().unwrap();
+}
+
 fn closed(place: &Place) {
     fs::create_dir(place.at("private")).unwrap();
     fs::write(place.at("private/file"), "text").unwrap();
@@ -178,6 +205,15 @@ fn names(place: &Place) {
     assert!(groups.count() >= account.groups.len() && account.groups.contains(&"root:x:0:".to_owned()));
     assert_eq!(place.opener.owner(&Owner::Name("root".into())).unwrap(), Some(0));
     assert_eq!(place.opener.owner(&Owner::Name("nobody has this name".into())).unwrap(), None);
+    // A look-up that was begun is the answer to that question, and to no other one.
+    let groups = [0, place.identity.gid, 4_000_000];
+    place.opener.begin_account(&groups).unwrap();
+    assert_eq!(place.opener.account(&groups).unwrap(), account);
+    place.opener.begin_account(&groups).unwrap();
+    assert_eq!(place.opener.account(&[4_000_000]).unwrap().groups, [""; 0]);
+    place.opener.begin_account(&groups).unwrap();
+    assert_eq!(place.opener.owner(&Owner::Name("root".into())).unwrap(), Some(0));
+    place.opener.open_source(place.scratch.path()).unwrap().unwrap();
 }
 
 fn libraries(place: &Place) {

@@ -6,6 +6,7 @@
 
 mod acl;
 mod bpf;
+mod buffer;
 mod cgroup;
 mod devcgroup;
 mod environ;
@@ -42,7 +43,7 @@ pub use fuse::{CachedStat, FuseControl, FuseDevice};
 pub use idmap::OwnerMap;
 pub use listener::Listener;
 pub use loopdev::{LOOP_CONFIGURE, LoopDevice, LoopError, configure_loop};
-pub use memory::{is_sealed_memory, memory_file, read_whole};
+pub use memory::{MemoryDraft, memory_file, read_whole};
 pub use mount::{
     Attributes, FsContext, MountPropagation, clone_tree, detach_old_root, make_private, move_mount, pivot_to,
     set_attributes,

@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
 
+use super::buffer::Buffer;
 use super::{Error, Result};
 
 /// The longest packet, in bytes: a request of 32 KiB and 10,000 group ids fit.
@@ -23,6 +25,8 @@ const DESCRIPTORS: usize = 4;
 #[derive(Debug)]
 pub struct Channel {
     fd: OwnedFd,
+    /// Memory for the next message, while no thread receives one.
+    buffer: Mutex<Option<Buffer<PACKET>>>,
 }
 
 /// Contents of one message.
@@ -50,7 +54,7 @@ impl Channel {
     pub fn pair() -> Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| Error::new("socketpair(AF_UNIX, SOCK_SEQPACKET)", errno))?;
-        Ok((Self { fd: one }, Self { fd: other }))
+        Ok((Self::from_fd(one), Self::from_fd(other)))
     }
 
     /// Takes over the descriptor that the parent process has left at [`super::CHANNEL`], and makes it close-on-exec.
@@ -82,7 +86,7 @@ impl Channel {
             std::mem::forget(fd);
             return Err(Error::new(call(), errno));
         }
-        Ok(Self { fd })
+        Ok(Self::from_fd(fd))
     }
 
     /// Lets the kernel name the sender of each message that arrives at this end from now on (SO_PASSCRED, unix(7)).
@@ -104,7 +108,7 @@ impl Channel {
     }
 
     pub(super) fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, buffer: Mutex::default() }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
@@ -135,12 +139,13 @@ impl Channel {
     /// All tasks of a node share one end. poll(2) wakes them all for each message, and one of them gets it. So no task
     /// may wait in recvmsg itself.
     pub fn receive(&self, deadline: Instant) -> Result<Received> {
-        let mut data = vec![0; PACKET];
+        let kept = self.buffer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut buffer = kept.map_or_else(Buffer::new, Ok)?;
         let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS], UnixCredentials);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
         let (length, flags, fds, sender) = loop {
             wait(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], deadline)?;
-            let mut slice = [IoSliceMut::new(&mut data)];
+            let mut slice = [IoSliceMut::new(buffer.bytes())];
             match recvmsg::<UnixAddr>(self.fd.as_raw_fd(), &mut slice, Some(&mut control), flags) {
                 Ok(message) => {
                     let (mut fds, mut sender) = (Vec::new(), None);
@@ -171,7 +176,8 @@ impl Channel {
         if length == 0 {
             return Ok(Received::Closed);
         }
-        data.truncate(length);
+        let data = buffer.bytes().get(..length).unwrap_or_default().to_vec();
+        *self.buffer.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer);
         Ok(Received::Packet(Packet { data, fds, sender }))
     }
 

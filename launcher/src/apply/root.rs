@@ -64,7 +64,7 @@ impl Stage {
     ) -> Result<OwnedFd, Refusal> {
         let rights = Rights::of(&plan.image, identity);
         let system = |error: sys::Error| Refusal::system("the container's root", &error);
-        if plan.layer.is_empty() && plan.upper.is_none() {
+        if plan.layer.is_empty() && plan.links.is_empty() && plan.upper.is_none() {
             sys::move_mount(&image, self.at("root").map_err(system)?).map_err(system)?;
             return Ok(image);
         }
@@ -82,7 +82,10 @@ impl Stage {
             let added = add(layer.as_fd(), image.as_fd(), path, Shape::File, rights);
             added.and_then(|()| fill_file(layer.as_fd(), path, content)).map_err(|error| refuse(path, &error))?;
         }
-        let empty = plan.layer.is_empty() && copies.is_empty();
+        for (path, target) in &plan.links {
+            add_link(layer.as_fd(), image.as_fd(), path, target, rights).map_err(|error| refuse(path, &error))?;
+        }
+        let empty = plan.layer.is_empty() && copies.is_empty() && plan.links.is_empty();
         let lower: Vec<BorrowedFd<'_>> = [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(empty)).collect();
         // An overlay reads its layers with the credentials of its mounter.
         let root = match (&plan.upper, directory) {
@@ -261,12 +264,7 @@ pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
 /// A directory that overlay merges shows the mode and owner of the upper one. So a directory that the image has, too,
 /// gets those of the image's.
 fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
-    let mut so_far = PathBuf::new();
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    for name in relative.parent().unwrap_or(Path::new("")) {
-        so_far.push(name);
-        directory_like_the_images(layer, image, &so_far, rights)?;
-    }
+    let relative = add_parents(layer, image, path, rights)?;
     match shape {
         Shape::Directory => directory_like_the_images(layer, image, relative, rights),
         Shape::File => {
@@ -276,6 +274,35 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
                 .map_err(|errno| sys::Error::new(format!("openat(layer, {relative:?}, O_CREAT)"), errno))
         }
     }
+}
+
+/// Creates the symbolic link `path` in the layer, with its parent directories.
+fn add_link(
+    layer: BorrowedFd<'_>,
+    image: BorrowedFd<'_>,
+    path: &Path,
+    target: &Path,
+    rights: Rights<'_>,
+) -> sys::Result<()> {
+    let relative = add_parents(layer, image, path, rights)?;
+    nix::unistd::symlinkat(target, layer, relative)
+        .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {relative:?})"), errno))
+}
+
+/// Creates the parent directories of `path` in the layer; returns `path` relative to the layer.
+fn add_parents<'p>(
+    layer: BorrowedFd<'_>,
+    image: BorrowedFd<'_>,
+    path: &'p Path,
+    rights: Rights<'_>,
+) -> sys::Result<&'p Path> {
+    let mut so_far = PathBuf::new();
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    for name in relative.parent().unwrap_or(Path::new("")) {
+        so_far.push(name);
+        directory_like_the_images(layer, image, &so_far, rights)?;
+    }
+    Ok(relative)
 }
 
 /// Writes `content` into the empty file at `path`, and gives the file to the owner of its directory, who may replace

@@ -66,13 +66,15 @@ impl Question<'_> {
     ) -> Result<Reply<Found>, Refusal> {
         let system = |error: sys::Error| Refusal::system(self.what, &error);
         let (ours, theirs) = Channel::pair().map_err(system)?;
-        let child = sys::fork_in_pid_namespace(|forked| {
+        let work = |forked: &Forked| {
             let result = self.become_the_user(forked, &theirs).map_err(system).and_then(|()| work());
             let fds = result.iter().flat_map(|(_, fds)| fds).map(AsFd::as_fd).collect::<Vec<_>>();
             let found = result.as_ref().map(|(found, _)| found);
             u8::from(ask::answer(&theirs, found, &fds, self.deadline).is_err())
-        })
-        .map_err(system)?;
+        };
+        // A process that executes nothing leaves none behind.
+        let child = if self.executes { sys::fork_in_pid_namespace(work) } else { sys::fork_alone(work) };
+        let child = child.map_err(system)?;
         // The end of the child process closes the channel only if this process does not hold that end.
         drop(theirs);
         let received = match self.step {

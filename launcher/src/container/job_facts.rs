@@ -60,10 +60,20 @@ pub fn collect_submitter_facts(opener: &Opener, identity: &Identity, job: Job) -
 }
 
 fn collect_facts(opener: &Opener, identity: &Identity, job: Job, claims: Job) -> Result<(Facts, Account), Refusal> {
-    let mut groups = vec![identity.gid];
-    groups.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
+    let groups = groups_of(identity);
     let account = opener.account(&groups)?;
     Ok((user_facts(identity.uid, &groups, &account, job, claims), account))
+}
+
+/// Begins the look-up that [`resolve_policy`] needs.
+pub fn begin_look_up(opener: &Opener, identity: &Identity) -> Result<(), Refusal> {
+    opener.begin_account(&groups_of(identity))
+}
+
+/// Groups of a user, the primary one first.
+fn groups_of(identity: &Identity) -> Vec<u32> {
+    let others = identity.groups.iter().filter(|gid| **gid != identity.gid);
+    [identity.gid].iter().chain(others).copied().collect()
 }
 
 /// Facts of a user and their job, with names from the user database.

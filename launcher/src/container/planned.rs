@@ -1,6 +1,7 @@
 //! State of the pipeline before the container: its mounts are resolved in the image, allowed, and their sources open.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use crate::view::{MountRequest, Origin, Presence, Source, Surroundings};
 use coracle::report::Refusal;
 use coracle::request::inside;
 use coracle::sys::{self, CachedStat, Identity};
+use nix::errno::Errno;
 
 use crate::apply::{self, Sources, fuse_owner};
 use crate::children::opener::Opener;
@@ -56,21 +58,27 @@ fn draft(
     let Resolved { context, opener, .. } = *resolved;
     let bounds = resolved.binding_rules().map(|rules| Bounds::new(opener, rules));
     let (mut mounts, mut sources) = (Vec::new(), Sources::default());
-    for request in context.mount_requests(around) {
-        let Some((shape, source)) = sources::open(opener, &request, context.authority)? else { continue };
-        let target = resolve_target(context, mounted, &request)?;
+    let requests = context.mount_requests(around);
+    let users: Vec<&Path> =
+        requests.iter().filter_map(|request| sources::as_user(request, context.authority)).collect();
+    let mut opened = opener.open_sources(&users)?.into_iter();
+    for request in &requests {
+        let own = sources::as_user(request, context.authority).and_then(|_| opened.next());
+        let Some((shape, source)) = sources::open(request, own)? else { continue };
+        let target = resolve_target(context, mounted, request)?;
         if request.origin == Origin::Variable
-            && !may_show(&context.identity, shape, source.as_ref(), &request, (&mounts, &sources))
+            && !may_show(&context.identity, shape, source.as_ref(), request, (&mounts, &sources))
         {
             continue;
         }
         let images_own = request.presence == Presence::UnlessInImage
             && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Directory));
         if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
-            && !is_allowed(context, bounds, &request, source)?
+            && !is_allowed(context, bounds, request, source)?
         {
             continue;
         }
+        let request = without_images_own(context, mounted, request.clone(), &target)?;
         mounts.push(ResolvedMount { request, shape, target });
         sources.mounts.push(source);
     }
@@ -100,6 +108,26 @@ fn resolve_target(
             .during(|| targets::resolve(image, &request.target, last_of(request)))
             .map_err(|error| apply::unusable(mounted.name(), image, &request.target, &error)),
     }
+}
+
+/// Leaves out links for which the image has a file of its own.
+fn without_images_own(
+    context: &Context,
+    mounted: &MountedImage<'_>,
+    mut request: MountRequest,
+    target: &Result<Target, Obstacle>,
+) -> Result<MountRequest, Refusal> {
+    if let (Source::Links(links), Ok(Target { place, found: Some(Shape::Directory), .. })) =
+        (&mut request.source, target)
+    {
+        match mounted.rights(context).during(|| targets::entries(mounted.tree(), place)) {
+            Ok(own) => links.retain(|name, _| !own.contains(OsStr::new(name))),
+            // The user may not list the directory, so nobody knows which files it has.
+            Err(error) if error.errno() == Errno::EACCES => links.clear(),
+            Err(error) => return Err(apply::unusable(mounted.name(), mounted.tree(), place, &error)),
+        }
+    }
+    Ok(request)
 }
 
 /// Opens the directory that an overlay writes into, if it may be used.

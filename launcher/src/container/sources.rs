@@ -13,26 +13,38 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::children::opener::Opener;
+use crate::children::opener::{OpenedSource, Opener};
 use crate::container::context::Authority;
 
 /// Shape of a source, and its open descriptor; no descriptor for a source that is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
-/// Opens the source of a mount; nothing for an optional source that the node lacks.
-pub fn open(opener: &Opener, request: &MountRequest, authority: Authority) -> Result<Option<Opened>, Refusal> {
+/// Path of a source that is opened as the user; nothing for others.
+pub fn as_user(request: &MountRequest, authority: Authority) -> Option<&Path> {
+    match &request.source {
+        Source::Node(_) if request.origin == Origin::Device => None,
+        // In their user namespace, unprivileged users see no owners.
+        Source::Node(_) if request.origin == Origin::Driver && authority == Authority::Root => None,
+        Source::Node(path) => Some(path),
+        Source::TimeZone => Some(Path::new(TIME_ZONE)),
+        _ => None,
+    }
+}
+
+/// Opens the source of a mount, or takes it if the user has opened it; nothing for an optional source that the node
+/// lacks.
+pub fn open(request: &MountRequest, user: Option<OpenedSource>) -> Result<Option<Opened>, Refusal> {
     let path = match &request.source {
         Source::Node(path) if request.origin == Origin::Device => return Ok(open_device(path)),
-        // In their user namespace, unprivileged users see no owners.
-        Source::Node(path) if request.origin == Origin::Driver && authority == Authority::Root => {
-            return open_trusted(path, request);
-        }
+        Source::Node(path) if user.is_none() => return open_trusted(path, request),
         Source::Node(path) => path,
         Source::TimeZone => Path::new(TIME_ZONE),
         Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
-        Source::Memory(_) | Source::Made(_) | Source::Late(_) => return Ok(Some((Shape::Directory, None))),
+        Source::Memory(_) | Source::Made(_) | Source::Late(_) | Source::Links(_) => {
+            return Ok(Some((Shape::Directory, None)));
+        }
     };
-    match opener.open_source(path)? {
+    match user.unwrap_or(Err(Errno::ENOENT)) {
         // A directory is no time zone.
         Ok((_, Shape::Directory)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),

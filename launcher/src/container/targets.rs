@@ -4,9 +4,10 @@
 //! one name at a time, because the plan needs their target even if it does not exist.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::plan::{Obstacle, Shape, Target};
@@ -30,6 +31,9 @@ pub enum Last {
 /// Resolves `target`, an absolute path, in the tree that `root` is open on. The outer error means that the image cannot
 /// be read.
 pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Result<Target, Obstacle>> {
+    if let Some(found) = at_once(root, target, last)? {
+        return Ok(Ok(found));
+    }
     let mut todo: VecDeque<OsString> = names(target);
     let mut place = PathBuf::from("/");
     // Directories from the root to `place`; a missing one has no descriptor.
@@ -94,6 +98,35 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
         }
     }
     Ok(Ok(Target { place, found, link: first_link }))
+}
+
+/// Limit on the names that are read of a directory. Further ones count as missing: no distribution has as many programs.
+const MAX_NAMES: usize = 50_000;
+
+/// Names in the directory at `place`, a resolved path. One pass over a directory costs less than a look-up of each
+/// name: a squashfs reads the directory anew for each.
+pub fn entries(root: BorrowedFd<'_>, place: &Path) -> sys::Result<HashSet<OsString>> {
+    let directory = sys::open_in_root(root, place, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Lookup::NoLinks)?;
+    let failed = |errno| sys::Error::new(format!("getdents64({place:?})"), errno);
+    let mut directory = nix::dir::Dir::from_fd(directory).map_err(failed)?;
+    let names = directory
+        .iter()
+        .take(MAX_NAMES)
+        .map(|entry| entry.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()).map_err(failed));
+    names.collect()
+}
+
+/// Resolves a target without links by one call; nothing if it has one or does not exist.
+fn at_once(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<Option<Target>> {
+    let plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
+    if last == Last::Itself || !target.components().all(plain) {
+        return Ok(None);
+    }
+    let Ok(found) = sys::open_in_root(root, target, OFlag::O_PATH, Lookup::NoLinks) else { return Ok(None) };
+    let mode = nix::sys::stat::fstat(&found).map_err(|errno| sys::Error::new("fstat()", errno))?;
+    let directory = SFlag::from_bits_truncate(mode.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let found = Some(if directory { Shape::Directory } else { Shape::File });
+    Ok(Some(Target { place: target.components().collect(), found, link: None }))
 }
 
 /// Names of a path, with `..` and without `.` and `/`.

@@ -192,7 +192,7 @@ fn binds(plan: &Plan) -> Vec<Bind> {
             Source::Node(path) | Source::Late(path) => path.to_string_lossy().into_owned(),
             Source::TimeZone => TIME_ZONE.to_owned(),
             Source::Memory(_) => "tmpfs".to_owned(),
-            Source::Passwd | Source::Group | Source::Made(_) => return None,
+            Source::Passwd | Source::Group | Source::Made(_) | Source::Links(_) => return None,
         };
         Some(Bind {
             source,

@@ -18,7 +18,7 @@ pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
     }
 }
 
-fn beside_program(node: &Node, settings: &SlurmClient, program: &Path) -> SlurmClient {
+pub(super) fn beside_program(node: &Node<'_>, settings: &SlurmClient, program: &Path) -> SlurmClient {
     let SlurmClient::Shown(paths) = settings else { return settings.clone() };
     // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; with another layout, the usual directories are searched.
     let bin = program.parent().and_then(Path::parent).and_then(|prefix| node.real_directory(&prefix.join("bin")));

@@ -13,8 +13,11 @@ pub mod conf;
 mod mpi;
 pub mod node;
 mod program;
+mod remembered;
+mod seen;
 mod site;
 mod slurmd;
+mod step;
 
 use std::fmt::Write;
 use std::io::{self, BufRead};
@@ -33,6 +36,7 @@ pub use beside::beside;
 pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
+pub use step::StepSlurm;
 
 /// Invalid path in coracle.yaml. A usual path that does not exist is no error.
 #[derive(Debug)]
@@ -94,9 +98,17 @@ const PMIX_PLUGIN: &str = "mpi_pmix.so";
 ///
 /// `told` is slurmd's value of `SLURM_CONF`, if it is set, and `helper` the path of `coracle-inside` in the container.
 pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &Path) -> Result<Option<Client>, Error> {
+    find_on(&Node::new(root), settings, told, helper)
+}
+
+fn find_on(
+    node: &Node<'_>,
+    settings: &SlurmClient,
+    told: Option<&Path>,
+    helper: &Path,
+) -> Result<Option<Client>, Error> {
     let SlurmClient::Shown(settings) = settings else { return Ok(None) };
-    let node = Node::new(root);
-    let Some((named, bin, program)) = find_commands(&node, settings)? else { return Ok(None) };
+    let Some((named, bin, program)) = find_commands(node, settings)? else { return Ok(None) };
     let Some(loader) = program.loader.as_ref().and_then(|loader| node.real(Path::new(loader))) else {
         return match &settings.bin {
             Some(Absolute(bin)) => {
@@ -107,7 +119,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         };
     };
 
-    let mut shown = Shown::new(&node);
+    let mut shown = Shown::new(node);
     let prefix = bin.parent().unwrap_or(&bin);
     if !is_system(&bin) {
         // Compiled-in paths may go through a link such as /opt/slurm/current.
@@ -117,8 +129,8 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         shown.at_its_place(if prefix.components().count() > 2 { prefix } else { &bin });
     }
 
-    let directory = find_conf(&node, settings, told, || prefix.to_owned())?;
-    let conf = directory.as_ref().map(|directory| Conf::read(&node, directory)).unwrap_or_default();
+    let directory = find_conf(node, settings, told, || prefix.to_owned())?;
+    let conf = directory.as_ref().map(|directory| Conf::read(node, directory)).unwrap_or_default();
     if let Some(directory) = &directory {
         shown.at_its_place(directory);
         // The path that slurmd sets as SLURM_CONF, and the target of a link in that directory.
@@ -133,14 +145,14 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
     }
 
     let run_path = run_path(&program, &bin);
-    let plugins = find_plugins(&node, settings, &conf, &run_path, prefix, &loader)?;
+    let plugins = find_plugins(node, settings, &conf, &run_path, prefix, &loader)?;
     for directory in &plugins {
         shown.at_its_place(directory);
     }
-    let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(&node, file)).unwrap_or_default();
+    let lines = conf.plugstack.as_deref().map(|file| conf::spank_lines(node, file)).unwrap_or_default();
     // plugstack.conf and its includes may be in other directories than slurm.conf, and the plugins in any directory.
     let stack = lines.iter().map(|line| line.file.clone());
-    for file in stack.chain(lines.iter().filter_map(|line| line.found(&node, &plugins))) {
+    for file in stack.chain(lines.iter().filter_map(|line| line.found(node, &plugins))) {
         let directory = file.parent().unwrap_or(&file);
         shown.at_its_place(if is_crowded(directory) || loader.parent() == Some(directory) { &file } else { directory });
     }
@@ -162,7 +174,7 @@ pub fn find(root: &Path, settings: &SlurmClient, told: Option<&Path>, helper: &P
         libraries.extend(shown.anywhere(&directory));
     }
     // Directories that the node's loader searches: only those that are visible anyway.
-    let mut known = [vec!["/usr/lib64".into(), "/lib64".into()], cached_directories(&node)].concat();
+    let mut known = [vec!["/usr/lib64".into(), "/lib64".into()], cached_directories(node)].concat();
     known.retain(|directory| loader.parent() != Some(directory));
     libraries.extend(known.iter().filter_map(|directory| shown.if_visible(&node.real_directory(directory)?)));
 

@@ -1,6 +1,7 @@
 //! Reads the node's file system, or a directory tree in its place.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,18 +9,38 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use super::seen::{Aspect, Seen};
+
 /// Limit on the length of a file, in bytes, well above that of a slurm.conf of ten thousand lines.
 const MAX_LEN: u64 = 4 << 20;
 
 /// File system of a node. Paths are absolute on the node; `root` is their prefix.
 pub struct Node<'a> {
     root: &'a Path,
+    /// Everything that was looked up, if that is recorded.
+    seen: Option<RefCell<Seen>>,
 }
 
 impl<'a> Node<'a> {
     /// Creates the node below `root`, which is "/" except in tests and contains no symbolic link.
     pub fn new(root: &'a Path) -> Self {
-        Self { root }
+        Self { root, seen: None }
+    }
+
+    /// Creates a node that records what is looked up, with its state before.
+    pub fn recording(root: &'a Path) -> Self {
+        Self { root, seen: Some(RefCell::default()) }
+    }
+
+    /// The record.
+    pub fn into_seen(self) -> Seen {
+        self.seen.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    fn note(&self, path: &Path, aspect: Aspect) {
+        if let Some(seen) = &self.seen {
+            seen.borrow_mut().add(&self.at(path), aspect);
+        }
     }
 
     fn at(&self, path: &Path) -> PathBuf {
@@ -28,8 +49,11 @@ impl<'a> Node<'a> {
 
     /// Real path of `path`; nothing if it does not exist.
     pub fn real(&self, path: &Path) -> Option<PathBuf> {
+        self.note(path, Aspect::Place);
         let real = fs::canonicalize(self.at(path)).ok()?;
-        Some(Path::new("/").join(real.strip_prefix(self.root).ok()?))
+        let real = Path::new("/").join(real.strip_prefix(self.root).ok()?);
+        self.note(&real, Aspect::Name);
+        Some(real)
     }
 
     /// Real path of the directory `path`.
@@ -39,21 +63,25 @@ impl<'a> Node<'a> {
 
     /// True if `path` exists, with links resolved.
     pub fn exists(&self, path: &Path) -> bool {
+        self.note(path, Aspect::Place);
         self.at(path).exists()
     }
 
     /// True if `path` itself is a directory, not a link to one.
     pub fn is_plain_directory(&self, path: &Path) -> bool {
+        self.note(path, Aspect::Name);
         fs::symlink_metadata(self.at(path)).is_ok_and(|found| found.is_dir())
     }
 
     /// Target of the symbolic link `path`.
     pub fn link(&self, path: &Path) -> Option<PathBuf> {
+        self.note(path, Aspect::Name);
         fs::read_link(self.at(path)).ok()
     }
 
     /// Opens a regular file, without waiting for a FIFO.
     pub fn open(&self, path: &Path) -> Option<File> {
+        self.note(path, Aspect::Content);
         let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(self.at(path)).ok()?;
         file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
     }
@@ -75,6 +103,7 @@ impl<'a> Node<'a> {
 
     /// Names of the entries of a directory.
     pub fn names(&self, directory: &Path) -> Vec<String> {
+        self.note(directory, Aspect::Content);
         let Ok(entries) = fs::read_dir(self.at(directory)) else { return Vec::new() };
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::SlurmClient;
 
 use super::conf::{self, Conf};
@@ -10,7 +12,7 @@ use super::node::Node;
 use super::{find_commands, find_conf, prefix_of};
 
 /// Settings of slurmd that concern containers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slurmd {
     /// TaskProlog and TaskEpilog: a program that runs in the container must be visible there.
     pub task_scripts: Vec<PathBuf>,
@@ -36,10 +38,14 @@ const SPOOL: &str = "/var/spool/slurmd";
 /// Reads the settings of the node below `root` ("/" except in tests); nothing if Slurm has no configuration there.
 /// `told` is slurmd's value of `SLURM_CONF`.
 pub fn slurmd(root: &Path, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
-    let node = Node::new(root);
-    let directory = directory(&node, settings, told)?;
-    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(&node, &directory);
-    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(&node, &directory, "gres.conf"), spool })
+    read(&Node::new(root), settings, told)
+}
+
+/// Like [`slurmd`], of `node`.
+pub(super) fn read(node: &Node<'_>, settings: &SlurmClient, told: Option<&Path>) -> Option<Slurmd> {
+    let directory = directory(node, settings, told)?;
+    let Conf { task_scripts, gres_types, spool, .. } = Conf::read(node, &directory);
+    Some(Slurmd { task_scripts, gres_types, gres: conf::lines(node, &directory, "gres.conf"), spool })
 }
 
 /// True if cgroup.conf(5) lets steps open only the devices that they were given.

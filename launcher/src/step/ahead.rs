@@ -14,7 +14,6 @@ use coracle::wire::Here;
 
 use super::session::{Built, Origin, Outcome, Session};
 use crate::children::in_container::Step;
-use crate::children::opener::Opener;
 use crate::container::attach::AttachedImage;
 use crate::container::build::Container;
 use crate::container::environment::TaskEnvironment;
@@ -57,12 +56,11 @@ impl ImageStep<'_> {
     /// Builds the container for the location that slurmstepd sends, which `slot` receives.
     fn build_ahead(&self, slot: &mut Option<Here>) -> Result<Built, Refusal> {
         let Session { server, context, clock, .. } = self.session;
-        let deadline = Instant::now() + context.config.start_timeout.0;
-        let opener = Opener::of_step(&server.start.identity, deadline)?;
+        let opener = self.session.opener()?;
         let resolved = self.session.resolve(&opener)?;
         let attached = pipeline::load(&resolved, self.image, &mut || {
             if slot.is_none() {
-                *slot = Some(server.receive_location(deadline)?);
+                *slot = Some(server.receive_location(opener.deadline())?);
                 opener.enter_job(server.start.daemon)?;
             }
             Ok(())
@@ -235,13 +233,13 @@ impl ImageStep<'_> {
 
     /// Builds a container in the namespace of a task, in place of the one before.
     fn build_there(&self, before: Option<Built>, here: &Here) -> Result<Built, Refusal> {
-        let Session { server, context, .. } = self.session;
+        let Session { server, .. } = self.session;
         let before = before.map(|Built { namespace, origin, variables, .. }| {
             // It holds what only one container may have, and the opener, as a copy of this process, would hold it too.
             drop(namespace);
             (origin, variables)
         });
-        let opener = Opener::of_step(&server.start.identity, Instant::now() + context.config.start_timeout.0)?;
+        let opener = self.session.opener()?;
         let resolved = self.session.resolve(&opener)?;
         // In that namespace, the path may lead to another file, such as one that sbcast copied to the job's own /tmp.
         let (attached, variables) = match before {

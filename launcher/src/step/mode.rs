@@ -21,7 +21,7 @@ use crate::container::context::{Authority, Context, Options, Requester, node_fil
 use crate::container::grants::{GrantSource, Grants, Provision};
 use crate::container::image_mpi;
 use crate::container::job_facts::{self, EffectivePolicy};
-use crate::slurm::{self, Slurmd};
+use crate::slurm::{Slurmd, StepSlurm};
 
 /// Mode in which the tasks of a step run.
 pub(super) enum StepMode {
@@ -54,6 +54,8 @@ pub(super) struct StepRequest {
     pub(super) provision: Provision,
     /// Effective policy, if it had to be resolved.
     pub(super) policy: Option<EffectivePolicy>,
+    /// Opener of a step that gets a container of an image.
+    pub(super) opener: Option<Result<Opener, Refusal>>,
 }
 
 /// Request of a step with the site's default applied.
@@ -131,13 +133,17 @@ impl Server {
             Some(Scope::Script) if !script && request.inherited => return self.leave_on_host(&config, &used),
             _ => {}
         }
+        let opener = match &request.what {
+            What::Image(_) => Some(self.start_opener(&config, policy.is_none())),
+            What::Step(_) => None,
+        };
         let told = self.start.slurm_conf.as_deref();
-        let slurm = slurm::beside(&config.slurm_client, self.start.daemon);
+        let slurm = StepSlurm::of(self.start.daemon, &config.slurm_client, told);
         // Not for the ranks of a parallel program: mount points that only these commands need would put an overlay
         // between each rank and the image.
         let single = self.start.nodes == 1 && self.start.tasks == 1;
         let mut client = match script || single || request.commands {
-            true => slurm::find(Path::new("/"), &slurm, told, Path::new(HELPER))?,
+            true => slurm.client(Path::new(HELPER))?,
             false => None,
         };
         let mut policy = policy;
@@ -148,7 +154,7 @@ impl Server {
             client.epilog = epilog::text(policy.as_ref().map(|policy| &policy.rules));
         }
         let job = self.read_job_facts(&config);
-        let slurmd = slurm::slurmd(Path::new("/"), &slurm, told);
+        let slurmd = slurm.slurmd();
         let source = GrantSource::Slurmstepd { script, node: self.start.node_name.clone() };
         let grants = Grants::find(slurmd.as_ref(), &self.environment, &source);
         let requester = Requester {
@@ -169,7 +175,17 @@ impl Server {
             }
             What::Step(step) => Source::Step(step.id),
         };
-        Ok(StepMode::Container(Box::new(StepRequest { context, provision, policy }), source))
+        Ok(StepMode::Container(Box::new(StepRequest { context, provision, policy, opener }), source))
+    }
+
+    /// Starts the opener of the step. It looks up the user, if `account`, while the launcher looks at the node.
+    fn start_opener(&self, config: &Config, account: bool) -> Result<Opener, Refusal> {
+        let identity = &self.start.identity;
+        let opener = Opener::of_step(identity, Instant::now() + config.start_timeout.0)?;
+        if account {
+            job_facts::begin_look_up(&opener, identity)?;
+        }
+        Ok(opener)
     }
 
     /// Directory that Slurm's PMIx server probably uses for this step. slurmstepd names it after init_post_opt.

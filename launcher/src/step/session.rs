@@ -1,7 +1,7 @@
 //! Answers the tasks of a step that gets a container, and records it.
 #![forbid(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -34,6 +34,8 @@ pub(super) struct Session<'a> {
     pub(super) guess: Provision,
     /// Effective policy, once it had to be resolved.
     pub(super) policy: OnceCell<EffectivePolicy>,
+    /// Opener that was started before, until it is used.
+    opener: Cell<Option<Result<Opener, Refusal>>>,
     /// Devices of the step, once slurmstepd is in its control groups.
     pub(super) devices: OnceCell<StepDevices>,
     pub(super) clock: Clock,
@@ -73,12 +75,26 @@ pub(super) enum Origin {
 impl<'a> Session<'a> {
     /// Starts the first phase.
     pub(super) fn new(server: &'a Server, request: StepRequest) -> Self {
-        let StepRequest { context, provision, policy } = request;
+        let StepRequest { context, provision, policy, opener } = request;
         let known = OnceCell::new();
         if let Some(policy) = policy {
             known.get_or_init(|| policy);
         }
-        Self { server, context, guess: provision, policy: known, devices: OnceCell::new(), clock: Clock::start() }
+        Self {
+            server,
+            context,
+            guess: provision,
+            policy: known,
+            opener: Cell::new(opener),
+            devices: OnceCell::new(),
+            clock: Clock::start(),
+        }
+    }
+
+    /// Takes the opener that was started before, or starts one.
+    pub(super) fn opener(&self) -> Result<Opener, Refusal> {
+        let deadline = Instant::now() + self.context.config.start_timeout.0;
+        self.opener.take().unwrap_or_else(|| Opener::of_step(&self.server.start.identity, deadline))
     }
 
     /// Resolves the effective policy, if that has not been done, and checks the requested options.

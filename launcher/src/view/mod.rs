@@ -4,7 +4,7 @@
 mod devices;
 mod entries;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Profile};
@@ -13,6 +13,7 @@ use crate::mpi::{self, Fit, Shown};
 use coracle::request::{Access, BindSource, PRIVATE, Settings, Size};
 use coracle::sys::Attributes;
 use coracle::wire::EPILOG;
+use serde::{Deserialize, Serialize};
 
 use entries::Entries;
 
@@ -48,6 +49,9 @@ pub enum Source {
     Memory(Size),
     /// A directory that is made for this container.
     Made(Vec<Entry>),
+    /// No mount: symbolic links, by name and with their target, that the image's directory at the mount point shows in
+    /// addition to its own files.
+    Links(BTreeMap<String, PathBuf>),
 }
 
 /// Entry of a made directory, by its path in it. Parents precede children.
@@ -162,7 +166,7 @@ pub struct Surroundings<'a> {
 }
 
 /// Mounts and links for Slurm's commands in the container, and the way they are started.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Client {
     /// Mounts, all of them read-only, in no particular order.
     pub binds: Vec<ClientBind>,
@@ -175,7 +179,7 @@ pub struct Client {
 }
 
 /// Directory or file of the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientBind {
     /// Path on the node, without symbolic links.
     pub source: PathBuf,
@@ -186,7 +190,7 @@ pub struct ClientBind {
 }
 
 /// Symbolic link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientLink {
     /// Path inside.
     pub place: PathBuf,
@@ -415,13 +419,21 @@ fn private(around: &Surroundings<'_>, helper: bool) -> Vec<MountRequest> {
     if let Some(client) = around.client {
         entries.add(LAUNCH.as_ref(), |path| Entry::File(path, client.launch.clone()));
         entries.add(EPILOG.as_ref(), |path| Entry::File(path, client.epilog.clone()));
+        let mut commands = BTreeMap::new();
         for link in &client.links {
             entries.add(&link.place, |path| Entry::Link(path, link.target.clone()));
             // A login shell resets PATH, and every PATH has this directory. A command of the image is kept.
-            if let Ok(name) = link.place.strip_prefix(COMMANDS) {
-                requests.push(node(around.helper, &Path::new(PROGRAMS).join(name), Presence::IfMissing));
+            if let Some(name) = link.place.strip_prefix(COMMANDS).ok().and_then(Path::to_str) {
+                commands.insert(name.to_owned(), link.target.clone());
             }
         }
+        requests.push(MountRequest {
+            source: Source::Links(commands),
+            target: PROGRAMS.into(),
+            access: Access::ReadOnly,
+            presence: Presence::IfThere,
+            origin: Origin::Slurm,
+        });
         for bind in &client.binds {
             entries.add(&bind.target, Entry::Directory);
             let presence = match (bind.target.starts_with(PRIVATE), bind.unless_in_image) {

@@ -26,7 +26,7 @@ use coracle::sys::{self, CachedStat, Channel, Child, Filter, Forked, Identity, I
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
-use crate::children::ask::{self, Failure, Reply};
+use crate::children::ask::{self, Failure, OsText, Reply};
 use crate::children::{filter, mpi_fit};
 use question::{Answer, Question};
 use serve::Service;
@@ -42,6 +42,8 @@ pub struct Opener {
     /// The object of an unanswered question. No other question follows it, because a late answer would be taken for the
     /// answer to the next question.
     unanswered: RefCell<Option<String>>,
+    /// Groups of a question about the account whose answer has not been received.
+    begun: RefCell<Option<Vec<u32>>>,
     child: Child,
 }
 
@@ -61,6 +63,9 @@ pub struct Opened {
     /// Keys that sign all of the image, if they are known.
     pub signers: Option<Vec<String>>,
 }
+
+/// Directory or file of the node, open as the user (O_PATH), or the error of open(2).
+pub type OpenedSource = Result<(OwnedFd, Shape), Errno>;
 
 /// Entries of the node's user database for a user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,6 +91,13 @@ const PARTING: Duration = Duration::from_millis(100);
 const GROUPS: usize = 64 * 1024;
 /// Memory limit of the child process, in bytes: hashing and parsing need a fraction.
 const MEMORY: u64 = 512 << 20;
+/// Object of messages about the node's user database.
+const DATABASE: &str = "the user database";
+/// Limits on one question about several paths: descriptors on their way count as the user's, up to their limit on open
+/// files (unix(7)), and a question has a length limit.
+const PATHS: usize = 32;
+const PATH_BYTES: usize = 32 << 10;
+
 impl Opener {
     /// Starts the child process as `identity`. Each question waits until `deadline` at most.
     pub fn start(identity: &Identity, deadline: Instant) -> Result<Self, Refusal> {
@@ -112,7 +124,14 @@ impl Opener {
             0
         })
         .map_err(failed)?;
-        Ok(Self { channel, uid, deadline: Cell::new(deadline), unanswered: RefCell::new(None), child })
+        Ok(Self {
+            channel,
+            uid,
+            deadline: Cell::new(deadline),
+            unanswered: RefCell::default(),
+            begun: RefCell::default(),
+            child,
+        })
     }
 
     /// Ends the child process and waits for its end: a process that executes another program must keep no child process
@@ -154,9 +173,32 @@ impl Opener {
     }
 
     /// Opens a directory or file of the node, as the user, for a bind mount.
-    pub fn open_source(&self, path: &Path) -> Result<Result<(OwnedFd, Shape), Errno>, Refusal> {
-        let reply = self.ask(&Question::OpenSource(path.into()), &[], &path.display().to_string())?;
-        reply.into_opened().ok_or_else(garbled)
+    pub fn open_source(&self, path: &Path) -> Result<OpenedSource, Refusal> {
+        self.open_sources(&[path])?.pop().ok_or_else(garbled)
+    }
+
+    /// Opens several of them, in this order. The child process opens the next one while this process takes the one before.
+    pub fn open_sources(&self, paths: &[&Path]) -> Result<Vec<OpenedSource>, Refusal> {
+        let mut opened = Vec::with_capacity(paths.len());
+        let mut rest = paths;
+        while let Some(first) = rest.first() {
+            let mut left = PATH_BYTES;
+            let fits = |path: &&&Path| {
+                left = left.saturating_sub(path.as_os_str().len());
+                left > 0
+            };
+            let (now, later) = rest.split_at(rest.iter().take(PATHS).take_while(fits).count().max(1));
+            let question = Question::OpenSources(now.iter().map(|path| OsText::from(path.as_os_str())).collect());
+            self.send(&question, &[], &first.display().to_string())?;
+            for path in now {
+                let what = path.display().to_string();
+                let reply = self.receive(&what).and_then(|reply| reply.into_opened().ok_or_else(garbled));
+                // The answers about the paths behind it are still to come.
+                opened.push(reply.inspect_err(|_| drop(self.unanswered.replace(Some(what))))?);
+            }
+            rest = later;
+        }
+        Ok(opened)
     }
 
     /// Opens `path` below `directory` as the user; no link leads out of it.
@@ -188,14 +230,27 @@ impl Opener {
         Ok(reply.into_opened().ok_or_else(garbled)?.map(|(fd, _)| File::from(fd)))
     }
 
+    /// Begins the look-up of [`Self::account`], while this process does other work.
+    pub fn begin_account(&self, groups: &[u32]) -> Result<(), Refusal> {
+        self.send(&Question::Account(groups.to_vec()), &[], DATABASE)?;
+        self.begun.replace(Some(groups.to_vec()));
+        Ok(())
+    }
+
     /// Entries of the node's user database for the user and for `groups`.
     pub fn account(&self, groups: &[u32]) -> Result<Account, Refusal> {
-        let reply = self.ask(&Question::Account(groups.to_vec()), &[], "the user database")?;
+        let reply = match self.begun.take() {
+            Some(begun) if begun == groups => self.receive(DATABASE)?,
+            begun => {
+                self.begun.replace(begun);
+                self.ask(&Question::Account(groups.to_vec()), &[], DATABASE)?
+            }
+        };
         reply.into_account(self.uid, groups).ok_or_else(garbled)
     }
 
     fn uid_of(&self, name: &str) -> Result<Option<u32>, Refusal> {
-        self.ask(&Question::Uid(name.to_owned()), &[], "the user database")?.into_uid().ok_or_else(garbled)
+        self.ask(&Question::Uid(name.to_owned()), &[], DATABASE)?.into_uid().ok_or_else(garbled)
     }
 
     /// User id of the owner that coracle.yaml names, if that user exists.
@@ -233,14 +288,30 @@ impl Opener {
     }
 
     fn ask(&self, question: &Question, fds: &[BorrowedFd<'_>], what: &str) -> Result<Reply<Answer>, Refusal> {
-        let late = |what: &str| {
-            Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time")
-        };
+        self.send(question, fds, what)?;
+        self.receive(what)
+    }
+
+    /// Sends a question, after all earlier ones are answered.
+    fn send(&self, question: &Question, fds: &[BorrowedFd<'_>], what: &str) -> Result<(), Refusal> {
         if let Some(first) = self.unanswered.borrow().as_deref() {
             return Err(late(first));
         }
+        if self.begun.take().is_some() {
+            self.receive(DATABASE)?;
+        }
+        let sent = ask::send(&self.channel, question, fds, self.deadline());
+        sent.or_else(|failure| self.check(Err(failure), what))
+    }
+
+    /// Receives the next answer to the last question.
+    fn receive(&self, what: &str) -> Result<Reply<Answer>, Refusal> {
+        self.check(ask::decode(self.channel.receive(self.deadline())), what)
+    }
+
+    /// Keeps the object of a question that remains without an answer.
+    fn check<T>(&self, answered: Result<T, Failure>, what: &str) -> Result<T, Refusal> {
         self.unanswered.replace(Some(what.to_owned()));
-        let answered = ask::ask(&self.channel, question, fds, self.deadline());
         if matches!(answered, Ok(_) | Err(Failure::Refused(_) | Failure::Garbled)) {
             self.unanswered.replace(None);
         }
@@ -253,6 +324,10 @@ impl Opener {
             Failure::System(error) => Refusal::system(what, &error),
         })
     }
+}
+
+fn late(what: &str) -> Refusal {
+    Refusal::new(Kind::Timeout, what, "the file system, or the user database, did not answer in time")
 }
 
 fn garbled() -> Refusal {

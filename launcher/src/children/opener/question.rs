@@ -27,8 +27,8 @@ pub enum Question {
     OpenImage(OsText),
     /// Digest of the last image. Answer: [`Answer::Digest`].
     Digest,
-    /// Opens a path of the node with O_PATH. Answer: [`Answer::Opened`] or [`Answer::Failed`].
-    OpenSource(OsText),
+    /// Opens paths of the node with O_PATH. One answer for each path: [`Answer::Opened`] or [`Answer::Failed`].
+    OpenSources(Vec<OsText>),
     /// Opens a path below the directory that comes with the question, with O_PATH. Answer: as above.
     OpenBeneath(OsText),
     /// Opens such a path for reading. Answer: as above.

@@ -100,7 +100,9 @@ impl<'a> Service<'a> {
                 let digest = digest_of(self.image.as_ref()?);
                 self.tell(digest.map(|digest| Answer::Digest(digest.to_string())).as_ref(), None)
             }
-            Question::OpenSource(path) => self.tell_opened(sys::open_untrusted(path.path(), OFlag::O_PATH)),
+            Question::OpenSources(paths) => {
+                paths.iter().try_for_each(|path| self.tell_opened(sys::open_untrusted(path.path(), OFlag::O_PATH)))
+            }
             Question::OpenBeneath(path) => self.tell_opened(beneath(&path, OFlag::O_PATH)?),
             Question::ReadBeneath(path) => self.tell_opened(beneath(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?),
             Question::Enter(path) => {

@@ -19,7 +19,7 @@ use crate::env::{Change, Environment, OUTER, Pair, Rules};
 use crate::view::{COMMANDS, GPU_ENVIRONMENT, GPU_LIBRARIES, GPU_PROGRAMS, MPI_LIBRARIES};
 use coracle::report::{Kind, Refusal};
 use coracle::request::escape::escape;
-use coracle::sys::{self, Channel, Identity, MountNamespace};
+use coracle::sys::{self, Channel, Identity, MemoryDraft, MountNamespace};
 use serde::{Deserialize, Serialize};
 
 use crate::children;
@@ -118,11 +118,17 @@ impl TaskEnvironment {
     }
 }
 
-/// Answer of the child process, beside the files of a [`TaskEnvironment`].
+/// Answer of the child process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Evaluated {
     notes: Vec<String>,
     entrypoint: bool,
+}
+
+/// Files of a [`TaskEnvironment`], which the child process fills.
+struct Files {
+    changes: MemoryDraft,
+    listing: MemoryDraft,
 }
 
 fn garbled() -> Refusal {
@@ -173,26 +179,21 @@ fn ask(
         let cause = format!("its environment scripts (/.singularity.d/env) did not end within {limit} s");
         Refusal::new(Kind::Timeout, &inputs.shown, cause)
     };
-    let kept: Vec<BorrowedFd<'_>> = [&helper].into_iter().chain(inputs.sif).map(AsFd::as_fd).collect();
+    // The image's scripts may take over the child process: a file of its user's FUSE file system would keep root waiting,
+    // so the files are root's own.
+    let files = Files { changes: MemoryDraft::new().map_err(system)?, listing: MemoryDraft::new().map_err(system)? };
+    let filled = [files.changes.as_fd(), files.listing.as_fd()];
+    let kept: Vec<BorrowedFd<'_>> = [&helper].into_iter().chain(inputs.sif).map(AsFd::as_fd).chain(filled).collect();
     // A script may leave processes behind: they end with the child process.
-    let question = in_container::Question { what, namespace, identity, step, deadline, kept: &kept, executes: true };
-    let reply = question.ask(late, || {
-        Ok(match evaluate_in_child(inputs, programs, &helper)? {
-            None => (None, Vec::new()),
-            Some(TaskEnvironment { changes, notes, entrypoint, listing }) => {
-                (Some(Evaluated { notes, entrypoint }), vec![changes, listing])
-            }
-        })
-    })?;
-    match (reply.found, <[OwnedFd; 2]>::try_from(reply.fds)) {
-        // The image's scripts may have taken over the child process: a file of its user's FUSE file system would keep root
-        // waiting.
-        (Some(Evaluated { notes, entrypoint }), Ok([changes, listing]))
-            if [&changes, &listing].into_iter().all(sys::is_sealed_memory) =>
-        {
-            Ok(Some(TaskEnvironment { changes, notes, entrypoint, listing }))
+    let executes = programs == Programs::Run;
+    let question = in_container::Question { what, namespace, identity, step, deadline, kept: &kept, executes };
+    let reply = question.ask(late, || Ok((evaluate_in_child(inputs, programs, &helper, &files)?, Vec::new())))?;
+    match reply.found {
+        Some(Evaluated { notes, entrypoint }) if reply.fds.is_empty() => {
+            let [changes, listing] = [files.changes, files.listing].map(|draft| draft.seal().map_err(system));
+            Ok(Some(TaskEnvironment { changes: changes?, notes, entrypoint, listing: listing? }))
         }
-        (None, Err(fds)) if fds.is_empty() => Ok(None),
+        None if reply.fds.is_empty() => Ok(None),
         _ => Err(children::ask::garbled(what)),
     }
 }
@@ -203,7 +204,8 @@ fn evaluate_in_child(
     inputs: &Inputs<'_>,
     programs: Programs,
     helper: &File,
-) -> Result<Option<TaskEnvironment>, Refusal> {
+    files: &Files,
+) -> Result<Option<Evaluated>, Refusal> {
     let mut rules = inputs.rules.clone();
     let record = record(inputs.host);
     // With --export=NONE or a list of names, srun passes the record, because its name begins with SLURM, but not the
@@ -217,17 +219,17 @@ fn evaluate_in_child(
     rules.useless = unusable_directories(&host);
     let mut environment = Environment::start(&host, &rules);
     let mut notes = Vec::new();
-    let files = find_scripts();
+    let scripts = find_scripts();
     // Programs that convert an OCI image to a SIF write scripts; otherwise, the SIF has only the configuration. The
     // configuration is also needed if the image has no shell for the scripts.
-    let config = match inputs.sif.filter(|_| files.is_none() || !Path::new(SHELL).exists()) {
+    let config = match inputs.sif.filter(|_| scripts.is_none() || !Path::new(SHELL).exists()) {
         Some(file) => oci_config(file, &inputs.shown)?,
         None => None,
     };
     if !rules.already_inside {
-        match (files, &config) {
-            (Some(files), _) => {
-                if !source_scripts(inputs, programs, &files, &mut environment, helper, &mut notes)? {
+        match (scripts, &config) {
+            (Some(scripts), _) => {
+                if !source_scripts(inputs, programs, &scripts, &mut environment, helper, &mut notes)? {
                     return Ok(None);
                 }
             }
@@ -272,12 +274,9 @@ fn evaluate_in_child(
             format!("{}  ({})\n", coracle::report::clean(&line), variable.origin)
         })
         .collect();
-    Ok(Some(TaskEnvironment {
-        changes: sys::memory_file(&changes).map_err(system)?,
-        notes,
-        entrypoint: words.is_some(),
-        listing: sys::memory_file(listing.concat().as_bytes()).map_err(system)?,
-    }))
+    files.changes.write(&changes).map_err(system)?;
+    files.listing.write(listing.concat().as_bytes()).map_err(system)?;
+    Ok(Some(Evaluated { notes, entrypoint: words.is_some() }))
 }
 
 /// Adds the variables that the driver of the container's GPUs needs. The NVIDIA variables of an image or a submitter
