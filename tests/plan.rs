@@ -139,7 +139,7 @@ impl Case {
             driver: None,
         };
         let mut mounts = Vec::new();
-        for mut mount in mount_requests(&request.settings, &config, &around) {
+        for mount in mount_requests(&request.settings, &config, &around) {
             let file = |path: &PathBuf| {
                 path.starts_with("/etc/hosts")
                     || path.starts_with("/etc/resolv.conf")
@@ -167,9 +167,6 @@ impl Case {
                 }
                 _ => self.target(&mount.target),
             };
-            if let (Source::Links(links), Ok(target)) = (&mut mount.source, &target) {
-                links.retain(|name, _| !self.image.contains_key(&target.place.join(name)));
-            }
             mounts.push(ResolvedMount { request: mount, shape, target });
         }
         let root = Layer { filesystem: Filesystem::Squashfs(Compression::Zstd), offset: 4096, size: 8192 };

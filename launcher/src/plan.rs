@@ -80,7 +80,7 @@ pub struct Plan {
     /// Files that the root has as copies, each with the index of its [`ResolvedMount`]: a user who writes into the
     /// image could not replace a mount.
     pub copies: BTreeMap<PathBuf, usize>,
-    /// Symbolic links that the root has in addition, each with its target.
+    /// Symbolic links in a layer below the image, each with its target: a file of the image takes precedence.
     pub links: BTreeMap<PathBuf, PathBuf>,
     /// Target of writes into the image; without one the root is read-only.
     pub upper: Option<Upper>,
@@ -303,14 +303,18 @@ impl Plan {
         }
         let mut links = BTreeMap::new();
         for (_, addition) in additions {
-            let Some(Target { place, found, .. }) = usable(addition)? else { continue };
+            let Some(Target { place, .. }) = usable(addition)? else { continue };
             let Source::Links(names) = &addition.request.source else { continue };
             // A tree of the node has its own files.
-            if found == Some(Shape::File) || place.ancestors().any(|above| chosen.contains_key(above)) {
+            if place.ancestors().any(|above| chosen.contains_key(above)) {
                 continue;
             }
             let places = names.iter().map(|(name, to)| (place.join(name), to.clone()));
-            links.extend(places.filter(|(place, _)| !chosen.contains_key(place)));
+            // A mount point has this name, or is below it.
+            let taken = |place: &PathBuf| {
+                chosen.range(place.clone()..).next().is_some_and(|(mounted, _)| mounted.starts_with(place))
+            };
+            links.extend(places.filter(|(place, _)| !taken(place)));
         }
         // A map of paths has every directory before its content.
         Ok(Self { image, owners: Owners::default(), layer, copies, links, upper, mounts })

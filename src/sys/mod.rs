@@ -26,6 +26,7 @@ mod release;
 mod seccomp;
 mod shared;
 mod socket;
+mod state;
 pub mod verity;
 #[cfg(feature = "spank")]
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, clippy::undocumented_unsafe_blocks)]
@@ -69,6 +70,7 @@ pub use release::{Release, release, symbol, tested};
 pub use seccomp::{Argument, Call, Filter};
 pub use shared::SharedFlags;
 pub use socket::{Channel, Packet, Received};
+pub use state::FileState;
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};

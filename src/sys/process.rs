@@ -4,10 +4,12 @@ use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::socket::wait;
 use super::{Error, Result};
 
 /// A child process of this process. It is killed when dropped: no child may outlive its purpose.
@@ -47,10 +49,17 @@ impl Child {
         let end = std::time::Instant::now() + patience;
         // It may have ended by itself.
         let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        // It is not waited for yet, so no other process has its id.
+        let handle = u32::try_from(self.pid.as_raw()).ok().and_then(|pid| process_handle(pid).ok());
         while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
             && std::time::Instant::now() < end
         {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            match &handle {
+                Some(handle) => {
+                    let _ = wait(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], end);
+                }
+                None => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
         }
         std::mem::forget(self);
     }

@@ -44,7 +44,7 @@ impl Stage {
         context.string(c"size", SIZE)?;
         let tmpfs = context.mount(Attributes { read_only: false, no_suid: true, no_dev: true, no_exec: true })?;
         sys::move_mount(&tmpfs, place()?)?;
-        for directory in ["image", "layer", "upper", "root"] {
+        for directory in ["image", "layer", "below", "upper", "root"] {
             make_directory(tmpfs.as_fd(), Path::new(directory), Mode::from_bits_truncate(0o755))?;
         }
         Ok(Self { tmpfs })
@@ -82,11 +82,16 @@ impl Stage {
             let added = add(layer.as_fd(), image.as_fd(), path, Shape::File, rights);
             added.and_then(|()| fill_file(layer.as_fd(), path, content)).map_err(|error| refuse(path, &error))?;
         }
+        let below = self.at("below").map_err(system)?;
         for (path, target) in &plan.links {
-            add_link(layer.as_fd(), image.as_fd(), path, target, rights).map_err(|error| refuse(path, &error))?;
+            add_link(below.as_fd(), path, target).map_err(|error| refuse(path, &error))?;
         }
-        let empty = plan.layer.is_empty() && copies.is_empty() && plan.links.is_empty();
-        let lower: Vec<BorrowedFd<'_>> = [layer.as_fd(), image.as_fd()].into_iter().skip(usize::from(empty)).collect();
+        let layers = [
+            (layer.as_fd(), !plan.layer.is_empty() || !copies.is_empty()),
+            (image.as_fd(), true),
+            (below.as_fd(), !plan.links.is_empty()),
+        ];
+        let lower: Vec<BorrowedFd<'_>> = layers.into_iter().filter(|(_, used)| *used).map(|(fd, _)| fd).collect();
         // An overlay reads its layers with the credentials of its mounter.
         let root = match (&plan.upper, directory) {
             (None, _) => {
@@ -264,7 +269,12 @@ pub fn overlay_refused(name: &str, error: &sys::Error) -> Refusal {
 /// A directory that overlay merges shows the mode and owner of the upper one. So a directory that the image has, too,
 /// gets those of the image's.
 fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, rights: Rights<'_>) -> sys::Result<()> {
-    let relative = add_parents(layer, image, path, rights)?;
+    let mut so_far = PathBuf::new();
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    for name in relative.parent().unwrap_or(Path::new("")) {
+        so_far.push(name);
+        directory_like_the_images(layer, image, &so_far, rights)?;
+    }
     match shape {
         Shape::Directory => directory_like_the_images(layer, image, relative, rights),
         Shape::File => {
@@ -276,33 +286,20 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
     }
 }
 
-/// Creates the symbolic link `path` in the layer, with its parent directories.
-fn add_link(
-    layer: BorrowedFd<'_>,
-    image: BorrowedFd<'_>,
-    path: &Path,
-    target: &Path,
-    rights: Rights<'_>,
-) -> sys::Result<()> {
-    let relative = add_parents(layer, image, path, rights)?;
-    nix::unistd::symlinkat(target, layer, relative)
-        .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {relative:?})"), errno))
-}
-
-/// Creates the parent directories of `path` in the layer; returns `path` relative to the layer.
-fn add_parents<'p>(
-    layer: BorrowedFd<'_>,
-    image: BorrowedFd<'_>,
-    path: &'p Path,
-    rights: Rights<'_>,
-) -> sys::Result<&'p Path> {
-    let mut so_far = PathBuf::new();
+/// Creates the symbolic link `path` in the layer below the image, with its parent directories. Those of the image, which
+/// cover them, have other modes and owners.
+fn add_link(below: BorrowedFd<'_>, path: &Path, target: &Path) -> sys::Result<()> {
     let relative = path.strip_prefix("/").unwrap_or(path);
+    let mut so_far = PathBuf::new();
     for name in relative.parent().unwrap_or(Path::new("")) {
         so_far.push(name);
-        directory_like_the_images(layer, image, &so_far, rights)?;
+        match make_directory(below, &so_far, Mode::from_bits_truncate(0o755)) {
+            Err(error) if error.errno() != Errno::EEXIST => return Err(error),
+            _ => {}
+        }
     }
-    Ok(relative)
+    nix::unistd::symlinkat(target, below, relative)
+        .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {relative:?})"), errno))
 }
 
 /// Writes `content` into the empty file at `path`, and gives the file to the owner of its directory, who may replace

@@ -8,7 +8,7 @@
 //! modules.
 //!
 //! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. So the process can make an
-//! empty file, and empty one; a write of data to a file fails because RLIMIT_FSIZE is 0. A task of the same user can do
+//! empty file, and empty one; a write of data to a file fails in the opener, whose RLIMIT_FSIZE is 0, and behind 4 MiB in the others. A task of the same user can do
 //! the same.
 //!
 //! A refused call fails and does not kill. NSS libraries try calls that they can do without (a second protocol, a
@@ -220,7 +220,7 @@ const PRCTLS: [u64; 5] = [
     libc::PR_GET_SECUREBITS as u64,
 ];
 
-/// Filter for a process that only reads: the opener, and the process that reads the libraries of an image.
+/// Filter for a process that only reads: the opener, and the processes in a container that execute nothing.
 pub(super) fn of_reader() -> sys::Result<Filter> {
     let mut calls: Vec<Call<'_>> = Vec::with_capacity(ANY.len() + OLD.len() + 16);
     calls.extend(ANY.iter().chain(OLD).map(|call| Call::Any(*call)));

@@ -52,7 +52,8 @@ pub struct Question<'a> {
     pub deadline: Instant,
     /// Descriptors of this process that the child process needs.
     pub kept: &'a [BorrowedFd<'a>],
-    /// True if the child process executes programs of the image. Otherwise it can only read files.
+    /// True if the child process executes programs of the image. Otherwise it can only read files, and write into those
+    /// of `kept`.
     pub executes: bool,
 }
 
@@ -72,7 +73,7 @@ impl Question<'_> {
             let found = result.as_ref().map(|(found, _)| found);
             u8::from(ask::answer(&theirs, found, &fds, self.deadline).is_err())
         };
-        // A process that executes nothing leaves none behind.
+        // Programs may leave processes behind, which end with the namespace.
         let child = if self.executes { sys::fork_in_pid_namespace(work) } else { sys::fork_alone(work) };
         let child = child.map_err(system)?;
         // The end of the child process closes the channel only if this process does not hold that end.

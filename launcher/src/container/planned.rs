@@ -1,7 +1,6 @@
 //! State of the pipeline before the container: its mounts are resolved in the image, allowed, and their sources open.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -10,7 +9,6 @@ use crate::view::{MountRequest, Origin, Presence, Source, Surroundings};
 use coracle::report::Refusal;
 use coracle::request::inside;
 use coracle::sys::{self, CachedStat, Identity};
-use nix::errno::Errno;
 
 use crate::apply::{self, Sources, fuse_owner};
 use crate::children::opener::Opener;
@@ -64,7 +62,7 @@ fn draft(
     let mut opened = opener.open_sources(&users)?.into_iter();
     for request in &requests {
         let own = sources::as_user(request, context.authority).and_then(|_| opened.next());
-        let Some((shape, source)) = sources::open(request, own)? else { continue };
+        let Some((shape, source)) = sources::open(request, context.authority, own)? else { continue };
         let target = resolve_target(context, mounted, request)?;
         if request.origin == Origin::Variable
             && !may_show(&context.identity, shape, source.as_ref(), request, (&mounts, &sources))
@@ -78,7 +76,7 @@ fn draft(
         {
             continue;
         }
-        let request = without_images_own(context, mounted, request.clone(), &target)?;
+        let request = request.clone();
         mounts.push(ResolvedMount { request, shape, target });
         sources.mounts.push(source);
     }
@@ -108,26 +106,6 @@ fn resolve_target(
             .during(|| targets::resolve(image, &request.target, last_of(request)))
             .map_err(|error| apply::unusable(mounted.name(), image, &request.target, &error)),
     }
-}
-
-/// Leaves out links for which the image has a file of its own.
-fn without_images_own(
-    context: &Context,
-    mounted: &MountedImage<'_>,
-    mut request: MountRequest,
-    target: &Result<Target, Obstacle>,
-) -> Result<MountRequest, Refusal> {
-    if let (Source::Links(links), Ok(Target { place, found: Some(Shape::Directory), .. })) =
-        (&mut request.source, target)
-    {
-        match mounted.rights(context).during(|| targets::entries(mounted.tree(), place)) {
-            Ok(own) => links.retain(|name, _| !own.contains(OsStr::new(name))),
-            // The user may not list the directory, so nobody knows which files it has.
-            Err(error) if error.errno() == Errno::EACCES => links.clear(),
-            Err(error) => return Err(apply::unusable(mounted.name(), mounted.tree(), place, &error)),
-        }
-    }
-    Ok(request)
 }
 
 /// Opens the directory that an overlay writes into, if it may be used.

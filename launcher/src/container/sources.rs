@@ -31,20 +31,22 @@ pub fn as_user(request: &MountRequest, authority: Authority) -> Option<&Path> {
     }
 }
 
-/// Opens the source of a mount, or takes it if the user has opened it; nothing for an optional source that the node
-/// lacks.
-pub fn open(request: &MountRequest, user: Option<OpenedSource>) -> Result<Option<Opened>, Refusal> {
-    let path = match &request.source {
-        Source::Node(path) if request.origin == Origin::Device => return Ok(open_device(path)),
-        Source::Node(path) if user.is_none() => return open_trusted(path, request),
-        Source::Node(path) => path,
-        Source::TimeZone => Path::new(TIME_ZONE),
-        Source::Passwd | Source::Group => return Ok(Some((Shape::File, None))),
-        Source::Memory(_) | Source::Made(_) | Source::Late(_) | Source::Links(_) => {
-            return Ok(Some((Shape::Directory, None)));
-        }
+/// Opens the source of a mount; nothing for an optional source that the node lacks. `user` is the answer of the opener
+/// about a source that is opened as the user.
+pub fn open(
+    request: &MountRequest,
+    authority: Authority,
+    user: Option<OpenedSource>,
+) -> Result<Option<Opened>, Refusal> {
+    let path = match (as_user(request, authority), &request.source) {
+        (Some(path), _) => path,
+        (None, Source::Node(path)) if request.origin == Origin::Device => return Ok(open_device(path)),
+        (None, Source::Node(path)) => return open_trusted(path, request),
+        (None, Source::Passwd | Source::Group) => return Ok(Some((Shape::File, None))),
+        (None, _) => return Ok(Some((Shape::Directory, None))),
     };
-    match user.unwrap_or(Err(Errno::ENOENT)) {
+    let unknown = || Refusal::new(Kind::Internal, path.display().to_string(), "was not opened");
+    match user.ok_or_else(unknown)? {
         // A directory is no time zone.
         Ok((_, Shape::Directory)) if request.source == Source::TimeZone => Ok(None),
         Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),

@@ -1,13 +1,12 @@
 //! Resolves the targets of mounts in an image.
 //!
-//! Only the image is read, and it is mounted read-only, so nothing changes meanwhile. The code follows links itself,
-//! one name at a time, because the plan needs their target even if it does not exist.
+//! Only the image is read, and it is mounted read-only, so nothing changes meanwhile. A path with links is followed one
+//! name at a time, because the plan needs their target even if it does not exist.
 #![forbid(unsafe_code)]
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::plan::{Obstacle, Shape, Target};
@@ -98,22 +97,6 @@ pub fn resolve(root: BorrowedFd<'_>, target: &Path, last: Last) -> sys::Result<R
         }
     }
     Ok(Ok(Target { place, found, link: first_link }))
-}
-
-/// Limit on the names that are read of a directory. Further ones count as missing: no distribution has as many programs.
-const MAX_NAMES: usize = 50_000;
-
-/// Names in the directory at `place`, a resolved path. One pass over a directory costs less than a look-up of each
-/// name: a squashfs reads the directory anew for each.
-pub fn entries(root: BorrowedFd<'_>, place: &Path) -> sys::Result<HashSet<OsString>> {
-    let directory = sys::open_in_root(root, place, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Lookup::NoLinks)?;
-    let failed = |errno| sys::Error::new(format!("getdents64({place:?})"), errno);
-    let mut directory = nix::dir::Dir::from_fd(directory).map_err(failed)?;
-    let names = directory
-        .iter()
-        .take(MAX_NAMES)
-        .map(|entry| entry.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()).map_err(failed));
-    names.collect()
 }
 
 /// Resolves a target without links by one call; nothing if it has one or does not exist.

@@ -32,7 +32,7 @@ impl<'a> Node<'a> {
         Self { root, seen: Some(RefCell::default()) }
     }
 
-    /// The record.
+    /// Returns the record; an empty one if nothing was recorded.
     pub fn into_seen(self) -> Seen {
         self.seen.map(RefCell::into_inner).unwrap_or_default()
     }

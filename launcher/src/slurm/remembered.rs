@@ -82,6 +82,9 @@ impl Memory<'_> {
 
     fn write<T: Serialize>(&self, path: &Path, entry: &Entry<T>) -> io::Result<()> {
         let text = serde_json::to_vec(entry).map_err(io::Error::other)?;
+        if text.len() as u64 > MAX_LEN {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         for (directory, mode) in
             self.directory.parent().map(|above| (above, 0o755)).into_iter().chain([(self.directory, 0o700)])
         {
@@ -93,7 +96,8 @@ impl Memory<'_> {
         config::trust_directory(self.directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
         let files: Vec<_> = fs::read_dir(self.directory)?.filter_map(Result::ok).collect();
         if files.len() >= MAX_FILES {
-            files.iter().try_for_each(|file| fs::remove_file(file.path()))?;
+            // Another launcher may do the same.
+            files.iter().for_each(|file| drop(fs::remove_file(file.path())));
         }
         let new = path.with_extension(std::process::id().to_string());
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;

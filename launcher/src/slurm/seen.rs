@@ -1,11 +1,10 @@
 //! Records the state of files, to find out later if any of them has changed.
 #![forbid(unsafe_code)]
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use coracle::sys::FileState;
 use serde::{Deserialize, Serialize};
 
 /// Age of a change from which on a further one has another time: the clocks of file systems tick every 10 ms or, over
@@ -24,10 +23,10 @@ pub enum Aspect {
     Content,
 }
 
-/// State of a file.
+/// State of a file: device number and mount, inode, and mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
-    device: u64,
+    device: (u32, u32, u64),
     inode: u64,
     mode: u32,
     /// Size, time of modification and time of change in nanoseconds: of a directory only if its content matters.
@@ -57,31 +56,19 @@ impl Seen {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let limit = now.saturating_sub(SETTLED).as_nanos().cast_signed();
         let changes = self.0.iter().filter_map(|(_, _, state)| state.as_ref()?.change);
-        changes.into_iter().all(|(_, modified, changed)| modified.max(changed) < limit)
+        // Anybody can set the time of modification, also to one that is still to come.
+        changes.into_iter().all(|(_, _, changed)| changed < limit)
     }
 }
 
 impl State {
     /// State of the file at `path`; nothing if it cannot be looked up.
     fn of(path: &Path, aspect: Aspect) -> Option<Self> {
-        let found = match aspect {
-            Aspect::Name => path.symlink_metadata(),
-            Aspect::Place | Aspect::Content => path.metadata(),
-        };
-        let found = found.ok()?;
-        let matters = !found.is_dir() || aspect == Aspect::Content;
-        let change = matters.then(|| (found.size(), nanoseconds(&found, false), nanoseconds(&found, true)));
-        Some(Self { device: found.dev(), inode: found.ino(), mode: found.mode(), change })
+        let found = FileState::of(path, aspect != Aspect::Name).ok()?;
+        let matters = !found.is_directory() || aspect == Aspect::Content;
+        let change = matters.then_some((found.size, found.modified, found.changed));
+        Some(Self { device: found.device, inode: found.inode, mode: found.mode, change })
     }
-}
-
-/// Time of modification, or of change, in nanoseconds.
-fn nanoseconds(found: &Metadata, change: bool) -> i128 {
-    let (seconds, rest) = match change {
-        true => (found.ctime(), found.ctime_nsec()),
-        false => (found.mtime(), found.mtime_nsec()),
-    };
-    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
 #[cfg(test)]
@@ -148,6 +135,13 @@ mod tests {
             of(&[(Path::new("/proc/version"), Aspect::Name), (&top.path().join("none"), Aspect::Content)]).is_settled()
                 || !Path::new("/proc/version").exists()
         );
+        // A time of modification that is still to come says nothing.
+        std::thread::sleep(SETTLED + Duration::from_millis(200));
+        fs::File::open(&file).unwrap().set_modified(SystemTime::now() + Duration::from_secs(1000)).unwrap();
+        assert!(!of(&[(&file, Aspect::Content)]).is_settled());
+        std::thread::sleep(SETTLED + Duration::from_millis(200));
+        assert!(of(&[(&file, Aspect::Content)]).is_settled());
+        fs::write(top.path().join("new"), "").unwrap();
         // Only the identity of a directory that is passed through matters.
         assert!(of(&[(top.path(), Aspect::Place)]).is_settled());
         assert!(!of(&[(top.path(), Aspect::Content)]).is_settled());

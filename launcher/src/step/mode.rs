@@ -103,9 +103,13 @@ impl Server {
 
     /// Resolves the effective policy of this step.
     pub(super) fn resolve_policy(&self, config: &Config) -> Result<EffectivePolicy, Refusal> {
-        let identity = &self.start.identity;
-        let opener = Opener::of_step(identity, Instant::now() + config.start_timeout.0)?;
-        job_facts::resolve_policy(&opener, config, identity, self.read_job_facts(config), &self.environment)
+        let opener = Opener::of_step(&self.start.identity, Instant::now() + config.start_timeout.0)?;
+        self.resolve_policy_by(&opener, config)
+    }
+
+    fn resolve_policy_by(&self, opener: &Opener, config: &Config) -> Result<EffectivePolicy, Refusal> {
+        let (identity, facts) = (&self.start.identity, self.read_job_facts(config));
+        job_facts::resolve_policy(opener, config, identity, facts, &self.environment)
     }
 
     /// Reads the facts that root recorded of the job, if a rule needs them.
@@ -149,7 +153,11 @@ impl Server {
         let mut policy = policy;
         if let Some(client) = &mut client {
             if policy.is_none() && config.any_rule(|rule| rule.required.is_some()) {
-                policy = Some(self.resolve_policy(&config)?);
+                policy = Some(match &opener {
+                    Some(Ok(opener)) => self.resolve_policy_by(opener, &config)?,
+                    Some(Err(refusal)) => return Err(refusal.clone()),
+                    None => self.resolve_policy(&config)?,
+                });
             }
             client.epilog = epilog::text(policy.as_ref().map(|policy| &policy.rules));
         }

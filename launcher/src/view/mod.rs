@@ -49,8 +49,8 @@ pub enum Source {
     Memory(Size),
     /// A directory that is made for this container.
     Made(Vec<Entry>),
-    /// No mount: symbolic links, by name and with their target, that the image's directory at the mount point shows in
-    /// addition to its own files.
+    /// Symbolic links, by name and with their target, that the image's directory at the mount point shows unless it has
+    /// such a file. Nothing is mounted.
     Links(BTreeMap<String, PathBuf>),
 }
 

@@ -190,11 +190,15 @@ impl Opener {
             let (now, later) = rest.split_at(rest.iter().take(PATHS).take_while(fits).count().max(1));
             let question = Question::OpenSources(now.iter().map(|path| OsText::from(path.as_os_str())).collect());
             self.send(&question, &[], &first.display().to_string())?;
-            for path in now {
+            for (index, path) in now.iter().enumerate() {
                 let what = path.display().to_string();
                 let reply = self.receive(&what).and_then(|reply| reply.into_opened().ok_or_else(garbled));
-                // The answers about the paths behind it are still to come.
-                opened.push(reply.inspect_err(|_| drop(self.unanswered.replace(Some(what))))?);
+                opened.push(reply.inspect_err(|_| {
+                    // The answers about the paths behind it are still to come.
+                    if index + 1 < now.len() {
+                        self.unanswered.replace(Some(what));
+                    }
+                })?);
             }
             rest = later;
         }

@@ -184,7 +184,6 @@ fn ask(
     let files = Files { changes: MemoryDraft::new().map_err(system)?, listing: MemoryDraft::new().map_err(system)? };
     let filled = [files.changes.as_fd(), files.listing.as_fd()];
     let kept: Vec<BorrowedFd<'_>> = [&helper].into_iter().chain(inputs.sif).map(AsFd::as_fd).chain(filled).collect();
-    // A script may leave processes behind: they end with the child process.
     let executes = programs == Programs::Run;
     let question = in_container::Question { what, namespace, identity, step, deadline, kept: &kept, executes };
     let reply = question.ask(late, || Ok((evaluate_in_child(inputs, programs, &helper, &files)?, Vec::new())))?;
