@@ -28,7 +28,7 @@ plan_logged() { grep -q ' plan="enter' "$dir/log"; }
 
 # The lines of a plan in $output.
 plan_of_output() {
-	grep -E '^(image  [a-z]|upper  |layer  |copy   |mount  |enter  )' <<<"$output" | grep -v '^image   '
+	grep -E '^(image  [a-z]|upper  |layer  |copy   |link   |mount  |enter  )' <<<"$output" | grep -v '^image   '
 }
 
 # explain as alice on n1 prints the plan that a step with the same options logs.
