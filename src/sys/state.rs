@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::{Error, Result, check};
 
-/// State of a file, as its file server knows it (statx(2)).
+/// State of a file (statx(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileState {
     /// Device number, and the id of the mount through which the file was reached: a device may get another file system.
@@ -28,12 +28,13 @@ pub struct FileState {
 impl FileState {
     /// State of the file that `path` leads to; of a link itself unless `follow`.
     ///
-    /// A network file system asks its server (AT_STATX_FORCE_SYNC), as it would when the file is opened: its cache of
-    /// attributes may be a minute old (nfs(5), acregmax).
-    pub fn of(path: &Path, follow: bool) -> Result<Self> {
+    /// With `fresh`, a network file system asks its server (AT_STATX_FORCE_SYNC), as it does when a file is opened: its
+    /// cache of attributes may be a minute old (nfs(5), acregmax).
+    pub fn of(path: &Path, follow: bool, fresh: bool) -> Result<Self> {
         let call = || format!("statx({path:?})");
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new(call(), Errno::EINVAL))?;
-        let flags = libc::AT_STATX_FORCE_SYNC | if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        let sync = if fresh { libc::AT_STATX_FORCE_SYNC } else { libc::AT_STATX_SYNC_AS_STAT };
+        let flags = sync | if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
         // SAFETY: statx consists of integers, for which 0 is a value.
         let mut found: libc::statx = unsafe { std::mem::zeroed() };
@@ -69,15 +70,15 @@ mod tests {
         let (file, link) = (top.path().join("file"), top.path().join("link"));
         std::fs::write(&file, "text").unwrap();
         std::os::unix::fs::symlink("file", &link).unwrap();
-        let (known, found) = (file.metadata().unwrap(), FileState::of(&link, true).unwrap());
+        let (known, found) = (file.metadata().unwrap(), FileState::of(&link, true, true).unwrap());
         assert_eq!((found.inode, found.mode, found.size), (known.ino(), known.mode(), 4));
         assert_eq!(found.changed, i128::from(known.ctime()) * 1_000_000_000 + i128::from(known.ctime_nsec()));
         assert_eq!(found.modified, i128::from(known.mtime()) * 1_000_000_000 + i128::from(known.mtime_nsec()));
-        assert!(!found.is_directory() && FileState::of(top.path(), true).unwrap().is_directory());
-        let itself = FileState::of(&link, false).unwrap();
+        assert!(!found.is_directory() && FileState::of(top.path(), true, false).unwrap().is_directory());
+        let itself = FileState::of(&link, false, false).unwrap();
         assert_eq!((itself.inode, itself.device), (link.symlink_metadata().unwrap().ino(), found.device));
-        assert_ne!(FileState::of(Path::new("/proc"), true).unwrap().device.2, found.device.2);
-        assert_eq!(FileState::of(&top.path().join("none"), true).unwrap_err().errno(), Errno::ENOENT);
-        assert_eq!(FileState::of(Path::new("a\0b"), true).unwrap_err().errno(), Errno::EINVAL);
+        assert_ne!(FileState::of(Path::new("/proc"), true, true).unwrap().device.2, found.device.2);
+        assert_eq!(FileState::of(&top.path().join("none"), true, true).unwrap_err().errno(), Errno::ENOENT);
+        assert_eq!(FileState::of(Path::new("a\0b"), true, true).unwrap_err().errno(), Errno::EINVAL);
     }
 }

@@ -8,8 +8,8 @@
 //! modules.
 //!
 //! openat2(2) is allowed with any flags: they are in memory, which a filter does not see. So the process can make an
-//! empty file, and empty one; a write of data to a file fails in the opener, whose RLIMIT_FSIZE is 0, and behind 4 MiB in the others. A task of the same user can do
-//! the same.
+//! empty file, and empty one. A write of data to a file fails in the opener, whose RLIMIT_FSIZE is 0, and behind 4 MiB
+//! in the others. A task of the same user can do the same.
 //!
 //! A refused call fails and does not kill. NSS libraries try calls that they can do without (a second protocol, a
 //! cache), and a site's library must not turn each start of a step into a crash.

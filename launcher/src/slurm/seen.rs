@@ -64,7 +64,8 @@ impl Seen {
 impl State {
     /// State of the file at `path`; nothing if it cannot be looked up.
     fn of(path: &Path, aspect: Aspect) -> Option<Self> {
-        let found = FileState::of(path, aspect != Aspect::Name).ok()?;
+        // A look-up alone asks no file server, here as in the look-ups themselves. A step makes a hundred of them.
+        let found = FileState::of(path, aspect != Aspect::Name, aspect == Aspect::Content).ok()?;
         let matters = !found.is_directory() || aspect == Aspect::Content;
         let change = matters.then_some((found.size, found.modified, found.changed));
         Some(Self { device: found.device, inode: found.inode, mode: found.mode, change })
