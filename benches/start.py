@@ -101,12 +101,12 @@ def plot(tasks, times):
     width, left, row, top = 820, 260, 24, 46
     scale = (width - left - 90) / max(1, *(added for _, added in data))
     height = top + row * len(data) + 14
+    title = f"Added to a bare srun -n{tasks}, median of {len(times['bare'])} rounds, ms"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="13">',
+        (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+         'font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="13">'),
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        f'<text x="16" y="26" font-size="15" fill="#1f2328">Added to a bare srun -n{tasks}, median of '
-        f"{len(times['bare'])} rounds, ms</text>",
+        f'<text x="16" y="26" font-size="15" fill="#1f2328">{title}</text>',
     ]
     for number, (name, added) in enumerate(data):
         y = top + row * number
