@@ -201,7 +201,9 @@ impl Confinement {
             CgroupVersion::One => write_rules(group, rules),
             CgroupVersion::Two => open(group).and_then(|directory| sys::allow_devices(directory, rules)),
         };
-        if ruled.is_err() {
+        // A group that is gone was removed by another start, which may have made it again by now.
+        let gone = |error: &sys::Error| matches!(error.errno(), Errno::ENOENT | Errno::ENODEV);
+        if ruled.as_ref().is_err_and(|error| !gone(error)) {
             let _ = std::fs::remove_dir(group);
         }
         ruled.map(|()| true)
