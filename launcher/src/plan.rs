@@ -223,11 +223,10 @@ impl Plan {
     /// Orders the mounts, or reports a conflict.
     pub fn build(image: Image, upper: Option<Upper>, candidates: &[ResolvedMount]) -> Result<Self, Error> {
         let mut chosen: BTreeMap<PathBuf, (usize, &ResolvedMount, Target)> = BTreeMap::new();
-        let (additions, candidates): (Vec<_>, Vec<_>) = candidates
-            .iter()
-            .enumerate()
-            .partition(|(_, candidate)| matches!(candidate.request.source, Source::Links(_)));
-        for (index, candidate) in candidates {
+        for (index, candidate) in candidates.iter().enumerate() {
+            if matches!(candidate.request.source, Source::Links(_)) {
+                continue;
+            }
             let Some(target) = usable(candidate)? else { continue };
             match chosen.get(&target.place).map(|(_, other, _)| other.request.origin) {
                 Some(Origin::User) if candidate.request.origin == Origin::User => {
@@ -302,9 +301,9 @@ impl Plan {
             });
         }
         let mut links = BTreeMap::new();
-        for (_, addition) in additions {
-            let Some(Target { place, .. }) = usable(addition)? else { continue };
-            let Source::Links(names) = &addition.request.source else { continue };
+        for candidate in candidates {
+            let Source::Links(names) = &candidate.request.source else { continue };
+            let Some(Target { place, .. }) = usable(candidate)? else { continue };
             // A tree of the node has its own files.
             if place.ancestors().any(|above| chosen.contains_key(above)) {
                 continue;

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::ns::enter_user_namespace_as;
-use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Result, check, open_beneath, show};
+use super::state::statx;
+use super::{Attributes, Channel, Child, Error, FsContext, Identity, Received, Result, open_beneath, show};
 
 /// The character device behind every FUSE file system.
 const DEVICE: &str = "/dev/fuse";
@@ -199,11 +200,6 @@ impl CachedStat {
 }
 
 fn statx_cached(file: BorrowedFd<'_>, mask: u32) -> Result<libc::statx> {
-    // SAFETY: statx is a structure of integers, for which zeros are valid.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
-    // SAFETY: the path is an empty NUL-terminated string, so the descriptor itself is meant, and `found` is filled in.
-    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut found) };
-    check(result.into(), || format!("statx({}, AT_STATX_DONT_SYNC)", show(file)))?;
-    Ok(found)
+    statx(file.as_raw_fd(), c"", flags, mask, || format!("statx({}, AT_STATX_DONT_SYNC)", show(file)))
 }

@@ -51,6 +51,9 @@ pub fn memory_file(content: &[u8]) -> Result<OwnedFd> {
     draft.seal()
 }
 
+/// Memory for a file of unknown length, at first.
+const GROWTH: usize = 4096;
+
 /// Reads all of a file from its start, whatever its position: sent descriptors share one. EFBIG if it is longer than
 /// `limit` bytes.
 pub fn read_whole(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
@@ -64,7 +67,7 @@ pub fn read_whole(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
     loop {
         let at = length as u64;
         if length == content.len() && length <= limit {
-            content.resize(length.saturating_mul(2).min(limit.saturating_add(1)), 0);
+            content.resize(length.saturating_mul(2).max(GROWTH).min(limit.saturating_add(1)), 0);
         }
         match file.read_at(&mut content[length..], at).map_err(|cause| Error::from_io("pread()", &cause))? {
             0 => break,

@@ -1,6 +1,7 @@
 //! Reads the state of a file, to tell later if it has changed.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -36,11 +37,7 @@ impl FileState {
         let sync = if fresh { libc::AT_STATX_FORCE_SYNC } else { libc::AT_STATX_SYNC_AS_STAT };
         let flags = sync | if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
-        // SAFETY: statx consists of integers, for which 0 is a value.
-        let mut found: libc::statx = unsafe { std::mem::zeroed() };
-        // SAFETY: the path is NUL-terminated, and the kernel writes into `found` alone.
-        let result = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, mask, &raw mut found) };
-        check(result.into(), call)?;
+        let found = statx(libc::AT_FDCWD, &name, flags, mask, call)?;
         let nanoseconds =
             |time: libc::statx_timestamp| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
         Ok(Self {
@@ -57,6 +54,22 @@ impl FileState {
     pub fn is_directory(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
+}
+
+/// Attributes of `path` below `directory` (statx(2)).
+pub(super) fn statx(
+    directory: RawFd,
+    path: &CStr,
+    flags: libc::c_int,
+    mask: libc::c_uint,
+    call: impl FnOnce() -> String,
+) -> Result<libc::statx> {
+    // SAFETY: statx is a structure of integers, for which zeros are valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, and the kernel writes into `found` alone.
+    let result = unsafe { libc::statx(directory, path.as_ptr(), flags, mask, &raw mut found) };
+    check(result.into(), call)?;
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::plan::{Plan, Shape, Upper};
-use crate::view::Entry;
+use crate::view::{Entries, Entry};
 use coracle::report::{Kind, Refusal};
 use coracle::sys::{self, Attributes, FsContext, Identity, Lookup, MountNamespace, MountPropagation};
 use nix::errno::Errno;
@@ -83,9 +83,10 @@ impl Stage {
             added.and_then(|()| fill_file(layer.as_fd(), path, content)).map_err(|error| refuse(path, &error))?;
         }
         let below = self.at("below").map_err(system)?;
-        for (path, target) in &plan.links {
-            add_link(below.as_fd(), path, target).map_err(|error| refuse(path, &error))?;
-        }
+        // The image's directories, which cover those of the links, have other modes and owners.
+        let mut links = Entries::below(Path::new("/"));
+        plan.links.iter().for_each(|(path, target)| links.add(path, |path| Entry::Link(path, target.clone())));
+        fill(below.as_fd(), &links.into_made()).map_err(system)?;
         let layers = [
             (layer.as_fd(), !plan.layer.is_empty() || !copies.is_empty()),
             (image.as_fd(), true),
@@ -284,22 +285,6 @@ fn add(layer: BorrowedFd<'_>, image: BorrowedFd<'_>, path: &Path, shape: Shape, 
                 .map_err(|errno| sys::Error::new(format!("openat(layer, {relative:?}, O_CREAT)"), errno))
         }
     }
-}
-
-/// Creates the symbolic link `path` in the layer below the image, with its parent directories. Those of the image, which
-/// cover them, have other modes and owners.
-fn add_link(below: BorrowedFd<'_>, path: &Path, target: &Path) -> sys::Result<()> {
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    let mut so_far = PathBuf::new();
-    for name in relative.parent().unwrap_or(Path::new("")) {
-        so_far.push(name);
-        match make_directory(below, &so_far, Mode::from_bits_truncate(0o755)) {
-            Err(error) if error.errno() != Errno::EEXIST => return Err(error),
-            _ => {}
-        }
-    }
-    nix::unistd::symlinkat(target, below, relative)
-        .map_err(|errno| sys::Error::new(format!("symlinkat({target:?}, {relative:?})"), errno))
 }
 
 /// Writes `content` into the empty file at `path`, and gives the file to the owner of its directory, who may replace

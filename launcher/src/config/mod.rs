@@ -45,7 +45,7 @@ pub use registry::{Mirror, Registries, Registry, canonical, is_host, is_reposito
 pub(crate) use rule::rule_keys;
 pub use rule::{Allowed, DefaultImage, Digest, Fingerprint, HiddenPaths, MaxSize, OptionKey, Rule, Scope, YesNo};
 pub use store::{Scanner, Store};
-pub use trusted::{append_trusted, open_trusted, read_trusted, trust, trust_directory};
+pub use trusted::{append_trusted, make_private_directory, open_trusted, read_trusted, trust, trust_directory};
 pub use values::{Absolute, Limit, Log, LogPlan, Squashfuse, StartTimeout};
 
 /// Path of the file, unless plugstack.conf sets `config=PATH`. `make install` sets `CORACLE_CONFIG` for a SYSCONFDIR

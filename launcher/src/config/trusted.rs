@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use nix::libc;
-use std::fs::{File, Metadata};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Error;
@@ -36,7 +36,9 @@ pub fn trust_directory(path: &Path) -> Result<(), Error> {
 }
 
 fn whole(path: &Path, file: File, limit: u64) -> Result<String, Error> {
-    let mut text = String::new();
+    // One byte more than the file has: otherwise the string grows from nothing, and doubles before the end is found.
+    let expected = file.metadata().map_or(0, |found| found.len()).min(limit);
+    let mut text = String::with_capacity(usize::try_from(expected).unwrap_or_default().saturating_add(1));
     let length = file.take(limit + 1).read_to_string(&mut text).map_err(|cause| Error::Read(path.to_owned(), cause))?;
     if length as u64 > limit {
         return Err(Error::Untrusted { path: path.to_owned(), why: format!("longer than {limit} bytes") });
@@ -57,6 +59,17 @@ pub fn open_trusted(path: &Path) -> Result<File, Error> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(|cause| Error::Read(path.to_owned(), cause))
+}
+
+/// Makes a directory that only root can enter, and the one above it; both may exist.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    for (directory, mode) in path.parent().map(|above| (above, 0o755)).into_iter().chain([(path, 0o700)]) {
+        match DirBuilder::new().mode(mode).create(directory) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file of root for appending, and creates it if it is missing (mode 0640); directories are not created. File

@@ -158,8 +158,7 @@ impl Confinement {
             tries -= 1;
             // An existing group is complete.
             match self.make(&group).and_then(|_| work(&group)) {
-                // The files of a removed group return ENODEV.
-                Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                Err(error) if tries > 0 && is_gone(&error) => {}
                 result => return result,
             }
         }
@@ -184,7 +183,7 @@ impl Confinement {
         loop {
             tries -= 1;
             match self.make_once(group) {
-                Err(error) if tries > 0 && matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                Err(error) if tries > 0 && is_gone(&error) => {}
                 made => return made,
             }
         }
@@ -201,9 +200,8 @@ impl Confinement {
             CgroupVersion::One => write_rules(group, rules),
             CgroupVersion::Two => open(group).and_then(|directory| sys::allow_devices(directory, rules)),
         };
-        // A group that is gone was removed by another start, which may have made it again by now.
-        let gone = |error: &sys::Error| matches!(error.errno(), Errno::ENOENT | Errno::ENODEV);
-        if ruled.as_ref().is_err_and(|error| !gone(error)) {
+        // Another start may have made a group that is gone again by now.
+        if ruled.as_ref().is_err_and(|error| !is_gone(error)) {
             let _ = std::fs::remove_dir(group);
         }
         ruled.map(|()| true)
@@ -235,6 +233,11 @@ impl Confinement {
             child => Ok((child?, None)),
         }
     }
+}
+
+/// True if another start has removed the group. The files of a removed group return ENODEV.
+fn is_gone(error: &sys::Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ENODEV)
 }
 
 /// A group that is removed when it is dropped: otherwise Slurm could not remove its parent group.

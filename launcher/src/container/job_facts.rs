@@ -6,10 +6,10 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -153,17 +153,12 @@ fn forget(job: u32) -> io::Result<()> {
     })
 }
 
-fn write_down(job: u32, uid: u32, config: &Path) -> io::Result<()> {
+fn write_down(job: u32, uid: u32, path: &Path) -> io::Result<()> {
     // First, remove the facts of another job that had this id.
     forget(job)?;
     let directory = Path::new(DIRECTORY);
-    for (path, mode) in directory.parent().map(|above| (above, 0o755)).into_iter().chain([(directory, 0o700)]) {
-        match DirBuilder::new().mode(mode).create(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
-            _ => {}
-        }
-    }
-    let config = Config::load(config).unwrap_or_default();
+    config::make_private_directory(directory)?;
+    let config = Config::load(path).unwrap_or_default();
     let facts = query_facts(job, &config);
     let mut text = format!("uid={uid}\n");
     for (key, fact) in [("partition", facts.partition), ("account", facts.account), ("qos", facts.qos)] {

@@ -57,26 +57,22 @@ fn draft(
     let bounds = resolved.binding_rules().map(|rules| Bounds::new(opener, rules));
     let (mut mounts, mut sources) = (Vec::new(), Sources::default());
     let requests = context.mount_requests(around);
-    let users: Vec<&Path> =
-        requests.iter().filter_map(|request| sources::as_user(request, context.authority)).collect();
-    let mut opened = opener.open_sources(&users)?.into_iter();
-    for request in &requests {
-        let own = sources::as_user(request, context.authority).and_then(|_| opened.next());
-        let Some((shape, source)) = sources::open(request, context.authority, own)? else { continue };
-        let target = resolve_target(context, mounted, request)?;
+    let opened = sources::open_all(opener, &requests, context.authority)?;
+    for (request, opened) in requests.into_iter().zip(opened) {
+        let Some((shape, source)) = opened.take(&request)? else { continue };
+        let target = resolve_target(context, mounted, &request)?;
         if request.origin == Origin::Variable
-            && !may_show(&context.identity, shape, source.as_ref(), request, (&mounts, &sources))
+            && !may_show(&context.identity, shape, source.as_ref(), &request, (&mounts, &sources))
         {
             continue;
         }
         let images_own = request.presence == Presence::UnlessInImage
             && target.as_ref().is_ok_and(|target| target.found == Some(Shape::Directory));
         if let (Some(bounds), Some(source), false) = (&bounds, &source, images_own)
-            && !is_allowed(context, bounds, request, source)?
+            && !is_allowed(context, bounds, &request, source)?
         {
             continue;
         }
-        let request = request.clone();
         mounts.push(ResolvedMount { request, shape, target });
         sources.mounts.push(source);
     }

@@ -19,8 +19,30 @@ use crate::container::context::Authority;
 /// Shape of a source, and its open descriptor; no descriptor for a source that is made.
 pub type Opened = (Shape, Option<OwnedFd>);
 
+/// Source of a request.
+pub enum Way {
+    /// The user has opened it.
+    AsUser(OpenedSource),
+    /// Root opens it, or it is made.
+    AsRoot,
+}
+
+/// Opens the sources of all requests that are opened as the user, for one question to the opener.
+pub fn open_all(opener: &Opener, requests: &[MountRequest], authority: Authority) -> Result<Vec<Way>, Refusal> {
+    let paths: Vec<&Path> = requests.iter().filter_map(|request| as_user(request, authority)).collect();
+    let mut opened = opener.open_sources(&paths)?.into_iter();
+    let way = |request| match as_user(request, authority) {
+        Some(path) => {
+            let unknown = || Refusal::new(Kind::Internal, path.display().to_string(), "was not opened");
+            opened.next().ok_or_else(unknown).map(Way::AsUser)
+        }
+        None => Ok(Way::AsRoot),
+    };
+    requests.iter().map(way).collect()
+}
+
 /// Path of a source that is opened as the user; nothing for others.
-pub fn as_user(request: &MountRequest, authority: Authority) -> Option<&Path> {
+fn as_user(request: &MountRequest, authority: Authority) -> Option<&Path> {
     match &request.source {
         Source::Node(_) if request.origin == Origin::Device => None,
         // In their user namespace, unprivileged users see no owners.
@@ -31,28 +53,22 @@ pub fn as_user(request: &MountRequest, authority: Authority) -> Option<&Path> {
     }
 }
 
-/// Opens the source of a mount; nothing for an optional source that the node lacks. `user` is the answer of the opener
-/// about a source that is opened as the user.
-pub fn open(
-    request: &MountRequest,
-    authority: Authority,
-    user: Option<OpenedSource>,
-) -> Result<Option<Opened>, Refusal> {
-    let path = match (as_user(request, authority), &request.source) {
-        (Some(path), _) => path,
-        (None, Source::Node(path)) if request.origin == Origin::Device => return Ok(open_device(path)),
-        (None, Source::Node(path)) => return open_trusted(path, request),
-        (None, Source::Passwd | Source::Group) => return Ok(Some((Shape::File, None))),
-        (None, _) => return Ok(Some((Shape::Directory, None))),
-    };
-    let unknown = || Refusal::new(Kind::Internal, path.display().to_string(), "was not opened");
-    match user.ok_or_else(unknown)? {
-        // A directory is no time zone.
-        Ok((_, Shape::Directory)) if request.source == Source::TimeZone => Ok(None),
-        Ok((fd, shape)) => Ok(Some((shape, Some(fd)))),
-        // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may run without it.
-        Err(_) if request.presence.optional() => Ok(None),
-        Err(errno) => Err(missing(request, path, errno)),
+impl Way {
+    /// Source of `request`; nothing for an optional source that the node lacks.
+    pub fn take(self, request: &MountRequest) -> Result<Option<Opened>, Refusal> {
+        match (self, &request.source) {
+            // A directory is no time zone.
+            (Self::AsUser(Ok((_, Shape::Directory))), Source::TimeZone) => Ok(None),
+            (Self::AsUser(Ok((fd, shape))), _) => Ok(Some((shape, Some(fd)))),
+            // /etc/hosts, a home that this node does not mount, a site's /scratch: the job may run without it.
+            (Self::AsUser(Err(_)), _) if request.presence.optional() => Ok(None),
+            (Self::AsUser(Err(errno)), Source::Node(path)) => Err(missing(request, path, errno)),
+            (Self::AsUser(Err(errno)), _) => Err(missing(request, Path::new(TIME_ZONE), errno)),
+            (Self::AsRoot, Source::Node(path)) if request.origin == Origin::Device => Ok(open_device(path)),
+            (Self::AsRoot, Source::Node(path)) => open_trusted(path, request),
+            (Self::AsRoot, Source::Passwd | Source::Group) => Ok(Some((Shape::File, None))),
+            (Self::AsRoot, _) => Ok(Some((Shape::Directory, None))),
+        }
     }
 }
 

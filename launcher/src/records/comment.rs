@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::children::ask;
-use crate::slurm;
+use crate::slurm::StepSlurm;
 
 /// Prefix of Coracle's comments.
 const MARK: &str = "coracle:";
@@ -68,7 +68,7 @@ impl Comment {
             text: text(path, digest),
             identity: start.identity.clone(),
             daemon: start.daemon,
-            scontrol: slurm::scontrol(Path::new("/"), &slurm::beside(&config.slurm_client, start.daemon))?,
+            scontrol: StepSlurm::of(start.daemon, &config.slurm_client, None).scontrol()?,
             slurm_conf: start.slurm_conf.clone(),
         })
     }

@@ -9,15 +9,8 @@ use crate::config::{Absolute, ClientPaths, SlurmClient};
 use super::node::Node;
 use super::{BINS, command_at};
 
-/// Returns `settings` with the commands that were installed with slurmstepd, whose process id is `daemon`, unless the
-/// site names a directory.
-pub fn beside(settings: &SlurmClient, daemon: u32) -> SlurmClient {
-    match std::fs::read_link(format!("/proc/{daemon}/exe")) {
-        Ok(program) => beside_program(&Node::new(Path::new("/")), settings, &program),
-        Err(_) => settings.clone(),
-    }
-}
-
+/// Returns `settings` with the commands that were installed with the slurmstepd `program`, unless the site names a
+/// directory.
 pub(super) fn beside_program(node: &Node<'_>, settings: &SlurmClient, program: &Path) -> SlurmClient {
     let SlurmClient::Shown(paths) = settings else { return settings.clone() };
     // PREFIX/sbin/slurmstepd and PREFIX/bin/srun; with another layout, the usual directories are searched.

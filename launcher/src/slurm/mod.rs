@@ -32,7 +32,6 @@ use conf::Conf;
 use node::Node;
 use program::Program;
 
-pub use beside::beside;
 pub use mpi::{Offer, offer};
 pub use site::{Site, site};
 pub use slurmd::{Slurmd, constrains_devices, slurmd};
@@ -206,13 +205,6 @@ pub fn command(settings: &SlurmClient, name: &str) -> Option<PathBuf> {
 /// Path of slurm.conf in the environment of this process, which the user or slurmd has set.
 pub fn conf_from_environment() -> Option<PathBuf> {
     std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|path| path.is_absolute())
-}
-
-/// Path of the node's scontrol, for Coracle's own use, even if `settings` hides the commands from containers.
-pub fn scontrol(root: &Path, settings: &SlurmClient) -> Option<PathBuf> {
-    let node = Node::new(root);
-    let (_, bin, _) = find_commands(&node, &settings.paths()).ok().flatten()?;
-    Some(bin.join("scontrol")).filter(|program| node.exists(program))
 }
 
 /// Directory of srun as named and with links resolved, and the ELF data of that srun.

@@ -7,10 +7,10 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -85,14 +85,7 @@ impl Memory<'_> {
         if text.len() as u64 > MAX_LEN {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        for (directory, mode) in
-            self.directory.parent().map(|above| (above, 0o755)).into_iter().chain([(self.directory, 0o700)])
-        {
-            match DirBuilder::new().mode(mode).create(directory) {
-                Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
-                _ => {}
-            }
-        }
+        config::make_private_directory(self.directory)?;
         config::trust_directory(self.directory).map_err(|_| io::ErrorKind::PermissionDenied)?;
         let files: Vec<_> = fs::read_dir(self.directory)?.filter_map(Result::ok).collect();
         if files.len() >= MAX_FILES {

@@ -11,7 +11,7 @@ use super::beside::beside_program;
 use super::node::Node;
 use super::remembered::Memory;
 use super::slurmd::{self, Slurmd};
-use super::{Error, find_on};
+use super::{Error, find_commands, find_on};
 
 /// Slurm of a step. What is found out about it is kept for the next steps of the node.
 pub struct StepSlurm<'a> {
@@ -40,6 +40,13 @@ impl<'a> StepSlurm<'a> {
         let key = ("slurmd", self.settings, &self.program, self.told);
         let look = |node: &Node<'_>| Ok::<_, Infallible>(slurmd::read(node, &self.beside(node), self.told));
         Memory::node().recall(&key, look).unwrap_or_default()
+    }
+
+    /// Path of its scontrol, for Coracle's own use, even if the site hides the commands from containers.
+    pub fn scontrol(&self) -> Option<PathBuf> {
+        let node = Node::new(Path::new("/"));
+        let (_, bin, _) = find_commands(&node, &self.beside(&node).paths()).ok().flatten()?;
+        Some(bin.join("scontrol")).filter(|program| node.exists(program))
     }
 
     fn beside(&self, node: &Node<'_>) -> SlurmClient {

@@ -15,7 +15,7 @@ use coracle::sys::Attributes;
 use coracle::wire::EPILOG;
 use serde::{Deserialize, Serialize};
 
-use entries::Entries;
+pub use entries::Entries;
 
 /// Mount that the container should have.
 #[derive(Debug, Clone, PartialEq, Eq)]

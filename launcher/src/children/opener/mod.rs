@@ -243,13 +243,11 @@ impl Opener {
 
     /// Entries of the node's user database for the user and for `groups`.
     pub fn account(&self, groups: &[u32]) -> Result<Account, Refusal> {
-        let reply = match self.begun.take() {
-            Some(begun) if begun == groups => self.receive(DATABASE)?,
-            begun => {
-                self.begun.replace(begun);
-                self.ask(&Question::Account(groups.to_vec()), &[], DATABASE)?
-            }
-        };
+        if self.begun.borrow().as_deref() != Some(groups) {
+            self.begin_account(groups)?;
+        }
+        self.begun.take();
+        let reply = self.receive(DATABASE)?;
         reply.into_account(self.uid, groups).ok_or_else(garbled)
     }
 
@@ -315,9 +313,8 @@ impl Opener {
 
     /// Keeps the object of a question that remains without an answer.
     fn check<T>(&self, answered: Result<T, Failure>, what: &str) -> Result<T, Refusal> {
-        self.unanswered.replace(Some(what.to_owned()));
-        if matches!(answered, Ok(_) | Err(Failure::Refused(_) | Failure::Garbled)) {
-            self.unanswered.replace(None);
+        if !matches!(answered, Ok(_) | Err(Failure::Refused(_) | Failure::Garbled)) {
+            self.unanswered.replace(Some(what.to_owned()));
         }
         answered.map_err(|failure| match failure {
             // The object is the name that the user typed.
